@@ -1,0 +1,1 @@
+"""Polymarket: reading its APIs, and the typed markets that everything downstream works with."""

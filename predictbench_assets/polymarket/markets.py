@@ -1,0 +1,124 @@
+"""The domain: a market as the benchmark sees it, frozen at the moment of capture.
+
+One market is one question about its first outcome. `probability` and `price` always speak of that first outcome.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+PriceQuality = Literal["good", "thin", "none"]
+PriceSource = Literal["clob", "gamma", "none"]
+
+GOOD_SPREAD = 0.10
+"""The widest spread between bid and ask at which a midpoint still counts as a price worth beating."""
+
+
+class Frozen(BaseModel):
+    """Base of the domain's models: immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Contract(Frozen):
+    """One outcome of a market, as it is traded."""
+
+    contract_id: str
+    """The CLOB token id."""
+    index: int
+    """Position in the market's outcomes; 0 is the outcome that probabilities speak of."""
+    name: str
+    price: Probability | None
+    """Gamma's indicative price of this outcome at capture; None where prices are withheld (blind experiments)."""
+
+
+class Event(Frozen):
+    """The event that a market belongs to. Markets of one event are not independent."""
+
+    event_id: str
+    slug: str | None = None
+    title: str | None = None
+    neg_risk: bool = False
+
+
+class MarketPrice(Frozen):
+    """The market's own price of the first outcome at capture: the forecast that every experiment has to beat."""
+
+    value: Probability | None
+    """Midpoint of bid and ask; else the indicative price; None only where there is no price at all or it is withheld."""
+    bid: Probability | None = None
+    ask: Probability | None = None
+    source: PriceSource = "none"
+    quality: PriceQuality = "none"
+    at: datetime | None = None
+    """When the quote was read, UTC."""
+
+    @property
+    def spread(self) -> float | None:
+        """Ask minus bid, where both sides are quoted."""
+        return None if self.bid is None or self.ask is None else self.ask - self.bid
+
+
+WITHHELD = MarketPrice(value=None)
+
+
+class Market(Frozen):
+    """One binary (or, rarely, multi-outcome) market of the cohort, normalised.
+
+    Money is in USDC, times are UTC, prices and probabilities are in [0, 1].
+    """
+
+    market_id: str
+    condition_id: str | None
+    slug: str
+    question: str
+    description: str
+    contracts: tuple[Contract, ...]
+    event: Event | None
+    category: str
+    neg_risk: bool
+    neg_risk_market_id: str | None
+    game_id: str | None
+    series_slug: str | None
+    group_item_title: str | None
+    group_item_threshold: float | None
+    cluster: str
+    """Connected component over event, neg-risk group, game, and series x end date: the unit of independence."""
+    created_at: datetime | None
+    opened_at: datetime | None
+    close_time: datetime
+    """The nominal end (`endDate`): what puts a market into a cohort. Trading may stop earlier or later."""
+    volume: float | None
+    volume_24h: float | None
+    liquidity: float | None
+    price: MarketPrice
+    captured_at: datetime
+    core: bool = False
+    """Whether the market is in the frozen core sample of its snapshot."""
+    core_weight: float | None = None
+    """Inverse of the probability with which the core sample picked it; None outside the core."""
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Names of the outcomes, first outcome first."""
+        return tuple(contract.name for contract in self.contracts)
+
+    def blinded(self) -> "Market":
+        """The same market without any price: what a blind experiment is given."""
+        return self.model_copy(
+            update={
+                "contracts": tuple(contract.model_copy(update={"price": None}) for contract in self.contracts),
+                "price": WITHHELD,
+                "core_weight": None,  # strata are cut by price, so the weight would give it away
+            }
+        )
+
+
+class RejectedMarket(Frozen):
+    """A row that was offered and could not be read as a market."""
+
+    market_id: str | None
+    field: str
+    reason: str

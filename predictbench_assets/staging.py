@@ -1,0 +1,269 @@
+"""What stages hand to each other: files of JSON lines under zstd, published whole or not at all, read lazily.
+
+A staged file is two zstd frames: a header line (`schema`, `version`, `rows`, `sha256`, `meta`) and the rows, one JSON
+object a line. The count and the hash in the header make a torn file impossible to mistake for a short one. The area
+is any fsspec location: a folder, `memory://`, or `s3://` with an endpoint and keys.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from uuid import uuid4
+
+import fsspec
+import msgspec
+import zstandard
+from fsspec.core import url_to_fs
+
+from predictbench_assets.failures import PermanentError
+
+SUFFIX = ".jsonl.zst"
+_LEVEL = 1  # measured: level 3 is slower and no smaller on these payloads
+_READ_SIZE = 1 << 20
+
+Row = dict[str, Any]
+Upgrade = Callable[[Row], Row]
+
+
+class StagedFileMissing(PermanentError):
+    """Nothing is staged under that name: the stage has not run for this partition, or staging was thrown away."""
+
+
+class StagedFileBroken(PermanentError):
+    """A staged file's rows do not match its header; materialize the asset that wrote it again."""
+
+
+class StagedSchemaUnknown(PermanentError):
+    """A staged file was written by a newer version, or by one too old to upgrade from."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Name and version of a kind of staged file, with what turns a row of the version before into one of this."""
+
+    name: str
+    version: int
+    upgrade: Upgrade | None = None
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A staged file that has been published: its header is read, its rows are streamed each time it is iterated."""
+
+    fs: fsspec.AbstractFileSystem = field(repr=False, compare=False)
+    path: str
+    uri: str
+    schema: str
+    version: int
+    rows: int
+    sha256: str
+    """Of the rows' bytes, uncompressed, each with its line feed: the identity of the content."""
+    meta: Mapping[str, Any]
+    upgrade: Upgrade | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def lines(self) -> Iterator[bytes]:
+        """The rows' bytes as they were staged, without line feeds.
+
+        Raises:
+            StagedFileMissing: the file is gone.
+            StagedFileBroken: count or hash differ from the header. Known only at the end of the iteration.
+        """
+        digest, count = hashlib.sha256(), 0
+        with _opened(self.fs, self.path) as raw, _decompressed(raw) as stream:
+            stream.readline()  # the header
+            for line in stream:
+                digest.update(line)
+                count += 1
+                yield line[:-1]
+        if count != self.rows or digest.hexdigest() != self.sha256:
+            raise StagedFileBroken(
+                f"{self.uri} holds {count} rows where its header says {self.rows}, or other bytes: "
+                "it was damaged after it was written. Materialize the asset that wrote it again."
+            )
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows as dictionaries, upgraded to the current schema version."""
+        decode = msgspec.json.decode
+        for line in self.lines():
+            row: Row = decode(line)
+            yield self.upgrade(row) if self.upgrade else row
+
+
+class StagingArea:
+    """Where staged files live. Paths are relative to it and use `/`."""
+
+    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.fs, self.root = url_to_fs(uri, **dict(storage_options or {}))
+        self.root = self.root.rstrip("/")
+        self.is_local = _is_local(self.fs)
+
+    def path(self, name: str) -> str:
+        """The file system's own path of `name`."""
+        return f"{self.root}/{name}"
+
+    def uri(self, name: str) -> str:
+        """The address of `name` that another host can use (for a folder: its path)."""
+        return cast(str, self.fs.unstrip_protocol(self.path(name)))
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of that name is published."""
+        return cast(bool, self.fs.exists(self.path(name)))
+
+    def publish(self, name: str, schema: Schema, meta: Mapping[str, Any], lines: Iterable[bytes]) -> StagedFile:
+        """Write rows (JSON objects without line feeds) and make them visible under `name` in one step.
+
+        The rows are streamed through a temporary file, so they need not fit in memory.
+        """
+        digest, count = hashlib.sha256(), 0
+        compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        with tempfile.TemporaryFile() as body:
+            with compressor.stream_writer(body, closefd=False) as frame:
+                for line in lines:
+                    terminated = line + b"\n"
+                    digest.update(terminated)
+                    frame.write(terminated)
+                    count += 1
+            header = {
+                "schema": schema.name,
+                "version": schema.version,
+                "rows": count,
+                "sha256": digest.hexdigest(),
+                "meta": dict(meta),
+            }
+            body.seek(0)
+            head = compressor.compress(msgspec.json.encode(header) + b"\n")
+            self._put(self.path(name), head, body)
+        return self._staged(name, schema, header)
+
+    def open(self, name: str, schema: Schema) -> StagedFile:
+        """The staged file of that name, its header read and checked.
+
+        Raises:
+            StagedFileMissing: nothing is published under that name.
+            StagedSchemaUnknown: the file's schema or version is not one that `schema` can read.
+        """
+        with _opened(self.fs, self.path(name)) as raw, _decompressed(raw) as stream:
+            try:
+                header = msgspec.json.decode(stream.readline())
+            except (msgspec.DecodeError, zstandard.ZstdError) as error:
+                raise StagedFileBroken(f"{self.uri(name)} has no readable header: {error}") from error
+        return self._staged(name, schema, header)
+
+    def write_bytes(self, name: str, content: bytes) -> str:
+        """Publish a plain file (an artifact) in one step; returns its address."""
+        self._put(self.path(name), b"", io.BytesIO(content))
+        return self.uri(name)
+
+    def list(self, prefix: str) -> list[str]:
+        """Names of all files below a folder, sorted; empty where there is none."""
+        try:
+            # A listing cached by the file system would hide what another process has just published.
+            self.fs.invalidate_cache()
+            found = self.fs.find(self.path(prefix))
+        except FileNotFoundError:
+            return []
+        return sorted(path[len(self.root) + 1 :] for path in found)
+
+    def read_bytes(self, name: str) -> bytes:
+        """The bytes of a plain file.
+
+        Raises:
+            StagedFileMissing: nothing is published under that name.
+        """
+        with _opened(self.fs, self.path(name)) as raw:
+            return raw.read()
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        if self.exists(name):
+            self.fs.rm(self.path(name))
+
+    def _staged(self, name: str, schema: Schema, header: Mapping[str, Any]) -> StagedFile:
+        found, version = header["schema"], header["version"]
+        oldest = schema.version - 1 if schema.upgrade else schema.version
+        if found != schema.name or not oldest <= version <= schema.version:
+            raise StagedSchemaUnknown(
+                f"{self.uri(name)} is {found} v{version}, this code reads {schema.name} v{oldest} to v{schema.version}: "
+                "run the code that wrote it, or materialize the asset again."
+            )
+        return StagedFile(
+            fs=self.fs,
+            path=self.path(name),
+            uri=self.uri(name),
+            schema=found,
+            version=version,
+            rows=header["rows"],
+            sha256=header["sha256"],
+            meta=header["meta"],
+            upgrade=schema.upgrade if version < schema.version else None,
+        )
+
+    def _put(self, path: str, head: bytes, body: BinaryIO | io.BytesIO) -> None:
+        """A local file is renamed into place after its bytes are on the disk; an object store publishes at close."""
+        if not self.is_local:
+            with self.fs.open(path, "wb") as target:
+                target.write(head)
+                while chunk := body.read(_READ_SIZE):
+                    target.write(chunk)
+            return
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = final.with_name(f".{final.name}.{uuid4().hex[:8]}.partial")
+        try:
+            with partial.open("wb") as target:
+                target.write(head)
+                while chunk := body.read(_READ_SIZE):
+                    target.write(chunk)
+                target.flush()
+                os.fsync(target.fileno())
+            partial.replace(final)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+class _decompressed:  # noqa: N801 - reads as a verb at the call
+    """Line reader over all zstd frames of a stream."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
+        self._stream = io.BufferedReader(cast(io.RawIOBase, reader), buffer_size=_READ_SIZE)
+
+    def __enter__(self) -> io.BufferedReader:
+        return self._stream
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
+class _opened:  # noqa: N801 - reads as a verb at the call
+    """A file of the area, with a missing one told in our words."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str) -> None:
+        try:
+            self._file = cast(BinaryIO, fs.open(path, "rb"))
+        except FileNotFoundError as error:
+            raise StagedFileMissing(
+                f"nothing is staged at {fs.unstrip_protocol(path)}: materialize the asset that writes it for this "
+                "partition, or point STAGING_URI at the staging area that has it."
+            ) from error
+
+    def __enter__(self) -> BinaryIO:
+        return self._file
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return "file" in protocols
+
+
