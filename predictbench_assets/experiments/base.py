@@ -1,0 +1,216 @@
+"""The protocol of an experiment: what a forecaster implements, what it is given, what it returns.
+
+An experiment is a class with a few class attributes and one method::
+
+    class Contrarian(Experiment):
+        name = "contrarian"
+        version = "1"
+        description = "Moves every price a fifth of the way towards one half."
+        information = "market"
+
+        def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+            price = market.price.value
+            if price is None:
+                raise ExperimentSkip("no price to move")
+            return ExperimentResult.binary(0.5 + 0.8 * (price - 0.5))
+
+`run` may be a coroutine function. An experiment that needs all markets of an event at once implements `run_event`
+instead. Sync code runs in threads, so an instance must not keep state that two markets would fight over.
+"""
+
+import logging
+import math
+import random
+from abc import ABC
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, ClassVar, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.polymarket.markets import Market
+
+Information = Literal["blind", "market", "search"]
+"""What an experiment may see: no price at all, the market's price at the snapshot, or the world at run time."""
+
+SUM_TOLERANCE = 1e-6
+
+
+class ExperimentResult(BaseModel):
+    """A forecast of one market.
+
+    Attributes:
+        probabilities: one per outcome, in the market's order; finite, in [0, 1], summing to 1 (to 1e-6).
+        payload: whatever the experiment wants stored with the forecast; JSON-serialisable.
+        score: a number of the experiment's own (a confidence, a cost); the benchmark never reads it.
+        artifact_uri: where something bigger was put, see `PipelineContext.artifact`.
+        diagnostics: numbers and notes for debugging, kept apart from the payload.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    probabilities: tuple[float, ...]
+    payload: Mapping[str, Any] = Field(default_factory=dict)
+    score: float | None = Field(default=None, allow_inf_nan=False)
+    artifact_uri: str | None = None
+    diagnostics: Mapping[str, Any] = Field(default_factory=dict)
+
+    @field_validator("probabilities")
+    @classmethod
+    def _proper(cls, probabilities: tuple[float, ...]) -> tuple[float, ...]:
+        if len(probabilities) < 2:
+            raise ValueError("probabilities needs one number per outcome, at least two")
+        if not all(math.isfinite(p) and 0.0 <= p <= 1.0 for p in probabilities):
+            raise ValueError(f"probabilities must be finite and in [0, 1], got {probabilities}")
+        if abs(sum(probabilities) - 1.0) > SUM_TOLERANCE:
+            raise ValueError(f"probabilities must sum to 1, these sum to {sum(probabilities):.6g}")
+        return probabilities
+
+    @property
+    def probability(self) -> float:
+        """Of the market's first outcome: the number that is scored."""
+        return self.probabilities[0]
+
+    @classmethod
+    def binary(cls, probability: float, **rest: Any) -> Self:
+        """A forecast of a two-outcome market by the probability of its first outcome."""
+        return cls(probabilities=(probability, 1.0 - probability), **rest)
+
+
+class ExperimentSkip(Exception):  # noqa: N818 - the name is part of the protocol
+    """Raised by an experiment that opts out of a market. Not a failure, unless the experiment is mandatory."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetriableError(Exception):
+    """Raised by an experiment whose failure may pass (a model's API was busy); recorded as retriable."""
+
+
+@dataclass(frozen=True)
+class RunMetadata:
+    """Which run this is, and which frozen snapshot it works on."""
+
+    run_id: UUID
+    run_date: date
+    window_days: int
+    target_date: date
+    captured_at: datetime
+    """When the snapshot was frozen; nothing later may be used by a `market` or `blind` experiment."""
+    snapshot_hash: str
+
+
+@dataclass(frozen=True)
+class SettledMarket:
+    """A market of the past whose resolution is known, for experiments that learn."""
+
+    market_id: str
+    question: str
+    category: str
+    close_time: datetime
+    outcome: float
+    """Settled value of the first outcome: 0, 1, or 0.5 for a split."""
+    price: float | None
+    """The market's own price at its capture; withheld (None) from blind experiments."""
+    settled_at: datetime
+
+
+class HistoryInTheFuture(ValueError):
+    """An experiment asked for resolutions that were not known when the snapshot was frozen."""
+
+
+@dataclass(frozen=True)
+class PipelineContext:
+    """What an experiment is handed beside the market.
+
+    A blind experiment's context has no price of any kind: siblings and history come without, and `required` can only
+    hold results of other blind experiments.
+    """
+
+    run: RunMetadata
+    settings: Mapping[str, Any]
+    """The settings without secrets, by their environment names, read-only."""
+    clock: Clock
+    logger: logging.LoggerAdapter[logging.Logger]
+    rng: random.Random
+    """Seeded by experiment, version and market: the same draw in every run."""
+    required: Mapping[str, ExperimentResult] = field(default_factory=dict)
+    """Results of the required experiments for this market, by name; one that gave none is absent."""
+    siblings: tuple[Market, ...] = ()
+    """The other markets of the same event in this cohort."""
+    _history: Callable[[datetime], Iterable[SettledMarket]] = field(default=lambda _: (), repr=False)
+    _artifacts: Callable[[str, bytes], str] | None = field(default=None, repr=False)
+
+    def history(self, as_of: datetime | None = None) -> Iterable[SettledMarket]:
+        """Markets whose resolution was known at `as_of` (default: the freeze), oldest first.
+
+        Raises:
+            HistoryInTheFuture: `as_of` is later than the freeze; that would leak outcomes into forecasts.
+        """
+        moment = as_of or self.run.captured_at
+        if moment > self.run.captured_at:
+            raise HistoryInTheFuture(
+                f"history(as_of={moment.isoformat()}) is later than the freeze at {self.run.captured_at.isoformat()}"
+            )
+        return self._history(moment)
+
+    def artifact(self, name: str, content: bytes) -> str:
+        """Store something bigger beside the forecast (a transcript, a picture); returns its address for `artifact_uri`."""
+        if self._artifacts is None:
+            raise RuntimeError("this context has no place for artifacts")
+        return self._artifacts(name, content)
+
+
+class Experiment(ABC):  # noqa: B024 - one of two methods is required, checked by the registry
+    """Base class of all experiments. Subclass it, set the attributes, implement `run` or `run_event`.
+
+    Attributes:
+        name: lower-case identifier, letters, digits and underscores; names the asset and the rows.
+        version: change it whenever the forecasts may change; results of different versions are never mixed.
+        description: one sentence, shown in the UI and on the board.
+        requires: names of experiments whose results `context.required` must hold; they run first.
+        mandatory: a market without a result of a mandatory experiment is not stored.
+        information: what the experiment may see; decides what context it gets.
+        timeout_seconds: limit for one call of `run` or `run_event`; None for the setting's default.
+        max_concurrency: markets (or events) at once; None for the setting's default.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    description: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+    mandatory: ClassVar[bool] = False
+    information: ClassVar[Information] = "market"
+    timeout_seconds: ClassVar[float | None] = None
+    max_concurrency: ClassVar[int | None] = None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What else decides the forecasts (a model's name, a temperature); its hash is stored with each result."""
+        return {}
+
+    def run(
+        self, market: Market, context: PipelineContext
+    ) -> ExperimentResult | Awaitable[ExperimentResult]:
+        """Forecast one market.
+
+        Raises:
+            ExperimentSkip: to opt out, with the reason.
+            RetriableError: a failure that may pass. Any other exception is a failure that will not.
+        """
+        raise NotImplementedError(f"{type(self).__name__} implements neither run nor run_event")
+
+    def run_event(
+        self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
+    ) -> Mapping[str, ExperimentResult | ExperimentSkip] | Awaitable[Mapping[str, ExperimentResult | ExperimentSkip]]:
+        """Forecast all markets of one event together; keys of both mappings are market ids.
+
+        Implement this instead of `run` where markets of an event must be consistent. A market left out of the answer
+        is a failure of that market.
+        """
+        raise NotImplementedError(f"{type(self).__name__} implements neither run nor run_event")
