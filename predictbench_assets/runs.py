@@ -46,3 +46,31 @@ class RunKey:
     def __str__(self) -> str:
         """The partition key as Dagster writes it: `2026-11-23|7`."""
         return f"{self.run_date.isoformat()}|{self.window_days}"
+
+
+FIRST_RUN_DATE = date(2026, 1, 1)
+"""The first day of the partition grid."""
+
+WINDOW_DAYS: tuple[int, ...] = (*range(1, 15), 21, 30, 45, 60, 90)
+"""The windows of the partition grid. A constant, so that a runner and a UI host always agree on what is valid."""
+
+
+class UnknownPartition(ValueError):
+    """A run date or a window outside the grid; the text says what would be inside."""
+
+
+def checked_key(run_date: date, window_days: int, *, today: date) -> RunKey:
+    """The key, if it is a cell of the grid as of `today` (UTC).
+
+    Raises:
+        UnknownPartition: the window is not one of the grid's, or the date is before its first day or in the future.
+    """
+    if window_days not in WINDOW_DAYS:
+        raise UnknownPartition(
+            f"window {window_days} is not in the grid; choose one of {', '.join(map(str, WINDOW_DAYS))} days"
+        )
+    if run_date < FIRST_RUN_DATE:
+        raise UnknownPartition(f"run date {run_date} is before the grid's first day, {FIRST_RUN_DATE}")
+    if run_date > today:
+        raise UnknownPartition(f"run date {run_date} is in the future; today is {today} (UTC)")
+    return RunKey(run_date, window_days)

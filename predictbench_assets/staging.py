@@ -191,7 +191,8 @@ class StagingArea:
         oldest = schema.version - 1 if schema.upgrade else schema.version
         if found != schema.name or not oldest <= version <= schema.version:
             raise StagedSchemaUnknown(
-                f"{self.uri(name)} is {found} v{version}, this code reads {schema.name} v{oldest} to v{schema.version}: "
+                f"{self.uri(name)} is {found} v{version}, this code reads {schema.name} v{oldest} to "
+                f"v{schema.version}: "
                 "run the code that wrote it, or materialize the asset again."
             )
         return StagedFile(
@@ -234,9 +235,9 @@ class _decompressed:  # noqa: N801 - reads as a verb at the call
 
     def __init__(self, raw: BinaryIO) -> None:
         reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
-        self._stream = io.BufferedReader(cast(io.RawIOBase, reader), buffer_size=_READ_SIZE)
+        self._stream: BinaryIO = cast(BinaryIO, io.BufferedReader(reader, buffer_size=_READ_SIZE))
 
-    def __enter__(self) -> io.BufferedReader:
+    def __enter__(self) -> BinaryIO:
         return self._stream
 
     def __exit__(self, *_: object) -> None:
@@ -265,5 +266,3 @@ class _opened:  # noqa: N801 - reads as a verb at the call
 def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
     return "file" in protocols
-
-

@@ -160,13 +160,13 @@ class PipelineContext:
         return self._history(moment)
 
     def artifact(self, name: str, content: bytes) -> str:
-        """Store something bigger beside the forecast (a transcript, a picture); returns its address for `artifact_uri`."""
+        """Store something bigger beside the forecast (a transcript, a picture); returns its address."""
         if self._artifacts is None:
             raise RuntimeError("this context has no place for artifacts")
         return self._artifacts(name, content)
 
 
-class Experiment(ABC):  # noqa: B024 - one of two methods is required, checked by the registry
+class Experiment(ABC):
     """Base class of all experiments. Subclass it, set the attributes, implement `run` or `run_event`.
 
     Attributes:
@@ -194,9 +194,7 @@ class Experiment(ABC):  # noqa: B024 - one of two methods is required, checked b
         """What else decides the forecasts (a model's name, a temperature); its hash is stored with each result."""
         return {}
 
-    def run(
-        self, market: Market, context: PipelineContext
-    ) -> ExperimentResult | Awaitable[ExperimentResult]:
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult | Awaitable[ExperimentResult]:
         """Forecast one market.
 
         Raises:

@@ -1,0 +1,1 @@
+"""The database: schema, migrations, leases, the bulk writer, and what is read back. One dialect: Postgres."""

@@ -1,0 +1,379 @@
+"""Every setting and every secret, in one class, read from the environment and a `.env` file.
+
+An environment variable wins over `.env`. Nothing else in the project reads the environment. A setting that is missing
+or wrong stops everything at once, with the names of all that are at fault.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, time
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+
+from predictbench_assets.clock import Clock, FixedClock, SystemClock
+from predictbench_assets.database.urls import (
+    DAGSTER_DRIVER,
+    normalized_url,
+    supabase_project,
+)
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.runs import WINDOW_DAYS
+
+ENV_FILE_VARIABLE = "PREDICTBENCH_ENV_FILE"
+"""Names the `.env` file to read; empty reads none. Default: `.env` in the current folder."""
+
+BASELINE = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
+DEFAULT_EXPERIMENTS = (
+    BASELINE,
+    "predictbench_assets.experiments.pricing:DeviggedEventExperiment",
+    "predictbench_assets.experiments.controls:UniformExperiment",
+    "predictbench_assets.experiments.pricing:ShrunkMarketExperiment",
+)
+
+Environment = Literal["development", "staging", "production"]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsError(PermanentError):
+    """One or more settings are missing or wrong; `problems` has a line for each, naming it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("settings are not usable:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+class Settings(BaseSettings):
+    """All settings; a field's name in upper case is its environment variable."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
+
+    environment: Environment = Field("development", description="development, staging or production")
+
+    # Database
+    supabase_db_url: SecretStr | None = Field(
+        None, description="writer, through the transaction pooler (port 6543); staging and production only"
+    )
+    supabase_migration_db_url: SecretStr | None = Field(
+        None, description="owner, through the session pooler (port 5432); read by `predictbench db` only"
+    )
+    supabase_service_role_key: SecretStr | None = Field(
+        None, description="used for one check: that Supabase's REST API does not show our schema"
+    )
+    supabase_project_ref: str | None = Field(None, description="the project that the Supabase URLs must belong to")
+    database_url: SecretStr | None = Field(
+        None, description="development: a Postgres of your own; unset starts an embedded one"
+    )
+    db_pool_max_size: int = Field(2, ge=1, le=50, description="connections that a process may hold")
+
+    # Dagster
+    dagster_postgres_url: SecretStr | None = Field(
+        None, description="Dagster's own storage (session pooler or direct); unset keeps it in SQLite"
+    )
+    executor: str = Field("in_process", description="in_process, multiprocess, or module:attribute of an executor")
+    executor_max_concurrent: int = Field(8, ge=1, description="steps at once, where the executor can")
+
+    # What runs, and when
+    target_close_window_days: int = Field(7, description="days from the run date to the markets' close")
+    horizons: Annotated[tuple[int, ...], NoDecode] = Field(
+        (), description="windows to schedule, comma-separated; default: TARGET_CLOSE_WINDOW_DAYS alone"
+    )
+    pipeline_run_at_utc: time = Field(
+        time(7, 0),
+        validation_alias=AliasChoices("PIPELINE_RUN_AT_UTC", "PIPELINE_RUN_TIME_UTC"),
+        description="time of the daily run, UTC",
+    )
+    processing_experiments: CommaSeparated = Field(
+        DEFAULT_EXPERIMENTS, description="module:Class of each experiment, comma-separated"
+    )
+    experiment_concurrency: int = Field(16, ge=1, description="markets at once in an experiment")
+    experiment_timeout_seconds: float = Field(120.0, gt=0, description="time limit of one forecast")
+    core_sample_size: int = Field(300, ge=0, description="markets in the frozen core sample")
+
+    # Polymarket
+    polymarket_base_url: str = Field("https://gamma-api.polymarket.com", description="the Gamma API")
+    polymarket_clob_url: str = Field("https://clob.polymarket.com", description="the CLOB API")
+    polymarket_api_key: SecretStr | None = Field(None, description="sent as a bearer token when set; reads need none")
+    polymarket_page_size: int = Field(100, ge=1, le=100, description="rows per page; the API clamps at 100")
+    polymarket_requests_per_second: float = Field(10.0, gt=0, description="averaged over 10 seconds, per host")
+    polymarket_concurrency: int = Field(8, ge=1, le=64, description="requests in flight")
+    polymarket_timeout_seconds: float = Field(20.0, gt=0, description="time limit of one request")
+    polymarket_max_attempts: int = Field(7, ge=1, description="tries of one request before the walk is given up")
+    min_liquidity: float | None = Field(None, ge=0, description="leave out markets with less liquidity (USDC)")
+    min_volume: float | None = Field(None, ge=0, description="leave out markets with less volume (USDC)")
+    max_markets: int | None = Field(None, ge=1, description="leave out all but this many markets")
+    rejected_share_limit: float = Field(
+        0.2, gt=0, le=1, description="share of unreadable rows above which the run stops: the API has changed"
+    )
+
+    # Where things go
+    predictbench_home: Path = Field(Path(".predictbench"), description="local state: database, staging, Dagster's home")
+    staging_uri: str | None = Field(None, description="a folder or s3://bucket/prefix; default: in PREDICTBENCH_HOME")
+    staging_s3_endpoint_url: str | None = Field(None, description="for S3-compatible stores, e.g. Supabase Storage")
+    staging_s3_region: str | None = None
+    staging_s3_access_key_id: SecretStr | None = None
+    staging_s3_secret_access_key: SecretStr | None = None
+    artifacts_dir: Path | None = Field(None, description="summaries and debug files; default: in PREDICTBENCH_HOME")
+
+    # What is seen
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
+    prometheus_textfile: Path | None = Field(None, description="write metrics there after each run")
+    prometheus_push_gateway: str | None = Field(None, description="push metrics there after each run")
+
+    # Of one process; set by the commands, not by people
+    predictbench_now: datetime | None = Field(
+        None, description="an instant to take for now; never later than the real one; refused in production"
+    )
+    predictbench_dry_run: bool = Field(False, description="write nothing to the database")
+    predictbench_summary: Path | None = Field(None, description="where the summary of this run goes")
+    git_sha: str | None = Field(None, validation_alias=AliasChoices("GIT_SHA", "GITHUB_SHA"))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del settings_cls, file_secret_settings
+        return init_settings, env_settings, dotenv_settings
+
+    @field_validator("processing_experiments", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("horizons", mode="before")
+    @classmethod
+    def _split_integers(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(int(part) for part in value.split(",") if part.strip())
+        except ValueError as error:
+            raise ValueError("expected whole numbers separated by commas, such as 1,7,30") from error
+
+    @field_validator("polymarket_base_url", "polymarket_clob_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("expected an address that starts with https:// or http://")
+        return value.rstrip("/")
+
+    @field_validator("target_close_window_days")
+    @classmethod
+    def _in_grid(cls, value: int) -> int:
+        if value not in WINDOW_DAYS:
+            raise ValueError(f"expected one of {', '.join(map(str, WINDOW_DAYS))}")
+        return value
+
+    @field_validator("supabase_db_url", "supabase_migration_db_url", "database_url")
+    @classmethod
+    def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        return SecretStr(normalized_url(value.get_secret_value()).render_as_string(hide_password=False))
+
+    @field_validator("dagster_postgres_url")
+    @classmethod
+    def _dagster_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = normalized_url(value.get_secret_value(), driver=DAGSTER_DRIVER)
+        return SecretStr(url.render_as_string(hide_password=False))
+
+    @field_validator("predictbench_now")
+    @classmethod
+    def _aware(cls, value: datetime | None) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("expected an instant with its zone, such as 2026-02-02T07:00:00Z")
+        if value > datetime.now(UTC):
+            raise ValueError("is later than the real time; the future cannot be frozen")
+        return value.astimezone(UTC)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        problems = [*self._horizon_problems(), *self._deployment_problems(), *self._project_problems()]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _horizon_problems(self) -> list[str]:
+        outside = [str(days) for days in self.horizons if days not in WINDOW_DAYS]
+        grid = ", ".join(map(str, WINDOW_DAYS))
+        return [f"HORIZONS: {', '.join(outside)} not among the windows of the grid ({grid})"] if outside else []
+
+    def _deployment_problems(self) -> list[str]:
+        if self.environment == "development":
+            return []
+        problems = []
+        if self.supabase_db_url is None:
+            problems.append(f"SUPABASE_DB_URL: required when ENVIRONMENT={self.environment}")
+        if self.staging_uri is None or "://" not in self.staging_uri or self.staging_uri.startswith("file:"):
+            problems.append(
+                f"STAGING_URI: required when ENVIRONMENT={self.environment}, and not a local folder: "
+                "a runner is thrown away, and its files with it (use s3://bucket/prefix)"
+            )
+        if self.environment == "production" and self.predictbench_now is not None:
+            problems.append("PREDICTBENCH_NOW: refused when ENVIRONMENT=production")
+        return problems
+
+    def _project_problems(self) -> list[str]:
+        if self.supabase_project_ref is None:
+            return []
+        problems = []
+        for name in ("supabase_db_url", "supabase_migration_db_url"):
+            secret: SecretStr | None = getattr(self, name)
+            project = supabase_project(make_url(secret.get_secret_value())) if secret else None
+            if project is not None and project != self.supabase_project_ref:
+                problems.append(
+                    f"{name.upper()}: belongs to project {project}, but SUPABASE_PROJECT_REF is "
+                    f"{self.supabase_project_ref}"
+                )
+        return problems
+
+    @property
+    def deployed(self) -> bool:
+        """Whether this is staging or production, where nothing local survives."""
+        return self.environment != "development"
+
+    @property
+    def writer_url(self) -> URL | None:
+        """The database that runs write to; None for the embedded one."""
+        secret = self.supabase_db_url if self.deployed else self.database_url
+        return make_url(secret.get_secret_value()) if secret else None
+
+    @property
+    def migration_url(self) -> URL | None:
+        """The database as its owner, for migrations; None for the embedded one."""
+        secret = (self.supabase_migration_db_url or self.supabase_db_url) if self.deployed else self.database_url
+        return make_url(secret.get_secret_value()) if secret else None
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The windows that are scheduled, in days."""
+        return self.horizons or (self.target_close_window_days,)
+
+    @property
+    def home(self) -> Path:
+        """The folder of local state, absolute."""
+        return self.predictbench_home.expanduser().resolve()
+
+    @property
+    def artifacts(self) -> Path:
+        """Where summaries and debug files go, absolute."""
+        return (self.artifacts_dir or self.home / "artifacts").expanduser().resolve()
+
+    @property
+    def staging(self) -> str:
+        """The staging area's address: an absolute path, or a URI of fsspec's."""
+        if self.staging_uri is None:
+            return str(self.home / "staging")
+        if "://" in self.staging_uri:
+            return self.staging_uri
+        return str(Path(self.staging_uri).expanduser().resolve())
+
+    @property
+    def staging_options(self) -> dict[str, Any]:
+        """What fsspec needs beside the address."""
+        if not self.staging.startswith("s3://"):
+            return {}
+        client = {"endpoint_url": self.staging_s3_endpoint_url, "region_name": self.staging_s3_region}
+        options: dict[str, Any] = {"client_kwargs": {key: value for key, value in client.items() if value}}
+        if self.staging_s3_access_key_id and self.staging_s3_secret_access_key:
+            options["key"] = self.staging_s3_access_key_id.get_secret_value()
+            options["secret"] = self.staging_s3_secret_access_key.get_secret_value()
+        return options
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The clock that everything is handed."""
+        return FixedClock(self.predictbench_now) if self.predictbench_now else SystemClock()
+
+    @property
+    def exchange(self) -> str:
+        """The host that markets come from. Data of two exchanges never share a database."""
+        return self.polymarket_base_url.partition("://")[2].partition("/")[0]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is set and has no effect, a sentence each."""
+        if not self.deployed and self.supabase_db_url is not None:
+            return ["SUPABASE_DB_URL is ignored when ENVIRONMENT=development; use DATABASE_URL, or the embedded server"]
+        return []
+
+    def public_view(self) -> Mapping[str, Any]:
+        """Every setting that is not a secret, by its environment name, as plain values."""
+        return {name.upper(): value for name, value in self.model_dump(mode="json", exclude=secret_names()).items()}
+
+    def redact(self, text: str) -> str:
+        """The text with every secret in it, and every password of a URL, replaced by `***`."""
+        for needle in self._secret_texts:
+            text = text.replace(needle, "***")
+        return text
+
+    @cached_property
+    def _secret_texts(self) -> tuple[str, ...]:
+        texts: set[str] = set()
+        for name in secret_names():
+            value: SecretStr | None = getattr(self, name)
+            if value is None:
+                continue
+            texts.add(value.get_secret_value())
+            if name.endswith("_url"):
+                password = make_url(value.get_secret_value()).password
+                texts.add(str(password or ""))
+        # The longest first, so that a URL goes as a whole before its password does.
+        return tuple(sorted((text for text in texts if len(text) >= 4), key=len, reverse=True))
+
+
+@lru_cache(maxsize=1)
+def secret_names() -> set[str]:
+    """The fields of `Settings` that hold secrets."""
+    return {name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)}
+
+
+def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
+    """The settings from the environment and `env_file` (default: as `PREDICTBENCH_ENV_FILE` says).
+
+    Raises:
+        SettingsError: with every problem found, each naming its setting and none repeating a secret.
+    """
+    try:
+        return Settings(_env_file=env_file or default_env_file(), **overrides)
+    except ValidationError as error:
+        raise SettingsError(_problems(error)) from None  # the original's context would hold the values
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()
+
+
+def default_env_file() -> Path | None:
+    """The `.env` file of this process: what `PREDICTBENCH_ENV_FILE` names, else `.env` in the current folder."""
+    named = os.environ.get(ENV_FILE_VARIABLE)
+    if named == "":
+        return None
+    return Path(named) if named else Path(".env")
+
+
+def _problems(error: ValidationError) -> list[str]:
+    problems: list[str] = []
+    for detail in error.errors(include_url=False, include_input=False):
+        text = detail["msg"].removeprefix("Value error, ")
+        if not detail["loc"]:
+            problems.extend(text.splitlines())
+        else:
+            problems.append(f"{str(detail['loc'][0]).upper()}: {text}")
+    return problems
