@@ -74,3 +74,20 @@ def checked_key(run_date: date, window_days: int, *, today: date) -> RunKey:
     if run_date > today:
         raise UnknownPartition(f"run date {run_date} is in the future; today is {today} (UTC)")
     return RunKey(run_date, window_days)
+
+
+def parsed_key(text: str) -> RunKey:
+    """The key that a partition key's text speaks of.
+
+    Raises:
+        UnknownPartition: the text is not `YYYY-MM-DD|N`.
+    """
+    run_date, separator, window_days = text.partition("|")
+    try:
+        if not separator:
+            raise ValueError("no separator")
+        return RunKey(date.fromisoformat(run_date), int(window_days))
+    except ValueError as error:
+        raise UnknownPartition(
+            f"partition {text!r} is not of the form 2026-11-23|7; `predictbench partition` prints the tags of one"
+        ) from error

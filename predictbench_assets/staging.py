@@ -101,7 +101,8 @@ class StagingArea:
     """Where staged files live. Paths are relative to it and use `/`."""
 
     def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
-        self.fs, self.root = url_to_fs(uri, **dict(storage_options or {}))
+        self._options = dict(storage_options or {})
+        self.fs, self.root = url_to_fs(uri, **self._options)
         self.root = self.root.rstrip("/")
         self.is_local = _is_local(self.fs)
 
@@ -115,6 +116,7 @@ class StagingArea:
 
     def exists(self, name: str) -> bool:
         """Whether a file of that name is published."""
+        self.fs.invalidate_cache()  # another process may have published it since
         return cast(bool, self.fs.exists(self.path(name)))
 
     def publish(self, name: str, schema: Schema, meta: Mapping[str, Any], lines: Iterable[bytes]) -> StagedFile:
@@ -150,12 +152,33 @@ class StagingArea:
             StagedFileMissing: nothing is published under that name.
             StagedSchemaUnknown: the file's schema or version is not one that `schema` can read.
         """
+        header = self.peek(name)
+        return self._staged(name, schema, header)
+
+    def open_uri(self, uri: str, schema: Schema) -> StagedFile:
+        """A staged file by its address, in this area or another that the same credentials open.
+
+        Raises: as `open`.
+        """
+        base = self.uri("")
+        if uri.startswith(base):
+            return self.open(uri[len(base) :], schema)
+        folder, _, name = uri.rpartition("/")
+        return StagingArea(folder, self._options).open(name, schema)
+
+    def peek(self, name: str) -> Mapping[str, Any]:
+        """The header of a staged file: its schema, version, rows, sha256 and meta.
+
+        Raises:
+            StagedFileMissing: nothing is published under that name.
+            StagedFileBroken: the file has no readable header.
+        """
         with _opened(self.fs, self.path(name)) as raw, _decompressed(raw) as stream:
             try:
-                header = msgspec.json.decode(stream.readline())
+                header: dict[str, Any] = msgspec.json.decode(stream.readline())
             except (msgspec.DecodeError, zstandard.ZstdError) as error:
                 raise StagedFileBroken(f"{self.uri(name)} has no readable header: {error}") from error
-        return self._staged(name, schema, header)
+        return header
 
     def write_bytes(self, name: str, content: bytes) -> str:
         """Publish a plain file (an artifact) in one step; returns its address."""

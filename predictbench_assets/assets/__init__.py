@@ -1,0 +1,1 @@
+"""Dagster's layer, thin: each asset takes its inputs, calls the domain, and returns a value with metadata."""

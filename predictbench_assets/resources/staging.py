@@ -1,0 +1,57 @@
+"""The IO manager: assets hand each other staged files, and what arrives is a lazy reader."""
+
+import dagster as dg
+
+from predictbench_assets.runs import RunKey, parsed_key
+from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
+
+POINTER = Schema("pointer", 1)
+"""A staged file without rows that names another: how a partition refers to a snapshot it did not write."""
+
+
+def staged_name(asset: dg.AssetKey, key: RunKey) -> str:
+    """Where an asset's output for a partition is staged: `<asset>/<run date>/<window>.jsonl.zst`."""
+    return "/".join((*asset.path, key.run_date.isoformat(), f"{key.window_days}{SUFFIX}"))
+
+
+def open_staged(area: StagingArea, asset: dg.AssetKey, key: RunKey, schema: Schema) -> StagedFile:
+    """An asset's output for a partition, pointers followed.
+
+    Raises:
+        StagedFileMissing: the asset has not been materialized for the partition, or its file is gone.
+        StagedSchemaUnknown: it was written by a version of the code that this one cannot read.
+    """
+    name = staged_name(asset, key)
+    if area.peek(name)["schema"] != POINTER.name:
+        return area.open(name, schema)
+    return area.open_uri(area.open(name, POINTER).meta["uri"], schema)
+
+
+class StagingIOManager(dg.IOManager):
+    """Keeps what assets return under their own name, and opens it for those downstream.
+
+    Args:
+        area: where files are staged.
+        schemas: the schema of each asset's file, by the first part of its key.
+    """
+
+    def __init__(self, area: StagingArea, schemas: dict[str, Schema]) -> None:
+        self._area = area
+        self._schemas = schemas
+
+    def handle_output(self, context: dg.OutputContext, obj: StagedFile) -> None:
+        """Publish a pointer where the asset returned a file that lives elsewhere; its own is published already."""
+        name = staged_name(context.asset_key, _key(context))
+        if obj.path != self._area.path(name):
+            self._area.publish(name, POINTER, {"uri": obj.uri, "sha256": obj.sha256}, ())
+        elif not self._area.exists(name):
+            raise dg.Failure(f"{obj.uri} was reported as staged and is not there", allow_retries=False)
+
+    def load_input(self, context: dg.InputContext) -> StagedFile:
+        """The upstream's staged file; its rows are read when it is iterated."""
+        asset = context.asset_key
+        return open_staged(self._area, asset, _key(context), self._schemas[asset.path[0]])
+
+
+def _key(context: dg.OutputContext | dg.InputContext) -> RunKey:
+    return parsed_key(str(context.asset_partition_key))
