@@ -80,7 +80,7 @@ class ExperimentResult(BaseModel):
         return cls(probabilities=(probability, 1.0 - probability), **rest)
 
 
-class ExperimentSkip(Exception):  # noqa: N818 - the name is part of the protocol
+class ExperimentSkip(Exception):
     """Raised by an experiment that opts out of a market. Not a failure, unless the experiment is mandatory."""
 
     def __init__(self, reason: str) -> None:

@@ -1,0 +1,119 @@
+"""What an experiment is shown: its markets and their contexts, with every price taken out for a blind one."""
+
+import hashlib
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import SecretBytes, SecretStr
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.experiments.base import (
+    Experiment,
+    ExperimentResult,
+    PipelineContext,
+    RunMetadata,
+    SettledMarket,
+)
+from predictbench_assets.polymarket.markets import Market
+
+History = Callable[[datetime], Iterable[SettledMarket]]
+"""The settled markets whose resolution was known at an instant; called from several threads at once."""
+
+Artifacts = Callable[[str, bytes], str]
+"""Stores bytes under a relative path and returns their address; called from several threads at once."""
+
+
+class Contexts:
+    """Makes the market and the context that one experiment is handed for each market of a cohort."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        markets: Sequence[Market],
+        *,
+        run: RunMetadata,
+        settings_view: Mapping[str, Any],
+        clock: Clock,
+        history: History | None,
+        artifacts: Artifacts | None,
+        logger: logging.Logger,
+    ) -> None:
+        self._experiment = experiment
+        self._run = run
+        self._settings = MappingProxyType(
+            {name: value for name, value in settings_view.items() if not isinstance(value, SecretStr | SecretBytes)}
+        )
+        self._clock = clock
+        blind = experiment.information == "blind"
+        self._history = _nothing if history is None else _without_prices(history) if blind else history
+        self._artifacts = artifacts
+        self._logger = logger
+        self._events: dict[str, list[Market]] = defaultdict(list)
+        self._shown = {market.market_id: market.blinded() if blind else market for market in markets}
+        for market in self._shown.values():
+            if market.event is not None:
+                self._events[market.event.event_id].append(market)
+
+    def shown(self, market: Market) -> Market:
+        """The market as the experiment may see it."""
+        return self._shown[market.market_id]
+
+    def context(self, market: Market, required: Mapping[str, ExperimentResult]) -> PipelineContext:
+        """The context of one market."""
+        event = self._events[market.event.event_id] if market.event else ()
+        return PipelineContext(
+            run=self._run,
+            settings=self._settings,
+            clock=self._clock,
+            logger=logging.LoggerAdapter(self._logger, self.log_fields(market.market_id)),
+            rng=generator(self._experiment, market.market_id),
+            required=MappingProxyType(dict(required)),
+            siblings=tuple(other for other in event if other.market_id != market.market_id),
+            _history=self._history,
+            _artifacts=None if self._artifacts is None else self._artifacts_of(market),
+        )
+
+    def log_fields(self, market_id: str) -> dict[str, str]:
+        """What every log line about a market says beside its text."""
+        return {
+            "run_id": str(self._run.run_id),
+            "process_stage": "experiment_results",
+            "experiment": self._experiment.name,
+            "market_id": market_id,
+        }
+
+    def _artifacts_of(self, market: Market) -> Artifacts:
+        store, folder = self._artifacts, f"{self._experiment.name}/{self._experiment.version}/{market.market_id}"
+        assert store is not None
+
+        def store_one(name: str, content: bytes) -> str:
+            path = PurePosixPath(name)
+            if not name or path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"an artifact needs a relative name, got {name!r}")
+            return store(f"{folder}/{path}", content)
+
+        return store_one
+
+
+def generator(experiment: Experiment, market_id: str) -> random.Random:
+    """The random generator of one experiment for one market: the same draws in every run."""
+    seed = hashlib.sha256(f"{experiment.name}|{experiment.version}|{market_id}".encode()).digest()
+    return random.Random(int.from_bytes(seed))  # noqa: S311 - reproducible on purpose
+
+
+def _nothing(_: datetime) -> Iterable[SettledMarket]:
+    return ()
+
+
+def _without_prices(history: History) -> History:
+    def blinded(as_of: datetime) -> Iterable[SettledMarket]:
+        return (replace(settled, price=None) for settled in history(as_of))
+
+    return blinded

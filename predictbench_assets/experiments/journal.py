@@ -1,0 +1,207 @@
+"""The durable journal of an experiment: what it has answered so far, so that a killed run never pays twice.
+
+A journal is a folder of segments in the staging area, one folder per experiment, version, snapshot and configuration.
+Every attempt writes segments of its own, so two attempts never write to one file. A segment is JSON lines, and a line
+is a list of outcomes that became durable together: one for `run`, all of an event for `run_event`.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import msgspec
+
+from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.failures import TransientError
+from predictbench_assets.staging import StagingArea
+
+_logger = logging.getLogger(__name__)
+_SUFFIX = ".jsonl"
+
+
+class JournalUnwritable(TransientError):
+    """A result could not be made durable (disk full, store away); the experiment stops rather than lose results."""
+
+
+@dataclass(frozen=True)
+class JournalKey:
+    """What must agree for an earlier answer to stand: a change in any of these begins an empty journal."""
+
+    run_slug: str
+    """`RunKey.slug`."""
+    experiment: str
+    version: str
+    snapshot_hash: str
+    config_hash: str
+
+    @property
+    def folder(self) -> str:
+        """The journal's folder in the staging area."""
+        name = f"{self.version}_{self.snapshot_hash[:16]}_{self.config_hash[:16]}"
+        return f"journals/{self.run_slug}/{self.experiment}/{name}"
+
+
+class Journal:
+    """The journal of one experiment on one snapshot.
+
+    Args:
+        area: the staging area; a folder is appended to and synced, any other place gets an object per group.
+        key: which journal.
+        writer_id: names the segments of this attempt, for the person who looks (Dagster's run id, say).
+    """
+
+    def __init__(self, area: StagingArea, key: JournalKey, writer_id: str) -> None:
+        self._area = area
+        self._folder = key.folder
+        name = f"{self._folder}/{writer_id}-{uuid4().hex[:8]}"  # a retried attempt must not append to a torn line
+        self._segment: _Segment = _File(Path(area.path(name + _SUFFIX))) if area.is_local else _Objects(area, name)
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    def load(self) -> dict[str, Outcome]:
+        """All outcomes that need no further call, by market id, from every attempt so far.
+
+        A torn line, the trace of a kill, was never acknowledged and is passed over with a warning.
+        """
+        known: dict[str, Outcome] = {}
+        for name, content in self._contents():
+            *lines, tail = content.split(b"\n")
+            broken = bool(tail)
+            for line in lines:
+                try:
+                    outcomes = msgspec.json.decode(line, type=list[Outcome])
+                except msgspec.MsgspecError:
+                    broken = True
+                    continue
+                for outcome in outcomes:
+                    if outcome.is_final and _better(outcome, known.get(outcome.market_id)):
+                        known[outcome.market_id] = outcome
+            if broken:
+                _logger.warning("the journal segment %s has a torn line, its call is made again", name)
+        return known
+
+    async def append(self, outcomes: Sequence[Outcome]) -> None:
+        """Record outcomes, all or none; returns only once they are durable.
+
+        Whatever is appended while a write is under way is written, and synced, together.
+
+        Raises:
+            JournalUnwritable: the place does not take it.
+        """
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append((msgspec.json.encode(outcomes) + b"\n", written))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+        await written
+
+    async def close(self) -> None:
+        """Finish what is being written and close the segment."""
+        if self._flushing is not None:
+            await self._flushing
+        self._segment.close()
+
+    def discard(self) -> None:
+        """Remove the journal with all its segments; the next run calls the experiment for every market."""
+        for name in self._area.list(self._folder):
+            self._area.delete(name)
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                error = await asyncio.to_thread(self._write, b"".join(line for line, _ in group))
+                for _, written in group:
+                    if written.done():  # whoever waited was cancelled
+                        continue
+                    if error is None:
+                        written.set_result(None)
+                    else:
+                        written.set_exception(error)
+        finally:
+            self._flushing = None
+
+    def _write(self, lines: bytes) -> JournalUnwritable | None:
+        try:
+            self._segment.write(lines)
+        except Exception as error:  # an object store raises what it likes
+            return JournalUnwritable(
+                f"the journal at {self._area.uri(self._folder)} cannot be written ({type(error).__name__}: {error}): "
+                "check the space and the rights of the place that STAGING_URI names, then run again"
+            )
+        return None
+
+    def _contents(self) -> Iterable[tuple[str, bytes]]:
+        names = [name for name in self._area.list(self._folder) if name.endswith(_SUFFIX)]
+        if self._area.is_local:
+            for name in names:
+                yield name, self._area.read_bytes(name)
+        elif names:  # many small objects: fetched side by side
+            contents = self._area.fs.cat([self._area.path(name) for name in names])
+            yield from zip(names, (contents[path] for path in sorted(contents)), strict=True)
+
+
+def _better(outcome: Outcome, known: Outcome | None) -> bool:
+    """Two attempts at once can both have answered: a forecast wins, else the one read first."""
+    return known is None or (outcome.status == "completed" and known.status != "completed")
+
+
+class _Segment(Protocol):
+    def write(self, lines: bytes) -> None:
+        """Returns once the lines are durable."""
+
+    def close(self) -> None: ...
+
+
+class _File:
+    """A segment in a folder; made with its first line, so that an attempt without results leaves no file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def write(self, lines: bytes) -> None:
+        if self._descriptor is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o644)
+            _sync_folder(self._path.parent)
+        rest = memoryview(lines)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class _Objects:
+    """Segments in an object store, which cannot append: one object per group."""
+
+    def __init__(self, area: StagingArea, name: str) -> None:
+        self._area = area
+        self._name = name
+        self._count = 0
+
+    def write(self, lines: bytes) -> None:
+        self._area.write_bytes(f"{self._name}-{self._count:06}{_SUFFIX}", lines)
+        self._count += 1
+
+    def close(self) -> None:
+        """Nothing stays open between objects."""
+
+
+def _sync_folder(folder: Path) -> None:
+    """Without this a new file may be gone after a power cut, however well its bytes were synced."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

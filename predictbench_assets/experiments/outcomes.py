@@ -1,0 +1,188 @@
+"""What became of one market in one experiment, in the form that is journalled, staged and stored.
+
+A result that could not be stored later is refused here, where it costs one market of one experiment: the database
+would refuse the whole market.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from pydantic import BaseModel
+
+from predictbench_assets.experiments.base import ExperimentResult
+from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.staging import Schema
+
+Status = Literal["completed", "skipped", "failed"]
+
+OUTCOMES = Schema("experiment_results", 1)
+"""The staged file of an experiment: one `Outcome` a row, in the order of the cohort."""
+
+MAX_JSON_BYTES: Final = 1_000_000
+"""The most that a payload, or the diagnostics, of one market may need as JSON."""
+
+_MAX_DEPTH = 64
+_SURROGATES = range(0xD800, 0xE000)
+
+
+class ResultRefused(ValueError):
+    """An experiment's result cannot be stored; the text says which part of it and why."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One market's result, skip or failure in one experiment: a row of the experiment's staged file."""
+
+    market_id: str
+    status: Status
+    reason: str | None = None
+    """Why it was skipped or failed: one sentence without secrets; None when completed."""
+    probability: float | None = None
+    """Of the first outcome; None unless completed."""
+    probabilities: tuple[float, ...] | None = None
+    """One per outcome, in the market's order; None unless completed."""
+    payload: dict[str, Any] | None = None
+    score: float | None = None
+    artifact_uri: str | None = None
+    diagnostics: dict[str, Any] | None = None
+    forecast_at: datetime | None = None
+    """When the forecast was made, UTC; None unless completed."""
+    seconds: float = 0.0
+    """How long the call took; a call for a whole event is shared out evenly among its markets."""
+    exception_type: str | None = None
+    retriable: bool = False
+    """Whether the same call may succeed later; only ever true of a failure."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the call need not be made again for the same snapshot, version and configuration."""
+        return not self.retriable
+
+    @property
+    def result(self) -> ExperimentResult | None:
+        """What the experiment returned, as another that requires it is given it; None unless completed."""
+        if self.probabilities is None:
+            return None
+        return ExperimentResult(
+            probabilities=self.probabilities,
+            payload=self.payload or {},
+            score=self.score,
+            artifact_uri=self.artifact_uri,
+            diagnostics=self.diagnostics or {},
+        )
+
+    def encode(self) -> bytes:
+        """The outcome as one line of JSON, without the line feed."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, line: bytes) -> "Outcome":
+        """The outcome that `encode` wrote.
+
+        Raises:
+            msgspec.MsgspecError: the line is no outcome.
+        """
+        return msgspec.json.decode(line, type=cls)
+
+
+def completed(market: Market, result: ExperimentResult, *, forecast_at: datetime, seconds: float) -> Outcome:
+    """The outcome of a market that was forecast.
+
+    Raises:
+        ResultRefused: the number of probabilities is not the market's number of outcomes, or a part cannot be stored.
+    """
+    if len(result.probabilities) != len(market.contracts):
+        names = ", ".join(market.outcomes)
+        raise ResultRefused(f"{len(result.probabilities)} probabilities for {len(market.contracts)} outcomes ({names})")
+    return Outcome(
+        market_id=market.market_id,
+        status="completed",
+        probability=result.probability,
+        probabilities=result.probabilities,
+        payload=_storable("payload", result.payload),
+        score=result.score,
+        artifact_uri=None if result.artifact_uri is None else _text("artifact_uri", result.artifact_uri),
+        diagnostics=_storable("diagnostics", result.diagnostics),
+        forecast_at=forecast_at,
+        seconds=seconds,
+    )
+
+
+def content_hash(outcomes: Iterable[Outcome]) -> str:
+    """Identity of what was forecast, whatever the order: two attempts that agree in it are one and the same.
+
+    Times, durations and diagnostics differ between attempts that say the same, so they are left out.
+    """
+    rows = (
+        msgspec.json.encode(
+            (o.market_id, o.status, o.reason, o.probabilities, o.payload, o.score),
+            order="sorted",
+        )
+        for o in sorted(outcomes, key=lambda outcome: outcome.market_id)
+    )
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(row + b"\n")
+    return digest.hexdigest()
+
+
+def _storable(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = _plain(field, value, 0)
+    size = len(msgspec.json.encode(plain))
+    if size > MAX_JSON_BYTES:
+        raise ResultRefused(
+            f"{field} needs {size:,} bytes as JSON, at most {MAX_JSON_BYTES:,} fit; context.artifact() takes more"
+        )
+    return plain
+
+
+def _plain(path: str, value: Any, depth: int) -> Any:
+    """The value in JSON's own types; the path to what has no such form is part of the refusal."""
+    if depth > _MAX_DEPTH:
+        raise ResultRefused(f"{path.split('.')[0]} is nested deeper than {_MAX_DEPTH} levels")
+    match value:
+        case None | bool():
+            return value
+        case Enum():
+            return _plain(path, value.value, depth + 1)
+        case str():
+            return _text(path, value)
+        case int():
+            if not -(2**63) <= value < 2**63:
+                raise ResultRefused(f"{path} is an integer beyond 64 bits, store it as text")
+            return int(value)
+        case float():
+            if not math.isfinite(value):
+                raise ResultRefused(f"{path} is {value}, which JSON cannot hold")
+            return float(value)
+        case Mapping():
+            return {_key(path, key): _plain(f"{path}.{key}", item, depth + 1) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+        case BaseModel():
+            return _plain(path, value.model_dump(mode="json"), depth + 1)
+        case datetime() | date() | UUID() | Decimal():
+            return msgspec.to_builtins(value)
+        case _:
+            raise ResultRefused(f"{path} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def _key(path: str, key: object) -> str:
+    if not isinstance(key, str):
+        raise ResultRefused(f"{path} has the key {key!r}, keys must be text")
+    return _text(f"a key of {path}", key)
+
+
+def _text(path: str, text: str) -> str:
+    """Postgres' jsonb holds neither NUL nor half a surrogate pair."""
+    if "\0" in text:
+        raise ResultRefused(f"{path} contains a NUL character, which the database cannot hold")
+    if not text.isascii() and any(ord(character) in _SURROGATES for character in text):
+        raise ResultRefused(f"{path} contains half a surrogate pair, which is no Unicode text")
+    return str(text)

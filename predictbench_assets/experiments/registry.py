@@ -1,0 +1,268 @@
+"""Finds the experiments: those that are built in, those that a setting names, those of installed packages.
+
+Everything that can be wrong with an experiment before it runs is said here, once, naming where it was listed.
+"""
+
+import difflib
+import graphlib
+import hashlib
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from predictbench_assets.experiments.base import Experiment, Information
+from predictbench_assets.failures import PermanentError
+
+ENTRY_POINT_GROUP: Final = "predictbench.experiments"
+SETTING: Final = "PROCESSING_EXPERIMENTS"
+BASELINE: Final = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
+DEFAULT_EXPERIMENTS: Final = (
+    BASELINE,
+    "predictbench_assets.experiments.pricing:DeviggedEventExperiment",
+    "predictbench_assets.experiments.pricing:ShrunkMarketExperiment",
+    "predictbench_assets.experiments.controls:UniformExperiment",
+)
+"""What `PROCESSING_EXPERIMENTS` is when it is not set."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,31}")
+_SEES_MORE: Mapping[str, int] = {name: rank for rank, name in enumerate(get_args(Information))}
+
+
+class RegistryError(PermanentError):
+    """The experiments as listed cannot run together; the text names the listing at fault and what to change."""
+
+
+class Registry:
+    """The experiments of this installation, every one after those that it requires."""
+
+    def __init__(self, experiments: Iterable[Experiment]) -> None:
+        """Take experiments that are valid one by one, and check them together.
+
+        Raises:
+            RegistryError: a missing or forbidden requirement, a cycle.
+        """
+        given = {experiment.name: experiment for experiment in experiments}
+        for experiment in given.values():
+            _check_requirements(experiment, given)
+        self._experiments = {name: given[name] for name in _in_order(given)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, in the order in which the experiments can run."""
+        return tuple(self._experiments)
+
+    def __iter__(self) -> Iterator[Experiment]:
+        return iter(self._experiments.values())
+
+    def __len__(self) -> int:
+        return len(self._experiments)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._experiments
+
+    def __getitem__(self, name: str) -> Experiment:
+        try:
+            return self._experiments[name]
+        except KeyError:
+            raise RegistryError(self._unknown(name)) from None
+
+    def closure(self, selected: Iterable[str]) -> frozenset[str]:
+        """The names to run for a selection: with all that they require, and every mandatory experiment.
+
+        Raises:
+            RegistryError: a name that no experiment has.
+        """
+        names: set[str] = set()
+        open_names = [*selected, *(experiment.name for experiment in self if experiment.mandatory)]
+        while open_names:
+            name = open_names.pop()
+            if name not in names:
+                names.add(name)
+                open_names.extend(self[name].requires)
+        return frozenset(names)
+
+    def config_hash(self, name: str) -> str:
+        """Identity of what decides an experiment's forecasts beside its version and the snapshot.
+
+        Its configuration, what it may see, and the version and configuration of all that it requires.
+        """
+        experiment = self[name]
+        required = {other: [self[other].version, self.config_hash(other)] for other in experiment.requires}
+        return config_hash(experiment, required)
+
+    def _unknown(self, name: str) -> str:
+        close = difflib.get_close_matches(name, self.names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        return (
+            f"there is no experiment named {name!r}.{hint} Known: {', '.join(self.names)}. "
+            f"Add it to {SETTING}, or correct the name; `predictbench experiments` lists them."
+        )
+
+
+def config_hash(experiment: Experiment, required: Mapping[str, Sequence[str]] | None = None) -> str:
+    """sha256 of an experiment's configuration, its information and its requirements, as canonical JSON.
+
+    Raises:
+        TypeError: the configuration is not JSON.
+    """
+    decides = {
+        "config": dict(experiment.config),
+        "information": experiment.information,
+        "requires": dict(required) if required is not None else sorted(experiment.requires),
+    }
+    canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load_registry(
+    paths: Sequence[str] = DEFAULT_EXPERIMENTS, installed: Iterable[EntryPoint] | None = None
+) -> Registry:
+    """Import the listed experiments and those of installed packages. The baseline is always among them.
+
+    Modules are looked for in the working directory too, after everything that is installed.
+
+    Args:
+        paths: `module:Class` each, as in `PROCESSING_EXPERIMENTS`.
+        installed: entry points to take in place of those of the group `predictbench.experiments`.
+
+    Raises:
+        RegistryError: a listing that cannot be imported, a class that is no valid experiment, two of one name, a
+            missing requirement, a cycle.
+    """
+    _make_working_directory_importable()
+    listings = [_Listing(path, f"{SETTING}={path}") for path in ([] if BASELINE in paths else [BASELINE])]
+    listings += [_Listing(path.strip(), f"{SETTING} lists {path.strip()!r}") for path in paths if path.strip()]
+    points = entry_points(group=ENTRY_POINT_GROUP) if installed is None else installed
+    listings += [
+        _Listing(point.value, f"the entry point {point.name!r} of {_package(point)}lists {point.value!r}")
+        for point in points
+    ]
+    found: dict[type[Experiment], str] = {}
+    for listing in listings:
+        found.setdefault(listing.load(), listing.where)
+    experiments: dict[str, Experiment] = {}
+    origins: dict[str, str] = {}
+    for kind, where in found.items():
+        experiment = _made(kind, where)
+        if experiment.name in experiments:
+            raise RegistryError(
+                f"two experiments are named {experiment.name!r}: {origins[experiment.name]}, and {where}. "
+                "Rename one, or take it off the list."
+            )
+        experiments[experiment.name], origins[experiment.name] = experiment, where
+    return Registry(experiments.values())
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """One mention of an experiment, and how to speak of it."""
+
+    path: str
+    where: str
+
+    def load(self) -> type[Experiment]:
+        module_name, _, class_name = self.path.partition(":")
+        if not module_name or not class_name:
+            raise RegistryError(f"{self.where}, which is not of the form module:Class")
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:  # an import runs a stranger's code
+            raise RegistryError(
+                f"{self.where}, but importing {module_name} failed: {type(error).__name__}: {error}"
+            ) from error
+        kind = getattr(module, class_name, None)
+        if kind is None:
+            close = difflib.get_close_matches(class_name, dir(module), n=1)
+            hint = f", did you mean {close[0]}?" if close else ""
+            raise RegistryError(f"{self.where}, but {module_name} has no {class_name}{hint}")
+        if not (isinstance(kind, type) and issubclass(kind, Experiment)):
+            raise RegistryError(f"{self.where}, but {class_name} is no subclass of Experiment")
+        return kind
+
+
+def _made(kind: type[Experiment], where: str) -> Experiment:
+    """An instance of the class, checked as far as it can be by itself."""
+    problem = _problem_of_class(kind)
+    if problem is None:
+        try:
+            experiment = kind()
+            config_hash(experiment)
+        except Exception as error:  # a constructor is a stranger's code
+            problem = f"it cannot be made with {kind.__name__}(): {type(error).__name__}: {error}"
+        else:
+            return experiment
+    raise RegistryError(f"{where}, but {problem}")
+
+
+def _problem_of_class(kind: Any) -> str | None:
+    """What is wrong with an experiment's attributes, which a stranger may have set to anything."""
+    missing = [name for name in ("name", "version", "description") if not getattr(kind, name, None)]
+    if missing:
+        return f"{kind.__name__} has no {', no '.join(missing)}"
+    if not (isinstance(kind.name, str) and _NAME.fullmatch(kind.name)):
+        return f"its name {kind.name!r} is not 1 to 48 lower-case letters, digits and underscores, a letter first"
+    if not (isinstance(kind.version, str) and _VERSION.fullmatch(kind.version)):
+        return f"its version {kind.version!r} is not a text of 1 to 32 letters, digits, dots, plus and minus signs"
+    if not isinstance(kind.description, str):
+        return "its description is no text"
+    if isinstance(kind.requires, str) or not all(isinstance(name, str) for name in kind.requires):
+        return f"its requires {kind.requires!r} is no tuple of names, like ('baseline_snapshot',)"
+    if kind.information not in _SEES_MORE:
+        return f"its information {kind.information!r} is none of {', '.join(_SEES_MORE)}"
+    if not isinstance(kind.mandatory, bool):
+        return f"its mandatory {kind.mandatory!r} is neither True nor False"
+    for limit in ("timeout_seconds", "max_concurrency"):
+        value = getattr(kind, limit)
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            return f"its {limit} {value!r} is no number above 0"
+    implemented = [name for name in ("run", "run_event") if getattr(kind, name) is not getattr(Experiment, name)]
+    if len(implemented) != 1:
+        return f"{kind.__name__} implements {'both' if implemented else 'neither'} of run and run_event, one is needed"
+    return None
+
+
+def _check_requirements(experiment: Experiment, known: Mapping[str, Experiment]) -> None:
+    for name in experiment.requires:
+        required = known.get(name)
+        if required is None:
+            raise RegistryError(
+                f"{experiment.name} requires {name!r}, which is not among the experiments ({', '.join(known)}): "
+                f"add it to {SETTING}, or take {experiment.name} off it"
+            )
+        if _SEES_MORE[required.information] > _SEES_MORE[experiment.information]:
+            raise RegistryError(
+                f"{experiment.name} may see {experiment.information!r} but requires {name}, which may see "
+                f"{required.information!r}: what {name} says would give that away. Change one's information."
+            )
+        if experiment.mandatory and not required.mandatory:
+            raise RegistryError(
+                f"{experiment.name} is mandatory but requires {name}, which is not: a failure of {name} would fail "
+                f"the market. Make {name} mandatory too."
+            )
+
+
+def _in_order(experiments: Mapping[str, Experiment]) -> Iterator[str]:
+    graph: dict[str, Any] = {name: experiment.requires for name, experiment in experiments.items()}
+    try:
+        yield from graphlib.TopologicalSorter(graph).static_order()
+    except graphlib.CycleError as error:
+        cycle = " -> ".join(reversed(error.args[1]))
+        raise RegistryError(f"experiments require each other in a circle: {cycle}. Remove one of these.") from None
+
+
+def _package(point: EntryPoint) -> str:
+    return f"the package {point.dist.name} " if point.dist is not None else ""
+
+
+def _make_working_directory_importable() -> None:
+    """So that a file beside the `.env` needs no installation. Last, so that it can hide nothing installed."""
+    folder = str(Path.cwd())
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)

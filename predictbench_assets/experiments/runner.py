@@ -1,0 +1,400 @@
+"""Runs one experiment over a cohort: many markets at once, each with a time limit, every answer journalled.
+
+Whatever an experiment does, the runner returns one outcome per market, in the order of the cohort.
+"""
+
+import asyncio
+import contextvars
+import logging
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final, ParamSpec, TypeVar
+
+from pydantic import ValidationError
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.experiments.base import (
+    Experiment,
+    ExperimentResult,
+    ExperimentSkip,
+    RetriableError,
+    RunMetadata,
+)
+from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut
+from predictbench_assets.experiments.contexts import Artifacts, Contexts, History
+from predictbench_assets.experiments.journal import Journal
+from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed
+from predictbench_assets.failures import PredictbenchError
+from predictbench_assets.polymarket.markets import Market
+
+MAX_REASON: Final = 500
+"""Characters of a reason that are kept."""
+
+_BACKLOG = 1_000  # answers that may wait for the journal before further calls wait for it too
+_PROGRESS_EVERY_S = 1.0
+_CLEANUP_S = 5.0
+
+_logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Unit = tuple[Market, ...]
+"""The markets of one call: a single one for `run`, those of an event for `run_event`."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an experiment has come."""
+
+    experiment: str
+    total: int
+    completed: int
+    skipped: int
+    failed: int
+    resumed: int
+    """Of the above, those that an earlier attempt had journalled."""
+    seconds: float
+
+    @property
+    def done(self) -> int:
+        """Markets that have an outcome."""
+        return self.completed + self.skipped + self.failed
+
+
+async def run_experiment(
+    experiment: Experiment,
+    markets: Sequence[Market],
+    *,
+    run: RunMetadata,
+    settings_view: Mapping[str, Any],
+    clock: Clock,
+    required: Mapping[str, Mapping[str, Outcome]] | None = None,
+    history: History | None = None,
+    artifacts: Artifacts | None = None,
+    journal: Journal | None = None,
+    max_concurrency: int = 8,
+    timeout_s: float = 60.0,
+    time_budget_s: float | None = None,
+    redact: Callable[[str], str] = str,
+    progress: Callable[[Progress], None] | None = None,
+    logger: logging.Logger = _logger,
+) -> list[Outcome]:
+    """Run an experiment over the markets of a cohort, those of the core sample first.
+
+    Args:
+        experiment: what to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here.
+        markets: the cohort, with prices; they are taken out here for a blind experiment.
+        run: handed to the experiment.
+        settings_view: settings by environment name; secrets in it are left out, the rest is handed over read-only.
+        clock: says when a forecast was made.
+        required: outcomes of the required experiments by name and market id. A market for which one did not complete
+            is skipped without a call, and not journalled, because the requirement may come later.
+        history: settled markets as of an instant; called from several threads.
+        artifacts: stores an artifact under a relative path, returns its address; called from several threads.
+        journal: where answers are looked up and recorded; None to keep none.
+        max_concurrency: calls under way at once.
+        timeout_s: limit for one call, in seconds.
+        time_budget_s: limit for the whole, in seconds; markets whose call has not begun by then fail as retriable.
+        redact: takes secrets out of reasons and tracebacks.
+        progress: told at the beginning, about once a second, and at the end.
+        logger: what the experiment's log lines go to.
+
+    Raises:
+        JournalUnwritable: an answer could not be made durable. Nothing else an experiment or the store does raises.
+    """
+    attempt = _Attempt(
+        experiment=experiment,
+        contexts=Contexts(
+            experiment,
+            markets,
+            run=run,
+            settings_view=settings_view,
+            clock=clock,
+            history=history,
+            artifacts=artifacts,
+            logger=logger,
+        ),
+        required=required or {},
+        clock=clock,
+        journal=journal,
+        limit_s=experiment.timeout_seconds or timeout_s,
+        until=None if time_budget_s is None else time.monotonic() + time_budget_s,
+        redact=redact,
+        progress=progress,
+        total=len(markets),
+        logger=logger,
+    )
+    try:
+        await attempt.run(markets, workers=experiment.max_concurrency or max_concurrency)
+    finally:
+        if journal is not None:
+            await journal.close()
+    return [attempt.outcomes[market.market_id] for market in markets]
+
+
+def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """The function for callers that are not coroutines.
+
+    The event loop runs in a daemon thread: the caller may have a loop of its own, stays open to signals, and does not
+    wait for ever on a coroutine that refuses to end.
+    """
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        answer: Future[T] = Future()
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
+
+        async def deliver() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            started.set_result((asyncio.get_running_loop(), task))
+            try:
+                answer.set_result(await function(*args, **kwargs))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(asyncio.run, deliver()), name="experiment", daemon=True)
+        thread.start()
+        try:
+            return answer.result()
+        except BaseException:
+            if not answer.done():  # a signal: the caller is to stop
+                loop, task = started.result()
+                loop.call_soon_threadsafe(task.cancel)
+            raise
+        finally:
+            thread.join(timeout=_CLEANUP_S)
+
+    return call
+
+
+run_experiment_sync = _blocking(run_experiment)
+"""`run_experiment` for code without an event loop, or with one that it must not block (an asset's body)."""
+
+
+@dataclass
+class _Attempt:
+    """The state of one run of one experiment."""
+
+    experiment: Experiment
+    contexts: Contexts
+    required: Mapping[str, Mapping[str, Outcome]]
+    clock: Clock
+    journal: Journal | None
+    limit_s: float
+    until: float | None
+    redact: Callable[[str], str]
+    progress: Callable[[Progress], None] | None
+    total: int
+    logger: logging.Logger
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
+    backlog: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BACKLOG))
+    started: float = field(default_factory=time.monotonic)
+    told: float = 0.0
+
+    async def run(self, markets: Sequence[Market], workers: int) -> None:
+        """Give every market an outcome."""
+        units = iter(await self._open_units(markets))
+        self._tell()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(workers):
+                    tasks.create_task(self._work(units, f"{self.experiment.name}-{number}", tasks))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # the first one cancelled the others
+        self._tell()
+
+    async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
+        """The calls to make: without what is journalled, and without markets that lack a requirement."""
+        callable_markets = []
+        for market in markets:
+            missing = self._missing_requirement(market)
+            if missing is None:
+                callable_markets.append(market)
+            else:
+                self._take(Outcome(market_id=market.market_id, status="skipped", reason=missing))
+        known = await asyncio.to_thread(self.journal.load) if self.journal else {}
+        calls = []
+        for unit in _units(self.experiment, callable_markets):
+            if all(market.market_id in known for market in unit):
+                for market in unit:
+                    self._take(known[market.market_id])
+                self.counts["resumed"] += len(unit)
+            else:
+                calls.append(unit)
+        return sorted(calls, key=lambda unit: not any(market.core for market in unit))
+
+    def _missing_requirement(self, market: Market) -> str | None:
+        for name in self.experiment.requires:
+            outcome = self.required.get(name, {}).get(market.market_id)
+            if outcome is None:
+                return f"requires {name}, which was not run for this market"
+            if outcome.status != "completed":
+                return self._clean(f"requires {name}, which {outcome.status}: {outcome.reason}")
+        return None
+
+    async def _work(self, units: Iterator[Unit], name: str, tasks: asyncio.TaskGroup) -> None:
+        """One of the workers: calls, one after another, until none is left."""
+        caller = Caller(name, self.overdue)
+        try:
+            for unit in units:
+                outcomes = self._given_up(unit) or await self._call(caller, unit)
+                for outcome in outcomes:
+                    self._take(outcome)
+                if self.journal and all(outcome.is_final for outcome in outcomes):
+                    # The next call does not wait for the disk, so that quick answers are written in large groups.
+                    await self.backlog.acquire()
+                    tasks.create_task(self._record(self.journal, outcomes))
+                if time.monotonic() - self.told >= _PROGRESS_EVERY_S:
+                    self._tell()
+        finally:
+            caller.close()
+
+    async def _record(self, journal: Journal, outcomes: Sequence[Outcome]) -> None:
+        try:
+            await journal.append(outcomes)
+        finally:
+            self.backlog.release()
+
+    def _given_up(self, unit: Unit) -> list[Outcome] | None:
+        """Failures without a call, once the experiment hangs or has run out of time."""
+        if len(self.overdue) >= OVERDUE_LIMIT:
+            reason = f"not tried: {len(self.overdue)} calls of this experiment are still running past their time limit"
+        elif self.until is not None and time.monotonic() >= self.until:
+            reason = "not tried: the experiment's time was up"
+        else:
+            return None
+        return [Outcome(market_id=m.market_id, status="failed", reason=reason, retriable=True) for m in unit]
+
+    async def _call(self, caller: Caller, unit: Unit) -> list[Outcome]:
+        shown = [self.contexts.shown(market) for market in unit]
+        contexts = {market.market_id: self.contexts.context(market, self._results_for(market)) for market in unit}
+        begun = time.monotonic()
+        if _takes_events(self.experiment):
+            answer = await caller.call(self.experiment.run_event, shown, contexts, limit_s=self.limit_s)
+            answers = self._split(unit, answer)
+        else:
+            (market,) = shown
+            answer = await caller.call(self.experiment.run, market, contexts[market.market_id], limit_s=self.limit_s)
+            answers = [answer]
+        seconds = (time.monotonic() - begun) / len(unit)
+        return [self._outcome(market, one, seconds) for market, one in zip(unit, answers, strict=True)]
+
+    def _results_for(self, market: Market) -> dict[str, ExperimentResult]:
+        results = {name: self.required[name][market.market_id].result for name in self.experiment.requires}
+        return {name: result for name, result in results.items() if result is not None}
+
+    def _split(self, unit: Unit, answer: Answer) -> list[Answer]:
+        """The answer for an event as one answer per market."""
+        if answer.error is not None:
+            return [answer] * len(unit)
+        given = answer.value
+        if not isinstance(given, Mapping):
+            refused = ResultRefused(f"run_event returned a {type(given).__name__}, not a mapping by market id")
+            return [Answer(error=refused)] * len(unit)
+        unknown = sorted(str(key) for key in given.keys() - {market.market_id for market in unit})
+        if unknown:
+            self.logger.warning(
+                "%s answered for markets that it was not asked about: %s", self.experiment.name, ", ".join(unknown[:10])
+            )
+        left_out = Answer(error=ResultRefused("run_event left this market out of its answer"))
+        return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]
+
+    def _outcome(self, market: Market, answer: Answer, seconds: float) -> Outcome:
+        value, error = answer.value, answer.error
+        if isinstance(value, ExperimentSkip):
+            error = value
+        elif error is None:
+            try:
+                if not isinstance(value, ExperimentResult):
+                    raise ResultRefused(f"the answer is a {type(value).__name__}, not an ExperimentResult")
+                return completed(market, value, forecast_at=self.clock.now(), seconds=seconds)
+            except ResultRefused as refused:
+                error = refused
+            except Exception as broken:  # a payload may be any object, with any bug
+                error = ResultRefused(f"the answer cannot be stored: {type(broken).__name__}: {broken}")
+        if isinstance(error, ExperimentSkip):
+            return Outcome(
+                market_id=market.market_id, status="skipped", reason=self._clean(str(error.reason)), seconds=seconds
+            )
+        self._log_traceback(market, error)
+        return Outcome(
+            market_id=market.market_id,
+            status="failed",
+            reason=self._clean(_told(error)),
+            seconds=seconds,
+            exception_type=type(error).__name__,
+            retriable=_is_retriable(error),
+        )
+
+    def _clean(self, reason: str) -> str:
+        """A reason as it may be stored: one line, no secret, no character that the database refuses."""
+        plain = self.redact(reason).encode(errors="replace").decode().replace("\0", "?")
+        line = " ".join(plain.split())
+        return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"
+
+    def _log_traceback(self, market: Market, error: BaseException) -> None:
+        if self.logger.isEnabledFor(logging.DEBUG):
+            lines = "".join(traceback.format_exception(error))
+            self.logger.debug(self.redact(lines), extra=self.contexts.log_fields(market.market_id))
+
+    def _take(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.market_id] = outcome
+        self.counts[outcome.status] += 1
+
+    def _tell(self) -> None:
+        self.told = time.monotonic()
+        if self.progress is not None:
+            self.progress(
+                Progress(
+                    experiment=self.experiment.name,
+                    total=self.total,
+                    completed=self.counts["completed"],
+                    skipped=self.counts["skipped"],
+                    failed=self.counts["failed"],
+                    resumed=self.counts["resumed"],
+                    seconds=self.told - self.started,
+                )
+            )
+
+
+def _takes_events(experiment: Experiment) -> bool:
+    return type(experiment).run_event is not Experiment.run_event
+
+
+def _units(experiment: Experiment, markets: Sequence[Market]) -> list[Unit]:
+    """The markets of each call, in the order of the cohort; a market without an event is a call of its own."""
+    if not _takes_events(experiment):
+        return [(market,) for market in markets]
+    groups: dict[tuple[str, str], list[Market]] = {}
+    for market in markets:
+        key = ("event", market.event.event_id) if market.event else ("market", market.market_id)
+        groups.setdefault(key, []).append(market)
+    return [tuple(group) for group in groups.values()]
+
+
+def _told(error: BaseException | None) -> str:
+    """Type and message of an error; pydantic's without its report's layout."""
+    try:
+        if isinstance(error, ValidationError):
+            message = "; ".join(
+                f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+            )
+        else:
+            message = str(error)
+    except Exception:  # an experiment's own exception may be broken as well
+        message = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _is_retriable(error: BaseException | None) -> bool:
+    if isinstance(error, PredictbenchError):
+        return error.retriable
+    return isinstance(error, RetriableError | CallTimedOut | CallCancelled)

@@ -1,0 +1,112 @@
+"""Markets and contexts to test an experiment with, for everyone who writes one."""
+
+import logging
+import random
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from predictbench_assets.clock import FixedClock
+from predictbench_assets.experiments.base import ExperimentResult, PipelineContext, RunMetadata, SettledMarket
+from predictbench_assets.polymarket.markets import Contract, Event, Market, MarketPrice
+from predictbench_assets.runs import RunKey
+
+CAPTURED_AT = datetime(2026, 3, 2, 7, 0, tzinfo=UTC)
+
+
+def make_run(window_days: int = 7) -> RunMetadata:
+    """The metadata of a run on the day of `CAPTURED_AT`."""
+    key = RunKey(CAPTURED_AT.date(), window_days)
+    return RunMetadata(
+        run_id=key.run_id,
+        run_date=key.run_date,
+        window_days=key.window_days,
+        target_date=key.target_date,
+        captured_at=CAPTURED_AT,
+        snapshot_hash="0" * 64,
+    )
+
+
+def make_market(
+    market_id: str = "1001",
+    *,
+    price: float | None = 0.62,
+    outcomes: tuple[str, ...] = ("Yes", "No"),
+    event_id: str | None = None,
+    **overrides: Any,
+) -> Market:
+    """A market with quotes a cent to either side of `price`.
+
+    Args:
+        market_id: also part of its slug and of its contracts' ids.
+        price: of the first outcome; the other outcomes share the rest. None for a market without any price.
+        outcomes: their names.
+        event_id: of its event; None for a market without one.
+        overrides: any field of `Market`.
+    """
+    fields: dict[str, Any] = {
+        "market_id": market_id,
+        "condition_id": f"0x{market_id}",
+        "slug": f"market-{market_id}",
+        "question": f"Will thing {market_id} happen?",
+        "description": "Resolves to the first outcome if the thing happens.",
+        "contracts": tuple(
+            Contract(contract_id=f"{market_id}-{index}", index=index, name=name, price=_share(price, index, outcomes))
+            for index, name in enumerate(outcomes)
+        ),
+        "event": Event(event_id=event_id, slug=f"event-{event_id}", title=f"Event {event_id}") if event_id else None,
+        "category": "other",
+        "neg_risk": False,
+        "neg_risk_market_id": None,
+        "game_id": None,
+        "series_slug": None,
+        "group_item_title": None,
+        "group_item_threshold": None,
+        "cluster": f"event:{event_id}" if event_id else f"market:{market_id}",
+        "created_at": CAPTURED_AT - timedelta(days=10),
+        "opened_at": CAPTURED_AT - timedelta(days=10),
+        "close_time": CAPTURED_AT + timedelta(days=7),
+        "volume": 12_000.0,
+        "volume_24h": 800.0,
+        "liquidity": 3_000.0,
+        "price": _quoted(price),
+        "captured_at": CAPTURED_AT,
+    }
+    return Market(**(fields | overrides))
+
+
+def make_context(
+    market_id: str = "1001",
+    *,
+    required: Mapping[str, ExperimentResult] | None = None,
+    siblings: Iterable[Market] = (),
+    history: Iterable[SettledMarket] = (),
+    settings: Mapping[str, Any] | None = None,
+    run: RunMetadata | None = None,
+) -> PipelineContext:
+    """A context with a clock that stands at the capture; artifacts go nowhere, their address is `memory:<name>`."""
+    settled = tuple(history)
+    return PipelineContext(
+        run=run or make_run(),
+        settings=settings or {},
+        clock=FixedClock(CAPTURED_AT),
+        logger=logging.LoggerAdapter(logging.getLogger("predictbench.experiment"), {"market_id": market_id}),
+        rng=random.Random(market_id),  # noqa: S311 - reproducible on purpose
+        required=required or {},
+        siblings=tuple(siblings),
+        _history=lambda as_of: (market for market in settled if market.settled_at <= as_of),
+        _artifacts=lambda name, _: f"memory:{name}",
+    )
+
+
+def _share(price: float | None, index: int, outcomes: tuple[str, ...]) -> float | None:
+    if price is None or index == 0:
+        return price
+    return (1.0 - price) / (len(outcomes) - 1)
+
+
+def _quoted(price: float | None) -> MarketPrice:
+    if price is None:
+        return MarketPrice(value=None)
+    bid, ask = max(price - 0.01, 0.0), min(price + 0.01, 1.0)
+    return MarketPrice(value=price, bid=bid, ask=ask, source="clob", quality="good", at=CAPTURED_AT)
