@@ -91,3 +91,15 @@ def parsed_key(text: str) -> RunKey:
         raise UnknownPartition(
             f"partition {text!r} is not of the form 2026-11-23|7; `predictbench partition` prints the tags of one"
         ) from error
+
+
+def partition_tags(key: RunKey) -> dict[str, str]:
+    """The tags that make `dagster job execute` run one cell of the grid.
+
+    All three are needed: without a tag per dimension Dagster hands the assets a plain string for a key.
+    """
+    return {
+        "dagster/partition": str(key),
+        "dagster/partition/run_date": key.run_date.isoformat(),
+        "dagster/partition/window_days": str(key.window_days),
+    }

@@ -1,0 +1,77 @@
+# Everything a person or CI runs. `make` alone lists the targets.
+# Needs Python 3.11 to 3.13 and make; nothing else, and no network beyond the package registry.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+
+# What --require-hashes pins; the project itself is installed editable, without touching its dependencies.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo daily ui stop test test-all lint bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 to 3.13, or say which: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+		echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Predictbench needs Python 3.11 to 3.13. Say which: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		echo "could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+
+$(RUNTIME): requirements/runtime.txt pyproject.toml | $(BIN)/python
+	@echo "Installing what Predictbench needs to run into $(VENV) (pinned by hash) ..."
+	@$(INSTALL) --require-hashes -r requirements/runtime.txt
+	@$(INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(DEV): requirements/dev.txt pyproject.toml | $(BIN)/python
+	@echo "Installing what Predictbench needs to be tested into $(VENV) (pinned by hash) ..."
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --no-build-isolation -e .
+	@touch $@ $(RUNTIME)
+
+setup: $(RUNTIME) ## Make .venv with the pinned dependencies; commands land in .venv/bin
+setup-dev: $(DEV) ## The same with the tools for tests
+
+demo: setup ## A whole daily run against the sandbox exchange, in an embedded Postgres
+	@$(BIN)/predictbench demo
+
+daily: setup ## Today's run against live Polymarket
+	@$(BIN)/predictbench daily
+
+ui: setup ## The Dagster UI on the local instance (DEMO=1: on the demo's)
+	@$(BIN)/predictbench ui $(if $(DEMO),--demo)
+
+stop: setup ## Stop what our commands left running
+	@$(BIN)/predictbench stop
+
+test: setup-dev ## The tests, without the long ones
+	@$(BIN)/python -m pytest -q -m "not long"
+
+test-all: setup-dev ## All tests
+	@$(BIN)/python -m pytest -q
+
+lint: setup-dev ## Style, types, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup-dev ## The benchmarks, with their goals
+	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+lock: ## Pin requirements/*.txt again from pyproject.toml
+	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet uv
+	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --emit-build-options \
+		--custom-compile-command "make lock" pyproject.toml requirements/build.in -o requirements/runtime.txt
+	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --emit-build-options \
+		--custom-compile-command "make lock" --extra dev -c requirements/runtime.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+
+clean: ## Remove caches (not .venv, not .predictbench)
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

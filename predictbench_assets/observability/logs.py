@@ -1,0 +1,190 @@
+"""Log lines: one JSON object each where a machine reads them, a readable line where a person does.
+
+Dagster's own lines and ours have the same fields. `dagster.yaml` names `DagsterHandler`, so this holds in a bare
+`dagster dev` as well. Records that Dagster has already handled are not printed a second time by the root handler.
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, date, datetime
+from types import MappingProxyType
+from typing import Any, TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+from predictbench_assets.runs import RunKey
+from predictbench_assets.settings import Settings, SettingsError, get_settings
+
+FIELDS = ("run_id", "process_stage", "market_id")
+"""What every line carries, null where it does not apply."""
+
+_DAGSTER = "dagster_meta"  # set by Dagster on a record that it has taken over
+_OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", _DAGSTER, "taskName"}
+_NOISY = ("httpx", "httpcore", "urllib3", "botocore", "aiobotocore", "asyncio", "matplotlib", "alembic")
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("predictbench_log_fields", default=_NOTHING)
+
+Redact = Callable[[str], str]
+
+
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
+    """Add fields (`run_id`, `process_stage`, `market_id`, ...) to every line logged inside the block.
+
+    Blocks nest; threads and tasks started through contextvars-aware calls (asyncio, `asyncio.to_thread`) inherit.
+    """
+    token = _bound.set({**_bound.get(), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send everything logged in this process to stderr, in the format that the settings ask for.
+
+    Calling it again replaces what the first call set up.
+    """
+    handler = StderrHandler()
+    handler.setFormatter(_formatter(settings))
+    handler.addFilter(lambda record: not hasattr(record, _DAGSTER))
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, StderrHandler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(settings.log_level)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(True)
+
+
+def wants_json(settings: Settings) -> bool:
+    """Whether lines are JSON: as LOG_FORMAT says, and for `auto` whenever stderr is not a terminal."""
+    if settings.log_format == "auto":
+        return not sys.stderr.isatty()
+    return settings.log_format == "json"
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to whatever `sys.stderr` is at that moment, so that captures and redirections are honoured."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+class DagsterHandler(StderrHandler):
+    """The handler that `dagster.yaml` names: Dagster's lines in our format.
+
+    It takes no arguments, since Dagster makes it from YAML. With unusable settings it still prints: the definitions
+    will say what is wrong with them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            settings = get_settings()
+        except SettingsError:
+            self.setLevel(logging.INFO)
+            self.setFormatter(JsonLines(str))
+        else:
+            self.setLevel(settings.log_level)
+            self.setFormatter(_formatter(settings))
+
+
+class JsonLines(JsonFormatter):
+    """One flat JSON object a line: `timestamp`, `level`, `logger`, `message`, `FIELDS`, then whatever was added."""
+
+    def __init__(self, redact: Redact) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Fill the line's object; secrets are replaced in every text of it."""
+        fields = record_fields(record)
+        if record.exc_info and record.exc_info[0] is not None:
+            fields.setdefault("exception", self.formatException(record.exc_info))
+        log_data.update({key: _clean(value, self._redact) for key, value in (fields | message_dict).items()})
+
+
+class TextLines(logging.Formatter):
+    """A line for people: time, level, stage, message, and what was added as `key=value`."""
+
+    def __init__(self, redact: Redact) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; an exception's traceback follows it."""
+        fields = record_fields(record)
+        head = f"{fields.pop('timestamp')[11:19]} {fields.pop('level'):<7}"
+        stage, message = fields.pop("process_stage"), fields.pop("message")
+        exception = fields.pop("exception", None)
+        if exception is None and record.exc_info and record.exc_info[0] is not None:
+            exception = self.formatException(record.exc_info)
+        for noise in ("run_id", "dagster_run_id", "logger", "event"):
+            fields.pop(noise, None)
+        extra = "".join(f" {key}={value}" for key, value in fields.items() if value is not None)
+        line = f"{head} {stage + ': ' if stage else ''}{message}{extra}"
+        return self._redact(f"{line}\n{exception}" if exception else line)
+
+
+def record_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """The fields of a line, flat. What was given with the record wins over what is bound, and both over Dagster's."""
+    line: dict[str, Any] = {
+        "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+        **dict.fromkeys(FIELDS),
+    }
+    given = {key: value for key, value in vars(record).items() if key not in _OWN_ATTRIBUTES}
+    for event in ("dagster_event", "dagster_event_batch_metadata"):
+        given.pop(event, None)
+    return line | _dagster_fields(getattr(record, _DAGSTER, None)) | dict(_bound.get()) | given
+
+
+def _dagster_fields(meta: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What Dagster knows about a line, under our names. Read by attribute: this package does not import Dagster."""
+    if meta is None:
+        return {}
+    fields: dict[str, Any] = {"message": meta["orig_message"], "dagster_run_id": meta["run_id"]}
+    if meta["step_key"]:
+        fields["process_stage"] = meta["step_key"].replace("__", "/")
+    tags = meta["job_tags"] or {}
+    if "dagster/partition/run_date" in tags and "dagster/partition/window_days" in tags:
+        run_date = date.fromisoformat(tags["dagster/partition/run_date"])
+        fields["run_id"] = str(RunKey(run_date, int(tags["dagster/partition/window_days"])).run_id)
+    if (event := meta["dagster_event"]) is not None:
+        fields["event"] = event.event_type_value
+        error = getattr(event.event_specific_data, "error", None)
+        if error is not None:
+            fields["exception"] = error.to_string()
+    return fields
+
+
+def _formatter(settings: Settings) -> logging.Formatter:
+    return JsonLines(settings.redact) if wants_json(settings) else TextLines(settings.redact)
+
+
+def _clean(value: Any, redact: Redact) -> Any:
+    """The value without secrets, and without the numbers that JSON does not have."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item, redact) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item, redact) for item in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    return redact(str(value))

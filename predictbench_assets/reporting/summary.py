@@ -1,0 +1,294 @@
+"""The summary of a run: what `persisted_run` leaves as JSON and Markdown, and what the command line prints.
+
+It is written for failed runs too, so every count has a default and every moment may be missing.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.box import SIMPLE
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from predictbench_assets.failures import Failure
+from predictbench_assets.runs import RunKey
+
+RunStatus = Literal["completed", "partial", "failed", "interrupted", "skipped"]
+Count = Annotated[int, Field(ge=0)]
+
+SHOWN_FAILURES = 20
+"""Failures listed in Markdown and on the terminal; the JSON has them all."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FailureLine(_Part):
+    """One failure, as the summary lists it."""
+
+    market_id: str | None
+    stage: str
+    reason: str
+    retriable: bool
+
+    @classmethod
+    def of(cls, failure: Failure) -> Self:
+        """The line of a recorded failure."""
+        return cls(market_id=failure.market_id, stage=failure.stage, reason=failure.reason, retriable=failure.retriable)
+
+
+class ExperimentSummary(_Part):
+    """How one experiment did, counted over the processed markets."""
+
+    version: str
+    status: str
+    completed: Count = 0
+    skipped: Count = 0
+    failed: Count = 0
+    not_run: Count = 0
+    seconds: float = 0.0
+
+
+class ApiUse(BaseModel):
+    """What the snapshot cost. More counters than these are welcome."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    pages: Count = 0
+    requests: Count = 0
+    retries: Count = 0
+    bytes: Count = 0
+    throttle_seconds: float = 0.0
+
+
+class SnapshotSummary(_Part):
+    """Which frozen snapshot the run worked on."""
+
+    captured_at: datetime
+    sha256: str
+    rows: Count
+    reused: bool
+    uri: str
+
+
+class RunSummary(_Part):
+    """Everything a person wants to know about a run, in one object.
+
+    `offered_markets = excluded_markets + rejected_markets + failed_markets + processed_markets` for a run that got to
+    its end, and `total_markets` is what the experiments were handed: processed and failed.
+    """
+
+    run_id: UUID
+    run_date: date
+    window_days: int
+    target_date: date
+    status: RunStatus
+    offered_markets: Count = 0
+    excluded_markets: Count = 0
+    rejected_markets: Count = 0
+    total_markets: Count = 0
+    processed_markets: Count = 0
+    failed_markets: Count = 0
+    failures: tuple[FailureLine, ...] = ()
+    experiments: Mapping[str, ExperimentSummary] = Field(default_factory=dict)
+    api: ApiUse = ApiUse()
+    duration_seconds: float = 0.0
+    git_sha: str | None = None
+
+    stage: str | None = None
+    """Where a failed run stopped."""
+    reason: str | None = None
+    """Why it stopped, in a sentence."""
+    excluded_by_reason: Mapping[str, int] = Field(default_factory=dict)
+    attempt: int | None = None
+    dagster_run_id: str | None = None
+    exchange: str | None = None
+    snapshot: SnapshotSummary | None = None
+    core_markets: Count = 0
+    price_quality: Mapping[str, int] = Field(default_factory=dict)
+    quotes_source: str | None = None
+    partial: bool = False
+    dry_run: bool = False
+    would_be_rows: Mapping[str, int] = Field(default_factory=dict)
+    """Rows by table that a dry run would have written."""
+
+    @classmethod
+    def failed(cls, key: RunKey, *, stage: str | None, reason: str, **rest: Any) -> Self:
+        """The summary of a run that stopped at `stage`, with whatever else is known about it."""
+        return cls(
+            run_id=key.run_id,
+            run_date=key.run_date,
+            window_days=key.window_days,
+            target_date=key.target_date,
+            status=rest.pop("status", "failed"),
+            stage=stage,
+            reason=reason,
+            **rest,
+        )
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the run did what it was asked to do."""
+        return self.status in ("completed", "partial", "skipped")
+
+    def to_json(self) -> str:
+        """The summary as indented JSON, with every failure."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def to_markdown(self) -> str:
+        """The summary for a page that renders Markdown, such as an Action's."""
+        lines = [f"## Predictbench {self.run_date}, window {self.window_days} days: {self._verdict()}", ""]
+        lines += _markdown_table(("", ""), list(self._facts()))
+        if self.would_be_rows:
+            rows = [(table, f"{count:,}") for table, count in self.would_be_rows.items()]
+            lines += ["", "### Would have written", "", *_markdown_table(("table", "rows"), rows)]
+        if self.experiments:
+            lines += ["", "### Experiments", "", *_markdown_table(_EXPERIMENT_HEAD, list(self._experiment_rows()))]
+        if self.failures:
+            shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
+            lines += ["", f"### {self._failures_title()}", "", *_markdown_table(_FAILURE_HEAD, shown)]
+        return "\n".join(lines) + "\n"
+
+    def to_table(self) -> RenderableType:
+        """The summary for a terminal, drawn by rich."""
+        good = "green" if self.succeeded and not self.failures else "yellow" if self.succeeded else "red"
+        title = Text.assemble((f"{self.run_date}, window {self.window_days} days: ", "bold"), (self._verdict(), good))
+        facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        facts.add_column(style="dim")
+        facts.add_column(overflow="fold")
+        for name, value in self._facts():
+            facts.add_row(name, Text(value))
+        parts: list[RenderableType] = [title, facts]
+        if self.would_be_rows:
+            rows = [(table, f"{count:,}") for table, count in self.would_be_rows.items()]
+            parts.append(_rich_table("Would have written", ("table", "rows"), rows))
+        if self.experiments:
+            parts.append(_rich_table("Experiments", _EXPERIMENT_HEAD, list(self._experiment_rows())))
+        if self.failures:
+            shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
+            parts.append(_rich_table(self._failures_title(), _FAILURE_HEAD, shown))
+        return Group(*parts)
+
+    def write(self, path: Path) -> Path:
+        """Publish the JSON at `path`, and the Markdown beside it with the suffix `.md`, each in one step."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _publish(path.with_suffix(".md"), self.to_markdown())
+        _publish(path, self.to_json())
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """A summary that was written before."""
+        return cls.model_validate_json(path.read_bytes())
+
+    def _verdict(self) -> str:
+        words: list[str] = [self.status]
+        if self.partial and self.status != "partial":
+            words.append("partial")
+        if self.dry_run:
+            words.append("dry run")
+        return ", ".join(words)
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        if self.reason is not None:
+            yield (
+                "stopped at" if self.stage else "reason",
+                f"{self.stage}: {self.reason}" if self.stage else self.reason,
+            )
+        yield "target date", f"{self.target_date} (UTC)"
+        yield "offered", f"{self.offered_markets:,} markets"
+        yield "excluded", _counted(self.excluded_markets, self.excluded_by_reason)
+        yield "rejected", f"{self.rejected_markets:,}"
+        yield "failed", f"{self.failed_markets:,}"
+        yield "processed", f"{self.processed_markets:,}"
+        if self.core_markets:
+            yield "core sample", f"{self.core_markets:,}"
+        if self.price_quality:
+            yield "prices", ", ".join(f"{count:,} {quality}" for quality, count in self.price_quality.items())
+        if self.quotes_source:
+            yield "quotes from", self.quotes_source
+        if self.snapshot:
+            how = "reused" if self.snapshot.reused else "frozen"
+            at = self.snapshot.captured_at.isoformat(timespec="seconds")
+            yield "snapshot", f"{how} at {at}, {self.snapshot.rows:,} rows, {self.snapshot.sha256[:12]}"
+        yield (
+            "requests",
+            f"{self.api.requests:,} ({self.api.pages:,} pages, {self.api.retries:,} retries, {_size(self.api.bytes)})",
+        )
+        if self.exchange:
+            yield "exchange", self.exchange
+        yield "took", f"{self.duration_seconds:.1f} s"
+        if self.attempt is not None:
+            yield "attempt", str(self.attempt)
+        yield "run", str(self.run_id)
+        if self.git_sha:
+            yield "code", self.git_sha[:12]
+
+    def _experiment_rows(self) -> Iterator[tuple[str, ...]]:
+        for name, one in self.experiments.items():
+            counts = (f"{count:,}" for count in (one.completed, one.skipped, one.failed, one.not_run))
+            yield (name, one.version, one.status, *counts, f"{one.seconds:.1f}")
+
+    def _failures_title(self) -> str:
+        hidden = len(self.failures) - SHOWN_FAILURES
+        more = f" (the first {SHOWN_FAILURES}; the JSON has all)" if hidden > 0 else ""
+        return f"{len(self.failures):,} failures{more}" if len(self.failures) != 1 else "1 failure"
+
+
+_EXPERIMENT_HEAD = ("experiment", "version", "status", "completed", "skipped", "failed", "not run", "seconds")
+_FAILURE_HEAD = ("market", "stage", "reason", "retriable")
+
+
+def _failure_cells(failure: FailureLine) -> tuple[str, ...]:
+    return (failure.market_id or "(the run)", failure.stage, failure.reason, "yes" if failure.retriable else "no")
+
+
+def _counted(total: int, parts: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in parts.items() if count)
+    return f"{total:,} ({reasons})" if reasons else f"{total:,}"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in (head, ("---",) * len(head), *rows)]
+
+
+def _markdown_cell(text: str) -> str:
+    """Text that cannot end its cell, start a line or become markup: reasons quote what a server sent."""
+    flat = " ".join(text.split())
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def _rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False)
+    for index, name in enumerate(head):
+        numeric = bool(rows) and all(row[index].replace(",", "").replace(".", "").isdigit() for row in rows)
+        table.add_column(name, justify="right" if numeric and index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _publish(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
