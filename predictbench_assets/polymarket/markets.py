@@ -47,7 +47,7 @@ class MarketPrice(Frozen):
     """The market's own price of the first outcome at capture: the forecast that every experiment has to beat."""
 
     value: Probability | None
-    """Midpoint of bid and ask; else the indicative price; None only where there is no price at all or it is withheld."""
+    """Midpoint of bid and ask; else the indicative price; None only where there is no price or it is withheld."""
     bid: Probability | None = None
     ask: Probability | None = None
     source: PriceSource = "none"

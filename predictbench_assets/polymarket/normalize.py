@@ -1,0 +1,288 @@
+"""From rows as they were received to markets: what is accepted, at what price, in which category and cluster."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.polymarket.categories import categorize
+from predictbench_assets.polymarket.clusters import Clusters, cluster_keys, game_id, neg_risk_group, series_slug
+from predictbench_assets.polymarket.core_sample import draw_core
+from predictbench_assets.polymarket.markets import (
+    GOOD_SPREAD,
+    Contract,
+    Event,
+    Market,
+    MarketPrice,
+    RejectedMarket,
+)
+from predictbench_assets.polymarket.payloads import (
+    GammaEvent,
+    GammaMarket,
+    UnreadableField,
+    read_head,
+    read_market,
+    shortened,
+)
+from predictbench_assets.polymarket.quotes import Quote, order_price
+
+PRICE_SUM_TOLERANCE = 0.02
+"""How far the outcomes' prices may be from summing to 1. Every open market recorded sums to 1 exactly."""
+
+_SPREAD_SLACK = 1e-9  # 0.55 - 0.45 is a little more than 0.10 in floating point
+_LONGEST = {"id": 64, "question": 2_000, "slug": 500, "outcomes": 500, "clobTokenIds": 255, "conditionId": 255}
+
+ExclusionReason = Literal["min_liquidity", "min_volume", "max_markets", "limit"]
+
+
+class MarketRejected(PermanentError):
+    """A row that is not a market we can use: `field` is the wire's key at fault, `reason` one sentence."""
+
+    def __init__(self, field: str, reason: str, market_id: str | None) -> None:
+        super().__init__(f"market {market_id or 'without an id'}: {field} {reason}")
+        self.field = field
+        self.reason = reason
+        self.market_id = market_id
+
+    def as_row(self) -> RejectedMarket:
+        """The rejection as data."""
+        return RejectedMarket(market_id=self.market_id, field=self.field, reason=f"{self.field} {self.reason}")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What leaves a well-formed market out. The defaults leave out nothing; unknown money counts as none.
+
+    Applied in this order: `min_liquidity` and `min_volume` (USDC); `max_markets` keeps those with the highest volume
+    (ties: the earlier row); `limit` then keeps the first rows, for a quick partial run.
+    """
+
+    min_liquidity: float = 0.0
+    min_volume: float = 0.0
+    max_markets: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The markets of one snapshot. Each row offered is in exactly one of `markets`, `rejected` and `excluded`."""
+
+    markets: list[Market]
+    """In the order of the rows."""
+    rejected: list[RejectedMarket]
+    excluded: dict[ExclusionReason, int]
+    """How many each filter left out; filters that left out none are absent."""
+    unreadable: dict[str, int] = field(default_factory=dict)
+    """Optional keys that held something unreadable and were read as absent, with the number of markets."""
+
+    @property
+    def offered(self) -> int:
+        """Rows that went in."""
+        return len(self.markets) + len(self.rejected) + sum(self.excluded.values())
+
+
+def normalize_market(raw: bytes | Mapping[str, Any], *, captured_at: datetime, quote: Quote | None) -> Market:
+    """The market in a row of Gamma's listing, priced by the CLOB's quote of its first outcome or else by the row.
+
+    The cluster is what this row alone says; `normalize_cohort` joins those of markets that belong together.
+
+    Raises:
+        MarketRejected: the row lacks something mandatory, or holds something that could not be stored.
+    """
+    return _read(_as_bytes(raw), captured_at, quote)[0]
+
+
+def normalize_cohort(
+    rows: Iterable[tuple[bytes, Quote | None]],
+    *,
+    captured_at: datetime,
+    filters: Filters,
+    core_size: int,
+    seed: int,
+) -> Cohort:
+    """All rows of a snapshot: normalised, filtered, clustered, and with the core sample drawn.
+
+    Clusters are found among all readable markets, before the filters, so that a filter changes no cluster. Of two rows
+    with one id the second is rejected. The rows are consumed one by one and not kept.
+    """
+    markets: dict[str, Market] = {}
+    rejected: list[RejectedMarket] = []
+    unreadable: Counter[str] = Counter()
+    clusters = Clusters()
+    for raw, quote in rows:
+        try:
+            market, links, skipped = _read(raw, captured_at, quote)
+            if market.market_id in markets:
+                raise MarketRejected("id", "was already used by an earlier row", market.market_id)
+        except MarketRejected as rejection:
+            rejected.append(rejection.as_row())
+            continue
+        markets[market.market_id] = market
+        clusters.join(links)
+        unreadable.update(skipped)
+
+    kept, excluded = _filtered(list(markets.values()), filters)
+    del markets
+    labels = clusters.labels()
+    for index, market in enumerate(kept):
+        label = labels.get(market.cluster, market.cluster)
+        if label != market.cluster:
+            kept[index] = market.model_copy(update={"cluster": label})
+    core = draw_core(kept, size=core_size, seed=seed)
+    for index, market in enumerate(kept):
+        if market.market_id in core:
+            kept[index] = market.model_copy(update={"core": True, "core_weight": core[market.market_id]})
+    return Cohort(markets=kept, rejected=rejected, excluded=excluded, unreadable=dict(unreadable))
+
+
+def _as_bytes(raw: bytes | Mapping[str, Any]) -> bytes:
+    return raw if isinstance(raw, bytes) else json.dumps(raw).encode()
+
+
+def _read(raw: bytes, captured_at: datetime, quote: Quote | None) -> tuple[Market, list[str], tuple[str, ...]]:
+    """The market, the keys that link it to others (its own cluster first), and the optional keys found unreadable."""
+    try:
+        row, skipped = read_market(raw)
+    except UnreadableField as error:
+        raise MarketRejected(error.field, error.reason, _known_id(raw)) from error
+    market_id = _identified(row)
+
+    def reject(field: str, reason: str) -> MarketRejected:
+        return MarketRejected(field, reason, market_id)
+
+    contracts = _contracts(row, reject)
+    if not row.question or not row.question.strip():
+        raise reject("question", "is missing")
+    if row.end_date is None:
+        raise reject("endDate", "is missing")
+    for name, text in (("question", row.question), ("slug", row.slug), ("conditionId", row.condition_id)):
+        if text is not None and len(text) > _LONGEST[name]:
+            raise reject(name, f"is {len(text)} characters long, more than {_LONGEST[name]}")
+
+    event = row.events[0] if row.events else None
+    links = cluster_keys(row, market_id, row.end_date)
+    market = Market(
+        market_id=market_id,
+        condition_id=row.condition_id or None,
+        slug=row.slug or market_id,
+        question=row.question,
+        description=row.description or "",
+        contracts=contracts,
+        event=_event(event),
+        category=categorize(row),
+        neg_risk=bool(row.neg_risk),
+        neg_risk_market_id=neg_risk_group(row),
+        game_id=game_id(row),
+        series_slug=series_slug(event),
+        group_item_title=row.group_item_title or None,
+        group_item_threshold=row.group_item_threshold,
+        cluster=links[0],
+        created_at=row.created_at,
+        opened_at=row.start_date,
+        close_time=row.end_date,
+        volume=row.volume,
+        volume_24h=row.volume_24h,
+        liquidity=row.liquidity,
+        price=market_price(row, contracts[0].price, quote, captured_at),
+        captured_at=captured_at,
+    )
+    return market, links, skipped
+
+
+def _known_id(raw: bytes) -> str | None:
+    """The id of a row that could not be read as a whole, where it is fit to be shown."""
+    found = read_head(raw).market_id
+    return found if found and len(found) <= _LONGEST["id"] and found.isprintable() else None
+
+
+def _identified(row: GammaMarket) -> str:
+    if not row.id:
+        raise MarketRejected("id", "is missing", None)
+    if len(row.id) > _LONGEST["id"] or not row.id.isprintable() or " " in row.id:
+        raise MarketRejected("id", f"is not an id: {shortened(row.id)}", None)
+    return row.id
+
+
+def _contracts(row: GammaMarket, reject: Callable[[str, str], MarketRejected]) -> tuple[Contract, ...]:
+    outcomes, prices, tokens = row.outcomes, row.outcome_prices, row.clob_token_ids
+    if not outcomes:
+        raise reject("outcomes", "are missing")
+    if len(outcomes) < 2:
+        raise reject("outcomes", "are fewer than two")
+    if not all(name.strip() and len(name) <= _LONGEST["outcomes"] for name in outcomes):
+        raise reject("outcomes", "hold a name that is empty or too long")
+    if not prices:
+        raise reject("outcomePrices", "are missing")
+    if len(prices) != len(outcomes):
+        raise reject("outcomePrices", f"are {len(prices)} for {len(outcomes)} outcomes")
+    if not all(0.0 <= price <= 1.0 for price in prices):
+        raise reject("outcomePrices", "hold a price outside of 0 to 1")
+    if abs(sum(prices) - 1.0) > PRICE_SUM_TOLERANCE:
+        raise reject("outcomePrices", f"sum to {sum(prices):.4g}, not to 1")
+    if not tokens:
+        raise reject("clobTokenIds", "are missing")
+    if len(tokens) != len(outcomes):
+        raise reject("clobTokenIds", f"are {len(tokens)} for {len(outcomes)} outcomes")
+    if not all(token.strip() and len(token) <= _LONGEST["clobTokenIds"] for token in tokens):
+        raise reject("clobTokenIds", "hold an id that is empty or too long")
+    if len(set(tokens)) != len(tokens):
+        raise reject("clobTokenIds", "name one token twice")
+    named = zip(outcomes, prices, tokens, strict=True)
+    return tuple(
+        Contract(contract_id=token, index=index, name=name, price=price)
+        for index, (name, price, token) in enumerate(named)
+    )
+
+
+def _event(event: GammaEvent | None) -> Event | None:
+    if event is None or not event.id:
+        return None
+    return Event(event_id=event.id, slug=event.slug, title=event.title, neg_risk=bool(event.neg_risk))
+
+
+def market_price(row: GammaMarket, indicative: float | None, quote: Quote | None, captured_at: datetime) -> MarketPrice:
+    """The price of the first outcome: midpoint of the CLOB's quote, else of Gamma's, else the indicative price.
+
+    - `good`: both sides are there and at most 0.10 apart;
+    - `thin`: both sides, further apart; or one side, and then the value is the indicative price;
+    - `none`: no order on either side (Gamma shows no bid and an ask of 1), or sides that cross. The value is still the
+      indicative price, so that such a market can be shown; it is no forecast by anybody.
+
+    A quote with any side decides alone: Gamma's row is up to five minutes older, and two books are never mixed.
+    """
+    if quote is not None and (quote.bid is not None or quote.ask is not None):
+        return _priced(quote.bid, quote.ask, indicative, "clob", quote.at)
+    return _priced(order_price(row.best_bid), order_price(row.best_ask), indicative, "gamma", captured_at)
+
+
+def _priced(
+    bid: float | None, ask: float | None, indicative: float | None, source: Literal["clob", "gamma"], at: datetime
+) -> MarketPrice:
+    if bid is not None and ask is not None and bid <= ask:
+        quality: Literal["good", "thin"] = "good" if ask - bid <= GOOD_SPREAD + _SPREAD_SLACK else "thin"
+        return MarketPrice(value=(bid + ask) / 2, bid=bid, ask=ask, source=source, quality=quality, at=at)
+    if (bid is None) != (ask is None):
+        return MarketPrice(value=indicative, bid=bid, ask=ask, source=source, quality="thin", at=at)
+    return MarketPrice(value=indicative, source=source, quality="none", at=at)
+
+
+def _filtered(markets: list[Market], filters: Filters) -> tuple[list[Market], dict[ExclusionReason, int]]:
+    excluded: dict[ExclusionReason, int] = {}
+
+    def keep(reason: ExclusionReason, kept: list[Market]) -> list[Market]:
+        if len(kept) < len(markets):
+            excluded[reason] = len(markets) - len(kept)
+        return kept
+
+    markets = keep("min_liquidity", [m for m in markets if (m.liquidity or 0.0) >= filters.min_liquidity])
+    markets = keep("min_volume", [m for m in markets if (m.volume or 0.0) >= filters.min_volume])
+    if filters.max_markets is not None:
+        by_volume = sorted(range(len(markets)), key=lambda index: (-(markets[index].volume or 0.0), index))
+        chosen = sorted(by_volume[: filters.max_markets])
+        markets = keep("max_markets", [markets[index] for index in chosen])
+    if filters.limit is not None:
+        markets = keep("limit", markets[: filters.limit])
+    return markets, excluded

@@ -1,0 +1,352 @@
+"""The wire: what Polymarket sends, read tolerantly. Nothing here decides whether a market is acceptable.
+
+Real rows leave out keys rather than sending nulls, hold lists inside strings and numbers as strings, and mix date
+formats. One row can also be legal JSON that a strict parser refuses (a lone surrogate, a number of a thousand digits,
+deep nesting), which must cost that row and not the page it came in: `json_members` splits it without decoding it.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, cast
+
+import msgspec
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+MANDATORY = ("id", "question", "endDate", "outcomes", "outcomePrices", "clobTokenIds")
+"""The keys without which a row is no market, by their names on the wire."""
+
+DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What msgspec raises for text that it will not read."""
+
+_STRING = rb'"(?:[^"\\]|\\.)*"'
+_TOKEN = re.compile(_STRING + rb'|[\[\]{},:]|[^\s\[\]{},:"]+|"', re.DOTALL)
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_JSON_ERROR_SHOWN = 160
+_SHORT = 80
+
+
+class UnreadableJson(ValueError):
+    """Text that is not one JSON value, not even structurally."""
+
+
+class UnreadableField(ValueError):
+    """A row in which one key, named as on the wire (`payload` for the row as a whole), cannot be read."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+def parse_instant(text: object) -> datetime | None:
+    """An instant in any of the formats seen on the wire, in UTC; None where the text is not one.
+
+    Accepted are RFC 3339 with any fraction, a space for the `T`, and offsets such as `+00`. A bare date or a time
+    without an offset names no instant.
+    """
+    if not isinstance(text, str):
+        return None
+    try:
+        instant = datetime.fromisoformat(text.strip())
+        return instant.astimezone(UTC) if instant.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _instant(value: object) -> object:
+    if value is None:
+        return None
+    instant = parse_instant(value)
+    if instant is None:
+        raise ValueError(f"is not an instant with an offset: {shortened(value)}")
+    return instant
+
+
+def _number(value: object) -> object:
+    """A finite float from a JSON number or a string that holds one; an empty string holds none."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"is not a number: {shortened(value)}")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"is not a number: {shortened(value)}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"is not finite: {shortened(value)}")
+    return number
+
+
+def _text(value: object) -> object:
+    """A string; ids are also sent as integers."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < 10**_SHORT else value
+    return value
+
+
+def _listed(value: object) -> object:
+    """A list, which the wire mostly sends as JSON inside a string."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (*DECODE_ERRORS, UnicodeEncodeError):
+        raise ValueError(f"is not a list: {shortened(value)}") from None
+
+
+def _required_number(value: object) -> object:
+    number = _number(value)
+    if number is None:
+        raise ValueError("is not a number: nothing is there")
+    return number
+
+
+def shortened(value: object) -> str:
+    """A value as it may stand in a reason: printable, and short whatever was sent."""
+    text = value if isinstance(value, str) else repr(value)[: 4 * _SHORT]
+    cut = text if len(text) <= _SHORT else f"{text[:_SHORT]}... ({len(text)} characters)"
+    return ascii(cut) if isinstance(value, str) else cut
+
+
+Instant = Annotated[datetime | None, BeforeValidator(_instant)]
+Number = Annotated[float | None, BeforeValidator(_number)]
+Text = Annotated[str | None, BeforeValidator(_text)]
+Texts = Annotated[list[Annotated[str, BeforeValidator(_text)]] | None, BeforeValidator(_listed)]
+Numbers = Annotated[list[Annotated[float, BeforeValidator(_required_number)]] | None, BeforeValidator(_listed)]
+
+
+class Payload(BaseModel):
+    """Base of the wire's models: what is not named here is ignored, and every key may be missing or null."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=False)
+
+
+class GammaTag(Payload):
+    """A tag of a market or an event; sent only when asked for."""
+
+    slug: Text = None
+    label: Text = None
+
+
+class GammaSeries(Payload):
+    """The recurring series that an event is an instalment of."""
+
+    slug: Text = None
+
+
+class GammaEvent(Payload):
+    """The event inside a market row (without its markets)."""
+
+    id: Text = None
+    slug: Text = None
+    title: Text = None
+    category: Text = None
+    neg_risk: bool | None = Field(None, alias="negRisk")
+    neg_risk_market_id: Text = Field(None, alias="negRiskMarketID")
+    parent_event_id: Text = Field(None, alias="parentEventId")
+    game_id: Text = Field(None, alias="gameId")
+    series_slug: Text = Field(None, alias="seriesSlug")
+    series: list[GammaSeries] | None = None
+    tags: list[GammaTag] | None = None
+
+
+class GammaMarket(Payload):
+    """A row of Gamma's market listings: the keys that the benchmark uses."""
+
+    id: Text = None
+    question: Text = None
+    slug: Text = None
+    description: Text = None
+    condition_id: Text = Field(None, alias="conditionId")
+    end_date: Instant = Field(None, alias="endDate")
+    created_at: Instant = Field(None, alias="createdAt")
+    start_date: Instant = Field(None, alias="startDate")
+    outcomes: Texts = None
+    outcome_prices: Numbers = Field(None, alias="outcomePrices")
+    clob_token_ids: Texts = Field(None, alias="clobTokenIds")
+    best_bid: Number = Field(None, alias="bestBid")
+    best_ask: Number = Field(None, alias="bestAsk")
+    volume: Number = Field(None, validation_alias=AliasChoices("volumeNum", "volume"))
+    volume_24h: Number = Field(None, alias="volume24hr")
+    liquidity: Number = Field(None, validation_alias=AliasChoices("liquidityNum", "liquidity"))
+    neg_risk: bool | None = Field(None, alias="negRisk")
+    neg_risk_market_id: Text = Field(None, alias="negRiskMarketID")
+    game_id: Text = Field(None, alias="gameId")
+    group_item_title: Text = Field(None, alias="groupItemTitle")
+    group_item_threshold: Number = Field(None, alias="groupItemThreshold")
+    sports_market_type: Text = Field(None, alias="sportsMarketType")
+    fee_type: Text = Field(None, alias="feeType")
+    category: Text = None
+    tags: list[GammaTag] | None = None
+    events: list[GammaEvent] | None = None
+
+
+def read_market(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
+    """A market row, and the names of the optional keys that held something unreadable (they are read as absent).
+
+    Raises:
+        UnreadableField: a mandatory key is unreadable, or the row cannot be stored as JSON (it is none, or holds NUL).
+    """
+    if b"\\u0000" in raw and _NUL.search(raw):
+        raise UnreadableField(_field_with(raw, _NUL), "holds a NUL character, which no database text can")
+    try:
+        return GammaMarket.model_validate_json(raw), ()
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+    if faults[0]["type"] in ("json_invalid", "json_type"):
+        raise _not_json(raw, faults[0]["msg"])
+    for fault in faults:
+        if not fault["loc"]:
+            raise UnreadableField("payload", "is not a JSON object")
+        if fault["loc"][0] in MANDATORY:
+            raise UnreadableField(str(fault["loc"][0]), _said(fault["msg"]))
+    document = json.loads(raw)
+    for fault in faults:
+        _drop(document, fault["loc"])
+    return GammaMarket.model_validate(document), tuple(sorted({_dotted(fault["loc"]) for fault in faults}))
+
+
+def first_token_id(raw: bytes) -> str | None:
+    """The CLOB token of a row's first outcome, or None where the row does not hold one."""
+    try:
+        head = msgspec.json.decode(raw, type=_TokenHead)
+        tokens = _listed(msgspec.json.decode(head.clobTokenIds))
+    except (*DECODE_ERRORS, ValueError):
+        return None
+    first = tokens[0] if isinstance(tokens, list) and tokens else None
+    return first if isinstance(first, str) and first.isdecimal() else None
+
+
+def json_members(text: bytes) -> Iterator[tuple[str | None, bytes]]:
+    """The members of a JSON object (key, value) or array (None, value) as slices of the text, values not decoded.
+
+    Only brackets and strings are looked at, so a member that no parser would take is handed out like any other. A
+    scalar has no members.
+
+    Raises:
+        UnreadableJson: the brackets do not close, or a string does not end: the text was cut.
+    """
+    closing = {b"{"[0]: b"}", b"["[0]: b"]"}
+    stack: list[bytes] = []
+    key: str | None = None
+    start: int | None = None
+    finished = False
+    for found in _TOKEN.finditer(text):
+        token = found.group()
+        if finished or token == b'"':
+            raise UnreadableJson("more than one value, or a string that does not end")
+        if token in (b"{", b"["):
+            if len(stack) == 1 and start is None:
+                start = found.start()
+            stack.append(closing[token[0]])
+        elif token in (b"}", b"]"):
+            if not stack or stack.pop() != token:
+                raise UnreadableJson("brackets that do not match")
+            if not stack:
+                finished = True
+                if start is not None:
+                    yield key, text[start : found.start()].rstrip()
+        elif len(stack) != 1:
+            finished = not stack
+        elif token == b",":
+            if start is not None:
+                yield key, text[start : found.start()].rstrip()
+            key, start = None, None
+        elif token == b":" and start is not None and key is None and stack[0] == b"}":
+            key, start = text[start : found.start()].strip().strip(b'"').decode("utf-8", "replace"), None
+        elif start is None:
+            start = found.start()
+    if not finished:
+        raise UnreadableJson("brackets that do not close")
+
+
+class _TokenHead(msgspec.Struct):
+    clobTokenIds: msgspec.Raw  # noqa: N815 - the wire's name
+
+
+@dataclass(frozen=True)
+class RowHead:
+    """The two values of a row that paging needs."""
+
+    market_id: str | None
+    end_date: str | None
+
+
+class _Head(msgspec.Struct):
+    id: msgspec.Raw = msgspec.Raw(b"null")
+    endDate: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
+
+
+def read_head(raw: bytes) -> RowHead:
+    """Id and end date of a row, each None where it cannot be read; never raises."""
+    try:
+        head = msgspec.json.decode(raw, type=_Head)
+        members: Mapping[str | None, bytes | msgspec.Raw] = {"id": head.id, "endDate": head.endDate}
+    except DECODE_ERRORS:
+        try:
+            members = dict(json_members(raw))
+        except UnreadableJson:
+            members = {}
+    return RowHead(_scalar_text(members.get("id")), _scalar_text(members.get("endDate")))
+
+
+def _scalar_text(value: bytes | msgspec.Raw | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        decoded = _text(msgspec.json.decode(value))
+    except DECODE_ERRORS:
+        return None
+    return decoded if isinstance(decoded, str) and decoded else None
+
+
+def _not_json(raw: bytes, said: str) -> UnreadableField:
+    """Names the key whose value spoils the row, where one can be found."""
+    try:
+        for key, value in json_members(raw):
+            if key is None:
+                return UnreadableField("payload", "is not a JSON object")
+            try:
+                GammaMarket.model_validate_json(b'{"_":' + value + b"}")
+            except ValidationError as error:
+                reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+                return UnreadableField(shortened(key)[1:-1], _said(reason))
+    except UnreadableJson:
+        pass
+    return UnreadableField("payload", _said(said))
+
+
+def _field_with(raw: bytes, pattern: re.Pattern[bytes]) -> str:
+    try:
+        for key, value in json_members(raw):
+            if key is not None and pattern.search(value):
+                return shortened(key)[1:-1]
+    except UnreadableJson:
+        pass
+    return "payload"
+
+
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ")[:_JSON_ERROR_SHOWN]
+
+
+def _drop(document: Any, path: tuple[int | str, ...]) -> None:
+    """Blanks the value at a path; a list keeps its length, so that the other paths stay right."""
+    *parents, last = path
+    for step in parents:
+        try:
+            document = document[step]
+        except (KeyError, IndexError, TypeError):
+            return  # an outer value was blanked already
+    if isinstance(document, dict):
+        document.pop(cast(str, last), None)
+    elif isinstance(document, list):
+        document[cast(int, last)] = {}
+
+
+def _dotted(path: tuple[int | str, ...]) -> str:
+    return ".".join(str(step) for step in path if isinstance(step, str))

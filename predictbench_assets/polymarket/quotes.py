@@ -1,0 +1,84 @@
+"""Best bid and ask of a token, as the CLOB's `POST /prices` reports them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from predictbench_assets.polymarket.markets import Frozen, Probability
+
+
+class Quote(Frozen):
+    """Both sides of a token's book at one moment; a side without orders is None. Never crossed."""
+
+    token_id: str
+    bid: Probability | None
+    ask: Probability | None
+    at: datetime
+    """When the answer came back, UTC."""
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """What the CLOB answered for a list of tokens; a token that it does not know is absent."""
+
+    available: bool
+    """Whether the CLOB answered at all. False: the caller goes on without, and says `reason`."""
+    reason: str | None = None
+    """Why quotes are missing; with `available` still True, some batches came and some did not."""
+    by_token: Mapping[str, Quote] = field(default_factory=dict)
+
+    def get(self, token_id: str | None) -> Quote | None:
+        """The quote of a token, if there is one."""
+        return None if token_id is None else self.by_token.get(token_id)
+
+
+class UnreadablePrices(ValueError):
+    """An answer of the CLOB that is not a map from tokens to sides."""
+
+
+def prices_request(token_ids: Sequence[str]) -> list[dict[str, str]]:
+    """The body that asks for both sides of each token."""
+    return [{"token_id": token, "side": side} for token in token_ids for side in ("BUY", "SELL")]
+
+
+def read_prices(body: bytes, *, at: datetime) -> list[Quote]:
+    """The quotes in an answer of `POST /prices`: `{token: {"BUY": "0.45", "SELL": "0.46"}}`.
+
+    Prices come as strings or numbers. With both sides there, the lower one is the bid, whichever name it bears, since
+    sources differ on whose side is meant; alone, BUY is the best bid. A token without any order is left out.
+
+    Raises:
+        UnreadablePrices: the answer is not such a map.
+    """
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise UnreadablePrices(str(error)) from error
+    if not isinstance(answer, dict):
+        raise UnreadablePrices("not an object")
+    quotes = []
+    for token, sides in answer.items():
+        if not isinstance(sides, dict):
+            raise UnreadablePrices("a token's prices are not an object")
+        buy, sell = order_price(sides.get("BUY")), order_price(sides.get("SELL"))
+        if buy is not None and sell is not None:
+            buy, sell = min(buy, sell), max(buy, sell)
+        if buy is not None or sell is not None:
+            quotes.append(Quote(token_id=token, bid=buy, ask=sell, at=at))
+    return quotes
+
+
+def order_price(value: object) -> float | None:
+    """A price at which an order can stand, strictly between 0 and 1; None otherwise.
+
+    Gamma writes an ask of 1 for an empty side, and 0 is how some clients read a missing bid: neither is an order.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        price = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return price if 0.0 < price < 1.0 else None
