@@ -1,1 +1,1 @@
-"""The database: schema, migrations, leases, the bulk writer, and what is read back. One dialect: Postgres."""
+"""The database: its schema, its migrations, and every read and write of it. Knows nothing of jobs."""

@@ -1,0 +1,295 @@
+-- Everything Predictbench needs in a Supabase project: run it once, as the owner, in the SQL editor.
+-- Generated from the revisions in migrations/versions; `predictbench db sql` prints the same.
+-- The schema predictbench is not exposed by the REST API, and no role but the owner's may use it.
+
+CREATE SCHEMA IF NOT EXISTS predictbench;
+
+BEGIN;
+
+CREATE TABLE predictbench.predictbench_alembic_version (
+    version_num VARCHAR(32) NOT NULL, 
+    CONSTRAINT predictbench_alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+-- Running upgrade  -> 0001
+
+CREATE TABLE predictbench.events (
+    event_id TEXT NOT NULL, 
+    slug TEXT, 
+    title TEXT, 
+    neg_risk BOOLEAN NOT NULL, 
+    CONSTRAINT pk_events PRIMARY KEY (event_id), 
+    CONSTRAINT ck_events_lengths CHECK (char_length(event_id) <= 255 AND char_length(slug) <= 500 AND char_length(title) <= 2000)
+);
+
+CREATE TABLE predictbench.experiments (
+    experiment_id UUID NOT NULL, 
+    name TEXT NOT NULL, 
+    version TEXT NOT NULL, 
+    description TEXT NOT NULL, 
+    information TEXT NOT NULL, 
+    mandatory BOOLEAN NOT NULL, 
+    is_active BOOLEAN NOT NULL, 
+    CONSTRAINT pk_experiments PRIMARY KEY (experiment_id), 
+    CONSTRAINT ck_experiments_information_known CHECK (information IN ('blind', 'market', 'search')), 
+    CONSTRAINT ck_experiments_lengths CHECK (char_length(name) <= 500 AND char_length(version) <= 100), 
+    CONSTRAINT uq_experiments_name_version UNIQUE (name, version)
+);
+
+CREATE TABLE predictbench.processing_runs (
+    run_id UUID NOT NULL, 
+    run_date DATE NOT NULL, 
+    window_days INTEGER NOT NULL, 
+    target_date DATE NOT NULL, 
+    started_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    finished_at TIMESTAMP WITH TIME ZONE, 
+    status TEXT NOT NULL, 
+    attempt INTEGER NOT NULL, 
+    holder TEXT NOT NULL, 
+    heartbeat_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    dagster_run_id TEXT NOT NULL, 
+    exchange TEXT NOT NULL, 
+    offered_markets INTEGER, 
+    excluded_markets INTEGER, 
+    rejected_markets INTEGER, 
+    total_markets INTEGER, 
+    processed_markets INTEGER, 
+    failed_markets INTEGER, 
+    excluded_by_reason JSONB, 
+    stage TEXT, 
+    reason TEXT, 
+    snapshot_hash TEXT, 
+    git_sha TEXT, 
+    summary JSONB, 
+    CONSTRAINT pk_processing_runs PRIMARY KEY (run_id), 
+    CONSTRAINT ck_processing_runs_status_known CHECK (status IN ('running', 'completed', 'partial', 'failed', 'interrupted')), 
+    CONSTRAINT ck_processing_runs_counts_add_up CHECK (status NOT IN ('completed', 'partial') OR coalesce(offered_markets = excluded_markets + rejected_markets + failed_markets + processed_markets AND total_markets = failed_markets + processed_markets AND least(excluded_markets, rejected_markets, failed_markets, processed_markets) >= 0, false)), 
+    CONSTRAINT ck_processing_runs_attempt_positive CHECK (attempt >= 1), 
+    CONSTRAINT ck_processing_runs_target_date CHECK (target_date = run_date + window_days), 
+    CONSTRAINT uq_processing_runs_run_date_window_days UNIQUE (run_date, window_days)
+);
+
+CREATE TABLE predictbench.resolution_observations (
+    observation_id UUID DEFAULT gen_random_uuid() NOT NULL, 
+    market_id TEXT NOT NULL, 
+    observed_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    source TEXT NOT NULL, 
+    state TEXT NOT NULL, 
+    payout JSONB, 
+    outcome DOUBLE PRECISION, 
+    closed_time TIMESTAMP WITH TIME ZONE, 
+    raw JSONB, 
+    CONSTRAINT pk_resolution_observations PRIMARY KEY (observation_id), 
+    CONSTRAINT ck_resolution_observations_state_known CHECK (state IN ('open', 'proposed', 'disputed', 'final', 'gave_up')), 
+    CONSTRAINT ck_resolution_observations_lengths CHECK (char_length(market_id) <= 255), 
+    CONSTRAINT ck_resolution_observations_outcome_in_unit CHECK (outcome >= 0 AND outcome <= 1)
+);
+
+CREATE INDEX ix_resolution_observations_newest ON predictbench.resolution_observations (market_id, observed_at DESC);
+
+CREATE TABLE predictbench.snapshots (
+    snapshot_id UUID NOT NULL, 
+    run_date DATE NOT NULL, 
+    window_days INTEGER NOT NULL, 
+    captured_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    sha256 TEXT NOT NULL, 
+    content_hash TEXT NOT NULL, 
+    rows INTEGER NOT NULL, 
+    bytes BIGINT NOT NULL, 
+    uri TEXT NOT NULL, 
+    exchange TEXT NOT NULL, 
+    quotes_source TEXT NOT NULL, 
+    superseded_at TIMESTAMP WITH TIME ZONE, 
+    api JSONB, 
+    CONSTRAINT pk_snapshots PRIMARY KEY (snapshot_id)
+);
+
+CREATE UNIQUE INDEX uq_snapshots_current ON predictbench.snapshots (run_date, window_days) WHERE superseded_at IS NULL;
+
+CREATE TABLE predictbench.experiment_runs (
+    experiment_run_id UUID NOT NULL, 
+    run_id UUID NOT NULL, 
+    experiment_id UUID NOT NULL, 
+    attempt INTEGER NOT NULL, 
+    status TEXT NOT NULL, 
+    started_at TIMESTAMP WITH TIME ZONE, 
+    finished_at TIMESTAMP WITH TIME ZONE, 
+    error_message TEXT, 
+    content_hash TEXT NOT NULL, 
+    snapshot_hash TEXT, 
+    config_hash TEXT, 
+    completed INTEGER, 
+    skipped INTEGER, 
+    failed INTEGER, 
+    dagster_run_id TEXT NOT NULL, 
+    CONSTRAINT pk_experiment_runs PRIMARY KEY (experiment_run_id), 
+    CONSTRAINT ck_experiment_runs_status_known CHECK (status IN ('completed', 'failed', 'not_run')), 
+    CONSTRAINT fk_experiment_runs_experiment_id FOREIGN KEY(experiment_id) REFERENCES predictbench.experiments (experiment_id), 
+    CONSTRAINT fk_experiment_runs_run_id FOREIGN KEY(run_id) REFERENCES predictbench.processing_runs (run_id) ON DELETE CASCADE, 
+    CONSTRAINT uq_experiment_runs_run_id_experiment_id_attempt UNIQUE (run_id, experiment_id, attempt)
+);
+
+CREATE INDEX ix_experiment_runs_experiment_id ON predictbench.experiment_runs (experiment_id);
+
+CREATE TABLE predictbench.processed_markets (
+    processed_market_id UUID NOT NULL, 
+    run_id UUID NOT NULL, 
+    market_id TEXT NOT NULL, 
+    market_slug TEXT NOT NULL, 
+    question TEXT NOT NULL, 
+    close_time TIMESTAMP WITH TIME ZONE NOT NULL, 
+    raw_snapshot JSONB NOT NULL, 
+    processed_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    condition_id TEXT, 
+    event_id TEXT, 
+    cluster TEXT NOT NULL, 
+    category TEXT NOT NULL, 
+    series_slug TEXT, 
+    game_id TEXT, 
+    neg_risk BOOLEAN NOT NULL, 
+    neg_risk_market_id TEXT, 
+    captured_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    price DOUBLE PRECISION, 
+    bid DOUBLE PRECISION, 
+    ask DOUBLE PRECISION, 
+    spread DOUBLE PRECISION, 
+    price_source TEXT NOT NULL, 
+    price_at TIMESTAMP WITH TIME ZONE, 
+    price_quality TEXT NOT NULL, 
+    volume DOUBLE PRECISION, 
+    liquidity DOUBLE PRECISION, 
+    core BOOLEAN NOT NULL, 
+    core_weight DOUBLE PRECISION, 
+    snapshot_hash TEXT, 
+    reconstructed BOOLEAN DEFAULT false NOT NULL, 
+    withdrawn_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT pk_processed_markets PRIMARY KEY (processed_market_id), 
+    CONSTRAINT ck_processed_markets_core_weight_finite CHECK (core_weight > '-Infinity'::float8 AND core_weight < 'Infinity'::float8), 
+    CONSTRAINT ck_processed_markets_liquidity_finite CHECK (liquidity > '-Infinity'::float8 AND liquidity < 'Infinity'::float8), 
+    CONSTRAINT ck_processed_markets_price_quality_known CHECK (price_quality IN ('good', 'thin', 'none')), 
+    CONSTRAINT ck_processed_markets_price_source_known CHECK (price_source IN ('clob', 'gamma', 'none')), 
+    CONSTRAINT ck_processed_markets_spread_finite CHECK (spread > '-Infinity'::float8 AND spread < 'Infinity'::float8), 
+    CONSTRAINT ck_processed_markets_volume_finite CHECK (volume > '-Infinity'::float8 AND volume < 'Infinity'::float8), 
+    CONSTRAINT ck_processed_markets_ask_in_unit CHECK (ask >= 0 AND ask <= 1), 
+    CONSTRAINT ck_processed_markets_bid_in_unit CHECK (bid >= 0 AND bid <= 1), 
+    CONSTRAINT ck_processed_markets_lengths CHECK (char_length(market_id) <= 255 AND char_length(market_slug) <= 500 AND char_length(question) <= 2000 AND char_length(condition_id) <= 255 AND char_length(cluster) <= 500 AND char_length(category) <= 255 AND char_length(series_slug) <= 500 AND char_length(game_id) <= 255 AND char_length(neg_risk_market_id) <= 255), 
+    CONSTRAINT ck_processed_markets_price_in_unit CHECK (price >= 0 AND price <= 1), 
+    CONSTRAINT fk_processed_markets_event_id FOREIGN KEY(event_id) REFERENCES predictbench.events (event_id), 
+    CONSTRAINT fk_processed_markets_run_id FOREIGN KEY(run_id) REFERENCES predictbench.processing_runs (run_id) ON DELETE CASCADE, 
+    CONSTRAINT uq_processed_markets_run_id_market_id UNIQUE (run_id, market_id)
+);
+
+CREATE INDEX ix_processed_markets_close_time ON predictbench.processed_markets (close_time);
+
+CREATE INDEX ix_processed_markets_event_id ON predictbench.processed_markets (event_id);
+
+CREATE INDEX ix_processed_markets_market_id ON predictbench.processed_markets (market_id);
+
+CREATE INDEX ix_processed_markets_run_id ON predictbench.processed_markets (run_id);
+
+CREATE TABLE predictbench.processing_attempts (
+    run_id UUID NOT NULL, 
+    attempt INTEGER NOT NULL, 
+    dagster_run_id TEXT NOT NULL, 
+    holder TEXT NOT NULL, 
+    started_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    heartbeat_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    finished_at TIMESTAMP WITH TIME ZONE, 
+    status TEXT NOT NULL, 
+    stage TEXT, 
+    reason TEXT, 
+    CONSTRAINT pk_processing_attempts PRIMARY KEY (run_id, attempt), 
+    CONSTRAINT ck_processing_attempts_status_known CHECK (status IN ('running', 'completed', 'partial', 'failed', 'interrupted')), 
+    CONSTRAINT fk_processing_attempts_run_id FOREIGN KEY(run_id) REFERENCES predictbench.processing_runs (run_id) ON DELETE CASCADE, 
+    CONSTRAINT uq_processing_attempts_dagster_run_id UNIQUE (dagster_run_id)
+);
+
+CREATE TABLE predictbench.processing_failures (
+    failure_id UUID NOT NULL, 
+    run_id UUID NOT NULL, 
+    attempt INTEGER NOT NULL, 
+    market_id TEXT, 
+    stage TEXT NOT NULL, 
+    experiment TEXT, 
+    field TEXT, 
+    reason TEXT NOT NULL, 
+    exception_type TEXT, 
+    retriable BOOLEAN NOT NULL, 
+    logged_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT pk_processing_failures PRIMARY KEY (failure_id), 
+    CONSTRAINT fk_processing_failures_run_id FOREIGN KEY(run_id) REFERENCES predictbench.processing_runs (run_id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_processing_failures_run_id_attempt ON predictbench.processing_failures (run_id, attempt);
+
+CREATE TABLE predictbench.experiment_results (
+    experiment_result_id UUID NOT NULL, 
+    experiment_run_id UUID NOT NULL, 
+    processed_market_id UUID NOT NULL, 
+    status TEXT NOT NULL, 
+    reason TEXT, 
+    exception_type TEXT, 
+    probability DOUBLE PRECISION, 
+    probabilities JSONB, 
+    payload JSONB, 
+    score DOUBLE PRECISION, 
+    artifact_uri TEXT, 
+    diagnostics JSONB, 
+    forecast_at TIMESTAMP WITH TIME ZONE, 
+    snapshot_hash TEXT, 
+    config_hash TEXT, 
+    CONSTRAINT pk_experiment_results PRIMARY KEY (experiment_result_id), 
+    CONSTRAINT ck_experiment_results_score_finite CHECK (score > '-Infinity'::float8 AND score < 'Infinity'::float8), 
+    CONSTRAINT ck_experiment_results_status_known CHECK (status IN ('completed', 'skipped', 'failed', 'not_run')), 
+    CONSTRAINT ck_experiment_results_lengths CHECK (char_length(artifact_uri) <= 2000 AND char_length(exception_type) <= 255), 
+    CONSTRAINT ck_experiment_results_probability_in_unit CHECK (probability >= 0 AND probability <= 1), 
+    CONSTRAINT fk_experiment_results_experiment_run_id FOREIGN KEY(experiment_run_id) REFERENCES predictbench.experiment_runs (experiment_run_id) ON DELETE CASCADE, 
+    CONSTRAINT fk_experiment_results_processed_market_id FOREIGN KEY(processed_market_id) REFERENCES predictbench.processed_markets (processed_market_id) ON DELETE CASCADE, 
+    CONSTRAINT uq_experiment_results_experiment_run_id_processed_market_id UNIQUE (experiment_run_id, processed_market_id)
+);
+
+CREATE INDEX ix_experiment_results_processed_market_id ON predictbench.experiment_results (processed_market_id);
+
+CREATE TABLE predictbench.processed_contracts (
+    processed_contract_id UUID NOT NULL, 
+    processed_market_id UUID NOT NULL, 
+    contract_id TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    price DOUBLE PRECISION, 
+    metadata JSONB NOT NULL, 
+    CONSTRAINT pk_processed_contracts PRIMARY KEY (processed_contract_id), 
+    CONSTRAINT ck_processed_contracts_lengths CHECK (char_length(contract_id) <= 255 AND char_length(name) <= 500), 
+    CONSTRAINT ck_processed_contracts_price_in_unit CHECK (price >= 0 AND price <= 1), 
+    CONSTRAINT fk_processed_contracts_processed_market_id FOREIGN KEY(processed_market_id) REFERENCES predictbench.processed_markets (processed_market_id) ON DELETE CASCADE, 
+    CONSTRAINT uq_processed_contracts_processed_market_id_contract_id UNIQUE (processed_market_id, contract_id)
+);
+
+CREATE VIEW predictbench.latest_experiment_results AS
+SELECT DISTINCT ON (m.processed_market_id, e.name)
+    m.processed_market_id, m.run_id, m.market_id, p.run_date, p.window_days, m.withdrawn_at,
+    e.name AS experiment, e.version, er.attempt, r.experiment_run_id, r.experiment_result_id,
+    r.status, r.reason, r.exception_type, r.probability, r.probabilities, r.score, r.artifact_uri,
+    r.forecast_at, r.snapshot_hash, r.config_hash
+FROM predictbench.experiment_results r
+JOIN predictbench.experiment_runs er ON er.experiment_run_id = r.experiment_run_id
+JOIN predictbench.experiments e ON e.experiment_id = er.experiment_id
+JOIN predictbench.processed_markets m ON m.processed_market_id = r.processed_market_id
+JOIN predictbench.processing_runs p ON p.run_id = m.run_id
+-- An attempt that did not get to a market never hides one that did.
+ORDER BY m.processed_market_id, e.name, (r.status = 'not_run'), er.attempt DESC;
+
+CREATE VIEW predictbench.market_resolutions AS
+SELECT DISTINCT ON (market_id) market_id, state, outcome, closed_time, observed_at, source
+FROM predictbench.resolution_observations
+ORDER BY market_id, observed_at DESC, observation_id;
+
+DO $$ BEGIN
+    ALTER TABLE predictbench.processed_markets ALTER COLUMN raw_snapshot SET COMPRESSION lz4;
+    ALTER TABLE predictbench.experiment_results ALTER COLUMN payload SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+    RAISE DEBUG 'this server was built without lz4';
+END $$;
+
+INSERT INTO predictbench.predictbench_alembic_version (version_num) VALUES ('0001') RETURNING predictbench.predictbench_alembic_version.version_num;
+
+COMMIT;

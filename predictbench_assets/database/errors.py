@@ -1,0 +1,129 @@
+"""What a database error means: someone has to act, trying again may help, or these very rows are to blame.
+
+Only the server's own verdict on the data (SQLSTATE classes 22, 23, 54 and 21000) is ever blamed on a market. A lost
+connection, a deadlock or a server out of room says nothing about the rows that were on their way.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from predictbench_assets.failures import PermanentError, TransientError
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+Verdict = Literal["data", "unavailable", "refused"]
+
+# 54: a value too large for an index, or nested too deep for the server's parser.
+_DATA_CLASSES = ("22", "23", "54")
+_UNAVAILABLE_CLASSES = ("08", "40", "53", "57", "58", "XX")
+_UNAVAILABLE_STATES = ("25P02", "25P03", "55P03")  # the transaction or the lock was taken from us
+_REFUSED_AT_THE_DOOR = ("authentication failed", "no password supplied", 'role "', 'database "')
+
+
+class DatabaseUnavailable(TransientError):
+    """The database could not be reached, or stopped answering; no row is to blame."""
+
+
+class DatabaseRefused(PermanentError):
+    """The database understood and said no: a missing table or right, a wrong password."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How often and how long to try again when the database is unavailable (about a minute by default).
+
+    Args:
+        attempts: how often in all.
+        first: seconds before the second attempt; doubles each time, with as much jitter.
+        longest: no pause is longer, in seconds.
+    """
+
+    attempts: int = 8
+    first: float = 0.5
+    longest: float = 15.0
+
+    def run(self, action: Callable[[], _Result]) -> _Result:
+        """The action's result; only `DatabaseUnavailable` is tried again, and raised when it persists."""
+        retrying = Retrying(
+            stop=stop_after_attempt(self.attempts),
+            wait=wait_exponential_jitter(initial=self.first, max=self.longest, jitter=self.first),
+            retry=retry_if_exception_type(DatabaseUnavailable),
+            before_sleep=before_sleep_log(_log, logging.WARNING),
+            reraise=True,
+        )
+        return retrying(action)
+
+
+BRIEF = Backoff(attempts=4, first=0.25, longest=2.0)
+"""For single short transactions, where a person or a failure hook is waiting."""
+
+
+def verdict(sqlstate: str | None) -> Verdict:
+    """What a SQLSTATE says; None stands for a connection that broke before any could be sent."""
+    if sqlstate is None:
+        return "unavailable"
+    if sqlstate == "21000" or sqlstate[:2] in _DATA_CLASSES:
+        return "data"
+    if sqlstate[:2] in _UNAVAILABLE_CLASSES or sqlstate in _UNAVAILABLE_STATES:
+        return "unavailable"
+    return "refused"
+
+
+@contextmanager
+def classified() -> Iterator[None]:
+    """Turn the driver's errors into ours.
+
+    Raises:
+        DatabaseUnavailable: trying again may help.
+        DatabaseRefused: it will not; the text has the server's own words.
+    """
+    try:
+        yield
+    except PoolTimeout as error:
+        raise DatabaseUnavailable("no free database connection in time: raise DB_POOL_MAX_SIZE.") from error
+    except DBAPIError as error:
+        raise _ours(error.orig if isinstance(error.orig, psycopg.Error) else None, str(error.orig)) from error
+    except psycopg.Error as error:
+        raise _ours(error, str(error)) from error
+
+
+def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backoff: Backoff = BRIEF) -> _Result:
+    """Run `work` in a transaction of its own, whole again from the start when the database was unavailable."""
+
+    def once() -> _Result:
+        with classified(), engine.begin() as connection:
+            return work(connection)
+
+    return backoff.run(once)
+
+
+def _ours(error: psycopg.Error | None, words: str) -> DatabaseUnavailable | DatabaseRefused:
+    state = error.sqlstate if error is not None else None
+    if state is None and any(sign in words for sign in _REFUSED_AT_THE_DOOR):
+        state = "28000"  # libpq hands on the words of a failed connection, not its SQLSTATE
+    said = words.strip().splitlines()[0] if words.strip() else "the connection broke"
+    if error is not None and state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseRefused(f"the database driver refused: {said}")
+    if verdict(state) == "unavailable":
+        return DatabaseUnavailable(f"the database is not available: {said}")
+    return DatabaseRefused(f"the database refused ({state}): {said}. {_advice(state)}")
+
+
+def _advice(state: str | None) -> str:
+    if state in ("42P01", "42703", "3F000"):
+        return "Its schema is older than this code: run `predictbench db upgrade`."
+    if state is not None and state.startswith("28"):
+        return "Check user, password and database in SUPABASE_DB_URL or DATABASE_URL."
+    if state == "42501":
+        return "Give the role of SUPABASE_DB_URL or DATABASE_URL its rights on the schema."
+    return "This is a fault in Predictbench; please report it with the text above."

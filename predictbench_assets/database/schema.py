@@ -1,0 +1,421 @@
+"""The tables, as SQLAlchemy Core sees them. What they mean is in the comments of the columns' neighbours here.
+
+Probabilities and prices are always those of the market's first outcome, double precision in [0, 1]; the checks also
+refuse NaN, which Postgres counts as greater than every number. Times are `timestamptz` in UTC. Ids are uuid5 of what
+they name, so a rerun finds its own rows without reading them first.
+"""
+
+from uuid import UUID, uuid5
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from predictbench_assets.runs import RUN_NAMESPACE
+
+SCHEMA = "predictbench"
+
+LONGEST = {
+    "market_id": 255,
+    "event_id": 255,
+    "condition_id": 255,
+    "contract_id": 255,
+    "neg_risk_market_id": 255,
+    "game_id": 255,
+    "series_slug": 500,
+    "slug": 500,
+    "market_slug": 500,
+    "cluster": 500,
+    "category": 255,
+    "title": 2_000,
+    "question": 2_000,
+    "name": 500,
+    "version": 100,
+    "artifact_uri": 2_000,
+    "exception_type": 255,
+}
+"""The longest text each column takes, in characters. The server checks it, and the writer before it."""
+
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    },
+)
+
+RUN_STATUSES = ("running", "completed", "partial", "failed", "interrupted")
+EXPERIMENT_STATUSES = ("completed", "failed", "not_run")
+RESULT_STATUSES = ("completed", "skipped", "failed", "not_run")
+RESOLUTION_STATES = ("open", "proposed", "disputed", "final", "gave_up")
+
+
+def experiment_id(name: str, version: str) -> UUID:
+    """The id of one version of an experiment."""
+    return uuid5(RUN_NAMESPACE, f"experiment|{name}|{version}")
+
+
+def experiment_run_id(run_id: UUID, name: str, attempt: int) -> UUID:
+    """The id of the n-th attempt of an experiment in a run, whatever its version."""
+    return uuid5(run_id, f"experiment_run|{name}|{attempt}")
+
+
+def processed_market_id(run_id: UUID, market_id: str) -> UUID:
+    """The id of a market in a run; its contracts' ids follow from it."""
+    return uuid5(run_id, f"market|{market_id}")
+
+
+def _text(name: str, *, nullable: bool = True) -> Column[str]:
+    return Column(name, Text, nullable=nullable)
+
+
+def _time(name: str, *, nullable: bool = True) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, Integer)
+
+
+def _json(name: str) -> Column[object]:
+    return Column(name, JSONB(none_as_null=True))
+
+
+def _lengths(*columns: str) -> CheckConstraint:
+    return CheckConstraint(
+        " AND ".join(f"char_length({column}) <= {LONGEST[column]}" for column in columns), name="lengths"
+    )
+
+
+def _unit(*columns: str) -> list[CheckConstraint]:
+    return [CheckConstraint(f"{column} >= 0 AND {column} <= 1", name=f"{column}_in_unit") for column in columns]
+
+
+def _finite(*columns: str) -> list[CheckConstraint]:
+    bounds = "{0} > '-Infinity'::float8 AND {0} < 'Infinity'::float8"
+    return [CheckConstraint(bounds.format(column), name=f"{column}_finite") for column in columns]
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values)})", name=f"{column}_known")
+
+
+processing_runs = Table(
+    "processing_runs",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    Column("run_date", Date, nullable=False),
+    Column("window_days", Integer, nullable=False),
+    Column("target_date", Date, nullable=False),
+    _time("started_at", nullable=False),
+    _time("finished_at"),
+    _text("status", nullable=False),
+    # The lease: whoever holds the newest attempt may write, nobody else.
+    Column("attempt", Integer, nullable=False),
+    _text("holder", nullable=False),
+    _time("heartbeat_at", nullable=False),
+    _text("dagster_run_id", nullable=False),
+    # The host that was read. Sandbox and live data never share a database.
+    _text("exchange", nullable=False),
+    # offered = excluded + rejected + failed + processed; total = failed + processed. Null until the run ended.
+    _count("offered_markets"),
+    _count("excluded_markets"),
+    _count("rejected_markets"),
+    _count("total_markets"),
+    _count("processed_markets"),
+    _count("failed_markets"),
+    _json("excluded_by_reason"),
+    _text("stage"),
+    _text("reason"),
+    _text("snapshot_hash"),
+    _text("git_sha"),
+    _json("summary"),
+    UniqueConstraint("run_date", "window_days"),
+    CheckConstraint("target_date = run_date + window_days", name="target_date"),
+    CheckConstraint("attempt >= 1", name="attempt_positive"),
+    _one_of("status", RUN_STATUSES),
+    CheckConstraint(
+        "status NOT IN ('completed', 'partial') OR coalesce("
+        "offered_markets = excluded_markets + rejected_markets + failed_markets + processed_markets"
+        " AND total_markets = failed_markets + processed_markets"
+        " AND least(excluded_markets, rejected_markets, failed_markets, processed_markets) >= 0, false)",
+        name="counts_add_up",
+    ),
+)
+
+processing_attempts = Table(
+    "processing_attempts",
+    metadata,
+    Column("run_id", Uuid, ForeignKey(processing_runs.c.run_id, ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("dagster_run_id", Text, nullable=False, unique=True),
+    _text("holder", nullable=False),
+    _time("started_at", nullable=False),
+    _time("heartbeat_at", nullable=False),
+    _time("finished_at"),
+    _text("status", nullable=False),
+    _text("stage"),
+    _text("reason"),
+    PrimaryKeyConstraint("run_id", "attempt"),
+    _one_of("status", RUN_STATUSES),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("snapshot_id", Uuid, primary_key=True),
+    Column("run_date", Date, nullable=False),
+    Column("window_days", Integer, nullable=False),
+    _time("captured_at", nullable=False),
+    # Of the bytes received from the exchange.
+    _text("sha256", nullable=False),
+    # Of the staged rows, quotes included: what every other table calls `snapshot_hash`.
+    _text("content_hash", nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    _text("uri", nullable=False),
+    _text("exchange", nullable=False),
+    _text("quotes_source", nullable=False),
+    _time("superseded_at"),
+    # What the walk cost: pages, requests, retries, throttle seconds.
+    _json("api"),
+)
+Index(
+    "uq_snapshots_current",
+    snapshots.c.run_date,
+    snapshots.c.window_days,
+    unique=True,
+    postgresql_where=snapshots.c.superseded_at.is_(None),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    _text("slug"),
+    _text("title"),
+    Column("neg_risk", Boolean, nullable=False),
+    _lengths("event_id", "slug", "title"),
+)
+
+processed_markets = Table(
+    "processed_markets",
+    metadata,
+    Column("processed_market_id", Uuid, primary_key=True),
+    Column("run_id", Uuid, ForeignKey(processing_runs.c.run_id, ondelete="CASCADE"), nullable=False),
+    _text("market_id", nullable=False),
+    _text("market_slug", nullable=False),
+    _text("question", nullable=False),
+    _time("close_time", nullable=False),
+    # Polymarket's row; jsonb keeps neither the order of keys nor whitespace, the snapshot's hash vouches for the bytes.
+    Column("raw_snapshot", JSONB, nullable=False),
+    _time("processed_at", nullable=False),
+    _text("condition_id"),
+    Column("event_id", Text, ForeignKey(events.c.event_id)),
+    _text("cluster", nullable=False),
+    _text("category", nullable=False),
+    _text("series_slug"),
+    _text("game_id"),
+    Column("neg_risk", Boolean, nullable=False),
+    _text("neg_risk_market_id"),
+    _time("captured_at", nullable=False),
+    # The market's own forecast at capture: midpoint of bid and ask, or what the source had.
+    Column("price", Double),
+    Column("bid", Double),
+    Column("ask", Double),
+    Column("spread", Double),
+    _text("price_source", nullable=False),
+    _time("price_at"),
+    _text("price_quality", nullable=False),
+    # USDC.
+    Column("volume", Double),
+    Column("liquidity", Double),
+    # The frozen core sample, and the inverse of the probability with which it picked the market.
+    Column("core", Boolean, nullable=False),
+    Column("core_weight", Double),
+    _text("snapshot_hash"),
+    # Whether the snapshot was put together afterwards (a backfill) rather than captured on the day.
+    Column("reconstructed", Boolean, nullable=False, server_default=text("false")),
+    # Set when a later complete run of the same day no longer has the market.
+    _time("withdrawn_at"),
+    UniqueConstraint("run_id", "market_id"),
+    Index(None, "run_id"),
+    Index(None, "close_time"),
+    Index(None, "market_id"),
+    Index(None, "event_id"),
+    *_unit("price", "bid", "ask"),
+    *_finite("spread", "volume", "liquidity", "core_weight"),
+    _one_of("price_source", ("clob", "gamma", "none")),
+    _one_of("price_quality", ("good", "thin", "none")),
+    _lengths(
+        "market_id",
+        "market_slug",
+        "question",
+        "condition_id",
+        "cluster",
+        "category",
+        "series_slug",
+        "game_id",
+        "neg_risk_market_id",
+    ),
+)
+
+processed_contracts = Table(
+    "processed_contracts",
+    metadata,
+    Column("processed_contract_id", Uuid, primary_key=True),
+    Column(
+        "processed_market_id",
+        Uuid,
+        ForeignKey(processed_markets.c.processed_market_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    _text("contract_id", nullable=False),
+    _text("name", nullable=False),
+    Column("price", Double),
+    # {"index": position in the market's outcomes}
+    Column("metadata", JSONB, nullable=False),
+    UniqueConstraint("processed_market_id", "contract_id"),
+    *_unit("price"),
+    _lengths("contract_id", "name"),
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("experiment_id", Uuid, primary_key=True),
+    _text("name", nullable=False),
+    _text("version", nullable=False),
+    _text("description", nullable=False),
+    # blind, market or search: what the experiment is allowed to know.
+    _text("information", nullable=False),
+    Column("mandatory", Boolean, nullable=False),
+    # Whether this is the version that was registered last.
+    Column("is_active", Boolean, nullable=False),
+    UniqueConstraint("name", "version"),
+    _one_of("information", ("blind", "market", "search")),
+    _lengths("name", "version"),
+)
+
+experiment_runs = Table(
+    "experiment_runs",
+    metadata,
+    Column("experiment_run_id", Uuid, primary_key=True),
+    Column("run_id", Uuid, ForeignKey(processing_runs.c.run_id, ondelete="CASCADE"), nullable=False),
+    Column("experiment_id", Uuid, ForeignKey(experiments.c.experiment_id), nullable=False),
+    # Counts the attempts of this experiment's name in this run, across versions. Attempts are only ever added.
+    Column("attempt", Integer, nullable=False),
+    _text("status", nullable=False),
+    _time("started_at"),
+    _time("finished_at"),
+    _text("error_message"),
+    # Of the staged results: the same version and content again is the same attempt.
+    _text("content_hash", nullable=False),
+    _text("snapshot_hash"),
+    _text("config_hash"),
+    _count("completed"),
+    _count("skipped"),
+    _count("failed"),
+    _text("dagster_run_id", nullable=False),
+    UniqueConstraint("run_id", "experiment_id", "attempt"),
+    Index(None, "experiment_id"),
+    _one_of("status", EXPERIMENT_STATUSES),
+)
+
+experiment_results = Table(
+    "experiment_results",
+    metadata,
+    Column("experiment_result_id", Uuid, primary_key=True),
+    Column(
+        "experiment_run_id",
+        Uuid,
+        ForeignKey(experiment_runs.c.experiment_run_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column(
+        "processed_market_id",
+        Uuid,
+        ForeignKey(processed_markets.c.processed_market_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    _text("status", nullable=False),
+    _text("reason"),
+    _text("exception_type"),
+    Column("probability", Double),
+    # One per outcome, first outcome first.
+    _json("probabilities"),
+    _json("payload"),
+    Column("score", Double),
+    _text("artifact_uri"),
+    _json("diagnostics"),
+    # When the forecast was made; boards count only those inside the freeze window.
+    _time("forecast_at"),
+    _text("snapshot_hash"),
+    _text("config_hash"),
+    UniqueConstraint("experiment_run_id", "processed_market_id"),
+    Index(None, "processed_market_id"),
+    *_unit("probability"),
+    *_finite("score"),
+    _one_of("status", RESULT_STATUSES),
+    _lengths("artifact_uri", "exception_type"),
+)
+
+processing_failures = Table(
+    "processing_failures",
+    metadata,
+    Column("failure_id", Uuid, primary_key=True),
+    Column("run_id", Uuid, ForeignKey(processing_runs.c.run_id, ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    # Null for a failure of the run itself.
+    _text("market_id"),
+    _text("stage", nullable=False),
+    _text("experiment"),
+    _text("field"),
+    _text("reason", nullable=False),
+    _text("exception_type"),
+    Column("retriable", Boolean, nullable=False),
+    _time("logged_at", nullable=False),
+    Index(None, "run_id", "attempt"),
+)
+
+resolution_observations = Table(
+    "resolution_observations",
+    metadata,
+    Column("observation_id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+    _text("market_id", nullable=False),
+    _time("observed_at", nullable=False),
+    _text("source", nullable=False),
+    _text("state", nullable=False),
+    # Per outcome, first outcome first; `outcome` is the first of them. A half is a settlement too.
+    _json("payout"),
+    Column("outcome", Double),
+    _time("closed_time"),
+    _json("raw"),
+    Index("ix_resolution_observations_newest", "market_id", text("observed_at DESC")),
+    *_unit("outcome"),
+    _one_of("state", RESOLUTION_STATES),
+    CheckConstraint("char_length(market_id) <= 255", name="lengths"),
+)
+
+# Made in the migrations, where their text is; Alembic does not compare views.
+VIEWS = ("latest_experiment_results", "market_resolutions")

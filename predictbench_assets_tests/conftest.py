@@ -1,0 +1,73 @@
+"""What any test may ask for: a real Postgres for the session, and a migrated database of its own."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine
+from sqlalchemy.engine import make_url
+
+from predictbench_assets.database import migrations
+from predictbench_assets.database.embedded import EmbeddedPostgres
+from predictbench_assets.database.engine import make_engine
+
+TEMPLATE = "predictbench_template"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[EmbeddedPostgres]:
+    """A server for the whole session, in a folder with a short path; commits do not wait for the disk."""
+    folder = Path(tempfile.mkdtemp(prefix="pb-"))
+    with EmbeddedPostgres(folder, durable=False) as server:
+        yield server
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: EmbeddedPostgres) -> str:
+    """The name of a migrated database that nobody connects to, for copies."""
+    administer(postgres_server, f"CREATE DATABASE {TEMPLATE}")
+    migrations.upgrade(in_database(postgres_server, TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """The URL of a migrated, empty database for this test alone."""
+    name = f"test_{uuid4().hex[:12]}"
+    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    yield in_database(postgres_server, name).render_as_string(hide_password=False)
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of a database for this test alone that has no tables yet."""
+    name = f"test_{uuid4().hex[:12]}"
+    administer(postgres_server, f"CREATE DATABASE {name}")
+    yield in_database(postgres_server, name).render_as_string(hide_password=False)
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on `database_url`, with the pool of two that production has."""
+    made = make_engine(database_url, pool_size=2)
+    yield made
+    made.dispose()
+
+
+def in_database(server: EmbeddedPostgres, name: str) -> URL:
+    """The URL of another database of the server."""
+    return make_url(server.url).set(database=name)
+
+
+def administer(server: EmbeddedPostgres, statement: str) -> None:
+    """Run one statement outside of any transaction, as the server's owner."""
+    url = in_database(server, "postgres").set(drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(statement)
