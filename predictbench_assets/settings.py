@@ -5,12 +5,16 @@ or wrong stops everything at once, with the names of all that are at fault.
 """
 
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import quote, quote_plus, urlsplit
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -114,13 +118,15 @@ class Settings(BaseSettings):
     predictbench_home: Path = Field(Path(".predictbench"), description="local state: database, staging, Dagster's home")
     staging_uri: str | None = Field(None, description="a folder or s3://bucket/prefix; default: in PREDICTBENCH_HOME")
     staging_s3_endpoint_url: str | None = Field(None, description="for S3-compatible stores, e.g. Supabase Storage")
-    staging_s3_region: str | None = None
-    staging_s3_access_key_id: SecretStr | None = None
-    staging_s3_secret_access_key: SecretStr | None = None
+    staging_s3_region: str | None = Field(None, description="of the bucket")
+    staging_s3_access_key_id: SecretStr | None = Field(None, description="for s3://; unset: the usual AWS sources")
+    staging_s3_secret_access_key: SecretStr | None = Field(None, description="for s3://; unset: the usual AWS sources")
     artifacts_dir: Path | None = Field(None, description="summaries and debug files; default: in PREDICTBENCH_HOME")
 
     # What is seen
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="the least serious lines that are shown; DEBUG shows tracebacks too"
+    )
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
     prometheus_textfile: Path | None = Field(None, description="write metrics there after each run")
     prometheus_push_gateway: str | None = Field(None, description="push metrics there after each run")
@@ -131,7 +137,12 @@ class Settings(BaseSettings):
     )
     predictbench_dry_run: bool = Field(False, description="write nothing to the database")
     predictbench_summary: Path | None = Field(None, description="where the summary of this run goes")
-    git_sha: str | None = Field(None, validation_alias=AliasChoices("GIT_SHA", "GITHUB_SHA"))
+    predictbench_scratch: Path | None = Field(None, description="a dry run's folder for new files; removed after it")
+    git_sha: str | None = Field(
+        None,
+        validation_alias=AliasChoices("GIT_SHA", "GITHUB_SHA"),
+        description="the commit that runs are stored with; default: the checkout's",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -301,8 +312,14 @@ class Settings(BaseSettings):
 
     @property
     def exchange(self) -> str:
-        """The host that markets come from. Data of two exchanges never share a database."""
-        return self.polymarket_base_url.partition("://")[2].partition("/")[0]
+        """The host that markets come from. Data of two exchanges never share a database.
+
+        A sandbox on this machine is one exchange whatever its port, which changes when it is started again.
+        """
+        address = urlsplit(self.polymarket_base_url)
+        if address.hostname in ("localhost", "127.0.0.1", "::1"):
+            return "localhost"
+        return address.netloc.rpartition("@")[2].lower()
 
     @property
     def warnings(self) -> list[str]:
@@ -319,7 +336,7 @@ class Settings(BaseSettings):
         """The text with every secret in it, and every password of a URL, replaced by `***`."""
         for needle in self._secret_texts:
             text = text.replace(needle, "***")
-        return text
+        return without_passwords(text)
 
     @cached_property
     def _secret_texts(self) -> tuple[str, ...]:
@@ -330,8 +347,9 @@ class Settings(BaseSettings):
                 continue
             texts.add(value.get_secret_value())
             if name.endswith("_url"):
-                password = make_url(value.get_secret_value()).password
-                texts.add(str(password or ""))
+                password = str(make_url(value.get_secret_value()).password or "")
+                # Drivers and libraries quote a URL with its password as it was written: percent-encoded.
+                texts |= {password, quote(password, safe=""), quote(password), quote_plus(password)}
         # The longest first, so that a URL goes as a whole before its password does.
         return tuple(sorted((text for text in texts if len(text) >= 4), key=len, reverse=True))
 
@@ -366,6 +384,95 @@ def default_env_file() -> Path | None:
     if named == "":
         return None
     return Path(named) if named else Path(".env")
+
+
+@dataclass(frozen=True)
+class SettingLine:
+    """One setting as `predictbench config` shows it; a secret's value is `***`."""
+
+    name: str
+    value: str
+    source: str
+    """`environment`, the name of the `.env` file, or `default`."""
+    description: str
+
+
+def describe_settings(settings: Settings | None, env_file: Path | None = None) -> list[SettingLine]:
+    """Every setting with its value and where it comes from, in the order of the class.
+
+    Args:
+        settings: what was loaded; None where loading failed, then the texts are shown as they were given.
+        env_file: the file that was read; default: as `PREDICTBENCH_ENV_FILE` says.
+    """
+    sources = _given(env_file or default_env_file())
+    view = settings.public_view() if settings else {}
+    lines = []
+    for name, field in Settings.model_fields.items():
+        given = next((sources[variable] for variable in variables(name) if variable in sources), None)
+        text = _shown(view[name.upper()]) if name.upper() in view else given[0] if given else ""
+        if name in secret_names():
+            text = "***" if given else ""
+        lines.append(
+            SettingLine(
+                name=variables(name)[0],
+                value=without_passwords(text),
+                source=given[1] if given else "default",
+                description=field.description or "",
+            )
+        )
+    return lines
+
+
+def unknown_in_env_file(env_file: Path | None = None) -> list[str]:
+    """Names in the `.env` file that are no setting of ours: often a misspelt one."""
+    file = env_file or default_env_file()
+    if file is None or not file.is_file():
+        return []
+    return [name for name in dotenv_values(file, interpolate=False) if name.upper() not in all_variables()]
+
+
+def variables(name: str) -> tuple[str, ...]:
+    """The environment variables that a field is read from, the first one found wins."""
+    alias = Settings.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return tuple(str(choice).upper() for choice in alias.choices)
+    return (name.upper(),)
+
+
+@lru_cache(maxsize=1)
+def all_variables() -> frozenset[str]:
+    """Every environment variable that decides what this project does."""
+    names = {variable for name in Settings.model_fields for variable in variables(name)}
+    return frozenset(names | {ENV_FILE_VARIABLE})
+
+
+def without_passwords(text: str) -> str:
+    """The text with what stands before the `@` of an address replaced."""
+    return _USERINFO.sub(r"\1***@", text)
+
+
+_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@:]*:[^\s/@]+@", re.I)
+
+
+def _given(env_file: Path | None) -> dict[str, tuple[str, str]]:
+    """Variable -> text and source, of everything that is set; an empty text counts as unset."""
+    found: dict[str, tuple[str, str]] = {}
+    if env_file is not None and env_file.is_file():
+        for name, text in dotenv_values(env_file).items():
+            if text:
+                found[name.upper()] = (text, env_file.name)
+    for name, text in os.environ.items():
+        if text and name.upper() in all_variables():
+            found[name.upper()] = (text, "environment")
+    return found
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _problems(error: ValidationError) -> list[str]:

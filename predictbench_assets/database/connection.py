@@ -1,0 +1,58 @@
+"""Which database a process talks to: the one that is configured, or the embedded server of the local folder."""
+
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+
+from predictbench_assets.database import migrations
+from predictbench_assets.database.embedded import EmbeddedPostgres
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.settings import Settings
+
+_FOLDER = "postgres"
+
+
+class DatabaseNotRunning(PermanentError):
+    """The embedded server is not running, and the caller did not want it started."""
+
+
+def database_url(settings: Settings, *, start: bool = True) -> URL:
+    """Where runs are written: the configured database, or the embedded one.
+
+    Args:
+        settings: production and staging name theirs in SUPABASE_DB_URL, a laptop may in DATABASE_URL.
+        start: start and migrate the embedded server unless it runs. A configured database is never migrated here.
+
+    Raises:
+        DatabaseNotRunning: the embedded server is not running and `start` is false.
+        EmbeddedPostgresError: it does not start.
+    """
+    if settings.writer_url is not None:
+        return settings.writer_url
+    server = embedded_server(settings)
+    if not server.status().running:
+        if not start:
+            raise DatabaseNotRunning(
+                "the embedded database is not running: `predictbench db start` starts it, "
+                "or set DATABASE_URL to use a Postgres of your own."
+            )
+        migrations.upgrade(server.start())
+    return make_url(server.url)
+
+
+def migration_url(settings: Settings) -> URL:
+    """Where migrations are run: the database as its owner, or the embedded one, started if need be."""
+    if settings.migration_url is not None:
+        return settings.migration_url
+    return make_url(embedded_server(settings).start())
+
+
+def embedded_server(settings: Settings) -> EmbeddedPostgres:
+    """The embedded server of the local folder, running or not.
+
+    A dry run in a folder that has none gets one among its scratch files, so that it leaves nothing behind.
+    """
+    folder: Path = settings.home / _FOLDER
+    if settings.predictbench_dry_run and settings.predictbench_scratch is not None and not folder.exists():
+        folder = settings.predictbench_scratch / _FOLDER
+    return EmbeddedPostgres(folder)
