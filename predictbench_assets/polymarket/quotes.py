@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from predictbench_assets.polymarket.markets import Frozen, Probability
+from predictbench_assets.polymarket.stats import ApiStats
 
 
 class Quote(Frozen):
@@ -28,6 +29,7 @@ class Quotes:
     reason: str | None = None
     """Why quotes are missing; with `available` still True, some batches came and some did not."""
     by_token: Mapping[str, Quote] = field(default_factory=dict)
+    stats: ApiStats = field(default_factory=ApiStats)
 
     def get(self, token_id: str | None) -> Quote | None:
         """The quote of a token, if there is one."""

@@ -1,0 +1,588 @@
+"""Reading Polymarket over HTTP: every market that ends in a window, and the quotes of their first outcomes.
+
+The listing is read by keyset: pages of at most 100 rows, each naming a cursor for the next, until one does not. A day
+is cut by end time into slices that are walked side by side, since one chain of cursors can only be walked page by page.
+What the API gets wrong in practice (errors that heal, rows that move between pages, parameters ignored silently) is
+dealt with here; what a row means is not.
+"""
+
+import asyncio
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from itertools import pairwise
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import msgspec
+from aiolimiter import AsyncLimiter
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.failures import PermanentError, PredictbenchError, TransientError
+from predictbench_assets.polymarket.payloads import (
+    DECODE_ERRORS,
+    UnreadableJson,
+    json_members,
+    parse_instant,
+    read_head,
+)
+from predictbench_assets.polymarket.quotes import Quote, Quotes, UnreadablePrices, prices_request, read_prices
+from predictbench_assets.polymarket.stats import ApiStats
+
+logger = logging.getLogger(__name__)
+
+LARGEST_PAGE = 100
+"""The API clamps larger pages to this silently."""
+
+QUOTES_PER_REQUEST = 250
+"""Tokens in one `POST /prices`; each takes two entries of the 500 that a request may hold."""
+
+_OUTER_MARGIN = timedelta(minutes=1)
+_INNER_MARGIN = timedelta(seconds=1)
+# Markets end at full minutes. Cuts at odd seconds keep the thousands that end at one instant in one slice.
+_CUT_OFFSET = timedelta(seconds=37)
+_LIMIT_PERIOD_S = 10.0  # the API counts requests per sliding 10 seconds
+_PAGES_WITHOUT_NEWS = 3
+_MOST_PAGES = 5_000
+_LONGEST_WAIT_S = 60.0
+_ERROR_SHOWN = 200
+_BACKOFF = wait_random_exponential(multiplier=0.5, max=20)
+
+T = TypeVar("T")
+
+
+class RequestRefused(PermanentError):
+    """The API understood a request and refused it: asking again would be refused again."""
+
+    def __init__(self, path: str, status: int, text: str) -> None:
+        super().__init__(
+            f"{path} answered {status}: {text or 'no text'}. If the address is right (POLYMARKET_BASE_URL, "
+            "POLYMARKET_CLOB_URL), the API has changed."
+        )
+        self.path = path
+        self.status = status
+
+
+class UnexpectedAnswer(PermanentError):
+    """The API answered in another shape than the one this code reads: it has changed, or it is another API."""
+
+
+class RequestFailed(TransientError):
+    """A request failed in ways that pass, and did so in every attempt."""
+
+    def __init__(self, path: str, attempts: int, cause: str) -> None:
+        super().__init__(f"{path} failed {attempts} times, at last with: {cause}")
+        self.path = path
+        self.cause = cause
+
+
+class WalkIncomplete(PredictbenchError):
+    """A slice of the window was not read to its end, so what was read must not pass for the whole."""
+
+    def __init__(self, start: datetime, end: datetime, page: int, reason: str) -> None:
+        super().__init__(
+            f"the markets ending from {start.isoformat()} to {end.isoformat()} were not all read: page {page}: {reason}"
+        )
+        self.slice = (start, end)
+        self.page = page
+        self.reason = reason
+
+
+class WalkInterrupted(WalkIncomplete, TransientError):
+    """The API was unwell for longer than the retries last. Running again later may do."""
+
+
+class WalkStuck(WalkIncomplete, PermanentError):
+    """The listing does not advance: the API ignores its own cursor, or has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """A market as it was received."""
+
+    market_id: str | None
+    end_date: str | None
+    raw: bytes
+    """The row's JSON on one line; line feeds between its tokens became spaces, nothing else was touched."""
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """One slice read a second time: how much the listing disagrees with itself."""
+
+    slice_start: datetime
+    slice_end: datetime
+    first: int
+    """Ids in the first walk of the slice."""
+    second: int
+    differing: int
+    """Ids in one of the two walks and not in the other."""
+    share: float
+    """`differing` over all ids seen in either."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Every market that ends in a window, as the API listed them."""
+
+    rows: list[RawRow]
+    """One per id, by number. Rows without a readable end date are among them: it is not here that they are judged."""
+    sha256: str
+    """Of the hashes of the bodies received, in the order of slices and pages: the identity of what the API said."""
+    stats: ApiStats
+    recheck: Recheck | None
+    """None where no slice had rows, or it was not asked for."""
+
+
+@dataclass(frozen=True)
+class _Page:
+    rows: list[RawRow]
+    next_cursor: str | None
+    digest: bytes
+
+
+class _Envelope(msgspec.Struct):
+    markets: list[msgspec.Raw]
+    next_cursor: str | None = None
+
+
+class _Passing(Exception):
+    """A failure of one attempt that may pass."""
+
+    def __init__(self, cause: str, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.cause = cause
+        self.retry_after = retry_after
+
+
+class PolymarketClient:
+    """Reads Gamma's listing and the CLOB's quotes. Use as an async context manager; one instance serves many calls.
+
+    Args:
+        base_url: of Gamma.
+        clob_url: of the CLOB.
+        clock: for the time of quotes, and to read a Retry-After that is a date.
+        api_key: sent to Gamma as a bearer token, where its host asks for one; public reads need none.
+        page_size: rows in a page, 1 to 100.
+        requests_per_second: kept over sliding windows of 10 seconds, for each host; a burst may use a window's worth.
+        concurrency: requests under way at once.
+        timeout_s: for connecting, and for each pause of a response.
+        max_attempts: of one request, the first included.
+        slices: into which the window is cut by end time.
+        rng: picks the slice that is read twice.
+        sleep: how to wait between attempts; tests pass one that does not.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        clob_url: str,
+        *,
+        clock: Clock,
+        api_key: SecretStr | None = None,
+        page_size: int = LARGEST_PAGE,
+        requests_per_second: float = 10.0,
+        concurrency: int = 8,
+        timeout_s: float = 20.0,
+        max_attempts: int = 7,
+        slices: int = 24,
+        rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        if not 1 <= page_size <= LARGEST_PAGE:
+            raise ValueError(f"POLYMARKET_PAGE_SIZE must be 1 to {LARGEST_PAGE}, got {page_size}")
+        if min(slices, concurrency, max_attempts) < 1 or requests_per_second <= 0:
+            raise ValueError("slices, concurrency, max_attempts and requests_per_second must be positive")
+        self._base_url = base_url.rstrip("/")
+        self._clob_url = clob_url.rstrip("/")
+        self._clock = clock
+        self._gamma_headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+        self._page_size = page_size
+        self._rate = requests_per_second
+        self._concurrency = concurrency
+        self._timeout_s = timeout_s
+        self._max_attempts = max_attempts
+        self._slices = slices
+        self._rng = rng or random.Random()  # noqa: S311 - which slice to check again is no secret
+        self._sleep = sleep
+
+    async def __aenter__(self) -> Self:
+        self._http = httpx.AsyncClient(
+            timeout=self._timeout_s,
+            limits=httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
+            headers={"User-Agent": "predictbench", "Accept": "application/json"},
+        )
+        self._under_way = asyncio.Semaphore(self._concurrency)
+        # The hosts count apart from each other.
+        self._limits = [AsyncLimiter(self._rate * _LIMIT_PERIOD_S, _LIMIT_PERIOD_S) for _host in ("gamma", "clob")]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def fetch_window(self, start: datetime, end: datetime, *, recheck: bool = True) -> Walk:
+        """Every open market that ends in `[start, end)`, and one slice read twice to see whether the listing holds.
+
+        The window is asked for a minute wider at both ends and cut here, since it is not documented whether the API's
+        bounds are inclusive. Where one id came with different bytes, the row received last is kept.
+
+        Raises:
+            WalkIncomplete: a slice could not be read to its end (`WalkInterrupted`, `WalkStuck`).
+            RequestRefused: the API refused a request.
+            UnexpectedAnswer: an answer was no page of markets.
+        """
+        stats = ApiStats()
+        slices = slice_window(start, end, self._slices)
+        arrived: list[RawRow] = []
+        with stats.phase("walk"):
+            walks = await _side_by_side([self._walk_slice(*each, stats, arrived) for each in slices])
+        rows = _merged(arrived, start, end, stats)
+        digest = hashlib.sha256(b"".join(page.digest for pages in walks for page in pages))
+        checked = None
+        if recheck:
+            with stats.phase("recheck"):
+                checked = await self._recheck(slices, walks, stats)
+        logger.info("read %d markets", len(rows), extra={"api": stats.as_dict()})
+        return Walk(rows=rows, sha256=digest.hexdigest(), stats=stats, recheck=checked)
+
+    async def fetch_quotes(self, token_ids: Sequence[str]) -> Quotes:
+        """Best bid and ask of each token; one that the CLOB does not know is absent.
+
+        Never raises for what the CLOB does: without it there are no quotes, and a reason. What is no token id (not a
+        number) is not asked for, since it would have a whole batch refused.
+        """
+        stats = ApiStats()
+        tokens = list(dict.fromkeys(token for token in token_ids if token.isascii() and token.isdecimal()))
+        batches = [tokens[first : first + QUOTES_PER_REQUEST] for first in range(0, len(tokens), QUOTES_PER_REQUEST)]
+        failures: list[str] = []
+        quotes: dict[str, Quote] = {}
+        answered = 0
+
+        async def read(batch: list[str]) -> None:
+            nonlocal answered
+            if failures:
+                return  # one batch has used up its attempts: the CLOB is not there, and the run is waiting
+            try:
+                quotes.update((quote.token_id, quote) for quote in await self._quotes_of(batch, stats))
+                answered += 1
+            except PredictbenchError as error:
+                failures.append(str(error))
+
+        with stats.phase("quotes"):
+            await _side_by_side([read(batch) for batch in batches])
+        if failures:
+            logger.warning("quotes of the CLOB are missing: %s", failures[0])
+        reason = f"{len(batches) - answered} of {len(batches)} batches: {failures[0]}" if failures else None
+        return Quotes(available=answered > 0 or not batches, reason=reason, by_token=quotes, stats=stats)
+
+    async def _walk_slice(
+        self, start: datetime, end: datetime, stats: ApiStats, arrived: list[RawRow] | None = None
+    ) -> list[_Page]:
+        """The pages of one slice, first to last; rows are also put into `arrived` as they come."""
+        pages: list[_Page] = []
+        cursors: set[str] = set()
+        keys: set[str | bytes] = set()
+        cursor: str | None = None
+        stale = 0
+        while True:
+            try:
+                page = await self._read_page(start, end, cursor, stats)
+            except RequestFailed as error:
+                raise WalkInterrupted(start, end, len(pages) + 1, str(error)) from error
+            pages.append(page)
+            if arrived is not None:
+                arrived.extend(page.rows)
+            if page.next_cursor is None:
+                return pages
+            known = len(keys)
+            keys.update(_key(row) for row in page.rows)
+            stale = 0 if len(keys) > known else stale + 1
+            stuck = None
+            if page.next_cursor in cursors:
+                stuck = "its cursor was given before"
+            elif stale == _PAGES_WITHOUT_NEWS:
+                stuck = f"{stale} pages in a row held nothing new"
+            elif len(pages) == _MOST_PAGES:
+                stuck = "there is no end to it"
+            elif _ends_elsewhere(page.rows, start, end):
+                stuck = "none of its markets ends in the time asked for, so the listing ignores end_date_min or _max"
+            if stuck:
+                raise WalkStuck(start, end, len(pages), stuck)
+            cursor = page.next_cursor
+            cursors.add(cursor)
+
+    async def _read_page(self, start: datetime, end: datetime, cursor: str | None, stats: ApiStats) -> _Page:
+        # A cursor belongs to the filters it was given for, so they are sent with each page. `closed` has had another
+        # default before.
+        filters = {
+            "closed": "false",
+            "end_date_min": _written(start),
+            "end_date_max": _written(end),
+            "include_tag": "true",
+            "limit": str(self._page_size),
+        }
+        path = "/markets/keyset"
+
+        def read(body: bytes) -> _Page:
+            rows, next_cursor = _split_page(body, path)
+            return _Page(
+                rows=[_row(raw) for raw in rows], next_cursor=next_cursor or None, digest=hashlib.sha256(body).digest()
+            )
+
+        page = await self._ask(
+            lambda: self._http.build_request(
+                "GET",
+                self._base_url + path,
+                params=filters if cursor is None else {**filters, "after_cursor": cursor},
+                headers=self._gamma_headers,
+            ),
+            self._limits[0],
+            read,
+            stats,
+        )
+        stats.pages += 1
+        return page
+
+    async def _recheck(
+        self, slices: Sequence[tuple[datetime, datetime]], walks: Sequence[list[_Page]], stats: ApiStats
+    ) -> Recheck | None:
+        filled = [number for number, pages in enumerate(walks) if any(page.rows for page in pages)]
+        if not filled:
+            return None
+        number = self._rng.choice(filled)
+        start, end = slices[number]
+        first = {_key(row) for page in walks[number] for row in page.rows}
+        second = {_key(row) for page in await self._walk_slice(start, end, stats) for row in page.rows}
+        differing = len(first ^ second)
+        return Recheck(
+            slice_start=start,
+            slice_end=end,
+            first=len(first),
+            second=len(second),
+            differing=differing,
+            share=differing / len(first | second),
+        )
+
+    async def _quotes_of(self, tokens: list[str], stats: ApiStats) -> list[Quote]:
+        def read(body: bytes) -> list[Quote]:
+            try:
+                return read_prices(body, at=self._clock.now())
+            except UnreadablePrices as error:
+                raise _Passing("undecodable", str(error)[:_ERROR_SHOWN]) from error
+
+        return await self._ask(
+            lambda: self._http.build_request("POST", f"{self._clob_url}/prices", json=prices_request(tokens)),
+            self._limits[1],
+            read,
+            stats,
+        )
+
+    async def _ask(
+        self,
+        build: Callable[[], httpx.Request],
+        limit: AsyncLimiter,
+        read: Callable[[bytes], T],
+        stats: ApiStats,
+    ) -> T:
+        """Send a request until its answer can be read.
+
+        Raises:
+            RequestRefused: an answer that no repetition will change.
+            RequestFailed: the attempts are used up.
+        """
+        path = build().url.path
+
+        def note(state: RetryCallState) -> None:
+            failure = state.outcome.exception() if state.outcome else None
+            if isinstance(failure, _Passing) and state.next_action:
+                stats.retries[failure.cause] += 1
+                stats.backoff_seconds += state.next_action.sleep
+                logger.debug("%s: %s, attempt %d", path, failure, state.attempt_number, extra={"cause": failure.cause})
+
+        attempts = AsyncRetrying(
+            sleep=self._sleep,
+            stop=stop_after_attempt(self._max_attempts),
+            wait=_wait,
+            retry=retry_if_exception_type(_Passing),
+            before_sleep=note,
+            reraise=True,
+        )
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    return read(await self._send(build(), limit, stats))
+        except _Passing as failure:
+            raise RequestFailed(path, self._max_attempts, str(failure)) from failure
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _send(self, request: httpx.Request, limit: AsyncLimiter, stats: ApiStats) -> bytes:
+        """The body of a good answer; `_Passing` for what may heal."""
+        async with self._under_way:
+            waited_from = time.monotonic()
+            await limit.acquire()
+            stats.throttle_seconds += time.monotonic() - waited_from
+            stats.requests += 1
+            try:
+                response = await self._http.send(request)
+            except httpx.UnsupportedProtocol as error:
+                raise PermanentError(
+                    f"{request.url} is no address: set POLYMARKET_BASE_URL, POLYMARKET_CLOB_URL"
+                ) from error
+            except httpx.TimeoutException as error:
+                raise _Passing("timeout", f"no answer in {self._timeout_s:g} s") from error
+            except (httpx.TransportError, httpx.DecodingError) as error:
+                cut = isinstance(error, httpx.DecodingError) or "complete message body" in str(error)
+                raise _Passing("truncated" if cut else "connection", f"{type(error).__name__}: {error}") from error
+        stats.bytes += len(response.content)
+        self._judge(response)
+        return response.content
+
+    def _judge(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if "html" in response.headers.get("content-type", ""):
+            # Cloudflare's pages, with 200, 403 or 503; the API itself never sends any.
+            raise _Passing("html", f"an HTML page with status {status}", self._retry_after(response))
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            raise _Passing("http_429", "status 429", self._retry_after(response))
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise _Passing("http_5xx", f"status {status}: {_error_text(response.content)}", self._retry_after(response))
+        if status != httpx.codes.OK:
+            raise RequestRefused(response.request.url.path, status, _error_text(response.content))
+
+    def _retry_after(self, response: httpx.Response) -> float | None:
+        """Seconds that a Retry-After asks for; a date in it is read by the server's own clock, where it tells it."""
+        text = response.headers.get("retry-after", "").strip()
+        if text.isascii() and text.isdecimal():
+            return float(text)
+        until = _http_date(text)
+        if until is None:
+            return None
+        return (until - (_http_date(response.headers.get("date", "")) or self._clock.now())).total_seconds()
+
+
+def slice_window(start: datetime, end: datetime, count: int) -> list[tuple[datetime, datetime]]:
+    """A window cut by time into `count` slices, as they are asked for: overlapping a little, wider at both ends."""
+    if not (start.tzinfo and end.tzinfo and start < end):
+        raise ValueError(f"a window needs a timezone, and a start before its end: {start!r}, {end!r}")
+    step = (end - start) / count
+    cuts = [start + number * step + min(_CUT_OFFSET, step / 2) for number in range(1, count)]
+    # The API's precision is the second.
+    cuts = [cut.replace(microsecond=0) for cut in cuts]
+    edges = [start - _OUTER_MARGIN + _INNER_MARGIN, *cuts, end + _OUTER_MARGIN - _INNER_MARGIN]
+    return [(low - _INNER_MARGIN, high + _INNER_MARGIN) for low, high in pairwise(edges)]
+
+
+def _split_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
+    """The rows of a page, undecoded, and its next cursor."""
+    try:
+        envelope = msgspec.json.decode(body, type=_Envelope)
+    except DECODE_ERRORS:
+        return _split_odd_page(body, path)
+    return [bytes(raw) for raw in envelope.markets], envelope.next_cursor
+
+
+def _split_odd_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
+    """The same for a page that the strict parser refuses: one row is hostile, or this is no page."""
+    try:
+        members = dict(json_members(body))
+        rows = members.get("markets")
+        if rows is not None and rows.startswith(b"["):
+            cursor = msgspec.json.decode(members.get("next_cursor", b"null"), type=str | None)
+            return [raw for _, raw in json_members(rows)], cursor
+    except (UnreadableJson, *DECODE_ERRORS) as error:
+        raise _Passing("undecodable", f"a body that is no JSON: {error}") from error
+    if "error" in members:
+        raise _Passing("error_object", f"status 200 with an error: {_error_text(body)}")
+    raise UnexpectedAnswer(
+        f"{path} answered without a list of markets. Check that POLYMARKET_BASE_URL is Gamma's address; if it is, the "
+        "API has changed."
+    )
+
+
+def _row(raw: bytes) -> RawRow:
+    if b"\n" in raw or b"\r" in raw:
+        raw = raw.replace(b"\n", b" ").replace(b"\r", b" ")
+    head = read_head(raw)
+    return RawRow(market_id=head.market_id, end_date=head.end_date, raw=raw)
+
+
+def _key(row: RawRow) -> str | bytes:
+    return row.market_id or row.raw
+
+
+def _merged(arrived: Iterable[RawRow], start: datetime, end: datetime, stats: ApiStats) -> list[RawRow]:
+    """One row for each id, the last to arrive; without those that end outside of `[start, end)`; by number of id."""
+    latest: dict[str | bytes, RawRow] = {}
+    for row in arrived:
+        before = latest.get(key := _key(row))
+        if before is not None:
+            stats.duplicates += 1
+            stats.changed_duplicates += before.raw != row.raw
+        latest[key] = row
+    kept = [row for row in latest.values() if (at := parse_instant(row.end_date)) is None or start <= at < end]
+    stats.cut_rows += len(latest) - len(kept)
+    return sorted(kept, key=_order)
+
+
+def _order(row: RawRow) -> tuple[int, str, bytes]:
+    """Ids that are numbers by value (shorter is smaller), then other ids, then rows without one by their bytes."""
+    if row.market_id is None:
+        return 1 << 62, "", row.raw
+    length = len(row.market_id) if row.market_id.isdecimal() else 1 << 61
+    return length, row.market_id, row.raw
+
+
+def _ends_elsewhere(rows: Iterable[RawRow], start: datetime, end: datetime) -> bool:
+    """Whether a page holds markets with an end date, but none within a day of the time asked for."""
+    ends = [at for row in rows if (at := parse_instant(row.end_date)) is not None]
+    day = timedelta(days=1)
+    return bool(ends) and not any(start - day <= at <= end + day for at in ends)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Jittered exponential, and no less than the server asked for (within reason)."""
+    failure = state.outcome.exception() if state.outcome else None
+    asked = failure.retry_after if isinstance(failure, _Passing) else None
+    return max(_BACKOFF(state), min(asked or 0.0, _LONGEST_WAIT_S))
+
+
+def _written(instant: datetime) -> str:
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, IndexError, OverflowError):
+        return None
+
+
+def _error_text(body: bytes) -> str:
+    """The API's own words for an error, short and printable."""
+    try:
+        answer = msgspec.json.decode(body)
+    except DECODE_ERRORS:
+        answer = None
+    said = answer.get("error") if isinstance(answer, Mapping) else None
+    text = said if isinstance(said, str) else body.decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else " " for character in text)[:_ERROR_SHOWN].strip()
+
+
+async def _side_by_side(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order; the first failure cancels the rest and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

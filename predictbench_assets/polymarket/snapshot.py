@@ -1,0 +1,83 @@
+"""The frozen snapshot: a day's rows exactly as Polymarket sent them, each with the quote read at the same time.
+
+A snapshot is a staged file that is written once and never changed; a refresh writes another. Everything downstream
+is computed from it, so that a run can be repeated long after the exchange has moved on.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.polymarket.client import PolymarketClient, Walk
+from predictbench_assets.polymarket.payloads import first_token_id
+from predictbench_assets.polymarket.quotes import Quote, Quotes
+from predictbench_assets.runs import RunKey
+from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
+
+SNAPSHOT = Schema("raw_markets", 1)
+
+
+class _SnapshotRow(msgspec.Struct):
+    row: msgspec.Raw
+    quote: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What was read from the exchange for one run."""
+
+    walk: Walk
+    quotes: Quotes
+    captured_at: datetime
+    """When the last quote had come in, UTC: the freeze."""
+
+
+async def capture(client: PolymarketClient, key: RunKey, clock: Clock) -> Capture:
+    """Read every market that closes on the run's target date, and right after that the quotes of their first outcomes.
+
+    Raises:
+        WalkIncomplete, RequestRefused, UnexpectedAnswer: the listing could not be read to its end. A CLOB that does
+            not answer raises nothing: `quotes.available` says so.
+    """
+    async with client:
+        walk = await client.fetch_window(key.start, key.end)
+        tokens = [token for row in walk.rows if (token := first_token_id(row.raw)) is not None]
+        quotes = await client.fetch_quotes(tokens)
+    return Capture(walk, quotes, clock.now())
+
+
+def freeze_snapshot(area: StagingArea, key: RunKey, captured: Capture, *, exchange: str) -> StagedFile:
+    """Publish what was captured under a name of its own, so that a refresh overwrites nothing."""
+    walk, quotes = captured.walk, captured.quotes
+    recheck = None if walk.recheck is None else msgspec.to_builtins(walk.recheck)
+    meta: Mapping[str, Any] = {
+        "captured_at": captured.captured_at.isoformat(),
+        "exchange": exchange,
+        "received_sha256": walk.sha256,
+        "received_bytes": walk.stats.bytes,
+        "api": walk.stats.as_dict(),
+        "recheck": recheck,
+        "quotes": len(quotes.by_token),
+        "quotes_available": quotes.available,
+        "quotes_reason": quotes.reason,
+    }
+    name = f"snapshots/{key.slug}/{captured.captured_at:%Y%m%dT%H%M%S.%fZ}{SUFFIX}"
+    return area.publish(name, SNAPSHOT, meta, (_line(row.raw, quotes) for row in walk.rows))
+
+
+def snapshot_rows(snapshot: StagedFile) -> Iterator[tuple[bytes, Quote | None]]:
+    """The rows of a snapshot, as received, with their quotes."""
+    decode = msgspec.json.Decoder(_SnapshotRow).decode
+    for line in snapshot.lines():
+        staged = decode(line)
+        yield bytes(staged.row), None if staged.quote is None else Quote.model_validate(staged.quote)
+
+
+def _line(row: bytes, quotes: Quotes) -> bytes:
+    quote = quotes.get(first_token_id(row))
+    encoded = b"null" if quote is None else quote.model_dump_json().encode()
+    return b'{"quote":' + encoded + b',"row":' + row + b"}"

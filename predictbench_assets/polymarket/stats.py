@@ -1,0 +1,63 @@
+"""What reading from Polymarket took: shown in logs, in metadata and in the summary of a run."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class ApiStats:
+    """What reading took. Seconds of waiting are added up over requests that wait side by side."""
+
+    pages: int = 0
+    requests: int = 0
+    """Sent, each attempt counted."""
+    retries: Counter[str] = field(default_factory=Counter)
+    """Attempts that had to be repeated, by cause: `http_429`, `http_5xx`, `timeout`, `connection`, `truncated`, ..."""
+    throttle_seconds: float = 0.0
+    """Waited for our own rate limit."""
+    backoff_seconds: float = 0.0
+    """Waited between attempts, Retry-After included."""
+    bytes: int = 0
+    """Of response bodies, uncompressed."""
+    duplicates: int = 0
+    """Rows received again with an id already seen."""
+    changed_duplicates: int = 0
+    """Those of them whose bytes had changed; the later one is kept."""
+    cut_rows: int = 0
+    """Rows asked for in the margin and cut, since they end outside of the window."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Duration of each phase: `walk`, `recheck`, `quotes`."""
+
+    def add(self, other: "ApiStats") -> None:
+        """Take another's figures into this one."""
+        for each in fields(self):
+            mine, more = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(mine, dict):
+                for key, value in more.items():
+                    mine[key] = mine.get(key, 0) + value
+            else:
+                setattr(self, each.name, mine + more)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as plain JSON, rounded to milliseconds."""
+        figures = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            **figures,
+            "retries": dict(sorted(self.retries.items())),
+            "throttle_seconds": round(self.throttle_seconds, 3),
+            "backoff_seconds": round(self.backoff_seconds, 3),
+            "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
+        }
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a phase."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
