@@ -179,7 +179,8 @@ class _Listing:
             ) from error
         kind = getattr(module, class_name, None)
         if kind is None:
-            close = difflib.get_close_matches(class_name, dir(module), n=1)
+            classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+            close = difflib.get_close_matches(class_name, classes, n=1)
             hint = f", did you mean {close[0]}?" if close else ""
             raise RegistryError(f"{self.where}, but {module_name} has no {class_name}{hint}")
         if not (isinstance(kind, type) and issubclass(kind, Experiment)):

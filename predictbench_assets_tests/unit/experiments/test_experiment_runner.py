@@ -1,0 +1,619 @@
+import asyncio
+import logging
+import math
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from predictbench_assets.clock import FixedClock
+from predictbench_assets.experiments import calls, runner
+from predictbench_assets.experiments.base import (
+    Experiment,
+    ExperimentResult,
+    ExperimentSkip,
+    PipelineContext,
+    RetriableError,
+    SettledMarket,
+)
+from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.runner import MAX_REASON, Progress, run_experiment
+from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
+from predictbench_assets.failures import PermanentError, TransientError
+from predictbench_assets.polymarket.markets import Market
+
+RunOver = Callable[..., list[Outcome]]
+EVEN = ExperimentResult.binary(0.5)
+MARKETS = [make_market(str(number), price=number / 10) for number in range(1, 10)]
+
+
+class Base(Experiment):
+    name = "tested"
+    version = "1"
+    description = "An experiment of the tests."
+
+
+class Sync(Base):
+    """Runs the function that it is made with."""
+
+    def __init__(self, function: Callable[[Market, PipelineContext], Any]) -> None:
+        self._function = function
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        return self._function(market, context)  # type: ignore[no-any-return]
+
+
+class Async(Sync):
+    async def run(self, market: Market, context: PipelineContext) -> ExperimentResult:  # type: ignore[override]
+        return await self._function(market, context)  # type: ignore[no-any-return]
+
+
+class Blind(Sync):
+    information = "blind"
+
+
+class Events(Base):
+    def __init__(self, function: Callable[[Sequence[Market], Mapping[str, PipelineContext]], Any]) -> None:
+        self._function = function
+
+    def run_event(self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+        return self._function(markets, contexts)
+
+
+def raising(error: BaseException) -> Callable[[Market, PipelineContext], Any]:
+    def function(market: Market, context: PipelineContext) -> Any:
+        raise error
+
+    return function
+
+
+def copy_price(market: Market, context: PipelineContext) -> ExperimentResult:
+    assert market.price.value is not None
+    return ExperimentResult.binary(market.price.value)
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """An event that hung calls wait for; set at the end, so that no test leaves a thread behind."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_every_market_gets_its_outcome_in_the_order_of_the_cohort(run_over: RunOver) -> None:
+    def slow_at_first(market: Market, context: PipelineContext) -> ExperimentResult:
+        time.sleep(0.02 if market.market_id == "1" else 0)
+        return copy_price(market, context)
+
+    outcomes = run_over(Sync(slow_at_first), MARKETS)
+    assert [outcome.market_id for outcome in outcomes] == [market.market_id for market in MARKETS]
+    assert [outcome.probability for outcome in outcomes] == [number / 10 for number in range(1, 10)]
+    assert {outcome.status for outcome in outcomes} == {"completed"}
+    assert {outcome.forecast_at for outcome in outcomes} == {CAPTURED_AT}
+
+
+def test_async_experiments_run_side_by_side(run_over: RunOver) -> None:
+    together = 0
+    most = 0
+
+    async def wait(market: Market, context: PipelineContext) -> ExperimentResult:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        await asyncio.sleep(0.01)
+        together -= 1
+        return copy_price(market, context)
+
+    outcomes = run_over(Async(wait), MARKETS, max_concurrency=3)
+    assert [outcome.probability for outcome in outcomes] == [number / 10 for number in range(1, 10)]
+    assert most == 3
+
+
+def test_sync_experiments_run_side_by_side_up_to_the_bound(run_over: RunOver) -> None:
+    # Passes only if three calls are in the barrier at once; a fourth would break the next round.
+    barrier = threading.Barrier(3, timeout=5)
+
+    def meet(market: Market, context: PipelineContext) -> ExperimentResult:
+        barrier.wait()
+        return EVEN
+
+    assert {outcome.status for outcome in run_over(Sync(meet), MARKETS, max_concurrency=3)} == {"completed"}
+
+
+def test_an_experiments_own_bound_comes_first(run_over: RunOver) -> None:
+    class OneAtATime(Sync):
+        max_concurrency = 1
+
+    busy = threading.Lock()
+
+    def alone(market: Market, context: PipelineContext) -> ExperimentResult:
+        assert busy.acquire(blocking=False)
+        time.sleep(0.001)
+        busy.release()
+        return EVEN
+
+    assert {outcome.status for outcome in run_over(OneAtATime(alone), MARKETS)} == {"completed"}
+
+
+def test_the_core_sample_is_run_first(run_over: RunOver) -> None:
+    order: list[str] = []
+    markets = [make_market("1"), make_market("2", core=True), make_market("3"), make_market("4", core=True)]
+
+    def note(market: Market, context: PipelineContext) -> ExperimentResult:
+        order.append(market.market_id)
+        return EVEN
+
+    outcomes = run_over(Sync(note), markets, max_concurrency=1)
+    assert order == ["2", "4", "1", "3"]
+    assert [outcome.market_id for outcome in outcomes] == ["1", "2", "3", "4"]
+
+
+def test_it_can_be_run_inside_a_running_event_loop(run_over: RunOver) -> None:
+    async def body() -> list[Outcome]:
+        return run_over(Sync(copy_price), MARKETS)
+
+    assert len(asyncio.run(body())) == len(MARKETS)
+
+
+class CustomPermanentError(PermanentError):
+    pass
+
+
+class CustomTransientError(TransientError):
+    pass
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "exception_type", "retriable"),
+    [
+        (ValueError("no idea"), "ValueError: no idea", "ValueError", False),
+        (KeyError("x"), "KeyError: 'x'", "KeyError", False),
+        (ValueError(), "ValueError", "ValueError", False),
+        (RetriableError("busy"), "RetriableError: busy", "RetriableError", True),
+        (CustomTransientError("away"), "CustomTransientError: away", "CustomTransientError", True),
+        (CustomPermanentError("set X"), "CustomPermanentError: set X", "CustomPermanentError", False),
+        (SystemExit(3), "SystemExit: 3", "SystemExit", False),
+        (KeyboardInterrupt(), "KeyboardInterrupt", "KeyboardInterrupt", False),
+        (StopIteration(), "StopIteration", "StopIteration", False),
+        (Unprintable(), "Unprintable: (its message cannot be shown)", "Unprintable", False),
+        (TimeoutError("its own"), "TimeoutError: its own", "TimeoutError", False),
+    ],
+)
+def test_any_exception_is_a_failure_of_that_market_alone(
+    run_over: RunOver, error: BaseException, reason: str, exception_type: str, retriable: bool
+) -> None:
+    def fail_on_three(market: Market, context: PipelineContext) -> ExperimentResult:
+        if market.market_id == "3":
+            raise error
+        return EVEN
+
+    outcomes = {outcome.market_id: outcome for outcome in run_over(Sync(fail_on_three), MARKETS)}
+    failed = outcomes.pop("3")
+    assert (failed.status, failed.reason) == ("failed", reason)
+    assert (failed.exception_type, failed.retriable) == (exception_type, retriable)
+    assert failed.probability is failed.probabilities is failed.forecast_at is None
+    assert {outcome.status for outcome in outcomes.values()} == {"completed"}
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_an_exception_of_async_code_is_a_failure_as_well(run_over: RunOver, error: BaseException) -> None:
+    async def fail(market: Market, context: PipelineContext) -> ExperimentResult:
+        await asyncio.sleep(0)
+        raise error
+
+    outcomes = run_over(Async(fail), MARKETS)
+    assert {outcome.status for outcome in outcomes} == {"failed"}
+    assert len(outcomes) == len(MARKETS)
+
+
+def test_a_skip_is_no_failure(run_over: RunOver) -> None:
+    (outcome,) = run_over(Sync(raising(ExperimentSkip("not my field"))), MARKETS[:1])
+    assert (outcome.status, outcome.reason, outcome.exception_type) == ("skipped", "not my field", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (0.5, "ResultRefused: the answer is a float, not an ExperimentResult"),
+        (None, "ResultRefused: the answer is a NoneType"),
+        (ExperimentResult(probabilities=(0.2, 0.3, 0.5)), "ResultRefused: 3 probabilities for 2 outcomes (Yes, No)"),
+        (ExperimentResult.binary(0.5, payload={"x": math.nan}), "ResultRefused: payload.x is nan"),
+    ],
+)
+def test_an_answer_that_is_no_result_is_a_failure(run_over: RunOver, value: Any, reason: str) -> None:
+    (outcome,) = run_over(Sync(lambda market, context: value), MARKETS[:1])
+    assert outcome.status == "failed"
+    assert outcome.reason is not None
+    assert outcome.reason.startswith(reason)
+    assert outcome.exception_type == "ResultRefused"
+
+
+def test_probabilities_that_are_none_are_told_in_one_line(run_over: RunOver) -> None:
+    (outcome,) = run_over(Sync(lambda market, context: ExperimentResult.binary(1.5)), MARKETS[:1])
+    assert outcome.reason == (
+        "ValidationError: probabilities: Value error, probabilities must be finite and in [0, 1], got (1.5, -0.5)"
+    )
+
+
+def test_a_reason_is_one_short_line_without_secrets(run_over: RunOver) -> None:
+    message = "key sk-123\n\tis\0 wrong \ud800" + "x" * 1000
+    (outcome,) = run_over(
+        Sync(raising(ValueError(message))), MARKETS[:1], redact=lambda text: text.replace("sk-123", "***")
+    )
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("ValueError: key *** is? wrong ?xxx")
+    assert len(outcome.reason) == MAX_REASON
+    assert Outcome.decode(outcome.encode()) == outcome
+
+
+def test_a_secret_cut_in_half_does_not_survive(run_over: RunOver) -> None:
+    secret = "s" * 40
+    message = "x" * (MAX_REASON - 32) + secret
+    (outcome,) = run_over(
+        Sync(raising(ValueError(message))), MARKETS[:1], redact=lambda text: text.replace(secret, "***")
+    )
+    assert outcome.reason is not None
+    assert "ss" not in outcome.reason
+
+
+def test_the_traceback_is_in_the_debug_log_without_secrets(run_over: RunOver, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        run_over(Sync(raising(ValueError("key sk-1"))), MARKETS[:1], redact=lambda text: text.replace("sk-1", "***"))
+    (record,) = [record for record in caplog.records if "Traceback" in record.getMessage()]
+    assert "ValueError: key ***" in record.getMessage()
+    assert "sk-1" not in record.getMessage()
+    assert record.__dict__["market_id"] == "1"
+
+
+# Time limits
+
+
+def test_a_sync_call_over_its_limit_is_left_behind(run_over: RunOver, release: threading.Event) -> None:
+    def hang_on_three(market: Market, context: PipelineContext) -> ExperimentResult:
+        if market.market_id == "3":
+            release.wait(30)
+        return EVEN
+
+    started = time.monotonic()
+    outcomes = run_over(Sync(hang_on_three), MARKETS, timeout_s=0.05, max_concurrency=2)
+    assert time.monotonic() - started < 5
+    assert [outcome.market_id for outcome in outcomes if outcome.status == "failed"] == ["3"]
+    assert outcomes[2].reason == "CallTimedOut: no answer within 0.05 s"
+    assert outcomes[2].retriable
+
+
+def test_a_late_answer_is_discarded(run_over: RunOver, release: threading.Event) -> None:
+    answered = threading.Event()
+
+    def answer_late(market: Market, context: PipelineContext) -> ExperimentResult:
+        if market.market_id == "1":
+            release.wait(30)
+            answered.set()
+        elif market.market_id == "9":  # by now the first has been given up
+            release.set()
+            assert answered.wait(5)
+        return EVEN
+
+    outcomes = run_over(Sync(answer_late), MARKETS, timeout_s=0.05, max_concurrency=1)
+    assert outcomes[0].status == "failed"
+    assert {outcome.status for outcome in outcomes[1:]} == {"completed"}
+
+
+def test_an_async_call_over_its_limit_is_cancelled(run_over: RunOver) -> None:
+    cancelled = []
+
+    async def hang(market: Market, context: PipelineContext) -> ExperimentResult:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.append(market.market_id)
+            raise
+        return EVEN
+
+    outcomes = run_over(Async(hang), MARKETS[:2], timeout_s=0.02)
+    assert sorted(cancelled) == ["1", "2"]
+    assert {(outcome.exception_type, outcome.retriable) for outcome in outcomes} == {("CallTimedOut", True)}
+
+
+def test_async_code_that_refuses_to_end_does_not_hold_up_the_run(
+    run_over: RunOver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "_GRACE_S", 0.02)
+    monkeypatch.setattr(runner, "_CLEANUP_S", 0.02)
+    enough = threading.Event()
+
+    async def refuse(market: Market, context: PipelineContext) -> ExperimentResult:
+        while not enough.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                continue
+        return EVEN
+
+    (outcome,) = run_over(Async(refuse), MARKETS[:1], timeout_s=0.02)
+    enough.set()
+    assert outcome.exception_type == "CallTimedOut"
+    _join_threads("experiment")
+
+
+def test_an_experiments_own_limit_comes_first(run_over: RunOver) -> None:
+    class Quick(Async):
+        timeout_seconds = 0.02
+
+    async def hang(market: Market, context: PipelineContext) -> ExperimentResult:
+        await asyncio.sleep(30)
+        return EVEN
+
+    (outcome,) = run_over(Quick(hang), MARKETS[:1], timeout_s=60)
+    assert outcome.reason == "CallTimedOut: no answer within 0.02 s"
+
+
+def test_an_experiment_that_always_hangs_is_given_up(
+    run_over: RunOver, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "OVERDUE_LIMIT", 2)
+
+    def hang(market: Market, context: PipelineContext) -> ExperimentResult:
+        release.wait(30)
+        return EVEN
+
+    outcomes = run_over(Sync(hang), MARKETS, timeout_s=0.02, max_concurrency=1)
+    assert [outcome.exception_type for outcome in outcomes] == ["CallTimedOut"] * 2 + [None] * 7
+    assert outcomes[-1].reason is not None
+    assert "2 calls of this experiment are still running" in outcomes[-1].reason
+    assert all(outcome.retriable for outcome in outcomes)
+
+
+def test_when_the_experiments_time_is_up_the_rest_is_not_tried(run_over: RunOver) -> None:
+    outcomes = run_over(Sync(copy_price), MARKETS, time_budget_s=0.0)
+    assert {(outcome.status, outcome.retriable) for outcome in outcomes} == {("failed", True)}
+    assert outcomes[0].reason == "not tried: the experiment's time was up"
+
+
+def test_a_sync_run_that_hands_out_a_coroutine_is_awaited(run_over: RunOver) -> None:
+    async def later() -> ExperimentResult:
+        return EVEN
+
+    (outcome,) = run_over(Sync(lambda market, context: later()), MARKETS[:1])
+    assert outcome.status == "completed"
+
+
+# What an experiment is given
+
+
+def given_context(run_over: RunOver, experiment: type[Sync], markets: list[Market], **options: Any) -> Any:
+    """Market and context that the first market's call was given."""
+    seen: dict[str, Any] = {}
+
+    def look(market: Market, context: PipelineContext) -> ExperimentResult:
+        seen[market.market_id] = (market, context)
+        return EVEN
+
+    outcomes = run_over(experiment(look), markets, **options)
+    assert {outcome.status for outcome in outcomes} == {"completed"}
+    return seen[markets[0].market_id]
+
+
+SETTLED = SettledMarket(
+    market_id="old",
+    question="?",
+    category="other",
+    close_time=CAPTURED_AT - timedelta(days=3),
+    outcome=1.0,
+    price=0.7,
+    settled_at=CAPTURED_AT - timedelta(days=2),
+)
+EVENT = [make_market(str(number), price=0.3, event_id="e") for number in range(3)]
+
+
+def test_the_context_has_the_run_the_clock_the_siblings_and_the_history(run_over: RunOver) -> None:
+    market, context = given_context(run_over, Sync, EVENT, history=lambda as_of: [SETTLED])
+    assert market == EVENT[0]
+    assert context.run == make_run()
+    assert context.clock.now() == CAPTURED_AT
+    assert [sibling.market_id for sibling in context.siblings] == ["1", "2"]
+    assert list(context.history()) == [SETTLED]
+    assert context.logger.extra["market_id"] == "0"
+    assert context.logger.extra["process_stage"] == "experiment_results"
+
+
+def test_a_blind_experiment_sees_no_price_of_any_kind(run_over: RunOver) -> None:
+    market, context = given_context(run_over, Blind, EVENT, history=lambda as_of: [SETTLED])
+    for shown in (market, *context.siblings):
+        assert shown.price.model_dump(exclude={"source", "quality"}) == {
+            "value": None,
+            "bid": None,
+            "ask": None,
+            "at": None,
+        }
+        assert {contract.price for contract in shown.contracts} == {None}
+    assert [settled.price for settled in context.history()] == [None]
+    assert [settled.outcome for settled in context.history()] == [1.0]
+    assert "0.3" not in repr((market, context))
+
+
+def test_a_blind_event_experiment_sees_no_price_either(run_over: RunOver) -> None:
+    class BlindEvents(Events):
+        information = "blind"
+
+    def look(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> dict[str, ExperimentResult]:
+        assert "0.3" not in repr((markets, contexts))
+        return {market.market_id: EVEN for market in markets}
+
+    assert {outcome.status for outcome in run_over(BlindEvents(look), EVENT)} == {"completed"}
+
+
+def test_the_settings_are_read_only_and_without_secrets(run_over: RunOver) -> None:
+    view = {"CORE_SAMPLE_SIZE": 300, "POLYMARKET_API_KEY": SecretStr("hush")}
+    _, context = given_context(run_over, Sync, EVENT, settings_view=view)
+    assert dict(context.settings) == {"CORE_SAMPLE_SIZE": 300}
+    with pytest.raises(TypeError):
+        context.settings["CORE_SAMPLE_SIZE"] = 1
+
+
+def test_the_random_generator_is_the_same_in_every_run_and_differs_by_market(run_over: RunOver) -> None:
+    def draw(market: Market, context: PipelineContext) -> ExperimentResult:
+        return ExperimentResult.binary(context.rng.random())
+
+    first = [outcome.probability for outcome in run_over(Sync(draw), MARKETS)]
+    random.seed(99)
+    again = [outcome.probability for outcome in run_over(Sync(draw), MARKETS[::-1])][::-1]
+    assert first == again
+    assert len(set(first)) == len(first)
+
+
+def test_artifacts_are_kept_apart_by_experiment_version_and_market(run_over: RunOver) -> None:
+    stored: dict[str, bytes] = {}
+
+    def store(path: str, content: bytes) -> str:
+        stored[path] = content
+        return f"s3://place/{path}"
+
+    def draw(market: Market, context: PipelineContext) -> ExperimentResult:
+        return ExperimentResult.binary(0.5, artifact_uri=context.artifact("notes/a.txt", b"seen"))
+
+    (outcome,) = run_over(Sync(draw), MARKETS[:1], artifacts=store)
+    assert stored == {"tested/1/1/notes/a.txt": b"seen"}
+    assert outcome.artifact_uri == "s3://place/tested/1/1/notes/a.txt"
+
+
+@pytest.mark.parametrize("name", ["../up", "/etc/x", "", "a/../../b"])
+def test_an_artifact_stays_in_its_place(run_over: RunOver, name: str) -> None:
+    def climb(market: Market, context: PipelineContext) -> ExperimentResult:
+        context.artifact(name, b"")
+        return EVEN
+
+    (outcome,) = run_over(Sync(climb), MARKETS[:1], artifacts=lambda path, content: path)
+    assert outcome.reason is not None
+    assert "needs a relative name" in outcome.reason
+
+
+# Requirements
+
+
+class Dependent(Sync):
+    requires = ("first",)
+
+
+def test_required_results_are_handed_over(run_over: RunOver) -> None:
+    def use(market: Market, context: PipelineContext) -> ExperimentResult:
+        return context.required["first"]
+
+    first = Outcome(market_id="1", status="completed", probability=0.3, probabilities=(0.3, 0.7), payload={"a": 1})
+    (outcome,) = run_over(Dependent(use), MARKETS[:1], required={"first": {"1": first}})
+    assert (outcome.probability, outcome.payload) == (0.3, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("required", "reason"),
+    [
+        ({}, "requires first, which was not run for this market"),
+        ({"first": {}}, "requires first, which was not run for this market"),
+        (
+            {"first": {"1": Outcome(market_id="1", status="failed", reason="OSError: x")}},
+            "requires first, which failed: OSError: x",
+        ),
+        (
+            {"first": {"1": Outcome(market_id="1", status="skipped", reason="dull")}},
+            "requires first, which skipped: dull",
+        ),
+    ],
+)
+def test_a_market_without_a_required_result_is_skipped_without_a_call(
+    run_over: RunOver, required: Any, reason: str
+) -> None:
+    (outcome,) = run_over(Dependent(raising(AssertionError("called"))), MARKETS[:1], required=required)
+    assert (outcome.status, outcome.reason) == ("skipped", reason)
+
+
+# Events
+
+
+def test_an_events_markets_are_forecast_together(run_over: RunOver) -> None:
+    calls_made: list[list[str]] = []
+
+    def share(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> dict[str, ExperimentResult]:
+        calls_made.append([market.market_id for market in markets])
+        assert set(contexts) == {market.market_id for market in markets}
+        return {market.market_id: ExperimentResult.binary(1 / len(markets)) for market in markets}
+
+    markets = [make_market("a", event_id="x"), make_market("b"), make_market("c", event_id="x"), make_market("d")]
+    outcomes = run_over(Events(share), markets, max_concurrency=1)
+    assert calls_made == [["a", "c"], ["b"], ["d"]]
+    assert [outcome.probability for outcome in outcomes] == [0.5, 1.0, 0.5, 1.0]
+
+
+def test_each_market_of_an_events_answer_stands_for_itself(run_over: RunOver, caplog: pytest.LogCaptureFixture) -> None:
+    answer = {"a": EVEN, "b": ExperimentSkip("dull"), "c": 0.5, "zzz": EVEN}
+    markets = [make_market(name, event_id="x") for name in "abcd"]
+    a, b, c, d = run_over(Events(lambda markets, contexts: answer), markets)
+    assert (a.status, b.status, c.status, d.status) == ("completed", "skipped", "failed", "failed")
+    assert b.reason == "dull"
+    assert c.reason == "ResultRefused: the answer is a float, not an ExperimentResult"
+    assert d.reason == "ResultRefused: run_event left this market out of its answer"
+    assert "answered for markets that it was not asked about: zzz" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [([], "ResultRefused: run_event returned a list, not a mapping by market id"), (None, "ResultRefused: run_event")],
+)
+def test_an_events_answer_of_another_type_fails_its_markets(run_over: RunOver, answer: Any, reason: str) -> None:
+    outcomes = run_over(Events(lambda markets, contexts: answer), EVENT)
+    assert all(outcome.status == "failed" and str(outcome.reason).startswith(reason) for outcome in outcomes)
+
+
+def test_an_exception_fails_all_markets_of_the_event_and_no_other(run_over: RunOver) -> None:
+    def fail(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> dict[str, ExperimentResult]:
+        if len(markets) > 1:
+            raise RetriableError("busy")
+        return {market.market_id: EVEN for market in markets}
+
+    outcomes = run_over(Events(fail), [*EVENT, make_market("alone")])
+    assert [outcome.status for outcome in outcomes] == ["failed"] * 3 + ["completed"]
+    assert all(outcome.retriable for outcome in outcomes[:3])
+
+
+# Progress
+
+
+def test_progress_is_told_at_the_beginning_and_at_the_end(run_over: RunOver) -> None:
+    told: list[Progress] = []
+    run_over(Sync(copy_price), MARKETS, progress=told.append)
+    assert (told[0].done, told[0].total) == (0, 9)
+    assert (told[-1].done, told[-1].completed, told[-1].failed, told[-1].resumed) == (9, 9, 0, 0)
+
+
+def test_an_empty_cohort_is_no_problem(run_over: RunOver) -> None:
+    assert run_over(Sync(copy_price), []) == []
+
+
+def test_it_can_be_awaited_as_well() -> None:
+    outcomes = asyncio.run(
+        run_experiment(Sync(copy_price), MARKETS, run=make_run(), settings_view={}, clock=FixedClock(CAPTURED_AT))
+    )
+    assert len(outcomes) == len(MARKETS)
+
+
+def test_no_thread_is_left_after_a_run(run_over: RunOver) -> None:
+    run_over(Sync(copy_price), MARKETS)
+    _join_threads("tested-")
+
+
+def _join_threads(prefix: str) -> None:
+    """Wait for the threads of that name to end; fails the test if one does not."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(prefix):
+            thread.join(5)
+            assert not thread.is_alive(), f"{thread.name} is still there, {sys._current_frames()[thread.ident or 0]}"

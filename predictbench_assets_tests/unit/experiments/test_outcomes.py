@@ -1,0 +1,174 @@
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from predictbench_assets.experiments.base import ExperimentResult
+from predictbench_assets.experiments.outcomes import MAX_JSON_BYTES, Outcome, ResultRefused, completed, content_hash
+from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
+
+MARKET = make_market()
+FLOATS = st.floats(allow_nan=True, allow_infinity=True)
+
+
+def outcome_of(result: ExperimentResult) -> Outcome:
+    return completed(MARKET, result, forecast_at=CAPTURED_AT, seconds=0.25)
+
+
+def with_payload(payload: dict[str, Any]) -> ExperimentResult:
+    return ExperimentResult.binary(0.5, payload=payload)
+
+
+@given(st.lists(FLOATS, max_size=6))
+def test_a_result_is_accepted_exactly_when_it_is_a_distribution(probabilities: list[float]) -> None:
+    proper = (
+        len(probabilities) >= 2
+        and all(math.isfinite(p) and 0 <= p <= 1 for p in probabilities)
+        and abs(sum(probabilities) - 1) <= 1e-6
+    )
+    try:
+        ExperimentResult(probabilities=tuple(probabilities))
+    except ValidationError:
+        assert not proper
+    else:
+        assert proper
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=2, max_size=40))
+def test_weights_divided_by_their_sum_are_always_a_result(weights: list[float]) -> None:
+    total = math.fsum(weights)
+    result = ExperimentResult(probabilities=tuple(weight / total for weight in weights))
+    assert result.probability == weights[0] / total
+
+
+@given(st.floats(0, 1))
+def test_every_probability_makes_a_binary_result(probability: float) -> None:
+    assert ExperimentResult.binary(probability).probabilities == (probability, 1 - probability)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    # Neither NUL nor surrogates, which are refused
+    | st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"])), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text("abc", max_size=3), JSON, max_size=4))
+def test_an_outcome_survives_encoding_and_decoding(payload: dict[str, Any]) -> None:
+    outcome = outcome_of(ExperimentResult.binary(0.3, payload=payload, score=1.5, diagnostics={"tokens": 12}))
+    line = outcome.encode()
+    assert b"\n" not in line
+    assert Outcome.decode(line) == outcome
+    assert outcome.result == ExperimentResult.binary(0.3, payload=payload, score=1.5, diagnostics={"tokens": 12})
+
+
+def test_a_payload_is_stored_in_jsons_own_types() -> None:
+    class Evidence(BaseModel):
+        source: str
+
+    outcome = outcome_of(
+        with_payload(
+            {
+                "at": datetime(2026, 3, 2, tzinfo=UTC),
+                "id": UUID(int=7),
+                "cost": Decimal("0.10"),
+                "pair": (1, 2),
+                "evidence": [Evidence(source="news")],
+            }
+        )
+    )
+    assert outcome.payload == {
+        "at": "2026-03-02T00:00:00Z",
+        "id": "00000000-0000-0000-0000-000000000007",
+        "cost": "0.10",
+        "pair": [1, 2],
+        "evidence": [{"source": "news"}],
+    }
+
+
+def nested(levels: int) -> Any:
+    return {"deeper": nested(levels - 1)} if levels else 1
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ({"a": {"b": [1.0, math.nan]}}, r"payload\.a\.b\[1\] is nan"),
+        ({"a": math.inf}, r"payload\.a is inf"),
+        ({"a": {1, 2}}, r"payload\.a is a set"),
+        ({"a": object()}, r"payload\.a is a object"),
+        ({"a": {1: "one"}}, r"payload\.a has the key 1, keys must be text"),
+        ({"a": "x\0y"}, r"payload\.a contains a NUL"),
+        ({"a\0": 1}, r"a key of payload contains a NUL"),
+        ({"a": "x\ud800"}, r"payload\.a contains half a surrogate pair"),
+        ({"a": 2**63}, r"payload\.a is an integer beyond 64 bits"),
+        ({"a": nested(100)}, r"payload is nested deeper than 64 levels"),
+        ({"a": "x" * MAX_JSON_BYTES}, r"payload needs 1,000,008 bytes as JSON, at most 1,000,000 fit"),
+    ],
+)
+def test_a_payload_that_could_not_be_stored_is_refused_with_the_place(payload: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ResultRefused, match=reason):
+        outcome_of(with_payload(payload))
+
+
+def test_diagnostics_and_artifact_address_are_held_to_the_same() -> None:
+    with pytest.raises(ResultRefused, match=r"diagnostics\.x is nan"):
+        outcome_of(ExperimentResult.binary(0.5, diagnostics={"x": math.nan}))
+    with pytest.raises(ResultRefused, match="artifact_uri contains a NUL"):
+        outcome_of(ExperimentResult.binary(0.5, artifact_uri="s3://bucket/\0"))
+
+
+def test_the_number_of_probabilities_must_be_the_markets() -> None:
+    with pytest.raises(ResultRefused, match=r"3 probabilities for 2 outcomes \(Yes, No\)"):
+        outcome_of(ExperimentResult(probabilities=(0.2, 0.3, 0.5)))
+
+
+def test_a_line_of_another_shape_is_no_outcome() -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        Outcome.decode(b'{"market_id": 7}')
+
+
+def an_outcome(market_id: str = "1", **overrides: Any) -> Outcome:
+    fields: dict[str, Any] = {"status": "completed", "probability": 0.4, "probabilities": (0.4, 0.6), "payload": {}}
+    return Outcome(market_id=market_id, **(fields | overrides))
+
+
+def test_the_content_hash_ignores_order_time_duration_and_diagnostics() -> None:
+    first = [an_outcome("1", payload={"a": 1, "b": 2}), an_outcome("2")]
+    again = [
+        an_outcome("2", forecast_at=CAPTURED_AT, seconds=3.0),
+        an_outcome("1", payload={"b": 2, "a": 1}, diagnostics={"tokens": 5}),
+    ]
+    assert content_hash(first) == content_hash(again)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probabilities": (0.5, 0.5)},
+        {"payload": {"a": 1}},
+        {"score": 1.0},
+        {"status": "failed", "probabilities": None, "reason": "x"},
+    ],
+)
+def test_the_content_hash_sees_a_changed_forecast(change: dict[str, Any]) -> None:
+    assert content_hash([an_outcome()]) != content_hash([an_outcome(**change)])
+
+
+def test_the_content_hash_sees_a_missing_market() -> None:
+    assert content_hash([an_outcome("1"), an_outcome("2")]) != content_hash([an_outcome("1")])

@@ -1,0 +1,246 @@
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predictbench_assets.experiments.base import Experiment, ExperimentResult
+from predictbench_assets.experiments.registry import (
+    BASELINE,
+    DEFAULT_EXPERIMENTS,
+    Registry,
+    RegistryError,
+    config_hash,
+    load_registry,
+)
+
+WriteModule = Callable[[str], str]
+HEADER = """
+from predictbench_assets.experiments.base import Experiment, ExperimentResult
+
+class Valid(Experiment):
+    name = "valid"
+    version = "1"
+    description = "Always even."
+
+    def run(self, market, context):
+        return ExperimentResult.binary(0.5)
+"""
+
+
+@pytest.fixture
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteModule:
+    """Writes a module of experiments into the working directory; returns its name, which no other test uses."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    written: list[str] = []
+
+    def write(body: str = "") -> str:
+        name = f"experiments_of_{tmp_path.name}_{len(written)}"
+        (tmp_path / f"{name}.py").write_text(HEADER + dedent(body))
+        written.append(name)
+        return name
+
+    return write
+
+
+def experiment_of(name: str, **attributes: Any) -> Experiment:
+    fields = {
+        "name": name,
+        "version": "1",
+        "description": "An experiment of the tests.",
+        "run": lambda self, market, context: ExperimentResult.binary(0.5),
+    }
+    return type(name.title(), (Experiment,), fields | attributes)()  # type: ignore[no-any-return]
+
+
+def load(*paths: str) -> Registry:
+    return load_registry(paths, installed=())
+
+
+def test_the_default_experiments_load() -> None:
+    registry = load_registry(installed=())
+    assert set(registry.names) == {"baseline_snapshot", "devigged_event", "uniform", "shrunk_market"}
+    assert registry.names[0] == "baseline_snapshot"
+    assert len(registry) == 4
+    assert [experiment.name for experiment in registry] == list(registry.names)
+    assert "uniform" in registry
+    assert registry["uniform"].information == "blind"
+
+
+def test_the_baseline_is_always_there() -> None:
+    assert load().names == ("baseline_snapshot",)
+
+
+def test_a_file_in_the_working_directory_is_found(write_module: WriteModule) -> None:
+    assert load(f" {write_module('')}:Valid ").names == ("baseline_snapshot", "valid")
+
+
+def test_a_class_listed_twice_is_one_experiment(write_module: WriteModule) -> None:
+    path = f"{write_module('')}:Valid"
+    point = EntryPoint(name="valid", value=path, group="predictbench.experiments")
+    assert load_registry([BASELINE, path, path], installed=[point]).names == ("baseline_snapshot", "valid")
+
+
+def test_an_installed_packages_experiment_is_found(write_module: WriteModule) -> None:
+    point = EntryPoint(name="valid", value=f"{write_module('')}:Valid", group="predictbench.experiments")
+    assert load_registry((), installed=[point]).names == ("baseline_snapshot", "valid")
+
+
+def test_a_broken_entry_point_is_named() -> None:
+    point = EntryPoint(name="gone", value="no_such_module:Gone", group="predictbench.experiments")
+    with pytest.raises(RegistryError, match=r"entry point 'gone' of .*'no_such_module:Gone'"):
+        load_registry((), installed=[point])
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        (
+            "no_such_module:Thing",
+            r"PROCESSING_EXPERIMENTS lists 'no_such_module:Thing', but importing .*No module named",
+        ),
+        ("just_a_word", "not of the form module:Class"),
+        ("json:Decoder", "json has no Decoder, did you mean JSONDecoder"),
+        ("json:JSONDecoder", "JSONDecoder is no subclass of Experiment"),
+        ("json:loads", "loads is no subclass of Experiment"),
+        ("predictbench_assets.experiments.base:Experiment", "Experiment has no name, no version, no description"),
+    ],
+)
+def test_a_wrong_listing_is_an_error_that_names_it(path: str, reason: str) -> None:
+    with pytest.raises(RegistryError, match=reason):
+        load(path)
+
+
+def test_what_an_import_says_is_told(write_module: WriteModule) -> None:
+    name = write_module("raise RuntimeError('no model here')")
+    with pytest.raises(RegistryError, match="RuntimeError: no model here"):
+        load(f"{name}:Valid")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("name = 'Bad-Name'", "its name 'Bad-Name' is not"),
+        (f"name = {'x' * 49!r}", "is not 1 to 48"),
+        ("version = 1", "its version 1 is not a text"),
+        ("version = 'a/b'", "its version 'a/b'"),
+        ("version = ''", "has no version"),
+        ("description = ''", "has no description"),
+        ("requires = 'baseline_snapshot'", "no tuple of names"),
+        ("information = 'psychic'", "none of blind, market, search"),
+        ("mandatory = 'yes'", "neither True nor False"),
+        ("timeout_seconds = 0", "timeout_seconds 0 is no number above 0"),
+        ("max_concurrency = -1", "max_concurrency -1 is no number above 0"),
+        ("def run_event(self, markets, contexts): return {}", "implements both of run and run_event"),
+        ("run = Experiment.run", "implements neither of run and run_event"),
+        ("def __init__(self): raise OSError('no key')", r"cannot be made with Wrong\(\): OSError: no key"),
+        ("def __init__(self, model): pass", "missing 1 required positional argument"),
+        ("config = {'x': object()}", "not JSON serializable"),
+    ],
+)
+def test_a_class_that_is_no_valid_experiment_is_refused(write_module: WriteModule, body: str, reason: str) -> None:
+    name = write_module(f"class Wrong(Valid):\n    name = 'wrong'\n    {body}\n")
+    with pytest.raises(RegistryError, match=reason):
+        load(f"{name}:Wrong")
+
+
+def test_two_experiments_of_one_name_are_refused(write_module: WriteModule) -> None:
+    name = write_module("class Other(Valid):\n    pass\n")
+    with pytest.raises(RegistryError, match=r"two experiments are named 'valid'.*:Valid.*:Other"):
+        load(f"{name}:Valid", f"{name}:Other")
+
+
+def test_a_missing_requirement_is_refused() -> None:
+    with pytest.raises(RegistryError, match="one requires 'two', which is not among the experiments"):
+        Registry([experiment_of("one", requires=("two",))])
+
+
+def test_a_cycle_is_printed() -> None:
+    with pytest.raises(RegistryError, match=r"circle: (a -> b -> c -> a|b -> c -> a -> b|c -> a -> b -> c)"):
+        Registry(
+            [
+                experiment_of("a", requires=("b",)),
+                experiment_of("b", requires=("c",)),
+                experiment_of("c", requires=("a",)),
+            ]
+        )
+
+
+@pytest.mark.parametrize(("sees", "required"), [("blind", "market"), ("blind", "search"), ("market", "search")])
+def test_an_experiment_cannot_see_more_through_what_it_requires(sees: str, required: str) -> None:
+    with pytest.raises(RegistryError, match=f"one may see '{sees}' but requires two, which may see '{required}'"):
+        Registry(
+            [experiment_of("one", requires=("two",), information=sees), experiment_of("two", information=required)]
+        )
+
+
+def test_a_mandatory_experiment_cannot_require_an_optional_one() -> None:
+    with pytest.raises(RegistryError, match="Make two mandatory too"):
+        Registry([experiment_of("one", requires=("two",), mandatory=True), experiment_of("two")])
+
+
+def test_a_closure_adds_requirements_and_the_mandatory_ones() -> None:
+    registry = Registry(
+        [
+            experiment_of("base", mandatory=True),
+            experiment_of("a"),
+            experiment_of("b", requires=("a",)),
+            experiment_of("c", requires=("b",)),
+            experiment_of("other"),
+        ]
+    )
+    assert registry.closure(["c"]) == {"base", "a", "b", "c"}
+    assert registry.closure([]) == {"base"}
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    registry = load_registry(installed=())
+    with pytest.raises(RegistryError, match=r"named 'unifrom'. Did you mean 'uniform'\? Known: baseline_snapshot"):
+        registry.closure(["unifrom"])
+    with pytest.raises(RegistryError, match="no experiment named 'x'"):
+        registry["x"]
+
+
+@given(st.data())
+def test_every_experiment_comes_after_what_it_requires(data: st.DataObject) -> None:
+    names = [f"e{number}" for number in range(data.draw(st.integers(1, 12)))]
+    experiments = [
+        experiment_of(name, requires=tuple(data.draw(st.sets(st.sampled_from(names[:index]))) if index else ()))
+        for index, name in enumerate(names)
+    ]
+    registry = Registry(data.draw(st.permutations(experiments)))
+    assert sorted(registry.names) == sorted(names)
+    for experiment in registry:
+        before = registry.names[: registry.names.index(experiment.name)]
+        assert set(experiment.requires) <= set(before)
+
+
+def test_the_config_hash_follows_configuration_information_and_requirements() -> None:
+    plain = config_hash(experiment_of("a"))
+    assert plain == config_hash(experiment_of("a"))
+    assert plain != config_hash(experiment_of("a", config={"model": "m"}))
+    assert plain != config_hash(experiment_of("a", information="search"))
+    assert plain != config_hash(experiment_of("a", requires=("b",)))
+    assert config_hash(experiment_of("a", config={"x": 1, "y": 2})) == config_hash(
+        experiment_of("a", config={"y": 2, "x": 1})
+    )
+
+
+def test_a_new_version_of_a_requirement_is_a_new_configuration() -> None:
+    def hash_with(version: str) -> str:
+        return Registry(
+            [experiment_of("a", requires=("b",)), experiment_of("b", version=version)],
+        ).config_hash("a")
+
+    assert hash_with("1") == hash_with("1") != hash_with("2")
+
+
+def test_the_defaults_are_importable_paths() -> None:
+    assert BASELINE in DEFAULT_EXPERIMENTS
+    assert all(path.count(":") == 1 for path in DEFAULT_EXPERIMENTS)
