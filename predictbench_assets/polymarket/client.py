@@ -10,20 +10,15 @@ import asyncio
 import hashlib
 import logging
 import random
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import httpx
 import msgspec
-from aiolimiter import AsyncLimiter
 from pydantic import SecretStr
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.failures import PermanentError, PredictbenchError, TransientError
@@ -33,9 +28,17 @@ from predictbench_assets.polymarket.payloads import (
     json_members,
     parse_instant,
     read_head,
+    shortened,
 )
 from predictbench_assets.polymarket.quotes import Quote, Quotes, UnreadablePrices, prices_request, read_prices
 from predictbench_assets.polymarket.stats import ApiStats
+from predictbench_assets.polymarket.transport import (
+    PassingFailure,
+    RequestFailed,
+    Transport,
+    UnexpectedAnswer,
+    error_text,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,39 +52,10 @@ _OUTER_MARGIN = timedelta(minutes=1)
 _INNER_MARGIN = timedelta(seconds=1)
 # Markets end at full minutes. Cuts at odd seconds keep the thousands that end at one instant in one slice.
 _CUT_OFFSET = timedelta(seconds=37)
-_LIMIT_PERIOD_S = 10.0  # the API counts requests per sliding 10 seconds
 _PAGES_WITHOUT_NEWS = 3
 _MOST_PAGES = 5_000
-_LONGEST_WAIT_S = 60.0
-_ERROR_SHOWN = 200
-_BACKOFF = wait_random_exponential(multiplier=0.5, max=20)
 
 T = TypeVar("T")
-
-
-class RequestRefused(PermanentError):
-    """The API understood a request and refused it: asking again would be refused again."""
-
-    def __init__(self, path: str, status: int, text: str) -> None:
-        super().__init__(
-            f"{path} answered {status}: {text or 'no text'}. If the address is right (POLYMARKET_BASE_URL, "
-            "POLYMARKET_CLOB_URL), the API has changed."
-        )
-        self.path = path
-        self.status = status
-
-
-class UnexpectedAnswer(PermanentError):
-    """The API answered in another shape than the one this code reads: it has changed, or it is another API."""
-
-
-class RequestFailed(TransientError):
-    """A request failed in ways that pass, and did so in every attempt."""
-
-    def __init__(self, path: str, attempts: int, cause: str) -> None:
-        super().__init__(f"{path} failed {attempts} times, at last with: {cause}")
-        self.path = path
-        self.cause = cause
 
 
 class WalkIncomplete(PredictbenchError):
@@ -154,15 +128,6 @@ class _Envelope(msgspec.Struct):
     next_cursor: str | None = None
 
 
-class _Passing(Exception):
-    """A failure of one attempt that may pass."""
-
-    def __init__(self, cause: str, detail: str, retry_after: float | None = None) -> None:
-        super().__init__(detail)
-        self.cause = cause
-        self.retry_after = retry_after
-
-
 class PolymarketClient:
     """Reads Gamma's listing and the CLOB's quotes. Use as an async context manager; one instance serves many calls.
 
@@ -201,34 +166,37 @@ class PolymarketClient:
             raise ValueError(f"POLYMARKET_PAGE_SIZE must be 1 to {LARGEST_PAGE}, got {page_size}")
         if min(slices, concurrency, max_attempts) < 1 or requests_per_second <= 0:
             raise ValueError("slices, concurrency, max_attempts and requests_per_second must be positive")
-        self._base_url = base_url.rstrip("/")
-        self._clob_url = clob_url.rstrip("/")
         self._clock = clock
-        self._gamma_headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
         self._page_size = page_size
-        self._rate = requests_per_second
-        self._concurrency = concurrency
-        self._timeout_s = timeout_s
-        self._max_attempts = max_attempts
         self._slices = slices
         self._rng = rng or random.Random()  # noqa: S311 - which slice to check again is no secret
-        self._sleep = sleep
+        secret = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+
+        def transport(url: str, headers: dict[str, str]) -> Transport:
+            return Transport(
+                url,
+                clock=clock,
+                headers=headers,
+                requests_per_second=requests_per_second,
+                concurrency=concurrency,
+                timeout_s=timeout_s,
+                max_attempts=max_attempts,
+                sleep=sleep,
+            )
+
+        self._gamma = transport(base_url, secret)
+        self._clob = transport(clob_url, {})
 
     async def __aenter__(self) -> Self:
-        self._http = httpx.AsyncClient(
-            timeout=self._timeout_s,
-            limits=httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
-            headers={"User-Agent": "predictbench", "Accept": "application/json"},
-        )
-        self._under_way = asyncio.Semaphore(self._concurrency)
-        # The hosts count apart from each other.
-        self._limits = [AsyncLimiter(self._rate * _LIMIT_PERIOD_S, _LIMIT_PERIOD_S) for _host in ("gamma", "clob")]
+        await self._gamma.__aenter__()
+        await self._clob.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        await self._clob.__aexit__(kind, error, trace)
+        await self._gamma.__aexit__(kind, error, trace)
 
     async def fetch_window(self, start: datetime, end: datetime, *, recheck: bool = True) -> Walk:
         """Every open market that ends in `[start, end)`, and one slice read twice to see whether the listing holds.
@@ -339,17 +307,8 @@ class PolymarketClient:
                 rows=[_row(raw) for raw in rows], next_cursor=next_cursor or None, digest=hashlib.sha256(body).digest()
             )
 
-        page = await self._ask(
-            lambda: self._http.build_request(
-                "GET",
-                self._base_url + path,
-                params=filters if cursor is None else {**filters, "after_cursor": cursor},
-                headers=self._gamma_headers,
-            ),
-            self._limits[0],
-            read,
-            stats,
-        )
+        params = filters if cursor is None else {**filters, "after_cursor": cursor}
+        page = await self._gamma.ask("GET", path, read, stats, params=params)
         stats.pages += 1
         return page
 
@@ -378,96 +337,9 @@ class PolymarketClient:
             try:
                 return read_prices(body, at=self._clock.now())
             except UnreadablePrices as error:
-                raise _Passing("undecodable", str(error)[:_ERROR_SHOWN]) from error
+                raise PassingFailure("undecodable", shortened(str(error))) from error
 
-        return await self._ask(
-            lambda: self._http.build_request("POST", f"{self._clob_url}/prices", json=prices_request(tokens)),
-            self._limits[1],
-            read,
-            stats,
-        )
-
-    async def _ask(
-        self,
-        build: Callable[[], httpx.Request],
-        limit: AsyncLimiter,
-        read: Callable[[bytes], T],
-        stats: ApiStats,
-    ) -> T:
-        """Send a request until its answer can be read.
-
-        Raises:
-            RequestRefused: an answer that no repetition will change.
-            RequestFailed: the attempts are used up.
-        """
-        path = build().url.path
-
-        def note(state: RetryCallState) -> None:
-            failure = state.outcome.exception() if state.outcome else None
-            if isinstance(failure, _Passing) and state.next_action:
-                stats.retries[failure.cause] += 1
-                stats.backoff_seconds += state.next_action.sleep
-                logger.debug("%s: %s, attempt %d", path, failure, state.attempt_number, extra={"cause": failure.cause})
-
-        attempts = AsyncRetrying(
-            sleep=self._sleep,
-            stop=stop_after_attempt(self._max_attempts),
-            wait=_wait,
-            retry=retry_if_exception_type(_Passing),
-            before_sleep=note,
-            reraise=True,
-        )
-        try:
-            async for attempt in attempts:
-                with attempt:
-                    return read(await self._send(build(), limit, stats))
-        except _Passing as failure:
-            raise RequestFailed(path, self._max_attempts, str(failure)) from failure
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    async def _send(self, request: httpx.Request, limit: AsyncLimiter, stats: ApiStats) -> bytes:
-        """The body of a good answer; `_Passing` for what may heal."""
-        async with self._under_way:
-            waited_from = time.monotonic()
-            await limit.acquire()
-            stats.throttle_seconds += time.monotonic() - waited_from
-            stats.requests += 1
-            try:
-                response = await self._http.send(request)
-            except httpx.UnsupportedProtocol as error:
-                raise PermanentError(
-                    f"{request.url} is no address: set POLYMARKET_BASE_URL, POLYMARKET_CLOB_URL"
-                ) from error
-            except httpx.TimeoutException as error:
-                raise _Passing("timeout", f"no answer in {self._timeout_s:g} s") from error
-            except (httpx.TransportError, httpx.DecodingError) as error:
-                cut = isinstance(error, httpx.DecodingError) or "complete message body" in str(error)
-                raise _Passing("truncated" if cut else "connection", f"{type(error).__name__}: {error}") from error
-        stats.bytes += len(response.content)
-        self._judge(response)
-        return response.content
-
-    def _judge(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if "html" in response.headers.get("content-type", ""):
-            # Cloudflare's pages, with 200, 403 or 503; the API itself never sends any.
-            raise _Passing("html", f"an HTML page with status {status}", self._retry_after(response))
-        if status == httpx.codes.TOO_MANY_REQUESTS:
-            raise _Passing("http_429", "status 429", self._retry_after(response))
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise _Passing("http_5xx", f"status {status}: {_error_text(response.content)}", self._retry_after(response))
-        if status != httpx.codes.OK:
-            raise RequestRefused(response.request.url.path, status, _error_text(response.content))
-
-    def _retry_after(self, response: httpx.Response) -> float | None:
-        """Seconds that a Retry-After asks for; a date in it is read by the server's own clock, where it tells it."""
-        text = response.headers.get("retry-after", "").strip()
-        if text.isascii() and text.isdecimal():
-            return float(text)
-        until = _http_date(text)
-        if until is None:
-            return None
-        return (until - (_http_date(response.headers.get("date", "")) or self._clock.now())).total_seconds()
+        return await self._clob.ask("POST", "/prices", read, stats, json=prices_request(tokens))
 
 
 def slice_window(start: datetime, end: datetime, count: int) -> list[tuple[datetime, datetime]]:
@@ -500,9 +372,9 @@ def _split_odd_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
             cursor = msgspec.json.decode(members.get("next_cursor", b"null"), type=str | None)
             return [raw for _, raw in json_members(rows)], cursor
     except (UnreadableJson, *DECODE_ERRORS) as error:
-        raise _Passing("undecodable", f"a body that is no JSON: {error}") from error
+        raise PassingFailure("undecodable", f"a body that is no JSON: {error}") from error
     if "error" in members:
-        raise _Passing("error_object", f"status 200 with an error: {_error_text(body)}")
+        raise PassingFailure("error_object", f"status 200 with an error: {error_text(body)}")
     raise UnexpectedAnswer(
         f"{path} answered without a list of markets. Check that POLYMARKET_BASE_URL is Gamma's address; if it is, the "
         "API has changed."
@@ -549,33 +421,8 @@ def _ends_elsewhere(rows: Iterable[RawRow], start: datetime, end: datetime) -> b
     return bool(ends) and not any(start - day <= at <= end + day for at in ends)
 
 
-def _wait(state: RetryCallState) -> float:
-    """Jittered exponential, and no less than the server asked for (within reason)."""
-    failure = state.outcome.exception() if state.outcome else None
-    asked = failure.retry_after if isinstance(failure, _Passing) else None
-    return max(_BACKOFF(state), min(asked or 0.0, _LONGEST_WAIT_S))
-
-
 def _written(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        return parsedate_to_datetime(text).astimezone(UTC)
-    except (ValueError, IndexError, OverflowError):
-        return None
-
-
-def _error_text(body: bytes) -> str:
-    """The API's own words for an error, short and printable."""
-    try:
-        answer = msgspec.json.decode(body)
-    except DECODE_ERRORS:
-        answer = None
-    said = answer.get("error") if isinstance(answer, Mapping) else None
-    text = said if isinstance(said, str) else body.decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else " " for character in text)[:_ERROR_SHOWN].strip()
 
 
 async def _side_by_side(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

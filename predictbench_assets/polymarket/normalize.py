@@ -212,8 +212,8 @@ def _contracts(row: GammaMarket, reject: Callable[[str, str], MarketRejected]) -
         raise reject("outcomes", "are missing")
     if len(outcomes) < 2:
         raise reject("outcomes", "are fewer than two")
-    if not all(name.strip() and len(name) <= _LONGEST["outcomes"] for name in outcomes):
-        raise reject("outcomes", "hold a name that is empty or too long")
+    if not all(_usable(name, _LONGEST["outcomes"]) for name in outcomes):
+        raise reject("outcomes", "hold a name that is empty, too long, or has a NUL character")
     if not prices:
         raise reject("outcomePrices", "are missing")
     if len(prices) != len(outcomes):
@@ -226,8 +226,8 @@ def _contracts(row: GammaMarket, reject: Callable[[str, str], MarketRejected]) -
         raise reject("clobTokenIds", "are missing")
     if len(tokens) != len(outcomes):
         raise reject("clobTokenIds", f"are {len(tokens)} for {len(outcomes)} outcomes")
-    if not all(token.strip() and len(token) <= _LONGEST["clobTokenIds"] for token in tokens):
-        raise reject("clobTokenIds", "hold an id that is empty or too long")
+    if not all(_usable(token, _LONGEST["clobTokenIds"]) for token in tokens):
+        raise reject("clobTokenIds", "hold an id that is empty, too long, or has a NUL character")
     if len(set(tokens)) != len(tokens):
         raise reject("clobTokenIds", "name one token twice")
     named = zip(outcomes, prices, tokens, strict=True)
@@ -235,6 +235,11 @@ def _contracts(row: GammaMarket, reject: Callable[[str, str], MarketRejected]) -
         Contract(contract_id=token, index=index, name=name, price=price)
         for index, (name, price, token) in enumerate(named)
     )
+
+
+def _usable(text: str, longest: int) -> bool:
+    """Whether a text of a list inside a string, whose escapes no scan of the row sees, can be stored."""
+    return bool(text.strip()) and len(text) <= longest and "\0" not in text
 
 
 def _event(event: GammaEvent | None) -> Event | None:

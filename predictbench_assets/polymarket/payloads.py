@@ -331,7 +331,11 @@ def _field_with(raw: bytes, pattern: re.Pattern[bytes]) -> str:
 
 
 def _said(message: str) -> str:
-    return message.removeprefix("Value error, ")[:_JSON_ERROR_SHOWN]
+    """Pydantic's words as the end of a sentence that begins with the key."""
+    own = message.removeprefix("Value error, ")
+    if own != message:
+        return own
+    return f"is unreadable: {message[:1].lower()}{message[1:_JSON_ERROR_SHOWN].partition(' at line ')[0]}"
 
 
 def _drop(document: Any, path: tuple[int | str, ...]) -> None:
