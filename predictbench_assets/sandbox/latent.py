@@ -8,6 +8,7 @@ costs a dozen hashes, in any order, in any process. Instants are seconds since t
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Protocol
 
@@ -37,6 +38,7 @@ def uniform(*parts: int) -> float:
     return (mixed(*parts) + 0.5) / (_MASK + 1)
 
 
+@lru_cache(maxsize=1 << 18)  # the markets of an event read the same points, and Gamma and the books read them again
 def brownian(key: int, step: int) -> float:
     """The Brownian path named by `key`, W(0) = 0 and W(1) ~ N(0, 1), at `step` of `STEPS`.
 

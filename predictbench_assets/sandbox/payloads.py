@@ -43,7 +43,7 @@ def market_row(market: Market, at: int, *, include_tag: bool = False, event: byt
 
 
 def _market(market: Market, at: int) -> Json:
-    closed = market.is_closed(at)
+    closed, quote = market.is_closed(at), market.shown_quote(at)
     volume, liquidity = _number(market.volume(at)), _number(market.liquidity(at))
     month, week, day = (_number(volume - market.volume(at - days * DAY)) for days in (30, 7, 1))
     first, second = market.outcomes
@@ -62,7 +62,7 @@ def _market(market: Market, at: int) -> Json:
         "icon": image,
         "description": _RULES.format(first=first, second=second, date=f"{_moment(market.ends):%Y-%m-%d %H:%M} UTC"),
         "outcomes": listed(market.outcomes),
-        "outcomePrices": listed(_prices(market, at)),
+        "outcomePrices": listed(_prices(market, at, quote)),
         "volume": str(volume),
         "active": True,
         "closed": closed,
@@ -140,12 +140,12 @@ def _market(market: Market, at: int) -> Json:
         row["eventStartTime"] = instant(event.starts)
         row["resolutionSource"] = "https://sandbox.invalid/streams"
         row["customLiveness"] = 0
-    row |= _trading(market, at)
+    row |= _trading(market, at, quote)
     if closed:
         row |= _closing(market)
     else:
         row |= {"liquidity": str(liquidity), "liquidityNum": liquidity, "liquidityClob": liquidity}
-        row |= {"competitive": round(1 - abs(0.5 - market.shown_quote(at).shown), 6)}
+        row |= {"competitive": round(1 - abs(0.5 - quote.shown), 6)}
         if day:
             row |= {"volume24hr": day, "volume24hrClob": day}
     status = market.oracle_status(at)
@@ -154,18 +154,17 @@ def _market(market: Market, at: int) -> Json:
     return row
 
 
-def _trading(market: Market, at: int) -> Json:
+def _trading(market: Market, at: int, quote: Quote) -> Json:
     """Quotes of the first outcome. No bid is a missing key; no ask is an ask of 1; a change of nothing is missing."""
-    quote = market.shown_quote(at)
     ask = 1 if quote.ask is None else quote.ask
     row: Json = {"bestAsk": ask, "spread": round(ask - (quote.bid or 0), 4)}
     if quote.bid is not None:
         row["bestBid"] = quote.bid
-    truth = market.shown_quote(at).shown
-    row["lastTradePrice"] = _number(round(truth, 3)) if market.size else 0
+    price = quote.shown
+    row["lastTradePrice"] = _number(round(price, 3)) if market.size else 0
     for name, back in (("oneHour", 3600), ("oneDay", DAY), ("oneWeek", 7 * DAY), ("oneMonth", 30 * DAY)):
         if at - back > market.created:
-            change = round(truth - market.shown_quote(at - back).shown, 4)
+            change = round(price - market.shown_quote(at - back).shown, 4)
             if change:
                 row[f"{name}PriceChange"] = change
     return row
@@ -179,11 +178,11 @@ def _closing(market: Market) -> Json:
     return row
 
 
-def _prices(market: Market, at: int) -> Sequence[str]:
+def _prices(market: Market, at: int, quote: Quote) -> Sequence[str]:
     """Indicative prices while open, payouts once closed."""
     if market.is_closed(at):
         return [str(_number(share)) for share in market.settlement.payout]
-    price = market.shown_quote(at).shown
+    price = quote.shown
     return [str(_number(price)), str(_number(round(1 - price, 5)))]
 
 
