@@ -18,17 +18,10 @@ from typing import Any, Final, get_args
 
 from predictbench_assets.experiments.base import Experiment, Information
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
 
 ENTRY_POINT_GROUP: Final = "predictbench.experiments"
 SETTING: Final = "PROCESSING_EXPERIMENTS"
-BASELINE: Final = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
-DEFAULT_EXPERIMENTS: Final = (
-    BASELINE,
-    "predictbench_assets.experiments.pricing:DeviggedEventExperiment",
-    "predictbench_assets.experiments.pricing:ShrunkMarketExperiment",
-    "predictbench_assets.experiments.controls:UniformExperiment",
-)
-"""What `PROCESSING_EXPERIMENTS` is when it is not set."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,31}")

@@ -202,7 +202,7 @@ def test_any_exception_is_a_failure_of_that_market_alone(
     failed = outcomes.pop("3")
     assert (failed.status, failed.reason) == ("failed", reason)
     assert (failed.exception_type, failed.retriable) == (exception_type, retriable)
-    assert failed.probability is failed.probabilities is failed.forecast_at is None
+    assert (failed.probability, failed.probabilities, failed.forecast_at) == (None, None, None)
     assert {outcome.status for outcome in outcomes.values()} == {"completed"}
 
 

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from predictbench_assets.experiments.base import Experiment, ExperimentResult
 from predictbench_assets.experiments.registry import (
-    BASELINE,
-    DEFAULT_EXPERIMENTS,
     Registry,
     RegistryError,
     config_hash,
     load_registry,
 )
+from predictbench_assets.settings import BASELINE
 
 WriteModule = Callable[[str], str]
 HEADER = """
@@ -239,8 +238,3 @@ def test_a_new_version_of_a_requirement_is_a_new_configuration() -> None:
         ).config_hash("a")
 
     assert hash_with("1") == hash_with("1") != hash_with("2")
-
-
-def test_the_defaults_are_importable_paths() -> None:
-    assert BASELINE in DEFAULT_EXPERIMENTS
-    assert all(path.count(":") == 1 for path in DEFAULT_EXPERIMENTS)
