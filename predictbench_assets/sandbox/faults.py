@@ -69,7 +69,8 @@ class Faults:
                 raise UnknownFault(f"--faults: {name} is a time and cannot be {value}")
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={value:g}" for name, value in asdict(self).items() if value)
+        usual = asdict(Faults())
+        return ",".join(f"{name}={value:g}" for name, value in asdict(self).items() if value != usual[name])
 
 
 class FaultSource:

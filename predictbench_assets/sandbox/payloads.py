@@ -349,7 +349,7 @@ def book(market: Market, index: int, at: int) -> Json:
         "market": market.condition_id,
         "asset_id": market.token_ids[index],
         "timestamp": str(at * 1000),
-        "hash": f"{mixed(market.number, index, at):016x}{mixed(market.number, at):016x}{mixed(at):08.8x}"[:40],
+        "hash": f"{mixed(market.number, index, at):016x}{mixed(market.number, at):016x}{mixed(at):016x}"[:40],
         "bids": bids,
         "asks": asks,
         "min_order_size": "5",

@@ -162,6 +162,9 @@ class SandboxApp:
         elif kind == "truncate":
             await self._routes(scope, receive, _truncating(scope, receive, send))
         else:
+            # A reader still writing its request would see a broken pipe instead, so it is let finish.
+            while (await receive()).get("more_body"):
+                pass
             _reset(_transport(scope))
             await _disconnected(receive)
 
@@ -551,8 +554,12 @@ class _Protocol(H11Protocol):
     """HTTP that shows the application its connection, so that it can be broken."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep the transport where requests carry it."""
+        """Keep the transport where requests carry it, and send small replies at once.
+
+        asyncio leaves Nagle's algorithm on for connections of a listener made by hand: 40 ms for every reply.
+        """
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.app_state = {**self.app_state, "transport": transport}
 
 

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ def test_increments_of_a_path_do_not_depend_on_what_came_before() -> None:
 @given(keys, st.lists(st.floats(-2.5, 2.5), min_size=1, max_size=8, unique=True), st.floats(0, 1))
 def test_neighbouring_bands_sum_to_one_and_exactly_one_wins(key: int, inner: list[float], share: float) -> None:
     edges = [-math.inf, *sorted(inner), math.inf]
-    bands = [Band(key, low, high, 0, 30 * DAY) for low, high in zip(edges, edges[1:], strict=False)]
+    bands = [Band(key, low, high, 0, 30 * DAY) for low, high in pairwise(edges)]
     assert math.fsum(band.probability(int(share * 30 * DAY)) for band in bands) == pytest.approx(1)
     assert sum(band.outcome for band in bands) == 1
 
@@ -46,7 +47,9 @@ def test_neighbouring_bands_sum_to_one_and_exactly_one_wins(key: int, inner: lis
 @given(keys, st.floats(-2, 2), st.floats(-2, 2), st.integers(0, 31 * DAY))
 def test_a_higher_level_is_never_likelier(key: int, one: float, other: float, at: int) -> None:
     low, high = sorted((one, other))
-    assert Band(key, high, math.inf, 0, 30 * DAY).probability(at) <= Band(key, low, math.inf, 0, 30 * DAY).probability(at)
+    assert Band(key, high, math.inf, 0, 30 * DAY).probability(at) <= Band(key, low, math.inf, 0, 30 * DAY).probability(
+        at
+    )
 
 
 @given(keys, st.floats(1e-8, 1e-5), st.integers(0, 60 * DAY))

@@ -50,10 +50,11 @@ def test_one_seed_is_one_world_in_every_process(world: World) -> None:
         "rows = [market_row(m, 1764000000) for m in World(7, 800).day(date(2026, 11, 30)).markets]\n"
         "print(sha256(b''.join(rows)).hexdigest())"
     )
+    command = [sys.executable, "-c", script]
     runs = {
-        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": s}).stdout
-        for s in ("1", "2")
-    }  # fmt: skip
+        subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": salt}).stdout
+        for salt in ("1", "2")
+    }
     assert len(runs) == 1
     again = World(7, 800)
     again.day(CLOSING + timedelta(days=9))  # another day first
@@ -73,7 +74,7 @@ def test_identifiers_are_unique_and_lead_back_to_their_market(world: World) -> N
     assert len({token for market in markets for token in market.token_ids}) == 2 * len(markets)
 
 
-@pytest.mark.parametrize("nonsense", ["", "0", "-1", "abc", "９", "9" * 30, "0x", "x-", "99999999999"])
+@pytest.mark.parametrize("nonsense", ["", "0", "-1", "abc", "\uff19", "9" * 30, "0x", "x-", "99999999999"])
 def test_identifiers_that_are_none_find_nothing(world: World, nonsense: str) -> None:
     assert world.market(nonsense) is None
     assert world.market_of_condition(nonsense) is None
