@@ -26,6 +26,7 @@ _DAGSTER = "dagster_meta"  # set by Dagster on a record that it has taken over
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", _DAGSTER, "taskName"}
 _NOISY = ("httpx", "httpcore", "urllib3", "botocore", "aiobotocore", "asyncio", "matplotlib", "alembic")
 
+_MILESTONES = frozenset({"STEP_START", "STEP_SUCCESS"})
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("predictbench_log_fields", default=_NOTHING)
 
@@ -90,14 +91,20 @@ class DagsterHandler(StderrHandler):
 
     def __init__(self) -> None:
         super().__init__()
+        self._least = logging.INFO
         try:
             settings = get_settings()
         except SettingsError:
-            self.setLevel(logging.INFO)
             self.setFormatter(JsonLines(str))
         else:
-            self.setLevel(settings.log_level)
+            self._least = logging.getLevelNamesMapping()[settings.log_level]
             self.setFormatter(_formatter(settings))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Serious enough lines, and the begin and end of every step: Dagster counts those as debugging."""
+        if record.levelno < self._least and _event_type(getattr(record, _DAGSTER, None)) not in _MILESTONES:
+            return False
+        return bool(super().filter(record))
 
 
 class JsonLines(JsonFormatter):
@@ -125,16 +132,19 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line; an exception's traceback follows it."""
         fields = record_fields(record)
-        head = f"{fields.pop('timestamp')[11:19]} {fields.pop('level'):<7}"
-        stage, message = fields.pop("process_stage"), fields.pop("message")
-        exception = fields.pop("exception", None)
-        if exception is None and record.exc_info and record.exc_info[0] is not None:
-            exception = self.formatException(record.exc_info)
-        for noise in ("run_id", "dagster_run_id", "logger", "event"):
-            fields.pop(noise, None)
-        extra = "".join(f" {key}={value}" for key, value in fields.items() if value is not None)
-        line = f"{head} {stage + ': ' if stage else ''}{message}{extra}"
-        return self._redact(f"{line}\n{exception}" if exception else line)
+        if record.exc_info and record.exc_info[0] is not None:
+            fields.setdefault("exception", self.formatException(record.exc_info))
+        return self._redact(readable(fields))
+
+
+def readable(fields: Mapping[str, Any]) -> str:
+    """A line for people from a line's fields: what `JsonLines` wrote, or what it would have."""
+    hidden = {"timestamp", "level", "logger", "message", "process_stage", "run_id", "dagster_run_id", "event"}
+    hidden |= {"exception", "reason"}
+    extra = "".join(f" {key}={value}" for key, value in fields.items() if key not in hidden and value is not None)
+    stage = f"{fields['process_stage']}: " if fields.get("process_stage") else ""
+    line = f"{fields['timestamp'][11:19]} {fields['level']:<7} {stage}{fields['message']}{extra}"
+    return f"{line}\n{fields['exception']}" if fields.get("exception") else line
 
 
 def record_fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -168,7 +178,20 @@ def _dagster_fields(meta: Mapping[str, Any] | None) -> dict[str, Any]:
         error = getattr(event.event_specific_data, "error", None)
         if error is not None:
             fields["exception"] = error.to_string()
+            fields["reason"] = _innermost(error).message.strip()
     return fields
+
+
+def _event_type(meta: Mapping[str, Any] | None) -> str | None:
+    event = meta["dagster_event"] if meta else None
+    return str(event.event_type_value) if event is not None else None
+
+
+def _innermost(error: Any) -> Any:
+    """What was raised first: Dagster wraps it in what happened because of it."""
+    while error.cause is not None:
+        error = error.cause
+    return error
 
 
 def _formatter(settings: Settings) -> logging.Formatter:

@@ -1,0 +1,1 @@
+"""The command line: a thin layer over Dagster and the domain. `predictbench --help` is its table of contents."""

@@ -1,0 +1,299 @@
+"""`predictbench daily` and `predictbench partition`: one run of the job, checked before it begins."""
+
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from predictbench_assets.experiments.registry import Registry
+    from predictbench_assets.launch import Watched
+    from predictbench_assets.reporting.summary import RunSummary
+    from predictbench_assets.runs import RunKey
+    from predictbench_assets.settings import Settings
+
+OnExisting = Literal["update", "skip", "fail"]
+
+_log = logging.getLogger(__name__)
+
+run_date_option = click.option(
+    "--run-date",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="The day of the run.  [default: today, UTC]",
+)
+window_option = click.option(
+    "--window-days", type=int, metavar="N", help="Days from there to the close.  [default: TARGET_CLOSE_WINDOW_DAYS]"
+)
+
+
+@dataclass(frozen=True)
+class DailyOptions:
+    """What a person may ask of a run."""
+
+    run_date: date | None = None
+    window_days: int | None = None
+    dry_run: bool = False
+    limit: int | None = None
+    experiments: tuple[str, ...] = ()
+    refresh: bool = False
+    debug_artifacts: bool = False
+    summary: Path | None = None
+    on_existing: OnExisting = "update"
+
+
+@click.command(
+    short_help="One run, and what came of it.",
+    epilog="""\
+\b
+Examples:
+  predictbench daily
+  predictbench daily --run-date 2026-11-20 --on-existing skip
+  predictbench daily --dry-run --limit 50
+  predictbench daily --experiment shrunk_market
+""",
+)
+@run_date_option
+@window_option
+@click.option("--dry-run", is_flag=True, help="Write nothing; count the rows that would be written.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="K", help="Only K markets; marks the run partial.")
+@click.option(
+    "--experiment",
+    "experiments",
+    multiple=True,
+    metavar="NAME",
+    help="Only this one (repeatable), what it requires, and the mandatory ones.",
+)
+@click.option("--refresh", is_flag=True, help="Freeze a new snapshot although one is stored; today's only.")
+@click.option("--debug-artifacts", is_flag=True, help="Write the staged markets as readable JSON into ARTIFACTS_DIR.")
+@click.option(
+    "--summary",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where the summary goes (JSON, and Markdown beside it).",
+)
+@click.option(
+    "--on-existing",
+    type=click.Choice(["update", "skip", "fail"]),
+    default="update",
+    help="What to do where the run is stored already.",
+)
+def daily(run_date: datetime | None, **options: Any) -> None:
+    """Run the daily job for one date and window, and show what came of it.
+
+    Prints the `dagster job execute` command that it runs. Exit code 0 only if the run succeeded.
+    """
+    from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.settings import load_settings
+
+    settings = load_settings()
+    configure_logging(settings)
+    sys.exit(run_daily(settings, DailyOptions(run_date=run_date.date() if run_date else None, **options)))
+
+
+@click.command(
+    short_help="The tags of one partition.",
+    epilog="""\
+\b
+Examples:
+  predictbench partition --window-days 1
+  dagster job execute -m predictbench_assets.definitions -j daily_run --tags "$(predictbench partition)"
+""",
+)
+@run_date_option
+@window_option
+def partition(run_date: datetime | None, window_days: int | None) -> None:
+    """Print the tags of one partition, for `dagster job execute --tags`."""
+    import json
+
+    from predictbench_assets.runs import partition_tags
+    from predictbench_assets.settings import load_settings
+
+    key = _checked_key(load_settings(), run_date.date() if run_date else None, window_days)
+    click.echo(json.dumps(partition_tags(key)))
+
+
+def run_daily(settings: "Settings", options: DailyOptions) -> int:
+    """Check what is asked, run it, show the summary.
+
+    Returns:
+        The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
+    """
+    from predictbench_assets import launch
+    from predictbench_assets.cli.progress import progress
+    from predictbench_assets.experiments.registry import load_registry
+
+    key = _checked_key(settings, options.run_date, options.window_days)
+    registry = load_registry(settings.processing_experiments)
+    ops = _op_config(settings, key, options, registry)
+    for warning in settings.warnings:
+        _log.warning(warning)
+    with ExitStack() as stack:
+        scratch = stack.enter_context(_scratch()) if options.dry_run else None
+        if scratch is not None:
+            settings = settings.model_copy(update={"predictbench_dry_run": True, "predictbench_scratch": scratch})
+        stack.enter_context(local_database(settings))
+        home = launch.prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
+        files = scratch or settings.artifacts
+        summary_file = (options.summary or files / "summaries" / f"{key.slug}.json").resolve()
+        summary_file.unlink(missing_ok=True)
+        summary_file.parent.mkdir(parents=True, exist_ok=True)
+        log = files / "logs" / f"{key.slug}_{settings.clock.now():%H%M%S}.jsonl"
+        command = launch.run_command(
+            settings,
+            key,
+            home=home,
+            config_file=launch.write_run_config(home / "run_config" / f"{key.slug}.yaml", ops),
+            summary=summary_file,
+            import_path=_import_path(registry),
+            scratch=scratch,
+        )
+        click.echo(f"$ {command}\n", err=True)
+        shown = progress(settings)
+        try:
+            watched = launch.run_watched(command, log=log, redact=settings.redact, on_line=shown)
+        finally:
+            shown.close()
+        summary = _summary(summary_file, key, watched, dry_run=options.dry_run)
+        _report(settings, summary, watched)
+        if scratch is None:
+            click.echo(f"  log      {log}\n  summary  {summary_file}", err=True)
+        elif options.summary is not None:
+            click.echo(f"  summary  {summary_file}", err=True)
+    if watched.signal is not None:
+        return 128 + watched.signal
+    return 0 if watched.exit_code == 0 and summary.succeeded else 1
+
+
+def _checked_key(settings: "Settings", run_date: date | None, window_days: int | None) -> "RunKey":
+    from predictbench_assets.runs import UnknownPartition, checked_key
+
+    today = settings.clock.now().date()
+    window = settings.target_close_window_days if window_days is None else window_days
+    try:
+        return checked_key(run_date or today, window, today=today)
+    except UnknownPartition as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _op_config(
+    settings: "Settings", key: "RunKey", options: DailyOptions, registry: "Registry"
+) -> dict[str, dict[str, Any]]:
+    """What each op is told.
+
+    Raises:
+        click.UsageError: a combination that cannot be meant.
+    """
+    from predictbench_assets.experiments.registry import RegistryError
+
+    if options.limit is not None and settings.environment == "production" and not options.dry_run:
+        raise click.UsageError("--limit would store a part of the day in production; add --dry-run")
+    if options.refresh and key.run_date != settings.clock.now().date():
+        raise click.UsageError("--refresh is for today's run only: a snapshot of the past cannot be frozen again")
+    try:
+        selected = registry.closure(options.experiments) if options.experiments else frozenset(registry.names)
+    except RegistryError as error:
+        raise click.UsageError(str(error)) from error
+    config: dict[str, dict[str, Any]] = {
+        "target_window": {"on_existing": options.on_existing},
+        "raw_markets": {"refresh": options.refresh},
+        "normalized_markets": {"limit": options.limit, "debug_artifacts": options.debug_artifacts},
+    }
+    if options.limit is None:
+        del config["normalized_markets"]["limit"]
+    return config | {f"experiment_results__{name}": {"selected": name in selected} for name in registry.names}
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A dry run's folder, gone afterwards whatever happens."""
+    folder = Path(tempfile.mkdtemp(prefix="predictbench-dry-run-")).resolve()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def local_database(settings: "Settings") -> Iterator[None]:
+    """The database, up and at the revision that this code needs; a dry run leaves it as it was.
+
+    Raises:
+        SchemaOutdated: a database that is not ours to migrate is at another revision.
+    """
+    from predictbench_assets.database import migrations
+    from predictbench_assets.database.connection import database_url, embedded_server
+    from predictbench_assets.database.engine import make_engine
+
+    embedded = settings.writer_url is None
+    server = embedded_server(settings)
+    ours = embedded and settings.predictbench_dry_run and not server.status().running
+    try:
+        url = database_url(settings)
+        engine = make_engine(url, pool_size=0)
+        if embedded and not settings.predictbench_dry_run and not migrations.is_current(engine):
+            migrations.upgrade(url)
+        migrations.require_current(engine)
+        yield
+    finally:
+        if ours:
+            server.stop()
+
+
+def _import_path(registry: "Registry") -> Path | None:
+    """The current folder, if an experiment was found in it: the child runs in another one."""
+    here = Path.cwd().resolve()
+    for experiment in registry:
+        module = sys.modules[type(experiment).__module__]
+        file = Path(module.__file__ or "").resolve()
+        package = module.__name__.partition(".")[0]
+        if here in file.parents and package != "predictbench_assets" and "site-packages" not in file.parts:
+            return here
+    return None
+
+
+def _summary(file: Path, key: "RunKey", watched: "Watched", *, dry_run: bool) -> "RunSummary":
+    """What the run wrote; where it could not, what was seen of it from outside."""
+    from predictbench_assets.reporting.summary import RunSummary
+
+    if file.exists():
+        return RunSummary.read(file)
+    if watched.reason is not None:
+        reason = watched.reason
+    elif watched.signal is not None:
+        reason = f"stopped by signal {watched.signal}"
+    elif watched.exit_code is not None and watched.exit_code < 0:
+        reason = f"the process was killed by signal {-watched.exit_code}; run it again, it goes on where it stopped"
+    else:
+        reason = f"Dagster ended with exit code {watched.exit_code} before a summary was written; the log has more"
+    summary = RunSummary.failed(
+        key, stage=watched.stage, reason=reason, dry_run=dry_run, dagster_run_id=watched.dagster_run_id
+    )
+    summary.write(file)
+    return summary
+
+
+def _report(settings: "Settings", summary: "RunSummary", watched: "Watched") -> None:
+    """Show the summary here, on the Action's page, and to Prometheus."""
+    import os
+
+    from rich.console import Console
+
+    from predictbench_assets.observability.metrics import export_metrics
+
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(summary.to_table())
+    if summary.succeeded and watched.exit_code != 0:
+        click.echo(f"the run's data are stored, but Dagster ended with exit code {watched.exit_code}", err=True)
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(page).open("a", encoding="utf-8") as file:
+            file.write(summary.to_markdown())
+    if not summary.dry_run:
+        export_metrics(summary, settings)

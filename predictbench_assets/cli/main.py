@@ -1,0 +1,70 @@
+"""`predictbench`: the group of all commands, and how errors are told.
+
+Commands import what they need when they run, so that `--help` answers at once.
+"""
+
+import os
+from typing import Any
+
+import click
+
+from predictbench_assets import __version__
+from predictbench_assets.cli.daily import daily, partition
+from predictbench_assets.cli.database import db
+from predictbench_assets.cli.demo import demo
+from predictbench_assets.cli.instance import stop, ui
+from predictbench_assets.cli.overview import config, experiments
+from predictbench_assets.cli.sandbox import sandbox
+from predictbench_assets.failures import PredictbenchError
+
+EXAMPLES = """\
+\b
+Examples:
+  predictbench demo                         a whole run on this machine, nothing needed
+  predictbench daily                        today's run, markets that close in 7 days
+  predictbench daily --window-days 1 --dry-run
+  predictbench db sql "select * from predictbench.processing_runs"
+"""
+
+
+class Commands(click.Group):
+    """A group whose expected errors are one readable message and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; with LOG_LEVEL=DEBUG an error keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except PredictbenchError as error:
+            if os.environ.get("LOG_LEVEL", "").upper() == "DEBUG":
+                raise
+            raise click.ClickException(_redacted(str(error))) from error
+
+
+@click.group(
+    cls=Commands,
+    epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
+)
+@click.version_option(__version__, prog_name="predictbench")
+def main() -> None:
+    """A daily benchmark of forecasters on Polymarket's questions.
+
+    Settings are read from the environment and from `.env`; `predictbench config` shows them all.
+    """
+
+
+for command in (daily, partition, db, experiments, sandbox, config, ui, demo, stop):
+    main.add_command(command)
+
+
+def _redacted(text: str) -> str:
+    from predictbench_assets.settings import SettingsError, load_settings, without_passwords
+
+    try:
+        return load_settings().redact(text)
+    except SettingsError:
+        return without_passwords(text)
+
+
+if __name__ == "__main__":
+    main()

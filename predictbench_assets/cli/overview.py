@@ -1,0 +1,102 @@
+"""`predictbench config` and `predictbench experiments`: what is set, and what will run."""
+
+import json
+import sys
+
+import click
+
+
+@click.command(
+    short_help="Every setting and its source.",
+    epilog="\b\nExamples:\n  predictbench config\n  predictbench config --json",
+)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def config(as_json: bool) -> None:
+    """Show every setting, its value and where it comes from; secrets are masked. Exit code 1 if any is wrong."""
+    from predictbench_assets.settings import (
+        Settings,
+        SettingsError,
+        describe_settings,
+        load_settings,
+        unknown_in_env_file,
+    )
+
+    settings: Settings | None = None
+    problems: list[str] = []
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        problems = error.problems
+    lines = describe_settings(settings)
+    warnings = list(settings.warnings) if settings else []
+    warnings += [f"{name} in .env is not a setting of Predictbench: misspelt?" for name in unknown_in_env_file()]
+    if as_json:
+        values = {line.name: {"value": line.value, "source": line.source} for line in lines}
+        click.echo(json.dumps({"settings": values, "problems": problems, "warnings": warnings}, indent=2))
+    else:
+        _print_table(
+            ("setting", "value", "source", "meaning"),
+            [(line.name, line.value, line.source, line.description) for line in lines],
+        )
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for problem in problems:
+        click.echo(f"problem: {problem}", err=True)
+    sys.exit(1 if problems else 0)
+
+
+@click.command(
+    short_help="The registered experiments.",
+    epilog="\b\nExamples:\n  predictbench experiments\n  predictbench experiments --json",
+)
+@click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
+def experiments(as_json: bool) -> None:
+    """List the registered experiments, in the order in which they may run."""
+    from predictbench_assets.experiments.registry import load_registry
+    from predictbench_assets.settings import load_settings
+
+    registry = load_registry(load_settings().processing_experiments)
+    if as_json:
+        rows = [
+            {
+                "name": one.name,
+                "version": one.version,
+                "requires": list(one.requires),
+                "mandatory": one.mandatory,
+                "information": one.information,
+                "description": one.description,
+            }
+            for one in registry
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    head = ("name", "version", "needs", "mandatory", "information", "description")
+    _print_table(
+        head,
+        [
+            (
+                one.name,
+                one.version,
+                ", ".join(one.requires),
+                "yes" if one.mandatory else "no",
+                one.information,
+                one.description,
+            )
+            for one in registry
+        ],
+    )
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(head):
+        table.add_column(name, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    # Not on a terminal there is no width to keep to; a table that folds at 80 cannot be searched.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)

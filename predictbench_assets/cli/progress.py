@@ -1,0 +1,84 @@
+"""What a person or a log collector sees while a run works."""
+
+import json
+import sys
+from datetime import datetime
+from typing import Protocol
+
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from predictbench_assets.launch import Line
+from predictbench_assets.observability.logs import readable, wants_json
+from predictbench_assets.settings import Settings
+
+
+class Progress(Protocol):
+    """Something that shows lines as they come."""
+
+    def __call__(self, line: Line) -> None:
+        """Show a line."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        ...
+
+
+def progress(settings: Settings) -> Progress:
+    """Stages on a terminal; else every line, as LOG_FORMAT says."""
+    if settings.log_format == "auto" and sys.stderr.isatty():
+        return Stages(Console(stderr=True, highlight=False))
+    return Lines(as_json=wants_json(settings))
+
+
+class Lines:
+    """Every line to stderr, as JSON or readable."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def __call__(self, line: Line) -> None:
+        """Show a line."""
+        sys.stderr.write((json.dumps(line) if self._as_json else readable(line)) + "\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Nothing was taken from the terminal."""
+
+
+class Stages:
+    """One line per finished asset, a spinner with the latest word of the running one, warnings and errors."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status = console.status("starting Dagster ...")
+        self._status.start()
+        self._begun: dict[str, datetime] = {}
+
+    def __call__(self, line: Line) -> None:
+        """Show a line."""
+        stage, event = line.get("process_stage") or "", line.get("event")
+        at = datetime.fromisoformat(line["timestamp"])
+        if event == "STEP_START":
+            self._begun[stage] = at
+            self._status.update(Text(f"{stage} ..."))
+        elif event == "STEP_SUCCESS":
+            seconds = (at - self._begun.get(stage, at)).total_seconds()
+            self._console.print(Text.assemble(("  ok    ", "green"), f"{stage:<44} {seconds:6.1f} s"))
+        elif event == "STEP_FAILURE":
+            self._console.print(Text.assemble(("  FAILED  ", "red"), f"{stage}: {line.get('reason') or ''}"))
+        elif event is None and line["level"] in ("WARNING", "ERROR", "CRITICAL"):
+            style = "yellow" if line["level"] == "WARNING" else "red"
+            self._console.print(Text.assemble((f"  {line['level'].lower()}  ", style), _sentence(stage, line)))
+        elif event is None:
+            self._status.update(Text(_sentence(stage, line)))
+
+    def close(self) -> None:
+        """Remove the spinner."""
+        self._status.stop()
+
+
+def _sentence(stage: str, line: Line) -> str:
+    return f"{stage}: {line['message']}" if stage else str(line["message"])

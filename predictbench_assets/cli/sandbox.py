@@ -1,0 +1,95 @@
+"""`predictbench sandbox`: a simulated exchange that speaks the real API."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group(short_help="A simulated exchange.")
+def sandbox() -> None:
+    """A simulated exchange, for trying things out with nobody's server."""
+
+
+@sandbox.command(
+    epilog="""\
+\b
+Examples:
+  predictbench sandbox serve
+  predictbench sandbox serve --markets 5000 --faults http500=0.05,http429=0.02,latency_ms=100
+  predictbench sandbox serve --replay rows.json --now 2026-02-02T07:00:00Z
+\b
+Then, in another terminal:
+  POLYMARKET_BASE_URL=http://127.0.0.1:8765 POLYMARKET_CLOB_URL=http://127.0.0.1:8765/clob predictbench daily
+"""
+)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, help="0 takes a free one.")
+@click.option("--markets", type=click.IntRange(min=0), default=600, metavar="N", help="Markets that close on each day.")
+@click.option("--seed", type=int, default=7, help="The same seed is the same world.")
+@click.option(
+    "--faults", default="", metavar="RATES", help="Such as http500=0.05,http429=0.02,reset=0.01,truncate=0.01."
+)
+@click.option(
+    "--poison", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE", help="Share of rows that are broken."
+)
+@click.option(
+    "--now", metavar="INSTANT", help="The exchange's time, such as 2026-02-02T07:00:00Z.  [default: the real one]"
+)
+@click.option("--uniform", is_flag=True, help="End times spread over the day, instead of most at one or two instants.")
+@click.option(
+    "--replay",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Serve the rows of this JSON file instead of a made-up world.",
+)
+def serve(host: str, port: int, faults: str, now: str | None, seed: int, replay: Path | None, **world: Any) -> None:
+    """Serve a seeded world, or recorded rows, with the real API's shapes, limits and quirks."""
+    from predictbench_assets.sandbox.faults import Faults
+    from predictbench_assets.sandbox.server import run
+
+    instant = _instant(now) if now else None
+    served = _replayed(replay) if replay else _world(seed, **world)
+    try:
+        run(served, host=host, port=port, now=instant, faults=Faults.parse(faults), seed=seed, announce=_announce)
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+        ) from error
+
+
+def _announce(text: str) -> None:
+    click.echo(text, nl=False)
+
+
+def _world(seed: int, *, markets: int, poison: float, uniform: bool) -> Any:
+    from predictbench_assets.sandbox.poison import REJECTABLE
+    from predictbench_assets.sandbox.world import World
+
+    poisons = tuple(REJECTABLE) if poison else ()
+    try:
+        if uniform:
+            return World(seed, markets, poison=poison, poisons=poisons, concentration=0.0)
+        return World(seed, markets, poison=poison, poisons=poisons)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _replayed(file: Path) -> Any:
+    from predictbench_assets.sandbox.exchange import ReplayWorld
+
+    try:
+        return ReplayWorld.from_file(file)
+    except (ValueError, KeyError, TypeError) as error:
+        raise click.UsageError(f"--replay {file}: not a JSON array of markets ({error})") from error
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.UsageError(f"--now {text}: expected an instant such as 2026-02-02T07:00:00Z") from error
+    if instant.tzinfo is None:
+        raise click.UsageError(f"--now {text}: has no time zone; add Z for UTC")
+    return instant

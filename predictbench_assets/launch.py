@@ -1,0 +1,281 @@
+"""Running Dagster: the home it runs in, the command for one run, and the child process that does it.
+
+Dagster is only ever run as a command of its own, in a folder of ours: a `.env` in its working folder would override
+variables that were exported for it.
+"""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.runs import RunKey, partition_tags
+from predictbench_assets.settings import ENV_FILE_VARIABLE, Settings, default_env_file
+
+DEFINITIONS = "predictbench_assets.definitions"
+JOB = "daily_run"
+CLONE = Path(__file__).resolve().parents[1]
+
+_QUIET = (
+    # `dagster job execute` and YAML handlers are what we mean; Dagster says of both that they may change.
+    "ignore:Function `job_execute_command` is superseded",
+    "ignore:Handling yaml-defined logging configuration",
+)
+
+Line = dict[str, Any]
+"""A log line of the child, as `observability.logs.JsonLines` writes it."""
+
+
+class LaunchError(PermanentError):
+    """Dagster cannot be run from here."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, the folder it runs in, and the variables it is given on top of ours."""
+
+    arguments: tuple[str, ...]
+    folder: Path
+    variables: Mapping[str, str]
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        """The command as it can be pasted into a shell; secrets are not part of it."""
+        given = [f"{name}={shlex.quote(value)}" for name, value in self.variables.items()]
+        return f"cd {shlex.quote(str(self.folder))} && {' '.join([*given, shlex.join(self.arguments)])}"
+
+    def environment(self) -> dict[str, str]:
+        """Everything the child's environment holds."""
+        warnings = ",".join([*filter(None, [os.environ.get("PYTHONWARNINGS")]), *_QUIET])
+        return {**os.environ, "PYTHONWARNINGS": warnings, **self.variables, **self.secrets}
+
+
+def run_command(
+    settings: Settings,
+    key: RunKey,
+    *,
+    home: Path,
+    config_file: Path,
+    summary: Path,
+    import_path: Path | None = None,
+    scratch: Path | None = None,
+) -> Command:
+    """`dagster job execute` for one partition.
+
+    Args:
+        home: the DAGSTER_HOME, see `prepare_home`.
+        config_file: the run's configuration, see `write_run_config`.
+        summary: where the run leaves its summary.
+        import_path: a folder with modules of experiments, if there is one.
+        scratch: makes it a dry run, whose new files go there.
+    """
+    tags = json.dumps(partition_tags(key), separators=(",", ":"))
+    arguments = ("job", "execute", "-m", DEFINITIONS, "-j", JOB, "--tags", tags, "-c", str(config_file))
+    variables = shared_variables(settings, home) | {"PREDICTBENCH_SUMMARY": str(summary)}
+    if import_path is not None:
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(import_path), os.environ.get("PYTHONPATH")]))
+    if scratch is not None:
+        variables |= {"PREDICTBENCH_DRY_RUN": "1", "PREDICTBENCH_SCRATCH": str(scratch)}
+    return Command((sys.executable, "-m", "dagster", *arguments), home, variables, _secrets(settings))
+
+
+def ui_command(settings: Settings, *, home: Path, port: int) -> Command:
+    """`dagster dev`: the web server and the daemon on the local instance."""
+    arguments = ("dev", "-m", DEFINITIONS, "-h", "127.0.0.1", "-p", str(port))
+    return Command(
+        (sys.executable, "-m", "dagster", *arguments), home, shared_variables(settings, home), _secrets(settings)
+    )
+
+
+def shared_variables(settings: Settings, home: Path) -> dict[str, str]:
+    """What a child in another folder needs to mean the same files: relative paths of the settings, made absolute."""
+    env_file = default_env_file()
+    variables = {
+        "DAGSTER_HOME": str(home),
+        "PREDICTBENCH_HOME": str(settings.home),
+        ENV_FILE_VARIABLE: str(env_file.resolve()) if env_file is not None and env_file.is_file() else "",
+    }
+    if settings.staging_uri is not None and "://" not in settings.staging_uri:
+        variables["STAGING_URI"] = settings.staging
+    if settings.artifacts_dir is not None:
+        variables["ARTIFACTS_DIR"] = str(settings.artifacts)
+    if (sha := settings.git_sha or checked_out_commit()) is not None:
+        variables["GIT_SHA"] = sha
+    return variables
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    """Dagster reads this one itself, so it must be given the address with the driver named."""
+    secret = settings.dagster_postgres_url
+    return {"DAGSTER_POSTGRES_URL": secret.get_secret_value()} if secret else {}
+
+
+def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> Path:
+    """Make a DAGSTER_HOME, or bring its `dagster.yaml` up to date.
+
+    Args:
+        temporary: never with the shared storage, whatever the settings say.
+
+    Raises:
+        LaunchError: Predictbench was not installed from a clone, so that its `dagster.yaml` is not there.
+    """
+    shared = settings.dagster_postgres_url is not None and not temporary
+    source = CLONE / "deploy" / "dagster.yaml" if shared else CLONE / "dagster.yaml"
+    if not source.is_file():
+        raise LaunchError(f"{source} is missing: install Predictbench from a clone of its repository (`make setup`).")
+    text = source.read_text(encoding="utf-8")
+    if settings.log_level == "DEBUG":
+        text = text.replace("python_log_level: INFO", "python_log_level: DEBUG")
+    home.mkdir(parents=True, exist_ok=True)
+    target = home / "dagster.yaml"
+    if not target.exists() or target.read_text(encoding="utf-8") != text:
+        target.write_text(text, encoding="utf-8")
+    return home
+
+
+def write_run_config(path: Path, ops: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the configuration of a run: what each op is told, and Dagster's own console logger silenced.
+
+    Our handler (see `dagster.yaml`) prints the same lines in the project's format. JSON is YAML, which Dagster reads.
+    """
+    config = {
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        "ops": {name: {"config": dict(values)} for name, values in ops.items() if values},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+@dataclass
+class Watched:
+    """What was seen of a run from outside: enough to say where it stopped when it cannot say so itself."""
+
+    stage: str | None = None
+    reason: str | None = None
+    dagster_run_id: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+
+    def see(self, line: Line) -> None:
+        """Take note of a log line."""
+        self.dagster_run_id = line.get("dagster_run_id") or self.dagster_run_id
+        event, stage = line.get("event"), line.get("process_stage")
+        if event == "STEP_START" and self.reason is None:
+            self.stage = stage
+        elif event == "STEP_FAILURE" and self.reason is None:
+            self.stage, self.reason = stage, line.get("reason")
+        elif line.get("level") == "ERROR" and event is None and self.dagster_run_id is None:
+            self.reason = line.get("message")
+
+
+def run_watched(
+    command: Command, *, log: Path, redact: Callable[[str], str], on_line: Callable[[Line], None]
+) -> Watched:
+    """Run a command to its end, keeping its output in `log` and handing each line on.
+
+    Signals that this process gets are passed on to the child once; a third one kills it.
+    """
+    watched = Watched()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("a", encoding="utf-8") as kept,
+        subprocess.Popen(  # noqa: S603 - our own command
+            command.arguments,
+            cwd=command.folder,
+            env=command.environment() | {"LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches the child through us alone, not twice
+        ) as child,
+        _signals_to(child, watched),
+    ):
+        assert child.stdout is not None
+        for text in child.stdout:
+            line = as_line(text.rstrip("\n"), redact)
+            if line is None:
+                continue
+            kept.write(json.dumps(line) + "\n")
+            kept.flush()
+            watched.see(line)
+            on_line(line)
+    watched.exit_code = child.returncode
+    return watched
+
+
+def run_in_foreground(command: Command) -> int:
+    """Run a command with this terminal for its input and output; returns its exit code."""
+    watched = Watched()
+    with (
+        subprocess.Popen(  # noqa: S603 - our own command
+            command.arguments, cwd=command.folder, env=command.environment(), start_new_session=True
+        ) as child,
+        _signals_to(child, watched),
+    ):
+        return child.wait()
+
+
+def as_line(text: str, redact: Callable[[str], str]) -> Line | None:
+    """A line of output as a log line: what is not JSON of ours (a library's print) becomes a message."""
+    if not text.strip():
+        return None
+    try:
+        line = json.loads(text)
+    except ValueError:
+        line = None
+    if isinstance(line, dict) and {"timestamp", "level", "message"} <= line.keys():
+        return line
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    nothing = dict.fromkeys(("run_id", "process_stage", "market_id"))
+    return {"timestamp": now, "level": "INFO", "logger": "output", "message": redact(text), **nothing}
+
+
+def checked_out_commit() -> str | None:
+    """The commit of the clone that this code runs from, if it is one."""
+    try:
+        done = subprocess.run(  # noqa: S603 - nothing in it comes from outside
+            ["git", "-C", str(CLONE), "rev-parse", "HEAD"],  # noqa: S607 - the user's git
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+@contextmanager
+def _signals_to(child: subprocess.Popen[Any], watched: Watched) -> Iterator[None]:
+    received = 0
+
+    def forward(number: int, _: FrameType | None) -> None:
+        nonlocal received
+        received += 1
+        watched.signal = number
+        if received >= 3:
+            child.kill()
+        else:
+            # A terminal that was closed is a request to stop, too.
+            child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
