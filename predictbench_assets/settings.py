@@ -7,14 +7,12 @@ or wrong stops everything at once, with the names of all that are at fault.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import quote, quote_plus, urlsplit
 
-from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -386,51 +384,6 @@ def default_env_file() -> Path | None:
     return Path(named) if named else Path(".env")
 
 
-@dataclass(frozen=True)
-class SettingLine:
-    """One setting as `predictbench config` shows it; a secret's value is `***`."""
-
-    name: str
-    value: str
-    source: str
-    """`environment`, the name of the `.env` file, or `default`."""
-    description: str
-
-
-def describe_settings(settings: Settings | None, env_file: Path | None = None) -> list[SettingLine]:
-    """Every setting with its value and where it comes from, in the order of the class.
-
-    Args:
-        settings: what was loaded; None where loading failed, then the texts are shown as they were given.
-        env_file: the file that was read; default: as `PREDICTBENCH_ENV_FILE` says.
-    """
-    sources = _given(env_file or default_env_file())
-    view = settings.public_view() if settings else {}
-    lines = []
-    for name, field in Settings.model_fields.items():
-        given = next((sources[variable] for variable in variables(name) if variable in sources), None)
-        text = _shown(view[name.upper()]) if name.upper() in view else given[0] if given else ""
-        if name in secret_names():
-            text = "***" if given else ""
-        lines.append(
-            SettingLine(
-                name=variables(name)[0],
-                value=without_passwords(text),
-                source=given[1] if given else "default",
-                description=field.description or "",
-            )
-        )
-    return lines
-
-
-def unknown_in_env_file(env_file: Path | None = None) -> list[str]:
-    """Names in the `.env` file that are no setting of ours: often a misspelt one."""
-    file = env_file or default_env_file()
-    if file is None or not file.is_file():
-        return []
-    return [name for name in dotenv_values(file, interpolate=False) if name.upper() not in all_variables()]
-
-
 def variables(name: str) -> tuple[str, ...]:
     """The environment variables that a field is read from, the first one found wins."""
     alias = Settings.model_fields[name].validation_alias
@@ -452,27 +405,6 @@ def without_passwords(text: str) -> str:
 
 
 _USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@:]*:[^\s/@]+@", re.I)
-
-
-def _given(env_file: Path | None) -> dict[str, tuple[str, str]]:
-    """Variable -> text and source, of everything that is set; an empty text counts as unset."""
-    found: dict[str, tuple[str, str]] = {}
-    if env_file is not None and env_file.is_file():
-        for name, text in dotenv_values(env_file).items():
-            if text:
-                found[name.upper()] = (text, env_file.name)
-    for name, text in os.environ.items():
-        if text and name.upper() in all_variables():
-            found[name.upper()] = (text, "environment")
-    return found
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _problems(error: ValidationError) -> list[str]:

@@ -11,16 +11,15 @@ import click
     epilog="\b\nExamples:\n  predictbench config\n  predictbench config --json",
 )
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-def config(as_json: bool) -> None:
+@click.option("--example", is_flag=True, help="Print an .env file with every setting and its default.")
+def config(as_json: bool, example: bool) -> None:
     """Show every setting, its value and where it comes from; secrets are masked. Exit code 1 if any is wrong."""
-    from predictbench_assets.settings import (
-        Settings,
-        SettingsError,
-        describe_settings,
-        load_settings,
-        unknown_in_env_file,
-    )
+    from predictbench_assets.settings import Settings, SettingsError, load_settings
+    from predictbench_assets.settings_overview import describe_settings, env_example, unknown_in_env_file
 
+    if example:
+        click.echo(env_example(), nl=False)
+        return
     settings: Settings | None = None
     problems: list[str] = []
     try:
