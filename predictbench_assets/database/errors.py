@@ -14,7 +14,14 @@ import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    Retrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from predictbench_assets.failures import PermanentError, TransientError
 
@@ -56,7 +63,7 @@ class Backoff:
         """The action's result; only `DatabaseUnavailable` is tried again, and raised when it persists."""
         retrying = Retrying(
             stop=stop_after_attempt(self.attempts),
-            wait=wait_exponential_jitter(initial=self.first, max=self.longest, jitter=self.first),
+            wait=wait_exponential(multiplier=self.first, max=self.longest) + wait_random(0, self.first),
             retry=retry_if_exception_type(DatabaseUnavailable),
             before_sleep=before_sleep_log(_log, logging.WARNING),
             reraise=True,

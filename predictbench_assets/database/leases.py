@@ -1,0 +1,341 @@
+"""Who may write a run. The newest attempt always wins; an older one learns it at its next step and stops.
+
+Nothing is held while experiments run: a lease is a number in the run's row, compared in every transaction that writes.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID, uuid5
+
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, literal, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.schema import (
+    processed_markets,
+    processing_attempts,
+    processing_failures,
+    processing_runs,
+)
+from predictbench_assets.failures import Failure, PermanentError, Stage
+from predictbench_assets.runs import RunKey
+
+OnExisting = Literal["update", "skip", "fail"]
+
+_OPENING = text("SELECT pg_advisory_xact_lock(hashtext('predictbench lease'))")
+
+
+class LeaseLost(PermanentError):
+    """A newer attempt has taken the run over; this one must not write any more."""
+
+
+class RunAlreadyStored(PermanentError):
+    """The run is complete in the database and the caller asked not to touch such a run (`on_existing`)."""
+
+
+class ForeignExchange(PermanentError):
+    """The database holds another exchange's markets; sandbox and live data never mix."""
+
+
+@dataclass(frozen=True)
+class RunCounts:
+    """Where every offered market went: offered = excluded + rejected + failed + processed."""
+
+    offered: int
+    excluded: int
+    rejected: int
+    failed: int
+    processed: int
+    excluded_by_reason: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Markets handed to experiments."""
+        return self.failed + self.processed
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write one run, as one attempt of it. Made by `open_lease`."""
+
+    engine: Engine = field(repr=False, compare=False)
+    clock: Clock = field(repr=False, compare=False)
+    key: RunKey
+    attempt: int
+    holder: str
+    dagster_run_id: str
+
+    @property
+    def run_id(self) -> UUID:
+        """The run that may be written."""
+        return self.key.run_id
+
+    def beat(self, stage: Stage) -> None:
+        """Say that this attempt is alive, and where it is.
+
+        Raises:
+            LeaseLost: a newer attempt has taken over, or this one has ended.
+            DatabaseUnavailable: after a few tries.
+        """
+        in_transaction(self.engine, lambda connection: self.hold(connection, stage=stage))
+
+    def hold(self, connection: Connection, **values: Any) -> None:
+        """Inside the caller's transaction: lock the run's row, check that it is still ours, and set columns of it.
+
+        Raises:
+            LeaseLost: a newer attempt has taken over, or this one has ended.
+        """
+        now = self.clock.now()
+        changed = connection.execute(
+            update(processing_runs)
+            .where(
+                processing_runs.c.run_id == self.run_id,
+                processing_runs.c.attempt == self.attempt,
+                # A commit whose answer was lost is tried again and finds what it wrote.
+                processing_runs.c.status.in_({"running", values.get("status", "running")}),
+            )
+            .values(heartbeat_at=now, **values)
+        )
+        if changed.rowcount == 0:
+            raise self.lost(connection)
+        kept = {name: value for name, value in values.items() if name in ("status", "stage", "reason", "finished_at")}
+        connection.execute(
+            update(processing_attempts)
+            .where(processing_attempts.c.run_id == self.run_id, processing_attempts.c.attempt == self.attempt)
+            .values(heartbeat_at=now, **kept)
+        )
+
+    def fail(self, stage: Stage, reason: str, *, retriable: bool, failures: Sequence[Failure] = ()) -> None:
+        """End this attempt as failed: status, stage and reason of the run, and its failures, the run's own included.
+
+        Raises:
+            LeaseLost: a newer attempt has taken over; the run's row is left as it is.
+        """
+        own = Failure(market_id=None, stage=stage, reason=reason, retriable=retriable, logged_at=self.clock.now())
+
+        def work(connection: Connection) -> None:
+            self.hold(connection, status="failed", stage=stage, reason=reason, finished_at=self.clock.now())
+            self._store_failures(connection, [*failures, own])
+
+        in_transaction(self.engine, work)
+
+    def finish(
+        self,
+        counts: RunCounts,
+        *,
+        status: Literal["completed", "partial"],
+        failures: Sequence[Failure] = (),
+        summary: Mapping[str, Any] | None = None,
+        stored: Collection[str] | None = None,
+    ) -> None:
+        """End this attempt well, in one transaction.
+
+        Args:
+            stored: ids of the markets that this attempt stored. When the run is complete, every other market of it is
+                marked withdrawn, so that the markets not withdrawn are exactly the processed ones.
+
+        Raises:
+            LeaseLost: a newer attempt has taken over, or this one has ended.
+            DatabaseRefused: the counts do not add up.
+        """
+
+        def work(connection: Connection) -> None:
+            self.hold(
+                connection,
+                status=status,
+                stage="persisted_run",
+                reason=None,
+                finished_at=self.clock.now(),
+                offered_markets=counts.offered,
+                excluded_markets=counts.excluded,
+                rejected_markets=counts.rejected,
+                failed_markets=counts.failed,
+                processed_markets=counts.processed,
+                total_markets=counts.total,
+                excluded_by_reason=dict(counts.excluded_by_reason),
+                summary=dict(summary) if summary is not None else None,
+            )
+            if status == "completed" and stored is not None:
+                self._withdraw_others(connection, stored)
+            self._store_failures(connection, failures)
+
+        in_transaction(self.engine, work)
+
+    def lost(self, connection: Connection) -> LeaseLost:
+        """The error that says who has the run now."""
+        row = connection.execute(select(processing_runs).where(processing_runs.c.run_id == self.run_id)).one_or_none()
+        return _lost(self.key, self.attempt, row)
+
+    def _withdraw_others(self, connection: Connection, stored: Collection[str]) -> None:
+        # One JSON parameter: an array of 20,000 would be dumped element by element.
+        kept = select(func.jsonb_array_elements_text(literal(list(stored), type_=JSONB)))
+        connection.execute(
+            update(processed_markets)
+            .where(
+                processed_markets.c.run_id == self.run_id,
+                processed_markets.c.withdrawn_at.is_(None),
+                processed_markets.c.market_id.not_in(kept),
+            )
+            .values(withdrawn_at=self.clock.now())
+        )
+
+    def _store_failures(self, connection: Connection, failures: Sequence[Failure]) -> None:
+        """This attempt's failures, whole: a second try of the same attempt replaces those of the first."""
+        connection.execute(
+            delete(processing_failures).where(
+                processing_failures.c.run_id == self.run_id, processing_failures.c.attempt == self.attempt
+            )
+        )
+        rows = [
+            {
+                "failure_id": uuid5(self.run_id, f"failure|{self.attempt}|{position}"),
+                "run_id": self.run_id,
+                "attempt": self.attempt,
+                **failure.model_dump(),
+            }
+            for position, failure in enumerate(failures)
+        ]
+        if rows:
+            connection.execute(insert(processing_failures), rows)
+
+
+def open_lease(
+    engine: Engine,
+    key: RunKey,
+    *,
+    dagster_run_id: str,
+    holder: str,
+    exchange: str,
+    git_sha: str | None,
+    clock: Clock,
+    on_existing: OnExisting = "update",
+) -> Lease:
+    """Take the run over as its newest attempt; an attempt that was still running becomes `interrupted`.
+
+    The same Dagster run that asks again gets its own attempt back.
+
+    Args:
+        holder: who is asking, for the other side's error text: host and process.
+        exchange: host of the exchange that the run reads.
+        on_existing: what to do with a run that is stored complete: `update` it, or refuse (`skip` and `fail` differ
+            only in what the caller makes of the refusal).
+
+    Raises:
+        RunAlreadyStored: the run is complete, and `on_existing` is not `update`.
+        LeaseLost: this Dagster run held the run before, and a newer one has taken over since.
+        ForeignExchange: the database holds another exchange's runs.
+        DatabaseUnavailable, DatabaseRefused: as the names say.
+    """
+
+    def work(connection: Connection) -> Lease:
+        connection.execute(_OPENING)  # first runs of two exchanges at once must not both find an empty database
+        _refuse_foreign(connection, exchange)
+        row = connection.execute(
+            select(processing_runs).where(processing_runs.c.run_id == key.run_id).with_for_update()
+        ).one_or_none()
+        attempt = _attempt_for(connection, key, row, dagster_run_id, on_existing)
+        lease = Lease(engine, clock, key, attempt, holder, dagster_run_id)
+        _take(connection, lease, exchange, git_sha, reopened=row is not None and row.attempt == attempt)
+        return lease
+
+    return in_transaction(engine, work)
+
+
+def _attempt_for(
+    connection: Connection, key: RunKey, row: Row[Any] | None, dagster_run_id: str, on_existing: OnExisting
+) -> int:
+    """Which attempt the asking Dagster run is: the one it already has, or the next."""
+    if row is None:
+        return 1
+    if row.dagster_run_id == dagster_run_id:
+        return int(row.attempt)
+    earlier = connection.execute(
+        select(processing_attempts.c.attempt).where(
+            processing_attempts.c.run_id == key.run_id, processing_attempts.c.dagster_run_id == dagster_run_id
+        )
+    ).scalar_one_or_none()
+    if earlier is not None:
+        raise _lost(key, earlier, row)
+    if row.status == "completed" and on_existing != "update":
+        raise RunAlreadyStored(
+            f"the run {key} is stored complete since {_moment(row.finished_at)} (attempt {row.attempt}): "
+            "nothing was done. Use --on-existing update to write it again."
+        )
+    return int(row.attempt) + 1
+
+
+def _take(connection: Connection, lease: Lease, exchange: str, git_sha: str | None, *, reopened: bool) -> None:
+    now = lease.clock.now()
+    held = {
+        "attempt": lease.attempt,
+        "holder": lease.holder,
+        "dagster_run_id": lease.dagster_run_id,
+        "heartbeat_at": now,
+        "status": "running",
+        "finished_at": None,
+        "reason": None,
+    }
+    fresh = {"stage": "target_window", "started_at": now}
+    counts = dict.fromkeys(f"{kind}_markets" for kind in ("offered", "excluded", "rejected", "failed", "processed"))
+    run = {
+        **held,
+        **({} if reopened else fresh | counts | {"total_markets": None, "excluded_by_reason": None, "summary": None}),
+        "git_sha": git_sha,
+        "exchange": exchange,
+    }
+    named = {
+        "run_id": lease.run_id,
+        "run_date": lease.key.run_date,
+        "window_days": lease.key.window_days,
+        "target_date": lease.key.target_date,
+    }
+    connection.execute(
+        upsert(processing_runs)
+        .values(**named, **({"started_at": now} | run))
+        .on_conflict_do_update(index_elements=["run_id"], set_=run)
+    )
+    connection.execute(
+        update(processing_attempts)
+        .where(
+            processing_attempts.c.run_id == lease.run_id,
+            processing_attempts.c.attempt < lease.attempt,
+            processing_attempts.c.status == "running",
+        )
+        .values(status="interrupted", finished_at=now, reason=f"taken over by attempt {lease.attempt}: {lease.holder}")
+    )
+    attempt = {name: value for name, value in held.items() if name != "attempt"} | ({} if reopened else fresh)
+    connection.execute(
+        upsert(processing_attempts)
+        .values(run_id=lease.run_id, attempt=lease.attempt, **({"started_at": now} | attempt))
+        .on_conflict_do_update(index_elements=["run_id", "attempt"], set_=attempt)
+    )
+
+
+def _refuse_foreign(connection: Connection, exchange: str) -> None:
+    other = connection.execute(
+        select(processing_runs.c.exchange).where(processing_runs.c.exchange != exchange).limit(1)
+    ).scalar_one_or_none()
+    if other is not None:
+        raise ForeignExchange(
+            f"the database holds runs of {other}, this one reads {exchange}: set DATABASE_URL (or SUPABASE_DB_URL) to "
+            "a database of its own, or POLYMARKET_BASE_URL to the exchange that the database is for."
+        )
+
+
+def _lost(key: RunKey, attempt: int, row: Row[Any] | None) -> LeaseLost:
+    if row is None:
+        return LeaseLost(f"attempt {attempt} of the run {key} cannot go on: its row is gone from processing_runs.")
+    if row.attempt == attempt:
+        return LeaseLost(f"attempt {attempt} of the run {key} has ended already ({row.status}); start a new one.")
+    return LeaseLost(
+        f"attempt {attempt} of the run {key} stops: attempt {row.attempt} took over at {_moment(row.started_at)} "
+        f"(held by {row.holder}, Dagster run {row.dagster_run_id}, last heard of at {_moment(row.heartbeat_at)})."
+    )
+
+
+def _moment(instant: datetime | None) -> str:
+    return instant.isoformat(timespec="seconds") if instant is not None else "an unknown time"

@@ -1,0 +1,103 @@
+"""Many transactions in one round trip, each with its own answer.
+
+psycopg's own pipeline waits at every sync, which is a round trip a transaction. Here everything is sent first, over
+libpq's non-blocking interface, and the answers are read as they come.
+"""
+
+import select
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
+
+SILENCE_SECONDS = 150.0
+"""A server that says nothing for this long is given up on; statements have shorter limits of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement with `$n` placeholders; parameters are text in the server's notation, with their types' oids."""
+
+    sql: bytes
+    parameters: Sequence[bytes | None] = ()
+    oids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the server rolled a transaction back."""
+
+    sqlstate: str
+    message: str
+    constraint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one transaction: the first row of its last statement, or why it was rolled back."""
+
+    row: tuple[bytes | None, ...] | None
+    refusal: Refusal | None
+
+
+def run_transactions(connection: PGconn, transactions: Sequence[Sequence[Statement]]) -> list[Outcome]:
+    """Run each group of statements as a transaction of its own; one that fails does not touch the others.
+
+    The connection must be idle and in autocommit. After any exception it must be thrown away.
+
+    Raises:
+        psycopg.OperationalError: the connection broke or fell silent; some of the transactions may have committed.
+    """
+    connection.enter_pipeline_mode()
+    for statements in transactions:
+        for statement in statements:
+            connection.send_query_params(statement.sql, statement.parameters, param_types=statement.oids)
+        connection.pipeline_sync()
+    outcomes: list[Outcome] = []
+    row, refusal = None, None
+    unsent = connection.flush()
+    while len(outcomes) < len(transactions):
+        if connection.is_busy():
+            unsent = _exchange(connection, unsent)
+            continue
+        result = connection.get_result()
+        if result is None:  # the end of one statement's results
+            continue
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            outcomes.append(Outcome(None if refusal else row, refusal))
+            row, refusal = None, None
+        elif result.status == ExecStatus.TUPLES_OK:
+            row = _first_row(result)
+        elif result.status == ExecStatus.FATAL_ERROR:
+            refusal = _refusal(result)
+    connection.exit_pipeline_mode()
+    return outcomes
+
+
+def _exchange(connection: PGconn, unsent: int) -> int:
+    """Send what the socket takes and read what it has; returns whether there is more to send."""
+    poll = select.poll()
+    poll.register(connection.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
+    if not poll.poll(SILENCE_SECONDS * 1000):
+        raise psycopg.OperationalError(f"the server has been silent for {SILENCE_SECONDS:.0f} s")
+    connection.consume_input()
+    return connection.flush() if unsent else 0
+
+
+def _first_row(result: PGresult) -> tuple[bytes | None, ...] | None:
+    if result.ntuples == 0:
+        return None
+    return tuple(result.get_value(0, column) for column in range(result.nfields))
+
+
+def _refusal(result: PGresult) -> Refusal:
+    def field(code: DiagnosticField) -> str | None:
+        value = result.error_field(code)
+        return value.decode("utf-8", "replace") if value is not None else None
+
+    state = field(DiagnosticField.SQLSTATE)
+    if state is None:  # libpq's own: the connection is gone
+        raise psycopg.OperationalError(result.error_message.decode("utf-8", "replace").strip())
+    return Refusal(state, field(DiagnosticField.MESSAGE_PRIMARY) or "", field(DiagnosticField.CONSTRAINT_NAME))

@@ -1,0 +1,80 @@
+"""What the writer is given: markets with their results, and the attempts of the experiments that made them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from predictbench_assets.failures import Failure
+from predictbench_assets.polymarket.markets import Market
+
+ResultStatus = Literal["completed", "skipped", "failed", "not_run"]
+AttemptStatus = Literal["completed", "failed", "not_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRecord:
+    """What one experiment had to say about one market."""
+
+    experiment: str
+    status: ResultStatus
+    reason: str | None = None
+    probability: float | None = None
+    """Of the market's first outcome."""
+    probabilities: Sequence[float] | None = None
+    payload: Mapping[str, Any] | None = None
+    score: float | None = None
+    artifact_uri: str | None = None
+    diagnostics: Mapping[str, Any] | None = None
+    forecast_at: datetime | None = None
+    exception_type: str | None = None
+    retriable: bool = False
+    """Goes into the run's failures, which the caller keeps; the result's row has no column for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarketRecord:
+    """A market that is ready to be stored: all of it, or nothing."""
+
+    market: Market
+    raw: bytes
+    """The row's JSON exactly as received."""
+    results: tuple[ResultRecord, ...]
+    """One for each experiment of the write, those that were not run included."""
+
+
+@dataclass(frozen=True)
+class ExperimentAttempt:
+    """One registered experiment in this run, with the identity of what it produced."""
+
+    name: str
+    version: str
+    description: str
+    information: str
+    mandatory: bool
+    status: AttemptStatus
+    content_hash: str
+    """Of the staged results: version and content equal to the newest stored attempt's mean the same attempt."""
+    snapshot_hash: str | None = None
+    config_hash: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error_message: str | None = None
+    completed: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What a write did."""
+
+    processed: int
+    """Markets that are stored, whether or not a row of them had to change."""
+    failures: list[Failure]
+    """Markets that are not, each with its reason."""
+    batches: int
+    retried: int
+    """How often a batch was sent again because the database was unavailable."""
+    bytes: int
+    """Of the rows as they were sent."""

@@ -1,0 +1,395 @@
+"""From records to the JSON rows that the database unpacks, refusing beforehand what it would refuse.
+
+One market at a time: a value that cannot be stored costs its own market, with a reason that names the field. The raw
+payload's bytes are passed on as they are; only a suspicious one is parsed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from predictbench_assets.database.records import MarketRecord, ResultRecord
+from predictbench_assets.database.schema import LONGEST
+from predictbench_assets.polymarket.markets import Event, Market
+
+_LONGEST_REASON = 2_000
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_SUSPICIOUS = (b"\\u0000", b"\\ud", b"\\uD")  # how JSON writes NUL and halves of surrogate pairs
+
+
+class UnwritableMarket(ValueError):
+    """A market that cannot be stored: the field at fault and why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAttempt:
+    """Where the results of an experiment go."""
+
+    experiment_run_id: str
+    mandatory: bool
+    fill: bool
+    """Only into markets that have no result of this experiment at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedMarket:
+    """A market's rows as JSON, ready to be joined with others into one parameter."""
+
+    market_id: str
+    event_id: str | None
+    event: bytes | None
+    market: bytes
+    contracts: list[bytes]
+    results: list[bytes]
+    size: int
+
+
+class _Row(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A row of `jsonb_to_recordset`: an absent key is null."""
+
+
+class _EventRow(_Row):
+    event_id: str
+    neg_risk: bool
+    slug: str | None = None
+    title: str | None = None
+
+
+class _MarketRow(_Row):
+    processed_market_id: str
+    market_id: str
+    market_slug: str
+    question: str
+    close_time: datetime
+    cluster: str
+    category: str
+    neg_risk: bool
+    captured_at: datetime
+    price_source: str
+    price_quality: str
+    core: bool
+    raw_snapshot: msgspec.Raw
+    condition_id: str | None = None
+    event_id: str | None = None
+    series_slug: str | None = None
+    game_id: str | None = None
+    neg_risk_market_id: str | None = None
+    price: float | None = None
+    bid: float | None = None
+    ask: float | None = None
+    spread: float | None = None
+    price_at: datetime | None = None
+    volume: float | None = None
+    liquidity: float | None = None
+    core_weight: float | None = None
+
+
+class _ContractRow(_Row):
+    processed_contract_id: str
+    processed_market_id: str
+    contract_id: str
+    name: str
+    index: int
+    price: float | None = None
+
+
+class _ResultRow(_Row):
+    experiment_result_id: str
+    experiment_run_id: str
+    processed_market_id: str
+    status: str
+    reason: str | None = None
+    exception_type: str | None = None
+    probability: float | None = None
+    probabilities: tuple[float, ...] | None = None
+    payload: Mapping[str, Any] | None = None
+    score: float | None = None
+    artifact_uri: str | None = None
+    diagnostics: Mapping[str, Any] | None = None
+    forecast_at: datetime | None = None
+    fill: bool = False
+
+
+def _plain(value: object) -> object:
+    """What msgspec does not know: any other mapping than a dict."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def encode_market(record: MarketRecord, run_id: UUID, attempts: Mapping[str, StoredAttempt]) -> EncodedMarket:
+    """The rows of one market.
+
+    Raises:
+        UnwritableMarket: a value that Postgres cannot hold, or a mandatory experiment without a result.
+    """
+    market = record.market
+    _check_market(market)
+    market_uuid = fast_uuid5(run_id.bytes, f"market|{market.market_id}")
+    namespace = bytes.fromhex(market_uuid.replace("-", ""))
+    row = _checked_json("raw_snapshot", _market_row(market, market_uuid, _checked_raw(record.raw)))
+    contracts = [
+        _checked_json(
+            f"contracts[{contract.index}]",
+            _ContractRow(
+                processed_contract_id=fast_uuid5(namespace, f"contract|{contract.contract_id}"),
+                processed_market_id=market_uuid,
+                contract_id=contract.contract_id,
+                name=contract.name,
+                index=contract.index,
+                price=contract.price,
+            ),
+        )
+        for contract in market.contracts
+    ]
+    results = [
+        _checked_json(
+            f"results[{result.experiment}]", _result_row(result, attempts[result.experiment], market_uuid, namespace)
+        )
+        for result in record.results
+    ]
+    event = None if market.event is None else _checked_json("event", _event_row(market.event))
+    size = len(row) + len(event or b"") + sum(map(len, contracts)) + sum(map(len, results))
+    event_id = None if market.event is None else market.event.event_id
+    return EncodedMarket(market.market_id, event_id, event, row, contracts, results, size)
+
+
+def fast_uuid5(namespace: bytes, name: str) -> str:
+    """The text of `uuid5`, without the cost of the object: a run of 20,000 markets needs 120,000 of them."""
+    digest = hashlib.sha1(namespace + name.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
+
+
+def _market_row(market: Market, market_uuid: str, raw: msgspec.Raw) -> _MarketRow:
+    price = market.price
+    return _MarketRow(
+        processed_market_id=market_uuid,
+        market_id=market.market_id,
+        market_slug=market.slug,
+        question=market.question,
+        close_time=market.close_time,
+        cluster=market.cluster,
+        category=market.category,
+        neg_risk=market.neg_risk,
+        captured_at=market.captured_at,
+        price_source=price.source,
+        price_quality=price.quality,
+        core=market.core,
+        raw_snapshot=raw,
+        condition_id=market.condition_id,
+        event_id=None if market.event is None else market.event.event_id,
+        series_slug=market.series_slug,
+        game_id=market.game_id,
+        neg_risk_market_id=market.neg_risk_market_id,
+        price=price.value,
+        bid=price.bid,
+        ask=price.ask,
+        spread=price.spread,
+        price_at=price.at,
+        volume=market.volume,
+        liquidity=market.liquidity,
+        core_weight=market.core_weight,
+    )
+
+
+def _event_row(event: Event) -> _EventRow:
+    for column, value in (("event_id", event.event_id), ("slug", event.slug), ("title", event.title)):
+        _check_length(f"event.{column}", column, value)
+    return _EventRow(event_id=event.event_id, neg_risk=event.neg_risk, slug=event.slug, title=event.title)
+
+
+def _result_row(result: ResultRecord, attempt: StoredAttempt, market_uuid: str, namespace: bytes) -> _ResultRow:
+    field = f"results[{result.experiment}]"
+    if attempt.mandatory and result.status != "completed":
+        raise UnwritableMarket(field, f"is mandatory and {result.status}: {result.reason or 'no reason given'}")
+    _check_unit(f"{field}.probability", result.probability)
+    for probability in result.probabilities or ():
+        _check_unit(f"{field}.probabilities", probability)
+    _check_finite(f"{field}.score", result.score)
+    _check_length(f"{field}.artifact_uri", "artifact_uri", result.artifact_uri)
+    _check_length(f"{field}.exception_type", "exception_type", result.exception_type)
+    _check_zone(f"{field}.forecast_at", result.forecast_at)
+    return _ResultRow(
+        experiment_result_id=fast_uuid5(namespace, f"result|{attempt.experiment_run_id}"),
+        experiment_run_id=attempt.experiment_run_id,
+        processed_market_id=market_uuid,
+        status=result.status,
+        reason=_clipped(result.reason),
+        exception_type=result.exception_type,
+        probability=result.probability,
+        probabilities=None if result.probabilities is None else tuple(result.probabilities),
+        payload=_checked_mapping(f"{field}.payload", result.payload),
+        score=result.score,
+        artifact_uri=result.artifact_uri,
+        diagnostics=_checked_mapping(f"{field}.diagnostics", result.diagnostics),
+        forecast_at=result.forecast_at,
+        fill=attempt.fill,
+    )
+
+
+def _check_market(market: Market) -> None:
+    for column, value in (
+        ("market_id", market.market_id),
+        ("market_slug", market.slug),
+        ("question", market.question),
+        ("condition_id", market.condition_id),
+        ("cluster", market.cluster),
+        ("category", market.category),
+        ("series_slug", market.series_slug),
+        ("game_id", market.game_id),
+        ("neg_risk_market_id", market.neg_risk_market_id),
+    ):
+        if value is not None and len(value) > LONGEST[column]:
+            _check_length(column, column, value)
+    price = market.price
+    _check_unit("price", price.value)
+    _check_unit("bid", price.bid)
+    _check_unit("ask", price.ask)
+    _check_finite("volume", market.volume)
+    _check_finite("liquidity", market.liquidity)
+    _check_finite("core_weight", market.core_weight)
+    _check_zone("close_time", market.close_time)
+    _check_zone("captured_at", market.captured_at)
+    _check_zone("price.at", price.at)
+    seen = set()
+    for contract in market.contracts:
+        field = f"contracts[{contract.index}]"
+        if contract.contract_id in seen:
+            raise UnwritableMarket(field, f"repeats the contract id {contract.contract_id}")
+        seen.add(contract.contract_id)
+        _check_length(f"{field}.contract_id", "contract_id", contract.contract_id)
+        _check_length(f"{field}.name", "name", contract.name)
+        _check_unit(f"{field}.price", contract.price)
+
+
+def _check_length(field: str, column: str, value: str | None) -> None:
+    if value is not None and len(value) > LONGEST[column]:
+        raise UnwritableMarket(field, f"has {len(value)} characters, {LONGEST[column]} fit")
+
+
+def _check_unit(field: str, value: float | None) -> None:
+    if value is not None and not 0.0 <= value <= 1.0:  # also false for NaN
+        raise UnwritableMarket(field, f"is {value}, not in [0, 1]")
+
+
+def _check_finite(field: str, value: float | None) -> None:
+    if value is not None and not float("-inf") < value < float("inf"):
+        raise UnwritableMarket(field, f"is {value}, not a finite number")
+
+
+def _check_zone(field: str, value: datetime | None) -> None:
+    if value is not None and value.tzinfo is None:
+        raise UnwritableMarket(field, "has no time zone")
+
+
+def _clipped(reason: str | None) -> str | None:
+    if reason is None or len(reason) <= _LONGEST_REASON:
+        return reason
+    return reason[: _LONGEST_REASON - 1] + "…"
+
+
+def _checked_raw(raw: bytes) -> msgspec.Raw:
+    """The payload's bytes, if they are one JSON object that jsonb can hold."""
+    try:
+        raw.decode()
+        _skip(raw)
+    except UnicodeDecodeError as error:
+        raise UnwritableMarket("raw_snapshot", f"is not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise UnwritableMarket("raw_snapshot", "is nested too deep") from error
+    except msgspec.DecodeError as error:
+        _check_suspicious("raw_snapshot", raw)  # it says more about half a surrogate pair
+        raise UnwritableMarket("raw_snapshot", f"is not JSON: {error}") from error
+    if not raw.lstrip().startswith(b"{"):
+        raise UnwritableMarket("raw_snapshot", "is not a JSON object")
+    return msgspec.Raw(raw)
+
+
+def _checked_mapping(field: str, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The same mapping, once it is known to hold no number that JSON cannot: msgspec would write null, silently."""
+    if not value:
+        return value
+    try:
+        if b"null" in _encode(value):
+            for path, number in _numbers(value, field):
+                _check_finite(path, number)
+    except RecursionError as error:
+        raise UnwritableMarket(field, "is nested too deep") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, UnwritableMarket):
+            raise
+        raise UnwritableMarket(field, f"cannot be written as JSON: {error}") from error
+    return value
+
+
+def _numbers(value: object, path: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple | set | frozenset):
+        for position, item in enumerate(value):
+            yield from _numbers(item, f"{path}[{position}]")
+
+
+def _checked_json(field: str, row: _Row) -> bytes:
+    """The row as JSON without what text in Postgres cannot hold."""
+    try:
+        encoded = _encode(row)
+    except RecursionError as error:
+        raise UnwritableMarket(field, "is nested too deep") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnwritableMarket(field, f"cannot be written as JSON: {error}") from error
+    _check_suspicious(field, encoded)
+    return encoded
+
+
+def _check_suspicious(field: str, encoded: bytes) -> None:
+    """A closer look where NUL or half a surrogate pair may be; an emoji written as a pair looks alike, and is fine."""
+    if not any(sign in encoded for sign in _SUSPICIOUS):
+        return
+    try:
+        value = json.loads(encoded)
+    except ValueError:
+        return
+    for path, text in _strings(value, ""):
+        _check_text(path or field, text)
+
+
+def _strings(value: object, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield f"{path}.{key[:50]}".lstrip("."), key
+            yield from _strings(item, f"{path}.{key[:50]}".lstrip("."))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _strings(item, f"{path}[{position}]")
+
+
+def _check_text(field: str, text: str) -> None:
+    if "\x00" in text:
+        raise UnwritableMarket(field.encode("ascii", "replace").decode(), "contains a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnwritableMarket(
+            field.encode("ascii", "replace").decode(), "contains half a surrogate pair, which is no character"
+        ) from error

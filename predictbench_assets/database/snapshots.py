@@ -1,0 +1,99 @@
+"""The registry of frozen snapshots: which staged file is the one that a run date and window was forecast on."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.leases import Lease
+from predictbench_assets.database.schema import snapshots
+from predictbench_assets.runs import RunKey
+
+
+@dataclass(frozen=True)
+class SnapshotRecord:
+    """One complete snapshot; its body is the staged file at `uri`."""
+
+    key: RunKey
+    captured_at: datetime
+    sha256: str
+    """Of the bytes received from the exchange."""
+    content_hash: str
+    """Of the staged rows, quotes included; every other table calls it `snapshot_hash`."""
+    rows: int
+    bytes: int
+    """Received from the exchange."""
+    uri: str
+    exchange: str
+    quotes_source: str
+    api: Mapping[str, Any] = field(default_factory=dict)
+    """What the walk cost: pages, requests, retries, throttle seconds."""
+
+    @property
+    def snapshot_id(self) -> UUID:
+        """The same capture of the same content has the same id."""
+        return uuid5(self.key.run_id, f"snapshot|{self.captured_at.isoformat()}|{self.content_hash}")
+
+
+def find_snapshot(engine: Engine, key: RunKey) -> SnapshotRecord | None:
+    """The snapshot that counts for a run date and window, or None where none is registered."""
+
+    def work(connection: Connection) -> SnapshotRecord | None:
+        row = connection.execute(
+            select(snapshots).where(
+                snapshots.c.run_date == key.run_date,
+                snapshots.c.window_days == key.window_days,
+                snapshots.c.superseded_at.is_(None),
+            )
+        ).one_or_none()
+        if row is None:
+            return None
+        values = row._asdict()
+        for name in ("snapshot_id", "run_date", "window_days", "superseded_at"):
+            del values[name]
+        return SnapshotRecord(key=key, **values)
+
+    return in_transaction(engine, work)
+
+
+def register_snapshot(lease: Lease, record: SnapshotRecord) -> None:
+    """Make a snapshot the one that counts; the one before it, if any, stays as superseded. Idempotent.
+
+    Raises:
+        LeaseLost: a newer attempt has taken the run over.
+    """
+    if record.key != lease.key:
+        raise ValueError(f"a snapshot of {record.key} cannot be registered under the lease of {lease.key}")
+    values = asdict(record)
+    del values["key"]
+    values |= {
+        "snapshot_id": record.snapshot_id,
+        "run_date": record.key.run_date,
+        "window_days": record.key.window_days,
+        "api": dict(record.api),
+    }
+
+    def work(connection: Connection) -> None:
+        lease.hold(connection, snapshot_hash=record.content_hash)
+        connection.execute(
+            update(snapshots)
+            .where(
+                snapshots.c.run_date == record.key.run_date,
+                snapshots.c.window_days == record.key.window_days,
+                snapshots.c.superseded_at.is_(None),
+                snapshots.c.snapshot_id != record.snapshot_id,
+            )
+            .values(superseded_at=lease.clock.now())
+        )
+        connection.execute(
+            upsert(snapshots)
+            .values(**values)
+            .on_conflict_do_update(index_elements=["snapshot_id"], set_={"superseded_at": None, "uri": record.uri})
+        )
+
+    in_transaction(lease.engine, work)

@@ -1,0 +1,175 @@
+"""The one statement that stores a batch: lease, events, markets, contracts and results, in a single round trip.
+
+It begins with the lease: without its row nothing else has anything to insert. Everything it needs is in its parameters,
+so it runs on whatever server connection a pooler picks.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from predictbench_assets.database.pipeline import Statement
+from predictbench_assets.database.rows import EncodedMarket
+
+_EVENT = {"event_id": "text", "slug": "text", "title": "text", "neg_risk": "boolean"}
+_MARKET = {
+    "processed_market_id": "uuid",
+    "market_id": "text",
+    "market_slug": "text",
+    "question": "text",
+    "close_time": "timestamptz",
+    "raw_snapshot": "jsonb",
+    "condition_id": "text",
+    "event_id": "text",
+    "cluster": "text",
+    "category": "text",
+    "series_slug": "text",
+    "game_id": "text",
+    "neg_risk": "boolean",
+    "neg_risk_market_id": "text",
+    "captured_at": "timestamptz",
+    "price": "float8",
+    "bid": "float8",
+    "ask": "float8",
+    "spread": "float8",
+    "price_source": "text",
+    "price_at": "timestamptz",
+    "price_quality": "text",
+    "volume": "float8",
+    "liquidity": "float8",
+    "core": "boolean",
+    "core_weight": "float8",
+}
+_CONTRACT = {
+    "processed_contract_id": "uuid",
+    "processed_market_id": "uuid",
+    "contract_id": "text",
+    "name": "text",
+    "price": "float8",
+}
+_RESULT = {
+    "experiment_result_id": "uuid",
+    "experiment_run_id": "uuid",
+    "processed_market_id": "uuid",
+    "status": "text",
+    "reason": "text",
+    "exception_type": "text",
+    "probability": "float8",
+    "probabilities": "jsonb",
+    "payload": "jsonb",
+    "score": "float8",
+    "artifact_uri": "text",
+    "diagnostics": "jsonb",
+    "forecast_at": "timestamptz",
+}
+_OIDS = (2950, 23, 1184, 16, 3802, 3802, 3802, 3802)  # uuid, int4, timestamptz, bool, jsonb ...
+
+
+def _columns(columns: Sequence[str] | dict[str, str], prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{column}" for column in columns)
+
+
+def _record(columns: dict[str, str]) -> str:
+    return ", ".join(f"{column} {kind}" for column, kind in columns.items())
+
+
+def _update(table: str, columns: Sequence[str], *, also: str = "") -> str:
+    """Overwrite a row only when something in it changed, so that a rerun leaves no dead tuples."""
+    return (
+        f"DO UPDATE SET ({_columns(columns)}) = ROW({_columns(columns, 'excluded.')})\n"
+        f"        WHERE ({_columns(columns, f'{table}.')}) IS DISTINCT FROM ({_columns(columns, 'excluded.')}){also}"
+    )
+
+
+_MARKET_COLUMNS = [*_MARKET, "snapshot_hash", "reconstructed"]
+_MARKET_CHANGES = [column for column in _MARKET_COLUMNS if column not in ("processed_market_id", "market_id")]
+_UPSERT_MARKET = _update("m", _MARKET_CHANGES, also=" OR m.withdrawn_at IS NOT NULL").replace(
+    "DO UPDATE SET", "DO UPDATE SET processed_at = excluded.processed_at, withdrawn_at = NULL,"
+)
+
+_UNLESS_ANY = """
+        WHERE NOT coalesce(x.fill, false) OR NOT EXISTS (
+            SELECT FROM predictbench.experiment_results other
+            JOIN predictbench.experiment_runs other_run USING (experiment_run_id)
+            JOIN predictbench.experiments other_name USING (experiment_id)
+            WHERE other.processed_market_id = x.processed_market_id AND other_name.name = named.name)"""
+
+
+def _batch_sql(*, filling: bool) -> bytes:
+    # Put together from the names above, never from data.
+    return f"""
+    WITH lease AS (
+        UPDATE predictbench.processing_runs SET heartbeat_at = $3
+        WHERE run_id = $1 AND attempt = $2 AND status = 'running'
+        RETURNING run_id, snapshot_hash
+    ), stored_events AS (
+        INSERT INTO predictbench.events AS e ({_columns(_EVENT)})
+        SELECT {_columns(_EVENT, "x.")} FROM lease, jsonb_to_recordset($5) AS x({_record(_EVENT)})
+        ON CONFLICT (event_id) {_update("e", ["slug", "title", "neg_risk"])}
+    ), stored_markets AS (
+        INSERT INTO predictbench.processed_markets AS m ({_columns(_MARKET_COLUMNS)}, run_id, processed_at)
+        SELECT {_columns(_MARKET, "x.")}, lease.snapshot_hash, $4, lease.run_id, $3
+        FROM lease, jsonb_to_recordset($6) AS x({_record(_MARKET)})
+        ON CONFLICT (processed_market_id) {_UPSERT_MARKET}
+    ), gone_contracts AS (
+        DELETE FROM predictbench.processed_contracts c USING lease
+        WHERE c.processed_market_id IN (
+            SELECT x.processed_market_id FROM jsonb_to_recordset($7) AS x(processed_market_id uuid)
+        ) AND c.processed_contract_id NOT IN (
+            SELECT x.processed_contract_id FROM jsonb_to_recordset($7) AS x(processed_contract_id uuid)
+        )
+    ), stored_contracts AS (
+        INSERT INTO predictbench.processed_contracts AS c ({_columns(_CONTRACT)}, metadata)
+        SELECT {_columns(_CONTRACT, "x.")}, jsonb_build_object('index', x.index)
+        FROM lease, jsonb_to_recordset($7) AS x({_record(_CONTRACT)}, index integer)
+        ON CONFLICT (processed_contract_id) {_update("c", ["contract_id", "name", "price", "metadata"])}
+    ), stored_results AS (
+        INSERT INTO predictbench.experiment_results ({_columns(_RESULT)}, snapshot_hash, config_hash)
+        SELECT {_columns(_RESULT, "x.")}, attempt.snapshot_hash, attempt.config_hash
+        FROM lease, jsonb_to_recordset($8) AS x({_record(_RESULT)}, fill boolean)
+        JOIN predictbench.experiment_runs attempt USING (experiment_run_id)
+        JOIN predictbench.experiments named USING (experiment_id){_UNLESS_ANY if filling else ""}
+        ON CONFLICT (experiment_run_id, processed_market_id) DO NOTHING
+    )
+    SELECT count(*) FROM lease""".encode()  # noqa: S608
+
+
+_BATCH = _batch_sql(filling=False)
+_FILLING_BATCH = _batch_sql(filling=True)
+
+GUARD = Statement(
+    b"SELECT set_config('statement_timeout', '110s', true), set_config('lock_timeout', '30s', true),"
+    b" set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
+)
+"""Limits for the transaction that follows; `true` is SET LOCAL, so a pooler's next client never sees them."""
+
+
+def store(
+    markets: Sequence[EncodedMarket], *, run_id: UUID, attempt: int, now: datetime, reconstructed: bool, filling: bool
+) -> Statement:
+    """The statement that stores these markets whole, in the run and as the attempt named; it answers 1, or 0 when the
+    lease is lost.
+
+    Args:
+        filling: whether some results only go where their experiment has none yet.
+    """
+    # In one order everywhere: two runs that meet in the same events must not wait for each other in a circle.
+    events = {market.event_id: market.event for market in markets if market.event_id and market.event}
+    return Statement(
+        _FILLING_BATCH if filling else _BATCH,
+        (
+            str(run_id).encode(),
+            str(attempt).encode(),
+            now.isoformat().encode(),
+            b"true" if reconstructed else b"false",
+            _array([events[event_id] for event_id in sorted(events)]),
+            _array([market.market for market in markets]),
+            _array([contract for market in markets for contract in market.contracts]),
+            _array([result for market in markets for result in market.results]),
+        ),
+        _OIDS,
+    )
+
+
+def _array(rows: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(rows) + b"]"
