@@ -13,7 +13,7 @@ import msgspec
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.polymarket.client import PolymarketClient, Walk
-from predictbench_assets.polymarket.payloads import first_token_id
+from predictbench_assets.polymarket.payloads import DECODE_ERRORS, first_token_id, json_members
 from predictbench_assets.polymarket.quotes import Quote, Quotes
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
@@ -50,13 +50,16 @@ async def capture(client: PolymarketClient, key: RunKey, clock: Clock) -> Captur
     return Capture(walk, quotes, clock.now())
 
 
-def freeze_snapshot(area: StagingArea, key: RunKey, captured: Capture, *, exchange: str) -> StagedFile:
+def freeze_snapshot(
+    area: StagingArea, key: RunKey, captured: Capture, *, exchange: str, dagster_run_id: str
+) -> StagedFile:
     """Publish what was captured under a name of its own, so that a refresh overwrites nothing."""
     walk, quotes = captured.walk, captured.quotes
     recheck = None if walk.recheck is None else msgspec.to_builtins(walk.recheck)
     meta: Mapping[str, Any] = {
         "captured_at": captured.captured_at.isoformat(),
         "exchange": exchange,
+        "dagster_run_id": dagster_run_id,
         "received_sha256": walk.sha256,
         "received_bytes": walk.stats.bytes,
         "api": walk.stats.as_dict(),
@@ -73,7 +76,12 @@ def snapshot_rows(snapshot: StagedFile) -> Iterator[tuple[bytes, Quote | None]]:
     """The rows of a snapshot, as received, with their quotes."""
     decode = msgspec.json.Decoder(_SnapshotRow).decode
     for line in snapshot.lines():
-        staged = decode(line)
+        try:
+            staged = decode(line)
+        except DECODE_ERRORS:
+            # A row may be legal JSON that the strict parser refuses; its rejection needs its bytes.
+            yield dict(json_members(line))["row"], None
+            continue
         yield bytes(staged.row), None if staged.quote is None else Quote.model_validate(staged.quote)
 
 

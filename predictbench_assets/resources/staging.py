@@ -43,7 +43,8 @@ class StagingIOManager(dg.IOManager):
         """Publish a pointer where the asset returned a file that lives elsewhere; its own is published already."""
         name = staged_name(context.asset_key, _key(context))
         if obj.path != self._area.path(name):
-            self._area.publish(name, POINTER, {"uri": obj.uri, "sha256": obj.sha256}, ())
+            meta = {"uri": obj.uri, "sha256": obj.sha256, "dagster_run_id": context.run_id}
+            self._area.publish(name, POINTER, meta, ())
         elif not self._area.exists(name):
             raise dg.Failure(f"{obj.uri} was reported as staged and is not there", allow_retries=False)
 

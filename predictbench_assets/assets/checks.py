@@ -1,0 +1,141 @@
+"""Asset checks: what must hold of a snapshot, a cohort and a stored run, as data beside the assets.
+
+Evaluated inside the asset that has the facts at hand, so that a check costs no step of its own.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import date
+from statistics import median
+
+import dagster as dg
+
+from predictbench_assets.database.leases import RunCounts
+from predictbench_assets.polymarket.normalize import Cohort
+from predictbench_assets.settings import Settings
+from predictbench_assets.staging import StagedFile
+
+RECHECK_WARNING = 0.005
+RECHECK_ERROR = 0.05
+"""Share of ids that two walks of one slice may disagree on before it is a warning, and an error."""
+
+SUM_TOLERANCE = 0.02
+SMALLEST_DAY = 0.25
+"""A cohort below this share of the median of the days before is worth a look."""
+
+SNAPSHOT_CHECKS = [
+    dg.AssetCheckSpec(
+        "walk_repeatable",
+        asset="raw_markets",
+        blocking=True,
+        description="One slice of the day, walked twice, lists the same markets (0.5 % others warn, 5 % stop the run).",
+    ),
+    dg.AssetCheckSpec(
+        "no_duplicates", asset="raw_markets", description="The listing repeated few rows; each is kept once."
+    ),
+]
+
+COHORT_CHECKS = [
+    dg.AssetCheckSpec(
+        "rejected_share",
+        asset="normalized_markets",
+        blocking=True,
+        description="Few rows are malformed; more than REJECTED_SHARE_LIMIT means that the API has changed.",
+    ),
+    dg.AssetCheckSpec(
+        "price_sums", asset="normalized_markets", description="The outcomes' prices of each market sum to about 1."
+    ),
+    dg.AssetCheckSpec(
+        "cohort_size", asset="normalized_markets", description="About as many markets as on the days before."
+    ),
+]
+
+RUN_CHECKS = [
+    dg.AssetCheckSpec(
+        "counts_add_up",
+        asset="persisted_run",
+        description="offered = excluded + rejected + failed + processed.",
+    ),
+    dg.AssetCheckSpec(
+        "completeness", asset="persisted_run", description="Every market handed to the experiments was stored."
+    ),
+]
+
+
+def check_snapshot(snapshot: StagedFile) -> Iterator[dg.AssetCheckResult]:
+    """The checks of `raw_markets`."""
+    recheck = snapshot.meta["recheck"]
+    share = 0.0 if recheck is None else recheck["share"]
+    yield dg.AssetCheckResult(
+        check_name="walk_repeatable",
+        passed=share <= RECHECK_WARNING,
+        severity=dg.AssetCheckSeverity.ERROR if share > RECHECK_ERROR else dg.AssetCheckSeverity.WARN,
+        description=(
+            "" if share <= RECHECK_WARNING else "The listing changed between two walks; capture again with --refresh."
+        ),
+        metadata={"differing_share": share, "recheck": dg.MetadataValue.json(recheck)},
+    )
+    api = snapshot.meta["api"]
+    repeated = api["duplicates"]
+    yield dg.AssetCheckResult(
+        check_name="no_duplicates",
+        passed=repeated <= 0.05 * max(snapshot.rows, 1),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"repeated_rows": repeated, "of_them_changed": api["changed_duplicates"]},
+    )
+
+
+def check_cohort(
+    staged: StagedFile, cohort: Cohort, settings: Settings, earlier: Mapping[date, int]
+) -> Iterator[dg.AssetCheckResult]:
+    """The checks of `normalized_markets`; `earlier` are the sizes of the cohorts of the days before."""
+    share = len(cohort.rejected) / cohort.offered if cohort.offered else 0.0
+    too_many = share > settings.rejected_share_limit
+    yield dg.AssetCheckResult(
+        check_name="rejected_share",
+        passed=not too_many,
+        description=(
+            f"{share:.1%} of the rows are unreadable, more than REJECTED_SHARE_LIMIT "
+            f"({settings.rejected_share_limit:.0%}): the API has changed. "
+            "The rejected rows are in the metadata of normalized_markets."
+            if too_many
+            else ""
+        ),
+        metadata={"share": share, "rejected": len(cohort.rejected), "offered": cohort.offered},
+    )
+    off = [
+        market.market_id
+        for market in cohort.markets
+        if not math.isclose(sum(c.price or 0.0 for c in market.contracts), 1.0, abs_tol=SUM_TOLERANCE)
+    ]
+    yield dg.AssetCheckResult(check_name="price_sums", passed=not off, metadata={"off": len(off)})
+    yield _cohort_size(len(cohort.markets), earlier, partial=staged.meta["limit"] is not None)
+
+
+def _cohort_size(size: int, earlier: Mapping[date, int], *, partial: bool) -> dg.AssetCheckResult:
+    usual = median(earlier.values()) if earlier else None
+    small = not partial and (size == 0 or (usual is not None and size < SMALLEST_DAY * usual))
+    return dg.AssetCheckResult(
+        check_name="cohort_size",
+        passed=not small,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="Far fewer markets than usual: look at the filters and at the exchange." if small else "",
+        metadata={"markets": size, "median_of_days_before": usual or 0, "days_before": len(earlier)},
+    )
+
+
+def check_run(counts: RunCounts) -> Iterator[dg.AssetCheckResult]:
+    """The checks of `persisted_run`."""
+    accounted = counts.excluded + counts.rejected + counts.failed + counts.processed
+    yield dg.AssetCheckResult(
+        check_name="counts_add_up",
+        passed=counts.offered == accounted,
+        metadata={"offered": counts.offered, "accounted_for": accounted},
+    )
+    yield dg.AssetCheckResult(
+        check_name="completeness",
+        passed=counts.failed == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="" if counts.failed == 0 else "Some markets were not stored; processing_failures says why.",
+        metadata={"stored": counts.processed, "failed": counts.failed},
+    )

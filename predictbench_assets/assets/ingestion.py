@@ -1,0 +1,293 @@
+"""Ingestion: the window that a run looks at, the frozen snapshot of its markets, and the typed cohort."""
+
+import asyncio
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+import dagster as dg
+import msgspec
+
+from predictbench_assets.assets.checks import (
+    COHORT_CHECKS,
+    SNAPSHOT_CHECKS,
+    check_cohort,
+    check_snapshot,
+)
+from predictbench_assets.assets.materializing import OWNERS, record_failure, stage, staged_meta
+from predictbench_assets.database.leases import RunAlreadyStored
+from predictbench_assets.database.snapshots import SnapshotRecord
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.partitions import run_key, run_partitions
+from predictbench_assets.polymarket.cohort import stage_cohort
+from predictbench_assets.polymarket.normalize import Cohort, Filters, normalize_cohort
+from predictbench_assets.polymarket.snapshot import SNAPSHOT, capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.reporting.debug import write_debug_artifacts
+from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.resources.polymarket import polymarket_client
+from predictbench_assets.resources.staging import staged_name
+from predictbench_assets.runs import RunKey
+from predictbench_assets.settings import Settings
+from predictbench_assets.staging import Schema, StagedFile, StagingArea
+
+GROUP = "ingestion"
+WINDOW = Schema("target_window", 1)
+
+StagedOutput = Iterator[dg.Output[StagedFile] | dg.AssetCheckResult]
+
+
+class NoSnapshot(PermanentError):
+    """Nothing is frozen for the partition, and its day is over."""
+
+
+class OnExisting(Enum):
+    """What to do with a run that is stored complete."""
+
+    update = "update"
+    skip = "skip"
+    fail = "fail"
+
+
+class TargetWindowConfig(dg.Config):
+    """How to begin."""
+
+    on_existing: OnExisting = OnExisting.update
+    """update writes the run again (ids stay), skip ends green without doing anything, fail ends red."""
+
+
+class RawMarketsConfig(dg.Config):
+    """Whether to capture again."""
+
+    refresh: bool = False
+    """Capture a new snapshot although one is frozen; allowed on the run date itself only. Forecasts made on the old
+    snapshot stay stored."""
+
+
+class NormalizedMarketsConfig(dg.Config):
+    """How much of the snapshot to take."""
+
+    limit: int | None = None
+    """Keep only the first markets; the run is stored as partial."""
+    debug_artifacts: bool = False
+    """Write the staged markets as readable JSON into ARTIFACTS_DIR."""
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=run_partitions,
+    owners=OWNERS,
+    kinds={"python", "postgres"},
+    code_version="1",
+    output_required=False,
+    hooks={record_failure},
+)
+def target_window(
+    context: dg.AssetExecutionContext,
+    config: TargetWindowConfig,
+    settings: dg.ResourceParam[Settings],
+    database: dg.ResourceParam[RunDatabase],
+    staging: dg.ResourceParam[StagingArea],
+) -> Iterator[dg.Output[StagedFile]]:
+    """The UTC day on which this run's markets close, `[start, end)`; takes the run over and opens its row."""
+    key = run_key(context)
+    for warning in settings.warnings:
+        context.log.warning(warning)
+    attempt = None
+    if not database.dry:
+        try:
+            attempt = database.open(key, context.run_id, config.on_existing.value).attempt
+        except RunAlreadyStored as stored:
+            if config.on_existing is OnExisting.fail:
+                raise dg.Failure(str(stored), allow_retries=False) from stored
+            context.log.info(f"skipped: {stored}")
+            return
+    with stage(context, database, key, "target_window"):
+        window: dict[str, Any] = {
+            "run_id": str(key.run_id),
+            "run_date": key.run_date.isoformat(),
+            "window_days": key.window_days,
+            "target_date": key.target_date.isoformat(),
+            "start": key.start.isoformat(),
+            "end": key.end.isoformat(),
+        }
+        name = staged_name(context.asset_key, key)
+        staged = staging.publish(name, WINDOW, staged_meta(context), [msgspec.json.encode(window)])
+        yield dg.Output(staged, metadata={**window, "attempt": attempt or 0, "exchange": settings.exchange})
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=run_partitions,
+    owners=OWNERS,
+    kinds={"polymarket", "python"},
+    code_version="1",
+    deps=[target_window],
+    check_specs=SNAPSHOT_CHECKS,
+    hooks={record_failure},
+)
+def raw_markets(
+    context: dg.AssetExecutionContext,
+    config: RawMarketsConfig,
+    settings: dg.ResourceParam[Settings],
+    database: dg.ResourceParam[RunDatabase],
+    staging: dg.ResourceParam[StagingArea],
+) -> StagedOutput:
+    """The frozen snapshot: rows as Polymarket sent them, each with the CLOB's quote of the same moment.
+
+    A stored snapshot is materialized again, whatever the date; otherwise one is captured, on the run date only.
+    """
+    key = run_key(context)
+    with stage(context, database, key, "raw_markets"):
+        snapshot = None if config.refresh else _stored_snapshot(database, staging, key)
+        reused = snapshot is not None
+        if snapshot is None:
+            _refuse_other_days(settings, key, refresh=config.refresh)
+            snapshot = _captured_snapshot(context, settings, database, staging, key)
+        yield dg.Output(
+            snapshot,
+            metadata=_snapshot_metadata(snapshot, reused=reused),
+            data_version=dg.DataVersion(snapshot.sha256),
+        )
+        yield from check_snapshot(snapshot)
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=run_partitions,
+    owners=OWNERS,
+    kinds={"pydantic", "python"},
+    code_version="1",
+    check_specs=COHORT_CHECKS,
+    hooks={record_failure},
+)
+def normalized_markets(
+    context: dg.AssetExecutionContext,
+    config: NormalizedMarketsConfig,
+    settings: dg.ResourceParam[Settings],
+    database: dg.ResourceParam[RunDatabase],
+    staging: dg.ResourceParam[StagingArea],
+    raw_markets: StagedFile,
+) -> StagedOutput:
+    """The typed markets of the snapshot, filtered and with the core sample drawn; malformed rows with the reason."""
+    key = run_key(context)
+    with stage(context, database, key, "normalized_markets"):
+        cohort = _normalized(raw_markets, settings, config.limit)
+        meta = staged_meta(context) | {
+            "snapshot_hash": raw_markets.sha256,
+            "captured_at": raw_markets.meta["captured_at"],
+            "limit": config.limit,
+        }
+        staged = stage_cohort(staging, staged_name(context.asset_key, key), cohort, meta)
+        if config.debug_artifacts:
+            folder = write_debug_artifacts(settings.artifacts, key, raw_markets, cohort)
+            context.log.info(f"wrote readable markets into {folder}")
+        yield dg.Output(staged, metadata=_cohort_metadata(staged, cohort), data_version=dg.DataVersion(staged.sha256))
+        yield from check_cohort(staged, cohort, settings, database.cohort_sizes(key, days=14))
+
+
+def _stored_snapshot(database: RunDatabase, staging: StagingArea, key: RunKey) -> StagedFile | None:
+    record = database.snapshot(key)
+    return None if record is None else staging.open_uri(record.uri, SNAPSHOT)
+
+
+def _refuse_other_days(settings: Settings, key: RunKey, *, refresh: bool) -> None:
+    today = settings.clock.now().date()
+    if key.run_date == today:
+        return
+    if refresh:
+        raise NoSnapshot(
+            f"a refresh of {key} is refused: its snapshot is of {key.run_date}, today is {today} (UTC), "
+            "and prices of a past day cannot be captured. Run it without --refresh to use the stored snapshot."
+        )
+    raise NoSnapshot(
+        f"no snapshot is stored for {key} and its day is over: today is {today} (UTC), and what the exchange shows "
+        "now is not what it showed then. If the snapshot was staged elsewhere, point STAGING_URI and the database "
+        "settings there; a missed day cannot be captured later."
+    )
+
+
+def _captured_snapshot(
+    context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, staging: StagingArea, key: RunKey
+) -> StagedFile:
+    captured = asyncio.run(capture(polymarket_client(settings), key, settings.clock))
+    if not captured.quotes.available:
+        context.log.warning(f"the CLOB gave no quotes, Gamma's are used instead: {captured.quotes.reason}")
+    snapshot = freeze_snapshot(staging, key, captured, exchange=settings.exchange, dagster_run_id=context.run_id)
+    record = SnapshotRecord(
+        key=key,
+        captured_at=captured.captured_at,
+        sha256=captured.walk.sha256,
+        content_hash=snapshot.sha256,
+        rows=snapshot.rows,
+        bytes=captured.walk.stats.bytes,
+        uri=snapshot.uri,
+        exchange=settings.exchange,
+        quotes_source="clob" if captured.quotes.available else "gamma",
+        api=captured.walk.stats.as_dict(),
+    )
+    database.register(record, context.run_id)
+    return snapshot
+
+
+def _normalized(snapshot: StagedFile, settings: Settings, limit: int | None) -> Cohort:
+    from datetime import datetime
+
+    return normalize_cohort(
+        snapshot_rows(snapshot),
+        captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),
+        filters=Filters(
+            min_liquidity=settings.min_liquidity or 0.0,
+            min_volume=settings.min_volume or 0.0,
+            max_markets=settings.max_markets,
+            limit=limit,
+        ),
+        core_size=settings.core_sample_size,
+        # Seeded by content: the same snapshot has the same core, and nobody can choose it.
+        seed=int(snapshot.sha256[:16], 16),
+    )
+
+
+def _snapshot_metadata(snapshot: StagedFile, *, reused: bool) -> dict[str, Any]:
+    api = snapshot.meta["api"]
+    return {
+        "dagster/row_count": snapshot.rows,
+        "reused": reused,
+        "captured_at": snapshot.meta["captured_at"],
+        "received_sha256": snapshot.meta["received_sha256"],
+        "content_sha256": snapshot.sha256,
+        "uri": snapshot.uri,
+        "pages": api["pages"],
+        "requests": api["requests"],
+        "retries": sum(api["retries"].values()),
+        "bytes": api["bytes"],
+        "throttle_seconds": api["throttle_seconds"],
+        "quotes": snapshot.meta["quotes"],
+        "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
+        "api": dg.MetadataValue.json(api),
+    }
+
+
+def _cohort_metadata(staged: StagedFile, cohort: Cohort) -> dict[str, Any]:
+    meta = staged.meta
+    rejected = [
+        dg.TableRecord({"market": one.market_id or "", "field": one.field, "reason": one.reason})
+        for one in cohort.rejected[:50]
+    ]
+    return {
+        "dagster/row_count": meta["markets"],
+        "offered": meta["offered"],
+        "excluded": sum(meta["excluded"].values()),
+        "rejected": meta["rejected"],
+        "contracts": meta["contracts"],
+        "core_sample": meta["core"],
+        "clusters": meta["clusters"],
+        "good_prices": meta["price_quality"].get("good", 0),
+        "price_quality": dg.MetadataValue.json(meta["price_quality"]),
+        "categories": dg.MetadataValue.json(meta["category"]),
+        "excluded_by_reason": dg.MetadataValue.json(meta["excluded"]),
+        "rejected_rows": dg.MetadataValue.table(
+            rejected,
+            schema=dg.TableSchema([dg.TableColumn(name) for name in ("market", "field", "reason")]),
+        ),
+        "cohort_hash": staged.sha256,
+    }

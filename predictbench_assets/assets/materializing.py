@@ -1,0 +1,48 @@
+"""What every asset of a run does around its own work: log fields, a heartbeat, and a recorded failure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import dagster as dg
+
+from predictbench_assets.failures import PredictbenchError, Stage
+from predictbench_assets.observability.logs import bound
+from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.runs import RunKey, UnknownPartition, parsed_key
+
+OWNERS = ["team:predictbench"]
+
+
+@contextmanager
+def stage(context: dg.AssetExecutionContext, database: RunDatabase, key: RunKey, name: Stage) -> Iterator[None]:
+    """Bind the log fields of a stage and say in the database that the run has reached it.
+
+    Raises:
+        LeaseLost: another attempt has taken the run over; this one must stop.
+    """
+    with bound(run_id=str(key.run_id), process_stage=name):
+        database.beat(key, context.run_id, name)
+        yield
+
+
+def staged_meta(context: dg.AssetExecutionContext) -> dict[str, Any]:
+    """What each staged file says of its origin."""
+    return {"dagster_run_id": context.run_id}
+
+
+@dg.failure_hook(required_resource_keys={"reporter"})
+def record_failure(context: dg.HookContext) -> None:
+    """Write status, stage and reason of a failed run, and its summary, wherever a step fails."""
+    run = context.instance.get_run_by_id(context.run_id)
+    try:
+        key = parsed_key("" if run is None else run.tags.get("dagster/partition", ""))
+    except UnknownPartition:
+        return  # the failure is that there is no partition; there is no run to write it to
+    error = context.op_exception
+    reason = str(error) if isinstance(error, PredictbenchError | dg.Failure) else f"{type(error).__name__}: {error}"
+    if isinstance(error, dg.Failure) and error.description:
+        reason = error.description
+    retriable = isinstance(error, PredictbenchError) and error.retriable
+    name = cast(Stage, context.op.name.partition("__")[0])
+    context.resources.reporter.failed(key, context.run_id, name, reason, retriable=retriable)

@@ -1,0 +1,269 @@
+"""Persistence: the transactional write of a run, and its summary."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import dagster as dg
+
+from predictbench_assets.assets.checks import RUN_CHECKS, check_run
+from predictbench_assets.assets.experiments import experiment_key
+from predictbench_assets.assets.materializing import OWNERS, record_failure, stage
+from predictbench_assets.database.assembly import Assembly, StagedExperiment
+from predictbench_assets.database.leases import Lease, RunCounts
+from predictbench_assets.database.records import ExperimentAttempt, WriteReport
+from predictbench_assets.database.writer import RunWriter
+from predictbench_assets.experiments.base import Experiment
+from predictbench_assets.experiments.outcomes import OUTCOMES
+from predictbench_assets.experiments.registry import Registry
+from predictbench_assets.failures import Failure, PermanentError
+from predictbench_assets.partitions import run_key, run_partitions
+from predictbench_assets.polymarket.cohort import cohort_rejected
+from predictbench_assets.reporting.summary import ExperimentSummary, FailureLine, RunSummary
+from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.resources.reporter import RunReporter
+from predictbench_assets.resources.staging import open_staged
+from predictbench_assets.runs import RunKey
+from predictbench_assets.settings import Settings
+from predictbench_assets.staging import StagedFile, StagedFileMissing, StagingArea
+
+GROUP = "persistence"
+
+
+class NothingStored(PermanentError):
+    """Not one market of the cohort completed."""
+
+
+def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
+    """The last asset of a run: it stores what the experiments of the registry said."""
+
+    @dg.asset(
+        group_name=GROUP,
+        partitions_def=run_partitions,
+        owners=OWNERS,
+        kinds={"postgres", "python"},
+        code_version="1",
+        deps=[experiment_key(name) for name in registry.names],
+        check_specs=RUN_CHECKS,
+        hooks={record_failure},
+    )
+    def persisted_run(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeResult as "no value" and objects
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        database: dg.ResourceParam[RunDatabase],
+        staging: dg.ResourceParam[StagingArea],
+        reporter: dg.ResourceParam[RunReporter],
+        raw_markets: StagedFile,
+        normalized_markets: StagedFile,
+    ):
+        """The transactional write: each market whole or not at all, every result appended, and counts that add up."""
+        key = run_key(context)
+        with stage(context, database, key, "persisted_run"):
+            staged = [_staged_experiment(one, registry, staging, key, normalized_markets) for one in registry]
+            run = _RunInHand(
+                key=key,
+                cohort=normalized_markets,
+                assembly=Assembly(normalized_markets, raw_markets, staged, settings.clock),
+                rejected=_rejections(normalized_markets, settings),
+            )
+            if database.dry:
+                run.count()
+            else:
+                run.store(database.open(key, context.run_id), settings)
+            summary = reporter.summary(
+                key,
+                context.run_id,
+                snapshot=raw_markets,
+                cohort=normalized_markets,
+                counts=run.counts,
+                failures=tuple(FailureLine.of(failure) for failure in run.failures),
+                experiments=_experiments(staged, run.assembly),
+                would_be_rows=run.would_be_rows,
+                **run.verdict,
+            )
+            run.finish(summary)
+            path = reporter.publish(summary)
+            run.raise_if_nothing_stored()
+            return dg.MaterializeResult(metadata=_metadata(summary, path), check_results=list(check_run(run.counts)))
+
+    return persisted_run
+
+
+@dataclass
+class _RunInHand:
+    """A run while it is being stored: first `store` (or `count`, in a dry run), then `finish`."""
+
+    key: RunKey
+    cohort: StagedFile
+    assembly: Assembly
+    rejected: list[Failure]
+    report: WriteReport = field(default_factory=lambda: WriteReport(0, [], 0, 0, 0))
+    would_be_rows: dict[str, int] = field(default_factory=dict)
+    _lease: Lease | None = None
+    _writer: RunWriter | None = None
+
+    def store(self, lease: Lease, settings: Settings) -> None:
+        """Write the markets."""
+        self._lease, self._writer = lease, RunWriter(lease.engine, lease, settings.clock)
+        attempts = [one.attempt for one in self.assembly.experiments]
+        self.report = self._writer.write(self.assembly.records(), attempts)
+
+    def count(self) -> None:
+        """Count the rows that would be written."""
+        rows: dict[str, int] = dict.fromkeys(("processed_markets", "processed_contracts", "experiment_results"), 0)
+        events = set()
+        for record in self.assembly.records():
+            rows["processed_markets"] += 1
+            rows["processed_contracts"] += len(record.market.contracts)
+            rows["experiment_results"] += len(record.results)
+            events.add(record.market.event.event_id if record.market.event else None)
+        self.report = WriteReport(rows["processed_markets"], [], 0, 0, 0)
+        rows |= {
+            "events": len(events - {None}),
+            "experiment_runs": len(self.assembly.experiments),
+            "processing_failures": len(self.failures),
+            "processing_runs": 1,
+        }
+        self.would_be_rows = rows
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Every market that is not stored, with the reason, in the order of the stages."""
+        return [*self.rejected, *self.assembly.failures, *self.report.failures]
+
+    @property
+    def counts(self) -> RunCounts:
+        """Where every offered market went."""
+        excluded: Mapping[str, int] = self.cohort.meta["excluded"]
+        return RunCounts(
+            offered=self.cohort.meta["offered"],
+            excluded=sum(excluded.values()),
+            rejected=len(self.rejected),
+            failed=len(self.assembly.failures) + len(self.report.failures),
+            processed=self.report.processed,
+            excluded_by_reason=excluded,
+        )
+
+    @property
+    def nothing_stored(self) -> bool:
+        """Whether there was something to store and nothing was."""
+        return self.counts.processed == 0 and self.counts.failed > 0
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """Status of the run, and the reason where it failed."""
+        if self.nothing_stored:
+            return {"status": "failed", "stage": "persisted_run", "reason": self._why_nothing()}
+        return {"status": self._good_status()}
+
+    def finish(self, summary: RunSummary) -> None:
+        """Close the run in the database, whichever way it went."""
+        if self._lease is None or self._writer is None:
+            return
+        if self.nothing_stored:
+            self._lease.fail("persisted_run", self._why_nothing(), retriable=True, failures=self.failures)
+            return
+        stored = summary.model_dump(mode="json")
+        self._writer.finish(self.counts, self._good_status(), self.failures, stored)
+
+    def raise_if_nothing_stored(self) -> None:
+        """A run of which nothing was stored is a failed one."""
+        if self.nothing_stored:
+            raise NothingStored(self._why_nothing())
+
+    def _good_status(self) -> Literal["completed", "partial"]:
+        return "completed" if self.cohort.meta["limit"] is None else "partial"
+
+    def _why_nothing(self) -> str:
+        return f"none of {self.counts.failed:,} markets could be stored; the first: {self.failures[-1].reason}"
+
+
+def _staged_experiment(
+    experiment: Experiment, registry: Registry, staging: StagingArea, key: RunKey, cohort: StagedFile
+) -> StagedExperiment:
+    """What is staged of an experiment, if it was made on this snapshot by this version."""
+    missing: str | None = None
+    staged: StagedFile | None = None
+    try:
+        staged = open_staged(staging, experiment_key(experiment.name), key, OUTCOMES)
+        missing = _unusable(staged, experiment, registry, cohort)
+    except StagedFileMissing:
+        missing = "the experiment was not run for this partition"
+    described = {
+        "name": experiment.name,
+        "version": experiment.version,
+        "description": experiment.description,
+        "information": experiment.information,
+        "mandatory": experiment.mandatory,
+        "snapshot_hash": cohort.meta["snapshot_hash"],
+        "config_hash": registry.config_hash(experiment.name),
+    }
+    if staged is None or missing is not None:
+        attempt = ExperimentAttempt(**described, status="not_run", content_hash="", error_message=missing)
+        return StagedExperiment(attempt, None)
+    meta = staged.meta
+    attempt = ExperimentAttempt(
+        **described,
+        status=meta["status"],
+        content_hash=meta["content_hash"],
+        started_at=datetime.fromisoformat(meta["started_at"]),
+        finished_at=datetime.fromisoformat(meta["finished_at"]),
+        **meta["counts"],
+    )
+    return StagedExperiment(attempt, staged)
+
+
+def _unusable(staged: StagedFile, experiment: Experiment, registry: Registry, cohort: StagedFile) -> str | None:
+    meta = staged.meta
+    if meta["status"] == "not_run":
+        return "the experiment was not selected for this run"
+    if meta["snapshot_hash"] != cohort.meta["snapshot_hash"]:
+        return "its staged results are of an earlier snapshot; run it again"
+    if meta["version"] != experiment.version:
+        return f"its staged results are of version {meta['version']}; version {experiment.version} was not run"
+    if meta["config_hash"] != registry.config_hash(experiment.name):
+        return "its staged results were made with another configuration; run it again"
+    return None
+
+
+def _rejections(cohort: StagedFile, settings: Settings) -> list[Failure]:
+    now = settings.clock.now()
+    return [
+        Failure(
+            market_id=one.market_id,
+            stage="normalized_markets",
+            field=one.field,
+            reason=one.reason,
+            retriable=False,
+            logged_at=now,
+        )
+        for one in cohort_rejected(cohort)
+    ]
+
+
+def _experiments(staged: Sequence[StagedExperiment], assembly: Assembly) -> dict[str, ExperimentSummary]:
+    return {
+        one.attempt.name: ExperimentSummary(
+            version=one.attempt.version,
+            status=one.attempt.status,
+            seconds=0.0 if one.outcomes is None else one.outcomes.meta["seconds"],
+            **assembly.counts.get(one.attempt.name, {}),
+        )
+        for one in staged
+    }
+
+
+def _metadata(summary: RunSummary, path: Path) -> dict[str, Any]:
+    return {
+        "dagster/row_count": summary.processed_markets,
+        "offered": summary.offered_markets,
+        "excluded": summary.excluded_markets,
+        "rejected": summary.rejected_markets,
+        "processed": summary.processed_markets,
+        "failed": summary.failed_markets,
+        "summary": dg.MetadataValue.md(summary.to_markdown()),
+        "summary_json": dg.MetadataValue.json(summary.model_dump(mode="json", exclude={"failures"})),
+        "summary_file": dg.MetadataValue.path(path),
+    }

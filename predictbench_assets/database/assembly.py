@@ -1,0 +1,125 @@
+"""What is to be stored, market by market: the cohort joined with its raw rows and with what every experiment said."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, ResultRecord
+from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.failures import Failure
+from predictbench_assets.polymarket.cohort import cohort_markets
+from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.polymarket.payloads import read_head
+from predictbench_assets.polymarket.snapshot import snapshot_rows
+from predictbench_assets.staging import StagedFile, StagedFileBroken
+
+
+class _MarketId(msgspec.Struct):
+    market_id: str
+
+
+@dataclass(frozen=True)
+class StagedExperiment:
+    """One experiment of the registry with what is staged of it; without a file it is not_run."""
+
+    attempt: ExperimentAttempt
+    outcomes: StagedFile | None
+
+    def lines(self) -> Mapping[str, bytes]:
+        """The staged outcomes by market id, still encoded: 20,000 of them decoded would fill the memory."""
+        if self.outcomes is None:
+            return {}
+        decode = msgspec.json.Decoder(_MarketId).decode
+        return {decode(line).market_id: line for line in self.outcomes.lines()}
+
+
+@dataclass
+class Assembly:
+    """Joins a cohort with its snapshot and its experiments.
+
+    Iterating `records` fills `failures`: the markets of which a mandatory experiment gave no result. They are not
+    handed on, since a market is stored whole or not at all.
+    """
+
+    cohort: StagedFile
+    snapshot: StagedFile
+    experiments: Sequence[StagedExperiment]
+    clock: Clock
+    failures: list[Failure] = field(default_factory=list)
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    """Results by experiment and status, over the markets handed on."""
+
+    def records(self) -> Iterator[MarketRecord]:
+        """Every market that every mandatory experiment forecast, with a result of each experiment.
+
+        Raises:
+            StagedFileBroken: the cohort holds a market that the snapshot does not.
+        """
+        lines = [(one.attempt, one.lines()) for one in self.experiments]
+        rows = snapshot_rows(self.snapshot)
+        for market in cohort_markets(self.cohort):
+            raw = self._raw_row(rows, market)
+            results = tuple(_result(attempt, staged.get(market.market_id)) for attempt, staged in lines)
+            failure = self._mandatory_failure(market, [attempt for attempt, _ in lines], results)
+            if failure is None:
+                for result in results:
+                    self.counts.setdefault(result.experiment, Counter())[result.status] += 1
+                yield MarketRecord(market=market, raw=raw, results=results)
+            else:
+                self.failures.append(failure)
+
+    def _raw_row(self, rows: Iterator[tuple[bytes, Any]], market: Market) -> bytes:
+        """The market's row as received. Both files have one order, so one pass over each is enough."""
+        for raw, _ in rows:
+            if read_head(raw).market_id == market.market_id:
+                return raw
+        raise StagedFileBroken(
+            f"market {market.market_id} of {self.cohort.uri} is not in {self.snapshot.uri}: "
+            "materialize normalized_markets of this partition again."
+        )
+
+    def _mandatory_failure(
+        self, market: Market, attempts: Sequence[ExperimentAttempt], results: Sequence[ResultRecord]
+    ) -> Failure | None:
+        for attempt, result in zip(attempts, results, strict=True):
+            if attempt.mandatory and result.status != "completed":
+                return Failure(
+                    market_id=market.market_id,
+                    stage="experiment_results",
+                    experiment=attempt.name,
+                    reason=f"{attempt.name} is mandatory and {_said(result)}",
+                    retriable=result.retriable or result.status == "not_run",
+                    exception_type=result.exception_type,
+                    logged_at=self.clock.now(),
+                )
+        return None
+
+
+def _said(result: ResultRecord) -> str:
+    status = {"skipped": "skipped the market", "not_run": "was not run for it"}.get(result.status, "failed")
+    return f"{status}: {result.reason}" if result.reason else status
+
+
+def _result(attempt: ExperimentAttempt, line: bytes | None) -> ResultRecord:
+    if line is None:
+        reason = attempt.error_message or "the staged results of this experiment do not hold the market"
+        return ResultRecord(experiment=attempt.name, status="not_run", reason=reason, retriable=True)
+    outcome = Outcome.decode(line)
+    return ResultRecord(
+        experiment=attempt.name,
+        status=outcome.status,
+        reason=outcome.reason,
+        probability=outcome.probability,
+        probabilities=outcome.probabilities,
+        payload=outcome.payload,
+        score=outcome.score,
+        artifact_uri=outcome.artifact_uri,
+        diagnostics=outcome.diagnostics,
+        forecast_at=outcome.forecast_at,
+        exception_type=outcome.exception_type,
+        retriable=outcome.retriable,
+    )

@@ -1,0 +1,126 @@
+"""The database as assets see it: leases, snapshots, what is read back. A dry run gets one that writes nothing."""
+
+import os
+import socket
+from collections.abc import Iterable
+from datetime import date, datetime
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Engine, select
+
+from predictbench_assets.database.connection import database_url
+from predictbench_assets.database.engine import make_engine
+from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.leases import Lease, OnExisting, open_lease
+from predictbench_assets.database.queries import cohort_sizes, settled_markets
+from predictbench_assets.database.schema import processing_attempts, processing_runs
+from predictbench_assets.database.snapshots import SnapshotRecord, find_snapshot, register_snapshot
+from predictbench_assets.experiments.base import SettledMarket
+from predictbench_assets.failures import Stage
+from predictbench_assets.runs import RunKey
+from predictbench_assets.settings import Settings
+
+
+class RunDatabase:
+    """Reads and writes of one process, over one small pool that is opened at first use."""
+
+    dry = False
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine; the embedded server is started where it is the one that is meant."""
+        return make_engine(database_url(self._settings), pool_size=self._settings.db_pool_max_size)
+
+    def open(self, key: RunKey, dagster_run_id: str, on_existing: OnExisting = "update") -> Lease:
+        """Take the run over for a Dagster run, or give it back the lease that it has.
+
+        Raises:
+            LeaseLost: a newer Dagster run has taken over since.
+            RunAlreadyStored: the run is complete and `on_existing` is not `update`.
+            ForeignExchange: the database belongs to another exchange.
+        """
+        return open_lease(
+            self.engine,
+            key,
+            dagster_run_id=dagster_run_id,
+            holder=f"{socket.gethostname()}:{os.getpid()}",
+            exchange=self._settings.exchange,
+            git_sha=self._settings.git_sha,
+            clock=self._settings.clock,
+            on_existing=on_existing,
+        )
+
+    def beat(self, key: RunKey, dagster_run_id: str, stage: Stage) -> None:
+        """Say where the Dagster run is, if it holds the run; one that materializes a single asset does not.
+
+        Raises:
+            LeaseLost: it did hold the run, and a newer one has taken over.
+        """
+        if self._has_attempt(key, dagster_run_id):
+            self.open(key, dagster_run_id).beat(stage)
+
+    def fail(self, key: RunKey, dagster_run_id: str, stage: Stage, reason: str, *, retriable: bool) -> None:
+        """Record why the Dagster run failed, if it holds the run and nobody has recorded that yet."""
+        if self._has_attempt(key, dagster_run_id) and self.is_running(key, dagster_run_id):
+            self.open(key, dagster_run_id).fail(stage, reason, retriable=retriable)
+
+    def snapshot(self, key: RunKey) -> SnapshotRecord | None:
+        """The frozen snapshot of a run, if one is stored."""
+        return find_snapshot(self.engine, key)
+
+    def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
+        """Make a snapshot the one that counts for its run."""
+        register_snapshot(self.open(record.key, dagster_run_id), record)
+
+    def history(self, as_of: datetime) -> Iterable[SettledMarket]:
+        """Markets whose resolution was known at an instant, oldest first."""
+        return settled_markets(self.engine, as_of)
+
+    def cohort_sizes(self, key: RunKey, days: int) -> dict[date, int]:
+        """How many markets were handed to experiments on each of the days before, for the same window."""
+        return cohort_sizes(self.engine, key, days)
+
+    def run_row(self, key: RunKey) -> dict[str, Any] | None:
+        """The run's row as it stands, or None before its first attempt."""
+        query = select(processing_runs).where(processing_runs.c.run_id == key.run_id)
+        row = in_transaction(self.engine, lambda connection: connection.execute(query).one_or_none())
+        return None if row is None else row._asdict()
+
+    def is_running(self, key: RunKey, dagster_run_id: str) -> bool:
+        """Whether the Dagster run holds the run and has not ended it."""
+        row = self.run_row(key)
+        return row is not None and row["dagster_run_id"] == dagster_run_id and row["status"] == "running"
+
+    def _has_attempt(self, key: RunKey, dagster_run_id: str) -> bool:
+        attempts = processing_attempts.c
+        query = select(attempts.attempt).where(attempts.run_id == key.run_id, attempts.dagster_run_id == dagster_run_id)
+        return in_transaction(self.engine, lambda connection: connection.execute(query).one_or_none()) is not None
+
+
+class DryRunDatabase(RunDatabase):
+    """Reads what is stored and writes nothing."""
+
+    dry = True
+
+    def open(self, key: RunKey, dagster_run_id: str, on_existing: OnExisting = "update") -> Lease:
+        """Never given: a dry run does not take a run over."""
+        del on_existing
+        raise RuntimeError(f"the dry run {dagster_run_id} of {key} asked for a lease")
+
+    def beat(self, key: RunKey, dagster_run_id: str, stage: Stage) -> None:
+        """Nothing is recorded."""
+
+    def fail(self, key: RunKey, dagster_run_id: str, stage: Stage, reason: str, *, retriable: bool) -> None:
+        """Nothing is recorded."""
+
+    def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
+        """Nothing is recorded."""
+
+
+def run_database(settings: Settings) -> RunDatabase:
+    """The database that a process of these settings works with."""
+    return DryRunDatabase(settings) if settings.predictbench_dry_run else RunDatabase(settings)

@@ -1,0 +1,22 @@
+"""The exchange as assets see it: a client made from the settings."""
+
+import random
+
+from predictbench_assets.polymarket.client import PolymarketClient
+from predictbench_assets.settings import Settings
+
+
+def polymarket_client(settings: Settings) -> PolymarketClient:
+    """A client for the configured exchange; one instance serves one event loop."""
+    return PolymarketClient(
+        settings.polymarket_base_url,
+        settings.polymarket_clob_url,
+        clock=settings.clock,
+        api_key=settings.polymarket_api_key,
+        page_size=settings.polymarket_page_size,
+        requests_per_second=settings.polymarket_requests_per_second,
+        concurrency=settings.polymarket_concurrency,
+        timeout_s=settings.polymarket_timeout_seconds,
+        max_attempts=settings.polymarket_max_attempts,
+        rng=random.Random(),  # noqa: S311 - which slice is walked twice is no secret
+    )

@@ -1,0 +1,145 @@
+"""The reporter: puts together what is known of a run and writes its summary, whether the run ended well or not."""
+
+import logging
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from predictbench_assets.database.leases import RunCounts
+from predictbench_assets.failures import PredictbenchError, Stage
+from predictbench_assets.observability.metrics import export_metrics
+from predictbench_assets.polymarket.cohort import COHORT
+from predictbench_assets.polymarket.snapshot import SNAPSHOT
+from predictbench_assets.reporting.summary import ApiUse, FailureLine, RunSummary, SnapshotSummary
+from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.resources.staging import open_staged, staged_name
+from predictbench_assets.runs import RunKey
+from predictbench_assets.settings import Settings
+from predictbench_assets.staging import Schema, StagedFile, StagedFileMissing, StagingArea
+
+_logger = logging.getLogger(__name__)
+
+
+class RunReporter:
+    """Makes and writes the summaries of this process's runs."""
+
+    def __init__(self, settings: Settings, database: RunDatabase, staging: StagingArea) -> None:
+        self._settings = settings
+        self._database = database
+        self._staging = staging
+        self._began = time.monotonic()
+        self._published: set[str] = set()
+
+    def summary(
+        self,
+        key: RunKey,
+        dagster_run_id: str,
+        *,
+        snapshot: StagedFile | None = None,
+        cohort: StagedFile | None = None,
+        counts: RunCounts | None = None,
+        **facts: Any,
+    ) -> RunSummary:
+        """A summary of what the given files, counts and facts say; without a file its part stays empty."""
+        if snapshot is not None:
+            facts = _snapshot_facts(snapshot, dagster_run_id) | facts
+        if cohort is not None:
+            facts = _cohort_facts(cohort) | facts
+            counts = counts or _counts_so_far(cohort)
+        if counts is not None:
+            facts = _count_facts(counts) | facts
+        row = None if self._database.dry else self._database.run_row(key)
+        return RunSummary(
+            run_id=key.run_id,
+            run_date=key.run_date,
+            window_days=key.window_days,
+            target_date=key.target_date,
+            dagster_run_id=dagster_run_id,
+            exchange=self._settings.exchange,
+            git_sha=self._settings.git_sha,
+            attempt=row["attempt"] if row else None,
+            dry_run=self._database.dry,
+            duration_seconds=round(time.monotonic() - self._began, 3),
+            **facts,
+        )
+
+    def publish(self, summary: RunSummary) -> Path:
+        """Write the summary where PREDICTBENCH_SUMMARY says, else among the artifacts, and export its metrics."""
+        slug = f"{summary.run_date}_w{summary.window_days}"
+        path = self._settings.predictbench_summary or self._settings.artifacts / f"summary_{slug}.json"
+        summary.write(path)
+        self._published.add(summary.dagster_run_id or "")
+        export_metrics(summary, self._settings)
+        return path
+
+    def failed(self, key: RunKey, dagster_run_id: str, stage: Stage, reason: str, *, retriable: bool) -> None:
+        """Record a failed stage in the database and the summary. Never raises, so that the failure itself is seen."""
+        reason = self._settings.redact(reason)
+        try:
+            self._database.fail(key, dagster_run_id, stage, reason, retriable=retriable)
+        except PredictbenchError as error:
+            _logger.warning("the failure could not be recorded in the database: %s", self._settings.redact(str(error)))
+        if dagster_run_id in self._published:
+            return  # the stage that failed has told more than is known here
+        own = FailureLine(market_id=None, stage=stage, reason=reason, retriable=retriable)
+        try:
+            snapshot = self._own("raw_markets", key, dagster_run_id, SNAPSHOT)
+            cohort = self._own("normalized_markets", key, dagster_run_id, COHORT)
+            facts = {"status": "failed", "stage": stage, "reason": reason, "failures": (own,)}
+            self.publish(self.summary(key, dagster_run_id, snapshot=snapshot, cohort=cohort, **facts))
+        except (PredictbenchError, OSError) as error:
+            _logger.warning("the summary could not be written: %s", self._settings.redact(str(error)))
+
+    def _own(self, asset: str, key: RunKey, dagster_run_id: str, schema: Schema) -> StagedFile | None:
+        """An asset's file, if this very Dagster run staged it: an older one says nothing about why this one failed."""
+        asset_key = dg.AssetKey(asset)
+        try:
+            if self._staging.peek(staged_name(asset_key, key))["meta"].get("dagster_run_id") != dagster_run_id:
+                return None
+            return open_staged(self._staging, asset_key, key, schema)
+        except StagedFileMissing:
+            return None
+
+
+def _snapshot_facts(snapshot: StagedFile, dagster_run_id: str) -> dict[str, Any]:
+    api = snapshot.meta["api"]
+    return {
+        "api": ApiUse(**(api | {"retries": sum(api["retries"].values()), "retries_by_cause": api["retries"]})),
+        "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
+        "snapshot": SnapshotSummary(
+            captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),
+            sha256=snapshot.meta["received_sha256"],
+            rows=snapshot.rows,
+            reused=snapshot.meta["dagster_run_id"] != dagster_run_id,
+            uri=snapshot.uri,
+        ),
+    }
+
+
+def _cohort_facts(cohort: StagedFile) -> dict[str, Any]:
+    return {
+        "core_markets": cohort.meta["core"],
+        "price_quality": cohort.meta["price_quality"],
+        "partial": cohort.meta["limit"] is not None,
+    }
+
+
+def _counts_so_far(cohort: StagedFile) -> RunCounts:
+    """What is certain before anything is written: nothing processed, nothing failed yet."""
+    meta = cohort.meta
+    return RunCounts(meta["offered"], sum(meta["excluded"].values()), meta["rejected"], 0, 0, meta["excluded"])
+
+
+def _count_facts(counts: RunCounts) -> dict[str, Any]:
+    return {
+        "offered_markets": counts.offered,
+        "excluded_markets": counts.excluded,
+        "rejected_markets": counts.rejected,
+        "total_markets": counts.total,
+        "processed_markets": counts.processed,
+        "failed_markets": counts.failed,
+        "excluded_by_reason": dict(counts.excluded_by_reason),
+    }
