@@ -257,11 +257,18 @@ def json_members(text: bytes) -> Iterator[tuple[str | None, bytes]]:
                 yield key, text[start : found.start()].rstrip()
             key, start = None, None
         elif token == b":" and start is not None and key is None and stack[0] == b"}":
-            key, start = text[start : found.start()].strip().strip(b'"').decode("utf-8", "replace"), None
+            key, start = _key(text[start : found.start()].strip()), None
         elif start is None:
             start = found.start()
     if not finished:
         raise UnreadableJson("brackets that do not close")
+
+
+def _key(literal: bytes) -> str:
+    try:
+        return msgspec.json.decode(literal, type=str)
+    except DECODE_ERRORS:
+        return literal.strip(b'"').decode("utf-8", "replace")
 
 
 class _TokenHead(msgspec.Struct):
@@ -314,7 +321,7 @@ def _not_json(raw: bytes, said: str) -> UnreadableField:
                 GammaMarket.model_validate_json(b'{"_":' + value + b"}")
             except ValidationError as error:
                 reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-                return UnreadableField(shortened(key)[1:-1], _said(reason))
+                return UnreadableField(shortened(key)[1:-1] or "payload", _said(reason))
     except UnreadableJson:
         pass
     return UnreadableField("payload", _said(said))
@@ -324,7 +331,7 @@ def _field_with(raw: bytes, pattern: re.Pattern[bytes]) -> str:
     try:
         for key, value in json_members(raw):
             if key is not None and pattern.search(value):
-                return shortened(key)[1:-1]
+                return shortened(key)[1:-1] or "payload"
     except UnreadableJson:
         pass
     return "payload"
