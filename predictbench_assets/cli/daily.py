@@ -143,7 +143,7 @@ def run_daily(settings: "Settings", options: DailyOptions) -> int:
         stack.enter_context(local_database(settings))
         home = launch.prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
         files = scratch or settings.artifacts
-        summary_file = (options.summary or files / "summaries" / f"{key.slug}.json").resolve()
+        summary_file = (options.summary or files / f"summary_{key.slug}.json").resolve()
         summary_file.unlink(missing_ok=True)
         summary_file.parent.mkdir(parents=True, exist_ok=True)
         log = files / "logs" / f"{key.slug}_{settings.clock.now():%H%M%S}.jsonl"
@@ -162,8 +162,8 @@ def run_daily(settings: "Settings", options: DailyOptions) -> int:
             watched = launch.run_watched(command, log=log, redact=settings.redact, on_line=shown)
         finally:
             shown.close()
-        summary = _summary(summary_file, key, watched, dry_run=options.dry_run)
-        _report(settings, summary, watched)
+        summary = _written(summary_file) or _seen_from_outside(settings, summary_file, key, watched)
+        _report(summary, watched)
         if scratch is None:
             click.echo(f"  log      {log}\n  summary  {summary_file}", err=True)
         elif options.summary is not None:
@@ -260,12 +260,17 @@ def _import_path(registry: "Registry") -> Path | None:
     return None
 
 
-def _summary(file: Path, key: "RunKey", watched: "Watched", *, dry_run: bool) -> "RunSummary":
-    """What the run wrote; where it could not, what was seen of it from outside."""
+def _written(file: Path) -> "RunSummary | None":
     from predictbench_assets.reporting.summary import RunSummary
 
-    if file.exists():
-        return RunSummary.read(file)
+    return RunSummary.read(file) if file.exists() else None
+
+
+def _seen_from_outside(settings: "Settings", file: Path, key: "RunKey", watched: "Watched") -> "RunSummary":
+    """The summary of a run that could not write its own: killed, or ended before it began."""
+    from predictbench_assets.observability.metrics import export_metrics
+    from predictbench_assets.reporting.summary import RunSummary
+
     if watched.reason is not None:
         reason = watched.reason
     elif watched.signal is not None:
@@ -275,19 +280,23 @@ def _summary(file: Path, key: "RunKey", watched: "Watched", *, dry_run: bool) ->
     else:
         reason = f"Dagster ended with exit code {watched.exit_code} before a summary was written; the log has more"
     summary = RunSummary.failed(
-        key, stage=watched.stage, reason=reason, dry_run=dry_run, dagster_run_id=watched.dagster_run_id
+        key,
+        stage=watched.stage,
+        reason=reason,
+        dry_run=settings.predictbench_dry_run,
+        dagster_run_id=watched.dagster_run_id,
+        exchange=settings.exchange,
     )
     summary.write(file)
+    export_metrics(summary, settings)
     return summary
 
 
-def _report(settings: "Settings", summary: "RunSummary", watched: "Watched") -> None:
-    """Show the summary here, on the Action's page, and to Prometheus."""
+def _report(summary: "RunSummary", watched: "Watched") -> None:
+    """Show the summary here, and on the Action's page."""
     import os
 
     from rich.console import Console
-
-    from predictbench_assets.observability.metrics import export_metrics
 
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(summary.to_table())
     if summary.succeeded and watched.exit_code != 0:
@@ -295,5 +304,3 @@ def _report(settings: "Settings", summary: "RunSummary", watched: "Watched") -> 
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(page).open("a", encoding="utf-8") as file:
             file.write(summary.to_markdown())
-    if not summary.dry_run:
-        export_metrics(summary, settings)

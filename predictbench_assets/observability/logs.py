@@ -7,6 +7,7 @@ Dagster's own lines and ours have the same fields. `dagster.yaml` names `Dagster
 import logging
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,6 +28,9 @@ _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asct
 _NOISY = ("httpx", "httpcore", "urllib3", "botocore", "aiobotocore", "asyncio", "matplotlib", "alembic")
 
 _MILESTONES = frozenset({"STEP_START", "STEP_SUCCESS"})
+_MEANT = (r".* is currently in (beta|preview)", r".* is superseded")
+"""Warnings of Dagster's about parts of it that we use knowing that they may change; tests pin what we rely on."""
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("predictbench_log_fields", default=_NOTHING)
 
@@ -62,6 +66,8 @@ def configure_logging(settings: Settings) -> None:
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
+    for said in _MEANT:
+        warnings.filterwarnings("ignore", message=said)
 
 
 def wants_json(settings: Settings) -> bool:
@@ -175,6 +181,8 @@ def _dagster_fields(meta: Mapping[str, Any] | None) -> dict[str, Any]:
         fields["run_id"] = str(RunKey(run_date, int(tags["dagster/partition/window_days"])).run_id)
     if (event := meta["dagster_event"]) is not None:
         fields["event"] = event.event_type_value
+        if event.event_type_value in _MILESTONES:
+            fields["level"] = "INFO"
         error = getattr(event.event_specific_data, "error", None)
         if error is not None:
             fields["exception"] = error.to_string()
