@@ -1,6 +1,7 @@
 """Everything put together: the only place that knows all the parts. `defs` is what Dagster loads."""
 
 import importlib
+import warnings
 from typing import Any
 
 import dagster as dg
@@ -80,5 +81,7 @@ def _executor(settings: Settings) -> dg.ExecutorDefinition:
             return executor
 
 
+# Used on purpose (data versions of outputs, handlers in dagster.yaml); said once here rather than at every step.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
 configure_logging(get_settings())
 defs = build_defs(get_settings())

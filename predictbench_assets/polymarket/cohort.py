@@ -14,8 +14,8 @@ COHORT = Schema("normalized_markets", 1)
 
 
 class _CohortRow(msgspec.Struct):
-    market: msgspec.Raw | None = None
-    rejected: msgspec.Raw | None = None
+    market: msgspec.Raw = msgspec.Raw()
+    rejected: msgspec.Raw = msgspec.Raw()
 
 
 def stage_cohort(area: StagingArea, name: str, cohort: Cohort, meta: dict[str, Any]) -> StagedFile:
@@ -39,14 +39,14 @@ def stage_cohort(area: StagingArea, name: str, cohort: Cohort, meta: dict[str, A
 def cohort_markets(staged: StagedFile) -> Iterator[Market]:
     """The markets of a staged cohort, in the order of the snapshot."""
     for row in _rows(staged):
-        if row.market is not None:
+        if row.market:
             yield Market.model_validate_json(bytes(row.market))
 
 
 def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:
     """The rows of a staged cohort that could not be read as markets."""
     for row in _rows(staged):
-        if row.rejected is not None:
+        if row.rejected:
             yield RejectedMarket.model_validate_json(bytes(row.rejected))
 
 

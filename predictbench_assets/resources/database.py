@@ -5,7 +5,6 @@ import socket
 from collections.abc import Iterable
 from datetime import date, datetime
 from functools import cached_property
-from typing import Any
 
 from sqlalchemy import Engine, select
 
@@ -13,8 +12,8 @@ from predictbench_assets.database.connection import database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.leases import Lease, OnExisting, open_lease
-from predictbench_assets.database.queries import cohort_sizes, settled_markets
-from predictbench_assets.database.schema import processing_attempts, processing_runs
+from predictbench_assets.database.queries import StoredRun, cohort_sizes, settled_markets, stored_run
+from predictbench_assets.database.schema import processing_attempts
 from predictbench_assets.database.snapshots import SnapshotRecord, find_snapshot, register_snapshot
 from predictbench_assets.experiments.base import SettledMarket
 from predictbench_assets.failures import Stage
@@ -84,16 +83,14 @@ class RunDatabase:
         """How many markets were handed to experiments on each of the days before, for the same window."""
         return cohort_sizes(self.engine, key, days)
 
-    def run_row(self, key: RunKey) -> dict[str, Any] | None:
+    def stored_run(self, key: RunKey) -> StoredRun | None:
         """The run's row as it stands, or None before its first attempt."""
-        query = select(processing_runs).where(processing_runs.c.run_id == key.run_id)
-        row = in_transaction(self.engine, lambda connection: connection.execute(query).one_or_none())
-        return None if row is None else row._asdict()
+        return stored_run(self.engine, key)
 
     def is_running(self, key: RunKey, dagster_run_id: str) -> bool:
         """Whether the Dagster run holds the run and has not ended it."""
-        row = self.run_row(key)
-        return row is not None and row["dagster_run_id"] == dagster_run_id and row["status"] == "running"
+        run = self.stored_run(key)
+        return run is not None and run.dagster_run_id == dagster_run_id and run.status == "running"
 
     def _has_attempt(self, key: RunKey, dagster_run_id: str) -> bool:
         attempts = processing_attempts.c

@@ -51,7 +51,7 @@ class RunReporter:
             counts = counts or _counts_so_far(cohort)
         if counts is not None:
             facts = _count_facts(counts) | facts
-        row = None if self._database.dry else self._database.run_row(key)
+        run = None if self._database.dry else self._database.stored_run(key)
         return RunSummary(
             run_id=key.run_id,
             run_date=key.run_date,
@@ -60,7 +60,7 @@ class RunReporter:
             dagster_run_id=dagster_run_id,
             exchange=self._settings.exchange,
             git_sha=self._settings.git_sha,
-            attempt=row["attempt"] if row else None,
+            attempt=run.attempt if run else None,
             dry_run=self._database.dry,
             duration_seconds=round(time.monotonic() - self._began, 3),
             **facts,
