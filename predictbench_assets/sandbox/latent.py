@@ -14,7 +14,7 @@ from typing import Protocol
 
 _DEPTH = 12
 STEPS = 1 << _DEPTH
-"""Information arrives in this many steps over a market's life: every 14 minutes over 40 days."""
+"""Information arrives in this many steps over a market's life: at first after hours, in the end every few minutes."""
 
 _MASK = (1 << 64) - 1
 _normal = NormalDist()
@@ -98,7 +98,8 @@ class Band:
         """Probability of the band given the path up to that instant."""
         if at >= self.decided:
             return float(self.outcome)
-        step = max(0, STEPS * (at - self.begins) // (self.decided - self.begins))
+        elapsed = max(0, at - self.begins) / (self.decided - self.begins)
+        step = int(STEPS * elapsed * elapsed)  # most is learnt towards the end
         now, deviation = brownian(self.path, step), math.sqrt(1 - step / STEPS)
         above = 1.0 if self.high == math.inf else cdf((self.high - now) / deviation)
         below = 0.0 if self.low == -math.inf else cdf((self.low - now) / deviation)

@@ -70,6 +70,9 @@ TOLERABLE: Final[dict[str, _Poison]] = {
     "unknown_keys": _replaced(**{f"unknown{place}": "?" for place in range(200)}),
 }
 
+HIDES_END: Final = frozenset({"missing_end_date", "bad_end_date"})
+"""Kinds of which a reader cannot tell the day: on markets at midnight, both days' readers would count them."""
+
 
 def poisoned(row: Row, kind: str) -> Row:
     """The row with one thing broken."""

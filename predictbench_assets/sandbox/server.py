@@ -180,7 +180,8 @@ class SandboxApp:
         found = view.select(query)
         start = listing.start_of_page(found.keys, position)
         repeated = min(_REPEATED_ROWS, start, size - 1) if getattr(request.state, "repeat", False) else 0
-        self.source.injected["repeat"] += bool(repeated)
+        if repeated:
+            self.source.injected["repeat"] += 1
         stop = start + size - repeated
         markets = found.markets[start - repeated : stop]
         with_tags = _with_tags(request)

@@ -16,6 +16,7 @@ from typing import Literal
 
 from predictbench_assets.sandbox import names
 from predictbench_assets.sandbox.latent import Band, Deadline, Latent, mixed, quantile, uniform, waiting_time
+from predictbench_assets.sandbox.poison import HIDES_END, REJECTABLE, TOLERABLE
 
 DAY = 86_400
 HOUR = 3_600
@@ -171,7 +172,9 @@ class Market:
         truth = self.probability(at)
         if self.depth == "empty":
             return Quote(None, None)
-        wobble = self.half_spread * (0.7 + 0.6 * uniform(self.number, at // HOUR))
+        # Narrower towards the ends of the scale, as on a real book.
+        room = self.tick / 2 + self.half_spread * min(1.0, 0.05 + 4 * truth * (1 - truth))
+        wobble = room * (0.7 + 0.6 * uniform(self.number, at // HOUR))
         bid = math.floor((truth - wobble) / self.tick + 1e-9) * self.tick
         ask = math.ceil((truth + wobble) / self.tick - 1e-9) * self.tick
         digits = 3 if self.tick < 0.01 else 2
@@ -235,10 +238,10 @@ class World:
         concentration: share of a day's markets that end at one of `instants`; the others are spread over the day.
         instants: those times of day, UTC, the first one taking most.
         poison: share of a day's open markets whose row is broken on the wire, exact per day.
-        poisons: the kinds of breakage, in turn.
+        poisons: the kinds of breakage, as often as each other (see `poison.py`).
 
     Raises:
-        ValueError: a share outside [0, 1], or a number of markets that a day cannot hold.
+        ValueError: a share outside [0, 1], a number of markets that a day cannot hold, an unknown poison.
     """
 
     def __init__(
@@ -251,14 +254,16 @@ class World:
         concentration: float = 0.75,
         instants: Sequence[time] = (time(0), time(12)),
         poison: float = 0.0,
-        poisons: Sequence[str] = (),
+        poisons: Sequence[str] = tuple(REJECTABLE),
     ) -> None:
         if not 0 <= markets_per_day <= _PER_DAY // 2:
             raise ValueError(f"a day holds 0 to {_PER_DAY // 2} markets, got --markets {markets_per_day}")
         if not 0 <= concentration <= 1 or not 0 <= poison <= 1:
             raise ValueError(f"concentration and poison are shares in [0, 1], got {concentration} and {poison}")
-        if poison and not poisons:
-            raise ValueError("a share of poisoned rows needs their kinds: see predictbench_assets.sandbox.poison")
+        if unknown := set(poisons) - set(REJECTABLE) - set(TOLERABLE):
+            raise ValueError(
+                f"no such poison: {', '.join(sorted(unknown))}; there are {', '.join(REJECTABLE | TOLERABLE)}"
+            )
         self.seed = seed
         self.markets_per_day = markets_per_day
         self.start = start
@@ -512,7 +517,7 @@ class _DayBuilder:
         number = self.base + len(self.markets)
         draw = rng.random()
         depth: Depth = "good" if draw < 0.80 else "wide" if draw < 0.90 else "no_bid" if draw < 0.95 else "empty"
-        narrow = 0.002 + 0.03 * rng.random() ** 2
+        narrow = 0.001 + 0.025 * rng.random() ** 2
         settlement = settlement or _settle(mixed(self.world.seed, number), life, latent, whole=event.neg_risk)
         market = Market(
             number=number,
@@ -528,7 +533,7 @@ class _DayBuilder:
             settlement=settlement,
             depth=depth,
             half_spread=0.06 + 0.2 * rng.random() if depth == "wide" else narrow,
-            tick=0.001 if rng.random() < 0.5 else 0.01,
+            tick=0.001 if rng.random() < 0.8 else 0.01,
             size=0.0 if rng.random() < 0.1 else round(math.exp(rng.gauss(8, 2.2)), 6),
             sports_type=sports_type,
             line=line,
@@ -653,15 +658,18 @@ class _DayBuilder:
         self._market(event, life, latent, title, outcomes=("Up", "Down"), settlement=settlement)
 
     def _poison(self, cohort: list[Market]) -> None:
-        """Break the rows of an exact share of the markets open a week before, the kinds in turn."""
+        """Break the rows of an exact share of the markets open a week before, each kind as often as the others."""
         world = self.world
         if not world.poison:
             return
         freeze = self.midnight - (LISTED_AHEAD - 1) * DAY
         places = [place for place, market in enumerate(cohort) if market.settlement.closed > freeze]
         places.sort(key=lambda place: mixed(world.seed, cohort[place].number, 13))
-        for turn, place in enumerate(places[: round(world.poison * len(places))]):
-            kind = world.poisons[turn % len(world.poisons)]
+        chosen = places[: round(world.poison * len(places))]
+        kinds = [world.poisons[turn % len(world.poisons)] for turn in range(len(chosen))]
+        chosen.sort(key=lambda place: not 600 < cohort[place].ends - self.midnight < DAY - 600)
+        kinds.sort(key=lambda kind: kind not in HIDES_END)
+        for place, kind in zip(chosen, kinds, strict=True):
             cohort[place] = replace(cohort[place], poison=kind)
 
 

@@ -138,13 +138,13 @@ def test_latency_delays_requests_side_by_side(server: SandboxServer, client: htt
 def test_faults_can_be_changed_while_it_runs_and_are_counted(server: SandboxServer, client: httpx.Client) -> None:
     assert client.post("/_sandbox/faults", json={"faults": "http500=1"}).json() == {"faults": "http500=1"}
     before = server.injected.get("http500", 0)
-    assert client.get("/markets/keyset").status_code == 500
+    assert client.get("/markets/keyset", params=DAY).status_code == 500
     assert client.get("/_sandbox/status").json()["injected"]["http500"] == before + 1
     refused = client.post("/_sandbox/faults", json={"faults": "meteor=1"})
     assert refused.status_code == 409
     assert "choose from" in refused.json()["error"]
     assert client.post("/_sandbox/faults", json={"faults": ""}).json() == {"faults": ""}
-    assert client.get("/markets/keyset").status_code == 200
+    assert client.get("/markets/keyset", params=DAY).status_code == 200
 
 
 def test_the_server_survives_many_broken_connections(server: SandboxServer, client: httpx.Client) -> None:

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from datetime import date, time, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictbench_assets.sandbox.poison import REJECTABLE
+from predictbench_assets.sandbox.poison import HIDES_END, REJECTABLE
 from predictbench_assets.sandbox.world import DAY, HOUR, Market, World
 
 CLOSING = date(2026, 11, 30)
@@ -190,10 +191,13 @@ def test_the_quoted_price_a_week_ahead_is_the_frequency_of_the_outcome() -> None
 
 
 def test_an_exact_share_of_the_open_rows_is_poisoned() -> None:
-    world = World(7, 5000, poison=0.01, poisons=tuple(REJECTABLE))
+    world = World(7, 5000, poison=0.01)
     found = Counter(market.poison for market in cohort(world, MIDNIGHT - 7 * DAY) if market.poison)
     assert found.total() == 50
     assert set(found) == set(REJECTABLE)
+    hidden = [market for market in world.day(CLOSING).markets if market.poison in HIDES_END]
+    assert hidden
+    assert all(market.ends != MIDNIGHT for market in hidden)
     clean = World(7, 5000).day(CLOSING).markets
     assert [market.number for market in clean] == [market.number for market in world.day(CLOSING).markets]
 
@@ -208,8 +212,8 @@ def test_a_bounded_world_has_no_other_days() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"markets_per_day": -1}, "--markets"), ({"poison": 1.5}, "poison"), ({"poison": 0.1}, "kinds")],
+    [({"markets_per_day": -1}, "--markets"), ({"poison": 1.5}, "poison"), ({"poisons": ("arsenic",)}, "arsenic")],
 )
-def test_impossible_worlds_are_refused(arguments: dict[str, float], said: str) -> None:
+def test_impossible_worlds_are_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         World(7, **arguments)
