@@ -125,7 +125,7 @@ def _market(market: Market, at: int) -> Json:
     }
     if event.category.fee_type is not None:
         row["feeSchedule"] = {"exponent": 1, "rate": 0.05, "takerOnly": True, "rebateRate": 0.25}
-    if market.label:
+    if event.kind != "short":
         row["groupItemTitle"] = market.label
     if event.neg_risk:
         row["negRiskMarketID"] = neg_risk_id(event)
@@ -464,6 +464,7 @@ def resolution(market: Market, at: int) -> Json:
         row["payouts"] = [int(share * 1_000_000) for share in market.settlement.payout]
         row["resolution_source"] = "reported" if market.settlement.proposals else "derived"
         row["was_arbitrated"] = False
+        row["resolved_block"] = market.settlement.closed // 2
         row["resolved_at"] = instant(market.settlement.closed)
     return row
 
