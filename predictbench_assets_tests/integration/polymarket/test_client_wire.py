@@ -1,0 +1,274 @@
+"""Answers that the sandbox does not give: each wire detail on its own."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from pydantic import SecretStr
+
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.polymarket.client import PolymarketClient, Walk, WalkInterrupted, WalkStuck
+from predictbench_assets.polymarket.transport import RequestRefused, UnexpectedAnswer
+
+GAMMA = "https://gamma.test"
+CLOB = "https://clob.test"
+START = datetime(2026, 11, 30, tzinfo=UTC)
+END = START + timedelta(days=1)
+Answer = httpx.Response | Exception
+
+
+def page(*numbers: int, cursor: str | None = None, end: str = "2026-11-30T12:00:00Z", **more: Any) -> httpx.Response:
+    rows = [{"id": str(number), "endDate": end} | more for number in numbers]
+    return httpx.Response(200, json={"markets": rows} | ({"next_cursor": cursor} if cursor else {}))
+
+
+@pytest.fixture
+def fetch(connect: Any) -> Callable[..., tuple[Walk, list[httpx.Request]]]:
+    """Walks the day as one slice while the exchange gives the answers in turn, and the last one for ever."""
+
+    def walk(*answers: Answer, recheck: bool = False, **options: Any) -> tuple[Walk, list[httpx.Request]]:
+        async def work() -> Walk:
+            async with connect(GAMMA, CLOB, **({"slices": 1} | options)) as client:
+                return await client.fetch_window(START, END, recheck=recheck)  # type: ignore[no-any-return]
+
+        with respx.mock(assert_all_called=False) as mock:
+            route = mock.get(f"{GAMMA}/markets/keyset").mock(side_effect=in_turn(answers))
+            result = asyncio.run(work())
+            return result, [call.request for call in route.calls]
+
+    return walk
+
+
+def in_turn(answers: Sequence[Answer]) -> Callable[[httpx.Request], httpx.Response]:
+    waiting = list(answers)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        given = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        if isinstance(given, Exception):
+            raise given
+        return httpx.Response(given.status_code, headers=given.headers, content=given.content)
+
+    return answer
+
+
+def numbers(walk: Walk) -> list[int]:
+    return [int(row.market_id or 0) for row in walk.rows]
+
+
+def test_all_filters_are_sent_with_every_page_and_the_cursor_by_its_name(fetch: Any) -> None:
+    walk, requests = fetch(page(1, cursor="aa=="), page(2, cursor="bb"), page(3))
+    assert numbers(walk) == [1, 2, 3]
+    filters = {
+        "closed": "false",
+        "end_date_min": "2026-11-29T23:59:00Z",
+        "end_date_max": "2026-12-01T00:01:00Z",
+        "include_tag": "true",
+        "limit": "100",
+    }
+    assert [dict(request.url.params) for request in requests] == [
+        filters,
+        filters | {"after_cursor": "aa=="},
+        filters | {"after_cursor": "bb"},
+    ]
+
+
+def test_a_short_page_or_an_empty_one_is_not_the_end(fetch: Any) -> None:
+    walk, _ = fetch(page(1, cursor="a"), page(cursor="b"), page(2, cursor="c"), page())
+    assert numbers(walk) == [1, 2]
+    assert walk.stats.pages == 4
+
+
+def test_a_null_cursor_is_the_end(fetch: Any) -> None:
+    walk, _ = fetch(httpx.Response(200, json={"markets": [], "next_cursor": None, "$schema": "x"}))
+    assert walk.rows == []
+
+
+@pytest.mark.parametrize(
+    ("passing", "cause"),
+    [
+        (httpx.Response(429), "http_429"),
+        (httpx.Response(500, json={"type": "internal error"}), "http_5xx"),
+        (httpx.Response(503, html="<html>busy</html>"), "html"),
+        (httpx.Response(403, html="<html>blocked</html>"), "html"),
+        (httpx.Response(200, html="<html>challenge</html>"), "html"),
+        (httpx.Response(200, json={"error": "Too Many Requests"}), "error_object"),
+        (httpx.Response(200, content=b'{"markets": [{"id": "1"'), "undecodable"),
+        (httpx.Response(200, content=b""), "undecodable"),
+        (httpx.ConnectError("refused"), "connection"),
+        (httpx.ReadError("reset"), "connection"),
+        (httpx.RemoteProtocolError("Server disconnected without sending a response."), "connection"),
+        (httpx.RemoteProtocolError("peer closed connection without sending complete message body"), "truncated"),
+        (httpx.ReadTimeout("slow"), "timeout"),
+    ],
+)
+def test_what_may_pass_is_asked_for_again_with_the_same_cursor(
+    fetch: Any, waits: list[float], passing: Answer, cause: str
+) -> None:
+    walk, requests = fetch(page(1, cursor="a"), passing, passing, page(2))
+    assert numbers(walk) == [1, 2]
+    assert walk.stats.retries == {cause: 2}
+    assert [request.url.params.get("after_cursor") for request in requests] == [None, "a", "a", "a"]
+    assert len(waits) == 2
+    assert all(wait <= 2 for wait in waits)
+
+
+@pytest.mark.parametrize(
+    ("headers", "at_least", "at_most"),
+    [
+        ({"Retry-After": "12"}, 12, 12),
+        ({"Retry-After": "86400"}, 60, 60),
+        ({"Retry-After": "Mon, 23 Nov 2026 07:00:30 GMT"}, 30, 30),
+        # The server's clock, where it tells it, and not ours.
+        ({"Retry-After": "Mon, 23 Nov 2026 09:00:05 GMT", "Date": "Mon, 23 Nov 2026 09:00:00 GMT"}, 5, 5),
+        ({"Retry-After": "Mon, 23 Nov 2020 07:00:00 GMT"}, 0, 1),
+        ({"Retry-After": "soon"}, 0, 1),
+        ({}, 0, 1),
+    ],
+)
+def test_retry_after_is_honoured_within_reason(
+    fetch: Any, waits: list[float], headers: dict[str, str], at_least: float, at_most: float
+) -> None:
+    walk, _ = fetch(httpx.Response(429, headers=headers), page(1))
+    assert numbers(walk) == [1]
+    assert at_least <= waits[0] <= at_most
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 408, 422])
+def test_a_refusal_is_final_and_tells_the_reason(fetch: Any, waits: list[float], status: int) -> None:
+    refusal = httpx.Response(status, json={"type": "validation error", "error": "after_cursor is\nnot valid"})
+    with pytest.raises(
+        RequestRefused, match=rf"/markets/keyset answered {status}: after_cursor is not valid"
+    ) as caught:
+        fetch(refusal)
+    assert isinstance(caught.value, PermanentError)
+    assert waits == []
+
+
+@pytest.mark.parametrize("body", [[], [{"id": "1"}], {"data": []}, {"markets": None}, {"markets": {}}, "text", None])
+def test_an_answer_that_is_no_page_says_so(fetch: Any, body: Any) -> None:
+    with pytest.raises(UnexpectedAnswer, match="POLYMARKET_BASE_URL"):
+        fetch(httpx.Response(200, content=json.dumps(body).encode()))
+
+
+def test_a_listing_that_ignores_its_cursor_is_noticed(fetch: Any) -> None:
+    with pytest.raises(WalkStuck, match="page 2: its cursor was given before"):
+        fetch(page(1, cursor="same"))
+
+
+def test_pages_without_anything_new_are_noticed(fetch: Any) -> None:
+    with pytest.raises(WalkStuck, match="3 pages in a row held nothing new") as caught:
+        fetch(*(page(1, cursor=str(number)) for number in range(9)))
+    assert not caught.value.retriable
+
+
+def test_a_listing_that_ignores_the_end_dates_is_noticed(fetch: Any) -> None:
+    with pytest.raises(WalkStuck, match="ignores end_date_min"):
+        fetch(page(1, cursor="a", end="2027-03-01T00:00:00Z"), page(2))
+
+
+def test_attempts_end(fetch: Any) -> None:
+    with pytest.raises(WalkInterrupted, match=r"page 2: /markets/keyset failed 7 times.*status 500: overload"):
+        fetch(page(1, cursor="a"), httpx.Response(500, json={"error": "overload"}))
+
+
+def test_of_a_row_that_changed_the_later_one_is_kept(fetch: Any) -> None:
+    again = page(1, 2, cursor="b", question="edited")
+    walk, _ = fetch(page(1, cursor="a"), again, page(2, question="edited"))
+    assert [json.loads(row.raw).get("question") for row in walk.rows] == ["edited", "edited"]
+    assert (walk.stats.duplicates, walk.stats.changed_duplicates) == (2, 1)
+
+
+def test_rows_without_a_readable_end_date_or_id_are_kept(fetch: Any) -> None:
+    rows = [
+        {"id": "1"},
+        {"id": "2", "endDate": "soon"},
+        {"id": "3", "endDate": "2027-01-01T00:00:00Z"},
+        7,
+        None,
+        {"id": "0"},
+    ]
+    walk, _ = fetch(httpx.Response(200, json={"markets": rows}))
+    assert [row.market_id for row in walk.rows] == ["0", "1", "2", None, None]
+    assert [row.raw for row in walk.rows[3:]] == [b"7", b"null"]
+
+
+def test_rows_on_several_lines_become_one(fetch: Any) -> None:
+    body = json.dumps({"markets": [{"id": "1", "question": "a\nb"}]}, indent=2).replace("\n", "\r\n").encode()
+    walk, _ = fetch(httpx.Response(200, content=body))
+    (row,) = walk.rows
+    assert b"\n" not in row.raw
+    assert b"\r" not in row.raw
+    assert json.loads(row.raw) == {"id": "1", "question": "a\nb"}
+
+
+def test_a_slice_that_has_changed_is_measured(fetch: Any) -> None:
+    walk, _ = fetch(page(1, 2, 3), page(2, 3, 4, 5), recheck=True)
+    assert numbers(walk) == [1, 2, 3]
+    assert walk.recheck is not None
+    assert (walk.recheck.first, walk.recheck.second, walk.recheck.differing) == (3, 4, 3)
+    assert walk.recheck.share == pytest.approx(3 / 5)
+    assert (walk.recheck.slice_start, walk.recheck.slice_end) == (
+        START - timedelta(minutes=1),
+        END + timedelta(minutes=1),
+    )
+
+
+def test_the_key_goes_to_gamma_and_into_no_text(fetch: Any, caplog: pytest.LogCaptureFixture) -> None:
+    key = SecretStr("s3cret-key")
+    with caplog.at_level(logging.DEBUG):
+        _, requests = fetch(httpx.Response(500), page(1), api_key=key)
+        with pytest.raises(RequestRefused) as caught:
+            fetch(httpx.Response(401, json={"error": "no"}), api_key=key)
+    assert requests[0].headers["Authorization"] == "Bearer s3cret-key"
+    assert "s3cret" not in str(caught.value) + caplog.text
+
+
+def test_an_address_that_is_none_names_the_settings(connect: Any) -> None:
+    async def work() -> None:
+        async with connect("ftp://gamma.test", CLOB) as client:
+            await client.fetch_window(START, END)
+
+    with pytest.raises(PermanentError, match="POLYMARKET_BASE_URL"):
+        asyncio.run(work())
+
+
+@pytest.mark.parametrize("options", [{"page_size": 101}, {"page_size": 0}, {"slices": 0}, {"requests_per_second": 0}])
+def test_impossible_options_are_refused(connect: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        asyncio.run(connect(GAMMA, CLOB, **options).__aenter__())
+
+
+def quotes(connect: Any, tokens: list[str], *answers: Answer, **options: Any) -> Any:
+    async def work() -> Any:
+        client: PolymarketClient
+        async with connect(GAMMA, CLOB, **options) as client:
+            return await client.fetch_quotes(tokens)
+
+    with respx.mock(assert_all_called=False) as mock:
+        mock.post(f"{CLOB}/prices").mock(side_effect=in_turn(answers))
+        return asyncio.run(work())
+
+
+def test_quotes_that_fail_to_come_are_asked_for_again(connect: Any) -> None:
+    fine = httpx.Response(200, json={"7": {"BUY": "0.4", "SELL": "0.5"}})
+    found = quotes(connect, ["7"], httpx.Response(200, json={"error": "busy"}), httpx.Response(502), fine)
+    assert found.available
+    assert (found.by_token["7"].bid, found.by_token["7"].ask) == (0.4, 0.5)
+    assert found.stats.retries == {"undecodable": 1, "http_5xx": 1}
+
+
+def test_a_clob_that_goes_away_leaves_what_came_and_a_reason(connect: Any) -> None:
+    fine = httpx.Response(200, json={"7": {"BUY": "0.4"}})
+    tokens = [str(number) for number in range(1_500)]
+    found = quotes(connect, tokens, fine, httpx.Response(500), max_attempts=2, concurrency=1)
+    assert found.available
+    assert list(found.by_token) == ["7"]
+    assert "of 6 batches: /prices failed 2 times" in found.reason
+    # The rest was not asked for once a batch had used up its attempts.
+    assert found.stats.requests < 12
