@@ -16,7 +16,7 @@ from predictbench_assets.sandbox.world import DAY, Event, Market, Quote
 
 Json = dict[str, Any]
 
-_ADDRESS = "0x65070be91477460d8a7aeeb94ef92fe056c2f2a7"
+_ADDRESS = "0x5a4db0c5a4db0c5a4db0c5a4db0c5a4db0c5a4db0"
 _IMAGE = "https://sandbox.invalid/images/{}.png"
 _RULES = (
     'This market will resolve to "{first}" if the statement in its title comes true by the end of {date}, as reported '
@@ -272,10 +272,10 @@ def _series(event: Event) -> Json:
         "archived": False,
         "featured": False,
         "restricted": True,
-        "createdAt": "2025-11-21T21:46:22.201627Z",
-        "updatedAt": "2026-01-11T15:13:45.415743Z",
-        "volume": 64234.194645,
-        "liquidity": 6011579.0442,
+        "createdAt": "2025-03-01T09:00:00.5Z",
+        "updatedAt": "2025-03-02T09:00:00.25Z",
+        "volume": 120000.5,
+        "liquidity": 34000.25,
         "commentCount": 0,
         "requiresTranslation": False,
     }

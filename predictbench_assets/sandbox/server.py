@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -498,7 +498,7 @@ def run(
     host: str = "127.0.0.1",
     port: int = 8765,
     now: datetime | None = None,
-    faults: Faults | None = None,
+    faults: Faults | str | None = None,
     seed: int = 0,
     announce: Callable[[str], object] = sys.stdout.write,
 ) -> None:
@@ -506,8 +506,10 @@ def run(
 
     Raises:
         OSError: the port is taken.
+        UnknownFault: the text of faults names one that does not exist.
     """
-    app = SandboxApp(world, now=now or datetime.now(UTC), faults=faults, seed=seed)
+    parsed = Faults.parse(faults) if isinstance(faults, str) else faults
+    app = SandboxApp(world, now=now or datetime.now(UTC), faults=parsed, seed=seed)
     with socket.create_server((host, port)) as listener:
         running = SandboxServer(app, host, listener.getsockname()[1])
 
@@ -515,7 +517,8 @@ def run(
             announce(f"sandbox ready: {running.base_url} clob {running.clob_url} at {payloads.instant(app.view.at)}\n")
             sys.stdout.flush()
 
-        _Server(app, ready).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):
+            _Server(app, ready).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -531,6 +534,7 @@ class _Server(uvicorn.Server):
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                timeout_keep_alive=75,
                 timeout_graceful_shutdown=1,
             )
         )

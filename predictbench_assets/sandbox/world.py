@@ -234,7 +234,8 @@ class World:
         seed: the same seed is the same world, in every process.
         markets_per_day: how many markets of each closing day are listed and open seven days before; late, short-lived
             and early closed ones come on top.
-        start, days: the closing days that exist; without `start`, every day does.
+        start, days: the closing days that exist; without `start`, every day does, and a listing without end dates
+            generates some eighty of them, so bound a large world that is to be listed whole.
         concentration: share of a day's markets that end at one of `instants`; the others are spread over the day.
         instants: those times of day, UTC, the first one taking most.
         poison: share of a day's open markets whose row is broken on the wire, exact per day.

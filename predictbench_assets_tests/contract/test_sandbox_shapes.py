@@ -91,8 +91,9 @@ def recorded(*names: str) -> list[Any]:
 
 def markets_of_2026() -> list[Row]:
     names = (
-        "open_markets_2026-02", "market_newest_schema_2026-10", "negrisk_markets_2026-07", "market_closed_sports_2026-10",
-        "btc_5m_open_2026-03", "esports_handicap_2026-04", "market_with_schema_key_2026-08", "closed_no_uma_status_2026-06",
+        "open_markets_2026-02", "market_newest_schema_2026-10", "negrisk_markets_2026-07",
+        "market_closed_sports_2026-10", "btc_5m_open_2026-03", "esports_handicap_2026-04",
+        "market_with_schema_key_2026-08", "closed_no_uma_status_2026-06",
     )  # fmt: skip
     rows = recorded(*(f"gamma/{name}.json" for name in names))
     nested = [market for event in recorded("gamma/ladder_events_2026-07.json") for market in event["markets"]]
