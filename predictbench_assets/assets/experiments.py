@@ -197,13 +197,14 @@ def _metadata(meta: Mapping[str, Any], markets: list[Market], outcomes: list[Out
         if one.status == "failed"
     ]
     columns = [dg.TableColumn("market"), dg.TableColumn("reason"), dg.TableColumn("retriable", type="bool")]
+    table = dg.MetadataValue.table(failures[:_SHOWN_FAILURES], schema=dg.TableSchema(columns))
     counts: Mapping[str, int] = meta["counts"]
     return {
         "dagster/row_count": len(outcomes),
         "status": meta["status"],
         **counts,
         "seconds": meta["seconds"],
-        "failures": dg.MetadataValue.table(failures[:_SHOWN_FAILURES], schema=dg.TableSchema(columns)),
+        **({"failures": table} if failures else {}),
         "forecasts_against_market": dg.MetadataValue.md(_picture(str(meta["name"]), markets, outcomes)),
     }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -25,6 +26,7 @@ from predictbench_assets.polymarket.snapshot import SNAPSHOT, capture, freeze_sn
 from predictbench_assets.reporting.debug import write_debug_artifacts
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.polymarket import polymarket_client
+from predictbench_assets.resources.reporter import RunReporter
 from predictbench_assets.resources.staging import staged_name
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
@@ -87,6 +89,7 @@ def target_window(
     settings: dg.ResourceParam[Settings],
     database: dg.ResourceParam[RunDatabase],
     staging: dg.ResourceParam[StagingArea],
+    reporter: dg.ResourceParam[RunReporter],
 ) -> Iterator[dg.Output[StagedFile]]:
     """The UTC day on which this run's markets close, `[start, end)`; takes the run over and opens its row."""
     key = run_key(context)
@@ -100,6 +103,7 @@ def target_window(
             if config.on_existing is OnExisting.fail:
                 raise dg.Failure(str(stored), allow_retries=False) from stored
             context.log.info(f"skipped: {stored}")
+            reporter.skipped(key, context.run_id)
             return
     with stage(context, database, key, "target_window"):
         window: dict[str, Any] = {
@@ -230,8 +234,6 @@ def _captured_snapshot(
 
 
 def _normalized(snapshot: StagedFile, settings: Settings, limit: int | None) -> Cohort:
-    from datetime import datetime
-
     return normalize_cohort(
         snapshot_rows(snapshot),
         captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),

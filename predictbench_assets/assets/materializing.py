@@ -1,5 +1,6 @@
 """What every asset of a run does around its own work: log fields, a heartbeat, and a recorded failure."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -31,6 +32,14 @@ def staged_meta(context: dg.AssetExecutionContext) -> dict[str, Any]:
     return {"dagster_run_id": context.run_id}
 
 
+def run_seconds(instance: dg.DagsterInstance, dagster_run_id: str) -> float:
+    """Seconds since the Dagster run began, whichever processes its steps ran in."""
+    record = instance.get_run_record_by_id(dagster_run_id)
+    if record is None or record.start_time is None:
+        return 0.0
+    return round(time.time() - record.start_time, 3)
+
+
 @dg.failure_hook(required_resource_keys={"reporter"})
 def record_failure(context: dg.HookContext) -> None:
     """Write status, stage and reason of a failed run, and its summary, wherever a step fails."""
@@ -45,4 +54,5 @@ def record_failure(context: dg.HookContext) -> None:
         reason = error.description
     retriable = isinstance(error, PredictbenchError) and error.retriable
     name = cast(Stage, context.op.name.partition("__")[0])
-    context.resources.reporter.failed(key, context.run_id, name, reason, retriable=retriable)
+    seconds = run_seconds(context.instance, context.run_id)
+    context.resources.reporter.failed(key, context.run_id, name, reason, retriable=retriable, seconds=seconds)

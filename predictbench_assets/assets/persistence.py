@@ -10,7 +10,7 @@ import dagster as dg
 
 from predictbench_assets.assets.checks import RUN_CHECKS, check_run
 from predictbench_assets.assets.experiments import experiment_key
-from predictbench_assets.assets.materializing import OWNERS, record_failure, stage
+from predictbench_assets.assets.materializing import OWNERS, record_failure, run_seconds, stage
 from predictbench_assets.database.assembly import Assembly, StagedExperiment
 from predictbench_assets.database.leases import Lease, RunCounts
 from predictbench_assets.database.records import ExperimentAttempt, WriteReport
@@ -81,6 +81,7 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
                 failures=tuple(FailureLine.of(failure) for failure in run.failures),
                 experiments=_experiments(staged, run.assembly),
                 would_be_rows=run.would_be_rows,
+                duration_seconds=run_seconds(context.instance, context.run_id),
                 **run.verdict,
             )
             run.finish(summary)

@@ -1,7 +1,6 @@
 """The reporter: puts together what is known of a run and writes its summary, whether the run ended well or not."""
 
 import logging
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ class RunReporter:
         self._settings = settings
         self._database = database
         self._staging = staging
-        self._began = time.monotonic()
         self._published: set[str] = set()
 
     def summary(
@@ -62,7 +60,6 @@ class RunReporter:
             git_sha=self._settings.git_sha,
             attempt=run.attempt if run else None,
             dry_run=self._database.dry,
-            duration_seconds=round(time.monotonic() - self._began, 3),
             **facts,
         )
 
@@ -75,7 +72,17 @@ class RunReporter:
         export_metrics(summary, self._settings)
         return path
 
-    def failed(self, key: RunKey, dagster_run_id: str, stage: Stage, reason: str, *, retriable: bool) -> None:
+    def skipped(self, key: RunKey, dagster_run_id: str) -> None:
+        """Publish the summary of the run as it is stored, marked as skipped by this Dagster run."""
+        stored = self._database.stored_run(key)
+        if stored is None or stored.summary is None:
+            return
+        summary = RunSummary.model_validate(stored.summary)
+        self.publish(summary.model_copy(update={"status": "skipped", "dagster_run_id": dagster_run_id}))
+
+    def failed(
+        self, key: RunKey, dagster_run_id: str, stage: Stage, reason: str, *, retriable: bool, seconds: float
+    ) -> None:
         """Record a failed stage in the database and the summary. Never raises, so that the failure itself is seen."""
         reason = self._settings.redact(reason)
         try:
@@ -88,7 +95,13 @@ class RunReporter:
         try:
             snapshot = self._own("raw_markets", key, dagster_run_id, SNAPSHOT)
             cohort = self._own("normalized_markets", key, dagster_run_id, COHORT)
-            facts = {"status": "failed", "stage": stage, "reason": reason, "failures": (own,)}
+            facts = {
+                "status": "failed",
+                "stage": stage,
+                "reason": reason,
+                "failures": (own,),
+                "duration_seconds": seconds,
+            }
             self.publish(self.summary(key, dagster_run_id, snapshot=snapshot, cohort=cohort, **facts))
         except (PredictbenchError, OSError) as error:
             _logger.warning("the summary could not be written: %s", self._settings.redact(str(error)))
