@@ -2,12 +2,13 @@
 
 A journal is a folder of segments in the staging area, one folder per experiment, version, snapshot and configuration.
 Every attempt writes segments of its own, so two attempts never write to one file. A segment is JSON lines, and a line
-is a list of outcomes that became durable together: one for `run`, all of an event for `run_event`.
+is the list of one call's outcomes: one for `run`, those of an event for `run_event`, so that no event is half there.
 """
 
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +61,10 @@ class Journal:
         self._folder = key.folder
         name = f"{self._folder}/{writer_id}-{uuid4().hex[:8]}"  # a retried attempt must not append to a torn line
         self._segment: _Segment = _File(Path(area.path(name + _SUFFIX))) if area.is_local else _Objects(area, name)
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
-        self._flushing: asyncio.Task[None] | None = None
+        self._writing = threading.Lock()
 
     def load(self) -> dict[str, Outcome]:
-        """All outcomes that need no further call, by market id, from every attempt so far.
+        """All outcomes that were recorded, by market id, from every attempt so far.
 
         A torn line, the trace of a kill, was never acknowledged and is passed over with a warning.
         """
@@ -79,61 +79,45 @@ class Journal:
                     broken = True
                     continue
                 for outcome in outcomes:
-                    if outcome.is_final and _better(outcome, known.get(outcome.market_id)):
+                    if _better(outcome, known.get(outcome.market_id)):
                         known[outcome.market_id] = outcome
             if broken:
                 _logger.warning("the journal segment %s has a torn line, its call is made again", name)
         return known
 
-    async def append(self, outcomes: Sequence[Outcome]) -> None:
-        """Record outcomes, all or none; returns only once they are durable.
+    async def append(self, calls: Sequence[Sequence[Outcome]]) -> None:
+        """Record the outcomes of some calls, those of one call all or none; returns only once they are durable.
 
-        Whatever is appended while a write is under way is written, and synced, together.
+        One append is one write and one sync, or one object, however many calls it has.
 
         Raises:
             JournalUnwritable: the place does not take it.
         """
-        written = asyncio.get_running_loop().create_future()
-        self._waiting.append((msgspec.json.encode(outcomes) + b"\n", written))
-        if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
-        await written
+        await asyncio.to_thread(self._write, calls)
 
     async def close(self) -> None:
         """Finish what is being written and close the segment."""
-        if self._flushing is not None:
-            await self._flushing
-        self._segment.close()
+        await asyncio.to_thread(self._close)
 
     def discard(self) -> None:
         """Remove the journal with all its segments; the next run calls the experiment for every market."""
         for name in self._area.list(self._folder):
             self._area.delete(name)
 
-    async def _flush(self) -> None:
+    def _write(self, calls: Sequence[Sequence[Outcome]]) -> None:
+        lines = b"".join(msgspec.json.encode(outcomes) + b"\n" for outcomes in calls)
         try:
-            while self._waiting:
-                group, self._waiting = self._waiting, []
-                error = await asyncio.to_thread(self._write, b"".join(line for line, _ in group))
-                for _, written in group:
-                    if written.done():  # whoever waited was cancelled
-                        continue
-                    if error is None:
-                        written.set_result(None)
-                    else:
-                        written.set_exception(error)
-        finally:
-            self._flushing = None
-
-    def _write(self, lines: bytes) -> JournalUnwritable | None:
-        try:
-            self._segment.write(lines)
+            with self._writing:  # a cancelled append writes on in its thread
+                self._segment.write(lines)
         except Exception as error:  # an object store raises what it likes
-            return JournalUnwritable(
+            raise JournalUnwritable(
                 f"the journal at {self._area.uri(self._folder)} cannot be written ({type(error).__name__}: {error}): "
                 "check the space and the rights of the place that STAGING_URI names, then run again"
-            )
-        return None
+            ) from error
+
+    def _close(self) -> None:
+        with self._writing:
+            self._segment.close()
 
     def _contents(self) -> Iterable[tuple[str, bytes]]:
         names = [name for name in self._area.list(self._folder) if name.endswith(_SUFFIX)]

@@ -35,7 +35,7 @@ from predictbench_assets.polymarket.markets import Market
 MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
 
-_BACKLOG = 1_000  # answers that may wait for the journal before further calls wait for it too
+_BACKLOG = 1_000  # calls whose answers may wait for the journal before further calls wait for it too
 _PROGRESS_EVERY_S = 1.0
 _CLEANUP_S = 5.0
 
@@ -195,7 +195,8 @@ class _Attempt:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
-    backlog: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BACKLOG))
+    unwritten: "asyncio.Queue[list[Outcome] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
+    """Answers on their way to the journal; None says that there will be no more."""
     started: float = field(default_factory=time.monotonic)
     told: float = 0.0
 
@@ -204,11 +205,14 @@ class _Attempt:
         units = iter(await self._open_units(markets))
         self._tell()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for number in range(workers):
-                    tasks.create_task(self._work(units, f"{self.experiment.name}-{number}", tasks))
+            async with asyncio.TaskGroup() as writing:
+                writing.create_task(self._write_journal())
+                async with asyncio.TaskGroup() as calling:
+                    for number in range(workers):
+                        calling.create_task(self._work(units, f"{self.experiment.name}-{number}"))
+                await self.unwritten.put(None)
         except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None  # the first one cancelled the others
+            raise _first(group) from None  # the first one cancelled the others
         self._tell()
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
@@ -240,7 +244,7 @@ class _Attempt:
                 return self._clean(f"requires {name}, which {outcome.status}: {outcome.reason}")
         return None
 
-    async def _work(self, units: Iterator[Unit], name: str, tasks: asyncio.TaskGroup) -> None:
+    async def _work(self, units: Iterator[Unit], name: str) -> None:
         """One of the workers: calls, one after another, until none is left."""
         caller = Caller(name, self.overdue)
         try:
@@ -248,20 +252,35 @@ class _Attempt:
                 outcomes = self._given_up(unit) or await self._call(caller, unit)
                 for outcome in outcomes:
                     self._take(outcome)
-                if self.journal and all(outcome.is_final for outcome in outcomes):
-                    # The next call does not wait for the disk, so that quick answers are written in large groups.
-                    await self.backlog.acquire()
-                    tasks.create_task(self._record(self.journal, outcomes))
+                if all(outcome.is_final for outcome in outcomes):
+                    await self.unwritten.put(outcomes)
                 if time.monotonic() - self.told >= _PROGRESS_EVERY_S:
                     self._tell()
         finally:
             caller.close()
 
-    async def _record(self, journal: Journal, outcomes: Sequence[Outcome]) -> None:
+    async def _write_journal(self) -> None:
+        """Write what has gathered while the last write was under way, until there will be no more.
+
+        No call waits for the disk, and quick answers share one write and one sync.
+        """
+        ended = False
         try:
-            await journal.append(outcomes)
-        finally:
-            self.backlog.release()
+            while not ended:
+                gathered = [await self.unwritten.get(), *self._gathered()]
+                ended = None in gathered
+                await self._append(gathered)
+        except asyncio.CancelledError:
+            await self._append(self._gathered())  # what was answered until now
+            raise
+
+    def _gathered(self) -> list[list[Outcome] | None]:
+        return [self.unwritten.get_nowait() for _ in range(self.unwritten.qsize())]
+
+    async def _append(self, gathered: Sequence[list[Outcome] | None]) -> None:
+        calls = [outcomes for outcomes in gathered if outcomes is not None]
+        if self.journal is not None and calls:
+            await self.journal.append(calls)
 
     def _given_up(self, unit: Unit) -> list[Outcome] | None:
         """Failures without a call, once the experiment hangs or has run out of time."""
@@ -363,6 +382,13 @@ class _Attempt:
                     seconds=self.told - self.started,
                 )
             )
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error of a group of errors, or of groups of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _takes_events(experiment: Experiment) -> bool:
