@@ -1,5 +1,6 @@
 """Persistence: the transactional write of a run, and its summary."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -250,7 +251,7 @@ def _experiments(staged: Sequence[StagedExperiment], assembly: Assembly) -> dict
             version=one.attempt.version,
             status=one.attempt.status,
             seconds=0.0 if one.outcomes is None else one.outcomes.meta["seconds"],
-            **assembly.counts.get(one.attempt.name, {}),
+            **assembly.counts.get(one.attempt.name, Counter()),
         )
         for one in staged
     }

@@ -95,14 +95,18 @@ class RunReporter:
         try:
             snapshot = self._own("raw_markets", key, dagster_run_id, SNAPSHOT)
             cohort = self._own("normalized_markets", key, dagster_run_id, COHORT)
-            facts = {
-                "status": "failed",
-                "stage": stage,
-                "reason": reason,
-                "failures": (own,),
-                "duration_seconds": seconds,
-            }
-            self.publish(self.summary(key, dagster_run_id, snapshot=snapshot, cohort=cohort, **facts))
+            summary = self.summary(
+                key,
+                dagster_run_id,
+                snapshot=snapshot,
+                cohort=cohort,
+                status="failed",
+                stage=stage,
+                reason=reason,
+                failures=(own,),
+                duration_seconds=seconds,
+            )
+            self.publish(summary)
         except (PredictbenchError, OSError) as error:
             _logger.warning("the summary could not be written: %s", self._settings.redact(str(error)))
 
