@@ -25,7 +25,7 @@ def forecasts_against_market(pairs: Sequence[tuple[float, float]], title: str) -
     axes.set_title(f"{title}, {len(pairs):,} markets", fontsize=10)
     axes.set_aspect("equal")
     buffer = io.BytesIO()
-    canvas.print_png(buffer)
+    canvas.print_png(buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 
 
