@@ -1,6 +1,7 @@
 """The day, cut by end time."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ def test_slices_cover_the_window_and_overlap(count: int, seconds: float) -> None
     assert len(slices) == count
     assert slices[0][0] == DAY - timedelta(minutes=1)
     assert slices[-1][1] == end + timedelta(minutes=1)
-    for (_, high), (low, _) in zip(slices, slices[1:], strict=False):
+    for (_, high), (low, _) in pairwise(slices):
         assert low < high
     assert all(low < high for low, high in slices)
 
