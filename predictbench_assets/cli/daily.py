@@ -162,7 +162,7 @@ def run_daily(settings: "Settings", options: DailyOptions) -> int:
             watched = launch.run_watched(command, log=log, redact=settings.redact, on_line=shown)
         finally:
             shown.close()
-        summary = _written(summary_file) or _seen_from_outside(settings, summary_file, key, watched)
+        summary = _written(summary_file) or _seen_from_outside(settings, summary_file, key, watched, options)
         _report(summary, watched)
         if scratch is None:
             click.echo(f"  log      {log}\n  summary  {summary_file}", err=True)
@@ -266,12 +266,17 @@ def _written(file: Path) -> "RunSummary | None":
     return RunSummary.read(file) if file.exists() else None
 
 
-def _seen_from_outside(settings: "Settings", file: Path, key: "RunKey", watched: "Watched") -> "RunSummary":
-    """The summary of a run that could not write its own: killed, or ended before it began."""
+def _seen_from_outside(
+    settings: "Settings", file: Path, key: "RunKey", watched: "Watched", options: DailyOptions
+) -> "RunSummary":
+    """The summary of a run that wrote none: killed, ended before it began, or with nothing to do."""
     from predictbench_assets.observability.metrics import export_metrics
     from predictbench_assets.reporting.summary import RunSummary
 
-    if watched.reason is not None:
+    skipped = options.on_existing == "skip" and watched.exit_code == 0
+    if skipped:
+        reason = "the run is stored already, nothing was done; --on-existing update writes it again"
+    elif watched.reason is not None:
         reason = watched.reason
     elif watched.signal is not None:
         reason = f"stopped by signal {watched.signal}"
@@ -281,8 +286,9 @@ def _seen_from_outside(settings: "Settings", file: Path, key: "RunKey", watched:
         reason = f"Dagster ended with exit code {watched.exit_code} before a summary was written; the log has more"
     summary = RunSummary.failed(
         key,
-        stage=watched.stage,
+        stage=None if skipped else watched.stage,
         reason=reason,
+        status="skipped" if skipped else "failed",
         dry_run=settings.predictbench_dry_run,
         dagster_run_id=watched.dagster_run_id,
         exchange=settings.exchange,

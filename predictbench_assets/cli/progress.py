@@ -30,17 +30,20 @@ def progress(settings: Settings) -> Progress:
     """Stages on a terminal; else every line, as LOG_FORMAT says."""
     if settings.log_format == "auto" and sys.stderr.isatty():
         return Stages(Console(stderr=True, highlight=False))
-    return Lines(as_json=wants_json(settings))
+    return Lines(as_json=wants_json(settings), tracebacks=settings.log_level == "DEBUG")
 
 
 class Lines:
     """Every line to stderr, as JSON or readable."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, tracebacks: bool = False) -> None:
         self._as_json = as_json
+        self._tracebacks = tracebacks
 
     def __call__(self, line: Line) -> None:
-        """Show a line."""
+        """Show a line. A person is told the reason; the traceback is in the log file, and shown when debugging."""
+        if not self._as_json and line.get("reason") and not self._tracebacks:
+            line = line | {"message": f"{line['message']} {line['reason']}", "exception": None}
         sys.stderr.write((json.dumps(line) if self._as_json else readable(line)) + "\n")
         sys.stderr.flush()
 

@@ -186,7 +186,7 @@ def _dagster_fields(meta: Mapping[str, Any] | None) -> dict[str, Any]:
         error = getattr(event.event_specific_data, "error", None)
         if error is not None:
             fields["exception"] = error.to_string()
-            fields["reason"] = _innermost(error).message.strip()
+            fields["reason"] = _reason(error)
     return fields
 
 
@@ -195,11 +195,13 @@ def _event_type(meta: Mapping[str, Any] | None) -> str | None:
     return str(event.event_type_value) if event is not None else None
 
 
-def _innermost(error: Any) -> Any:
-    """What was raised first: Dagster wraps it in what happened because of it."""
+def _reason(error: Any) -> str:
+    """What was raised first, in a sentence: Dagster wraps it in what happened because of it."""
     while error.cause is not None:
         error = error.cause
-    return error
+    kind, _, text = str(error.message).strip().partition(": ")
+    name = kind.rpartition(".")[2]
+    return text if name == "Failure" else f"{name}: {text}" if text else name
 
 
 def _formatter(settings: Settings) -> logging.Formatter:

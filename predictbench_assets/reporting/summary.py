@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
-from rich.box import SIMPLE
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -242,7 +242,7 @@ class RunSummary(_Part):
         return f"{len(self.failures):,} failures{more}" if len(self.failures) != 1 else "1 failure"
 
 
-_EXPERIMENT_HEAD = ("experiment", "version", "status", "completed", "skipped", "failed", "not run", "seconds")
+_EXPERIMENT_HEAD = ("experiment", "version", "status", "completed", "skipped", "failed", "not_run", "seconds")
 _FAILURE_HEAD = ("market", "stage", "reason", "retriable")
 
 
@@ -272,14 +272,15 @@ def _markdown_cell(text: str) -> str:
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
-def _rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False)
+def _rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> RenderableType:
+    """Narrow enough for 80 columns, whatever the terminal."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for index, name in enumerate(head):
         numeric = bool(rows) and all(row[index].replace(",", "").replace(".", "").isdigit() for row in rows)
-        table.add_column(name, justify="right" if numeric and index else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric and index else "left", overflow="fold", no_wrap=not index)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    return table
+    return Group("", Text(title, "bold"), Padding(table, (0, 0, 0, 2)))
 
 
 def _publish(path: Path, text: str) -> None:

@@ -1,0 +1,165 @@
+"""Settings: where they come from, what is refused, and that no secret is ever shown."""
+
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from predictbench_assets.settings import Settings, SettingsError, load_settings, secret_names, without_passwords
+
+POOLER = "postgres://writer.abcdefgh:s3cret-pw@aws-0-eu.pooler.supabase.com:6543/postgres"
+
+
+def problems(**given: object) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**given)
+    return caught.value.problems
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("MAX_MARKETS=5\nMIN_VOLUME=10\n")
+    monkeypatch.setenv("MAX_MARKETS", "7")
+    settings = load_settings()
+    assert (settings.max_markets, settings.min_volume, settings.min_liquidity) == (7, 10.0, None)
+
+
+def test_the_file_can_be_named_and_can_be_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MAX_MARKETS=5\n")
+    (tmp_path / "other.env").write_text("MAX_MARKETS=6\n")
+    monkeypatch.setenv("PREDICTBENCH_ENV_FILE", str(tmp_path / "other.env"))
+    assert load_settings().max_markets == 6
+    monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "")
+    assert load_settings().max_markets is None
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TARGET_CLOSE_WINDOW_DAYS", "")
+    assert load_settings().target_close_window_days == 7
+
+
+@pytest.mark.parametrize("name", ["PIPELINE_RUN_AT_UTC", "PIPELINE_RUN_TIME_UTC"])
+def test_the_time_of_the_run_has_two_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "06:30")
+    assert load_settings().pipeline_run_at_utc == time(6, 30)
+
+
+@pytest.mark.parametrize("written", ["postgres://u:p-word@h/db", "postgresql://u:p-word@h/db"])
+def test_a_database_address_names_its_driver(written: str) -> None:
+    settings = load_settings(database_url=written, dagster_postgres_url=written)
+    assert settings.writer_url is not None
+    assert settings.writer_url.drivername == "postgresql+psycopg"
+    assert settings.dagster_postgres_url is not None
+    assert settings.dagster_postgres_url.get_secret_value().startswith("postgresql+psycopg2://")
+
+
+def test_supabase_gets_tls() -> None:
+    settings = load_settings(environment="staging", supabase_db_url=POOLER, staging_uri="s3://bucket/x")
+    assert settings.writer_url is not None
+    assert settings.writer_url.query["sslmode"] == "require"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"database_url": "sqlite:///x.db"}, "DATABASE_URL"),
+        ({"database_url": "postgres://u:[YOUR-PASSWORD]@h/db"}, "DATABASE_URL"),
+        ({"database_url": "postgres://u:p-word@h"}, "DATABASE_URL"),
+        ({"database_url": "nonsense"}, "DATABASE_URL"),
+        ({"target_close_window_days": 15}, "TARGET_CLOSE_WINDOW_DAYS"),
+        ({"horizons": "7,15"}, "HORIZONS"),
+        ({"horizons": "seven"}, "HORIZONS"),
+        ({"polymarket_page_size": 101}, "POLYMARKET_PAGE_SIZE"),
+        ({"polymarket_base_url": "gamma-api.polymarket.com"}, "POLYMARKET_BASE_URL"),
+        ({"environment": "prod"}, "ENVIRONMENT"),
+        ({"predictbench_now": datetime(2026, 1, 1)}, "PREDICTBENCH_NOW"),  # noqa: DTZ001 - what is refused
+        ({"predictbench_now": datetime.now(UTC) + timedelta(hours=1)}, "PREDICTBENCH_NOW"),
+        ({"environment": "production"}, "SUPABASE_DB_URL"),
+        ({"environment": "staging"}, "STAGING_URI"),
+        (
+            {
+                "environment": "production",
+                "supabase_db_url": POOLER,
+                "staging_uri": "s3://b",
+                "predictbench_now": datetime(2026, 2, 2, tzinfo=UTC),
+            },
+            "PREDICTBENCH_NOW",
+        ),
+        ({"environment": "production", "supabase_db_url": POOLER, "staging_uri": "/tmp/here"}, "STAGING_URI"),
+        (
+            {
+                "environment": "staging",
+                "supabase_db_url": POOLER,
+                "staging_uri": "s3://b",
+                "supabase_project_ref": "zzz",
+            },
+            "SUPABASE_DB_URL",
+        ),
+    ],
+)
+def test_what_is_refused_names_its_setting(given: dict[str, object], named: str) -> None:
+    found = problems(**given)
+    assert any(problem.startswith(f"{named}:") for problem in found), found
+    assert not any("s3cret" in problem or "p-word" in problem for problem in found)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = problems(environment="production")
+    assert {problem.partition(":")[0] for problem in found} == {"SUPABASE_DB_URL", "STAGING_URI"}
+
+
+def test_now_is_the_clock() -> None:
+    instant = datetime(2026, 2, 2, 7, tzinfo=UTC)
+    assert load_settings(predictbench_now=instant).clock.now() == instant
+
+
+def test_supabase_is_ignored_in_development_with_a_warning() -> None:
+    settings = load_settings(supabase_db_url=POOLER)
+    assert settings.writer_url is None
+    assert "SUPABASE_DB_URL" in settings.warnings[0]
+
+
+@pytest.mark.parametrize("port", [1, 2])
+def test_a_local_sandbox_is_one_exchange_whatever_its_port(port: int) -> None:
+    assert load_settings(polymarket_base_url=f"http://127.0.0.1:{port}").exchange == "localhost"
+
+
+def test_another_host_is_another_exchange() -> None:
+    assert load_settings().exchange == "gamma-api.polymarket.com"
+    assert (
+        load_settings(polymarket_base_url="https://user:pw@mirror.example:8443/gamma").exchange == "mirror.example:8443"
+    )
+
+
+@given(password=st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=8, max_size=20))
+def test_no_form_of_a_password_survives_redaction(password: str) -> None:
+    from urllib.parse import quote, quote_plus
+
+    quoted = quote(password, safe="")
+    settings = Settings(_env_file=None, database_url=SecretStr(f"postgresql://u:{quoted}@h/db"))
+    for form in (password, quoted, quote_plus(password), f"postgresql://u:{quoted}@h/db"):
+        assert form not in settings.redact(f"before <<{form}>> after")
+
+
+def test_an_api_key_is_redacted_and_text_without_secrets_is_untouched() -> None:
+    settings = load_settings(polymarket_api_key="key-123456")
+    assert settings.redact("Bearer key-123456") == "Bearer ***"
+    assert settings.redact("nothing here") == "nothing here"
+
+
+def test_the_password_of_any_address_goes() -> None:
+    assert (
+        without_passwords("push to http://me:hunter2@push.example/x failed")
+        == "push to http://***@push.example/x failed"
+    )
+
+
+def test_the_public_view_has_no_secret() -> None:
+    settings = load_settings(database_url="postgres://u:p-word@h/db", polymarket_api_key="key-123456")
+    assert not {name.upper() for name in secret_names()} & settings.public_view().keys()
+    assert "p-word" not in str(settings.public_view())
+    assert "p-word" not in repr(settings)
