@@ -212,10 +212,10 @@ def _problem_of_class(kind: Any) -> str | None:
         return f"its information {kind.information!r} is none of {', '.join(_SEES_MORE)}"
     if not isinstance(kind.mandatory, bool):
         return f"its mandatory {kind.mandatory!r} is neither True nor False"
-    for limit in ("timeout_seconds", "max_concurrency"):
+    for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int)):
         value = getattr(kind, limit)
-        if value is not None and not (isinstance(value, int | float) and value > 0):
-            return f"its {limit} {value!r} is no number above 0"
+        if value is not None and not (isinstance(value, kinds) and value > 0):
+            return f"its {limit} {value!r} is no {'whole ' if kinds is int else ''}number above 0"
     implemented = [name for name in ("run", "run_event") if getattr(kind, name) is not getattr(Experiment, name)]
     if len(implemented) != 1:
         return f"{kind.__name__} implements {'both' if implemented else 'neither'} of run and run_event, one is needed"

@@ -101,11 +101,12 @@ async def run_experiment(
         timeout_s: limit for one call, in seconds.
         time_budget_s: limit for the whole, in seconds; markets whose call has not begun by then fail as retriable.
         redact: takes secrets out of reasons and tracebacks.
-        progress: told at the beginning, about once a second, and at the end.
+        progress: told at the beginning, once a second, and at the end, from changing threads. What it raises ends
+            the run.
         logger: what the experiment's log lines go to.
 
     Raises:
-        JournalUnwritable: an answer could not be made durable. Nothing else an experiment or the store does raises.
+        JournalUnwritable: an answer could not be made durable. Nothing that an experiment does raises.
     """
     attempt = _Attempt(
         experiment=experiment,
@@ -198,7 +199,6 @@ class _Attempt:
     unwritten: "asyncio.Queue[list[Outcome] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
     """Answers on their way to the journal; None says that there will be no more."""
     started: float = field(default_factory=time.monotonic)
-    told: float = 0.0
 
     async def run(self, markets: Sequence[Market], workers: int) -> None:
         """Give every market an outcome."""
@@ -207,10 +207,12 @@ class _Attempt:
         try:
             async with asyncio.TaskGroup() as writing:
                 writing.create_task(self._write_journal())
+                telling = writing.create_task(self._tell_regularly())
                 async with asyncio.TaskGroup() as calling:
                     for number in range(workers):
                         calling.create_task(self._work(units, f"{self.experiment.name}-{number}"))
                 await self.unwritten.put(None)
+                telling.cancel()
         except BaseExceptionGroup as group:
             raise _first(group) from None  # the first one cancelled the others
         self._tell()
@@ -254,8 +256,6 @@ class _Attempt:
                     self._take(outcome)
                 if all(outcome.is_final for outcome in outcomes):
                     await self.unwritten.put(outcomes)
-                if time.monotonic() - self.told >= _PROGRESS_EVERY_S:
-                    self._tell()
         finally:
             caller.close()
 
@@ -368,8 +368,13 @@ class _Attempt:
         self.outcomes[outcome.market_id] = outcome
         self.counts[outcome.status] += 1
 
+    async def _tell_regularly(self) -> None:
+        """Whoever is told may write a heartbeat somewhere: not only when a call ends, and not in the event loop."""
+        while True:
+            await asyncio.sleep(_PROGRESS_EVERY_S)
+            await asyncio.to_thread(self._tell)
+
     def _tell(self) -> None:
-        self.told = time.monotonic()
         if self.progress is not None:
             self.progress(
                 Progress(
@@ -379,7 +384,7 @@ class _Attempt:
                     skipped=self.counts["skipped"],
                     failed=self.counts["failed"],
                     resumed=self.counts["resumed"],
-                    seconds=self.told - self.started,
+                    seconds=time.monotonic() - self.started,
                 )
             )
 

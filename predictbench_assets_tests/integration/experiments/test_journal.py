@@ -1,12 +1,15 @@
 import asyncio
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments.base import (
@@ -259,6 +262,43 @@ def test_a_market_skipped_for_want_of_a_requirement_is_called_once_it_is_there(a
     outcomes = run(experiment, MARKETS, journal=Journal(area, KEY, "b"), required={"first": first})
     assert len(experiment.called) == len(MARKETS)
     assert {outcome.status for outcome in outcomes} == {"completed"}
+
+
+BEHAVIOURS: dict[str, BaseException | ExperimentResult] = {
+    "completed": ExperimentResult.binary(0.5),
+    "skipped": ExperimentSkip("dull"),
+    "failed": ValueError("bug"),
+    "busy": RetriableError("busy"),
+}
+
+
+@given(
+    st.lists(st.sampled_from(sorted(BEHAVIOURS)), max_size=30),
+    st.integers(0, 30),
+    st.integers(1, 5),
+)
+@settings(max_examples=25, deadline=None)
+def test_whatever_happens_every_market_has_its_outcome_and_no_final_one_is_called_again(
+    behaviours: list[str], first_part: int, workers: int
+) -> None:
+    def answer(market: Market) -> ExperimentResult:
+        behaviour = BEHAVIOURS[behaviours[int(market.market_id)]]
+        if isinstance(behaviour, BaseException):
+            raise behaviour
+        return behaviour
+
+    markets = [make_market(str(number)) for number in range(len(behaviours))]
+    expected = ["failed" if behaviour == "busy" else behaviour for behaviour in behaviours]
+    with tempfile.TemporaryDirectory() as place:
+        area = StagingArea(place)
+        first, second = Recording(answer), Recording(answer)
+        begun = run(first, markets[:first_part], journal=Journal(area, KEY, "a"), max_concurrency=workers)
+        outcomes = run(second, markets, journal=Journal(area, KEY, "b"), max_concurrency=workers)
+    assert [outcome.status for outcome in begun] == expected[:first_part]
+    assert [outcome.status for outcome in outcomes] == expected
+    assert [outcome.market_id for outcome in outcomes] == [market.market_id for market in markets]
+    repeated = set(first.called) & set(second.called)
+    assert repeated == {market_id for market_id in first.called if behaviours[int(market_id)] == "busy"}
 
 
 def test_an_event_is_resumed_as_a_whole(area: StagingArea) -> None:

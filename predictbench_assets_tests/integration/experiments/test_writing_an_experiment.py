@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import json
 import re
+import shlex
 import sys
 import threading
 import tomllib
@@ -13,9 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import pytest
 from sqlalchemy import Engine, text
 
+from predictbench_assets.cli.main import main
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments.base import Experiment
 from predictbench_assets.experiments.outcomes import Outcome
@@ -131,6 +134,19 @@ def test_the_event_example_shares_an_event_out(my_experiments: ModuleType) -> No
 @pytest.mark.usefixtures("my_experiments")
 def test_the_test_of_the_guide_passes() -> None:
     importlib.import_module("test_my_experiments").test_contrarian_moves_towards_even()
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in blocks("bash") for line in block.splitlines() if line.startswith("predictbench ")]
+)
+def test_the_commands_of_the_guide_exist_with_these_options(line: str) -> None:
+    _, *arguments = shlex.split(line)
+    command: click.Command = main
+    while isinstance(command, click.Group):
+        found = command.commands.get(arguments.pop(0))
+        assert found is not None
+        command = found
+    command.make_context("predictbench", arguments).close()
 
 
 def test_the_query_of_the_guide_runs(engine: Engine) -> None:

@@ -595,6 +595,44 @@ def test_progress_is_told_at_the_beginning_and_at_the_end(run_over: RunOver) -> 
     assert (told[-1].done, told[-1].completed, told[-1].failed, told[-1].resumed) == (9, 9, 0, 0)
 
 
+def test_progress_is_told_while_a_call_takes_its_time(
+    run_over: RunOver, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_PROGRESS_EVERY_S", 0.01)
+    told: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        told.append(progress)
+        if len(told) == 4:
+            release.set()
+
+    def wait(market: Market, context: PipelineContext) -> ExperimentResult:
+        assert release.wait(5)
+        return EVEN
+
+    (outcome,) = run_over(Sync(wait), MARKETS[:1], progress=tell)
+    assert outcome.status == "completed"
+    assert [progress.done for progress in told[:4]] == [0, 0, 0, 0]
+
+
+def test_what_the_progress_callback_raises_ends_the_run(
+    run_over: RunOver, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was taken over by another learns it there."""
+    monkeypatch.setattr(runner, "_PROGRESS_EVERY_S", 0.01)
+
+    def tell(progress: Progress) -> None:
+        if progress.seconds > 0.005:
+            raise CustomPermanentError("taken over")
+
+    def wait(market: Market, context: PipelineContext) -> ExperimentResult:
+        release.wait(30)
+        return EVEN
+
+    with pytest.raises(CustomPermanentError, match="taken over"):
+        run_over(Sync(wait), MARKETS, progress=tell)
+
+
 def test_an_empty_cohort_is_no_problem(run_over: RunOver) -> None:
     assert run_over(Sync(copy_price), []) == []
 
