@@ -294,7 +294,7 @@ def _unlisted(event: Event, at: int) -> list[bytes]:
 
 
 def _placeholder(event: Event, at: int, label: str, place: int) -> Json:
-    number = event.number + 40_000 + place
+    number = 10 * event.number + place  # a digit longer than the ids of markets
     key = f"{mixed(number, 1):016x}{mixed(number, 2):016x}{mixed(number, 3):016x}{mixed(number, 4):016x}"
     return {
         "id": str(number),

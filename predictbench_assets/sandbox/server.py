@@ -1,7 +1,8 @@
 """The sandbox exchange over HTTP: Gamma at the root, the order books under `/clob`, the data API under `/data`.
 
 Its time stands still until it is moved, forward only, by `POST /_sandbox/time`. `GET /_sandbox/status` tells what has
-been asked and what went wrong on purpose, `GET /_sandbox/truth` what no real exchange would tell.
+been asked and what went wrong on purpose, `GET /_sandbox/truth` what no real exchange would tell, and
+`POST /_sandbox/warm` prepares rows ahead for a bench.
 """
 
 import asyncio
@@ -94,6 +95,7 @@ class SandboxApp:
         control = [
             Route("/time", self._time, methods=["GET", "POST"]),
             Route("/faults", self._faults, methods=["GET", "POST"]),
+            Route("/warm", self._warm, methods=["POST"]),
             Route("/status", self._status),
             Route("/truth", self._truth),
         ]
@@ -384,6 +386,11 @@ class SandboxApp:
             body = await _object(request)
             self.source.faults = Faults.parse(str(body.get("faults", "")))
         return _json({"faults": str(self.source.faults)})
+
+    async def _warm(self, request: Request) -> Response:
+        """Prepare the rows that the same parameters would list; they stay ready until the time is moved."""
+        query = listing.parsed(request.query_params)
+        return _json({"rows": self.view.warm(query, include_tag=_with_tags(request))})
 
     async def _status(self, request: Request) -> Response:
         """Counts; with `end_date_min` and `end_date_max` also of the window's markets and poisoned rows."""

@@ -29,6 +29,8 @@ SHORT_SHARE, LATE_SHARE, EARLY_SHARE = 0.20, 0.15, 0.05
 
 _EPOCH = date(2020, 1, 1)
 _PER_DAY = 100_000
+_DIGITS = 9
+"""Of the number of a market or event: days since the epoch of ids, and the place in the day."""
 _LADDER_OFFSETS = (0, 7, 21)
 """Days between the anchor of a ladder of deadlines and its rungs."""
 _GAMMA_LAG = 300
@@ -302,10 +304,9 @@ class World:
 
     def market(self, market_id: str) -> Market | None:
         """The market with that id, whether it has been created yet or not."""
-        if not market_id.isascii() or not market_id.isdigit() or len(market_id) > 12:
-            return None
-        day = self._day_of(int(market_id))
-        return None if day is None else self.day(day).by_number.get(int(market_id))
+        number = _number(market_id)
+        day = self._day_of(number)
+        return None if day is None else self.day(day).by_number.get(number)
 
     def market_of_condition(self, condition_id: str) -> Market | None:
         """The market with that condition id."""
@@ -329,12 +330,11 @@ class World:
 
     def event(self, event_id: str) -> Event | None:
         """The event with that id."""
-        if not event_id.isascii() or not event_id.isdigit() or len(event_id) > 12:
-            return None
-        day = self._day_of(int(event_id))
+        number = _number(event_id)
+        day = self._day_of(number)
         if day is None:
             return None
-        return next((event for event in self.day(day).events if event.number == int(event_id)), None)
+        return next((event for event in self.day(day).events if event.number == number), None)
 
     def members(self, event: Event) -> list[Market]:
         """The event's markets, in order."""
@@ -349,10 +349,7 @@ class World:
         return self.start <= day < self.start + timedelta(days=self.days)
 
     def _day_of(self, number: int) -> date | None:
-        try:
-            day = _EPOCH + timedelta(days=number // _PER_DAY)
-        except OverflowError:
-            return None
+        day = _EPOCH + timedelta(days=number // _PER_DAY)
         return day if self._exists(day) else None
 
     def _days(self, at: int, ends_from: int | None, ends_to: int | None) -> Iterator[date]:
@@ -734,6 +731,12 @@ def _settle(key: int, life: _Life, latent: Latent, *, whole: bool) -> Settlement
         return Settlement(closed, payout, ((proposed, "proposed"), (disputed, "disputed"), (again, "proposed")))
     late = proposed + int(DAY * (1 + 20 * uniform(key, 25) ** 3))
     return Settlement(late + 2 * HOUR, payout, ((late, "proposed"),))
+
+
+def _number(identifier: str) -> int:
+    """The number in an id; 0, which nothing has, where it is none of ours."""
+    ours = identifier.isascii() and identifier.isdigit() and len(identifier) <= _DIGITS
+    return int(identifier) if ours else 0
 
 
 @lru_cache(maxsize=100_000)

@@ -203,6 +203,7 @@ def test_markets_inside_an_event_have_no_events_and_may_be_placeholders(client: 
     assert all("events" not in market for market in nested)
     assert any("outcomePrices" not in market and market["active"] is False for market in nested)
     assert any(market["conditionId"] == "" and "clobTokenIds" not in market for market in nested)
+    assert len({market["id"] for market in nested}) == len(nested)
     groups = [event for event in events if event["negRisk"]]
     assert groups
     assert all(len({market["negRisk"] for market in event["markets"]}) == 1 for event in groups)
@@ -348,6 +349,11 @@ def test_the_status_counts_requests_by_route(server: SandboxServer, client: http
     status = client.get("/_sandbox/status", params=DAY).json()
     assert status["requests"]["GET /markets/{}"] == before + 2
     assert (status["now"], status["open"], status["poison"]) == ("2026-11-23T07:00:00Z", 250, {})
+
+
+def test_rows_can_be_prepared_ahead(client: httpx.Client, day: list[dict[str, Any]]) -> None:
+    assert client.post("/_sandbox/warm", params=DAY).json() == {"rows": 250}
+    assert client.get("/markets/keyset", params=PAGE).json()["markets"] == day[:100]
 
 
 # Poison and replay
