@@ -266,10 +266,12 @@ def _markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> l
     return [f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in (head, ("---",) * len(head), *rows)]
 
 
+_ENTITIES = str.maketrans({character: f"&#{ord(character)};" for character in "&<|[`\\"})
+
+
 def _markdown_cell(text: str) -> str:
     """Text that cannot end its cell, start a line or become markup: reasons quote what a server sent."""
-    flat = " ".join(text.split())
-    return flat.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return " ".join(text.split()).translate(_ENTITIES)
 
 
 def _rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> RenderableType:

@@ -1,0 +1,202 @@
+"""The commands: help everywhere, clear refusals before anything runs, masked secrets."""
+
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from predictbench_assets.cli.main import main
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="predictbench")
+
+
+def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    for name, command in group.commands.items():
+        found += commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
+    return found
+
+
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
+def test_every_command_has_help(path: tuple[str, ...]) -> None:
+    done = invoke(*path, "--help")
+    assert done.exit_code == 0
+    assert f"Usage: {' '.join(['predictbench', *path])}" in done.output
+
+
+def test_help_answers_at_once_without_dagster() -> None:
+    code = (
+        "import sys\nfrom predictbench_assets.cli.main import main\nmain(['--help'], standalone_mode=False)\n"
+        "print([name for name in ('dagster', 'sqlalchemy', 'httpx', 'rich', 'alembic') if name in sys.modules])"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert time.monotonic() - began < 5
+
+
+def test_version() -> None:
+    assert invoke("--version").output == "predictbench, version 0.1.0\n"
+
+
+def test_partition_prints_one_line_for_tags() -> None:
+    done = invoke("partition", "--run-date", "2026-11-20", "--window-days", "14")
+    assert done.exit_code == 0
+    assert json.loads(done.output) == {
+        "dagster/partition": "2026-11-20|14",
+        "dagster/partition/run_date": "2026-11-20",
+        "dagster/partition/window_days": "14",
+    }
+
+
+def test_the_default_partition_is_today_in_utc_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREDICTBENCH_NOW", "2026-02-02T23:30:00-05:00")
+    monkeypatch.setenv("TARGET_CLOSE_WINDOW_DAYS", "30")
+    assert json.loads(invoke("partition").output)["dagster/partition"] == "2026-02-03|30"
+
+
+TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date().isoformat()
+
+
+@pytest.mark.parametrize("command", ["partition", "daily"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--run-date", "2026-02-30"], "2026-02-30"),
+        (["--run-date", "2025-12-31"], "first day"),
+        (["--run-date", TOMORROW], "future"),
+        (["--window-days", "15"], "not in the grid"),
+        (["--window-days", "0"], "not in the grid"),
+        (["--window-days", "x"], "'x'"),
+    ],
+)
+def test_an_impossible_date_or_window_is_refused(command: str, arguments: list[str], said: str) -> None:
+    done = invoke(command, *arguments)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--experiment", "unifrom"], "uniform"),
+        (["--refresh", "--run-date", "2026-11-01"], "--refresh is for today"),
+        (["--limit", "0"], "0"),
+        (["--on-existing", "replace"], "replace"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_runs(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = invoke("daily", *arguments)
+    assert done.exit_code == 2
+    assert said in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_is_refused_in_production(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("SUPABASE_DB_URL", "postgres://u:hunter22@127.0.0.1:9/db")
+    monkeypatch.setenv("STAGING_URI", "s3://bucket/x")
+    done = invoke("daily", "--limit", "5")
+    assert done.exit_code == 2
+    assert "--dry-run" in done.output
+
+
+def test_wrong_settings_are_one_message_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("DATABASE_URL", "sqlite://u:hunter22@h/x.db")
+    done = invoke("daily")
+    assert done.exit_code == 1
+    assert "DATABASE_URL" in done.output
+    assert "Traceback" not in done.output
+    assert "hunter22" not in done.output
+
+
+def test_a_database_that_cannot_be_reached_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgres://u:hunter22@127.0.0.1:9/db")
+    done = invoke("daily")
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: ")
+    assert "hunter22" not in done.output
+
+
+def test_config_shows_every_setting_and_masks_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MAX_MARKETS=5\nMAX_MARKET=5\n")
+    monkeypatch.setenv("DATABASE_URL", "postgres://u:hunter22@h/db")
+    done = invoke("config")
+    assert done.exit_code == 0
+    assert "hunter22" not in done.output
+    assert "MAX_MARKET in .env is not a setting" in done.output
+    read = json.loads(CliRunner().invoke(main, ["config", "--json"]).stdout)
+    assert read["settings"]["DATABASE_URL"] == {"value": "***", "source": "environment"}
+    assert read["settings"]["MAX_MARKETS"] == {"value": "5", "source": ".env"}
+
+
+def test_config_lists_all_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    done = invoke("config")
+    assert done.exit_code == 1
+    assert "problem: SUPABASE_DB_URL" in done.output
+    assert "problem: STAGING_URI" in done.output
+
+
+def test_experiments_lists_what_is_registered() -> None:
+    read = json.loads(invoke("experiments", "--json").output)
+    assert [one["name"] for one in read if one["mandatory"]] == ["baseline_snapshot"]
+    assert "shrunk_market" in invoke("experiments").output
+
+
+def test_an_experiment_that_cannot_be_loaded_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROCESSING_EXPERIMENTS", "nowhere:Nothing")
+    done = invoke("experiments")
+    assert done.exit_code == 1
+    assert "PROCESSING_EXPERIMENTS" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--faults", "http600=1"], "http600"),
+        (["--now", "yesterday"], "expected an instant"),
+        (["--now", "2026-02-02T07:00:00"], "time zone"),
+        (["--markets", "99999999"], "markets"),
+    ],
+)
+def test_a_sandbox_that_cannot_be_is_refused(arguments: list[str], said: str) -> None:
+    done = invoke("sandbox", "serve", *arguments)
+    assert done.exit_code in (1, 2)
+    assert said in done.output
+
+
+def test_stop_with_nothing_running_leaves_nothing(tmp_path: Path) -> None:
+    assert invoke("stop").exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_env_file_and_variables_of_the_users_do_not_reach_the_demo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import os
+
+    from predictbench_assets.cli.demo import enter_demo
+    from predictbench_assets.settings import load_settings
+
+    (tmp_path / ".env").write_text("MAX_MARKETS=5\nDATABASE_URL=postgres://u:p@h/db\n")
+    for name in ("DATABASE_URL", "supabase_db_url", "PGHOST", "DAGSTER_HOME", "ENVIRONMENT"):
+        monkeypatch.setenv(name, "something")
+    for name in ("PREDICTBENCH_HOME", "POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL", "PREDICTBENCH_ENV_FILE"):
+        monkeypatch.setenv(name, "")  # put back after the test
+    for name in ("POLYMARKET_REQUESTS_PER_SECOND", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "1")
+    folder = enter_demo()
+    settings = load_settings()
+    assert folder == tmp_path / ".predictbench" / "demo" == settings.home
+    assert (settings.writer_url, settings.max_markets, settings.exchange) == (None, None, "localhost")
+    assert not {"PGHOST", "DAGSTER_HOME", "DATABASE_URL", "supabase_db_url"} & os.environ.keys()

@@ -1,0 +1,164 @@
+"""Launching Dagster: the home, the command, and a child that is watched, passed signals, and kept in a log."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import date
+from pathlib import Path
+
+import pytest
+import yaml
+
+from predictbench_assets.launch import (
+    CLONE,
+    Command,
+    Line,
+    as_line,
+    prepare_home,
+    run_command,
+    run_watched,
+    ui_command,
+    write_run_config,
+)
+from predictbench_assets.runs import RunKey, partition_tags
+from predictbench_assets.settings import load_settings
+
+KEY = RunKey(date(2026, 11, 23), 7)
+
+
+def command(tmp_path: Path, **given: object) -> Command:
+    settings = load_settings(**given)
+    home = tmp_path / "home"
+    return run_command(settings, KEY, home=home, config_file=home / "c.yaml", summary=tmp_path / "s.json")
+
+
+def test_the_tags_name_the_partition_and_both_dimensions() -> None:
+    assert partition_tags(KEY) == {
+        "dagster/partition": "2026-11-23|7",
+        "dagster/partition/run_date": "2026-11-23",
+        "dagster/partition/window_days": "7",
+    }
+
+
+def test_the_command_can_be_pasted_and_shows_no_secret(tmp_path: Path) -> None:
+    made = command(
+        tmp_path, database_url="postgres://u:hunter22@h/db", dagster_postgres_url="postgres://d:hunter33@h/db"
+    )
+    text = str(made)
+    assert "hunter" not in text + repr(made)
+    assert "job execute -m predictbench_assets.definitions -j daily_run --tags" in text
+    assert text.startswith(f"cd {tmp_path / 'home'} && DAGSTER_HOME={tmp_path / 'home'}")
+
+
+def test_dagster_gets_its_own_address_with_the_driver_named(tmp_path: Path) -> None:
+    made = command(tmp_path, dagster_postgres_url="postgres://d:hunter33@h/db")
+    assert made.environment()["DAGSTER_POSTGRES_URL"] == "postgresql+psycopg2://d:hunter33@h/db"
+
+
+def test_relative_paths_are_made_absolute_for_a_child_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("STAGING_URI=stage\nARTIFACTS_DIR=art\nPREDICTBENCH_HOME=here\n")
+    given = run_command(
+        load_settings(), KEY, home=tmp_path, config_file=tmp_path / "c", summary=tmp_path / "s"
+    ).variables
+    assert given["PREDICTBENCH_ENV_FILE"] == str(tmp_path / ".env")
+    assert given["STAGING_URI"] == str(tmp_path / "stage")
+    assert given["ARTIFACTS_DIR"] == str(tmp_path / "art")
+    assert given["PREDICTBENCH_HOME"] == str(tmp_path / "here")
+
+
+def test_without_an_env_file_the_child_reads_none(tmp_path: Path) -> None:
+    assert command(tmp_path).variables["PREDICTBENCH_ENV_FILE"] == ""
+
+
+def test_a_dry_run_is_told_to_the_child(tmp_path: Path) -> None:
+    made = run_command(
+        load_settings(), KEY, home=tmp_path, config_file=tmp_path, summary=tmp_path, scratch=tmp_path / "x"
+    )
+    assert made.variables["PREDICTBENCH_DRY_RUN"] == "1"
+    assert made.variables["PREDICTBENCH_SCRATCH"] == str(tmp_path / "x")
+
+
+def test_the_ui_listens_on_this_machine_only(tmp_path: Path) -> None:
+    arguments = ui_command(load_settings(), home=tmp_path, port=3001).arguments
+    assert arguments[arguments.index("-h") + 1] == "127.0.0.1"
+    assert arguments[arguments.index("-p") + 1] == "3001"
+
+
+def test_the_home_gets_the_yaml_and_follows_its_changes(tmp_path: Path) -> None:
+    home = prepare_home(load_settings(), tmp_path / "dagster")
+    assert "storage" not in yaml.safe_load((home / "dagster.yaml").read_text())
+    (home / "dagster.yaml").write_text("old: true")
+    prepare_home(load_settings(), home)
+    assert (home / "dagster.yaml").read_text() == (CLONE / "dagster.yaml").read_text()
+
+
+def test_the_home_has_shared_storage_where_it_is_set_except_for_a_dry_run(tmp_path: Path) -> None:
+    settings = load_settings(dagster_postgres_url="postgres://d:hunter33@h/db")
+    home = prepare_home(settings, tmp_path / "shared")
+    assert yaml.safe_load((home / "dagster.yaml").read_text())["storage"] == {
+        "postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}
+    }
+    dry = prepare_home(settings, tmp_path / "dry", temporary=True)
+    assert "storage" not in yaml.safe_load((dry / "dagster.yaml").read_text())
+
+
+def test_the_run_config_is_yaml_that_dagster_reads(tmp_path: Path) -> None:
+    file = write_run_config(tmp_path / "x" / "c.yaml", {"raw_markets": {"refresh": True}, "nothing": {}})
+    read = yaml.safe_load(file.read_text())
+    assert read["ops"] == {"raw_markets": {"config": {"refresh": True}}}
+    assert read["loggers"]["console"]["config"]["log_level"] == "CRITICAL"
+
+
+def test_any_output_becomes_a_log_line() -> None:
+    line = as_line("Traceback with hunter22", lambda text: text.replace("hunter22", "***"))
+    assert line is not None
+    assert (line["message"], line["process_stage"]) == ("Traceback with ***", None)
+    assert as_line("   ", str) is None
+    assert as_line('{"a": 1}', str)["message"] == '{"a": 1}'  # type: ignore[index]
+
+
+def child(tmp_path: Path, body: str) -> Command:
+    return Command((sys.executable, "-c", body), tmp_path, {})
+
+
+def emitted(**fields: object) -> str:
+    line = {"timestamp": "2026-11-23T07:00:00+00:00", "level": "INFO", "message": "m"} | fields
+    return f"print({json.dumps(json.dumps(line))}, flush=True)\n"
+
+
+def test_a_child_is_kept_in_a_log_and_its_stage_is_known(tmp_path: Path) -> None:
+    body = emitted(event="STEP_START", process_stage="raw_markets", dagster_run_id="d")
+    body += emitted(event="STEP_FAILURE", process_stage="raw_markets", level="ERROR", reason="the API changed")
+    body += "print('bye'); raise SystemExit(3)"
+    seen: list[Line] = []
+    watched = run_watched(child(tmp_path, body), log=tmp_path / "logs" / "x.jsonl", redact=str, on_line=seen.append)
+    assert (watched.stage, watched.reason, watched.exit_code) == ("raw_markets", "the API changed", 3)
+    assert watched.dagster_run_id == "d"
+    assert [json.loads(text) for text in (tmp_path / "logs" / "x.jsonl").read_text().splitlines()] == seen
+    assert len(seen) == 3
+
+
+def test_a_killed_child_is_told_by_its_stage_and_exit_code(tmp_path: Path) -> None:
+    body = emitted(event="STEP_START", process_stage="persisted_run") + "import os; os.kill(os.getpid(), 9)"
+    watched = run_watched(child(tmp_path, body), log=tmp_path / "l", redact=str, on_line=lambda _: None)
+    assert (watched.stage, watched.reason, watched.exit_code) == ("persisted_run", None, -9)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_passed_on(tmp_path: Path, number: signal.Signals) -> None:
+    body = f"import signal, time\nsignal.signal({int(number)}, lambda *_: exit(42))\n" + emitted() + "time.sleep(30)"
+    before = signal.getsignal(number)
+
+    def kill_soon(_: Line) -> None:
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+
+    began = time.monotonic()
+    watched = run_watched(child(tmp_path, body), log=tmp_path / "l", redact=str, on_line=kill_soon)
+    assert (watched.exit_code, watched.signal) == (42, number)
+    assert time.monotonic() - began < 10
+    assert signal.getsignal(number) is before

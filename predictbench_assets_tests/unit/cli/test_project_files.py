@@ -1,0 +1,82 @@
+"""The files beside the package: instance configuration, compose, workflows, Makefile."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CLONE = Path(__file__).resolve().parents[3]
+WORKFLOWS = sorted((CLONE / ".github" / "workflows").glob("*.yml"))
+
+
+def loaded(name: str) -> dict[str, Any]:
+    read = yaml.safe_load((CLONE / name).read_text())
+    assert isinstance(read, dict)
+    return read
+
+
+def test_the_two_instance_files_differ_in_storage_alone() -> None:
+    deployed = loaded("deploy/dagster.yaml")
+    assert deployed.pop("storage") == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
+    assert deployed == loaded("dagster.yaml")
+
+
+def test_the_instance_calls_nobody_and_ends_dead_runs() -> None:
+    instance = loaded("dagster.yaml")
+    assert instance["telemetry"] == {"enabled": False}
+    assert instance["run_monitoring"]["max_runtime_seconds"] > 0
+
+
+def test_the_workflow_ends_before_dagster_gives_the_run_up() -> None:
+    minutes = loaded(".github/workflows/daily-pipeline.yml")["jobs"]["daily"]["timeout-minutes"]
+    assert minutes * 60 < loaded("deploy/dagster.yaml")["run_monitoring"]["max_runtime_seconds"]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda file: file.name)
+def test_workflows_are_pinned_read_only_and_safe_from_their_inputs(workflow: Path) -> None:
+    read = yaml.safe_load(workflow.read_text())
+    assert read["permissions"] == {"contents": "read"}
+    for job in read["jobs"].values():
+        assert job["timeout-minutes"] <= 360
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"])
+            assert "${{" not in step.get("run", ""), "an input pasted into a script is a script"
+
+
+def test_every_setting_of_the_workflow_is_one() -> None:
+    from predictbench_assets.settings import all_variables
+
+    job = loaded(".github/workflows/daily-pipeline.yml")["jobs"]["daily"]
+    given = set(job["env"]) | {"SUPABASE_MIGRATION_DB_URL"}
+    assert given <= all_variables() | {"GITHUB_STEP_SUMMARY"}
+
+
+def test_compose_has_the_four_services_and_the_agreed_database() -> None:
+    services = loaded("docker-compose.dev.yml")["services"]
+    assert {"postgres", "code-location", "webserver", "daemon"} <= services.keys()
+    postgres = services["postgres"]
+    assert set(postgres["environment"].values()) == {"predictbench"}
+    assert postgres["ports"] == ["127.0.0.1:5432:5432"]
+    assert "healthcheck" in postgres
+
+
+def test_make_lists_its_targets() -> None:
+    done = subprocess.run(
+        ["make", "-C", str(CLONE), "--no-print-directory"], capture_output=True, text=True, check=True
+    )
+    for target in ("setup", "demo", "daily", "ui", "stop", "test", "test-all", "lint", "bench", "lock"):
+        assert f"make {target} " in done.stdout
+
+
+def test_an_old_python_is_told_in_words(tmp_path: Path) -> None:
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\ncase "$1" in -V) echo "Python 3.9.1";; *) exit 1;; esac\n')
+    old.chmod(0o755)
+    arguments = ["make", "-C", str(CLONE), f"VENV={tmp_path}/venv", f"PYTHON={old}", "setup"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Python 3.9.1; Predictbench needs Python 3.11" in done.stderr

@@ -1,0 +1,134 @@
+"""The summary: the agreed JSON, Markdown that nothing can break, a table for terminals."""
+
+import io
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from predictbench_assets.failures import Failure
+from predictbench_assets.reporting.summary import (
+    SHOWN_FAILURES,
+    ApiUse,
+    ExperimentSummary,
+    FailureLine,
+    RunSummary,
+    SnapshotSummary,
+)
+from predictbench_assets.runs import RunKey
+
+KEY = RunKey(date(2026, 11, 23), 7)
+AGREED = {
+    "run_id", "run_date", "window_days", "target_date", "status", "offered_markets", "excluded_markets",
+    "rejected_markets", "total_markets", "processed_markets", "failed_markets", "failures", "experiments", "api",
+    "duration_seconds", "git_sha",
+}  # fmt: skip
+
+
+def summary(**changes: Any) -> RunSummary:
+    facts: dict[str, Any] = {
+        "run_id": KEY.run_id,
+        "run_date": KEY.run_date,
+        "window_days": 7,
+        "target_date": KEY.target_date,
+        "status": "completed",
+        "offered_markets": 5123,
+        "excluded_markets": 23,
+        "rejected_markets": 50,
+        "total_markets": 5050,
+        "processed_markets": 5049,
+        "failed_markets": 1,
+        "failures": (FailureLine(market_id="42", stage="experiment_results", reason="no price", retriable=False),),
+        "experiments": {
+            "uniform": ExperimentSummary(version="1", status="completed", completed=5049, seconds=1.25),
+        },
+        "api": ApiUse(pages=52, requests=60, retries=8, bytes=12_345_678),
+        "snapshot": SnapshotSummary(
+            captured_at=datetime(2026, 11, 23, 7, tzinfo=UTC),
+            sha256="ab" * 32,
+            rows=5123,
+            reused=False,
+            uri="file:///x",
+        ),
+        "excluded_by_reason": {"liquidity": 23},
+        "duration_seconds": 61.5,
+        "git_sha": "c" * 40,
+    }
+    return RunSummary(**(facts | changes))
+
+
+def shown(one: RunSummary, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(one.to_table())
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_json_has_the_agreed_keys_in_front() -> None:
+    read = json.loads(summary().to_json())
+    assert set(list(read)[: len(AGREED)]) == AGREED
+    assert set(read["failures"][0]) == {"market_id", "stage", "reason", "retriable"}
+    assert {"version", "completed", "skipped", "failed", "seconds"} <= set(read["experiments"]["uniform"])
+    assert {"pages", "requests", "retries", "bytes"} <= set(read["api"])
+    assert read["run_id"] == str(KEY.run_id)
+
+
+def test_it_is_written_whole_with_markdown_beside_it_and_reads_back(tmp_path: Path) -> None:
+    path = summary().write(tmp_path / "new" / "summary.json")
+    assert RunSummary.read(path) == summary()
+    assert path.with_suffix(".md").read_text() == summary().to_markdown()
+    assert sorted(file.name for file in path.parent.iterdir()) == ["summary.json", "summary.md"]
+
+
+def test_json_has_every_failure_and_markdown_the_first_ones() -> None:
+    many = tuple(
+        FailureLine(market_id=f"m{number}", stage="raw_markets", reason="bad", retriable=False) for number in range(100)
+    )
+    one = summary(failures=many)
+    assert len(json.loads(one.to_json())["failures"]) == 100
+    assert one.to_markdown().count("| bad |") == SHOWN_FAILURES
+    assert "100 failures" in one.to_markdown()
+
+
+def test_the_terminal_shows_the_counts_and_fits_80_columns() -> None:
+    text = shown(summary())
+    for expected in ("completed", "5,123", "23 liquidity", "uniform", "12.3 MB", "no price", "frozen at"):
+        assert expected in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_failed_run_says_where_and_why() -> None:
+    failed = RunSummary.failed(KEY, stage="raw_markets", reason="the walk broke off", attempt=2)
+    assert not failed.succeeded
+    assert "raw_markets: the walk broke off" in failed.to_markdown()
+    assert "raw_markets: the walk broke off" in shown(failed)
+
+
+def test_a_dry_run_lists_the_rows_it_would_have_written() -> None:
+    one = summary(dry_run=True, would_be_rows={"processed_markets": 5049})
+    assert "dry run" in one.to_markdown()
+    assert "| processed_markets | 5,049 |" in one.to_markdown()
+
+
+def test_square_brackets_in_a_reason_are_text_on_the_terminal() -> None:
+    bad = FailureLine(market_id="1", stage="raw_markets", reason="[red]what[/blue]", retriable=True)
+    assert "[red]what[/blue]" in shown(summary(failures=(bad,)), width=120)
+
+
+@given(reason=st.text(max_size=200))
+def test_no_reason_can_break_the_markdown_table(reason: str) -> None:
+    bad = FailureLine(market_id="1", stage="raw_markets", reason=reason, retriable=True)
+    row = next(line for line in summary(failures=(bad,)).to_markdown().split("\n") if line.startswith("| 1 |"))
+    assert row.count("|") == 5
+    assert "<" not in row
+
+
+def test_a_failure_of_the_domain_becomes_a_line() -> None:
+    failure = Failure(
+        market_id=None, stage="persisted_run", reason="x", retriable=True, logged_at=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    assert FailureLine.of(failure) == FailureLine(market_id=None, stage="persisted_run", reason="x", retriable=True)
