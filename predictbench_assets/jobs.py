@@ -6,7 +6,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # for types only
 
 from predictbench_assets.assets.materializing import record_failure
-from predictbench_assets.partitions import partition_key, run_partitions
+from predictbench_assets.partitions import partition_key
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
 
@@ -18,7 +18,6 @@ def build_daily_run(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJob
     return dg.define_asset_job(
         DAILY_RUN,
         selection=list(assets),
-        partitions_def=run_partitions,
         hooks={record_failure},
         description="Freeze the markets that close in N days, forecast each with every experiment, store the results.",
     )

@@ -95,7 +95,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
                 required={name: _outcomes(staged) for name, staged in inputs.items()},
                 history=database.history,
                 artifacts=lambda path, content: staging.write_bytes(f"artifacts/{key.slug}/{path}", content),
-                journal=Journal(staging, _journal_key(key, experiment, config_hash, cohort), context.run_id),
+                journal=Journal(staging, _journal_key(key, experiment, config_hash, cohort), context.run.run_id),
                 max_concurrency=settings.experiment_concurrency,
                 timeout_s=settings.experiment_timeout_seconds,
                 redact=settings.redact,
@@ -180,7 +180,7 @@ def _progress(context: dg.AssetExecutionContext, database: RunDatabase, key: Run
         if time.monotonic() - last < _HEARTBEAT_S:
             return
         last = time.monotonic()
-        database.beat(key, context.run_id, "experiment_results")
+        database.beat(key, context.run.run_id, "experiment_results")
         context.log.info(
             f"{progress.experiment}: {progress.done:,} of {progress.total:,} markets "
             f"({progress.completed:,} completed, {progress.skipped:,} skipped, {progress.failed:,} failed, "

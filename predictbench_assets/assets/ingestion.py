@@ -98,12 +98,12 @@ def target_window(
     attempt = None
     if not database.dry:
         try:
-            attempt = database.open(key, context.run_id, config.on_existing.value).attempt
+            attempt = database.open(key, context.run.run_id, config.on_existing.value).attempt
         except RunAlreadyStored as stored:
             if config.on_existing is OnExisting.fail:
                 raise dg.Failure(str(stored), allow_retries=False) from stored
             context.log.info(f"skipped: {stored}")
-            reporter.skipped(key, context.run_id)
+            reporter.skipped(key, context.run.run_id)
             return
     with stage(context, database, key, "target_window"):
         window: dict[str, Any] = {
@@ -216,7 +216,7 @@ def _captured_snapshot(
     captured = asyncio.run(capture(polymarket_client(settings), key, settings.clock))
     if not captured.quotes.available:
         context.log.warning(f"the CLOB gave no quotes, Gamma's are used instead: {captured.quotes.reason}")
-    snapshot = freeze_snapshot(staging, key, captured, exchange=settings.exchange, dagster_run_id=context.run_id)
+    snapshot = freeze_snapshot(staging, key, captured, exchange=settings.exchange, dagster_run_id=context.run.run_id)
     record = SnapshotRecord(
         key=key,
         captured_at=captured.captured_at,
@@ -229,7 +229,7 @@ def _captured_snapshot(
         quotes_source="clob" if captured.quotes.available else "gamma",
         api=captured.walk.stats.as_dict(),
     )
-    database.register(record, context.run_id)
+    database.register(record, context.run.run_id)
     return snapshot
 
 

@@ -23,13 +23,13 @@ def stage(context: dg.AssetExecutionContext, database: RunDatabase, key: RunKey,
         LeaseLost: another attempt has taken the run over; this one must stop.
     """
     with bound(run_id=str(key.run_id), process_stage=name):
-        database.beat(key, context.run_id, name)
+        database.beat(key, context.run.run_id, name)
         yield
 
 
 def staged_meta(context: dg.AssetExecutionContext) -> dict[str, Any]:
     """What each staged file says of its origin."""
-    return {"dagster_run_id": context.run_id}
+    return {"dagster_run_id": context.run.run_id}
 
 
 def run_seconds(instance: dg.DagsterInstance, dagster_run_id: str) -> float:

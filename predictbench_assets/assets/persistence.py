@@ -72,17 +72,17 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
             if database.dry:
                 run.count()
             else:
-                run.store(database.open(key, context.run_id), settings)
+                run.store(database.open(key, context.run.run_id), settings)
             summary = reporter.summary(
                 key,
-                context.run_id,
+                context.run.run_id,
                 snapshot=raw_markets,
                 cohort=normalized_markets,
                 counts=run.counts,
                 failures=tuple(FailureLine.of(failure) for failure in run.failures),
                 experiments=_experiments(staged, run.assembly),
                 would_be_rows=run.would_be_rows,
-                duration_seconds=run_seconds(context.instance, context.run_id),
+                duration_seconds=run_seconds(context.instance, context.run.run_id),
                 **run.verdict,
             )
             run.finish(summary)

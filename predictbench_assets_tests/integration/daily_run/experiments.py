@@ -1,0 +1,145 @@
+"""Experiments that note what is done to them, wait, or fail, as their environment says."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from predictbench_assets.experiments.base import Experiment, ExperimentResult, PipelineContext
+from predictbench_assets.polymarket.markets import Market
+
+CALLS = "TEST_CALLS"
+"""Names the file that gets a line for each call."""
+GATE = "TEST_GATE"
+"""Names the file that has to exist before an answer is given."""
+WAIT = "TEST_WAIT_SECONDS"
+SECRET = "TEST_SECRET"
+
+
+class Noted(Experiment):
+    """Notes every call."""
+
+    name = "noted"
+    version = "1"
+    description = "Notes every call in a file."
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Note the market, and answer by its id."""
+        if path := os.environ.get(CALLS):
+            line = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.write(line, f"{market.market_id}\n".encode())
+            os.close(line)
+        return ExperimentResult.binary(int(market.market_id) % 100 / 100, payload={"draw": context.rng.random()})
+
+
+class Gated(Experiment):
+    """Waits for a file."""
+
+    name = "gated"
+    version = "1"
+    description = "Answers once a file is there."
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Say that it has begun, then wait."""
+        if path := os.environ.get(GATE):
+            Path(f"{path}.reached").touch()
+            while not Path(path).exists():
+                time.sleep(0.02)
+        return ExperimentResult.binary(0.5)
+
+
+class Later(Experiment):
+    """Comes to the registry later than the others."""
+
+    name = "later"
+    version = "1"
+    description = "Was added a week after the day."
+    requires = ("baseline_snapshot",)
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Half of what the baseline said."""
+        return ExperimentResult.binary(context.required["baseline_snapshot"].probability / 2)
+
+
+class FailsForAll(Experiment):
+    """Never succeeds."""
+
+    name = "fails_for_all"
+    version = "1"
+    description = "Fails for every market."
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Fail."""
+        raise ValueError(f"no forecast of {market.market_id} today")
+
+
+class MandatoryFailsForAll(FailsForAll):
+    """Never succeeds, and must."""
+
+    name = "mandatory_fails_for_all"
+    mandatory = True
+
+
+class MandatoryFailsForSome(FailsForAll):
+    """Succeeds for three markets of four, and must."""
+
+    name = "mandatory_fails_for_some"
+    mandatory = True
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Fail for each fourth id."""
+        if int(market.market_id) % 4 == 0:
+            return super().run(market, context)
+        return ExperimentResult.binary(0.5)
+
+
+class Indiscreet(Experiment):
+    """Tells secrets when it fails."""
+
+    name = "indiscreet"
+    version = "1"
+    description = "Fails with a secret in its words."
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Fail with the secret in the message, in a payload and in the log."""
+        secret = os.environ[SECRET]
+        context.logger.warning("about to fail with %s", secret)
+        raise RuntimeError(f"could not log in with {secret}")
+
+
+class Slow(Experiment):
+    """Waits, as a forecaster that asks somebody else does."""
+
+    name = "slow_1"
+    version = "1"
+    description = "Waits."
+    max_concurrency = 64
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What decides the forecasts: the name alone."""
+        return {"name": self.name}
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Wait."""
+        time.sleep(float(os.environ[WAIT]))
+        return ExperimentResult.binary(0.5)
+
+
+class Slow2(Slow):
+    """Another."""
+
+    name = "slow_2"
+
+
+class Slow3(Slow):
+    """Another."""
+
+    name = "slow_3"
+
+
+class Slow4(Slow):
+    """Another."""
+
+    name = "slow_4"

@@ -1,0 +1,101 @@
+"""A run that is killed, wherever that happens, and run again, leaves what an undisturbed run leaves."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from predictbench_assets.database.embedded import EmbeddedPostgres
+from predictbench_assets.experiments.journal import Journal, JournalKey
+from predictbench_assets.sandbox.server import serve
+from predictbench_assets.sandbox.world import World
+from predictbench_assets_tests.conftest import administer, in_database
+from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
+from predictbench_assets_tests.integration.daily_run.experiments import CALLS
+from predictbench_assets_tests.integration.daily_run.harness import (
+    BASELINE,
+    EXPERIMENT,
+    KEY,
+    NOW,
+    DailyRun,
+    Tables,
+    differences,
+)
+
+MARKETS = 40
+SETTINGS = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Noted"}
+
+POINTS = {
+    "target_window": "predictbench_assets.staging:StagingArea.publish:before:1",
+    "raw_markets, in the walk": "predictbench_assets.polymarket.client:PolymarketClient._read_page:after:7",
+    "raw_markets, before its registration": "predictbench_assets.database.snapshots:register_snapshot:before:1",
+    "raw_markets, before Dagster knows": "predictbench_assets.database.snapshots:register_snapshot:after:1",
+    "normalized_markets": "predictbench_assets.polymarket.normalize:normalize_cohort:after:1",
+    "an experiment, before its first answer": "predictbench_assets.experiments.journal:Journal.append:before:41",
+    "an experiment, in its middle": "predictbench_assets.experiments.journal:Journal._write:after:2",
+    "an experiment, before its file": "predictbench_assets.experiments.outcomes:content_hash:after:2",
+    "persisted_run, before the first batch": "predictbench_assets.database.writer:RunWriter._store_once:before:1",
+    "persisted_run, between batches": "predictbench_assets.database.writer:RunWriter._store_once:after:2",
+    "persisted_run, before the end": "predictbench_assets.database.leases:Lease.finish:before:1",
+    "persisted_run, before Dagster knows": "predictbench_assets.database.leases:Lease.finish:after:1",
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    postgres_server: EmbeddedPostgres, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Tables]:
+    """What a run that nobody disturbs leaves in the database."""
+    name = f"test_{uuid4().hex[:12]}"
+    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    url = in_database(postgres_server, name).render_as_string(hide_password=False)
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(serve(World(markets_per_day=MARKETS), now=NOW))
+        daily = DailyRun(tmp_path_factory.mktemp("undisturbed"), url, sandbox, SETTINGS)
+        assert daily.here().exit_code == 0
+        yield daily.tables()
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
+def test_a_killed_run_is_finished_by_the_next(
+    point: str, make_run: MakeRun, tmp_path: Path, undisturbed: Tables
+) -> None:
+    calls = tmp_path / "calls"
+    calls.touch()
+    daily = make_run(World(markets_per_day=MARKETS), **SETTINGS, **{CALLS: str(calls)})
+
+    killed = daily.killed(point)
+    assert killed.exit_code == -signal.SIGKILL, killed.output
+    [(status, dagster_run)] = daily.rows("SELECT status, dagster_run_id FROM predictbench.processing_runs")
+    assert status == ("completed" if "Lease.finish:after" in point else "running")
+    before = calls.read_text().split()
+    journalled = _journalled(daily)
+
+    again = daily.here()
+
+    assert again.exit_code == 0
+    assert not differences(undisturbed, daily.tables())
+    repeated = calls.read_text().split()[len(before) :]
+    assert not journalled & set(repeated)
+    assert set(before) | set(repeated) == {market for (market,) in daily.rows("SELECT market_id FROM predictbench.processed_markets")}
+    attempts = daily.rows(
+        "SELECT attempt, status, dagster_run_id = %s FROM predictbench.processing_attempts ORDER BY attempt", dagster_run
+    )
+    first = "completed" if status == "completed" else "interrupted"
+    assert attempts == [(1, first, True), (2, "completed", False)]
+    assert again.said["processed_markets"] == MARKETS
+
+
+def _journalled(daily: DailyRun) -> set[str]:
+    """The markets whose forecast by `noted` was durable when the process was killed."""
+    known: set[str] = set()
+    prefix = f"journals/{KEY.slug}/noted"
+    for name in daily.staging.list(prefix):
+        version, snapshot, config = name.split("/")[3].split("_")
+        key = JournalKey(KEY.slug, "noted", version, snapshot, config)
+        known |= Journal(daily.staging, key, "reader").load().keys()
+    return known
