@@ -2,6 +2,7 @@ import asyncio
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictbench_assets.clock import FixedClock
+from predictbench_assets.experiments import runner
 from predictbench_assets.experiments.base import (
     Experiment,
     ExperimentResult,
@@ -346,6 +348,34 @@ def test_the_answers_of_an_interrupted_run_stand(folder: StagingArea) -> None:
     second = Slow()
     run(second, MARKETS, journal=Journal(folder, KEY, "b"))
     assert sorted(first.called + second.called) == sorted(market.market_id for market in MARKETS)
+
+
+def test_what_was_answered_before_an_interruption_is_journalled(
+    folder: StagingArea, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_PROGRESS_EVERY_S", 0.01)
+    disk, hung = threading.Event(), threading.Event()
+    really_sync = os.fsync
+
+    def wait_for_the_disk(descriptor: int) -> None:
+        assert disk.wait(10)
+        really_sync(descriptor)
+
+    def hang_at_last(market: Market) -> ExperimentResult:
+        if market is MARKETS[-1]:
+            hung.wait(30)
+        return ExperimentResult.binary(0.5)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done == len(MARKETS) - 1:  # all but the first wait for the disk, which is busy with that
+            disk.set()
+            raise InterruptedError
+
+    monkeypatch.setattr(os, "fsync", wait_for_the_disk)
+    with pytest.raises(InterruptedError):
+        run(Recording(hang_at_last), MARKETS, journal=Journal(folder, KEY, "a"), progress=interrupt)
+    hung.set()
+    assert len(Journal(folder, KEY, "b").load()) == len(MARKETS) - 1
 
 
 def test_20_000_instant_answers_take_seconds_not_syncs(folder: StagingArea, monkeypatch: pytest.MonkeyPatch) -> None:
