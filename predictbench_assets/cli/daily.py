@@ -271,7 +271,7 @@ def _seen_from_outside(
 ) -> "RunSummary":
     """The summary of a run that wrote none: killed, ended before it began, or with nothing to do."""
     from predictbench_assets.observability.metrics import export_metrics
-    from predictbench_assets.reporting.summary import RunSummary
+    from predictbench_assets.reporting.summary import FailureLine, RunSummary
 
     skipped = options.on_existing == "skip" and watched.exit_code == 0
     if skipped:
@@ -284,6 +284,10 @@ def _seen_from_outside(
         reason = f"the process was killed by signal {-watched.exit_code}; run it again, it goes on where it stopped"
     else:
         reason = f"Dagster ended with exit code {watched.exit_code} before a summary was written; the log has more"
+    stage = (watched.stage or "target_window").partition("/")[0]
+    if not skipped and not settings.predictbench_dry_run:
+        _record_failure(settings, key, watched, stage, reason)
+    own = FailureLine(market_id=None, stage=stage, reason=reason, retriable=True)
     summary = RunSummary.failed(
         key,
         stage=None if skipped else watched.stage,
@@ -292,10 +296,29 @@ def _seen_from_outside(
         dry_run=settings.predictbench_dry_run,
         dagster_run_id=watched.dagster_run_id,
         exchange=settings.exchange,
+        failures=() if skipped else (own,),
     )
     summary.write(file)
     export_metrics(summary, settings)
     return summary
+
+
+def _record_failure(settings: "Settings", key: "RunKey", watched: "Watched", stage: str, reason: str) -> None:
+    """End the run in the database as well, if it is still held by the process that is gone."""
+    from typing import cast, get_args
+
+    from predictbench_assets.failures import PredictbenchError, Stage
+    from predictbench_assets.resources.database import RunDatabase
+
+    if watched.dagster_run_id is None or stage not in get_args(Stage):
+        return
+    database = RunDatabase(settings)
+    try:
+        database.fail(key, watched.dagster_run_id, cast("Stage", stage), reason, retriable=True)
+    except PredictbenchError as error:
+        _log.warning("the failure could not be recorded in the database: %s", settings.redact(str(error)))
+    finally:
+        database.engine.dispose()
 
 
 def _report(summary: "RunSummary", watched: "Watched") -> None:

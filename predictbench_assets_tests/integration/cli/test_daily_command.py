@@ -1,0 +1,204 @@
+"""`predictbench daily`, really run: what it prints, stores, leaves behind, and how it ends when it is killed."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from predictbench_assets.sandbox.server import SandboxServer
+from predictbench_assets_tests.integration.cli.conftest import Predictbench, command
+
+MINE = """
+from predictbench_assets.experiments.base import Experiment, ExperimentResult
+
+class Mine(Experiment):
+    name = "mine"
+    version = "1"
+    description = "One third."
+
+    def run(self, market, context):
+        return ExperimentResult.binary(1 / 3)
+"""
+
+
+def rows(url: str, query: str) -> list[tuple[object, ...]]:
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_run_stores_the_day_and_says_so(
+    predictbench: Predictbench, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    page = tmp_path / "step-summary.md"
+    done = predictbench("daily", "--summary", "out/summary.json", GITHUB_STEP_SUMMARY=str(page))
+    assert done.returncode == 0, done.stderr
+    assert "completed" in done.stdout
+    read = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert read["status"] == "completed"
+    assert read["processed_markets"] == 30
+    assert page.read_text() == (tmp_path / "out" / "summary.md").read_text()
+    stored = rows(environment["DATABASE_URL"], "select status, processed_markets from predictbench.processing_runs")
+    assert stored == [("completed", 30)]
+
+    lines = [json.loads(text) for text in done.stderr.splitlines() if text.startswith("{")]
+    assert {line["run_id"] for line in lines if line["process_stage"]} == {read["run_id"]}
+    stages = [line["process_stage"] for line in lines if line.get("event") == "STEP_SUCCESS"]
+    assert stages[:3] == ["target_window", "raw_markets", "normalized_markets"]
+    assert stages[-1] == "persisted_run"
+    (log,) = (tmp_path / ".predictbench" / "artifacts" / "logs").glob("*.jsonl")
+    assert [json.loads(text) for text in log.read_text().splitlines()] == lines
+
+
+@pytest.mark.long
+def test_the_printed_command_is_the_one_that_runs(
+    predictbench: Predictbench, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    first = predictbench("daily")
+    assert first.returncode == 0, first.stderr
+    printed = next(text[2:] for text in first.stderr.splitlines() if text.startswith("$ "))
+    assert shlex.split(printed)[-2] == "-c"
+    again = subprocess.run(
+        ["sh", "-c", printed], env=dict(environment), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    attempts = rows(environment["DATABASE_URL"], "select attempt from predictbench.processing_attempts order by 1")
+    assert attempts == [(1,), (2,)]
+
+
+@pytest.mark.long
+def test_an_env_file_is_read_and_the_environment_wins(predictbench: Predictbench, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CORE_SAMPLE_SIZE=5\nDATABASE_URL=postgres://nobody@127.0.0.1:9/none\n")
+    done = predictbench("daily")
+    assert done.returncode == 0, done.stderr
+    (summary,) = (tmp_path / ".predictbench" / "artifacts").glob("summary*.json")
+    assert json.loads(summary.read_text())["core_markets"] == 5
+
+
+def test_one_experiment_runs_with_what_it_needs_and_the_others_are_not_run(
+    predictbench: Predictbench, tmp_path: Path
+) -> None:
+    (tmp_path / "my_experiments.py").write_text(MINE)
+    mine = "predictbench_assets.experiments.controls:UniformExperiment,my_experiments:Mine"
+    done = predictbench("daily", "--experiment", "mine", "--summary", "s.json", PROCESSING_EXPERIMENTS=mine)
+    assert done.returncode == 0, done.stderr
+    experiments = json.loads((tmp_path / "s.json").read_text())["experiments"]
+    assert {name: one["completed"] for name, one in experiments.items()} == {
+        "baseline_snapshot": 30,
+        "mine": 30,
+        "uniform": 0,
+    }
+    assert experiments["uniform"]["not_run"] == 30
+
+
+def test_a_dry_run_writes_nothing_and_leaves_nothing_behind(
+    predictbench: Predictbench, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    done = predictbench("daily", "--dry-run", "--limit", "10", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "Would have written" in done.stdout
+    assert "dry run" in done.stdout
+    assert rows(environment["DATABASE_URL"], "select count(*) from predictbench.processing_runs") == [(0,)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.long
+def test_a_dry_run_without_any_database_leaves_nothing_either(predictbench: Predictbench, tmp_path: Path) -> None:
+    scratch = Path(tempfile.mkdtemp(prefix="pbt-"))  # short: a socket's path has a limit
+    done = predictbench("daily", "--dry-run", DATABASE_URL="", TMPDIR=str(scratch))
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert list(scratch.iterdir()) == []
+    scratch.rmdir()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("choice", "code", "status"), [("skip", 0, "skipped"), ("fail", 1, "failed")])
+def test_a_stored_run_can_be_left_alone(
+    predictbench: Predictbench, tmp_path: Path, choice: str, code: int, status: str
+) -> None:
+    assert predictbench("daily").returncode == 0
+    done = predictbench("daily", "--on-existing", choice, "--summary", "s.json")
+    assert done.returncode == code, done.stderr
+    assert json.loads((tmp_path / "s.json").read_text())["status"] == status
+
+
+def test_a_past_day_without_a_snapshot_fails_with_a_reason(predictbench: Predictbench, tmp_path: Path) -> None:
+    done = predictbench("daily", "--run-date", "2026-03-01", "--summary", "s.json", LOG_FORMAT="text")
+    assert done.returncode == 1
+    read = json.loads((tmp_path / "s.json").read_text())
+    assert (read["status"], read["stage"]) == ("failed", "raw_markets")
+    assert "Traceback" not in done.stderr
+    assert "Stack Trace" not in done.stderr
+
+
+@pytest.mark.long
+def test_a_database_of_another_revision_is_not_touched(predictbench: Predictbench, empty_database_url: str) -> None:
+    done = predictbench("daily", DATABASE_URL=empty_database_url)
+    assert done.returncode == 1
+    assert "predictbench db upgrade" in done.stderr
+    assert predictbench("db", "upgrade", DATABASE_URL=empty_database_url).returncode == 0
+    assert predictbench("daily", DATABASE_URL=empty_database_url).returncode == 0
+
+
+def slow_run(environment: Mapping[str, str], exchange: SandboxServer, folder: Path) -> subprocess.Popen[str]:
+    """A run that is inside `raw_markets`, waiting for an exchange that takes its time."""
+    exchange.set_faults("latency_ms=20000")
+    running = subprocess.Popen(
+        command("daily", "--summary", "s.json"),
+        cwd=folder,
+        env=dict(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    for text in running.stderr:
+        if '"STEP_START"' in text and '"raw_markets"' in text:
+            return running
+    raise AssertionError("the run ended before raw_markets began")
+
+
+def test_a_killed_run_is_told_by_where_it_was_last_seen(
+    environment: Mapping[str, str], exchange: SandboxServer, tmp_path: Path
+) -> None:
+    with slow_run(environment, exchange, tmp_path) as running:
+        (child,) = psutil.Process(running.pid).children()
+        child.kill()
+        output, _ = running.communicate(timeout=30)
+    assert running.returncode == 1
+    read = json.loads((tmp_path / "s.json").read_text())
+    assert (read["status"], read["stage"]) == ("failed", "raw_markets")
+    assert "signal 9" in read["reason"]
+    assert "raw_markets" in output
+    query = "select status, stage, reason from predictbench.processing_runs"
+    assert rows(environment["DATABASE_URL"], query) == [("failed", "raw_markets", read["reason"])]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_and_is_recorded(
+    environment: Mapping[str, str], exchange: SandboxServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    with slow_run(environment, exchange, tmp_path) as running:
+        began = time.monotonic()
+        os.kill(running.pid, number)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 128 + number, errors
+    assert time.monotonic() - began < 15
+    read = json.loads((tmp_path / "s.json").read_text())
+    assert read["status"] == "failed"
+    today = datetime.now(UTC).date()
+    assert rows(environment["DATABASE_URL"], "select run_date, status from predictbench.processing_runs") == [
+        (today, "failed")
+    ]
