@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 MANDATORY = ("id", "question", "endDate", "outcomes", "outcomePrices", "clobTokenIds")
 """The keys without which a row is no market, by their names on the wire."""
@@ -196,18 +197,29 @@ def read_market(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
     try:
         return GammaMarket.model_validate_json(raw), ()
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        faults = _faults(error)
     if faults[0]["type"] in ("json_invalid", "json_type"):
         raise _not_json(raw, faults[0]["msg"])
-    for fault in faults:
-        if not fault["loc"]:
-            raise UnreadableField("payload", "is not a JSON object")
-        if fault["loc"][0] in MANDATORY:
-            raise UnreadableField(str(fault["loc"][0]), _said(fault["msg"]))
     document = json.loads(raw)
-    for fault in faults:
-        _drop(document, fault["loc"])
-    return GammaMarket.model_validate(document), tuple(sorted({_dotted(fault["loc"]) for fault in faults}))
+    dropped: set[str] = set()
+    # Twice, since a number has two names, and the second may be as unreadable as the first.
+    for _ in range(2):
+        for fault in faults:
+            if not fault["loc"]:
+                raise UnreadableField("payload", "is not a JSON object")
+            if fault["loc"][0] in MANDATORY:
+                raise UnreadableField(str(fault["loc"][0]), _said(fault["msg"]))
+            _drop(document, fault["loc"])
+            dropped.add(_dotted(fault["loc"]))
+        try:
+            return GammaMarket.model_validate(document), tuple(sorted(dropped))
+        except ValidationError as error:
+            faults = _faults(error)
+    raise UnreadableField(str(faults[0]["loc"][0]), _said(faults[0]["msg"]))
+
+
+def _faults(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_context=False, include_input=False)
 
 
 def first_token_id(raw: bytes) -> str | None:

@@ -122,6 +122,8 @@ def test_optional_keys_that_cannot_be_read_are_absent_and_named(row: Row) -> Non
 def test_the_other_name_of_a_number_is_used_where_one_is_unreadable(row: Row) -> None:
     market, unreadable = read_market(row(volumeNum="NaN", volume="12.5"))
     assert (market.volume, unreadable) == (12.5, ("volumeNum",))
+    market, unreadable = read_market(row(volumeNum="NaN", volume=[]))
+    assert (market.volume, unreadable) == (None, ("volume", "volumeNum"))
 
 
 @pytest.mark.parametrize(
