@@ -160,7 +160,7 @@ class StagingArea:
 
         Raises: as `open`.
         """
-        base = self.uri("")
+        base = self.uri("-")[:-1]  # of an empty name the file system would take the last slash away
         if uri.startswith(base):
             return self.open(uri[len(base) :], schema)
         folder, _, name = uri.rpartition("/")

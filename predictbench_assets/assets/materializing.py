@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
 
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.logs import bound
@@ -49,10 +50,28 @@ def record_failure(context: dg.HookContext) -> None:
     except UnknownPartition:
         return  # the failure is that there is no partition; there is no run to write it to
     error = context.op_exception
-    reason = str(error) if isinstance(error, PredictbenchError | dg.Failure) else f"{type(error).__name__}: {error}"
-    if isinstance(error, dg.Failure) and error.description:
-        reason = error.description
+    reason = _reason(context, error)
     retriable = isinstance(error, PredictbenchError) and error.retriable
     name = cast(Stage, context.op.name.partition("__")[0])
     seconds = run_seconds(context.instance, context.run_id)
     context.resources.reporter.failed(key, context.run_id, name, reason, retriable=retriable, seconds=seconds)
+
+
+def _reason(context: dg.HookContext, error: BaseException | None) -> str:
+    """What to tell a person about the failure of a step."""
+    if isinstance(error, DagsterAssetCheckFailedError):
+        return _failed_checks(context) or str(error)
+    if isinstance(error, dg.Failure) and error.description:
+        return error.description
+    return str(error) if isinstance(error, PredictbenchError) else f"{type(error).__name__}: {error}"
+
+
+def _failed_checks(context: dg.HookContext) -> str:
+    """What the checks that stopped a step said; Dagster's exception only has their names."""
+    records = context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    checks = [record.get_dagster_event().asset_check_evaluation_data for record in records]
+    return " ".join(
+        f"{check.check_name}: {check.description}"
+        for check in checks
+        if not check.passed and check.severity is dg.AssetCheckSeverity.ERROR and check.description
+    )

@@ -56,9 +56,14 @@ class RunDatabase:
     def beat(self, key: RunKey, dagster_run_id: str, stage: Stage) -> None:
         """Say where the Dagster run is, if it holds the run; one that materializes a single asset does not.
 
+        An attempt that has ended stays ended: when one experiment's asset has failed the run, the others still run.
+
         Raises:
             LeaseLost: it did hold the run, and a newer one has taken over.
         """
+        run = self.stored_run(key)
+        if run is None or (run.dagster_run_id == dagster_run_id and run.status != "running"):
+            return
         if self._has_attempt(key, dagster_run_id):
             self.open(key, dagster_run_id).beat(stage)
 
@@ -92,10 +97,14 @@ class RunDatabase:
         run = self.stored_run(key)
         return run is not None and run.dagster_run_id == dagster_run_id and run.status == "running"
 
-    def _has_attempt(self, key: RunKey, dagster_run_id: str) -> bool:
+    def attempt(self, key: RunKey, dagster_run_id: str) -> int | None:
+        """Which attempt of the run the Dagster run is; None where it never held the run."""
         attempts = processing_attempts.c
         query = select(attempts.attempt).where(attempts.run_id == key.run_id, attempts.dagster_run_id == dagster_run_id)
-        return in_transaction(self.engine, lambda connection: connection.execute(query).one_or_none()) is not None
+        return in_transaction(self.engine, lambda connection: connection.execute(query).scalar_one_or_none())
+
+    def _has_attempt(self, key: RunKey, dagster_run_id: str) -> bool:
+        return self.attempt(key, dagster_run_id) is not None
 
 
 class DryRunDatabase(RunDatabase):

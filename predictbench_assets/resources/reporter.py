@@ -49,7 +49,6 @@ class RunReporter:
             counts = counts or _counts_so_far(cohort)
         if counts is not None:
             facts = _count_facts(counts) | facts
-        run = None if self._database.dry else self._database.stored_run(key)
         return RunSummary(
             run_id=key.run_id,
             run_date=key.run_date,
@@ -58,7 +57,7 @@ class RunReporter:
             dagster_run_id=dagster_run_id,
             exchange=self._settings.exchange,
             git_sha=self._settings.git_sha,
-            attempt=run.attempt if run else None,
+            attempt=self._attempt(key, dagster_run_id),
             dry_run=self._database.dry,
             **facts,
         )
@@ -109,6 +108,15 @@ class RunReporter:
             self.publish(summary)
         except (PredictbenchError, OSError) as error:
             _logger.warning("the summary could not be written: %s", self._settings.redact(str(error)))
+
+    def _attempt(self, key: RunKey, dagster_run_id: str) -> int | None:
+        """Which attempt of the run this Dagster run is; unknown where it is none, or the database is away."""
+        if self._database.dry:
+            return None
+        try:
+            return self._database.attempt(key, dagster_run_id)
+        except PredictbenchError:
+            return None
 
     def _own(self, asset: str, key: RunKey, dagster_run_id: str, schema: Schema) -> StagedFile | None:
         """An asset's file, if this very Dagster run staged it: an older one says nothing about why this one failed."""

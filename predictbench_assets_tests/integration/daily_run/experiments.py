@@ -23,6 +23,7 @@ class Noted(Experiment):
     name = "noted"
     version = "1"
     description = "Notes every call in a file."
+    max_concurrency = 2
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Note the market, and answer by its id."""
@@ -30,6 +31,7 @@ class Noted(Experiment):
             line = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.write(line, f"{market.market_id}\n".encode())
             os.close(line)
+            time.sleep(0.005)
         return ExperimentResult.binary(int(market.market_id) % 100 / 100, payload={"draw": context.rng.random()})
 
 

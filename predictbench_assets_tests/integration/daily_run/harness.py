@@ -147,6 +147,8 @@ class DailyRun:
                     )
             finally:
                 definitions.resources["database"].engine.dispose()
+        broken = [event for event in result.all_events if event.event_type is dg.DagsterEventType.HOOK_ERRORED]
+        assert not broken, f"a hook failed, which Dagster passes over: {broken}"
         return Ran(0 if result.success else 1, _read(summary), result=result)
 
     @contextmanager

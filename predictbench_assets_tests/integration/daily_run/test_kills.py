@@ -1,25 +1,18 @@
 """A run that is killed, wherever that happens, and run again, leaves what an undisturbed run leaves."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.experiments.journal import Journal, JournalKey
-from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.conftest import administer, in_database
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.experiments import CALLS
 from predictbench_assets_tests.integration.daily_run.harness import (
     BASELINE,
     EXPERIMENT,
     KEY,
-    NOW,
     DailyRun,
     Tables,
     differences,
@@ -34,8 +27,8 @@ POINTS = {
     "raw_markets, before its registration": "predictbench_assets.database.snapshots:register_snapshot:before:1",
     "raw_markets, before Dagster knows": "predictbench_assets.database.snapshots:register_snapshot:after:1",
     "normalized_markets": "predictbench_assets.polymarket.normalize:normalize_cohort:after:1",
-    "an experiment, before its first answer": "predictbench_assets.experiments.journal:Journal.append:before:41",
-    "an experiment, in its middle": "predictbench_assets.experiments.journal:Journal._write:after:2",
+    "an experiment, before its first answer": f"{EXPERIMENT}:Noted.run:before:1",
+    "an experiment, in its middle": f"{EXPERIMENT}:Noted.run:before:30",
     "an experiment, before its file": "predictbench_assets.experiments.outcomes:content_hash:after:2",
     "persisted_run, before the first batch": "predictbench_assets.database.writer:RunWriter._store_once:before:1",
     "persisted_run, between batches": "predictbench_assets.database.writer:RunWriter._store_once:after:2",
@@ -45,19 +38,11 @@ POINTS = {
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    postgres_server: EmbeddedPostgres, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Tables]:
+def undisturbed(make_run: MakeRun) -> Tables:
     """What a run that nobody disturbs leaves in the database."""
-    name = f"test_{uuid4().hex[:12]}"
-    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-    url = in_database(postgres_server, name).render_as_string(hide_password=False)
-    with ExitStack() as stack:
-        sandbox = stack.enter_context(serve(World(markets_per_day=MARKETS), now=NOW))
-        daily = DailyRun(tmp_path_factory.mktemp("undisturbed"), url, sandbox, SETTINGS)
-        assert daily.here().exit_code == 0
-        yield daily.tables()
-    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    daily = make_run(World(markets_per_day=MARKETS), **SETTINGS)
+    assert daily.here().exit_code == 0
+    return daily.tables()
 
 
 @pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
@@ -74,6 +59,8 @@ def test_a_killed_run_is_finished_by_the_next(
     assert status == ("completed" if "Lease.finish:after" in point else "running")
     before = calls.read_text().split()
     journalled = _journalled(daily)
+    if "run:before:30" in point:
+        assert journalled
 
     again = daily.here()
 

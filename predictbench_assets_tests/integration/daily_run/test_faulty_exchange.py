@@ -1,0 +1,118 @@
+"""What an exchange that misbehaves does to a run: mostly nothing, and otherwise something that a person can read."""
+
+import pytest
+
+from predictbench_assets.sandbox.world import World
+from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
+from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, differences
+
+IMPATIENT = {"POLYMARKET_MAX_ATTEMPTS": "2", "PROCESSING_EXPERIMENTS": BASELINE}
+
+
+def test_faults_that_heal_change_nothing(make_run: MakeRun) -> None:
+    faults = "http500=0.05,http429=0.02,reset=0.01,truncate=0.01,repeat=0.1,retry_after=0.05"
+    pages = {"POLYMARKET_PAGE_SIZE": "5"}
+    well = make_run(World(markets_per_day=400), **pages)
+    unwell = make_run(World(markets_per_day=400), faults=faults, seed=4, **pages)
+
+    assert well.here().exit_code == 0
+    ran = unwell.here()
+
+    assert ran.exit_code == 0
+    assert unwell.sandbox.injected.keys() >= {"http500", "http429", "reset", "truncate", "repeat"}
+    # `sha256` is of the bodies as received: the repeated rows are in it. What was made of them is the same.
+    assert not differences(_without_received(well.tables()), _without_received(unwell.tables()))
+    assert ran.said["api"]["retries"] >= 4
+    assert ran.said["api"]["duplicates"] > 0
+
+
+def test_a_walk_that_cannot_be_completed_fails_the_run(make_run: MakeRun) -> None:
+    daily = make_run(faults="http500=1", **IMPATIENT)
+
+    ran = daily.here()
+
+    assert ran.exit_code == 1
+    status, stage, reason = daily.run_row("status", "stage", "reason")
+    assert (status, stage) == ("failed", "raw_markets")
+    assert "were not all read" in reason
+    assert "status 500" in reason
+    assert (ran.said["status"], ran.said["stage"], ran.said["reason"]) == (status, stage, reason)
+    assert ran.said["failures"] == [{"market_id": None, "stage": stage, "reason": reason, "retriable": True}]
+    assert daily.rows("SELECT market_id, stage, retriable FROM predictbench.processing_failures") == [
+        (None, "raw_markets", True)
+    ]
+    assert daily.count("snapshots") == daily.count("processed_markets") == 0
+
+    daily.sandbox.set_faults("")
+    assert daily.here().exit_code == 0
+    assert daily.run_row("status", "stage", "reason", "processed_markets") == ("completed", "persisted_run", None, 40)
+
+
+def test_without_the_order_books_gamma_says_the_price(make_run: MakeRun) -> None:
+    daily = make_run(POLYMARKET_CLOB_URL="http://127.0.0.1:9", **IMPATIENT)
+
+    ran = daily.here()
+
+    assert ran.exit_code == 0
+    assert ran.said["quotes_source"] == "gamma"
+    assert ran.said["processed_markets"] == 40
+    sources = {source for (source,) in daily.rows("SELECT price_source FROM predictbench.processed_markets")}
+    assert sources == {"gamma"}
+
+
+def test_too_many_unreadable_rows_stop_the_run(make_run: MakeRun) -> None:
+    daily = make_run(World(markets_per_day=40, poison=0.3), PROCESSING_EXPERIMENTS=BASELINE)
+
+    ran = daily.here()
+
+    assert ran.exit_code == 1
+    assert ran.checks()["rejected_share"] is False
+    status, stage, reason = daily.run_row("status", "stage", "reason")
+    assert (status, stage) == ("failed", "normalized_markets")
+    assert "REJECTED_SHARE_LIMIT" in reason
+    assert "the API has changed" in reason
+    assert (ran.said["status"], ran.said["stage"], ran.said["reason"]) == (status, stage, reason)
+    assert ran.said["offered_markets"] == 40
+    assert ran.said["rejected_markets"] == 12
+    assert daily.count("processed_markets") == daily.count("experiment_runs") == 0
+
+    # Whoever has looked and finds them bearable goes on from the snapshot.
+    requests = sum(daily.sandbox.requests.values())
+    again = daily.here(REJECTED_SHARE_LIMIT="0.5")
+    assert again.exit_code == 0
+    assert (again.said["processed_markets"], again.said["rejected_markets"]) == (28, 12)
+    assert sum(daily.sandbox.requests.values()) == requests
+
+
+def test_a_day_without_markets_is_a_run_of_zeros(make_run: MakeRun) -> None:
+    daily = make_run(World(markets_per_day=0))
+
+    ran = daily.here()
+
+    assert ran.exit_code == 0
+    assert ran.said["status"] == "completed"
+    assert daily.run_row("status", "offered_markets", "total_markets", "processed_markets") == ("completed", 0, 0, 0)
+    assert ran.checks()["cohort_size"] is False
+    assert daily.count("experiment_runs") == 4
+
+
+@pytest.mark.parametrize("fault", ["truncate", "reset", "html403", "http429"])
+def test_no_fault_that_lasts_passes_for_a_short_day(fault: str, make_run: MakeRun) -> None:
+    daily = make_run(faults=f"{fault}=1,retry_after=0.05", **IMPATIENT)
+
+    ran = daily.here(KEY)
+
+    assert ran.exit_code == 1
+    assert ran.said["stage"] == "raw_markets"
+    assert "were not all read" in ran.said["reason"]
+    assert daily.count("snapshots") == 0
+
+
+def _without_received(tables: dict) -> dict:  # type: ignore[type-arg]
+    received = {"sha256"}
+    return {
+        name: [sorted(pair for pair in row if pair[0] not in received) for row in rows.elements()]
+        if name == "snapshots"
+        else rows
+        for name, rows in tables.items()
+    }

@@ -1,0 +1,130 @@
+"""A snapshot is frozen: whatever is run later, the markets and prices are those of the run date."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+
+from predictbench_assets.sandbox.exchange import ReplayWorld
+from predictbench_assets.sandbox.world import World
+from predictbench_assets_tests.integration.daily_run.conftest import MakeRun, MakeSandbox
+from predictbench_assets_tests.integration.daily_run.harness import BASELINE, NOW, DailyRun, Ran, differences
+
+SETTINGS = {"PROCESSING_EXPERIMENTS": BASELINE}
+LATER = {"PREDICTBENCH_NOW": (NOW + timedelta(hours=5)).isoformat()}
+NEXT_DAY = {"PREDICTBENCH_NOW": (NOW + timedelta(days=1)).isoformat()}
+
+
+def test_a_run_on_the_next_day_reuses_what_was_frozen(make_run: MakeRun) -> None:
+    daily = make_run(**SETTINGS)
+    first = daily.here()
+    before, requests = daily.tables(), sum(daily.sandbox.requests.values())
+    daily.sandbox.set_time(NOW + timedelta(days=1))
+
+    ran = daily.here(**NEXT_DAY)
+
+    assert ran.exit_code == 0
+    assert sum(daily.sandbox.requests.values()) == requests
+    assert (first.metadata("raw_markets")["reused"], ran.metadata("raw_markets")["reused"]) == (False, True)
+    assert (first.said["snapshot"]["reused"], ran.said["snapshot"]["reused"]) == (False, True)
+    for asset in ("raw_markets", "normalized_markets"):
+        assert _data_version(first, asset) == _data_version(ran, asset)
+    assert not differences(before, daily.tables())
+
+
+def test_a_missed_day_cannot_be_captured_later(make_run: MakeRun) -> None:
+    daily = make_run(**SETTINGS)
+
+    ran = daily.here(**NEXT_DAY)
+
+    assert ran.exit_code == 1
+    assert "no snapshot is stored for 2026-03-02|7 and its day is over" in ran.said["reason"]
+    assert "STAGING_URI" in ran.said["reason"]
+    assert daily.run_row("status", "stage", "reason") == ("failed", "raw_markets", ran.said["reason"])
+    assert not daily.sandbox.requests
+
+
+def test_a_refresh_supersedes_and_withdraws(make_run: MakeRun, make_sandbox: MakeSandbox) -> None:
+    daily = make_run(**SETTINGS)
+    daily.here()
+    stored = daily.rows("SELECT market_id, raw_snapshot FROM predictbench.processed_markets ORDER BY market_id")
+    gone = {market_id for market_id, _ in stored[:3]}
+    fewer = make_sandbox(ReplayWorld(msgspec.json.encode(row) for market_id, row in stored if market_id not in gone))
+
+    ran = daily.here(ops={"raw_markets": {"refresh": True}}, POLYMARKET_BASE_URL=fewer.base_url, **LATER)
+
+    assert ran.exit_code == 0
+    assert ran.said["processed_markets"] == 37
+    assert ran.metadata("raw_markets")["reused"] is False
+    withdrawn = "SELECT market_id FROM predictbench.processed_markets WHERE withdrawn_at IS NOT NULL"
+    assert {market_id for (market_id,) in daily.rows(withdrawn)} == gone
+    assert daily.count("processed_markets") == 40
+    superseded = daily.rows("SELECT superseded_at IS NOT NULL FROM predictbench.snapshots ORDER BY captured_at")
+    assert superseded == [(True,), (False,)]
+    # Forecasts made on the old snapshot stay.
+    assert daily.rows("SELECT attempt FROM predictbench.experiment_runs ORDER BY attempt") == [(1,), (2,)]
+    assert daily.count("experiment_results") == 40 + 37
+
+    again = daily.here(**NEXT_DAY)
+    assert again.said["processed_markets"] == 37
+    assert {market_id for (market_id,) in daily.rows(withdrawn)} == gone
+
+
+def test_a_market_that_a_refresh_brings_back_is_no_longer_withdrawn(
+    make_run: MakeRun, make_sandbox: MakeSandbox
+) -> None:
+    daily = make_run(**SETTINGS)
+    daily.here()
+    [(market_id, row)] = daily.rows("SELECT market_id, raw_snapshot FROM predictbench.processed_markets LIMIT 1")
+    alone = make_sandbox(ReplayWorld([row]))
+    daily.here(ops={"raw_markets": {"refresh": True}}, POLYMARKET_BASE_URL=alone.base_url, **LATER)
+    present = "SELECT market_id FROM predictbench.processed_markets WHERE withdrawn_at IS NULL"
+    assert daily.rows(present) == [(market_id,)]
+
+    latest = {"PREDICTBENCH_NOW": (NOW + timedelta(hours=9)).isoformat()}
+    assert daily.here(ops={"raw_markets": {"refresh": True}}, **latest).exit_code == 0
+
+    assert len(daily.rows(present)) == 40
+
+
+def test_a_refresh_of_another_day_is_refused(make_run: MakeRun) -> None:
+    daily = make_run(**SETTINGS)
+    daily.here()
+
+    ran = daily.here(ops={"raw_markets": {"refresh": True}}, **NEXT_DAY)
+
+    assert ran.exit_code == 1
+    assert "a refresh of 2026-03-02|7 is refused" in ran.said["reason"]
+    assert daily.count("snapshots") == 1
+
+
+def test_a_snapshot_whose_body_is_gone_is_said_to_be(daily: DailyRun) -> None:
+    daily.here()
+    [(uri,)] = daily.rows("SELECT uri FROM predictbench.snapshots")
+    Path(uri.removeprefix("file://")).unlink()
+
+    ran = daily.here()
+
+    assert ran.exit_code == 1
+    assert f"nothing is staged at {uri}" in ran.said["reason"]
+    assert daily.run_row("status", "stage") == ("failed", "raw_markets")
+
+
+def test_another_exchange_may_not_write_into_the_database(make_run: MakeRun) -> None:
+    daily = make_run(World(markets_per_day=5), **SETTINGS)
+    daily.here()
+    before = daily.tables()
+
+    ran = daily.here(POLYMARKET_BASE_URL="http://exchange.invalid")
+
+    assert ran.exit_code == 1
+    assert "the database holds runs of localhost, this one reads exchange.invalid" in ran.said["reason"]
+    assert not differences(before, daily.tables())
+
+
+def _data_version(ran: Ran, asset: str) -> str:
+    assert ran.result is not None
+    [event] = [
+        event for event in ran.result.get_asset_materialization_events() if event.asset_key.path == [asset]
+    ]  # fmt: skip
+    return event.materialization.tags["dagster/data_version"]
