@@ -33,6 +33,7 @@ from predictbench_assets.polymarket.payloads import (
 from predictbench_assets.polymarket.quotes import Quote, Quotes, UnreadablePrices, prices_request, read_prices
 from predictbench_assets.polymarket.stats import ApiStats
 from predictbench_assets.polymarket.transport import (
+    LIMIT_PERIOD_S,
     PassingFailure,
     RequestFailed,
     Transport,
@@ -164,8 +165,10 @@ class PolymarketClient:
     ) -> None:
         if not 1 <= page_size <= LARGEST_PAGE:
             raise ValueError(f"POLYMARKET_PAGE_SIZE must be 1 to {LARGEST_PAGE}, got {page_size}")
-        if min(slices, concurrency, max_attempts) < 1 or requests_per_second <= 0:
-            raise ValueError("slices, concurrency, max_attempts and requests_per_second must be positive")
+        if min(slices, concurrency, max_attempts) < 1:
+            raise ValueError("slices, concurrency and max_attempts must be at least 1")
+        if requests_per_second * LIMIT_PERIOD_S < 1:
+            raise ValueError(f"requests_per_second must be at least {1 / LIMIT_PERIOD_S:g}, got {requests_per_second}")
         self._clock = clock
         self._page_size = page_size
         self._slices = slices

@@ -28,6 +28,7 @@ LIMIT_PERIOD_S = 10.0
 """The API counts requests in a sliding window of this length."""
 
 _LONGEST_WAIT_S = 60.0
+_PAUSES = 3  # a response that only trickles in ends after so many times the time-out, though no pause was too long
 _ERROR_SHOWN = 200
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=20)
 
@@ -171,13 +172,14 @@ class Transport:
             stats.throttle_seconds += time.monotonic() - waited_from
             stats.requests += 1
             try:
-                response = await self._http.send(request)
+                async with asyncio.timeout(_PAUSES * self._timeout_s):
+                    response = await self._http.send(request)
             except httpx.UnsupportedProtocol as error:
                 raise PermanentError(
-                    f"{request.url} is no address: set POLYMARKET_BASE_URL, POLYMARKET_CLOB_URL"
+                    "an address begins with http:// or https://: set POLYMARKET_BASE_URL, POLYMARKET_CLOB_URL"
                 ) from error
-            except httpx.TimeoutException as error:
-                raise PassingFailure("timeout", f"no answer in {self._timeout_s:g} s") from error
+            except (httpx.TimeoutException, TimeoutError) as error:
+                raise PassingFailure("timeout", f"no whole answer, waited {self._timeout_s:g} s") from error
             except (httpx.TransportError, httpx.DecodingError) as error:
                 cut = isinstance(error, httpx.DecodingError) or "complete message body" in str(error)
                 raise PassingFailure(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -229,6 +230,35 @@ def test_the_key_goes_to_gamma_and_into_no_text(fetch: Any, caplog: pytest.LogCa
     assert "s3cret" not in str(caught.value) + caplog.text
 
 
+def test_an_answer_that_only_trickles_in_is_given_up(connect: Any) -> None:
+    hung_up = asyncio.Event()
+
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.005)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        hung_up.set()
+
+    async def work() -> None:
+        async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            try:
+                async with connect(url, CLOB, timeout_s=0.1, max_attempts=1, slices=1) as client:
+                    await client.fetch_window(START, END)
+            finally:
+                async with asyncio.timeout(10):
+                    await hung_up.wait()
+
+    with pytest.raises(WalkInterrupted, match="no whole answer"):
+        asyncio.run(work())
+
+
 def test_an_address_that_is_none_names_the_settings(connect: Any) -> None:
     async def work() -> None:
         async with connect("ftp://gamma.test", CLOB) as client:
@@ -238,7 +268,9 @@ def test_an_address_that_is_none_names_the_settings(connect: Any) -> None:
         asyncio.run(work())
 
 
-@pytest.mark.parametrize("options", [{"page_size": 101}, {"page_size": 0}, {"slices": 0}, {"requests_per_second": 0}])
+@pytest.mark.parametrize(
+    "options", [{"page_size": 101}, {"page_size": 0}, {"slices": 0}, {"requests_per_second": 0.05}]
+)
 def test_impossible_options_are_refused(connect: Any, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         asyncio.run(connect(GAMMA, CLOB, **options).__aenter__())
