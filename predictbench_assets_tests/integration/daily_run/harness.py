@@ -67,9 +67,7 @@ class Ran:
     def metadata(self, asset: str) -> dict[str, Any]:
         """What an asset's materialization says, as plain values."""
         assert self.result is not None
-        [event] = [
-            one for one in self.result.get_asset_materialization_events() if one.asset_key == dg.AssetKey(asset)
-        ]
+        [event] = [one for one in self.result.get_asset_materialization_events() if one.asset_key == dg.AssetKey(asset)]
         return {name: value.value for name, value in event.materialization.metadata.items()}
 
     def checks(self) -> dict[str, bool]:
@@ -289,7 +287,9 @@ def dump(database_url: str) -> Tables:
         for (table,) in tables:
             if table in BOOKKEEPING:
                 continue
-            cursor = connection.execute(f"SELECT to_jsonb(t) - %s::text[] FROM predictbench.{table} t", [list(VOLATILE)])
+            cursor = connection.execute(
+                f"SELECT to_jsonb(t) - %s::text[] FROM predictbench.{table} t", [list(VOLATILE)]
+            )
             found[table] = Counter(
                 tuple(sorted((name, json.dumps(value, sort_keys=True)) for name, value in row.items()))
                 for (row,) in cursor

@@ -19,9 +19,7 @@ NOWHERE = "nowhere"
 """The point of a process that lives."""
 
 
-def run(
-    point: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], output: Path
-) -> None:
+def run(point: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], output: Path) -> None:
     """Run `dagster` in this process, with that folder, environment and output; does not return."""
     os.chdir(folder)
     os.environ.clear()

@@ -3,5 +3,5 @@
 import dagster._cli  # noqa: F401
 import matplotlib.figure  # noqa: F401
 
-import predictbench_assets.assets.persistence  # noqa: F401
+import predictbench_assets.assets.persistence
 import predictbench_assets.experiments.pricing  # noqa: F401

@@ -68,9 +68,12 @@ def test_a_killed_run_is_finished_by_the_next(
     assert not differences(undisturbed, daily.tables())
     repeated = calls.read_text().split()[len(before) :]
     assert not journalled & set(repeated)
-    assert set(before) | set(repeated) == {market for (market,) in daily.rows("SELECT market_id FROM predictbench.processed_markets")}
+    assert set(before) | set(repeated) == {
+        market for (market,) in daily.rows("SELECT market_id FROM predictbench.processed_markets")
+    }
     attempts = daily.rows(
-        "SELECT attempt, status, dagster_run_id = %s FROM predictbench.processing_attempts ORDER BY attempt", dagster_run
+        "SELECT attempt, status, dagster_run_id = %s FROM predictbench.processing_attempts ORDER BY attempt",
+        dagster_run,
     )
     first = "completed" if status == "completed" else "interrupted"
     assert attempts == [(1, first, True), (2, "completed", False)]

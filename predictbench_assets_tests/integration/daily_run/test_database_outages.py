@@ -1,0 +1,150 @@
+"""A database that goes away while a run is being written: the run waits, and no market is blamed."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from predictbench_assets.database.embedded import EmbeddedPostgres
+from predictbench_assets.database.errors import Backoff
+from predictbench_assets.database.writer import RunWriter
+from predictbench_assets.sandbox.world import World
+from predictbench_assets_tests.conftest import administer
+from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
+from predictbench_assets_tests.integration.daily_run.harness import BASELINE, Tables, differences
+from predictbench_assets_tests.integration.daily_run.killing import small
+
+SETTINGS = {"PROCESSING_EXPERIMENTS": BASELINE}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_run: MakeRun) -> Tables:
+    """What a run that nobody disturbs leaves in the database."""
+    daily = make_run(**SETTINGS)
+    assert daily.here().exit_code == 0
+    return daily.tables()
+
+
+@contextmanager
+def disturbed(when: int, disturbance: Callable[[], Any], *, after: bool = False, **writer: Any) -> Iterator[None]:
+    """Let something happen around the n-th batch of a write in batches of ten."""
+    batches = 0
+
+    class Disturbed(small(RunWriter)):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs, **writer)
+
+        def _store_once(self, batch: Any, **kwargs: Any) -> Any:
+            nonlocal batches
+            batches += 1
+            happens = batches == when
+            if happens and not after:
+                disturbance()
+            stored = super()._store_once(batch, **kwargs)
+            if happens and after:
+                disturbance()
+            return stored
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("predictbench_assets.assets.persistence.RunWriter", Disturbed)
+        yield
+    assert batches >= when
+
+
+def cut_connections(server: EmbeddedPostgres, database_url: str) -> None:
+    """End every connection to a database."""
+    name = make_url(database_url).database
+    administer(server, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_connection_that_is_cut_between_batches_is_opened_again(
+    after: bool, make_run: MakeRun, postgres_server: EmbeddedPostgres, undisturbed: Tables
+) -> None:
+    daily = make_run(**SETTINGS)
+
+    with disturbed(2, partial(cut_connections, postgres_server, daily.database_url), after=after):
+        ran = daily.here()
+
+    assert ran.exit_code == 0
+    assert ran.said["failures"] == []
+    assert not differences(undisturbed, daily.tables())
+
+
+def test_a_server_that_is_started_again_is_waited_for(
+    make_run: MakeRun, postgres_server: EmbeddedPostgres, undisturbed: Tables
+) -> None:
+    daily = make_run(**SETTINGS)
+    back: list[threading.Timer] = []
+
+    def restart() -> None:
+        postgres_server.stop()
+        back.append(threading.Timer(0.3, postgres_server.start))
+        back[0].start()
+
+    try:
+        with disturbed(2, restart):
+            ran = daily.here()
+    finally:
+        for timer in back:
+            timer.join()
+        postgres_server.start()
+
+    assert ran.exit_code == 0
+    assert ran.said["failures"] == []
+    assert not differences(undisturbed, daily.tables())
+
+
+def test_a_database_that_stays_away_fails_the_run_and_no_market(
+    make_run: MakeRun, postgres_server: EmbeddedPostgres, undisturbed: Tables
+) -> None:
+    daily = make_run(**SETTINGS)
+
+    try:
+        with disturbed(2, postgres_server.stop, backoff=Backoff(attempts=2, first=0.05)):
+            ran = daily.here()
+    finally:
+        postgres_server.start()
+
+    assert ran.exit_code == 1
+    assert (ran.said["status"], ran.said["stage"]) == ("failed", "persisted_run")
+    assert "the database is not available" in ran.said["reason"]
+    [failure] = ran.said["failures"]
+    assert (failure["market_id"], failure["retriable"]) == (None, True)
+    assert daily.count("processing_failures") == 0
+    assert daily.count("processed_markets") == 10  # the batch before; nobody reads it, the run is not complete
+    assert daily.run_row("status") == "running"
+
+    assert daily.here().exit_code == 0
+    assert not differences(undisturbed, daily.tables())
+
+
+def test_a_database_that_was_never_there_is_a_clear_error(make_run: MakeRun) -> None:
+    daily = make_run(World(markets_per_day=5), **SETTINGS)
+    daily.database_url = "postgresql://someone:s3cr3t-word@127.0.0.1:9/nothing"
+
+    ran = daily.here()
+
+    assert ran.exit_code == 1
+    assert (ran.said["status"], ran.said["stage"]) == ("failed", "target_window")
+    assert "the database is not available" in ran.said["reason"]
+    assert "s3cr3t-word" not in str(ran.said)
+
+
+def test_a_database_without_tables_says_what_to_run(make_run: MakeRun, empty_database_url: str) -> None:
+    daily = make_run(World(markets_per_day=5), **SETTINGS)
+    daily.database_url = empty_database_url
+
+    ran = daily.here()
+
+    assert ran.exit_code == 1
+    assert "predictbench db upgrade" in ran.said["reason"]
+    with psycopg.connect(
+        make_url(empty_database_url).set(drivername="postgresql").render_as_string(False)
+    ) as connection:
+        assert connection.execute("SELECT to_regnamespace('predictbench')").fetchone() == (None,)

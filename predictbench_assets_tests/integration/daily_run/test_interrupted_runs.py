@@ -1,0 +1,73 @@
+"""Runs that are told to stop, and runs that meet another one: real processes."""
+
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from predictbench_assets.sandbox.world import World
+from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
+from predictbench_assets_tests.integration.daily_run.experiments import GATE
+from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, Tables, differences
+
+SETTINGS = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Gated"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_run: MakeRun) -> Tables:
+    """What a run that nobody disturbs leaves in the database."""
+    daily = make_run(World(markets_per_day=20), **SETTINGS)
+    assert daily.here().exit_code == 0
+    return daily.tables()
+
+
+def test_of_two_runs_at_once_the_newer_wins(make_run: MakeRun, tmp_path: Path, undisturbed: Tables) -> None:
+    daily = make_run(World(markets_per_day=20), **SETTINGS)
+    gate = tmp_path / "gate"
+    with daily.started(name="older", **{GATE: str(gate)}) as older:
+        older.wait_for(Path(f"{gate}.reached").exists)
+        newer = daily.process(name="newer")
+        gate.touch()
+        loser = older.ended()
+
+    assert newer.exit_code == 0, newer.output
+    assert newer.said["status"] == "completed"
+    assert loser.exit_code == 1, loser.output
+    [(host,)] = daily.rows("SELECT holder FROM predictbench.processing_attempts WHERE attempt = 2")
+    words = f"attempt 1 of the run 2026-03-02|7 stops: attempt 2 took over at 2026-03-02T07:00:00+00:00 (held by {host}"
+    assert words in loser.output
+    assert loser.said["status"] == "failed"
+    assert loser.said["attempt"] == 1
+    assert loser.said["reason"].startswith(words)
+    assert not differences(undisturbed, daily.tables())
+    assert daily.rows("SELECT attempt, status FROM predictbench.processing_attempts ORDER BY attempt") == [
+        (1, "interrupted"),
+        (2, "completed"),
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_run_that_is_told_to_stop_stops_and_can_be_run_again(
+    number: signal.Signals, make_run: MakeRun, tmp_path: Path, undisturbed: Tables
+) -> None:
+    daily = make_run(World(markets_per_day=20), **SETTINGS)
+    gate = tmp_path / "gate"
+    with daily.started(**{GATE: str(gate)}) as started:
+        started.wait_for(Path(f"{gate}.reached").exists)
+        started.process.send_signal(number)
+        # A thread cannot be stopped from outside: the experiment's own code ends by itself, here a little later.
+        threading.Timer(0.5, gate.touch).start()
+        stopped = started.ended(within=30)
+
+    assert stopped.exit_code == 1, stopped.output
+    assert daily.count("processed_markets") == 0
+    assert daily.rows("SELECT market_id FROM predictbench.processing_failures WHERE market_id IS NOT NULL") == []
+
+    assert daily.here().exit_code == 0
+    assert not differences(undisturbed, _without_attempt_one(daily.tables()))
+
+
+def _without_attempt_one(tables: Tables) -> Tables:
+    """Without the failure of the run itself that the stopped attempt may have recorded."""
+    return {**tables, "processing_failures": type(tables["processing_failures"])()}
