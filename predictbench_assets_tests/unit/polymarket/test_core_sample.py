@@ -90,6 +90,14 @@ def test_weighted_sums_estimate_the_day_without_bias(day: list[Market]) -> None:
     assert fmean(counts) == pytest.approx(len(sports), rel=0.01)
 
 
+def test_markets_of_capped_clusters_are_neither_favoured_nor_shunned(market: Callable[..., Market]) -> None:
+    crowded = [market(number, cluster=f"event:{number // 20}") for number in range(400)]
+    alone = [market(number) for number in range(400, 500)]
+    draws = [draw_core([*crowded, *alone], size=40, seed=seed) for seed in range(200)]
+    counts = [sum(weight for id_, weight in core.items() if int(id_) < 400) for core in draws]
+    assert fmean(counts) == pytest.approx(400, rel=0.03)
+
+
 def test_a_small_day_is_taken_whole(market: Callable[..., Market]) -> None:
     markets = [market(number, number / 20) for number in range(20)]
     assert draw_core(markets, size=300, seed=1) == {str(number): 1.0 for number in range(20)}
