@@ -10,8 +10,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +27,12 @@ DEFINITIONS = "predictbench_assets.definitions"
 JOB = "daily_run"
 CLONE = Path(__file__).resolve().parents[1]
 
+_GRACE_SECONDS = 5.0
+
 _QUIET = (
-    # `dagster job execute` and YAML handlers are what we mean; Dagster says of both that they may change.
+    # These commands and YAML handlers are what we mean; Dagster says of them that they may change.
     "ignore:Function `job_execute_command` is superseded",
+    "ignore:Function `dev_command` is superseded",
     "ignore:Handling yaml-defined logging configuration",
 )
 
@@ -190,6 +194,7 @@ def run_watched(
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("a", encoding="utf-8") as kept,
+        _signals_passed_on(watched) as pass_to,
         subprocess.Popen(  # noqa: S603 - our own command
             command.arguments,
             cwd=command.folder,
@@ -201,9 +206,9 @@ def run_watched(
             errors="replace",
             start_new_session=True,  # Ctrl-C reaches the child through us alone, not twice
         ) as child,
-        _signals_to(child, watched),
     ):
         assert child.stdout is not None
+        pass_to(child.send_signal, child.kill)
         for text in child.stdout:
             line = as_line(text.rstrip("\n"), redact)
             if line is None:
@@ -217,15 +222,21 @@ def run_watched(
 
 
 def run_in_foreground(command: Command) -> int:
-    """Run a command with this terminal for its input and output; returns its exit code."""
-    watched = Watched()
+    """Run a command that starts others (`dagster dev`) with this terminal for its output, until it or we are ended.
+
+    Every process of it is told to stop, and killed if it does not: `dagster dev` leaves them behind otherwise.
+    """
     with (
+        _signals_passed_on(Watched()) as pass_to,
         subprocess.Popen(  # noqa: S603 - our own command
             command.arguments, cwd=command.folder, env=command.environment(), start_new_session=True
         ) as child,
-        _signals_to(child, watched),
     ):
-        return child.wait()
+        # It ends its processes on an interrupt, and forgets them on a request to terminate.
+        pass_to(lambda _: os.killpg(child.pid, signal.SIGINT), lambda: os.killpg(child.pid, signal.SIGKILL))
+        code = child.wait()
+    _end_group(child.pid)
+    return code
 
 
 def as_line(text: str, redact: Callable[[str], str]) -> Line | None:
@@ -258,24 +269,48 @@ def checked_out_commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
+PassTo = Callable[[Callable[[int], object], Callable[[], object]], None]
+
+
 @contextmanager
-def _signals_to(child: subprocess.Popen[Any], watched: Watched) -> Iterator[None]:
-    received = 0
+def _signals_passed_on(watched: Watched) -> Iterator[PassTo]:
+    """Pass on the signals that this process gets, once told to whom: how to send one, and how to kill.
 
-    def forward(number: int, _: FrameType | None) -> None:
-        nonlocal received
-        received += 1
+    Entered before the child is started: a handler is not inherited, but an ignored signal (as in a shell's background
+    job) would be.
+    """
+    received: list[int] = []
+    child: list[tuple[Callable[[int], object], Callable[[], object]]] = []
+
+    def forward(number: int, _: FrameType | None = None) -> None:
+        received.append(number)
         watched.signal = number
-        if received >= 3:
-            child.kill()
-        else:
-            # A terminal that was closed is a request to stop, too.
-            child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+        for send, kill in child:
+            with suppress(ProcessLookupError):
+                # A terminal that was closed is a request to stop, too.
+                kill() if len(received) >= 3 else send(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, forward) for number in numbers}
+    def pass_to(send: Callable[[int], object], kill: Callable[[], object]) -> None:
+        child.append((send, kill))
+        if received:
+            send(signal.SIGTERM)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield pass_to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_group(group: int) -> None:
+    """End what is left of a process group: politely, then not."""
+    for number, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 1.0)):
+        try:
+            os.killpg(group, number)
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                time.sleep(0.05)
+                os.killpg(group, 0)  # raises once nobody is left
+        except ProcessLookupError:
+            return

@@ -308,10 +308,11 @@ def _record_failure(settings: "Settings", key: "RunKey", watched: "Watched", sta
     from typing import cast, get_args
 
     from predictbench_assets.failures import PredictbenchError, Stage
-    from predictbench_assets.resources.database import RunDatabase
 
     if watched.dagster_run_id is None or stage not in get_args(Stage):
         return
+    from predictbench_assets.resources.database import RunDatabase
+
     database = RunDatabase(settings)
     try:
         database.fail(key, watched.dagster_run_id, cast("Stage", stage), reason, retriable=True)

@@ -186,7 +186,9 @@ def _open_psql(url: "URL") -> None:
 
 def _plain(url: "URL") -> str:
     """The address as libpq reads it, without its password."""
-    return url.set(drivername="postgresql", password=None).render_as_string()
+    from sqlalchemy import URL
+
+    return URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query).render_as_string()
 
 
 def _print_rows(url: "URL", query: str) -> None:

@@ -7,6 +7,7 @@ taken out of this process before anything is loaded, and `.env` is not opened.
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -60,14 +61,21 @@ def demo(markets: int) -> None:
     configure_logging(settings)
     code = run_daily(settings, DailyOptions(window_days=7))
     if code == 0:
-        click.echo(
-            "\nNext:\n"
-            "  make ui DEMO=1            the asset graph of this run, at http://127.0.0.1:3000\n"
-            "  predictbench db --demo sql 'select * from predictbench.processing_runs'\n"
-            "  predictbench daily        the same for the real Polymarket\n"
-            "  predictbench stop         end the demo's exchange and database"
-        )
+        click.echo(_next_steps())
     sys.exit(code)
+
+
+def _next_steps() -> str:
+    installed = shutil.which("predictbench") is not None
+    program = "predictbench" if installed else os.path.relpath(Path(sys.executable).with_name("predictbench"))
+    query = "select question, price from predictbench.processed_markets limit 5"
+    return (
+        "\nNext:\n"
+        "  make ui DEMO=1      the asset graph of this run, at http://127.0.0.1:3000\n"
+        f"  {program} db --demo sql '{query}'\n"
+        "  make daily          the same for the real Polymarket\n"
+        "  make stop           end the demo's exchange and database"
+    )
 
 
 def demo_option(command: Any) -> Any:
@@ -129,19 +137,23 @@ def use_sandbox(sandbox: SandboxProcess) -> None:
     os.environ["POLYMARKET_CLOB_URL"] = f"{sandbox.base_url}/clob"
 
 
-def start_sandbox(folder: Path, markets: int) -> SandboxProcess:
+def start_sandbox(folder: Path, markets: int | None = None) -> SandboxProcess:
     """A sandbox at the real time: the one that is running, if it can be brought there, else a new one.
+
+    Args:
+        folder: the demo's.
+        markets: how many close on each day; None takes a running one of any size.
 
     Raises:
         SandboxNotRunning: it does not come up.
     """
     with _locked(folder):
         running = running_sandbox(folder)
-        if running is not None and running.markets == markets and _bring_to_now(running):
+        if running is not None and markets in (None, running.markets) and _bring_to_now(running):
             return running
         if running is not None:
             _end(running)
-        started = _start(folder, markets)
+        started = _start(folder, markets or MARKETS)
         _pid_file(folder).write_text(json.dumps(asdict(started)), encoding="utf-8")
         return started
 

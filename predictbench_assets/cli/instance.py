@@ -7,7 +7,6 @@ import click
 
 from predictbench_assets.cli.demo import (
     FOLDER,
-    MARKETS,
     enter_demo,
     start_sandbox,
     stop_sandbox,
@@ -27,7 +26,7 @@ def ui(port: int, demo: bool) -> None:
     from predictbench_assets.settings import load_settings
 
     if demo:
-        use_sandbox(start_sandbox(enter_demo(), MARKETS))
+        use_sandbox(start_sandbox(enter_demo()))
     settings = load_settings()
     with local_database(settings):
         home = launch.prepare_home(settings, settings.home / "dagster")

@@ -1,0 +1,69 @@
+"""`predictbench db`: migrations up and down, rows as a table, and an embedded server that is started and stopped."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from predictbench_assets_tests.integration.cli.conftest import Predictbench
+
+
+def test_up_down_up(predictbench: Predictbench, empty_database_url: str) -> None:
+    url = {"DATABASE_URL": empty_database_url}
+    none = predictbench("db", "current", **url)
+    assert (none.returncode, none.stdout) == (1, "none\n")
+    assert predictbench("db", "upgrade", **url).returncode == 0
+    current = predictbench("db", "current", **url)
+    assert current.returncode == 0
+    assert predictbench("db", "status", **url).returncode == 0
+    assert predictbench("db", "downgrade", "base", "--yes", **url).returncode == 0
+    assert predictbench("db", "current", **url).stdout == "none\n"
+    assert predictbench("db", "downgrade", "base", **url).returncode == 1  # asks, and nobody answers
+
+
+def test_an_unknown_revision_is_told(predictbench: Predictbench) -> None:
+    done = predictbench("db", "upgrade", "zzzz")
+    assert done.returncode == 2
+    assert "zzzz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sql_prints_rows_and_takes_any_sql(predictbench: Predictbench) -> None:
+    done = predictbench("db", "sql", """select '{"a": 5}'::jsonb ->> 'a' as five, '50%' as half, null as nothing""")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:3] == ["five", "half", "nothing"]
+    assert done.stdout.split()[-2:] == ["5", "50%"]
+
+
+def test_sql_that_is_wrong_says_what_postgres_said(predictbench: Predictbench) -> None:
+    done = predictbench("db", "sql", "select * from nowhere")
+    assert done.returncode == 1
+    assert 'relation "nowhere" does not exist' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sql_without_a_query_says_how_to_connect_without_the_password(predictbench: Predictbench) -> None:
+    done = predictbench("db", "sql", DATABASE_URL="postgres://u:hunter22@h:5432/db")
+    assert "psql 'postgresql://u@h:5432/db'" in done.stdout
+    assert "hunter22" not in done.stdout + done.stderr
+
+
+def test_start_is_refused_where_a_server_is_configured(predictbench: Predictbench) -> None:
+    done = predictbench("db", "start")
+    assert done.returncode == 1
+    assert "DATABASE_URL" in done.stderr
+
+
+@pytest.mark.long
+def test_the_embedded_server_is_started_asked_and_stopped(predictbench: Predictbench) -> None:
+    with tempfile.TemporaryDirectory(prefix="pbe-") as home:
+        mine = {"DATABASE_URL": "", "PREDICTBENCH_HOME": home}
+        assert predictbench("db", "status", **mine).returncode == 1
+        try:
+            assert predictbench("db", "start", **mine).returncode == 0
+            status = predictbench("db", "status", **mine)
+            assert status.returncode == 0
+            assert str(Path(home).resolve()) in status.stdout
+        finally:
+            assert predictbench("db", "stop", **mine).stdout == "stopped\n"
+        assert predictbench("db", "status", **mine).returncode == 1
