@@ -50,17 +50,28 @@ def run_transactions(connection: PGconn, transactions: Sequence[Sequence[Stateme
     Raises:
         psycopg.OperationalError: the connection broke or fell silent; some of the transactions may have committed.
     """
+    begin_transactions(connection, transactions)
+    return collect_outcomes(connection, len(transactions))
+
+
+def begin_transactions(connection: PGconn, transactions: Sequence[Sequence[Statement]]) -> None:
+    """The first half of `run_transactions`: returns when the server has been sent everything."""
     connection.enter_pipeline_mode()
     for statements in transactions:
         for statement in statements:
             connection.send_query_params(statement.sql, statement.parameters, param_types=statement.oids)
         connection.pipeline_sync()
+    while connection.flush():
+        _wait(connection, select.POLLIN | select.POLLOUT)
+
+
+def collect_outcomes(connection: PGconn, number: int) -> list[Outcome]:
+    """The second half: waits for the answers to that many transactions and leaves the connection idle."""
     outcomes: list[Outcome] = []
     row, refusal = None, None
-    unsent = connection.flush()
-    while len(outcomes) < len(transactions):
+    while len(outcomes) < number:
         if connection.is_busy():
-            unsent = _exchange(connection, unsent)
+            _wait(connection, select.POLLIN)
             continue
         result = connection.get_result()
         if result is None:  # the end of one statement's results
@@ -76,14 +87,15 @@ def run_transactions(connection: PGconn, transactions: Sequence[Sequence[Stateme
     return outcomes
 
 
-def _exchange(connection: PGconn, unsent: int) -> int:
-    """Send what the socket takes and read what it has; returns whether there is more to send."""
+def _wait(connection: PGconn, events: int) -> None:
+    """Until the socket is ready, reading what it has: a server that cannot answer would stop listening."""
     poll = select.poll()
-    poll.register(connection.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
-    if not poll.poll(SILENCE_SECONDS * 1000):
+    poll.register(connection.socket, events)
+    ready = poll.poll(SILENCE_SECONDS * 1000)
+    if not ready:
         raise psycopg.OperationalError(f"the server has been silent for {SILENCE_SECONDS:.0f} s")
-    connection.consume_input()
-    return connection.flush() if unsent else 0
+    if ready[0][1] & ~select.POLLOUT:
+        connection.consume_input()
 
 
 def _first_row(result: PGresult) -> tuple[bytes | None, ...] | None:

@@ -1,7 +1,7 @@
-"""The one statement that stores a batch: lease, events, markets, contracts and results, in a single round trip.
+"""The writer's statements, each a single round trip: the attempts of the experiments, and a batch of markets.
 
-It begins with the lease: without its row nothing else has anything to insert. Everything it needs is in its parameters,
-so it runs on whatever server connection a pooler picks.
+Those that write begin with the lease: without its row nothing else has anything to insert. Everything they need is in
+their parameters, so they run on whatever server connection a pooler picks.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,8 @@ _RESULT = {
     "diagnostics": "jsonb",
     "forecast_at": "timestamptz",
 }
-_OIDS = (2950, 23, 1184, 16, 3802, 3802, 3802, 3802)  # uuid, int4, timestamptz, bool, jsonb ...
+# The server's numbers for the types of parameters.
+_BOOLEAN, _INTEGER, _TEXT, _TIMESTAMPTZ, _UUID, _JSONB = 16, 23, 25, 1184, 2950, 3802
 
 
 def _columns(columns: Sequence[str] | dict[str, str], prefix: str = "") -> str:
@@ -137,11 +138,83 @@ def _batch_sql(*, filling: bool) -> bytes:
 _BATCH = _batch_sql(filling=False)
 _FILLING_BATCH = _batch_sql(filling=True)
 
+_ATTEMPT = {
+    "experiment_run_id": "uuid",
+    "experiment_id": "uuid",
+    "attempt": "integer",
+    "status": "text",
+    "started_at": "timestamptz",
+    "finished_at": "timestamptz",
+    "error_message": "text",
+    "content_hash": "text",
+    "snapshot_hash": "text",
+    "config_hash": "text",
+    "completed": "integer",
+    "skipped": "integer",
+    "failed": "integer",
+}
+_EXPERIMENT = {
+    "experiment_id": "uuid",
+    "name": "text",
+    "version": "text",
+    "description": "text",
+    "information": "text",
+    "mandatory": "boolean",
+}
+_EXPERIMENT_CHANGES = ["description", "information", "mandatory", "is_active"]
+
+_ALL_ATTEMPTS = b"""
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+        'name', named.name, 'version', named.version, 'attempt', attempt.attempt, 'content_hash', attempt.content_hash
+    ) ORDER BY attempt.attempt), '[]')
+    FROM predictbench.experiment_runs attempt JOIN predictbench.experiments named USING (experiment_id)
+    WHERE attempt.run_id = $1"""
+
+_REGISTER = f"""
+    WITH lease AS (
+        UPDATE predictbench.processing_runs SET heartbeat_at = $3, stage = 'persisted_run'
+        WHERE run_id = $1 AND attempt = $2 AND status = 'running'
+        RETURNING run_id
+    ), registered AS (
+        INSERT INTO predictbench.experiments AS e ({_columns(_EXPERIMENT)}, is_active)
+        SELECT DISTINCT ON (x.name, x.version) {_columns(_EXPERIMENT, "x.")}, true
+        FROM lease, jsonb_to_recordset($5) AS x({_record(_EXPERIMENT)}) ORDER BY x.name, x.version
+        ON CONFLICT (experiment_id) {_update("e", _EXPERIMENT_CHANGES)}
+    ), retired AS (
+        UPDATE predictbench.experiments e SET is_active = false
+        FROM lease, jsonb_to_recordset($5) AS x(name text)
+        WHERE e.name = x.name AND e.is_active AND e.experiment_id NOT IN (
+            SELECT kept.experiment_id FROM jsonb_to_recordset($5) AS kept(experiment_id uuid)
+        )
+    ), opened AS (
+        INSERT INTO predictbench.experiment_runs ({_columns(_ATTEMPT)}, run_id, dagster_run_id)
+        SELECT {_columns(_ATTEMPT, "x.")}, lease.run_id, $4
+        FROM lease, jsonb_to_recordset($6) AS x({_record(_ATTEMPT)})
+        ON CONFLICT DO NOTHING
+    )
+    SELECT count(*) FROM lease""".encode()  # noqa: S608 - put together from the names above, never from data
+
 GUARD = Statement(
     b"SELECT set_config('statement_timeout', '110s', true), set_config('lock_timeout', '30s', true),"
     b" set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
 )
 """Limits for the transaction that follows; `true` is SET LOCAL, so a pooler's next client never sees them."""
+
+
+def all_attempts(run_id: UUID) -> Statement:
+    """Asks for all attempts of experiments in a run, oldest first, as one JSON array."""
+    return Statement(_ALL_ATTEMPTS, (str(run_id).encode(),), (_UUID,))
+
+
+def register(
+    *, run_id: UUID, attempt: int, dagster_run_id: str, now: datetime, experiments: bytes, attempts: bytes
+) -> Statement:
+    """Keeps `experiments` in step with what is registered and adds attempts (both JSON arrays of rows); answers as
+    `store` does."""
+    identity = (str(run_id).encode(), str(attempt).encode(), now.isoformat().encode(), dagster_run_id.encode())
+    return Statement(
+        _REGISTER, (*identity, experiments, attempts), (_UUID, _INTEGER, _TIMESTAMPTZ, _TEXT, _JSONB, _JSONB)
+    )
 
 
 def store(
@@ -167,7 +240,7 @@ def store(
             _array([contract for market in markets for contract in market.contracts]),
             _array([result for market in markets for result in market.results]),
         ),
-        _OIDS,
+        (_UUID, _INTEGER, _TIMESTAMPTZ, _BOOLEAN, _JSONB, _JSONB, _JSONB, _JSONB),
     )
 
 

@@ -1,40 +1,40 @@
 """Storing a run: markets stream in, batches go out, one bad market costs only itself.
 
-While the server stores one batch the next is being made ready. A batch that the server refuses for its data is sent
-again market by market, each in its own transaction, in a single round trip. A batch that failed because the database
-was unavailable is sent again whole: writing is idempotent, so what had been stored already is found and left alone.
+While the server stores one batch the next is being made ready (in one thread: two would fight over the interpreter's
+lock at every chunk sent, which cost more than it gained). A batch that the server refuses for its data is sent again
+market by market, each in its own transaction, in a single round trip. A batch that failed because the database was
+unavailable is sent again whole: writing is idempotent, so what had been stored already is found and left alone.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
-from uuid import UUID
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar, cast
 
+import msgspec
 import psycopg
 from psycopg.pq.abc import PGconn
-from sqlalchemy import Connection, Engine, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Connection, Engine
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.database import statements
-from predictbench_assets.database.errors import (
-    Backoff,
-    DatabaseRefused,
-    DatabaseUnavailable,
-    classified,
-    in_transaction,
-    verdict,
-)
+from predictbench_assets.database.errors import Backoff, DatabaseRefused, DatabaseUnavailable, classified, verdict
 from predictbench_assets.database.leases import Lease, RunCounts
-from predictbench_assets.database.pipeline import Outcome, Refusal, run_transactions
+from predictbench_assets.database.pipeline import (
+    Outcome,
+    Refusal,
+    Statement,
+    begin_transactions,
+    collect_outcomes,
+    run_transactions,
+)
 from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, WriteReport
 from predictbench_assets.database.rows import EncodedMarket, StoredAttempt, UnwritableMarket, encode_market
-from predictbench_assets.database.schema import experiment_id, experiment_run_id, experiment_runs, experiments
+from predictbench_assets.database.schema import experiment_id, experiment_run_id
 from predictbench_assets.failures import Failure
 
 _log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -45,6 +45,15 @@ class _Tally:
     batches: int = 0
     retried: int = 0
     bytes: int = 0
+
+
+@dataclass
+class _Batch:
+    markets: list[EncodedMarket]
+    reconstructed: bool
+    filling: bool
+    sent: bool = False
+    """Whether its answer is to be waited for, or it has to be sent (again)."""
 
 
 class RunWriter:
@@ -94,18 +103,16 @@ class RunWriter:
             DatabaseRefused: the database lacks a table, a column or a right.
         """
         tally, stored = _Tally(), set[str]()
-        attempts = self._open_attempts(experiments)
-        filling = any(attempt.fill for attempt in attempts.values())
-
-        def send(batch: list[EncodedMarket]) -> list[Failure]:
-            return self._store(batch, tally, reconstructed=reconstructed, filling=filling)
-
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="predictbench-writer") as worker:
-                for batch, failures in _one_ahead(worker, send, self._batches(markets, attempts, tally)):
-                    lost = {failure.market_id for failure in failures}
-                    stored.update(market.market_id for market in batch if market.market_id not in lost)
-                    tally.failures += failures
+            attempts = self._open_attempts(experiments)
+            filling = any(attempt.fill for attempt in attempts.values())
+            under_way: _Batch | None = None
+            for encoded in self._batches(markets, attempts, tally):
+                if under_way is not None:
+                    stored |= self._settle(under_way, tally)
+                under_way = self._send(_Batch(encoded, reconstructed, filling), tally)
+            if under_way is not None:
+                stored |= self._settle(under_way, tally)
         except BaseException:
             self._disconnect(broken=True)
             raise
@@ -131,57 +138,46 @@ class RunWriter:
 
     def _open_attempts(self, attempts: Sequence[ExperimentAttempt]) -> dict[str, StoredAttempt]:
         """Rows of `experiments` and `experiment_runs`: the newest attempt where it is the same, else one more."""
+        return self._backoff.run(lambda: self._classified(lambda: self._open_attempts_once(attempts)))
 
-        def work(connection: Connection) -> dict[str, StoredAttempt]:
-            self._lease.hold(connection, stage="persisted_run")
-            newest = self._newest_attempts(connection)
-            _register(connection, attempts)
-            new, opened = [], {}
-            for attempt in attempts:
-                known = newest.get(attempt.name)
-                reused = known is not None and (
-                    attempt.status == "not_run"
-                    or (known.version, known.content_hash) == (attempt.version, attempt.content_hash)
-                )
-                number = 1 if known is None else known.attempt if reused else known.attempt + 1
-                target = experiment_run_id(self._lease.run_id, attempt.name, number)
-                if not reused:
-                    new.append(self._attempt_row(attempt, target, number))
-                opened[attempt.name] = StoredAttempt(
-                    experiment_run_id=str(target),
-                    mandatory=attempt.mandatory,
-                    fill=reused and attempt.status == "not_run",
-                )
-            if new:
-                connection.execute(upsert(experiment_runs).values(new).on_conflict_do_nothing())
-            return opened
-
-        return in_transaction(self._engine, work, self._backoff)
-
-    def _newest_attempts(self, connection: Connection) -> dict[str, Any]:
-        """The newest stored attempt of each experiment name in this run."""
-        rows = connection.execute(
-            select(experiments.c.name, experiments.c.version, experiment_runs.c.attempt, experiment_runs.c.content_hash)
-            .join(experiment_runs, experiment_runs.c.experiment_id == experiments.c.experiment_id)
-            .where(experiment_runs.c.run_id == self._lease.run_id)
-            .order_by(experiment_runs.c.attempt)
+    def _open_attempts_once(self, attempts: Sequence[ExperimentAttempt]) -> dict[str, StoredAttempt]:
+        newest = self._newest_attempts()
+        opened, new = {}, []
+        for attempt in attempts:
+            known = newest.get(attempt.name)
+            reused = known is not None and (
+                attempt.status == "not_run"
+                or (known["version"], known["content_hash"]) == (attempt.version, attempt.content_hash)
+            )
+            number = 1 if known is None else int(known["attempt"]) + (not reused)
+            target = str(experiment_run_id(self._lease.run_id, attempt.name, number))
+            if not reused:
+                new.append(_row(attempt) | {"experiment_run_id": target, "attempt": number})
+            opened[attempt.name] = StoredAttempt(
+                experiment_run_id=target, mandatory=attempt.mandatory, fill=reused and attempt.status == "not_run"
+            )
+        statement = statements.register(
+            run_id=self._lease.run_id,
+            attempt=self._lease.attempt,
+            dagster_run_id=self._lease.dagster_run_id,
+            now=self._clock.now(),
+            experiments=msgspec.json.encode([_row(attempt) for attempt in attempts]),
+            attempts=msgspec.json.encode(new),
         )
-        return {row.name: row for row in rows}
+        [outcome] = self._transact([statement])
+        if outcome.refusal is not None:
+            self._raise_unless_data(outcome.refusal)
+            raise DatabaseRefused(f"the database refused the experiments: {outcome.refusal.message}")
+        self._check_lease(outcome)
+        return opened
 
-    def _attempt_row(self, attempt: ExperimentAttempt, target: UUID, number: int) -> dict[str, Any]:
-        return {
-            "experiment_run_id": target,
-            "run_id": self._lease.run_id,
-            "experiment_id": experiment_id(attempt.name, attempt.version),
-            "attempt": number,
-            "dagster_run_id": self._lease.dagster_run_id,
-            **{
-                name: getattr(attempt, name)
-                for name in ("status", "started_at", "finished_at", "error_message", "content_hash")
-            },
-            **{name: getattr(attempt, name) for name in ("snapshot_hash", "config_hash")},
-            **{name: getattr(attempt, name) for name in ("completed", "skipped", "failed")},
-        }
+    def _newest_attempts(self) -> dict[str, Any]:
+        """The newest stored attempt of each experiment name in this run."""
+        [outcome] = self._transact([statements.all_attempts(self._lease.run_id)])
+        if outcome.refusal is not None:
+            self._raise_unless_data(outcome.refusal)
+        [rows] = outcome.row or (None,)
+        return {row["name"]: row for row in msgspec.json.decode(rows or b"[]")}
 
     def _batches(
         self, markets: Iterable[MarketRecord], attempts: Mapping[str, StoredAttempt], tally: _Tally
@@ -208,64 +204,98 @@ class RunWriter:
         if batch:
             yield batch
 
-    def _store(self, batch: list[EncodedMarket], tally: _Tally, *, reconstructed: bool, filling: bool) -> list[Failure]:
-        """Store a batch whatever happens to the connection; returns the markets that the server refused."""
+    def _send(self, batch: _Batch, tally: _Tally) -> _Batch:
+        """Send a batch; where that fails, `_settle` tries again."""
         tally.batches += 1
-        tally.bytes += sum(market.size for market in batch)
+        tally.bytes += sum(market.size for market in batch.markets)
+        statement = self._statement(batch, batch.markets)
+
+        def send() -> None:
+            begin_transactions(self._pgconn(), [(statements.GUARD, statement)])
+
+        try:
+            self._classified(send)
+            batch.sent = True
+        except DatabaseUnavailable as error:
+            tally.retried += 1
+            _log.warning("a batch could not be sent: %s", error, extra={"process_stage": "persisted_run"})
+        return batch
+
+    def _settle(self, batch: _Batch, tally: _Tally) -> set[str]:
+        """See a batch through, whatever happens to the connection; returns the ids of the markets that are stored."""
         tries = 0
 
         def once() -> list[Failure]:
             nonlocal tries
             tries += 1
-            try:
-                with classified():
-                    return self._store_once(batch, reconstructed=reconstructed, filling=filling)
-            except DatabaseUnavailable:
-                self._disconnect(broken=True)
-                raise
+            return self._classified(lambda: self._settle_once(batch))
 
         try:
-            return self._backoff.run(once)
+            failures = self._backoff.run(once)
         finally:
             tally.retried += tries - 1
+        tally.failures += failures
+        refused = {failure.market_id for failure in failures}
+        return {market.market_id for market in batch.markets} - refused
 
-    def _store_once(self, batch: list[EncodedMarket], *, reconstructed: bool, filling: bool) -> list[Failure]:
-        def transact(groups: Sequence[Sequence[EncodedMarket]]) -> list[Outcome]:
-            shared = {"run_id": self._lease.run_id, "attempt": self._lease.attempt, "now": self._clock.now()}
-            return run_transactions(
-                self._pgconn(),
-                [
-                    (
-                        statements.GUARD,
-                        statements.store(group, **shared, reconstructed=reconstructed, filling=filling),  # type: ignore[arg-type]
-                    )
-                    for group in groups
-                ],
-            )
-
-        [outcome] = transact([batch])
+    def _settle_once(self, batch: _Batch) -> list[Failure]:
+        sent, batch.sent = batch.sent, False  # whatever happens now, the next try begins by sending
+        if sent:
+            [outcome] = collect_outcomes(self._pgconn(), 1)
+        else:
+            [outcome] = self._transact([self._statement(batch, batch.markets)])
         if outcome.refusal is None:
             self._check_lease(outcome)
             return []
         self._raise_unless_data(outcome.refusal)
+        return self._store_one_by_one(batch, outcome, outcome.refusal)
+
+    def _store_one_by_one(self, batch: _Batch, together: Outcome, refusal: Refusal) -> list[Failure]:
+        """The markets of a refused batch, each in its own transaction; returns those that are refused alone."""
         _log.warning(
-            "the database refused a batch, writing its markets one by one: %s",
-            outcome.refusal.message,
-            extra={"process_stage": "persisted_run", "markets": len(batch)},
+            "the database refused a batch, writing its %d markets one by one: %s",
+            len(batch.markets),
+            refusal.message,
+            extra={"process_stage": "persisted_run"},
         )
+        outcomes = [together]
+        if len(batch.markets) > 1:
+            outcomes = self._transact([self._statement(batch, [market]) for market in batch.markets])
         failures = []
-        outcomes = [outcome] if len(batch) == 1 else transact([[market] for market in batch])
-        for market, one in zip(batch, outcomes, strict=True):
-            if one.refusal is None:
-                self._check_lease(one)
+        for market, outcome in zip(batch.markets, outcomes, strict=True):
+            if outcome.refusal is None:
+                self._check_lease(outcome)
                 continue
-            self._raise_unless_data(one.refusal)
-            failures.append(self._refused(market.market_id, one.refusal))
+            self._raise_unless_data(outcome.refusal)
+            failures.append(self._refused(market.market_id, outcome.refusal))
         return failures
+
+    def _statement(self, batch: _Batch, markets: Sequence[EncodedMarket]) -> Statement:
+        return statements.store(
+            markets,
+            run_id=self._lease.run_id,
+            attempt=self._lease.attempt,
+            now=self._clock.now(),
+            reconstructed=batch.reconstructed,
+            filling=batch.filling,
+        )
+
+    def _transact(self, each: Sequence[Statement]) -> list[Outcome]:
+        return run_transactions(self._pgconn(), [(statements.GUARD, statement) for statement in each])
+
+    def _classified(self, action: Callable[[], _Result]) -> _Result:
+        """The action's result; a connection that failed is thrown away, so that the next try has a new one."""
+        try:
+            with classified():
+                return action()
+        except DatabaseUnavailable:
+            self._disconnect(broken=True)
+            raise
 
     def _check_lease(self, outcome: Outcome) -> None:
         if outcome.row == (b"1",):
             return
+        self._disconnect()  # the pool may have no second connection
         with self._engine.connect() as connection:
             raise self._lease.lost(connection)
 
@@ -311,58 +341,6 @@ class RunWriter:
         connection.close()
 
 
-def _register(connection: Connection, attempts: Sequence[ExperimentAttempt]) -> None:
-    """Keep `experiments` in step with what is registered: other versions of the same names are no longer active."""
-    if not attempts:
-        return
-    insertion = upsert(experiments).values(
-        [
-            {
-                "experiment_id": experiment_id(attempt.name, attempt.version),
-                "name": attempt.name,
-                "version": attempt.version,
-                "description": attempt.description,
-                "information": attempt.information,
-                "mandatory": attempt.mandatory,
-                "is_active": True,
-            }
-            for attempt in sorted(attempts, key=lambda attempt: attempt.name)
-        ]
-    )
-    changing = ("description", "information", "mandatory", "is_active")
-    connection.execute(
-        insertion.on_conflict_do_update(
-            index_elements=["experiment_id"],
-            set_={name: insertion.excluded[name] for name in changing},
-            where=_any_differs([(experiments.c[name], insertion.excluded[name]) for name in changing]),
-        )
-    )
-    ids = [experiment_id(attempt.name, attempt.version) for attempt in attempts]
-    connection.execute(
-        update(experiments)
-        .where(
-            experiments.c.name.in_([attempt.name for attempt in attempts]),
-            experiments.c.experiment_id.not_in(ids),
-            experiments.c.is_active,
-        )
-        .values(is_active=False)
-    )
-
-
-def _any_differs(pairs: Sequence[tuple[Any, Any]]) -> Any:
-    return or_(*(left.is_distinct_from(right) for left, right in pairs))
-
-
-def _one_ahead(
-    worker: ThreadPoolExecutor,
-    send: Callable[[list[EncodedMarket]], list[Failure]],
-    batches: Iterator[list[EncodedMarket]],
-) -> Iterator[tuple[list[EncodedMarket], list[Failure]]]:
-    """Each batch with what its sending returned, the next one being made while it is on its way."""
-    under_way: tuple[list[EncodedMarket], Future[list[Failure]]] | None = None
-    for batch in batches:
-        if under_way is not None:
-            yield under_way[0], under_way[1].result()
-        under_way = batch, worker.submit(send, batch)
-    if under_way is not None:
-        yield under_way[0], under_way[1].result()
+def _row(attempt: ExperimentAttempt) -> dict[str, Any]:
+    """The columns of both its tables that the attempt brings along."""
+    return asdict(attempt) | {"experiment_id": str(experiment_id(attempt.name, attempt.version))}
