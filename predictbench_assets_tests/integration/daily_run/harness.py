@@ -1,4 +1,4 @@
-"""Runs the daily job against a sandbox exchange and a database of its own, in this process or in one that can be killed."""
+"""Runs the daily job against a sandbox exchange and a database of its own, here or in a process that can be killed."""
 
 import json
 import multiprocessing

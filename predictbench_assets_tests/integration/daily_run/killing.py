@@ -1,7 +1,8 @@
 """Dagster's command line in a process that kills itself at a chosen moment.
 
-A point is `module:name` or `module:Class.method`, a colon, `before` or `after`, and the number of the call:
-`predictbench_assets.database.leases:Lease.finish:after:1`. Also a program: `python -m ...killing POINT job execute ...`.
+A point is `module:name` or `module:Class.method`, a colon, `before` or `after`, and the number of the call (of a
+generator: before the item of that number): `predictbench_assets.database.leases:Lease.finish:after:1`. Also a program:
+`python -m predictbench_assets_tests.integration.daily_run.killing POINT job execute ...`.
 """
 
 import functools
@@ -43,16 +44,17 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def small_batches() -> None:
-    """Several batches for a small day; a shorter wait for a database that is away."""
+    """Several batches for a small day."""
     from predictbench_assets.assets import persistence
     from predictbench_assets.database.writer import RunWriter
 
     persistence.RunWriter = small(RunWriter)  # type: ignore[misc]
 
 
-def small(writer: Any) -> Any:
+def small(writer: Any, **arguments: Any) -> Any:
     """The writer, ten markets at a time."""
-    return type("SmallBatches", (writer,), {"__init__": functools.partialmethod(writer.__init__, batch_size=10)})
+    arguments = {"batch_size": 10, **arguments}
+    return type("SmallBatches", (writer,), {"__init__": functools.partialmethod(writer.__init__, **arguments)})
 
 
 def arm(point: str) -> None:
@@ -72,12 +74,22 @@ def arm(point: str) -> None:
 
 
 def lethal(function: Callable[..., Any], when: str, number: int) -> Callable[..., Any]:
-    """The function, the n-th call of which is the end of this process."""
+    """The function, the n-th call or item of which is the end of this process."""
     calls = itertools.count(1)
 
     def end(*, at: str, call: int) -> None:
         if at == when and call == number:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def generated(*args: Any, **kwargs: Any) -> Any:
+            for item in function(*args, **kwargs):
+                end(at="before", call=next(calls))
+                yield item
+
+        return generated
 
     if inspect.iscoroutinefunction(function):
 

@@ -76,7 +76,10 @@ def test_an_experiment_that_was_never_selected_is_not_run(make_run: MakeRun) -> 
     assert ran.exit_code == 0
     assert ran.said["status"] == "completed"
     assert ran.said["experiments"]["uniform"]["not_run"] == 40
-    results = "SELECT DISTINCT status, reason, probability FROM predictbench.latest_experiment_results WHERE experiment = 'uniform'"
+    results = (
+        "SELECT DISTINCT status, reason, probability FROM predictbench.latest_experiment_results"
+        " WHERE experiment = 'uniform'"
+    )
     assert daily.rows(results) == [("not_run", "the experiment was not selected for this run", None)]
 
     # Selected once, it keeps its results when it is left out again.

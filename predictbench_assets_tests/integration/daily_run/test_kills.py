@@ -30,8 +30,8 @@ POINTS = {
     "an experiment, before its first answer": f"{EXPERIMENT}:Noted.run:before:1",
     "an experiment, in its middle": f"{EXPERIMENT}:Noted.run:before:30",
     "an experiment, before its file": "predictbench_assets.experiments.outcomes:content_hash:after:2",
-    "persisted_run, before the first batch": "predictbench_assets.database.writer:RunWriter._store_once:before:1",
-    "persisted_run, between batches": "predictbench_assets.database.writer:RunWriter._store_once:after:2",
+    "persisted_run, before the first batch": "predictbench_assets.database.assembly:Assembly.records:before:1",
+    "persisted_run, between batches": "predictbench_assets.database.assembly:Assembly.records:before:36",
     "persisted_run, before the end": "predictbench_assets.database.leases:Lease.finish:before:1",
     "persisted_run, before Dagster knows": "predictbench_assets.database.leases:Lease.finish:after:1",
 }
@@ -61,6 +61,8 @@ def test_a_killed_run_is_finished_by_the_next(
     journalled = _journalled(daily)
     if "run:before:30" in point:
         assert journalled
+    if "records:before:36" in point:
+        assert 10 <= daily.count("processed_markets") < MARKETS
 
     again = daily.here()
 
@@ -68,9 +70,8 @@ def test_a_killed_run_is_finished_by_the_next(
     assert not differences(undisturbed, daily.tables())
     repeated = calls.read_text().split()[len(before) :]
     assert not journalled & set(repeated)
-    assert set(before) | set(repeated) == {
-        market for (market,) in daily.rows("SELECT market_id FROM predictbench.processed_markets")
-    }
+    stored = daily.rows("SELECT market_id FROM predictbench.processed_markets")
+    assert {*before, *repeated} == {market_id for (market_id,) in stored}
     attempts = daily.rows(
         "SELECT attempt, status, dagster_run_id = %s FROM predictbench.processing_attempts ORDER BY attempt",
         dagster_run,
