@@ -67,9 +67,9 @@ bench: setup-dev ## The benchmarks, with their goals
 
 lock: ## Pin requirements/*.txt again from pyproject.toml
 	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet uv
-	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --emit-build-options \
+	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-strip-extras --emit-build-options \
 		--custom-compile-command "make lock" pyproject.toml requirements/build.in -o requirements/runtime.txt
-	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --emit-build-options \
+	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-strip-extras --emit-build-options \
 		--custom-compile-command "make lock" --extra dev -c requirements/runtime.txt pyproject.toml requirements/build.in -o requirements/dev.txt
 
 clean: ## Remove caches (not .venv, not .predictbench)

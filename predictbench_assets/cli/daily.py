@@ -129,6 +129,7 @@ def run_daily(settings: "Settings", options: DailyOptions) -> int:
     """
     from predictbench_assets import launch
     from predictbench_assets.cli.progress import progress
+    from predictbench_assets.clock import SystemClock
     from predictbench_assets.experiments.registry import load_registry
 
     key = _checked_key(settings, options.run_date, options.window_days)
@@ -146,7 +147,7 @@ def run_daily(settings: "Settings", options: DailyOptions) -> int:
         summary_file = (options.summary or files / f"summary_{key.slug}.json").resolve()
         summary_file.unlink(missing_ok=True)
         summary_file.parent.mkdir(parents=True, exist_ok=True)
-        log = files / "logs" / f"{key.slug}_{settings.clock.now():%H%M%S}.jsonl"
+        log = files / "logs" / f"{key.slug}_{SystemClock().now():%Y%m%dT%H%M%S}.jsonl"
         command = launch.run_command(
             settings,
             key,
