@@ -13,7 +13,6 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -49,7 +48,10 @@ LARGEST_PAGE = 100
 QUOTES_PER_REQUEST = 250
 """Tokens in one `POST /prices`; each takes two entries of the 500 that a request may hold."""
 
-_OUTER_MARGIN = timedelta(minutes=1)
+# End times are whole seconds, so half a second is wide enough: whether or not the API's bounds are inclusive, the last
+# second of the window is in and the next midnight, at which thousands of markets of the next day end, is not.
+_OUTER_MARGIN = timedelta(milliseconds=500)
+_LAST_SECOND = timedelta(seconds=1)
 _INNER_MARGIN = timedelta(seconds=1)
 # Markets end at full minutes. Cuts at odd seconds keep the thousands that end at one instant in one slice.
 _CUT_OFFSET = timedelta(seconds=37)
@@ -204,8 +206,8 @@ class PolymarketClient:
     async def fetch_window(self, start: datetime, end: datetime, *, recheck: bool = True) -> Walk:
         """Every open market that ends in `[start, end)`, and one slice read twice to see whether the listing holds.
 
-        The window is asked for a minute wider at both ends and cut here, since it is not documented whether the API's
-        bounds are inclusive. Where one id came with different bytes, the row received last is kept.
+        The window is asked for half a second wider at both ends and cut here, since it is not documented whether the
+        API's bounds are inclusive. Where one id came with different bytes, the row received last is kept.
 
         Raises:
             WalkIncomplete: a slice could not be read to its end (`WalkInterrupted`, `WalkStuck`).
@@ -346,15 +348,17 @@ class PolymarketClient:
 
 
 def slice_window(start: datetime, end: datetime, count: int) -> list[tuple[datetime, datetime]]:
-    """A window cut by time into `count` slices, as they are asked for: overlapping a little, wider at both ends."""
+    """A window `[start, end)` cut by time into `count` slices, as they are asked for: overlapping, a little wider."""
     if not (start.tzinfo and end.tzinfo and start < end):
         raise ValueError(f"a window needs a timezone, and a start before its end: {start!r}, {end!r}")
     step = (end - start) / count
     cuts = [start + number * step + min(_CUT_OFFSET, step / 2) for number in range(1, count)]
     # The API's precision is the second.
     cuts = [cut.replace(microsecond=0) for cut in cuts]
-    edges = [start - _OUTER_MARGIN + _INNER_MARGIN, *cuts, end + _OUTER_MARGIN - _INNER_MARGIN]
-    return [(low - _INNER_MARGIN, high + _INNER_MARGIN) for low, high in pairwise(edges)]
+    lowest, highest = start - _OUTER_MARGIN, end - _LAST_SECOND + _OUTER_MARGIN
+    lows = [lowest, *(cut - _INNER_MARGIN for cut in cuts)]
+    highs = [*(cut + _INNER_MARGIN for cut in cuts), highest]
+    return list(zip(lows, highs, strict=True))
 
 
 def _split_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
@@ -425,7 +429,8 @@ def _ends_elsewhere(rows: Iterable[RawRow], start: datetime, end: datetime) -> b
 
 
 def _written(instant: datetime) -> str:
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    precision = "milliseconds" if instant.microsecond else "seconds"
+    return instant.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 async def _side_by_side(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

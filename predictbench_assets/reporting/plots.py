@@ -14,7 +14,7 @@ def forecasts_against_market(pairs: Sequence[tuple[float, float]], title: str) -
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2, 4.2), dpi=80, layout="constrained")
+    figure = Figure(figsize=(4.2, 4.2), dpi=80)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot((0, 1), (0, 1), color="#999999", linewidth=1, zorder=1)

@@ -8,6 +8,7 @@ import base64
 import binascii
 import bisect
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -128,8 +129,8 @@ def parsed(params: QueryParams) -> Query:
     if order not in _ORDERS:
         raise Invalid("order fields are not valid")
     return Query(
-        ends_from=_instant(params, "end_date_min"),
-        ends_to=_instant(params, "end_date_max"),
+        ends_from=_instant(params, "end_date_min", math.ceil),
+        ends_to=_instant(params, "end_date_max", math.floor),
         closed=_flag(params, "closed", default=False),
         ids=frozenset(params.getlist("id")),
         slugs=frozenset(params.getlist("slug")),
@@ -188,8 +189,8 @@ def start_of_page(keys: Sequence[_Key], position: _Key | None) -> int:
     return 0 if position is None else bisect.bisect_right(keys, position)
 
 
-def seconds(value: str) -> int:
-    """An RFC 3339 instant or a bare date (its midnight UTC) as seconds, UTC.
+def seconds(value: str, rounded: Callable[[float], int] = math.floor) -> int:
+    """An RFC 3339 instant or a bare date (its midnight UTC) as whole seconds, UTC.
 
     Raises:
         Invalid: neither.
@@ -198,12 +199,12 @@ def seconds(value: str) -> int:
         moment = datetime.fromisoformat(value.replace(" ", "+") if "T" in value else value)
     except ValueError as error:
         raise Invalid(f"invalid date: {value[:40]}") from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return rounded((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
-def _instant(params: QueryParams, name: str) -> int | None:
+def _instant(params: QueryParams, name: str, rounded: Callable[[float], int]) -> int | None:
     value = params.get(name)
-    return seconds(value) if value else None
+    return seconds(value, rounded) if value else None
 
 
 def _number(params: QueryParams, name: str) -> float | None:

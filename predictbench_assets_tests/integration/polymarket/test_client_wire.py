@@ -67,8 +67,8 @@ def test_all_filters_are_sent_with_every_page_and_the_cursor_by_its_name(fetch: 
     assert numbers(walk) == [1, 2, 3]
     filters = {
         "closed": "false",
-        "end_date_min": "2026-11-29T23:59:00Z",
-        "end_date_max": "2026-12-01T00:01:00Z",
+        "end_date_min": "2026-11-29T23:59:59.500Z",
+        "end_date_max": "2026-11-30T23:59:59.500Z",
         "include_tag": "true",
         "limit": "100",
     }
@@ -215,8 +215,8 @@ def test_a_slice_that_has_changed_is_measured(fetch: Any) -> None:
     assert (walk.recheck.first, walk.recheck.second, walk.recheck.differing) == (3, 4, 3)
     assert walk.recheck.share == pytest.approx(3 / 5)
     assert (walk.recheck.slice_start, walk.recheck.slice_end) == (
-        START - timedelta(minutes=1),
-        END + timedelta(minutes=1),
+        START - timedelta(milliseconds=500),
+        END - timedelta(milliseconds=500),
     )
 
 
@@ -304,3 +304,11 @@ def test_a_clob_that_goes_away_leaves_what_came_and_a_reason(connect: Any) -> No
     assert "of 6 batches: /prices failed 2 times" in found.reason
     # The rest was not asked for once a batch had used up its attempts.
     assert found.stats.requests < 12
+
+
+def test_rows_that_end_outside_the_window_are_cut_and_counted(fetch: Any) -> None:
+    ends = ["2026-11-29T23:59:59Z", "2026-11-30T00:00:00Z", "2026-11-30T23:59:59Z", "2026-12-01T00:00:00Z"]
+    rows = [{"id": str(number), "endDate": end} for number, end in enumerate(ends)]
+    walk, _ = fetch(httpx.Response(200, json={"markets": rows}))
+    assert numbers(walk) == [1, 2]
+    assert walk.stats.cut_rows == 2
