@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import random
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ class Contexts:
         history: History | None,
         artifacts: Artifacts | None,
         logger: logging.Logger,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._experiment = experiment
         self._run = run
@@ -55,6 +57,7 @@ class Contexts:
         self._history = _nothing if history is None else _without_prices(history) if blind else history
         self._artifacts = artifacts
         self._logger = logger
+        self._redact = redact
         self._events: dict[str, list[Market]] = defaultdict(list)
         self._shown = {market.market_id: market.blinded() if blind else market for market in markets}
         for market in self._shown.values():
@@ -72,7 +75,7 @@ class Contexts:
             run=self._run,
             settings=self._settings,
             clock=self._clock,
-            logger=logging.LoggerAdapter(self._logger, self.log_fields(market.market_id)),
+            logger=_Discreet(self._logger, self.log_fields(market.market_id), self._redact),
             rng=generator(self._experiment, market.market_id),
             required=MappingProxyType(dict(required)),
             siblings=tuple(other for other in event if other.market_id != market.market_id),
@@ -100,6 +103,26 @@ class Contexts:
             return store(f"{folder}/{path}", content)
 
         return store_one
+
+
+class _Discreet(logging.LoggerAdapter[logging.Logger]):
+    """What an experiment logs, without secrets: Dagster keeps the lines as they are, where no formatter of ours is."""
+
+    def __init__(self, logger: logging.Logger, fields: Mapping[str, str], redact: Callable[[str], str]) -> None:
+        super().__init__(logger, fields)
+        self._redact = redact
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Every method comes by here; a traceback becomes part of the text."""
+        if not self.isEnabledFor(level):
+            return
+        try:
+            text = str(msg) % args if args else str(msg)
+        except (TypeError, ValueError):  # the placeholders do not fit
+            text = f"{msg} {args}"
+        if kwargs.pop("exc_info", None):
+            text += f"\n{traceback.format_exc()}"
+        super().log(level, "%s", self._redact(text), **kwargs)
 
 
 def generator(experiment: Experiment, market_id: str) -> random.Random:

@@ -119,6 +119,7 @@ async def run_experiment(
             history=history,
             artifacts=artifacts,
             logger=logger,
+            redact=redact,
         ),
         required=required or {},
         clock=clock,

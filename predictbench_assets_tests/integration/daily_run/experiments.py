@@ -107,7 +107,11 @@ class Indiscreet(Experiment):
         """Fail with the secret in the message, in a payload and in the log."""
         secret = os.environ[SECRET]
         context.logger.warning("about to fail with %s", secret)
-        raise RuntimeError(f"could not log in with {secret}")
+        try:
+            raise RuntimeError(f"could not log in with {secret}")
+        except RuntimeError:
+            context.logger.exception("could not log in")
+            raise
 
 
 class Slow(Experiment):
