@@ -28,7 +28,7 @@ from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.polymarket import polymarket_client
 from predictbench_assets.resources.reporter import RunReporter
 from predictbench_assets.resources.staging import staged_name
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import RunKey, checked_key
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
@@ -92,7 +92,9 @@ def target_window(
     reporter: dg.ResourceParam[RunReporter],
 ) -> Iterator[dg.Output[StagedFile]]:
     """The UTC day on which this run's markets close, `[start, end)`; takes the run over and opens its row."""
-    key = run_key(context)
+    asked = run_key(context)
+    # Dagster starts a run of any key that `dagster job execute` is given.
+    key = checked_key(asked.run_date, asked.window_days, today=settings.clock.now().date())
     for warning in settings.warnings:
         context.log.warning(warning)
     attempt = None

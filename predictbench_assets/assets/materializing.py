@@ -63,7 +63,7 @@ def _reason(context: dg.HookContext, error: BaseException | None) -> str:
         return _failed_checks(context) or str(error)
     if isinstance(error, dg.Failure) and error.description:
         return error.description
-    return str(error) if isinstance(error, PredictbenchError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, PredictbenchError | UnknownPartition) else f"{type(error).__name__}: {error}"
 
 
 def _failed_checks(context: dg.HookContext) -> str:

@@ -1,7 +1,10 @@
 """What a person may ask of a run: a part of the day, nothing where it is stored, a partition that does not exist."""
 
+from datetime import date
+
 import pytest
 
+from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, differences
@@ -96,7 +99,7 @@ def test_two_windows_of_a_day_are_two_runs(make_run: MakeRun) -> None:
     daily = make_run(World(markets_per_day=5), **SETTINGS)
 
     assert daily.here().exit_code == 0
-    shorter = daily.here(type(KEY)(KEY.run_date, 1))
+    shorter = daily.here(RunKey(KEY.run_date, 1))
 
     assert shorter.exit_code == 0
     windows = daily.rows(
@@ -127,3 +130,25 @@ def test_a_run_without_a_partition_says_how_to_name_one(make_run: MakeRun) -> No
     assert ran.exit_code == 1
     assert "`predictbench partition` prints the tags of one" in ran.output
     assert daily.count("processing_runs") == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (RunKey(date(2026, 3, 2), 15), "window 15 is not in the grid; choose one of 1, 2,"),
+        (RunKey(date(2026, 3, 3), 7), "run date 2026-03-03 is in the future; today is 2026-03-02 (UTC)"),
+    ],
+    ids=str,
+)
+def test_a_partition_outside_the_grid_is_refused_before_anything_is_done(
+    key: RunKey, words: str, make_run: MakeRun
+) -> None:
+    daily = make_run(World(markets_per_day=5), **SETTINGS)
+
+    ran = daily.process(key)
+
+    assert ran.exit_code == 1
+    assert ran.said["stage"] == "target_window"
+    assert ran.said["reason"].startswith(words)
+    assert daily.count("processing_runs") == 0
+    assert not daily.sandbox.requests
