@@ -157,7 +157,7 @@ def run_daily(settings: "Settings", options: DailyOptions) -> int:
             import_path=_import_path(registry),
             scratch=scratch,
         )
-        click.echo(f"$ {command}\n", err=True)
+        _say(settings, f"$ {command}\n")
         shown = progress(settings)
         try:
             watched = launch.run_watched(command, log=log, redact=settings.redact, on_line=shown)
@@ -166,12 +166,23 @@ def run_daily(settings: "Settings", options: DailyOptions) -> int:
         summary = _written(summary_file) or _seen_from_outside(settings, summary_file, key, watched, options)
         _report(summary, watched)
         if scratch is None:
-            click.echo(f"  log      {log}\n  summary  {summary_file}", err=True)
+            _say(settings, f"  log      {log}\n  summary  {summary_file}")
         elif options.summary is not None:
-            click.echo(f"  summary  {summary_file}", err=True)
+            _say(settings, f"  summary  {summary_file}")
     if watched.signal is not None:
         return 128 + watched.signal
     return 0 if watched.exit_code == 0 and summary.succeeded else 1
+
+
+def _say(settings: "Settings", text: str) -> None:
+    """Tell a person, or the log where stderr is one."""
+    from predictbench_assets.observability.logs import wants_json
+
+    if wants_json(settings):
+        for line in text.strip().splitlines():
+            _log.info(line.strip())
+    else:
+        click.echo(text, err=True)
 
 
 def _checked_key(settings: "Settings", run_date: date | None, window_days: int | None) -> "RunKey":

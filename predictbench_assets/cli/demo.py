@@ -67,7 +67,7 @@ def demo(markets: int) -> None:
 
 def _next_steps() -> str:
     installed = shutil.which("predictbench") is not None
-    program = "predictbench" if installed else os.path.relpath(Path(sys.executable).with_name("predictbench"))
+    program = "predictbench" if installed else ".venv/bin/predictbench"
     query = "select question, price from predictbench.processed_markets limit 5"
     return (
         "\nNext:\n"

@@ -52,7 +52,9 @@ def test_a_run_stores_the_day_and_says_so(
     stored = rows(environment["DATABASE_URL"], "select status, processed_markets from predictbench.processing_runs")
     assert stored == [("completed", 30)]
 
-    lines = [json.loads(text) for text in done.stderr.splitlines() if text.startswith("{")]
+    lines = [json.loads(text) for text in done.stderr.splitlines()]
+    assert all({"timestamp", "level", "message", "run_id", "process_stage", "market_id"} <= set(line) for line in lines)
+    lines = [line for line in lines if line["logger"] != "predictbench_assets.cli.daily"]
     assert {line["run_id"] for line in lines if line["process_stage"]} == {read["run_id"]}
     stages = [line["process_stage"] for line in lines if line.get("event") == "STEP_SUCCESS"]
     assert stages[:3] == ["target_window", "raw_markets", "normalized_markets"]
@@ -65,7 +67,7 @@ def test_a_run_stores_the_day_and_says_so(
 def test_the_printed_command_is_the_one_that_runs(
     predictbench: Predictbench, environment: Mapping[str, str], tmp_path: Path
 ) -> None:
-    first = predictbench("daily")
+    first = predictbench("daily", LOG_FORMAT="text")
     assert first.returncode == 0, first.stderr
     printed = next(text[2:] for text in first.stderr.splitlines() if text.startswith("$ "))
     assert shlex.split(printed)[-2] == "-c"

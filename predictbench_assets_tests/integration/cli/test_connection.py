@@ -1,0 +1,51 @@
+"""Which database is meant: the configured one, the embedded one, or a dry run's own."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from predictbench_assets.database import migrations
+from predictbench_assets.database.connection import DatabaseNotRunning, database_url, embedded_server, migration_url
+from predictbench_assets.database.engine import make_engine
+from predictbench_assets.settings import Settings
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder with a short path: a socket's has a limit."""
+    with tempfile.TemporaryDirectory(prefix="pbc-") as name:
+        yield Path(name).resolve()
+
+
+def settings(home: Path, **given: object) -> Settings:
+    return Settings(_env_file=None, predictbench_home=home / "home", **given)
+
+
+def test_a_configured_database_is_taken_as_it_is(home: Path) -> None:
+    one = settings(home, database_url="postgres://u:p-word@h/db")
+    assert database_url(one).host == migration_url(one).host == "h"
+    assert list(home.iterdir()) == []
+
+
+def test_a_server_that_is_not_running_is_an_error_where_it_must_not_be_started(home: Path) -> None:
+    with pytest.raises(DatabaseNotRunning, match="predictbench db start"):
+        database_url(settings(home), start=False)
+
+
+def test_the_embedded_server_is_started_and_migrated_and_found_again(home: Path) -> None:
+    one = settings(home)
+    try:
+        url = database_url(one)
+        assert migrations.is_current(make_engine(url, pool_size=0))
+        assert database_url(one, start=False) == url
+    finally:
+        embedded_server(one).stop()
+
+
+def test_a_dry_run_uses_the_database_that_is_there_else_one_of_its_own(home: Path) -> None:
+    dry = settings(home, predictbench_dry_run=True, predictbench_scratch=home / "scratch")
+    assert embedded_server(dry).folder == home / "scratch" / "postgres"
+    (home / "home" / "postgres").mkdir(parents=True)
+    assert embedded_server(dry).folder == home / "home" / "postgres"

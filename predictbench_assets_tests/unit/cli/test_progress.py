@@ -1,0 +1,70 @@
+"""What is shown while a run works: stages on a terminal, lines elsewhere."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from predictbench_assets.cli.progress import Lines, Stages, progress
+from predictbench_assets.settings import load_settings
+
+
+def line(second: int = 0, **fields: Any) -> dict[str, Any]:
+    return {
+        "timestamp": f"2026-11-23T07:00:{second:02}.000+00:00",
+        "level": "INFO",
+        "logger": "x",
+        "message": "page 3 of 5",
+        "process_stage": "raw_markets",
+        **fields,
+    }
+
+
+def shown(*lines: dict[str, Any]) -> str:
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    stages = Stages(console)
+    for one in lines:
+        stages(one)
+    stages.close()
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_finished_stage_is_one_line_with_its_seconds() -> None:
+    text = shown(line(1, event="STEP_START"), line(2), line(4, event="STEP_SUCCESS"))
+    assert text.split() == ["ok", "raw_markets", "3.0", "s"]
+
+
+def test_a_failed_stage_says_why_and_warnings_are_seen() -> None:
+    text = shown(
+        line(event="STEP_START"),
+        line(level="WARNING", message="[slow] exchange"),
+        line(event="STEP_FAILURE", level="ERROR", reason="the API changed", message="Execution failed"),
+    )
+    assert "warning  raw_markets: [slow] exchange" in text
+    assert "FAILED  raw_markets: the API changed" in text
+    assert "Execution failed" not in text
+
+
+@pytest.mark.parametrize(("tracebacks", "seen"), [(False, False), (True, True)])
+def test_a_person_is_told_the_reason_and_the_traceback_only_when_debugging(
+    capsys: pytest.CaptureFixture[str], tracebacks: bool, seen: bool
+) -> None:
+    failed = line(event="STEP_FAILURE", level="ERROR", reason="the API changed", exception="Stack Trace:\n ...")
+    Lines(as_json=False, tracebacks=tracebacks)(failed)
+    text = capsys.readouterr().err
+    assert ("Stack Trace" in text) == seen
+    assert ("the API changed" in text) != seen
+
+
+def test_json_lines_are_handed_on_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    one = line(exception="Stack Trace", reason="r")
+    Lines(as_json=True)(one)
+    assert json.loads(capsys.readouterr().err) == one
+
+
+@pytest.mark.parametrize(("log_format", "kind"), [("auto", Lines), ("json", Lines), ("text", Lines)])
+def test_without_a_terminal_there_are_lines(log_format: str, kind: type) -> None:
+    assert isinstance(progress(load_settings(log_format=log_format)), kind)
