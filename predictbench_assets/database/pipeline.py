@@ -51,12 +51,17 @@ def run_transactions(connection: PGconn, transactions: Sequence[Sequence[Stateme
         psycopg.OperationalError: the connection broke or fell silent; some of the transactions may have committed.
     """
     begin_transactions(connection, transactions)
-    return collect_outcomes(connection, len(transactions))
+    outcomes = collect_outcomes(connection, len(transactions))
+    connection.exit_pipeline_mode()
+    return outcomes
 
 
 def begin_transactions(connection: PGconn, transactions: Sequence[Sequence[Statement]]) -> None:
-    """The first half of `run_transactions`: returns when the server has been sent everything."""
-    connection.enter_pipeline_mode()
+    """Send transactions behind those under way, if any; returns when the server has taken everything.
+
+    The connection stays in pipeline mode until all are collected and the caller leaves it.
+    """
+    connection.enter_pipeline_mode()  # no harm when it is in it already
     for statements in transactions:
         for statement in statements:
             connection.send_query_params(statement.sql, statement.parameters, param_types=statement.oids)
@@ -66,7 +71,7 @@ def begin_transactions(connection: PGconn, transactions: Sequence[Sequence[State
 
 
 def collect_outcomes(connection: PGconn, number: int) -> list[Outcome]:
-    """The second half: waits for the answers to that many transactions and leaves the connection idle."""
+    """Wait for the answers to that many transactions, in the order they were sent."""
     outcomes: list[Outcome] = []
     row, refusal = None, None
     while len(outcomes) < number:
@@ -83,7 +88,6 @@ def collect_outcomes(connection: PGconn, number: int) -> list[Outcome]:
             row = _first_row(result)
         elif result.status == ExecStatus.FATAL_ERROR:
             refusal = _refusal(result)
-    connection.exit_pipeline_mode()
     return outcomes
 
 

@@ -1,9 +1,10 @@
 """Storing a run: markets stream in, batches go out, one bad market costs only itself.
 
-While the server stores one batch the next is being made ready (in one thread: two would fight over the interpreter's
-lock at every chunk sent, which cost more than it gained). A batch that the server refuses for its data is sent again
-market by market, each in its own transaction, in a single round trip. A batch that failed because the database was
-unavailable is sent again whole: writing is idempotent, so what had been stored already is found and left alone.
+While the server stores one batch, the next is made ready and sent behind it, so that neither side waits for the other.
+(In one thread: two fight over the interpreter's lock at every chunk sent, which cost more than it gained.) A batch that
+the server refuses for its data is sent again market by market, each in its own transaction, in a single round trip. A
+batch that failed because the database was unavailable is sent again whole: writing is idempotent, so what had been
+stored already is found and left alone.
 """
 
 import logging
@@ -47,13 +48,13 @@ class _Tally:
     bytes: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Batch:
     markets: list[EncodedMarket]
     reconstructed: bool
     filling: bool
-    sent: bool = False
-    """Whether its answer is to be waited for, or it has to be sent (again)."""
+    outcome: Outcome | None = None
+    """The server's answer, once it has been read."""
 
 
 class RunWriter:
@@ -70,7 +71,7 @@ class RunWriter:
         engine: Engine,
         lease: Lease,
         clock: Clock,
-        batch_size: int = 1_000,
+        batch_size: int = 500,
         max_batch_bytes: int = 8_000_000,
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
     ) -> None:
@@ -81,6 +82,7 @@ class RunWriter:
         self._max_batch_bytes = max_batch_bytes
         self._backoff = backoff
         self._connection: Connection | None = None
+        self._in_flight: list[_Batch] = []
         self._stored: set[str] | None = None
 
     def write(
@@ -93,7 +95,7 @@ class RunWriter:
         """Store markets, each whole or not at all, and say which could not be and why. Idempotent.
 
         Args:
-            markets: read once, as they are needed; memory is bounded by two batches.
+            markets: read once, as they are needed; memory is bounded by three batches.
             experiments: every registered experiment; each market has one result of each.
             reconstructed: whether the snapshot was put together afterwards rather than captured on the day.
 
@@ -106,13 +108,16 @@ class RunWriter:
         try:
             attempts = self._open_attempts(experiments)
             filling = any(attempt.fill for attempt in attempts.values())
-            under_way: _Batch | None = None
+            before: _Batch | None = None
             for encoded in self._batches(markets, attempts, tally):
-                if under_way is not None:
-                    stored |= self._settle(under_way, tally)
-                under_way = self._send(_Batch(encoded, reconstructed, filling), tally)
-            if under_way is not None:
-                stored |= self._settle(under_way, tally)
+                batch = _Batch(encoded, reconstructed, filling)
+                self._send(batch, tally)
+                if before is not None:
+                    stored |= self._settle(before, tally)
+                before = batch
+            if before is not None:
+                stored |= self._settle(before, tally)
+            self._drain()
         except BaseException:
             self._disconnect(broken=True)
             raise
@@ -204,8 +209,8 @@ class RunWriter:
         if batch:
             yield batch
 
-    def _send(self, batch: _Batch, tally: _Tally) -> _Batch:
-        """Send a batch; where that fails, `_settle` tries again."""
+    def _send(self, batch: _Batch, tally: _Tally) -> None:
+        """Send a batch behind the one under way; where that fails, `_settle` sends it again."""
         tally.batches += 1
         tally.bytes += sum(market.size for market in batch.markets)
         statement = self._statement(batch, batch.markets)
@@ -215,11 +220,10 @@ class RunWriter:
 
         try:
             self._classified(send)
-            batch.sent = True
+            self._in_flight.append(batch)
         except DatabaseUnavailable as error:
             tally.retried += 1
             _log.warning("a batch could not be sent: %s", error, extra={"process_stage": "persisted_run"})
-        return batch
 
     def _settle(self, batch: _Batch, tally: _Tally) -> set[str]:
         """See a batch through, whatever happens to the connection; returns the ids of the markets that are stored."""
@@ -239,16 +243,29 @@ class RunWriter:
         return {market.market_id for market in batch.markets} - refused
 
     def _settle_once(self, batch: _Batch) -> list[Failure]:
-        sent, batch.sent = batch.sent, False  # whatever happens now, the next try begins by sending
-        if sent:
-            [outcome] = collect_outcomes(self._pgconn(), 1)
-        else:
+        if batch in self._in_flight:
+            while batch.outcome is None:
+                self._collect(1)
+        outcome, batch.outcome = batch.outcome, None  # whatever happens now, the next try begins by sending
+        if outcome is None:
             [outcome] = self._transact([self._statement(batch, batch.markets)])
         if outcome.refusal is None:
             self._check_lease(outcome)
             return []
         self._raise_unless_data(outcome.refusal)
         return self._store_one_by_one(batch, outcome, outcome.refusal)
+
+    def _collect(self, number: int) -> None:
+        """Read the answers to the oldest batches under way."""
+        for outcome in collect_outcomes(self._pgconn(), number):
+            self._in_flight.pop(0).outcome = outcome
+
+    def _drain(self) -> None:
+        """Read the answers to everything under way, so that the connection is idle."""
+        if self._in_flight:
+            self._collect(len(self._in_flight))
+        if self._connection is not None:
+            self._pgconn().exit_pipeline_mode()
 
     def _store_one_by_one(self, batch: _Batch, together: Outcome, refusal: Refusal) -> list[Failure]:
         """The markets of a refused batch, each in its own transaction; returns those that are refused alone."""
@@ -281,6 +298,7 @@ class RunWriter:
         )
 
     def _transact(self, each: Sequence[Statement]) -> list[Outcome]:
+        self._drain()
         return run_transactions(self._pgconn(), [(statements.GUARD, statement) for statement in each])
 
     def _classified(self, action: Callable[[], _Result]) -> _Result:
@@ -295,7 +313,7 @@ class RunWriter:
     def _check_lease(self, outcome: Outcome) -> None:
         if outcome.row == (b"1",):
             return
-        self._disconnect()  # the pool may have no second connection
+        self._disconnect(broken=True)  # more may be under way, and the pool may have no second connection
         with self._engine.connect() as connection:
             raise self._lease.lost(connection)
 
@@ -334,6 +352,7 @@ class RunWriter:
 
     def _disconnect(self, *, broken: bool = False) -> None:
         connection, self._connection = self._connection, None
+        self._in_flight.clear()
         if connection is None:
             return
         if broken:
