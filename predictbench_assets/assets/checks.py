@@ -21,7 +21,7 @@ RECHECK_ERROR = 0.05
 
 SUM_TOLERANCE = 0.02
 SMALLEST_DAY = 0.25
-"""A cohort below this share of the median of the days before is worth a look."""
+"""A day that offers less than this share of the median of the days before is worth a look."""
 
 SNAPSHOT_CHECKS = [
     dg.AssetCheckSpec(
@@ -46,7 +46,9 @@ COHORT_CHECKS = [
         "price_sums", asset="normalized_markets", description="The outcomes' prices of each market sum to about 1."
     ),
     dg.AssetCheckSpec(
-        "cohort_size", asset="normalized_markets", description="About as many markets as on the days before."
+        "cohort_size",
+        asset="normalized_markets",
+        description="About as many markets are offered as on the days before.",
     ),
 ]
 
@@ -85,10 +87,8 @@ def check_snapshot(snapshot: StagedFile) -> Iterator[dg.AssetCheckResult]:
     )
 
 
-def check_cohort(
-    staged: StagedFile, cohort: Cohort, settings: Settings, earlier: Mapping[date, int]
-) -> Iterator[dg.AssetCheckResult]:
-    """The checks of `normalized_markets`; `earlier` are the sizes of the cohorts of the days before."""
+def check_cohort(cohort: Cohort, settings: Settings, earlier: Mapping[date, int]) -> Iterator[dg.AssetCheckResult]:
+    """The checks of `normalized_markets`; `earlier` is how many markets each of the days before offered."""
     share = len(cohort.rejected) / cohort.offered if cohort.offered else 0.0
     too_many = share > settings.rejected_share_limit
     yield dg.AssetCheckResult(
@@ -109,18 +109,19 @@ def check_cohort(
         if not math.isclose(sum(c.price or 0.0 for c in market.contracts), 1.0, abs_tol=SUM_TOLERANCE)
     ]
     yield dg.AssetCheckResult(check_name="price_sums", passed=not off, metadata={"off": len(off)})
-    yield _cohort_size(len(cohort.markets), earlier, partial=staged.meta["limit"] is not None)
+    yield _cohort_size(cohort.offered, earlier)
 
 
-def _cohort_size(size: int, earlier: Mapping[date, int], *, partial: bool) -> dg.AssetCheckResult:
+def _cohort_size(offered: int, earlier: Mapping[date, int]) -> dg.AssetCheckResult:
+    """Of what the exchange offered, so that a filter or a limit of ours is no alarm."""
     usual = median(earlier.values()) if earlier else None
-    small = not partial and (size == 0 or (usual is not None and size < SMALLEST_DAY * usual))
+    small = offered == 0 or (usual is not None and offered < SMALLEST_DAY * usual)
     return dg.AssetCheckResult(
         check_name="cohort_size",
         passed=not small,
         severity=dg.AssetCheckSeverity.WARN,
-        description="Far fewer markets than usual: look at the filters and at the exchange." if small else "",
-        metadata={"markets": size, "median_of_days_before": usual or 0, "days_before": len(earlier)},
+        description="Far fewer markets than usual: look at the exchange." if small else "",
+        metadata={"offered": offered, "median_of_days_before": usual or 0, "days_before": len(earlier)},
     )
 
 

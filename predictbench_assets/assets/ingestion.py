@@ -188,7 +188,7 @@ def normalized_markets(
             folder = write_debug_artifacts(settings.artifacts, key, raw_markets, cohort)
             context.log.info(f"wrote readable markets into {folder}")
         yield dg.Output(staged, metadata=_cohort_metadata(staged, cohort), data_version=dg.DataVersion(staged.sha256))
-        yield from check_cohort(staged, cohort, settings, database.cohort_sizes(key, days=14))
+        yield from check_cohort(cohort, settings, database.cohort_sizes(key, days=14))
 
 
 def _stored_snapshot(database: RunDatabase, staging: StagingArea, key: RunKey) -> StagedFile | None:

@@ -85,7 +85,7 @@ class RunDatabase:
         return settled_markets(self.engine, as_of)
 
     def cohort_sizes(self, key: RunKey, days: int) -> dict[date, int]:
-        """How many markets were handed to experiments on each of the days before, for the same window."""
+        """How many markets were offered on each of the days before, for the same window."""
         return cohort_sizes(self.engine, key, days)
 
     def stored_run(self, key: RunKey) -> StoredRun | None:

@@ -63,12 +63,13 @@ class RunReporter:
         )
 
     def publish(self, summary: RunSummary) -> Path:
-        """Write the summary where PREDICTBENCH_SUMMARY says, else among the artifacts, and export its metrics."""
+        """Write the summary where PREDICTBENCH_SUMMARY says, else among the artifacts; export a real run's metrics."""
         slug = f"{summary.run_date}_w{summary.window_days}"
         path = self._settings.predictbench_summary or self._settings.artifacts / f"summary_{slug}.json"
         summary.write(path)
         self._published.add(summary.dagster_run_id or "")
-        export_metrics(summary, self._settings)
+        if not summary.dry_run:
+            export_metrics(summary, self._settings)
         return path
 
     def skipped(self, key: RunKey, dagster_run_id: str) -> None:

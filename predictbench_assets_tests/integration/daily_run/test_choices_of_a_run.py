@@ -1,13 +1,15 @@
 """What a person may ask of a run: a part of the day, nothing where it is stored, a partition that does not exist."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
 from predictbench_assets.runs import RunKey
+from predictbench_assets.sandbox.exchange import ReplayWorld
+from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, differences
+from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, NOW, differences
 
 SETTINGS = {"PROCESSING_EXPERIMENTS": BASELINE}
 
@@ -152,3 +154,20 @@ def test_a_partition_outside_the_grid_is_refused_before_anything_is_done(
     assert ran.said["reason"].startswith(words)
     assert daily.count("processing_runs") == 0
     assert not daily.sandbox.requests
+
+
+def test_a_day_with_far_fewer_markets_than_the_days_before_is_pointed_out(make_run: MakeRun) -> None:
+    daily = make_run(**SETTINGS)
+    assert daily.here().checks()["cohort_size"] is True
+    tomorrow = NOW + timedelta(days=1)
+    daily.sandbox.set_time(tomorrow)
+    next_day = {"PREDICTBENCH_NOW": tomorrow.isoformat()}
+
+    # A limit of ours is no reason to worry, a day of few markets is.
+    limited = daily.here(RunKey(tomorrow.date(), 7), MAX_MARKETS="3", **next_day)
+    assert limited.checks()["cohort_size"] is True
+    few = ReplayWorld([])
+    with serve(few, now=tomorrow) as empty:
+        small = daily.here(RunKey(tomorrow.date(), 8), POLYMARKET_BASE_URL=empty.base_url, **next_day)
+    assert small.exit_code == 0
+    assert small.checks()["cohort_size"] is False
