@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, func, select, text
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import (
@@ -16,10 +16,27 @@ from predictbench_assets.database.schema import (
     processed_markets,
     processing_failures,
     processing_runs,
-    resolution_observations,
 )
 from predictbench_assets.experiments.base import SettledMarket
 from predictbench_assets.runs import RunKey
+
+_SETTLED = text("""
+    WITH known AS (
+        SELECT DISTINCT ON (market_id) market_id, state, outcome, observed_at AS settled_at
+        FROM predictbench.resolution_observations
+        WHERE observed_at <= :as_of
+        ORDER BY market_id, observed_at DESC, observation_id
+    ), captured AS (
+        SELECT DISTINCT ON (market_id) market_id, question, category, close_time, price
+        FROM predictbench.processed_markets
+        WHERE captured_at <= :as_of
+        ORDER BY market_id, captured_at
+    )
+    SELECT market_id, question, category, close_time, outcome, price, settled_at
+    FROM known JOIN captured USING (market_id)
+    WHERE state = 'final' AND outcome IS NOT NULL
+    ORDER BY settled_at, market_id
+""")
 
 
 @dataclass(frozen=True)
@@ -65,47 +82,8 @@ def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:
     A market that several runs stored counts once, with the price of its earliest capture. What was observed later,
     a correction included, is as unknown as it was then.
     """
-    known = (
-        select(
-            resolution_observations.c.market_id,
-            resolution_observations.c.state,
-            resolution_observations.c.outcome,
-            resolution_observations.c.observed_at,
-        )
-        .where(resolution_observations.c.observed_at <= as_of)
-        .distinct(resolution_observations.c.market_id)
-        .order_by(resolution_observations.c.market_id, resolution_observations.c.observed_at.desc())
-        .subquery()
-    )
-    captured = (
-        select(
-            processed_markets.c.market_id,
-            processed_markets.c.question,
-            processed_markets.c.category,
-            processed_markets.c.close_time,
-            processed_markets.c.price,
-        )
-        .where(processed_markets.c.captured_at <= as_of)
-        .distinct(processed_markets.c.market_id)
-        .order_by(processed_markets.c.market_id, processed_markets.c.captured_at)
-        .subquery()
-    )
-    query = (
-        select(
-            captured.c.market_id,
-            captured.c.question,
-            captured.c.category,
-            captured.c.close_time,
-            known.c.outcome,
-            captured.c.price,
-            known.c.observed_at.label("settled_at"),
-        )
-        .join(known, known.c.market_id == captured.c.market_id)
-        .where(known.c.state == "final", known.c.outcome.is_not(None))
-        .order_by(known.c.observed_at, captured.c.market_id)
-    )
     # Fetched at once: a cursor would keep a transaction open for as long as experiments run.
-    rows = in_transaction(engine, lambda connection: connection.execute(query).all())
+    rows = in_transaction(engine, lambda connection: connection.execute(_SETTLED, {"as_of": as_of}).all())
     return (SettledMarket(**row._asdict()) for row in rows)
 
 
