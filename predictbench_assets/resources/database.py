@@ -61,16 +61,15 @@ class RunDatabase:
         Raises:
             LeaseLost: it did hold the run, and a newer one has taken over.
         """
-        run = self.stored_run(key)
-        if run is None or (run.dagster_run_id == dagster_run_id and run.status != "running"):
-            return
-        if self._has_attempt(key, dagster_run_id):
-            self.open(key, dagster_run_id).beat(stage)
+        lease = self._held(key, dagster_run_id)
+        if lease is not None:
+            lease.beat(stage)
 
     def fail(self, key: RunKey, dagster_run_id: str, stage: Stage, reason: str, *, retriable: bool) -> None:
         """Record why the Dagster run failed, if it holds the run and nobody has recorded that yet."""
-        if self._has_attempt(key, dagster_run_id) and self.is_running(key, dagster_run_id):
-            self.open(key, dagster_run_id).fail(stage, reason, retriable=retriable)
+        run = self.stored_run(key)
+        if run is not None and run.dagster_run_id == dagster_run_id and run.status == "running":
+            self._lease(run).fail(stage, reason, retriable=retriable)
 
     def snapshot(self, key: RunKey) -> SnapshotRecord | None:
         """The frozen snapshot of a run, if one is stored."""
@@ -92,19 +91,24 @@ class RunDatabase:
         """The run's row as it stands, or None before its first attempt."""
         return stored_run(self.engine, key)
 
-    def is_running(self, key: RunKey, dagster_run_id: str) -> bool:
-        """Whether the Dagster run holds the run and has not ended it."""
-        run = self.stored_run(key)
-        return run is not None and run.dagster_run_id == dagster_run_id and run.status == "running"
-
     def attempt(self, key: RunKey, dagster_run_id: str) -> int | None:
         """Which attempt of the run the Dagster run is; None where it never held the run."""
         attempts = processing_attempts.c
         query = select(attempts.attempt).where(attempts.run_id == key.run_id, attempts.dagster_run_id == dagster_run_id)
         return in_transaction(self.engine, lambda connection: connection.execute(query).scalar_one_or_none())
 
-    def _has_attempt(self, key: RunKey, dagster_run_id: str) -> bool:
-        return self.attempt(key, dagster_run_id) is not None
+    def _held(self, key: RunKey, dagster_run_id: str) -> Lease | None:
+        run = self.stored_run(key)
+        if run is None:
+            return None
+        if run.dagster_run_id == dagster_run_id:
+            return self._lease(run) if run.status == "running" else None
+        if self.attempt(key, dagster_run_id) is None:
+            return None
+        return self.open(key, dagster_run_id)  # says who has taken over
+
+    def _lease(self, run: StoredRun) -> Lease:
+        return Lease(self.engine, self._settings.clock, run.key, run.attempt, run.holder, run.dagster_run_id)
 
 
 class DryRunDatabase(RunDatabase):

@@ -16,7 +16,8 @@ SETTINGS = {"PROCESSING_EXPERIMENTS": ",".join([BASELINE, *(f"{EXPERIMENT}:{name
 def test_four_experiments_that_wait_do_so_together(wait: float, make_run: MakeRun) -> None:
     daily = make_run(World(markets_per_day=5), EXECUTOR="multiprocess", **SETTINGS)
 
-    ran = daily.process(**{WAIT: str(wait)})
+    with daily.started(**{WAIT: str(wait)}) as started:
+        ran = started.ended(within=280)
 
     assert ran.exit_code == 0, ran.output
     began, ended = daily.rows(
