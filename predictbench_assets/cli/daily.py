@@ -2,13 +2,15 @@
 
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from predictbench_assets.settings import Settings
 
 OnExisting = Literal["update", "skip", "fail"]
+
+_LOG = "log.jsonl"
+_SUMMARY = "summary.json"
 
 _log = logging.getLogger(__name__)
 
@@ -127,51 +132,79 @@ def run_daily(settings: "Settings", options: DailyOptions) -> int:
     Returns:
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
     """
-    from predictbench_assets import launch
-    from predictbench_assets.cli.progress import progress
-    from predictbench_assets.clock import SystemClock
     from predictbench_assets.experiments.registry import load_registry
 
+    if settings.predictbench_dry_run:
+        options = replace(options, dry_run=True)
     key = _checked_key(settings, options.run_date, options.window_days)
     registry = load_registry(settings.processing_experiments)
     ops = _op_config(settings, key, options, registry)
     for warning in settings.warnings:
         _log.warning(warning)
     with ExitStack() as stack:
-        scratch = stack.enter_context(_scratch()) if options.dry_run else None
-        if scratch is not None:
+        stack.enter_context(_unwound_by_signals())
+        if options.dry_run:
+            scratch = stack.enter_context(_scratch())
             settings = settings.model_copy(update={"predictbench_dry_run": True, "predictbench_scratch": scratch})
         stack.enter_context(local_database(settings))
-        home = launch.prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
-        files = scratch or settings.artifacts
-        summary_file = (options.summary or files / f"summary_{key.slug}.json").resolve()
-        summary_file.unlink(missing_ok=True)
-        summary_file.parent.mkdir(parents=True, exist_ok=True)
-        log = files / "logs" / f"{key.slug}_{SystemClock().now():%Y%m%dT%H%M%S}.jsonl"
-        command = launch.run_command(
-            settings,
-            key,
-            home=home,
-            config_file=launch.write_run_config(home / "run_config" / f"{key.slug}.yaml", ops),
-            summary=summary_file,
-            import_path=_import_path(registry),
-            scratch=scratch,
-        )
-        _say(settings, f"$ {command}\n")
-        shown = progress(settings)
-        try:
-            watched = launch.run_watched(command, log=log, redact=settings.redact, on_line=shown)
-        finally:
-            shown.close()
-        summary = _written(summary_file) or _seen_from_outside(settings, summary_file, key, watched, options)
+        folder = _run_folder(settings, key)
+        watched = _execute(settings, key, ops, folder, _import_path(registry))
+        summary = _written(folder) or _seen_from_outside(settings, folder, key, watched, options)
         _report(summary, watched)
-        if scratch is None:
-            _say(settings, f"  log      {log}\n  summary  {summary_file}")
-        elif options.summary is not None:
-            _say(settings, f"  summary  {summary_file}")
+        _publish(settings, summary, options, folder)
     if watched.signal is not None:
         return 128 + watched.signal
     return 0 if watched.exit_code == 0 and summary.succeeded else 1
+
+
+def _run_folder(settings: "Settings", key: "RunKey") -> Path:
+    """A new folder for the files of this one run: its configuration, its log, its summary."""
+    from predictbench_assets.clock import SystemClock
+
+    runs = (settings.predictbench_scratch or settings.artifacts) / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{key.slug}_{SystemClock().now():%Y%m%dT%H%M%S}_", dir=runs))
+
+
+def _execute(
+    settings: "Settings", key: "RunKey", ops: dict[str, dict[str, Any]], folder: Path, import_path: Path | None
+) -> "Watched":
+    """Run the job as a command of its own, shown here and kept in the folder."""
+    from predictbench_assets import launch
+    from predictbench_assets.cli.progress import progress
+
+    scratch = settings.predictbench_scratch
+    home = launch.prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
+    command = launch.run_command(
+        settings,
+        key,
+        home=home,
+        config_file=launch.write_run_config(folder / "run_config.yaml", ops),
+        summary=folder / _SUMMARY,
+        import_path=import_path,
+        scratch=scratch,
+    )
+    _say(settings, f"$ {command}\n")
+    shown = progress(settings)
+    try:
+        return launch.run_watched(command, log=folder / _LOG, redact=settings.redact, on_line=shown)
+    finally:
+        shown.close()
+
+
+def _publish(settings: "Settings", summary: "RunSummary", options: DailyOptions, folder: Path) -> None:
+    """Put the summary where it is looked for, and say where everything is.
+
+    A dry run leaves one only where it was asked to; a skipped run does not take the place of the one it skipped for.
+    """
+    asked = options.summary or settings.predictbench_summary
+    lines = [] if options.dry_run else [f"  log      {folder / _LOG}"]
+    if asked is None and not options.dry_run and summary.status != "skipped":
+        asked = settings.artifacts / f"summary_{summary.run_date}_w{summary.window_days}.json"
+    if asked is not None:
+        lines.append(f"  summary  {summary.write(asked.resolve())}")
+    if lines:
+        _say(settings, "\n".join(lines))
 
 
 def _say(settings: "Settings", text: str) -> None:
@@ -235,6 +268,21 @@ def _scratch() -> Iterator[Path]:
 
 
 @contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Leave by an exception when asked to terminate, so that what was begun is ended and scratch files go."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def local_database(settings: "Settings") -> Iterator[None]:
     """The database, up and at the revision that this code needs; a dry run leaves it as it was.
 
@@ -272,14 +320,15 @@ def _import_path(registry: "Registry") -> Path | None:
     return None
 
 
-def _written(file: Path) -> "RunSummary | None":
+def _written(folder: Path) -> "RunSummary | None":
     from predictbench_assets.reporting.summary import RunSummary
 
+    file = folder / _SUMMARY
     return RunSummary.read(file) if file.exists() else None
 
 
 def _seen_from_outside(
-    settings: "Settings", file: Path, key: "RunKey", watched: "Watched", options: DailyOptions
+    settings: "Settings", folder: Path, key: "RunKey", watched: "Watched", options: DailyOptions
 ) -> "RunSummary":
     """The summary of a run that wrote none: killed, ended before it began, or with nothing to do."""
     from predictbench_assets.observability.metrics import export_metrics
@@ -310,7 +359,7 @@ def _seen_from_outside(
         exchange=settings.exchange,
         failures=() if skipped else (own,),
     )
-    summary.write(file)
+    summary.write(folder / _SUMMARY)
     export_metrics(summary, settings)
     return summary
 

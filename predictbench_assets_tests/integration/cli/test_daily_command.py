@@ -59,7 +59,7 @@ def test_a_run_stores_the_day_and_says_so(
     stages = [line["process_stage"] for line in lines if line.get("event") == "STEP_SUCCESS"]
     assert stages[:3] == ["target_window", "raw_markets", "normalized_markets"]
     assert stages[-1] == "persisted_run"
-    (log,) = (tmp_path / ".predictbench" / "artifacts" / "logs").glob("*.jsonl")
+    (log,) = (tmp_path / ".predictbench" / "artifacts" / "runs").glob("*/log.jsonl")
     assert [json.loads(text) for text in log.read_text().splitlines()] == lines
 
 
@@ -84,7 +84,7 @@ def test_an_env_file_is_read_and_the_environment_wins(predictbench: Predictbench
     (tmp_path / ".env").write_text("CORE_SAMPLE_SIZE=5\nDATABASE_URL=postgres://nobody@127.0.0.1:9/none\n")
     done = predictbench("daily")
     assert done.returncode == 0, done.stderr
-    (summary,) = (tmp_path / ".predictbench" / "artifacts").glob("summary*.json")
+    (summary,) = (tmp_path / ".predictbench" / "artifacts").glob("summary_*_w7.json")
     assert json.loads(summary.read_text())["core_markets"] == 5
 
 
@@ -136,6 +136,17 @@ def test_a_stored_run_can_be_left_alone(
     assert json.loads((tmp_path / "s.json").read_text())["status"] == status
 
 
+def test_a_dry_run_that_is_terminated_leaves_nothing_either(
+    environment: Mapping[str, str], exchange: SandboxServer, tmp_path: Path
+) -> None:
+    with slow_run(environment | {"TMPDIR": str(tmp_path)}, exchange, tmp_path, "--dry-run") as running:
+        running.terminate()
+        output, _ = running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert "failed, dry run" in output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.json", "s.md"]
+
+
 def test_a_past_day_without_a_snapshot_fails_with_a_reason(predictbench: Predictbench, tmp_path: Path) -> None:
     done = predictbench("daily", "--run-date", "2026-03-01", "--summary", "s.json", LOG_FORMAT="text")
     assert done.returncode == 1
@@ -154,11 +165,13 @@ def test_a_database_of_another_revision_is_not_touched(predictbench: Predictbenc
     assert predictbench("daily", DATABASE_URL=empty_database_url).returncode == 0
 
 
-def slow_run(environment: Mapping[str, str], exchange: SandboxServer, folder: Path) -> subprocess.Popen[str]:
+def slow_run(
+    environment: Mapping[str, str], exchange: SandboxServer, folder: Path, *arguments: str
+) -> subprocess.Popen[str]:
     """A run that is inside `raw_markets`, waiting for an exchange that takes its time."""
     exchange.set_faults("latency_ms=20000")
     running = subprocess.Popen(
-        command("daily", "--summary", "s.json"),
+        command("daily", "--summary", "s.json", *arguments),
         cwd=folder,
         env=dict(environment),
         stdout=subprocess.PIPE,

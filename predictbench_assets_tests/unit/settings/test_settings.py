@@ -158,6 +158,12 @@ def test_the_password_of_any_address_goes() -> None:
     )
 
 
+def test_an_address_that_is_no_secret_of_ours_loses_its_password_too() -> None:
+    assert load_settings().redact("no route to http://me:hunter2@push.example") == (
+        "no route to http://***@push.example"
+    )
+
+
 def test_the_public_view_has_no_secret() -> None:
     settings = load_settings(database_url="postgres://u:p-word@h/db", polymarket_api_key="key-123456")
     assert not {name.upper() for name in secret_names()} & settings.public_view().keys()
