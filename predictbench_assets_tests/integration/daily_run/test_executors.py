@@ -1,18 +1,21 @@
 """Steps in processes of their own: experiments that wait do so side by side."""
 
+import json
+from datetime import datetime
+
 import pytest
 
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.experiments import WAIT
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT
+from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, Ran
 
 SLOW = ("Slow", "Slow2", "Slow3", "Slow4")
 SETTINGS = {"PROCESSING_EXPERIMENTS": ",".join([BASELINE, *(f"{EXPERIMENT}:{name}" for name in SLOW)])}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("wait", [10.0])
+@pytest.mark.parametrize("wait", [15.0])
 def test_four_experiments_that_wait_do_so_together(wait: float, make_run: MakeRun) -> None:
     daily = make_run(World(markets_per_day=5), EXECUTOR="multiprocess", **SETTINGS)
 
@@ -20,13 +23,20 @@ def test_four_experiments_that_wait_do_so_together(wait: float, make_run: MakeRu
         ran = started.ended(within=280)
 
     assert ran.exit_code == 0, ran.output
-    began, ended = daily.rows(
-        "SELECT extract(epoch FROM min(started_at)), extract(epoch FROM max(finished_at))"
-        " FROM predictbench.experiment_runs JOIN predictbench.experiments USING (experiment_id)"
-        " WHERE name LIKE 'slow%%'"
-    )[0]
-    together = float(ended - began)
-    slowest = max(ran.said["experiments"][f"slow_{number}"]["seconds"] for number in range(1, 5))
+    began = [_instant(ran, f"experiment_results/slow_{number}", "STEP_START") for number in range(1, 5)]
+    ended = [_instant(ran, f"experiment_results/slow_{number}", "STEP_SUCCESS") for number in range(1, 5)]
+    slowest = max((end - begin).total_seconds() for begin, end in zip(began, ended, strict=True))
+    together = (max(ended) - min(began)).total_seconds()
     assert slowest >= wait
-    assert together <= 1.3 * slowest
+    assert together <= 1.3 * slowest, f"{together:.1f} s for four that take {slowest:.1f} s at most"
     assert ran.said["duration_seconds"] >= together
+    assert {name: one["completed"] for name, one in ran.said["experiments"].items()} == dict.fromkeys(
+        ("baseline_snapshot", "slow_1", "slow_2", "slow_3", "slow_4"), 5
+    )
+
+
+def _instant(ran: Ran, stage: str, event: str) -> datetime:
+    """When something happened, by the log."""
+    lines = [json.loads(line) for line in ran.output.splitlines() if line.startswith("{")]
+    [line] = [line for line in lines if (line["process_stage"], line.get("event")) == (stage, event)]
+    return datetime.fromisoformat(line["timestamp"])

@@ -1,10 +1,16 @@
 """What an exchange that misbehaves does to a run: mostly nothing, and otherwise something that a person can read."""
 
+from itertools import count
+from typing import Any
+
 import pytest
 
+from predictbench_assets.polymarket.client import PolymarketClient
+from predictbench_assets.sandbox.exchange import ReplayWorld, View
+from predictbench_assets.sandbox.faults import Faults, FaultSource
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, differences
+from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, Tables, differences
 
 IMPATIENT = {"POLYMARKET_MAX_ATTEMPTS": "2", "PROCESSING_EXPERIMENTS": BASELINE}
 
@@ -13,9 +19,10 @@ def test_faults_that_heal_change_nothing(make_run: MakeRun) -> None:
     faults = "http500=0.05,http429=0.02,reset=0.01,truncate=0.01,repeat=0.1,retry_after=0.05"
     pages = {"POLYMARKET_PAGE_SIZE": "5"}
     well = make_run(World(markets_per_day=400), **pages)
-    unwell = make_run(World(markets_per_day=400), faults=faults, seed=4, **pages)
-
     assert well.here().exit_code == 0
+    requests = sum(well.sandbox.requests.values())
+    unwell = make_run(World(markets_per_day=400), faults=faults, seed=_seed_with_all(faults, requests), **pages)
+
     ran = unwell.here()
 
     assert ran.exit_code == 0
@@ -84,6 +91,29 @@ def test_too_many_unreadable_rows_stop_the_run(make_run: MakeRun) -> None:
     assert sum(daily.sandbox.requests.values()) == requests
 
 
+def test_a_listing_that_disagrees_with_itself_stops_the_run_until_it_is_captured_again(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily = make_run(PROCESSING_EXPERIMENTS=BASELINE)
+    whole, recheck = daily.sandbox.app.view, PolymarketClient._recheck
+
+    async def after_all_markets_have_gone(client: PolymarketClient, *args: Any) -> Any:
+        daily.sandbox.app.view = View(ReplayWorld([]), whole.at)
+        return await recheck(client, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PolymarketClient, "_recheck", after_all_markets_have_gone)
+        ran = daily.here()
+    daily.sandbox.app.view = whole
+
+    said = "walk_repeatable: The listing changed between two walks; capture again with --refresh."
+    assert ran.exit_code == 1
+    assert daily.run_row("status", "stage", "reason") == ("failed", "raw_markets", said)
+    assert ran.said["reason"] == said
+    assert daily.here().said["reason"] == said
+    assert daily.here(ops={"raw_markets": {"refresh": True}}).exit_code == 0
+
+
 def test_a_day_without_markets_is_a_run_of_zeros(make_run: MakeRun) -> None:
     daily = make_run(World(markets_per_day=0))
 
@@ -108,7 +138,17 @@ def test_no_fault_that_lasts_passes_for_a_short_day(fault: str, make_run: MakeRu
     assert daily.count("snapshots") == 0
 
 
-def _without_received(tables: dict) -> dict:  # type: ignore[type-arg]
+def _seed_with_all(faults: str, requests: int) -> int:
+    """A seed with which every kind of fault happens among so many requests, whatever their order."""
+
+    def drawn(seed: int) -> set[str | None]:
+        source = FaultSource(Faults.parse(faults), seed)
+        return {source.draw() for _ in range(requests)}
+
+    return next(seed for seed in count() if drawn(seed) >= {"http500", "http429", "reset", "truncate", "repeat"})
+
+
+def _without_received(tables: Tables) -> dict[str, Any]:
     received = {"sha256"}
     return {
         name: [sorted(pair for pair in row if pair[0] not in received) for row in rows.elements()]
