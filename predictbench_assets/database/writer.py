@@ -2,9 +2,9 @@
 
 While the server stores one batch, the next is made ready and sent behind it, so that neither side waits for the other.
 (In one thread: two fight over the interpreter's lock at every chunk sent, which cost more than it gained.) A batch that
-the server refuses for its data is sent again market by market, each in its own transaction, in a single round trip. A
-batch that failed because the database was unavailable is sent again whole: writing is idempotent, so what had been
-stored already is found and left alone.
+the server refuses for its data is sent again in small groups and then market by market, each in a transaction of its
+own, in a round trip for all of them. A batch that failed because the database was unavailable is sent again whole:
+writing is idempotent, so what had been stored already is found and left alone.
 """
 
 import logging
@@ -36,6 +36,8 @@ from predictbench_assets.failures import Failure
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+
+_GROUP = 20  # planning the statement costs as much as storing a few markets, so not all are tried alone at once
 
 
 @dataclass
@@ -253,7 +255,7 @@ class RunWriter:
             self._check_lease(outcome)
             return []
         self._raise_unless_data(outcome.refusal)
-        return self._store_one_by_one(batch, outcome, outcome.refusal)
+        return self._store_apart(batch, outcome.refusal)
 
     def _collect(self, number: int) -> None:
         """Read the answers to the oldest batches under way."""
@@ -267,24 +269,30 @@ class RunWriter:
         if self._connection is not None:
             self._pgconn().exit_pipeline_mode()
 
-    def _store_one_by_one(self, batch: _Batch, together: Outcome, refusal: Refusal) -> list[Failure]:
-        """The markets of a refused batch, each in its own transaction; returns those that are refused alone."""
+    def _store_apart(self, batch: _Batch, refusal: Refusal) -> list[Failure]:
+        """The markets of a refused batch in groups, then those of refused groups one by one; each step is one round
+        trip, each group its own transaction. Returns the markets that are refused alone."""
         _log.warning(
-            "the database refused a batch, writing its %d markets one by one: %s",
+            "the database refused a batch of %d markets, finding out which: %s",
             len(batch.markets),
             refusal.message,
             extra={"process_stage": "persisted_run"},
         )
-        outcomes = [together]
-        if len(batch.markets) > 1:
-            outcomes = self._transact([self._statement(batch, [market]) for market in batch.markets])
-        failures = []
-        for market, outcome in zip(batch.markets, outcomes, strict=True):
-            if outcome.refusal is None:
-                self._check_lease(outcome)
-                continue
-            self._raise_unless_data(outcome.refusal)
-            failures.append(self._refused(market.market_id, outcome.refusal))
+        failures: list[Failure] = []
+        suspects = batch.markets
+        for size in (_GROUP, 1):
+            groups = [suspects[start : start + size] for start in range(0, len(suspects), size)]
+            suspects = []
+            outcomes = self._transact([self._statement(batch, group) for group in groups])
+            for group, outcome in zip(groups, outcomes, strict=True):
+                if outcome.refusal is None:
+                    self._check_lease(outcome)
+                    continue
+                self._raise_unless_data(outcome.refusal)
+                if size > 1:
+                    suspects += group
+                else:
+                    failures.append(self._refused(group[0].market_id, outcome.refusal))
         return failures
 
     def _statement(self, batch: _Batch, markets: Sequence[EncodedMarket]) -> Statement:

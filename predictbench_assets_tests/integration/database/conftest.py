@@ -1,9 +1,10 @@
 """Leases, markets and experiments to write, plain enough to predict every row."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -116,7 +117,7 @@ def database(engine: Engine) -> Database:
 @pytest.fixture
 def take(engine: Engine) -> Callable[..., Lease]:
     """Open a lease; every call is another Dagster run unless told."""
-    numbers: Iterator[int] = iter(range(1, 1000))
+    numbers = count(1)
 
     def open_one(key: RunKey = KEY, **changes: Any) -> Lease:
         values: dict[str, Any] = {

@@ -20,7 +20,13 @@ Writers = Callable[..., RunWriter]
 
 def counts(processed: int, **others: int) -> RunCounts:
     values = {"excluded": 0, "rejected": 0, "failed": 0} | others
-    return RunCounts(offered=processed + sum(values.values()), processed=processed, **values)
+    return RunCounts(
+        offered=processed + sum(values.values()),
+        excluded=values["excluded"],
+        rejected=values["rejected"],
+        failed=values["failed"],
+        processed=processed,
+    )
 
 
 def test_a_market_is_stored_with_everything_that_is_known_about_it(writer: Writers, database: Database) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from predictbench_assets.clock import FixedClock
@@ -86,11 +88,10 @@ def poisoned(size: int, bad: Callable[[int], MarketRecord]) -> Iterator[MarketRe
 
 def only_the_server_refuses(number: int) -> MarketRecord:
     """Bad in ways that the client does not look for: a number out of range, an unknown source, a null."""
+    rumour = MarketPrice.model_construct(value=0.5, bid=None, ask=None, source="rumour", quality="good")  # type: ignore[arg-type]
     kinds = (
         record(number, raw=b'{"n":1e400000}'),
-        record(
-            number, price=MarketPrice.model_construct(value=0.5, bid=None, ask=None, source="rumour", quality="good")
-        ),
+        record(number, price=rumour),
         record(number, category=None),
     )
     return kinds[number // 100 % 3]
@@ -265,3 +266,31 @@ def test_a_pool_of_one_is_enough(database_url: str, take: Takes) -> None:
     with pytest.raises(LeaseLost):
         RunWriter(engine, lease, lease.clock).write([record(1)], [attempt()])
     engine.dispose()
+
+
+_texts = st.text(st.characters(exclude_categories=()), max_size=6)
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(-1e6, 1e6) | _texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(payloads=st.lists(st.dictionaries(_texts, _values, max_size=4), min_size=1, max_size=60), escape=st.booleans())
+def test_any_payload_comes_back_equal_or_is_a_failure(
+    writer: Writers, database: Database, payloads: list[dict[str, object]], escape: bool
+) -> None:
+    def raw(payload: dict[str, object]) -> bytes:
+        return json.dumps(payload, ensure_ascii=escape).encode("utf-8", "surrogatepass")
+
+    report = writer(batch_size=20).write(
+        [record(n, raw=raw(payload)) for n, payload in enumerate(payloads)], [attempt()]
+    )
+    failed = {failure.market_id for failure in report.failures}
+    stored = dict(database.rows("SELECT market_id, raw_snapshot FROM predictbench.processed_markets"))
+    for number, payload in enumerate(payloads):
+        if f"m{number}" in failed:
+            assert "\\u0000" in json.dumps(payload) or "\\ud" in json.dumps(payload)
+        else:
+            assert stored[f"m{number}"] == payload

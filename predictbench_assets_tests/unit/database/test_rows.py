@@ -1,0 +1,88 @@
+"""Rows are made as the database wants them, whatever the text in them."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predictbench_assets.database.records import MarketRecord, ResultRecord
+from predictbench_assets.database.rows import StoredAttempt, UnwritableMarket, encode_market, fast_uuid5
+from predictbench_assets.experiments.testing import make_market
+
+RUN = UUID("59b8be11-4fdd-5aea-af10-3aa167c4392f")
+ATTEMPTS = {"e": StoredAttempt(experiment_run_id=str(RUN), mandatory=False, fill=False)}
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=()), max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=10,
+)
+
+
+def encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def record(payload: Any = None, raw: bytes = b"{}", **changes: Any) -> MarketRecord:
+    result = ResultRecord(
+        "e", "completed", probability=0.5, payload=payload, forecast_at=datetime(2026, 2, 2, tzinfo=UTC)
+    )
+    return MarketRecord(make_market(event_id="9", **changes), raw, (result,))
+
+
+@given(st.uuids(), st.text())
+def test_the_quick_uuid5_is_the_real_one(namespace: UUID, name: str) -> None:
+    assert fast_uuid5(namespace.bytes, name) == str(uuid5(namespace, name))
+
+
+@given(json_values)
+def test_a_payload_is_kept_exactly_or_refused_with_its_field(value: Any) -> None:
+    text = json.dumps(value)
+    if any(sign in text for sign in ("NaN", "Infinity", "\\u0000")) or not encodable(value):
+        with pytest.raises(UnwritableMarket, match=r"results\[e\]|payload"):
+            encode_market(record({"v": value}), RUN, ATTEMPTS)
+    else:
+        encoded = encode_market(record({"v": value}), RUN, ATTEMPTS)
+        assert json.loads(encoded.results[0])["payload"] == {"v": value}
+
+
+@given(
+    st.binary(max_size=40) | st.text(max_size=20).map(str.encode) | json_values.map(lambda v: json.dumps(v).encode())
+)
+def test_raw_bytes_pass_untouched_or_not_at_all(raw: bytes) -> None:
+    try:
+        encoded = encode_market(record(raw=raw), RUN, ATTEMPTS)
+    except UnwritableMarket:
+        return
+    assert raw in encoded.market
+    assert isinstance(json.loads(raw), dict)
+
+
+def test_what_is_absent_is_not_sent() -> None:
+    encoded = encode_market(record(price=None), RUN, ATTEMPTS)
+    assert not {"price", "bid", "ask", "core_weight"} & set(json.loads(encoded.market))
+
+
+def test_the_size_is_that_of_the_rows() -> None:
+    encoded = encode_market(record(), RUN, ATTEMPTS)
+    parts = [encoded.market, encoded.event or b"", *encoded.contracts, *encoded.results]
+    assert encoded.size == sum(map(len, parts))
+
+
+def test_a_long_reason_is_clipped_and_costs_no_market() -> None:
+    result = ResultRecord("e", "failed", reason="x" * 5_000)
+    encoded = encode_market(MarketRecord(make_market(), b"{}", (result,)), RUN, ATTEMPTS)
+    assert json.loads(encoded.results[0])["reason"] == "x" * 1_999 + "…"
+
+
+def test_a_result_of_an_unknown_experiment_is_a_fault_of_the_caller() -> None:
+    with pytest.raises(KeyError):
+        encode_market(MarketRecord(make_market(), b"{}", (ResultRecord("unknown", "completed"),)), RUN, ATTEMPTS)
