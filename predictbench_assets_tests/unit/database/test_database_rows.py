@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from predictbench_assets.database.records import MarketRecord, ResultRecord
@@ -44,6 +44,10 @@ def test_the_quick_uuid5_is_the_real_one(namespace: UUID, name: str) -> None:
 
 
 @given(json_values)
+@example(float("nan"))
+@example([{"a": float("-inf")}])
+@example({"a": "\x00"})
+@example(["\ud800"])
 def test_a_payload_is_kept_exactly_or_refused_with_its_field(value: Any) -> None:
     text = json.dumps(value)
     if any(sign in text for sign in ("NaN", "Infinity", "\\u0000")) or not encodable(value):
