@@ -364,6 +364,9 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     Raises:
         SettingsError: with every problem found, each naming its setting and none repeating a secret.
     """
+    named = os.environ.get(ENV_FILE_VARIABLE)
+    if named and env_file is None and not Path(named).is_file():
+        raise SettingsError([f"{ENV_FILE_VARIABLE}: there is no file {named}"])
     try:
         return Settings(_env_file=env_file or default_env_file(), **overrides)
     except ValidationError as error:

@@ -31,6 +31,8 @@ class Mine(Experiment):
         return ExperimentResult.binary(1 / 3)
 """
 
+TABLES = "select table_name from information_schema.tables where table_schema = 'predictbench'"
+
 
 def rows(url: str, query: str) -> list[tuple[object, ...]]:
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -113,6 +115,25 @@ def test_a_dry_run_writes_nothing_and_leaves_nothing_behind(
     assert "dry run" in done.stdout
     assert rows(environment["DATABASE_URL"], "select count(*) from predictbench.processing_runs") == [(0,)]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.long
+def test_a_dry_run_of_a_stored_day_reads_its_snapshot_and_changes_nothing(
+    predictbench: Predictbench, environment: Mapping[str, str], exchange: SandboxServer, tmp_path: Path
+) -> None:
+    assert predictbench("daily").returncode == 0
+    tables = [name for (name,) in rows(environment["DATABASE_URL"], TABLES)]
+    before = {name: rows(environment["DATABASE_URL"], f'select * from predictbench."{name}"') for name in tables}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    asked = sum(exchange.requests.values())
+    done = predictbench("daily", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "reused" in done.stdout
+    assert sum(exchange.requests.values()) == asked
+    assert before == {
+        name: rows(environment["DATABASE_URL"], f'select * from predictbench."{name}"') for name in tables
+    }
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
 
 
 @pytest.mark.long

@@ -37,6 +37,11 @@ def test_the_file_can_be_named_and_can_be_none(monkeypatch: pytest.MonkeyPatch, 
     assert load_settings().max_markets is None
 
 
+def test_a_named_file_that_is_not_there_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "nowhere.env")
+    assert problems() == ["PREDICTBENCH_ENV_FILE: there is no file nowhere.env"]
+
+
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TARGET_CLOSE_WINDOW_DAYS", "")
     assert load_settings().target_close_window_days == 7
