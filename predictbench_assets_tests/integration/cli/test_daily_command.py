@@ -178,6 +178,18 @@ def test_a_past_day_without_a_snapshot_fails_with_a_reason(predictbench: Predict
 
 
 @pytest.mark.long
+def test_dagster_keeps_its_runs_in_postgres_where_that_is_set(
+    predictbench: Predictbench, empty_database_url: str, tmp_path: Path
+) -> None:
+    # As a person writes it: without a driver, which Dagster would take for another one than it can work with.
+    written = empty_database_url.replace("postgresql+psycopg://", "postgres://")
+    done = predictbench("daily", DAGSTER_POSTGRES_URL=written)
+    assert done.returncode == 0, done.stderr
+    assert rows(empty_database_url, "select pipeline_name, status from runs") == [("daily_run", "SUCCESS")]
+    assert not (tmp_path / ".predictbench" / "dagster" / "history" / "runs.db").exists()
+
+
+@pytest.mark.long
 def test_a_database_of_another_revision_is_not_touched(predictbench: Predictbench, empty_database_url: str) -> None:
     done = predictbench("daily", DATABASE_URL=empty_database_url)
     assert done.returncode == 1
