@@ -1,13 +1,14 @@
 """Storing a run: markets stream in, batches go out, one bad market costs only itself.
 
-While the server stores one batch, the next is made ready and sent behind it, so that neither side waits for the other.
-(In one thread: two fight over the interpreter's lock at every chunk sent, which cost more than it gained.) A batch that
-the server refuses for its data is sent again in small groups and then market by market, each in a transaction of its
-own, in a round trip for all of them. A batch that failed because the database was unavailable is sent again whole:
-writing is idempotent, so what had been stored already is found and left alone.
+While the server stores one batch, the next ones are made ready and sent behind it, so that neither side waits for the
+other. (In one thread: two fight over the interpreter's lock at every chunk sent, which cost more than it gained.) A
+batch that the server refuses for its data is sent again in small groups and then market by market, each in a
+transaction of its own, in a round trip for all of them. A batch that failed because the database was unavailable is
+sent again whole: writing is idempotent, so what had been stored already is found and left alone.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast
@@ -37,6 +38,7 @@ from predictbench_assets.failures import Failure
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
+_AHEAD = 2  # batches sent while an older one is being stored: enough to hide a slow line
 _GROUP = 20  # planning the statement costs as much as storing a few markets, so not all are tried alone at once
 
 
@@ -97,7 +99,7 @@ class RunWriter:
         """Store markets, each whole or not at all, and say which could not be and why. Idempotent.
 
         Args:
-            markets: read once, as they are needed; memory is bounded by three batches.
+            markets: read once, as they are needed; memory is bounded by a few batches.
             experiments: every registered experiment; each market has one result of each.
             reconstructed: whether the snapshot was put together afterwards rather than captured on the day.
 
@@ -110,15 +112,14 @@ class RunWriter:
         try:
             attempts = self._open_attempts(experiments)
             filling = any(attempt.fill for attempt in attempts.values())
-            before: _Batch | None = None
+            under_way: deque[_Batch] = deque()
             for encoded in self._batches(markets, attempts, tally):
-                batch = _Batch(encoded, reconstructed, filling)
-                self._send(batch, tally)
-                if before is not None:
-                    stored |= self._settle(before, tally)
-                before = batch
-            if before is not None:
-                stored |= self._settle(before, tally)
+                under_way.append(_Batch(encoded, reconstructed, filling))
+                self._send(under_way[-1], tally)
+                if len(under_way) > _AHEAD:
+                    stored |= self._settle(under_way.popleft(), tally)
+            while under_way:
+                stored |= self._settle(under_way.popleft(), tally)
             self._drain()
         except BaseException:
             self._disconnect(broken=True)
@@ -212,7 +213,7 @@ class RunWriter:
             yield batch
 
     def _send(self, batch: _Batch, tally: _Tally) -> None:
-        """Send a batch behind the one under way; where that fails, `_settle` sends it again."""
+        """Send a batch behind those under way; where that fails, `_settle` sends it again."""
         tally.batches += 1
         tally.bytes += sum(market.size for market in batch.markets)
         statement = self._statement(batch, batch.markets)
