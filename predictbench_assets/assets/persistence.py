@@ -82,6 +82,7 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
                 failures=tuple(FailureLine.of(failure) for failure in run.failures),
                 experiments=_experiments(staged, run.assembly),
                 would_be_rows=run.would_be_rows,
+                attempt=run.attempt,
                 duration_seconds=run_seconds(context.instance, context.run.run_id),
                 **run.verdict,
             )
@@ -129,6 +130,11 @@ class _RunInHand:
             "processing_runs": 1,
         }
         self.would_be_rows = rows
+
+    @property
+    def attempt(self) -> int | None:
+        """Which attempt this is; None in a dry run."""
+        return None if self._lease is None else self._lease.attempt
 
     @property
     def failures(self) -> list[Failure]:

@@ -17,7 +17,7 @@ from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.staging import open_staged, staged_name
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
-from predictbench_assets.staging import Schema, StagedFile, StagedFileMissing, StagingArea
+from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
 _logger = logging.getLogger(__name__)
 
@@ -57,7 +57,6 @@ class RunReporter:
             dagster_run_id=dagster_run_id,
             exchange=self._settings.exchange,
             git_sha=self._settings.git_sha,
-            attempt=self._attempt(key, dagster_run_id),
             dry_run=self._database.dry,
             **facts,
         )
@@ -85,7 +84,9 @@ class RunReporter:
     ) -> None:
         """Record a failed stage in the database and the summary. Never raises, so that the failure itself is seen."""
         reason = self._settings.redact(reason)
+        attempt = None
         try:
+            attempt = None if self._database.dry else self._database.attempt(key, dagster_run_id)
             self._database.fail(key, dagster_run_id, stage, reason, retriable=retriable)
         except PredictbenchError as error:
             _logger.warning("the failure could not be recorded in the database: %s", self._settings.redact(str(error)))
@@ -104,20 +105,12 @@ class RunReporter:
                 stage=stage,
                 reason=reason,
                 failures=(own,),
+                attempt=attempt,
                 duration_seconds=seconds,
             )
             self.publish(summary)
         except (PredictbenchError, OSError) as error:
             _logger.warning("the summary could not be written: %s", self._settings.redact(str(error)))
-
-    def _attempt(self, key: RunKey, dagster_run_id: str) -> int | None:
-        """Which attempt of the run this Dagster run is; unknown where it is none, or the database is away."""
-        if self._database.dry:
-            return None
-        try:
-            return self._database.attempt(key, dagster_run_id)
-        except PredictbenchError:
-            return None
 
     def _own(self, asset: str, key: RunKey, dagster_run_id: str, schema: Schema) -> StagedFile | None:
         """An asset's file, if this very Dagster run staged it: an older one says nothing about why this one failed."""
@@ -126,8 +119,8 @@ class RunReporter:
             if self._staging.peek(staged_name(asset_key, key))["meta"].get("dagster_run_id") != dagster_run_id:
                 return None
             return open_staged(self._staging, asset_key, key, schema)
-        except StagedFileMissing:
-            return None
+        except PredictbenchError:
+            return None  # missing, or damaged, which may be why the run failed
 
 
 def _snapshot_facts(snapshot: StagedFile, dagster_run_id: str) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_two_windows_of_a_day_are_two_runs(make_run: MakeRun) -> None:
 def test_the_partition_tag_alone_is_enough(make_run: MakeRun) -> None:
     daily = make_run(World(markets_per_day=5), **SETTINGS)
 
-    ran = daily.process(tags={"dagster/partition": str(KEY)})
+    ran = daily.forked(tags={"dagster/partition": str(KEY)})
 
     assert ran.exit_code == 0, ran.output
     assert ran.said["processed_markets"] == 5
@@ -127,7 +127,7 @@ def test_the_partition_tag_alone_is_enough(make_run: MakeRun) -> None:
 def test_a_run_without_a_partition_says_how_to_name_one(make_run: MakeRun) -> None:
     daily = make_run(World(markets_per_day=5), **SETTINGS)
 
-    ran = daily.process(tags={})
+    ran = daily.forked(tags={})
 
     assert ran.exit_code == 1
     assert "`predictbench partition` prints the tags of one" in ran.output
@@ -147,7 +147,7 @@ def test_a_partition_outside_the_grid_is_refused_before_anything_is_done(
 ) -> None:
     daily = make_run(World(markets_per_day=5), **SETTINGS)
 
-    ran = daily.process(key)
+    ran = daily.forked(key)
 
     assert ran.exit_code == 1
     assert ran.said["stage"] == "target_window"

@@ -122,18 +122,6 @@ def test_a_database_that_stays_away_fails_the_run_and_no_market(
     assert not differences(undisturbed, daily.tables())
 
 
-def test_a_database_that_was_never_there_is_a_clear_error(make_run: MakeRun) -> None:
-    daily = make_run(World(markets_per_day=5), **SETTINGS)
-    daily.database_url = "postgresql://someone:s3cr3t-word@127.0.0.1:9/nothing"
-
-    ran = daily.here()
-
-    assert ran.exit_code == 1
-    assert (ran.said["status"], ran.said["stage"]) == ("failed", "target_window")
-    assert "the database is not available" in ran.said["reason"]
-    assert "s3cr3t-word" not in str(ran.said)
-
-
 def test_a_database_without_tables_says_what_to_run(make_run: MakeRun, empty_database_url: str) -> None:
     daily = make_run(World(markets_per_day=5), **SETTINGS)
     daily.database_url = empty_database_url

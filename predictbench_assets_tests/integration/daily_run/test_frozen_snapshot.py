@@ -110,6 +110,20 @@ def test_a_snapshot_whose_body_is_gone_is_said_to_be(daily: DailyRun) -> None:
     assert daily.run_row("status", "stage") == ("failed", "raw_markets")
 
 
+def test_a_snapshot_whose_body_was_damaged_is_said_to_be(daily: DailyRun) -> None:
+    daily.here()
+    [(uri,)] = daily.rows("SELECT uri FROM predictbench.snapshots")
+    body = Path(uri.removeprefix("file://"))
+    body.write_bytes(body.read_bytes()[:200])
+
+    ran = daily.here()
+
+    assert ran.exit_code == 1
+    assert ran.said["status"] == "failed"
+    assert uri in ran.said["reason"]
+    assert daily.run_row("status", "stage", "reason")[0] == "failed"
+
+
 def test_another_exchange_may_not_write_into_the_database(make_run: MakeRun) -> None:
     daily = make_run(World(markets_per_day=5), **SETTINGS)
     daily.here()

@@ -53,7 +53,7 @@ def test_a_killed_run_is_finished_by_the_next(
     calls.touch()
     daily = make_run(World(markets_per_day=MARKETS), **SETTINGS, **{CALLS: str(calls)})
 
-    killed = daily.killed(point)
+    killed = daily.forked(killed_at=point)
     assert killed.exit_code == -signal.SIGKILL, killed.output
     [(status, dagster_run)] = daily.rows("SELECT status, dagster_run_id FROM predictbench.processing_runs")
     assert status == ("completed" if "Lease.finish:after" in point else "running")

@@ -32,7 +32,7 @@ def daily(make_run: MakeRun) -> DailyRun:
 
 
 def test_an_experiment_that_tells_secrets_is_not_passed_on(daily: DailyRun) -> None:
-    ran = daily.process(**{SECRET: f"{PASSWORD} {API_KEY} {daily.database_url}"})
+    ran = daily.forked(**{SECRET: f"{PASSWORD} {API_KEY} {daily.database_url}"})
 
     assert ran.exit_code == 0, ran.output
     assert ran.said["experiments"]["indiscreet"]["failed"] == 10
@@ -45,7 +45,7 @@ def test_an_experiment_that_tells_secrets_is_not_passed_on(daily: DailyRun) -> N
 def test_a_failing_run_keeps_its_secrets(daily: DailyRun) -> None:
     daily.sandbox.set_faults("http500=1")
 
-    ran = daily.process(POLYMARKET_MAX_ATTEMPTS="1", **{SECRET: "nothing"})
+    ran = daily.forked(POLYMARKET_MAX_ATTEMPTS="1", **{SECRET: "nothing"})
 
     assert ran.exit_code == 1
     assert ran.said["stage"] == "raw_markets"
@@ -55,9 +55,10 @@ def test_a_failing_run_keeps_its_secrets(daily: DailyRun) -> None:
 def test_a_database_that_cannot_be_reached_keeps_its_password(daily: DailyRun) -> None:
     daily.database_url = f"postgresql://someone:{quote(PASSWORD, safe='')}@127.0.0.1:9/nothing"
 
-    ran = daily.process()
+    ran = daily.forked()
 
     assert ran.exit_code == 1
+    assert (ran.said["status"], ran.said["stage"]) == ("failed", "target_window")
     assert "the database is not available" in ran.said["reason"]
     assert_not_told(daily, [ran.output])
 
