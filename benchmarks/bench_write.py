@@ -14,7 +14,6 @@ import asyncio
 import json
 import multiprocessing
 import random
-import shutil
 import statistics
 import sys
 import tempfile
@@ -318,8 +317,8 @@ def proxy(upstream: str, listen: str) -> None:
 @contextmanager
 def benches() -> Iterator[dict[int, Bench]]:
     """A server, straight (0) and through 40 ms of round trip (40)."""
-    folder = Path(tempfile.mkdtemp(prefix="pb-bench-"))
-    with EmbeddedPostgres(folder / "pg") as server:
+    with tempfile.TemporaryDirectory(prefix="pb-bench-") as name, EmbeddedPostgres(Path(name) / "pg") as server:
+        folder = Path(name)
         migrations.upgrade(server.url)
         url = make_url(server.url)
         upstream = f"{url.query['host']}/.s.PGSQL.5432"
@@ -342,7 +341,6 @@ def benches() -> Iterator[dict[int, Bench]]:
             slow.dispose()
             relay.terminate()
             relay.join()
-    shutil.rmtree(folder)
 
 
 def measure(sizes: Sequence[int], rounds: int, peer: bool) -> list[dict[str, Any]]:
