@@ -5,8 +5,8 @@
 Three ways to store the same day, interleaved, medians of five: `copy` (the floor: one transaction, rows flattened and
 ids computed beforehand, nothing checked, no rerun possible), `writer` (`RunWriter.write`, from domain objects, checks
 and lease included), `executemany` (SQLAlchemy Core upserts, batches of 1,000, rows flattened beforehand). Each
-starts on empty tables with a connection that is already open. Once straight, once through a proxy that holds every byte back
-20 ms each way. The server is the embedded one, with durable commits.
+starts on empty tables with a connection that is already open. Once straight, once through a proxy that holds every
+byte back 20 ms each way. The server is the embedded one, with durable commits.
 """
 
 import argparse
