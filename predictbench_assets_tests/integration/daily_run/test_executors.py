@@ -8,7 +8,7 @@ import pytest
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.experiments import WAIT
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, Ran
+from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, Ran, differences
 
 SLOW = ("Slow", "Slow2", "Slow3", "Slow4")
 SETTINGS = {"PROCESSING_EXPERIMENTS": ",".join([BASELINE, *(f"{EXPERIMENT}:{name}" for name in SLOW)])}
@@ -33,6 +33,30 @@ def test_four_experiments_that_wait_do_so_together(wait: float, make_run: MakeRu
     assert {name: one["completed"] for name, one in ran.said["experiments"].items()} == dict.fromkeys(
         ("baseline_snapshot", "slow_1", "slow_2", "slow_3", "slow_4"), 5
     )
+
+
+@pytest.mark.long
+def test_steps_in_processes_of_their_own_store_the_same(make_run: MakeRun) -> None:
+    one, many = make_run(), make_run(EXECUTOR="multiprocess")
+
+    assert one.here().exit_code == 0
+    ran = many.process()
+
+    assert ran.exit_code == 0, ran.output
+    assert not differences(one.tables(), many.tables())
+
+
+@pytest.mark.long
+def test_a_step_that_fails_in_a_process_of_its_own_is_reported(make_run: MakeRun) -> None:
+    experiments = f"{BASELINE},{EXPERIMENT}:MandatoryFailsForAll"
+    daily = make_run(World(markets_per_day=5), EXECUTOR="multiprocess", PROCESSING_EXPERIMENTS=experiments)
+
+    ran = daily.process()
+
+    assert ran.exit_code == 1
+    assert daily.run_row("status", "stage", "reason") == ("failed", "persisted_run", ran.said["reason"])
+    assert ran.said["reason"].startswith("none of 5 markets could be stored")
+    assert ran.said["failed_markets"] == 5
 
 
 def _instant(ran: Ran, stage: str, event: str) -> datetime:
