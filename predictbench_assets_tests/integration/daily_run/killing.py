@@ -52,8 +52,8 @@ def small_batches() -> None:
 
 
 def small(writer: Any, **arguments: Any) -> Any:
-    """The writer, ten markets at a time."""
-    arguments = {"batch_size": 10, **arguments}
+    """The writer, five markets at a time."""
+    arguments = {"batch_size": 5, **arguments}
     return type("SmallBatches", (writer,), {"__init__": functools.partialmethod(writer.__init__, **arguments)})
 
 

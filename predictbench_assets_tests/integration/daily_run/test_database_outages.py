@@ -34,7 +34,7 @@ def undisturbed(make_run: MakeRun) -> Tables:
 
 @contextmanager
 def disturbed(before: int, disturbance: Callable[[], Any], **writer: Any) -> Iterator[None]:
-    """Let something happen before a write in batches of ten is handed the market of that number."""
+    """Let something happen before a write in batches of five is handed the market of that number."""
     happened = False
     records = Assembly.records
 
@@ -59,7 +59,7 @@ def cut_connections(server: EmbeddedPostgres, database_url: str) -> None:
     administer(server, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
 
-@pytest.mark.parametrize("before", [5, 15, 25, 40])
+@pytest.mark.parametrize("before", [3, 8, 25, 40])
 def test_a_connection_that_is_cut_during_the_write_is_opened_again(
     before: int, make_run: MakeRun, postgres_server: EmbeddedPostgres, undisturbed: Tables
 ) -> None:
@@ -85,7 +85,7 @@ def test_a_server_that_is_started_again_is_waited_for(
         back[0].start()
 
     try:
-        with disturbed(25, restart):
+        with disturbed(35, restart):
             ran = daily.here()
     finally:
         for timer in back:
@@ -103,7 +103,7 @@ def test_a_database_that_stays_away_fails_the_run_and_no_market(
     daily = make_run(**SETTINGS)
 
     try:
-        with disturbed(25, postgres_server.stop, backoff=Backoff(attempts=2, first=0.05)):
+        with disturbed(35, postgres_server.stop, backoff=Backoff(attempts=2, first=0.05)):
             ran = daily.here()
     finally:
         postgres_server.start()
@@ -114,8 +114,8 @@ def test_a_database_that_stays_away_fails_the_run_and_no_market(
     [failure] = ran.said["failures"]
     assert (failure["market_id"], failure["retriable"]) == (None, True)
     assert daily.count("processing_failures") == 0
-    # What was written before stays, one batch or two; the run is not complete.
-    assert daily.count("processed_markets") in (10, 20)
+    # The batches that were written before stay; the run is not complete.
+    assert 0 < daily.count("processed_markets") < 40
     assert daily.run_row("status") == "running"
 
     assert daily.here().exit_code == 0

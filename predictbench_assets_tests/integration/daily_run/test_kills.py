@@ -62,7 +62,7 @@ def test_a_killed_run_is_finished_by_the_next(
     if "run:before:30" in point:
         assert journalled
     if "records:before:36" in point:
-        assert 10 <= daily.count("processed_markets") < MARKETS
+        assert 0 < daily.count("processed_markets") < MARKETS
 
     again = daily.here()
 
