@@ -229,7 +229,7 @@ def _captured_snapshot(
         uri=snapshot.uri,
         exchange=settings.exchange,
         quotes_source="clob" if captured.quotes.available else "gamma",
-        api=captured.walk.stats.as_dict(),
+        api=captured.stats.as_dict(),
     )
     database.register(record, context.run.run_id)
     return snapshot

@@ -255,6 +255,7 @@ class PolymarketClient:
             await _side_by_side([read(batch) for batch in batches])
         if failures:
             logger.warning("quotes of the CLOB are missing: %s", failures[0])
+        logger.info("read %d quotes", len(quotes), extra={"api": stats.as_dict()})
         reason = f"{len(batches) - answered} of {len(batches)} batches: {failures[0]}" if failures else None
         return Quotes(available=answered > 0 or not batches, reason=reason, by_token=quotes, stats=stats)
 

@@ -15,6 +15,7 @@ from predictbench_assets.clock import Clock
 from predictbench_assets.polymarket.client import PolymarketClient, Walk
 from predictbench_assets.polymarket.payloads import DECODE_ERRORS, first_token_id, json_members
 from predictbench_assets.polymarket.quotes import Quote, Quotes
+from predictbench_assets.polymarket.stats import ApiStats
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
 
@@ -34,6 +35,14 @@ class Capture:
     quotes: Quotes
     captured_at: datetime
     """When the last quote had come in, UTC: the freeze."""
+
+    @property
+    def stats(self) -> ApiStats:
+        """What reading took: the listing and the quotes together."""
+        both = ApiStats()
+        both.add(self.walk.stats)
+        both.add(self.quotes.stats)
+        return both
 
 
 async def capture(client: PolymarketClient, key: RunKey, clock: Clock) -> Capture:
@@ -62,7 +71,7 @@ def freeze_snapshot(
         "dagster_run_id": dagster_run_id,
         "received_sha256": walk.sha256,
         "received_bytes": walk.stats.bytes,
-        "api": walk.stats.as_dict(),
+        "api": captured.stats.as_dict(),
         "recheck": recheck,
         "quotes": len(quotes.by_token),
         "quotes_available": quotes.available,
