@@ -25,7 +25,7 @@ FIELDS = ("run_id", "process_stage", "market_id")
 
 _DAGSTER = "dagster_meta"  # set by Dagster on a record that it has taken over
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", _DAGSTER, "taskName"}
-_NOISY = ("httpx", "httpcore", "urllib3", "botocore", "aiobotocore", "asyncio", "matplotlib", "alembic")
+_NOISY = ("httpx", "httpcore", "urllib3", "botocore", "aiobotocore", "asyncio", "alembic")
 
 _MILESTONES = frozenset({"STEP_START", "STEP_SUCCESS"})
 _MEANT = (r".* is currently in (beta|preview)", r".* is superseded")
