@@ -66,7 +66,7 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
             run = _RunInHand(
                 key=key,
                 cohort=normalized_markets,
-                assembly=Assembly(normalized_markets, raw_markets, staged, settings.clock),
+                assembly=Assembly(key, normalized_markets, raw_markets, staged, settings.clock),
                 rejected=_rejections(normalized_markets, settings),
             )
             if database.dry:

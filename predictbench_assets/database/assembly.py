@@ -10,12 +10,17 @@ import msgspec
 from predictbench_assets.clock import Clock
 from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.experiments.outcomes import Outcome
-from predictbench_assets.failures import Failure
+from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.polymarket.cohort import cohort_markets
 from predictbench_assets.polymarket.markets import Market
 from predictbench_assets.polymarket.payloads import read_head
 from predictbench_assets.polymarket.snapshot import snapshot_rows
+from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagedFile, StagedFileBroken
+
+
+class CohortOutdated(PermanentError):
+    """The cohort was made of another snapshot than the one that counts now."""
 
 
 class _MarketId(msgspec.Struct):
@@ -45,6 +50,7 @@ class Assembly:
     handed on, since a market is stored whole or not at all.
     """
 
+    key: RunKey
     cohort: StagedFile
     snapshot: StagedFile
     experiments: Sequence[StagedExperiment]
@@ -57,8 +63,14 @@ class Assembly:
         """Every market that every mandatory experiment forecast, with a result of each experiment.
 
         Raises:
+            CohortOutdated: the snapshot has been captured again since the cohort was made.
             StagedFileBroken: the cohort holds a market that the snapshot does not.
         """
+        if self.cohort.meta["snapshot_hash"] != self.snapshot.sha256:
+            raise CohortOutdated(
+                f"normalized_markets of {self.key} was made of another snapshot than raw_markets now has: "
+                "materialize it and the experiments again, or run the whole job."
+            )
         lines = [(one.attempt, one.lines()) for one in self.experiments]
         rows = snapshot_rows(self.snapshot)
         for market in cohort_markets(self.cohort):

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+import dagster as dg
 import msgspec
 
 from predictbench_assets.sandbox.exchange import ReplayWorld
@@ -85,6 +86,23 @@ def test_a_market_that_a_refresh_brings_back_is_no_longer_withdrawn(
     assert daily.here(ops={"raw_markets": {"refresh": True}}, **latest).exit_code == 0
 
     assert len(daily.rows(present)) == 40
+
+
+def test_a_cohort_of_an_earlier_snapshot_is_not_stored(make_run: MakeRun) -> None:
+    daily = make_run(**SETTINGS)
+    daily.here()
+    markets = daily.rows("SELECT market_id, price, raw_snapshot FROM predictbench.processed_markets ORDER BY 1")
+    daily.sandbox.set_time(NOW + timedelta(hours=5))
+    refresh = {"raw_markets": {"refresh": True}}
+    assert daily.here(ops=refresh, selection=[dg.AssetKey("raw_markets")], **LATER).exit_code == 0
+
+    ran = daily.here(selection=[dg.AssetKey("persisted_run")], **LATER)
+
+    assert ran.exit_code == 1
+    assert "normalized_markets of 2026-03-02|7 was made of another snapshot" in ran.said["reason"]
+    assert markets == daily.rows("SELECT market_id, price, raw_snapshot FROM predictbench.processed_markets ORDER BY 1")
+    assert daily.here(**LATER).exit_code == 0
+    assert daily.rows("SELECT count(DISTINCT captured_at) FROM predictbench.processed_markets") == [(1,)]
 
 
 def test_a_refresh_of_another_day_is_refused(make_run: MakeRun) -> None:

@@ -1,5 +1,6 @@
 """A run that is killed, wherever that happens, and run again, leaves what an undisturbed run leaves."""
 
+import random
 import signal
 from pathlib import Path
 
@@ -79,6 +80,28 @@ def test_a_killed_run_is_finished_by_the_next(
     first = "completed" if status == "completed" else "interrupted"
     assert attempts == [(1, first, True), (2, "completed", False)]
     assert again.said["processed_markets"] == MARKETS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_run_that_is_killed_again_and_again_is_finished_in_the_end(
+    seed: int, make_run: MakeRun, tmp_path: Path, undisturbed: Tables
+) -> None:
+    calls = tmp_path / "calls"
+    calls.touch()
+    daily = make_run(World(markets_per_day=MARKETS), **SETTINGS, **{CALLS: str(calls)})
+    draw = random.Random(seed)
+
+    for _ in range(8):
+        daily.forked(killed_after=draw.uniform(0.5, 4.0))
+    ended = daily.forked()
+
+    assert ended.exit_code == 0, ended.output
+    assert not differences(undisturbed, daily.tables())
+    # Only calls that were under way, or not yet in the journal, at a kill are made again.
+    noted = calls.read_text().split()
+    assert len(set(noted)) == MARKETS
+    assert len(noted) < 2 * MARKETS
 
 
 def _journalled(daily: DailyRun) -> set[str]:
