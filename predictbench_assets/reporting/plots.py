@@ -11,7 +11,7 @@ _SIDE = 300
 _LEFT, _TOP, _RIGHT, _BOTTOM = 52, 30, 14, 44
 _OVERSAMPLING = 2  # drawn larger and scaled down, which smooths the edges
 _DOT = 2.2
-_INK, _GRID, _POINT = (60, 60, 60), (222, 222, 222), (31, 95, 191, 90)
+_INK, _GRID, _POINT = (60, 60, 60), (222, 222, 222), (31, 95, 191, 110)
 
 
 def forecasts_against_market(pairs: Sequence[tuple[float, float]], title: str) -> bytes:
@@ -47,7 +47,7 @@ def forecasts_against_market(pairs: Sequence[tuple[float, float]], title: str) -
     draw.text((middle, (height - 6) * scale), "market's price", fill=_INK, font=font, anchor="md")
     draw.text((4 * scale, _TOP * scale - 6 * scale), "forecast", fill=_INK, font=font, anchor="ls")
     buffer = io.BytesIO()
-    image.resize((width, height), Image.Resampling.BOX).quantize(64).save(buffer, "PNG")
+    image.resize((width, height), Image.Resampling.BOX).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
