@@ -92,7 +92,10 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
                 run=_run_metadata(key, cohort),
                 settings_view=settings.public_view(),
                 clock=settings.clock,
-                required={name: _outcomes(staged) for name, staged in inputs.items()},
+                required={
+                    name: _required(context, staged, registry[name], registry, cohort)
+                    for name, staged in inputs.items()
+                },
                 history=database.history,
                 artifacts=lambda path, content: staging.write_bytes(f"artifacts/{key.slug}/{path}", content),
                 journal=Journal(staging, _journal_key(key, experiment, config_hash, cohort), context.run.run_id),
@@ -146,6 +149,20 @@ def _unselected(
     return dg.Output(staged, metadata={"selected": False, "status": "not_run"})
 
 
+def unusable(staged: StagedFile, experiment: Experiment, registry: Registry, cohort: StagedFile) -> str | None:
+    """Why staged results do not count for a cohort and this registry; None where they do."""
+    meta = staged.meta
+    if meta["status"] == "not_run":
+        return "the experiment was not selected for this run"
+    if meta["snapshot_hash"] != cohort.meta["snapshot_hash"]:
+        return "its staged results are of an earlier snapshot; run it again"
+    if meta["version"] != experiment.version:
+        return f"its staged results are of version {meta['version']}; version {experiment.version} was not run"
+    if meta["config_hash"] != registry.config_hash(experiment.name):
+        return "its staged results were made with another configuration; run it again"
+    return None
+
+
 def _run_metadata(key: RunKey, cohort: StagedFile) -> RunMetadata:
     return RunMetadata(
         run_id=key.run_id,
@@ -162,7 +179,18 @@ def _journal_key(key: RunKey, experiment: Experiment, config_hash: str, cohort: 
     return JournalKey(key.slug, experiment.name, experiment.version, cohort.sha256, config_hash)
 
 
-def _outcomes(staged: StagedFile) -> Mapping[str, Outcome]:
+def _required(
+    context: dg.AssetExecutionContext,
+    staged: StagedFile,
+    experiment: Experiment,
+    registry: Registry,
+    cohort: StagedFile,
+) -> Mapping[str, Outcome]:
+    """The outcomes of a required experiment; none where what is staged of it was made of something else."""
+    reason = unusable(staged, experiment, registry, cohort)
+    if reason is not None:
+        context.log.warning(f"the results of {experiment.name} are not used: {reason}")
+        return {}
     return {outcome.market_id: outcome for outcome in map(Outcome.decode, staged.lines())}
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from predictbench_assets.assets.checks import RUN_CHECKS, check_run
-from predictbench_assets.assets.experiments import experiment_key
+from predictbench_assets.assets.experiments import experiment_key, unusable
 from predictbench_assets.assets.materializing import OWNERS, record_failure, run_seconds, stage
 from predictbench_assets.database.assembly import Assembly, StagedExperiment
 from predictbench_assets.database.leases import Lease, RunCounts
@@ -196,7 +196,7 @@ def _staged_experiment(
     staged: StagedFile | None = None
     try:
         staged = open_staged(staging, experiment_key(experiment.name), key, OUTCOMES)
-        missing = _unusable(staged, experiment, registry, cohort)
+        missing = unusable(staged, experiment, registry, cohort)
     except StagedFileMissing:
         missing = "the experiment was not run for this partition"
     described = {
@@ -221,19 +221,6 @@ def _staged_experiment(
         **meta["counts"],
     )
     return StagedExperiment(attempt, staged)
-
-
-def _unusable(staged: StagedFile, experiment: Experiment, registry: Registry, cohort: StagedFile) -> str | None:
-    meta = staged.meta
-    if meta["status"] == "not_run":
-        return "the experiment was not selected for this run"
-    if meta["snapshot_hash"] != cohort.meta["snapshot_hash"]:
-        return "its staged results are of an earlier snapshot; run it again"
-    if meta["version"] != experiment.version:
-        return f"its staged results are of version {meta['version']}; version {experiment.version} was not run"
-    if meta["config_hash"] != registry.config_hash(experiment.name):
-        return "its staged results were made with another configuration; run it again"
-    return None
 
 
 def _rejections(cohort: StagedFile, settings: Settings) -> list[Failure]:

@@ -67,7 +67,11 @@ class Ran:
     def metadata(self, asset: str) -> dict[str, Any]:
         """What an asset's materialization says, as plain values."""
         assert self.result is not None
-        [event] = [one for one in self.result.get_asset_materialization_events() if one.asset_key == dg.AssetKey(asset)]
+        [event] = [
+            one
+            for one in self.result.get_asset_materialization_events()
+            if one.asset_key == dg.AssetKey(asset.split("/"))
+        ]
         return {name: value.value for name, value in event.materialization.metadata.items()}
 
     def checks(self) -> dict[str, bool]:

@@ -89,6 +89,27 @@ def test_an_experiment_that_was_never_selected_is_not_run(make_run: MakeRun) -> 
     assert daily.rows(results) == [("completed", None, 0.5)]
 
 
+def test_results_of_an_earlier_snapshot_are_no_requirement(make_run: MakeRun) -> None:
+    daily = make_run(PROCESSING_EXPERIMENTS=f"{BASELINE},{EXPERIMENT}:Later")
+    daily.here()
+    later_that_day = NOW + timedelta(hours=5)
+    daily.sandbox.set_time(later_that_day)
+    alone = {"raw_markets": {"refresh": True}}
+    assets = [
+        dg.AssetKey("raw_markets"),
+        dg.AssetKey("normalized_markets"),
+        dg.AssetKey(["experiment_results", "later"]),
+    ]
+
+    ran = daily.here(ops=alone, selection=assets, PREDICTBENCH_NOW=later_that_day.isoformat())
+
+    assert ran.exit_code == 0
+    told = ran.metadata("experiment_results/later")
+    assert (told["completed"], told["skipped"]) == (0, 40)
+    # The whole job puts it right.
+    assert daily.here(PREDICTBENCH_NOW=later_that_day.isoformat()).said["experiments"]["later"]["completed"] == 40
+
+
 def test_an_optional_experiment_that_fails_for_all_fails_nobody(make_run: MakeRun) -> None:
     daily = make_run(PROCESSING_EXPERIMENTS=f"{BASELINE},{EXPERIMENT}:FailsForAll")
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -106,6 +106,25 @@ def test_an_experiment_knows_what_was_settled_at_the_freeze_and_nothing_later(da
         )
     )
     assert known == {"historian": [[market_id, 1.0, price]], "blind_historian": [[market_id, 1.0, None]]}
+
+
+def test_a_part_of_the_day_is_not_stored_in_production(make_run: MakeRun) -> None:
+    daily = make_run(PROCESSING_EXPERIMENTS=BASELINE)
+    now = datetime.now(UTC)
+    daily.sandbox.set_time(now)
+    deployed = {
+        "ENVIRONMENT": "production",
+        "SUPABASE_DB_URL": daily.database_url,
+        "STAGING_URI": "memory://production",
+        "PREDICTBENCH_NOW": "",
+    }
+
+    ran = daily.here(RunKey(now.date(), 7), ops={"normalized_markets": {"limit": 3}}, **deployed)
+
+    assert (ran.exit_code, ran.said["stage"]) == (1, "normalized_markets")
+    assert "a part of the day in production" in ran.said["reason"]
+    assert daily.count("processed_markets") == 0
+    assert daily.here(RunKey(now.date(), 7), **deployed).said["processed_markets"] == 40
 
 
 def _materialized(ran: Ran, key: list[str]) -> Mapping[str, Any]:
