@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
+    from predictbench_assets.cli.progress import Progress
     from predictbench_assets.experiments.registry import Registry
     from predictbench_assets.launch import Watched
     from predictbench_assets.reporting.summary import RunSummary
@@ -126,12 +127,18 @@ def partition(run_date: datetime | None, window_days: int | None) -> None:
     click.echo(json.dumps(partition_tags(key)))
 
 
-def run_daily(settings: "Settings", options: DailyOptions) -> int:
+def run_daily(settings: "Settings", options: DailyOptions, show: "Callable[[Settings], Progress] | None" = None) -> int:
     """Check what is asked, run it, show the summary.
+
+    Args:
+        settings: of this process and of the run.
+        options: what is asked.
+        show: how to show the work while it goes on; default: as LOG_FORMAT and the terminal say.
 
     Returns:
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
     """
+    from predictbench_assets.cli.progress import progress
     from predictbench_assets.experiments.registry import load_registry
 
     if settings.predictbench_dry_run:
@@ -148,7 +155,7 @@ def run_daily(settings: "Settings", options: DailyOptions) -> int:
             settings = settings.model_copy(update={"predictbench_dry_run": True, "predictbench_scratch": scratch})
         stack.enter_context(local_database(settings))
         folder = _run_folder(settings, key)
-        watched = _execute(settings, key, ops, folder, _import_path(registry))
+        watched = _execute(settings, key, ops, folder, _import_path(registry), show or progress)
         summary = _written(folder) or _seen_from_outside(settings, folder, key, watched, options)
         _report(summary, watched)
         _publish(settings, summary, options, folder)
@@ -167,11 +174,15 @@ def _run_folder(settings: "Settings", key: "RunKey") -> Path:
 
 
 def _execute(
-    settings: "Settings", key: "RunKey", ops: dict[str, dict[str, Any]], folder: Path, import_path: Path | None
+    settings: "Settings",
+    key: "RunKey",
+    ops: dict[str, dict[str, Any]],
+    folder: Path,
+    import_path: Path | None,
+    show: "Callable[[Settings], Progress]",
 ) -> "Watched":
     """Run the job as a command of its own, shown here and kept in the folder."""
     from predictbench_assets import launch
-    from predictbench_assets.cli.progress import progress
 
     scratch = settings.predictbench_scratch
     home = launch.prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
@@ -185,7 +196,7 @@ def _execute(
         scratch=scratch,
     )
     _say(settings, f"$ {command}\n")
-    shown = progress(settings)
+    shown = show(settings)
     try:
         return launch.run_watched(command, log=folder / _LOG, redact=settings.redact, on_line=shown)
     finally:
@@ -360,7 +371,8 @@ def _seen_from_outside(
         failures=() if skipped else (own,),
     )
     summary.write(folder / _SUMMARY)
-    export_metrics(summary, settings)
+    if not summary.dry_run:
+        export_metrics(summary, settings)
     return summary
 
 

@@ -52,14 +52,16 @@ def demo(markets: int) -> None:
     The exchange and the database keep running, so that the next demo is quick: `predictbench stop` ends them.
     """
     from predictbench_assets.cli.daily import DailyOptions, run_daily
+    from predictbench_assets.cli.progress import stages
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.settings import load_settings
 
     folder = enter_demo()
     use_sandbox(start_sandbox(folder, markets))
-    settings = load_settings()
+    # A person reads this, even where a pipe or a file lies between.
+    settings = load_settings(log_format="text")
     configure_logging(settings)
-    code = run_daily(settings, DailyOptions(window_days=7))
+    code = run_daily(settings, DailyOptions(window_days=7), show=stages)
     if code == 0:
         click.echo(_next_steps())
     sys.exit(code)

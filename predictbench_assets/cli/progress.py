@@ -29,8 +29,13 @@ class Progress(Protocol):
 def progress(settings: Settings) -> Progress:
     """Stages on a terminal; else every line, as LOG_FORMAT says."""
     if settings.log_format == "auto" and sys.stderr.isatty():
-        return Stages(Console(stderr=True, highlight=False))
+        return stages(settings)
     return Lines(as_json=wants_json(settings), tracebacks=settings.log_level == "DEBUG")
+
+
+def stages(_: Settings) -> Progress:
+    """Stages wherever it goes: for a command that only people run."""
+    return Stages(Console(stderr=True, highlight=False))
 
 
 class Lines:

@@ -160,7 +160,8 @@ def test_a_stored_run_can_be_left_alone(
 def test_a_dry_run_that_is_terminated_leaves_nothing_either(
     environment: Mapping[str, str], exchange: SandboxServer, tmp_path: Path
 ) -> None:
-    with slow_run(environment | {"TMPDIR": str(tmp_path)}, exchange, tmp_path, "--dry-run") as running:
+    variables = {"TMPDIR": str(tmp_path), "PROMETHEUS_TEXTFILE": str(tmp_path / "metrics.prom")}
+    with slow_run(environment | variables, exchange, tmp_path, "--dry-run") as running:
         running.terminate()
         output, _ = running.communicate(timeout=60)
     assert running.returncode == 128 + signal.SIGTERM

@@ -61,6 +61,9 @@ def test_demo_twice_then_stop(folder: Path) -> None:
     assert first.returncode == 0, first.stderr
     assert "completed" in first.stdout
     assert "make ui DEMO=1" in first.stdout
+    assert "ok    persisted_run" in first.stderr
+    assert "summary_" in first.stderr
+    assert "{" not in first.stderr.replace('{"dagster', ""), "a demo is for people, whatever it writes to"
     pid = sandbox_pid(folder)
 
     began = time.monotonic()
