@@ -50,7 +50,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
 
 def _resources(settings: Settings) -> dict[str, Any]:
     area = settings.predictbench_scratch if settings.predictbench_dry_run else None
-    # A dry run reads stored snapshots where they are, so it is given the options of the place that it does not write to.
+    # A dry run reads stored snapshots where they are, so it is given the options of a place that it does not write to.
     staging = StagingArea(str(area / "staging") if area else settings.staging, settings.staging_options)
     database = run_database(settings)
     return {

@@ -64,7 +64,8 @@ class Settings(BaseSettings):
         None, description="owner, through the session pooler (port 5432); read by `predictbench db` only"
     )
     supabase_service_role_key: SecretStr | None = Field(
-        None, description="used for one check: that Supabase's REST API does not show our schema"
+        None,
+        description="of Supabase's REST API, which nothing here calls: kept secret, not needed",
     )
     supabase_project_ref: str | None = Field(None, description="the project that the Supabase URLs must belong to")
     database_url: SecretStr | None = Field(
@@ -324,6 +325,8 @@ class Settings(BaseSettings):
         """What is set and has no effect, a sentence each."""
         if not self.deployed and self.supabase_db_url is not None:
             return ["SUPABASE_DB_URL is ignored when ENVIRONMENT=development; use DATABASE_URL, or the embedded server"]
+        if self.deployed and self.database_url is not None:
+            return [f"DATABASE_URL is ignored when ENVIRONMENT={self.environment}; runs write to SUPABASE_DB_URL"]
         return []
 
     def public_view(self) -> Mapping[str, Any]:

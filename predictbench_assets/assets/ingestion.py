@@ -42,6 +42,10 @@ class NoSnapshot(PermanentError):
     """Nothing is frozen for the partition, and its day is over."""
 
 
+class LimitRefused(PermanentError):
+    """A part of a day would be stored where only whole days belong."""
+
+
 class OnExisting(Enum):
     """What to do with a run that is stored complete."""
 
@@ -69,7 +73,7 @@ class NormalizedMarketsConfig(dg.Config):
     """How much of the snapshot to take."""
 
     limit: int | None = None
-    """Keep only the first markets; the run is stored as partial."""
+    """Keep only the first markets; the run is stored as partial. Refused in production, except for a dry run."""
     debug_artifacts: bool = False
     """Write the staged markets as readable JSON into ARTIFACTS_DIR."""
 
@@ -177,6 +181,8 @@ def normalized_markets(
     """The typed markets of the snapshot, filtered and with the core sample drawn; malformed rows with the reason."""
     key = run_key(context)
     with stage(context, database, key, "normalized_markets"):
+        if config.limit is not None and settings.environment == "production" and not database.dry:
+            raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
         cohort = _normalized(raw_markets, settings, config.limit)
         meta = staged_meta(context) | {
             "snapshot_hash": raw_markets.sha256,

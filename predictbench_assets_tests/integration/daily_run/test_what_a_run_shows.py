@@ -112,19 +112,19 @@ def test_a_part_of_the_day_is_not_stored_in_production(make_run: MakeRun) -> Non
     daily = make_run(PROCESSING_EXPERIMENTS=BASELINE)
     now = datetime.now(UTC)
     daily.sandbox.set_time(now)
-    deployed = {
+    daily.variables |= {
         "ENVIRONMENT": "production",
         "SUPABASE_DB_URL": daily.database_url,
         "STAGING_URI": "memory://production",
         "PREDICTBENCH_NOW": "",
     }
 
-    ran = daily.here(RunKey(now.date(), 7), ops={"normalized_markets": {"limit": 3}}, **deployed)
+    ran = daily.here(RunKey(now.date(), 7), ops={"normalized_markets": {"limit": 3}})
 
     assert (ran.exit_code, ran.said["stage"]) == (1, "normalized_markets")
     assert "a part of the day in production" in ran.said["reason"]
     assert daily.count("processed_markets") == 0
-    assert daily.here(RunKey(now.date(), 7), **deployed).said["processed_markets"] == 40
+    assert daily.here(RunKey(now.date(), 7)).said["processed_markets"] == 40
 
 
 def _materialized(ran: Ran, key: list[str]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -126,6 +127,20 @@ def test_supabase_is_ignored_in_development_with_a_warning() -> None:
     settings = load_settings(supabase_db_url=POOLER)
     assert settings.writer_url is None
     assert "SUPABASE_DB_URL" in settings.warnings[0]
+
+
+def test_a_local_database_is_ignored_where_it_is_deployed_with_a_warning() -> None:
+    deployed: dict[str, Any] = {
+        "environment": "production",
+        "supabase_db_url": POOLER,
+        "staging_uri": "s3://bucket/x",
+    }
+    settings = load_settings(**deployed, database_url="postgresql://u@localhost/db")
+    assert settings.writer_url == load_settings(**deployed).writer_url
+    assert settings.warnings == [
+        "DATABASE_URL is ignored when ENVIRONMENT=production; runs write to SUPABASE_DB_URL",
+    ]
+    assert load_settings(**deployed).warnings == []
 
 
 @pytest.mark.parametrize("port", [1, 2])
