@@ -4,19 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Connection, Engine, select, text
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.schema import (
-    experiment_results,
-    experiment_runs,
-    processed_contracts,
-    processed_markets,
-    processing_failures,
-    processing_runs,
-)
+from predictbench_assets.database.schema import processing_runs
 from predictbench_assets.experiments.base import SettledMarket
 from predictbench_assets.runs import RunKey
 
@@ -102,25 +94,5 @@ def cohort_sizes(engine: Engine, key: RunKey, days: int) -> dict[date, int]:
             .order_by(processing_runs.c.run_date)
         )
         return {row.run_date: row.offered_markets for row in rows}
-
-    return in_transaction(engine, work)
-
-
-def counts_by_table(engine: Engine, run_id: UUID) -> dict[str, int]:
-    """How many rows of each table belong to a run."""
-    markets = select(processed_markets.c.processed_market_id).where(processed_markets.c.run_id == run_id)
-    counted = {
-        "processed_markets": processed_markets.c.run_id == run_id,
-        "processed_contracts": processed_contracts.c.processed_market_id.in_(markets),
-        "experiment_runs": experiment_runs.c.run_id == run_id,
-        "experiment_results": experiment_results.c.processed_market_id.in_(markets),
-        "processing_failures": processing_failures.c.run_id == run_id,
-    }
-
-    def work(connection: Connection) -> dict[str, int]:
-        sizes = [
-            select(func.count()).where(condition).scalar_subquery().label(name) for name, condition in counted.items()
-        ]
-        return dict(connection.execute(select(*sizes)).one()._mapping)
 
     return in_transaction(engine, work)

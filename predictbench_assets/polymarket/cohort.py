@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from predictbench_assets.polymarket.markets import Market, RejectedMarket
+from predictbench_assets.polymarket.markets import Market, PriceQuality, RejectedMarket
 from predictbench_assets.polymarket.normalize import Cohort
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
@@ -20,6 +20,7 @@ class _CohortRow(msgspec.Struct):
 
 def stage_cohort(area: StagingArea, name: str, cohort: Cohort, meta: dict[str, Any]) -> StagedFile:
     """Publish a cohort; its counts are in the header, where a summary finds them without reading the rows."""
+    qualities = Counter(market.price.quality for market in cohort.markets)
     counts = {
         "offered": cohort.offered,
         "excluded": dict(cohort.excluded),
@@ -28,7 +29,7 @@ def stage_cohort(area: StagingArea, name: str, cohort: Cohort, meta: dict[str, A
         "contracts": sum(len(market.contracts) for market in cohort.markets),
         "core": sum(market.core for market in cohort.markets),
         "clusters": len({market.cluster for market in cohort.markets}),
-        "price_quality": dict(Counter(market.price.quality for market in cohort.markets)),
+        "price_quality": {quality: qualities[quality] for quality in get_args(PriceQuality) if qualities[quality]},
         "price_source": dict(Counter(market.price.source for market in cohort.markets)),
         "category": dict(Counter(market.category for market in cohort.markets).most_common()),
         "unreadable": cohort.unreadable,

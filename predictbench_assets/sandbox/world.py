@@ -156,11 +156,6 @@ class Market:
         """Ids of the event's tags."""
         return frozenset(tag.number for tag in self.event.category.tags)
 
-    @property
-    def event_number(self) -> int:
-        """Number of the event."""
-        return self.event.number
-
     def is_closed(self, at: int) -> bool:
         """Whether it is settled and paid."""
         return at >= self.settlement.closed

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from predictbench_assets.database.leases import Lease, LeaseLost, RunCounts
-from predictbench_assets.database.queries import cohort_sizes, counts_by_table, settled_markets, stored_run
+from predictbench_assets.database.queries import cohort_sizes, settled_markets, stored_run
 from predictbench_assets.database.schema import resolution_observations
 from predictbench_assets.database.snapshots import SnapshotRecord, find_snapshot, register_snapshot
 from predictbench_assets.database.writer import RunWriter
@@ -75,7 +75,7 @@ def test_markets_carry_the_hash_of_their_snapshot(take: Takes, engine: Engine, d
     assert database.scalar("SELECT snapshot_hash FROM predictbench.processed_markets") == SNAPSHOT.content_hash
 
 
-def test_a_stored_run_and_its_counts(take: Takes, engine: Engine) -> None:
+def test_a_stored_run(take: Takes, engine: Engine) -> None:
     assert stored_run(engine, KEY) is None
     lease = take(dagster_run_id="d")
     writing = RunWriter(engine, lease, lease.clock)
@@ -85,14 +85,6 @@ def test_a_stored_run_and_its_counts(take: Takes, engine: Engine) -> None:
     assert found is not None
     assert (found.key, found.status, found.attempt, found.processed_markets) == (KEY, "completed", 1, 2)
     assert (found.dagster_run_id, found.summary, found.finished_at) == ("d", {"a": 1}, NOW)
-    assert counts_by_table(engine, KEY.run_id) == {
-        "processed_markets": 2,
-        "processed_contracts": 4,
-        "experiment_runs": 1,
-        "experiment_results": 2,
-        "processing_failures": 0,
-    }
-    assert set(counts_by_table(engine, RunKey(KEY.run_date, 8).run_id).values()) == {0}
 
 
 def test_cohort_sizes_are_of_the_complete_runs_of_the_days_before(take: Takes, engine: Engine) -> None:
