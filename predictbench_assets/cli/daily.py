@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,9 +30,17 @@ _SUMMARY = "summary.json"
 
 _log = logging.getLogger(__name__)
 
+
+def _day(_: click.Context, __: click.Parameter, text: str | None) -> date | None:
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no day of the calendar; write it as YYYY-MM-DD") from error
+
+
 run_date_option = click.option(
     "--run-date",
-    type=click.DateTime(["%Y-%m-%d"]),
+    callback=_day,
     metavar="YYYY-MM-DD",
     help="The day of the run.  [default: today, UTC]",
 )
@@ -92,7 +100,7 @@ Examples:
     default="update",
     help="What to do where the run is stored already.",
 )
-def daily(run_date: datetime | None, **options: Any) -> None:
+def daily(**options: Any) -> None:
     """Run the daily job for one date and window, and show what came of it.
 
     Prints the `dagster job execute` command that it runs. Exit code 0 only if the run succeeded.
@@ -102,7 +110,7 @@ def daily(run_date: datetime | None, **options: Any) -> None:
 
     settings = load_settings()
     configure_logging(settings)
-    sys.exit(run_daily(settings, DailyOptions(run_date=run_date.date() if run_date else None, **options)))
+    sys.exit(run_daily(settings, DailyOptions(**options)))
 
 
 @click.command(
@@ -116,14 +124,14 @@ Examples:
 )
 @run_date_option
 @window_option
-def partition(run_date: datetime | None, window_days: int | None) -> None:
+def partition(run_date: date | None, window_days: int | None) -> None:
     """Print the tags of one partition, for `dagster job execute --tags`."""
     import json
 
     from predictbench_assets.runs import partition_tags
     from predictbench_assets.settings import load_settings
 
-    key = _checked_key(load_settings(), run_date.date() if run_date else None, window_days)
+    key = _checked_key(load_settings(), run_date, window_days)
     click.echo(json.dumps(partition_tags(key)))
 
 

@@ -208,7 +208,8 @@ def _print_rows(url: "URL", query: str) -> None:
     except DBAPIError as error:
         raise click.ClickException(str(error.orig).strip()) from error
     _print_table(head, rows)
-    click.echo(f"the first {_SHOWN_ROWS:,} rows" if more else f"{len(rows):,} rows", err=True)
+    shown = f"the first {_SHOWN_ROWS:,} rows" if more else f"{len(rows):,} row{'s' if len(rows) != 1 else ''}"
+    click.echo(shown, err=True)
 
 
 def _print_table(head: tuple[str, ...], rows: Iterable[Any]) -> None:

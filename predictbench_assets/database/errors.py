@@ -114,6 +114,9 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backof
     return backoff.run(once)
 
 
+_UNREACHED = ". Is the server of SUPABASE_DB_URL or DATABASE_URL up? `predictbench db status` says which one is used."
+
+
 def _ours(error: psycopg.Error | None, words: str) -> DatabaseUnavailable | DatabaseRefused:
     state = error.sqlstate if error is not None else None
     if state is None and any(sign in words for sign in _REFUSED_AT_THE_DOOR):
@@ -122,7 +125,7 @@ def _ours(error: psycopg.Error | None, words: str) -> DatabaseUnavailable | Data
     if error is not None and state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseRefused(f"the database driver refused: {said}")
     if verdict(state) == "unavailable":
-        return DatabaseUnavailable(f"the database is not available: {said}")
+        return DatabaseUnavailable(f"the database is not available: {said}{'' if state else _UNREACHED}")
     return DatabaseRefused(f"the database refused ({state}): {said}. {_advice(state)}")
 
 

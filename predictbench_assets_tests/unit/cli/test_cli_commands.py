@@ -70,7 +70,7 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date().isoformat()
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--run-date", "2026-02-30"], "2026-02-30"),
+        (["--run-date", "2026-02-30"], "'2026-02-30' is no day of the calendar"),
         (["--run-date", "2025-12-31"], "first day"),
         (["--run-date", TOMORROW], "future"),
         (["--window-days", "15"], "not in the grid"),
