@@ -80,7 +80,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
     ) -> dg.Output[StagedFile]:
         key = run_key(context)
         cohort = inputs.pop("normalized_markets")
-        with stage(context, database, key, "experiment_results"):
+        with stage(context, database, key, "experiment_results") as beat:
             name = staged_name(context.asset_key, key)
             if not config.selected:
                 return _unselected(context, staging, key, experiment, cohort)
@@ -117,6 +117,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
                 "config_hash": config_hash,
                 "counts": counts,
             }
+            beat()
             staged = staging.publish(name, OUTCOMES, meta, (outcome.encode() for outcome in outcomes))
             return dg.Output(
                 staged,

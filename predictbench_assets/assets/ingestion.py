@@ -180,7 +180,7 @@ def normalized_markets(
 ) -> StagedOutput:
     """The typed markets of the snapshot, filtered and with the core sample drawn; malformed rows with the reason."""
     key = run_key(context)
-    with stage(context, database, key, "normalized_markets"):
+    with stage(context, database, key, "normalized_markets") as beat:
         if config.limit is not None and settings.environment == "production" and not database.dry:
             raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
         cohort = _normalized(raw_markets, settings, config.limit)
@@ -189,6 +189,7 @@ def normalized_markets(
             "captured_at": raw_markets.meta["captured_at"],
             "limit": config.limit,
         }
+        beat()
         staged = stage_cohort(staging, staged_name(context.asset_key, key), cohort, meta)
         if config.debug_artifacts:
             folder = write_debug_artifacts(settings.artifacts, key, raw_markets, cohort)

@@ -1,7 +1,7 @@
 """What every asset of a run does around its own work: log fields, a heartbeat, and a recorded failure."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -17,15 +17,24 @@ OWNERS = ["team:predictbench"]
 
 
 @contextmanager
-def stage(context: dg.AssetExecutionContext, database: RunDatabase, key: RunKey, name: Stage) -> Iterator[None]:
+def stage(
+    context: dg.AssetExecutionContext, database: RunDatabase, key: RunKey, name: Stage
+) -> Iterator[Callable[[], None]]:
     """Bind the log fields of a stage and say in the database that the run has reached it.
 
+    Yields what says so again. To be called right before something is staged: the names of staged files are shared by
+    all attempts of a run, and one that was overtaken must not put its file in the place of the newer one's.
+
     Raises:
-        LeaseLost: another attempt has taken the run over; this one must stop.
+        LeaseLost: another attempt has taken the run over; this one must stop. Raised by what is yielded as well.
     """
-    with bound(run_id=str(key.run_id), process_stage=name):
+
+    def beat() -> None:
         database.beat(key, context.run.run_id, name)
-        yield
+
+    with bound(run_id=str(key.run_id), process_stage=name):
+        beat()
+        yield beat
 
 
 def staged_meta(context: dg.AssetExecutionContext) -> dict[str, Any]:

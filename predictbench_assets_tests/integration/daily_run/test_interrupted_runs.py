@@ -28,8 +28,10 @@ def test_of_two_runs_at_once_the_newer_wins(make_run: MakeRun, tmp_path: Path, u
     with daily.started(name="older", **{GATE: str(gate)}) as older:
         older.wait_for(Path(f"{gate}.reached").exists)
         newer = daily.process(name="newer")
+        staged = [daily.staging.peek(name) for name in daily.staging.list("experiment_results")]
         gate.touch()
         loser = older.ended()
+    assert staged == [daily.staging.peek(name) for name in daily.staging.list("experiment_results")]
 
     assert newer.exit_code == 0, newer.output
     assert newer.said["status"] == "completed"
