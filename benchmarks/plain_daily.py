@@ -8,9 +8,10 @@ import sys
 from datetime import date
 from uuid import uuid4
 
+from predictbench_assets.database.assembly import result_record
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.leases import RunCounts, open_lease
-from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, ResultRecord
+from predictbench_assets.database.records import ExperimentAttempt, MarketRecord
 from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.experiments.base import RunMetadata
 from predictbench_assets.experiments.outcomes import Outcome, content_hash
@@ -75,7 +76,7 @@ def main() -> None:
         MarketRecord(
             market=market,
             raw=raw_by_id[market.market_id],
-            results=tuple(_record(name, found[market.market_id]) for name, found in outcomes.items()),
+            results=tuple(result_record(name, found[market.market_id]) for name, found in outcomes.items()),
         )
         for market in cohort.markets
     )
@@ -83,23 +84,6 @@ def main() -> None:
     report = writer.write(records, attempts)
     writer.finish(RunCounts(len(rows), 0, len(cohort.rejected), len(report.failures), report.processed), "completed")
     engine.dispose()
-
-
-def _record(experiment: str, outcome: Outcome) -> ResultRecord:
-    return ResultRecord(
-        experiment=experiment,
-        status=outcome.status,
-        reason=outcome.reason,
-        probability=outcome.probability,
-        probabilities=outcome.probabilities,
-        payload=outcome.payload,
-        score=outcome.score,
-        artifact_uri=outcome.artifact_uri,
-        diagnostics=outcome.diagnostics,
-        forecast_at=outcome.forecast_at,
-        exception_type=outcome.exception_type,
-        retriable=outcome.retriable,
-    )
 
 
 if __name__ == "__main__":

@@ -120,9 +120,13 @@ def _result(attempt: ExperimentAttempt, line: bytes | None) -> ResultRecord:
     if line is None:
         reason = attempt.error_message or "the staged results of this experiment do not hold the market"
         return ResultRecord(experiment=attempt.name, status="not_run", reason=reason, retriable=True)
-    outcome = Outcome.decode(line)
+    return result_record(attempt.name, Outcome.decode(line))
+
+
+def result_record(experiment: str, outcome: Outcome) -> ResultRecord:
+    """An experiment's outcome for a market as the writer takes it."""
     return ResultRecord(
-        experiment=attempt.name,
+        experiment=experiment,
         status=outcome.status,
         reason=outcome.reason,
         probability=outcome.probability,
