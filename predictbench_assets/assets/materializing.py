@@ -32,7 +32,7 @@ def stage(
     def beat() -> None:
         database.beat(key, context.run.run_id, name)
 
-    with bound(run_id=str(key.run_id), process_stage=name):
+    with bound(run_id=str(key.run_id), process_stage=context.asset_key.to_user_string()):
         beat()
         yield beat
 

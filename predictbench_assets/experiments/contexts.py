@@ -87,7 +87,7 @@ class Contexts:
         """What every log line about a market says beside its text."""
         return {
             "run_id": str(self._run.run_id),
-            "process_stage": "experiment_results",
+            "process_stage": f"experiment_results/{self._experiment.name}",
             "experiment": self._experiment.name,
             "market_id": market_id,
         }

@@ -79,7 +79,11 @@ def test_log_lines_of_dagster_and_ours_say_which_run_stage_and_market(daily: Dai
     begun = [line for line in lines if line.get("event") == "STEP_START"]
     assert {line["process_stage"] for line in begun} >= {"raw_markets", "experiment_results/historian"}
     asked = [line for line in lines if line["message"] == "asked for the history"]
-    assert all(line["market_id"] and line["process_stage"].startswith("experiment_results") for line in asked)
+    assert all(line["market_id"] for line in asked)
+    assert {line["process_stage"] for line in asked} == {
+        "experiment_results/historian",
+        "experiment_results/blind_historian",
+    }
     assert {line["run_id"] for line in [*begun, *asked]} == {str(RunKey(KEY.run_date, 1).run_id)}
     assert any(line["message"].startswith("read ") and line["process_stage"] == "raw_markets" for line in lines)
 

@@ -457,7 +457,7 @@ def test_the_context_has_the_run_the_clock_the_siblings_and_the_history(run_over
     assert [sibling.market_id for sibling in context.siblings] == ["1", "2"]
     assert list(context.history()) == [SETTLED]
     assert context.logger.extra["market_id"] == "0"
-    assert context.logger.extra["process_stage"] == "experiment_results"
+    assert context.logger.extra["process_stage"] == f"experiment_results/{context.logger.extra['experiment']}"
 
 
 def test_a_blind_experiment_sees_no_price_of_any_kind(run_over: RunOver) -> None:
