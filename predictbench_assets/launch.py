@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from predictbench_assets.commit import running_commit
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets.settings import ENV_FILE_VARIABLE, Settings, default_env_file
@@ -113,7 +114,7 @@ def shared_variables(settings: Settings, home: Path) -> dict[str, str]:
         variables["STAGING_URI"] = settings.staging
     if settings.artifacts_dir is not None:
         variables["ARTIFACTS_DIR"] = str(settings.artifacts)
-    if (sha := settings.git_sha or checked_out_commit()) is not None:
+    if (sha := running_commit(settings)) is not None:
         variables["GIT_SHA"] = sha
     return variables
 
@@ -252,21 +253,6 @@ def as_line(text: str, redact: Callable[[str], str]) -> Line | None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     nothing = dict.fromkeys(("run_id", "process_stage", "market_id"))
     return {"timestamp": now, "level": "INFO", "logger": "output", "message": redact(text), **nothing}
-
-
-def checked_out_commit() -> str | None:
-    """The commit of the clone that this code runs from, if it is one."""
-    try:
-        done = subprocess.run(  # noqa: S603 - nothing in it comes from outside
-            ["git", "-C", str(CLONE), "rev-parse", "HEAD"],  # noqa: S607 - the user's git
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 PassTo = Callable[[Callable[[int], object], Callable[[], object]], None]

@@ -350,6 +350,7 @@ def _seen_from_outside(
     settings: "Settings", folder: Path, key: "RunKey", watched: "Watched", options: DailyOptions
 ) -> "RunSummary":
     """The summary of a run that wrote none: killed, ended before it began, or with nothing to do."""
+    from predictbench_assets.commit import running_commit
     from predictbench_assets.observability.metrics import export_metrics
     from predictbench_assets.reporting.summary import FailureLine, RunSummary
 
@@ -376,6 +377,7 @@ def _seen_from_outside(
         dry_run=settings.predictbench_dry_run,
         dagster_run_id=watched.dagster_run_id,
         exchange=settings.exchange,
+        git_sha=running_commit(settings),
         failures=() if skipped else (own,),
     )
     summary.write(folder / _SUMMARY)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from sqlalchemy import Engine, select
 
+from predictbench_assets.commit import running_commit
 from predictbench_assets.database.connection import database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
@@ -48,7 +49,7 @@ class RunDatabase:
             dagster_run_id=dagster_run_id,
             holder=f"{socket.gethostname()}:{os.getpid()}",
             exchange=self._settings.exchange,
-            git_sha=self._settings.git_sha,
+            git_sha=running_commit(self._settings),
             clock=self._settings.clock,
             on_existing=on_existing,
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from predictbench_assets.commit import running_commit
 from predictbench_assets.database.leases import RunCounts
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.metrics import export_metrics
@@ -56,7 +57,7 @@ class RunReporter:
             target_date=key.target_date,
             dagster_run_id=dagster_run_id,
             exchange=self._settings.exchange,
-            git_sha=self._settings.git_sha,
+            git_sha=running_commit(self._settings),
             dry_run=self._database.dry,
             **facts,
         )

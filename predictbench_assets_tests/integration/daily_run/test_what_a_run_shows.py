@@ -1,6 +1,7 @@
 """What a person sees of a run: the figures of the summary, metadata of the assets, log lines, and what was known."""
 
 import json
+import subprocess
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, NOW, DailyRun, Ran
+from predictbench_assets_tests.integration.daily_run.harness import BASELINE, CLONE, KEY, NOW, DailyRun, Ran
 
 HISTORIANS = "predictbench_assets_tests.integration.daily_run.historian"
 SETTINGS = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{HISTORIANS}:Historian,{HISTORIANS}:BlindHistorian"}
@@ -110,6 +111,16 @@ def test_an_experiment_knows_what_was_settled_at_the_freeze_and_nothing_later(da
         )
     )
     assert known == {"historian": [[market_id, 1.0, price]], "blind_historian": [[market_id, 1.0, None]]}
+
+
+def test_a_run_is_stored_with_the_commit_that_it_ran_with(daily: DailyRun, ran: Ran, make_run: MakeRun) -> None:
+    assert ran.said["git_sha"] == daily.rows("SELECT git_sha FROM predictbench.processing_runs")[0][0] == "0123abc"
+
+    by_hand = make_run(PROCESSING_EXPERIMENTS=BASELINE, GIT_SHA="")
+    found = subprocess.run(["git", "-C", CLONE, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+
+    assert by_hand.here().said["git_sha"] == (found.stdout.strip() or None)
+    assert by_hand.run_row("git_sha") == (found.stdout.strip() or None)
 
 
 def test_a_part_of_the_day_is_not_stored_in_production(make_run: MakeRun) -> None:
