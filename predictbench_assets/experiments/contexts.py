@@ -3,11 +3,13 @@
 import hashlib
 import logging
 import random
+import threading
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +27,7 @@ from predictbench_assets.experiments.base import (
 from predictbench_assets.polymarket.markets import Market
 
 History = Callable[[datetime], Iterable[SettledMarket]]
-"""The settled markets whose resolution was known at an instant; called from several threads at once."""
+"""The settled markets whose resolution was known at an instant."""
 
 Artifacts = Callable[[str, bytes], str]
 """Stores bytes under a relative path and returns their address; called from several threads at once."""
@@ -54,7 +56,8 @@ class Contexts:
         )
         self._clock = clock
         blind = experiment.information == "blind"
-        self._history = _nothing if history is None else _without_prices(history) if blind else history
+        remembered = _nothing if history is None else _remembered(history)
+        self._history = _without_prices(remembered) if blind else remembered
         self._artifacts = artifacts
         self._logger = logger
         self._redact = redact
@@ -133,6 +136,21 @@ def generator(experiment: Experiment, market_id: str) -> random.Random:
 
 def _nothing(_: datetime) -> Iterable[SettledMarket]:
     return ()
+
+
+def _remembered(history: History) -> History:
+    """Asks once for an instant: every call of a run asks for the same, from many threads, and the answer is long."""
+    one_at_a_time = threading.Lock()
+
+    @lru_cache(maxsize=4)
+    def asked(as_of: datetime) -> tuple[SettledMarket, ...]:
+        return tuple(history(as_of))
+
+    def remembered(as_of: datetime) -> Iterable[SettledMarket]:
+        with one_at_a_time:
+            return asked(as_of)
+
+    return remembered
 
 
 def _without_prices(history: History) -> History:

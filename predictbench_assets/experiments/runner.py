@@ -94,7 +94,7 @@ async def run_experiment(
         clock: says when a forecast was made.
         required: outcomes of the required experiments by name and market id. A market for which one did not complete
             is skipped without a call, and not journalled, because the requirement may come later.
-        history: settled markets as of an instant; called from several threads.
+        history: settled markets as of an instant; asked once for each, whatever the number of calls.
         artifacts: stores an artifact under a relative path, returns its address; called from several threads.
         journal: where answers are looked up and recorded; None to keep none.
         max_concurrency: calls under way at once.

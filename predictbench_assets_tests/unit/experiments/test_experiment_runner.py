@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -458,6 +458,22 @@ def test_the_context_has_the_run_the_clock_the_siblings_and_the_history(run_over
     assert list(context.history()) == [SETTLED]
     assert context.logger.extra["market_id"] == "0"
     assert context.logger.extra["process_stage"] == f"experiment_results/{context.logger.extra['experiment']}"
+
+
+def test_the_history_is_asked_for_once_for_all_markets(run_over: RunOver) -> None:
+    asked: list[datetime] = []
+
+    def history(as_of: datetime) -> list[SettledMarket]:
+        asked.append(as_of)
+        return [SETTLED]
+
+    def known(_: Market, context: PipelineContext) -> ExperimentResult:
+        return ExperimentResult.binary(0.5, payload={"known": len(list(context.history()))})
+
+    outcomes = run_over(Sync(known), MARKETS, history=history, max_concurrency=8)
+
+    assert [outcome.payload for outcome in outcomes] == [{"known": 1}] * len(MARKETS)
+    assert asked == [CAPTURED_AT]
 
 
 def test_a_blind_experiment_sees_no_price_of_any_kind(run_over: RunOver) -> None:
