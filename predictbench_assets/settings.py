@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     polymarket_clob_url: str = Field("https://clob.polymarket.com", description="the CLOB API")
     polymarket_api_key: SecretStr | None = Field(None, description="sent as a bearer token when set; reads need none")
     polymarket_page_size: int = Field(100, ge=1, le=100, description="rows per page; the API clamps at 100")
-    polymarket_requests_per_second: float = Field(10.0, gt=0, description="averaged over 10 seconds, per host")
+    polymarket_requests_per_second: float = Field(10.0, ge=0.1, description="averaged over 10 seconds, per host")
     polymarket_concurrency: int = Field(8, ge=1, le=64, description="requests in flight")
     polymarket_timeout_seconds: float = Field(20.0, gt=0, description="time limit of one request")
     polymarket_max_attempts: int = Field(7, ge=1, description="tries of one request before the walk is given up")

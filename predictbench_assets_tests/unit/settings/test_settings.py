@@ -80,6 +80,7 @@ def test_supabase_gets_tls() -> None:
         ({"horizons": "7,15"}, "HORIZONS"),
         ({"horizons": "seven"}, "HORIZONS"),
         ({"polymarket_page_size": 101}, "POLYMARKET_PAGE_SIZE"),
+        ({"polymarket_requests_per_second": 0.05}, "POLYMARKET_REQUESTS_PER_SECOND"),
         ({"polymarket_base_url": "gamma-api.polymarket.com"}, "POLYMARKET_BASE_URL"),
         ({"environment": "prod"}, "ENVIRONMENT"),
         ({"predictbench_now": datetime(2026, 1, 1)}, "PREDICTBENCH_NOW"),  # noqa: DTZ001 - what is refused
