@@ -217,8 +217,12 @@ class PolymarketClient:
         stats = ApiStats()
         slices = slice_window(start, end, self._slices)
         arrived: list[RawRow] = []
-        with stats.phase("walk"):
-            walks = await _side_by_side([self._walk_slice(*each, stats, arrived) for each in slices])
+        try:
+            with stats.phase("walk"):
+                walks = await _side_by_side([self._walk_slice(*each, stats, arrived) for each in slices])
+        except PredictbenchError:
+            logger.warning("the walk is given up", extra={"api": stats.as_dict()})
+            raise
         rows = _merged(arrived, start, end, stats)
         digest = hashlib.sha256(b"".join(page.digest for pages in walks for page in pages))
         checked = None

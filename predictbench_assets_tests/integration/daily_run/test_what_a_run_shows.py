@@ -51,6 +51,17 @@ def test_the_summary_counts_every_request_that_the_exchange_saw(daily: DailyRun,
     assert ran.metadata("raw_markets")["requests"] == sum(asked.values())
 
 
+def test_a_walk_that_is_given_up_says_what_it_took(make_run: MakeRun, caplog: pytest.LogCaptureFixture) -> None:
+    daily = make_run(faults="http500=1", PROCESSING_EXPERIMENTS=BASELINE, POLYMARKET_MAX_ATTEMPTS="2")
+
+    assert daily.here().exit_code == 1
+
+    [line] = [record for record in caplog.records if record.getMessage() == "the walk is given up"]
+    # Those that were on their way when the walk was given up need not have arrived.
+    assert vars(line)["api"]["requests"] >= sum(daily.sandbox.requests.values()) > 0
+    assert vars(line)["api"]["retries"]["http_5xx"] > 0
+
+
 @pytest.mark.parametrize("asset", METADATA)
 def test_an_assets_metadata_says_what_it_holds(asset: str, ran: Ran) -> None:
     assert METADATA[asset] <= ran.metadata(asset).keys()
