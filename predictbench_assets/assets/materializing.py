@@ -1,5 +1,6 @@
 """What every asset of a run does around its own work: log fields, a heartbeat, and a recorded failure."""
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,9 +33,20 @@ def stage(
     def beat() -> None:
         database.beat(key, context.run.run_id, name)
 
+    _give_memory_back()
     with bound(run_id=str(key.run_id), process_stage=context.asset_key.to_user_string()):
         beat()
         yield beat
+
+
+def _give_memory_back() -> None:
+    """What the asset before left behind, where the C library is one that keeps it (glibc).
+
+    All assets of a run share a process, and 20,000 rows of a few kilobytes leave a heap full of holes.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def staged_meta(context: dg.AssetExecutionContext) -> dict[str, Any]:

@@ -28,6 +28,7 @@ OUTCOMES = Schema("experiment_results", 1)
 MAX_JSON_BYTES: Final = 1_000_000
 """The most that a payload, or the diagnostics, of one market may need as JSON."""
 
+_NULL = msgspec.Raw(b"null")
 _MAX_DEPTH = 64
 _SURROGATES = range(0xD800, 0xE000)
 
@@ -47,10 +48,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Of the first outcome; None unless completed."""
     probabilities: tuple[float, ...] | None = None
     """One per outcome, in the market's order; None unless completed."""
-    payload: dict[str, Any] | None = None
+    payload_json: msgspec.Raw = msgspec.field(default=_NULL, name="payload")
+    """Encoded, keys sorted: a large day's payloads as objects would take several times the memory."""
     score: float | None = None
     artifact_uri: str | None = None
-    diagnostics: dict[str, Any] | None = None
+    diagnostics_json: msgspec.Raw = msgspec.field(default=_NULL, name="diagnostics")
     forecast_at: datetime | None = None
     """When the forecast was made, UTC; None unless completed."""
     seconds: float = 0.0
@@ -63,6 +65,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     def is_final(self) -> bool:
         """Whether the call need not be made again for the same snapshot, version and configuration."""
         return not self.retriable
+
+    @property
+    def payload(self) -> dict[str, Any] | None:
+        """What the experiment wants stored with its forecast."""
+        return _decoded(self.payload_json)
+
+    @property
+    def diagnostics(self) -> dict[str, Any] | None:
+        """Its numbers and notes for debugging."""
+        return _decoded(self.diagnostics_json)
 
     @property
     def result(self) -> ExperimentResult | None:
@@ -105,10 +117,10 @@ def completed(market: Market, result: ExperimentResult, *, forecast_at: datetime
         status="completed",
         probability=result.probability,
         probabilities=result.probabilities,
-        payload=_storable("payload", result.payload),
+        payload_json=_storable("payload", result.payload),
         score=result.score,
         artifact_uri=None if result.artifact_uri is None else _text("artifact_uri", result.artifact_uri),
-        diagnostics=_storable("diagnostics", result.diagnostics),
+        diagnostics_json=_storable("diagnostics", result.diagnostics),
         forecast_at=forecast_at,
         seconds=seconds,
     )
@@ -120,10 +132,7 @@ def content_hash(outcomes: Iterable[Outcome]) -> str:
     Times, durations and diagnostics differ between attempts that say the same, so they are left out.
     """
     rows = (
-        msgspec.json.encode(
-            (o.market_id, o.status, o.reason, o.probabilities, o.payload, o.score),
-            order="sorted",
-        )
+        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, o.score))
         for o in sorted(outcomes, key=lambda outcome: outcome.market_id)
     )
     digest = hashlib.sha256()
@@ -132,14 +141,19 @@ def content_hash(outcomes: Iterable[Outcome]) -> str:
     return digest.hexdigest()
 
 
-def _storable(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = _plain(field, value, 0)
-    size = len(msgspec.json.encode(plain))
+def _decoded(json: msgspec.Raw) -> dict[str, Any] | None:
+    value: dict[str, Any] | None = msgspec.json.decode(json)
+    return value
+
+
+def _storable(field: str, value: Mapping[str, Any]) -> msgspec.Raw:
+    encoded = msgspec.json.encode(_plain(field, value, 0), order="sorted")
+    size = len(encoded)
     if size > MAX_JSON_BYTES:
         raise ResultRefused(
             f"{field} needs {size:,} bytes as JSON, at most {MAX_JSON_BYTES:,} fit; context.artifact() takes more"
         )
-    return plain
+    return msgspec.Raw(encoded)
 
 
 def _plain(path: str, value: Any, depth: int) -> Any:

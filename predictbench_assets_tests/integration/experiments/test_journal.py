@@ -23,7 +23,7 @@ from predictbench_assets.experiments.base import (
 )
 from predictbench_assets.experiments.controls import UniformExperiment
 from predictbench_assets.experiments.journal import Journal, JournalKey, JournalUnwritable
-from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.pricing import DeviggedEventExperiment
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
@@ -88,7 +88,8 @@ def segments(area: StagingArea) -> list[Path]:
 
 
 def test_what_was_appended_is_loaded(area: StagingArea) -> None:
-    done = outcome("1", status="completed", probability=0.3, probabilities=(0.3, 0.7), payload={"é": [1]}, reason=None)
+    forecast = ExperimentResult.binary(0.3, payload={"é": [1]})
+    done = completed(make_market(market_id="1"), forecast, forecast_at=CAPTURED_AT, seconds=0.1)
     append(Journal(area, KEY, "first"), [done], [outcome("2"), outcome("3")])
     append(Journal(area, KEY, "second"), [outcome("4")])
     assert Journal(area, KEY, "third").load() == {

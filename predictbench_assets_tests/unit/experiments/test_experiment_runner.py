@@ -22,7 +22,7 @@ from predictbench_assets.experiments.base import (
     RetriableError,
     SettledMarket,
 )
-from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.runner import MAX_REASON, Progress, run_experiment
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.failures import PermanentError, TransientError
@@ -558,7 +558,8 @@ def test_required_results_are_handed_over(run_over: RunOver) -> None:
     def use(market: Market, context: PipelineContext) -> ExperimentResult:
         return context.required["first"]
 
-    first = Outcome(market_id="1", status="completed", probability=0.3, probabilities=(0.3, 0.7), payload={"a": 1})
+    given = ExperimentResult.binary(0.3, payload={"a": 1})
+    first = completed(MARKETS[0], given, forecast_at=CAPTURED_AT, seconds=0.1)
     (outcome,) = run_over(Dependent(use), MARKETS[:1], required={"first": {"1": first}})
     assert (outcome.probability, outcome.payload) == (0.3, {"a": 1})
 

@@ -1,5 +1,5 @@
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -143,15 +143,17 @@ def test_a_line_of_another_shape_is_no_outcome() -> None:
         Outcome.decode(b'{"market_id": 7}')
 
 
-def an_outcome(market_id: str = "1", **overrides: Any) -> Outcome:
-    fields: dict[str, Any] = {"status": "completed", "probability": 0.4, "probabilities": (0.4, 0.6), "payload": {}}
-    return Outcome(market_id=market_id, **(fields | overrides))
+def an_outcome(
+    market_id: str = "1", *, forecast_at: datetime = CAPTURED_AT, seconds: float = 1.0, **result: Any
+) -> Outcome:
+    forecast = ExperimentResult(**({"probabilities": (0.4, 0.6)} | result))
+    return completed(make_market(market_id=market_id), forecast, forecast_at=forecast_at, seconds=seconds)
 
 
 def test_the_content_hash_ignores_order_time_duration_and_diagnostics() -> None:
     first = [an_outcome("1", payload={"a": 1, "b": 2}), an_outcome("2")]
     again = [
-        an_outcome("2", forecast_at=CAPTURED_AT, seconds=3.0),
+        an_outcome("2", forecast_at=CAPTURED_AT + timedelta(hours=1), seconds=3.0),
         an_outcome("1", payload={"b": 2, "a": 1}, diagnostics={"tokens": 5}),
     ]
     assert content_hash(first) == content_hash(again)
@@ -163,11 +165,14 @@ def test_the_content_hash_ignores_order_time_duration_and_diagnostics() -> None:
         {"probabilities": (0.5, 0.5)},
         {"payload": {"a": 1}},
         {"score": 1.0},
-        {"status": "failed", "probabilities": None, "reason": "x"},
     ],
 )
 def test_the_content_hash_sees_a_changed_forecast(change: dict[str, Any]) -> None:
     assert content_hash([an_outcome()]) != content_hash([an_outcome(**change)])
+
+
+def test_the_content_hash_sees_a_failure() -> None:
+    assert content_hash([an_outcome()]) != content_hash([Outcome(market_id="1", status="failed", reason="x")])
 
 
 def test_the_content_hash_sees_a_missing_market() -> None:
