@@ -14,6 +14,8 @@ from predictbench_assets.observability.logs import bound
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.runs import RunKey, UnknownPartition, parsed_key
 
+_MOMENT_S = 1.0
+
 OWNERS = ["team:predictbench"]
 
 
@@ -23,15 +25,21 @@ def stage(
 ) -> Iterator[Callable[[], None]]:
     """Bind the log fields of a stage and say in the database that the run has reached it.
 
-    Yields what says so again. To be called right before something is staged: the names of staged files are shared by
-    all attempts of a run, and one that was overtaken must not put its file in the place of the newer one's.
+    Yields what says so again, if that is more than a moment ago. To be called right before something is staged: the
+    names of staged files are shared by all attempts of a run, and one that was overtaken must not put its file in the
+    place of the newer one's.
 
     Raises:
         LeaseLost: another attempt has taken the run over; this one must stop. Raised by what is yielded as well.
     """
 
+    last = float("-inf")
+
     def beat() -> None:
-        database.beat(key, context.run.run_id, name)
+        nonlocal last
+        if time.monotonic() - last > _MOMENT_S:
+            database.beat(key, context.run.run_id, name)
+            last = time.monotonic()
 
     _give_memory_back()
     with bound(run_id=str(key.run_id), process_stage=context.asset_key.to_user_string()):
