@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="development: a Postgres of your own; unset starts an embedded one"
     )
-    db_pool_max_size: int = Field(2, ge=1, le=50, description="connections that a process may hold")
+    db_pool_max_size: int = Field(2, ge=2, le=50, description="connections that a process may hold, at least two")
 
     # Dagster
     dagster_postgres_url: SecretStr | None = Field(

@@ -80,6 +80,7 @@ def test_supabase_gets_tls() -> None:
         ({"horizons": "7,15"}, "HORIZONS"),
         ({"horizons": "seven"}, "HORIZONS"),
         ({"polymarket_page_size": 101}, "POLYMARKET_PAGE_SIZE"),
+        ({"db_pool_max_size": 1}, "DB_POOL_MAX_SIZE"),
         ({"polymarket_requests_per_second": 0.05}, "POLYMARKET_REQUESTS_PER_SECOND"),
         ({"polymarket_base_url": "gamma-api.polymarket.com"}, "POLYMARKET_BASE_URL"),
         ({"environment": "prod"}, "ENVIRONMENT"),
