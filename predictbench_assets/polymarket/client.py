@@ -48,10 +48,8 @@ LARGEST_PAGE = 100
 QUOTES_PER_REQUEST = 250
 """Tokens in one `POST /prices`; each takes two entries of the 500 that a request may hold."""
 
-# End times are whole seconds, so half a second is wide enough: whether or not the API's bounds are inclusive, the last
-# second of the window is in and the next midnight, at which thousands of markets of the next day end, is not.
-_OUTER_MARGIN = timedelta(milliseconds=500)
-_LAST_SECOND = timedelta(seconds=1)
+_SECOND = timedelta(seconds=1)
+"""The precision of end dates."""
 _INNER_MARGIN = timedelta(seconds=1)
 # Markets end at full minutes. Cuts at odd seconds keep the thousands that end at one instant in one slice.
 _CUT_OFFSET = timedelta(seconds=37)
@@ -203,11 +201,15 @@ class PolymarketClient:
         await self._clob.__aexit__(kind, error, trace)
         await self._gamma.__aexit__(kind, error, trace)
 
-    async def fetch_window(self, start: datetime, end: datetime, *, recheck: bool = True) -> Walk:
+    async def fetch_window(self, start: datetime, end: datetime, *, recheck: bool = True, probe: bool = True) -> Walk:
         """Every open market that ends in `[start, end)`, and one slice read twice to see whether the listing holds.
 
-        The window is asked for half a second wider at both ends and cut here, since it is not documented whether the
-        API's bounds are inclusive. Where one id came with different bytes, the row received last is kept.
+        The window is asked for a little wider and cut here. Where one id came with different bytes, the row received
+        last is kept.
+
+        Args:
+            recheck: whether to read a slice twice.
+            probe: whether to ask first how the API treats its upper bound, see `_upper_bound`.
 
         Raises:
             WalkIncomplete: a slice could not be read to its end (`WalkInterrupted`, `WalkStuck`).
@@ -219,6 +221,8 @@ class PolymarketClient:
         arrived: list[RawRow] = []
         try:
             with stats.phase("walk"):
+                if probe:
+                    slices[-1] = (slices[-1][0], await self._upper_bound(end, stats))
                 walks = await _side_by_side([self._walk_slice(*each, stats, arrived) for each in slices])
         except PredictbenchError:
             logger.warning("the walk is given up", extra={"api": stats.as_dict()})
@@ -263,6 +267,19 @@ class PolymarketClient:
         reason = f"{len(batches) - answered} of {len(batches)} batches: {failures[0]}" if failures else None
         return Quotes(available=answered > 0 or not batches, reason=reason, by_token=quotes, stats=stats)
 
+    async def _upper_bound(self, end: datetime, stats: ApiStats) -> datetime:
+        """The `end_date_max` that has the window's last second in it, and not more than it must.
+
+        Whether the bound is inclusive is not documented. If markets that end at `end` itself are listed for it, it is,
+        and the second before will do: at midnight, thousands of markets of the next day end that need not be read.
+        """
+        try:
+            page = await self._read_page(end, end, None, stats, limit=1)
+        except RequestFailed as error:
+            raise WalkInterrupted(end - _SECOND, end, 1, str(error)) from error
+        inclusive = any(parse_instant(row.end_date) == end for row in page.rows)
+        return end - _SECOND if inclusive else end
+
     async def _walk_slice(
         self, start: datetime, end: datetime, stats: ApiStats, arrived: list[RawRow] | None = None
     ) -> list[_Page]:
@@ -299,7 +316,9 @@ class PolymarketClient:
             cursor = page.next_cursor
             cursors.add(cursor)
 
-    async def _read_page(self, start: datetime, end: datetime, cursor: str | None, stats: ApiStats) -> _Page:
+    async def _read_page(
+        self, start: datetime, end: datetime, cursor: str | None, stats: ApiStats, *, limit: int | None = None
+    ) -> _Page:
         # A cursor belongs to the filters it was given for, so they are sent with each page. `closed` has had another
         # default before.
         filters = {
@@ -307,7 +326,7 @@ class PolymarketClient:
             "end_date_min": _written(start),
             "end_date_max": _written(end),
             "include_tag": "true",
-            "limit": str(self._page_size),
+            "limit": str(limit or self._page_size),
         }
         path = "/markets/keyset"
 
@@ -353,16 +372,15 @@ class PolymarketClient:
 
 
 def slice_window(start: datetime, end: datetime, count: int) -> list[tuple[datetime, datetime]]:
-    """A window `[start, end)` cut by time into `count` slices, as they are asked for: overlapping, a little wider."""
+    """A window cut by time into `count` slices, as they are asked for: overlapping a little, wider at both ends."""
     if not (start.tzinfo and end.tzinfo and start < end):
         raise ValueError(f"a window needs a timezone, and a start before its end: {start!r}, {end!r}")
     step = (end - start) / count
     cuts = [start + number * step + min(_CUT_OFFSET, step / 2) for number in range(1, count)]
     # The API's precision is the second.
     cuts = [cut.replace(microsecond=0) for cut in cuts]
-    lowest, highest = start - _OUTER_MARGIN, end - _LAST_SECOND + _OUTER_MARGIN
-    lows = [lowest, *(cut - _INNER_MARGIN for cut in cuts)]
-    highs = [*(cut + _INNER_MARGIN for cut in cuts), highest]
+    lows = [start - _SECOND, *(cut - _INNER_MARGIN for cut in cuts)]
+    highs = [*(cut + _INNER_MARGIN for cut in cuts), end]
     return list(zip(lows, highs, strict=True))
 
 
@@ -434,8 +452,7 @@ def _ends_elsewhere(rows: Iterable[RawRow], start: datetime, end: datetime) -> b
 
 
 def _written(instant: datetime) -> str:
-    precision = "milliseconds" if instant.microsecond else "seconds"
-    return instant.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def _side_by_side(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -149,7 +149,7 @@ def test_the_window_is_half_open_to_the_second(fetch: Callable[..., Walk]) -> No
     with serve(ReplayWorld([listed(number, end) for number, end in ends.items()]), now=NOW) as server:
         walk = fetch(server)
     assert [row.market_id for row in walk.rows] == ["2", "3", "5"]
-    assert walk.stats.cut_rows == 0
+    assert walk.stats.cut_rows == 1, "the second before the window; the midnight after it was not read"
 
 
 def test_rows_are_the_bytes_that_were_served(fetch: Callable[..., Walk]) -> None:
@@ -164,7 +164,7 @@ def test_an_empty_day_is_an_empty_walk(fetch: Callable[..., Walk]) -> None:
     with serve(ReplayWorld([]), now=NOW) as server:
         walk = fetch(server)
     assert (walk.rows, walk.recheck) == ([], None)
-    assert walk.stats.pages == 24
+    assert walk.stats.pages == 24 + 1, "every slice, and the probe of the upper bound"
 
 
 def test_the_slice_read_twice_is_drawn_at_random(exchange: SandboxServer, fetch: Callable[..., Walk]) -> None:

@@ -33,10 +33,12 @@ def page(*numbers: int, cursor: str | None = None, end: str = "2026-11-30T12:00:
 def fetch(connect: Any) -> Callable[..., tuple[Walk, list[httpx.Request]]]:
     """Walks the day as one slice while the exchange gives the answers in turn, and the last one for ever."""
 
-    def walk(*answers: Answer, recheck: bool = False, **options: Any) -> tuple[Walk, list[httpx.Request]]:
+    def walk(
+        *answers: Answer, recheck: bool = False, probe: bool = False, **options: Any
+    ) -> tuple[Walk, list[httpx.Request]]:
         async def work() -> Walk:
             async with connect(GAMMA, CLOB, **({"slices": 1} | options)) as client:
-                return await client.fetch_window(START, END, recheck=recheck)  # type: ignore[no-any-return]
+                return await client.fetch_window(START, END, recheck=recheck, probe=probe)  # type: ignore[no-any-return]
 
         with respx.mock(assert_all_called=False) as mock:
             route = mock.get(f"{GAMMA}/markets/keyset").mock(side_effect=in_turn(answers))
@@ -67,8 +69,8 @@ def test_all_filters_are_sent_with_every_page_and_the_cursor_by_its_name(fetch: 
     assert numbers(walk) == [1, 2, 3]
     filters = {
         "closed": "false",
-        "end_date_min": "2026-11-29T23:59:59.500Z",
-        "end_date_max": "2026-11-30T23:59:59.500Z",
+        "end_date_min": "2026-11-29T23:59:59Z",
+        "end_date_max": "2026-12-01T00:00:00Z",
         "include_tag": "true",
         "limit": "100",
     }
@@ -215,8 +217,8 @@ def test_a_slice_that_has_changed_is_measured(fetch: Any) -> None:
     assert (walk.recheck.first, walk.recheck.second, walk.recheck.differing) == (3, 4, 3)
     assert walk.recheck.share == pytest.approx(3 / 5)
     assert (walk.recheck.slice_start, walk.recheck.slice_end) == (
-        START - timedelta(milliseconds=500),
-        END - timedelta(milliseconds=500),
+        START - timedelta(seconds=1),
+        END,
     )
 
 
@@ -312,3 +314,25 @@ def test_rows_that_end_outside_the_window_are_cut_and_counted(fetch: Any) -> Non
     walk, _ = fetch(httpx.Response(200, json={"markets": rows}))
     assert numbers(walk) == [1, 2]
     assert walk.stats.cut_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("midnight", "asked"),
+    [
+        (page(7, end="2026-12-01T00:00:00Z"), "2026-11-30T23:59:59Z"),  # inclusive: the next day's crowd is left out
+        (page(), "2026-12-01T00:00:00Z"),  # exclusive, or nothing ends then
+        (page(7, end="2026-11-30T12:00:00Z"), "2026-12-01T00:00:00Z"),  # the filters are not heeded
+    ],
+    ids=["inclusive", "exclusive", "ignored"],
+)
+def test_the_upper_bound_is_asked_for_as_the_api_treats_it(fetch: Any, midnight: httpx.Response, asked: str) -> None:
+    walk, requests = fetch(midnight, page(1), probe=True)
+    assert numbers(walk) == [1]
+    assert requests[0].url.params["end_date_min"] == requests[0].url.params["end_date_max"] == "2026-12-01T00:00:00Z"
+    assert requests[0].url.params["limit"] == "1"
+    assert requests[1].url.params["end_date_max"] == asked
+
+
+def test_a_probe_that_is_never_answered_ends_the_walk(fetch: Any) -> None:
+    with pytest.raises(WalkInterrupted):
+        fetch(httpx.Response(500), probe=True)
