@@ -27,7 +27,7 @@ from .conftest import KEY, NOW, Database, attempt, record, result
 Writers = Callable[..., RunWriter]
 Takes = Callable[..., Lease]
 
-DEEP = b'{"a":' + b"[" * 3_000 + b"]" * 3_000 + b"}"
+DEEP = b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
 
 
 def contract(price: float | None = 0.4, contract_id: str = "1", name: str = "Yes") -> Contract:

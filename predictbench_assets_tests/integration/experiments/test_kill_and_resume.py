@@ -34,13 +34,13 @@ class Noted(Experiment):
 
     def run(self, market, context):
         os.write(noted, f"{market.market_id}\\n".encode())
-        time.sleep(0.003)
+        time.sleep(0.02)
         return ExperimentResult.binary(0.5)
 
 class NotedAsync(Noted):
     async def run(self, market, context):
         os.write(noted, f"{market.market_id}\\n".encode())
-        await asyncio.sleep(0.003)
+        await asyncio.sleep(0.02)
         return ExperimentResult.binary(0.5)
 
 class NotedEvents(Noted):
@@ -48,7 +48,7 @@ class NotedEvents(Noted):
 
     def run_event(self, markets, contexts):
         os.write(noted, "".join(f"{market.market_id}\\n" for market in markets).encode())
-        time.sleep(0.003)
+        time.sleep(0.02)
         return {market.market_id: ExperimentResult.binary(0.5) for market in markets}
 
 class Hanging(Noted):
