@@ -116,7 +116,9 @@ def shared_variables(settings: Settings, home: Path) -> dict[str, str]:
         variables["ARTIFACTS_DIR"] = str(settings.artifacts)
     if (sha := running_commit(settings)) is not None:
         variables["GIT_SHA"] = sha
-    return variables
+    # Part of the command, so that a demo's, pasted into another shell, does not turn to the real exchange.
+    exchange = ("POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL")
+    return variables | {name: os.environ[name] for name in exchange if name in os.environ}
 
 
 def _secrets(settings: Settings) -> dict[str, str]:

@@ -162,3 +162,9 @@ def test_signals_are_passed_on(tmp_path: Path, number: signal.Signals) -> None:
     assert (watched.exit_code, watched.signal) == (42, number)
     assert time.monotonic() - began < 10
     assert signal.getsignal(number) is before
+
+
+def test_the_command_names_an_exchange_that_is_not_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "POLYMARKET" not in str(command(tmp_path))
+    monkeypatch.setenv("POLYMARKET_BASE_URL", "http://127.0.0.1:8765")
+    assert "POLYMARKET_BASE_URL=http://127.0.0.1:8765" in str(command(tmp_path))
