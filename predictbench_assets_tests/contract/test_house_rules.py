@@ -42,4 +42,4 @@ def test_requirements_are_pinned_by_hash_and_name_no_index() -> None:
         assert all("==" in line and line.endswith("\\") for line in pins), path
         assert text.count("--hash=sha256:") >= len(pins)
         assert "://" not in text
-        assert "index-url" not in text
+        assert "--index" not in text
