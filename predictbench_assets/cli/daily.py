@@ -220,10 +220,25 @@ def _publish(settings: "Settings", summary: "RunSummary", options: DailyOptions,
     lines = [] if options.dry_run else [f"  log      {folder / _LOG}"]
     if asked is None and not options.dry_run and summary.status != "skipped":
         asked = settings.artifacts / f"summary_{summary.run_date}_w{summary.window_days}.json"
+        if _overtaken(asked, summary, folder):
+            lines.append(f"  summary  {folder / _SUMMARY}")
+            asked = None
     if asked is not None:
         lines.append(f"  summary  {summary.write(asked.resolve())}")
     if lines:
         _say(settings, "\n".join(lines))
+
+
+def _overtaken(usual: Path, summary: "RunSummary", folder: Path) -> bool:
+    """Whether a newer attempt left its summary in the usual place while this one, which failed, was running."""
+    from predictbench_assets.reporting.summary import RunSummary
+
+    if summary.succeeded or summary.attempt is None or not usual.is_file():
+        return False
+    if usual.stat().st_mtime_ns < (folder / "run_config.yaml").stat().st_mtime_ns:
+        return False
+    newer = RunSummary.read(usual).attempt
+    return newer is not None and newer > summary.attempt
 
 
 def _say(settings: "Settings", text: str) -> None:
