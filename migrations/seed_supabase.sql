@@ -293,3 +293,34 @@ END $$;
 INSERT INTO predictbench.predictbench_alembic_version (version_num) VALUES ('0001') RETURNING predictbench.predictbench_alembic_version.version_num;
 
 COMMIT;
+
+BEGIN;
+
+-- Running upgrade 0001 -> 0002
+
+ALTER TABLE predictbench.processing_runs DROP CONSTRAINT ck_processing_runs_status_known;
+
+ALTER TABLE predictbench.processing_runs ADD CONSTRAINT ck_processing_runs_status_known CHECK (status IN ('running', 'completed', 'partial', 'failed', 'interrupted', 'missed'));
+
+CREATE TABLE predictbench.archives (
+    archive_id UUID NOT NULL, 
+    uri TEXT NOT NULL, 
+    sha256 TEXT NOT NULL, 
+    rows INTEGER NOT NULL, 
+    made_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT pk_archives PRIMARY KEY (archive_id)
+);
+
+ALTER TABLE predictbench.processed_markets ADD COLUMN raw_archive_id UUID;
+
+ALTER TABLE predictbench.processed_markets ADD CONSTRAINT fk_processed_markets_raw_archive_id FOREIGN KEY(raw_archive_id) REFERENCES predictbench.archives (archive_id);
+
+CREATE INDEX ix_processed_markets_raw_archive_id ON predictbench.processed_markets (raw_archive_id);
+
+ALTER TABLE predictbench.processed_markets ALTER COLUMN raw_snapshot DROP NOT NULL;
+
+ALTER TABLE predictbench.processed_markets ADD CONSTRAINT ck_processed_markets_raw_kept CHECK (raw_snapshot IS NOT NULL OR raw_archive_id IS NOT NULL);
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0002' WHERE predictbench.predictbench_alembic_version.version_num = '0001';
+
+COMMIT;

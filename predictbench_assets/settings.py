@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     )
     supabase_service_role_key: SecretStr | None = Field(
         None,
-        description="of Supabase's REST API, which nothing here calls: kept secret, not needed",
+        description="only `predictbench doctor` reads it, to prove that the REST API does not show our tables",
     )
     supabase_project_ref: str | None = Field(None, description="the project that the Supabase URLs must belong to")
     database_url: SecretStr | None = Field(
@@ -121,6 +121,32 @@ class Settings(BaseSettings):
     staging_s3_access_key_id: SecretStr | None = Field(None, description="for s3://; unset: the usual AWS sources")
     staging_s3_secret_access_key: SecretStr | None = Field(None, description="for s3://; unset: the usual AWS sources")
     artifacts_dir: Path | None = Field(None, description="summaries and debug files; default: in PREDICTBENCH_HOME")
+
+    # What is kept, and for how long
+    archive_uri: str | None = Field(
+        None, description="where raw snapshots go before they leave the database; default: archive/ beside staging"
+    )
+    raw_retention_days: int = Field(
+        90, ge=1, description="days after a market is final until its raw snapshot leaves the database"
+    )
+    staging_retention_days: int = Field(120, ge=1, description="days until staged files and journals are removed")
+    dagster_retention_days: int = Field(90, ge=1, description="days until Dagster's runs and event logs are removed")
+    database_size_limit_mb: int | None = Field(
+        None, ge=1, description="what the database's plan allows; lets `predictbench doctor` tell the days until full"
+    )
+
+    # Who is told
+    notify_webhook_url: SecretStr | None = Field(
+        None, description='Slack\'s or any webhook that takes {"text": ...}; unset: nobody is told'
+    )
+    notify_on_success: bool = Field(False, description="send the summary of a run that went well, too")
+    dead_man_url: SecretStr | None = Field(
+        None, description="fetched after each success; whoever watches it raises the alarm when that stops"
+    )
+    github_repository: str | None = Field(
+        None, description="owner/name; lets `predictbench doctor` see whether the schedule is enabled"
+    )
+    github_token: SecretStr | None = Field(None, description="for the same, where the repository is private")
 
     # What is seen
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -182,6 +208,13 @@ class Settings(BaseSettings):
     def _in_grid(cls, value: int) -> int:
         if value not in WINDOW_DAYS:
             raise ValueError(f"expected one of {', '.join(map(str, WINDOW_DAYS))}")
+        return value
+
+    @field_validator("notify_webhook_url", "dead_man_url")
+    @classmethod
+    def _web_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("expected an address that starts with https:// or http://")
         return value
 
     @field_validator("supabase_db_url", "supabase_migration_db_url", "database_url")
@@ -347,7 +380,7 @@ class Settings(BaseSettings):
             if value is None:
                 continue
             texts.add(value.get_secret_value())
-            if name.endswith("_url"):
+            if name.endswith(("_db_url", "database_url", "postgres_url")):
                 password = str(make_url(value.get_secret_value()).password or "")
                 # Drivers and libraries quote a URL with its password as it was written: percent-encoded.
                 texts |= {password, quote(password, safe=""), quote(password), quote_plus(password)}

@@ -24,6 +24,8 @@ _SECTIONS: Mapping[str, str] = {
     "target_close_window_days": "What runs, and when",
     "polymarket_base_url": "Polymarket",
     "predictbench_home": "Where things go",
+    "archive_uri": "What is kept, and for how long",
+    "notify_webhook_url": "Who is told",
     "log_level": "What is seen",
     "predictbench_now": "Of one process; set by the commands, not by people",
 }
@@ -36,6 +38,7 @@ _EXAMPLES: Mapping[str, str] = {
     "dagster_postgres_url": "postgresql://<role>.<project>:<password>@<region>.pooler.supabase.com:5432/postgres",
     "staging_uri": "s3://<bucket>/predictbench",
     "staging_s3_endpoint_url": "https://<project>.storage.supabase.co/storage/v1/s3",
+    "archive_uri": "s3://<bucket>/predictbench-archive",
     "horizons": "1,7,30",
 }
 

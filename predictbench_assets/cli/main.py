@@ -9,11 +9,19 @@ from typing import Any
 import click
 
 from predictbench_assets import __version__
+from predictbench_assets.cli.backfill import backfill
+from predictbench_assets.cli.contract import contract
 from predictbench_assets.cli.daily import daily, partition
 from predictbench_assets.cli.database import db
 from predictbench_assets.cli.demo import demo
+from predictbench_assets.cli.doctor import doctor
+from predictbench_assets.cli.due import due
+from predictbench_assets.cli.export import export
 from predictbench_assets.cli.instance import stop, ui
+from predictbench_assets.cli.notify import notify
 from predictbench_assets.cli.overview import config, experiments
+from predictbench_assets.cli.prune import prune
+from predictbench_assets.cli.resolve import resolve
 from predictbench_assets.cli.sandbox import sandbox
 from predictbench_assets.failures import PredictbenchError
 
@@ -53,7 +61,11 @@ def main() -> None:
     """
 
 
-for command in (daily, partition, db, experiments, sandbox, config, ui, demo, stop):
+for command in (
+    *(demo, daily, ui, stop, experiments, db, config, doctor),
+    *(due, partition, notify, backfill, resolve),
+    *(contract, prune, export, sandbox),
+):
     main.add_command(command)
 
 

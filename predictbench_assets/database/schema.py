@@ -64,7 +64,9 @@ metadata = MetaData(
     },
 )
 
-RUN_STATUSES = ("running", "completed", "partial", "failed", "interrupted")
+RUN_STATUSES = ("running", "completed", "partial", "failed", "interrupted", "missed")
+ATTEMPT_STATUSES = RUN_STATUSES[:-1]
+"""A missed run was never attempted: its day was over when its schedule began."""
 EXPERIMENT_STATUSES = ("completed", "failed", "not_run")
 RESULT_STATUSES = ("completed", "skipped", "failed", "not_run")
 RESOLUTION_STATES = ("open", "proposed", "disputed", "final", "gave_up")
@@ -177,7 +179,7 @@ processing_attempts = Table(
     _text("stage"),
     _text("reason"),
     PrimaryKeyConstraint("run_id", "attempt"),
-    _one_of("status", RUN_STATUSES),
+    _one_of("status", ATTEMPT_STATUSES),
 )
 
 snapshots = Table(
@@ -208,6 +210,18 @@ Index(
     postgresql_where=snapshots.c.superseded_at.is_(None),
 )
 
+archives = Table(
+    "archives",
+    metadata,
+    Column("archive_id", Uuid, primary_key=True),
+    # A file of JSON lines under zstd, a line for each raw snapshot that was moved there.
+    _text("uri", nullable=False),
+    # Of the uncompressed lines, each with its line feed.
+    _text("sha256", nullable=False),
+    Column("rows", Integer, nullable=False),
+    _time("made_at", nullable=False),
+)
+
 events = Table(
     "events",
     metadata,
@@ -228,7 +242,9 @@ processed_markets = Table(
     _text("question", nullable=False),
     _time("close_time", nullable=False),
     # Polymarket's row; jsonb keeps neither the order of keys nor whitespace, the snapshot's hash vouches for the bytes.
-    Column("raw_snapshot", JSONB, nullable=False),
+    # Null once it has been moved to an archive, long after the market was final.
+    Column("raw_snapshot", JSONB(none_as_null=True)),
+    Column("raw_archive_id", Uuid, ForeignKey("predictbench.archives.archive_id")),
     _time("processed_at", nullable=False),
     _text("condition_id"),
     Column("event_id", Text, ForeignKey(events.c.event_id)),
@@ -263,8 +279,10 @@ processed_markets = Table(
     Index(None, "close_time"),
     Index(None, "market_id"),
     Index(None, "event_id"),
+    Index(None, "raw_archive_id"),
     *_unit("price", "bid", "ask"),
     *_finite("spread", "volume", "liquidity", "core_weight"),
+    CheckConstraint("raw_snapshot IS NOT NULL OR raw_archive_id IS NOT NULL", name="raw_kept"),
     _one_of("price_source", ("clob", "gamma", "none")),
     _one_of("price_quality", ("good", "thin", "none")),
     _lengths(
