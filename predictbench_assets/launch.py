@@ -150,8 +150,8 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
     return home
 
 
-def write_run_config(path: Path, ops: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Write the configuration of a run: what each op is told, and Dagster's own console logger silenced.
+def run_config(ops: Mapping[str, Mapping[str, Any]]) -> str:
+    """The configuration of a run: what each op is told, and Dagster's own console logger silenced.
 
     Our handler (see `dagster.yaml`) prints the same lines in the project's format. JSON is YAML, which Dagster reads.
     """
@@ -159,8 +159,13 @@ def write_run_config(path: Path, ops: Mapping[str, Mapping[str, Any]]) -> Path:
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         "ops": {name: {"config": dict(values)} for name, values in ops.items() if values},
     }
+    return json.dumps(config, indent=2) + "\n"
+
+
+def write_run_config(path: Path, ops: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the configuration of a run into a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    path.write_text(run_config(ops), encoding="utf-8")
     return path
 
 

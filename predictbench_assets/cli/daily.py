@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from predictbench_assets.cli.partitions import run_date_option, window_option
+
 if TYPE_CHECKING:
     from predictbench_assets.cli.progress import Progress
     from predictbench_assets.experiments.registry import Registry
@@ -29,24 +31,6 @@ _LOG = "log.jsonl"
 _SUMMARY = "summary.json"
 
 _log = logging.getLogger(__name__)
-
-
-def _day(_: click.Context, __: click.Parameter, text: str | None) -> date | None:
-    try:
-        return None if text is None else date.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no day of the calendar; write it as YYYY-MM-DD") from error
-
-
-run_date_option = click.option(
-    "--run-date",
-    callback=_day,
-    metavar="YYYY-MM-DD",
-    help="The day of the run.  [default: today, UTC]",
-)
-window_option = click.option(
-    "--window-days", type=int, metavar="N", help="Days from there to the close.  [default: TARGET_CLOSE_WINDOW_DAYS]"
-)
 
 
 @dataclass(frozen=True)
@@ -64,6 +48,36 @@ class DailyOptions:
     on_existing: OnExisting = "update"
 
 
+def _run_options(command: Any) -> Any:
+    """The options that end up in the run's configuration."""
+    for option in reversed(
+        (
+            click.option(
+                "--limit", type=click.IntRange(min=1), metavar="K", help="Only K markets; marks the run partial."
+            ),
+            click.option(
+                "--experiment",
+                "experiments",
+                multiple=True,
+                metavar="NAME",
+                help="Only this one (repeatable), what it requires, and the mandatory ones.",
+            ),
+            click.option("--refresh", is_flag=True, help="Freeze a new snapshot although one is stored; today's only."),
+            click.option(
+                "--debug-artifacts", is_flag=True, help="Write the staged markets as readable JSON into ARTIFACTS_DIR."
+            ),
+            click.option(
+                "--on-existing",
+                type=click.Choice(["update", "skip", "fail"]),
+                default="update",
+                help="What to do where the run is stored already.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @click.command(
     short_help="One run, and what came of it.",
     epilog="""\
@@ -78,27 +92,12 @@ Examples:
 @run_date_option
 @window_option
 @click.option("--dry-run", is_flag=True, help="Write nothing; count the rows that would be written.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="K", help="Only K markets; marks the run partial.")
-@click.option(
-    "--experiment",
-    "experiments",
-    multiple=True,
-    metavar="NAME",
-    help="Only this one (repeatable), what it requires, and the mandatory ones.",
-)
-@click.option("--refresh", is_flag=True, help="Freeze a new snapshot although one is stored; today's only.")
-@click.option("--debug-artifacts", is_flag=True, help="Write the staged markets as readable JSON into ARTIFACTS_DIR.")
+@_run_options
 @click.option(
     "--summary",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Where the summary goes (JSON, and Markdown beside it).",
-)
-@click.option(
-    "--on-existing",
-    type=click.Choice(["update", "skip", "fail"]),
-    default="update",
-    help="What to do where the run is stored already.",
 )
 def daily(**options: Any) -> None:
     """Run the daily job for one date and window, and show what came of it.
@@ -135,6 +134,29 @@ def partition(run_date: date | None, window_days: int | None) -> None:
     click.echo(json.dumps(partition_tags(key)))
 
 
+@click.command(
+    "run-config",
+    short_help="The configuration of a run.",
+    epilog="""\
+\b
+Examples:
+  predictbench run-config --on-existing skip > run.json
+  dagster job execute -m predictbench_assets.definitions -j daily_run -c run.json --tags "$(predictbench partition)"
+""",
+)
+@_run_options
+def run_config(**options: Any) -> None:
+    """Print the run configuration for `dagster job execute -c FILE`: what `predictbench daily` passes too."""
+    from predictbench_assets import launch
+    from predictbench_assets.experiments.registry import load_registry
+    from predictbench_assets.settings import load_settings
+
+    settings = load_settings()
+    registry = load_registry(settings.processing_experiments)
+    options["dry_run"] = settings.predictbench_dry_run
+    click.echo(launch.run_config(_op_config(settings, DailyOptions(**options), registry)), nl=False)
+
+
 def run_daily(settings: "Settings", options: DailyOptions, show: "Callable[[Settings], Progress] | None" = None) -> int:
     """Check what is asked, run it, show the summary.
 
@@ -153,7 +175,9 @@ def run_daily(settings: "Settings", options: DailyOptions, show: "Callable[[Sett
         options = replace(options, dry_run=True)
     key = _checked_key(settings, options.run_date, options.window_days)
     registry = load_registry(settings.processing_experiments)
-    ops = _op_config(settings, key, options, registry)
+    if options.refresh and key.run_date != settings.clock.now().date():
+        raise click.UsageError("--refresh is for today's run only: a snapshot of the past cannot be frozen again")
+    ops = _op_config(settings, options, registry)
     for warning in settings.warnings:
         _log.warning(warning)
     with ExitStack() as stack:
@@ -263,9 +287,7 @@ def _checked_key(settings: "Settings", run_date: date | None, window_days: int |
         raise click.UsageError(str(error)) from error
 
 
-def _op_config(
-    settings: "Settings", key: "RunKey", options: DailyOptions, registry: "Registry"
-) -> dict[str, dict[str, Any]]:
+def _op_config(settings: "Settings", options: DailyOptions, registry: "Registry") -> dict[str, dict[str, Any]]:
     """What each op is told.
 
     Raises:
@@ -275,8 +297,6 @@ def _op_config(
 
     if options.limit is not None and settings.environment == "production" and not options.dry_run:
         raise click.UsageError("--limit would store a part of the day in production; add --dry-run")
-    if options.refresh and key.run_date != settings.clock.now().date():
-        raise click.UsageError("--refresh is for today's run only: a snapshot of the past cannot be frozen again")
     try:
         selected = registry.closure(options.experiments) if options.experiments else frozenset(registry.names)
     except RegistryError as error:

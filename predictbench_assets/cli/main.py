@@ -11,7 +11,7 @@ import click
 from predictbench_assets import __version__
 from predictbench_assets.cli.backfill import backfill
 from predictbench_assets.cli.contract import contract
-from predictbench_assets.cli.daily import daily, partition
+from predictbench_assets.cli.daily import daily, partition, run_config
 from predictbench_assets.cli.database import db
 from predictbench_assets.cli.demo import demo
 from predictbench_assets.cli.doctor import doctor
@@ -63,7 +63,7 @@ def main() -> None:
 
 for command in (
     *(demo, daily, ui, stop, experiments, db, config, doctor),
-    *(due, partition, notify, backfill, resolve),
+    *(due, partition, run_config, notify, backfill, resolve),
     *(contract, prune, export, sandbox),
 ):
     main.add_command(command)

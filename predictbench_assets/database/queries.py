@@ -68,6 +68,22 @@ def stored_run(engine: Engine, key: RunKey) -> StoredRun | None:
     return in_transaction(engine, work)
 
 
+def stored_runs(engine: Engine, run_date: date) -> dict[int, StoredRun]:
+    """The rows of a day's runs, by window."""
+    names = [name for name in StoredRun.__dataclass_fields__ if name != "key"]
+
+    def work(connection: Connection) -> dict[int, StoredRun]:
+        columns = [processing_runs.c.window_days, *(processing_runs.c[name] for name in names)]
+        found = {}
+        for row in connection.execute(select(*columns).where(processing_runs.c.run_date == run_date)):
+            values = row._asdict()
+            window = values.pop("window_days")
+            found[window] = StoredRun(key=RunKey(run_date, window), **values)
+        return found
+
+    return in_transaction(engine, work)
+
+
 def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:
     """Markets whose final resolution had been observed by `as_of`, oldest first.
 

@@ -1,0 +1,51 @@
+"""How a run date and windows are given on a command line."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import click
+
+Options = Callable[[Any], Any]
+
+
+def _day(_: click.Context, __: click.Parameter, text: str | None) -> date | None:
+    """A day; an empty text is none, as a workflow hands on an input that was left empty."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no day of the calendar; write it as YYYY-MM-DD") from error
+
+
+def _windows(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Windows of the grid, each once, in the order given; an empty text is none."""
+    from predictbench_assets.runs import WINDOW_DAYS
+
+    if not text or not text.strip():
+        return None
+    try:
+        given = tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no list of whole numbers, such as 7 or 1,7,30") from error
+    outside = [str(window) for window in given if window not in WINDOW_DAYS]
+    if outside or not given:
+        grid = ", ".join(map(str, WINDOW_DAYS))
+        raise click.BadParameter(f"{', '.join(outside) or repr(text)} not in the grid; choose from {grid}")
+    return given
+
+
+def day_option(name: str, **rest: Any) -> Options:
+    """An option that is a day, as YYYY-MM-DD."""
+    return click.option(name, callback=_day, metavar="YYYY-MM-DD", **rest)
+
+
+run_date_option = day_option("--run-date", help="The day of the run.  [default: today, UTC]")
+window_option = click.option(
+    "--window-days", type=int, metavar="N", help="Days from there to the close.  [default: TARGET_CLOSE_WINDOW_DAYS]"
+)
+windows_option = click.option(
+    "--window-days",
+    callback=_windows,
+    metavar="N[,N...]",
+    help="Days from there to the close.  [default: HORIZONS, else TARGET_CLOSE_WINDOW_DAYS]",
+)

@@ -1,0 +1,83 @@
+"""Which runs a schedule owes: decided from the time, the settings and what is stored, and nothing else.
+
+A schedule may be late, dropped, or come twice. What counts is the day that it was meant for: a snapshot can be
+captured on its own day only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Protocol
+
+SILENT_AFTER = timedelta(hours=1)
+"""A run that is marked as running and was not heard of for so long is not under way any more.
+
+An asset that was materialized alone leaves such a row, and so does a machine that died. The longest silence of a
+healthy run is the walk over the exchange, minutes on its worst day.
+"""
+
+
+class RunState(Protocol):
+    """What a stored run says of itself; a row as `queries.stored_runs` reads it."""
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def heartbeat_at(self) -> datetime: ...
+
+
+@dataclass(frozen=True)
+class Due:
+    """The windows of one run date, by what is to become of them; each in one list at most."""
+
+    run_date: date
+    windows: tuple[int, ...]
+    """To be run now."""
+    done: tuple[int, ...] = ()
+    """Stored complete: what `--on-existing skip` passes over."""
+    missed: tuple[int, ...] = ()
+    """Incomplete, and their day is over."""
+    running: tuple[int, ...] = ()
+    """Begun on their day, and still under way although it is over."""
+
+
+def scheduled_day(now: datetime, run_at: time) -> date:
+    """The day that a scheduled run belongs to: that of the latest `run_at` (UTC) which is not after `now`."""
+    today = now.astimezone(UTC).date()
+    begins = datetime.combine(today, run_at.replace(tzinfo=None), tzinfo=UTC)
+    return today if begins <= now else today - timedelta(days=1)
+
+
+def owed_by_schedule(now: datetime, run_at: time, windows: Sequence[int], stored: Mapping[int, RunState]) -> Due:
+    """What a schedule that fires at `now` has to run.
+
+    Args:
+        run_at: when the daily run is due, UTC.
+        windows: those that are scheduled.
+        stored: the runs of `scheduled_day(now, run_at)` that are in the database, by window.
+    """
+    day = scheduled_day(now, run_at)
+    done = tuple(window for window in windows if window in stored and is_done(stored[window]))
+    left = tuple(window for window in windows if window not in done)
+    if day == now.astimezone(UTC).date():
+        return Due(day, windows=left, done=done)
+    running = tuple(window for window in left if window in stored and is_running(stored[window], now))
+    missed = tuple(window for window in left if window not in running)
+    return Due(day, windows=(), done=done, missed=missed, running=running)
+
+
+def asked_for(run_date: date, windows: Sequence[int], stored: Mapping[int, RunState]) -> Due:
+    """What a person asked to run: all of it. What becomes of complete ones is for `--on-existing` to say."""
+    done = tuple(window for window in windows if window in stored and is_done(stored[window]))
+    return Due(run_date, windows=tuple(windows), done=done)
+
+
+def is_done(run: RunState) -> bool:
+    """Whether `--on-existing skip` would pass over the run."""
+    return run.status == "completed"
+
+
+def is_running(run: RunState, now: datetime) -> bool:
+    """Whether the run is under way: a row can say so long after its process is gone."""
+    return run.status == "running" and now - run.heartbeat_at < SILENT_AFTER
