@@ -246,6 +246,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         problems = [*self._horizon_problems(), *self._deployment_problems(), *self._project_problems()]
+        problems += self._archive_problems()
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -261,14 +262,25 @@ class Settings(BaseSettings):
         problems = []
         if self.supabase_db_url is None:
             problems.append(f"SUPABASE_DB_URL: required when ENVIRONMENT={self.environment}")
-        if self.staging_uri is None or "://" not in self.staging_uri or self.staging_uri.startswith("file:"):
+        if self.staging_uri is None or is_local(self.staging_uri):
             problems.append(
                 f"STAGING_URI: required when ENVIRONMENT={self.environment}, and not a local folder: "
                 "a runner is thrown away, and its files with it (use s3://bucket/prefix)"
             )
+        if self.archive_uri is not None and is_local(self.archive_uri):
+            problems.append(
+                f"ARCHIVE_URI: may not be a local folder when ENVIRONMENT={self.environment}: "
+                "what leaves the database would be thrown away with the runner (use s3://bucket/prefix)"
+            )
         if self.environment == "production" and self.predictbench_now is not None:
             problems.append("PREDICTBENCH_NOW: refused when ENVIRONMENT=production")
         return problems
+
+    def _archive_problems(self) -> list[str]:
+        schemes = [uri.partition("://")[0] if "://" in uri else "file" for uri in (self.archive, self.staging)]
+        if schemes[0] == schemes[1]:
+            return []
+        return ["ARCHIVE_URI: must be in the same kind of store as STAGING_URI; one set of credentials opens both"]
 
     def _project_problems(self) -> list[str]:
         if self.supabase_project_ref is None:
@@ -319,16 +331,26 @@ class Settings(BaseSettings):
     @property
     def staging(self) -> str:
         """The staging area's address: an absolute path, or a URI of fsspec's."""
-        if self.staging_uri is None:
-            return str(self.home / "staging")
-        if "://" in self.staging_uri:
-            return self.staging_uri
-        return str(Path(self.staging_uri).expanduser().resolve())
+        return str(self.home / "staging") if self.staging_uri is None else _absolute(self.staging_uri)
+
+    @property
+    def archive(self) -> str:
+        """Where raw snapshots and frozen snapshots go when they leave the database and the staging area."""
+        if self.archive_uri is not None:
+            return _absolute(self.archive_uri)
+        scheme, separator, path = self.staging.rpartition("://")
+        # A bucket has nothing beside it: its archive is a folder in it.
+        folder, slash, _ = path.rstrip("/").rpartition("/")
+        return f"{scheme}{separator}{folder if slash else path}/archive"
 
     @property
     def staging_options(self) -> dict[str, Any]:
-        """What fsspec needs beside the address."""
-        if not self.staging.startswith("s3://"):
+        """What fsspec needs beside the address of the staging area and of the archive."""
+        return self.storage_options(self.staging)
+
+    def storage_options(self, uri: str) -> dict[str, Any]:
+        """What fsspec needs beside an address: for `s3://` the endpoint and the keys of STAGING_S3_..."""
+        if not uri.startswith("s3://"):
             return {}
         client = {"endpoint_url": self.staging_s3_endpoint_url, "region_name": self.staging_s3_region}
         options: dict[str, Any] = {"client_kwargs": {key: value for key, value in client.items() if value}}
@@ -386,6 +408,15 @@ class Settings(BaseSettings):
                 texts |= {password, quote(password, safe=""), quote(password), quote_plus(password)}
         # The longest first, so that a URL goes as a whole before its password does.
         return tuple(sorted((text for text in texts if len(text) >= 4), key=len, reverse=True))
+
+
+def is_local(uri: str) -> bool:
+    """Whether an address of files is a folder of this machine."""
+    return "://" not in uri or uri.startswith("file:")
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).expanduser().resolve())
 
 
 @lru_cache(maxsize=1)
