@@ -1,0 +1,68 @@
+"""Who may do what: the roles of a deployment, and the rights that each needs on our tables and no others.
+
+`migrations/roles.sql` makes the roles, once. The rights are given again after every migration, so that a new table
+never waits for someone to remember them; roles that a server does not have are passed over.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from predictbench_assets.database.migrations import VERSION_TABLE
+from predictbench_assets.database.schema import SCHEMA, VIEWS, metadata
+
+OWNER: Final = "predictbench_owner"
+WRITER: Final = "predictbench_writer"
+READER: Final = "predictbench_reader"
+DAGSTER: Final = "predictbench_dagster"
+
+API_ROLES: Final = ("anon", "authenticated", "service_role")
+"""Whom Supabase's public REST API works as; none of them may enter our schema."""
+
+_READ = ("SELECT",)
+_ADD = ("SELECT", "INSERT")
+_CHANGE = ("SELECT", "INSERT", "UPDATE")
+
+WRITER_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
+    VERSION_TABLE: _READ,
+    "archives": _ADD,
+    "events": _CHANGE,
+    # Forecasts and observations are only ever added: not even a stolen password of the writer's changes one.
+    "experiment_results": _ADD,
+    "experiment_runs": _ADD,
+    "experiments": _CHANGE,
+    # Contracts that a market no longer has, and the failures that an attempt tells anew.
+    "processed_contracts": (*_CHANGE, "DELETE"),
+    "processing_failures": (*_CHANGE, "DELETE"),
+    "processed_markets": _CHANGE,
+    "processing_attempts": _CHANGE,
+    "processing_runs": _CHANGE,
+    "resolution_observations": _ADD,
+    "snapshots": _CHANGE,
+    **dict.fromkeys(VIEWS, _READ),
+}
+"""What the daily run, the journal of resolutions and `predictbench prune` do, by table and view."""
+
+assert set(WRITER_NEEDS) == {VERSION_TABLE, *VIEWS, *(table.name for table in metadata.tables.values())}
+
+
+def grants_sql() -> str:
+    """One statement that gives writer and reader exactly their rights on the tables that are there."""
+    wanted = ",\n        ".join(f"('{table}', '{', '.join(rights)}')" for table, rights in WRITER_NEEDS.items())
+    return f"""\
+DO $$
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN SELECT * FROM (VALUES
+        {wanted}
+    ) AS t(name, rights) WHERE to_regclass('{SCHEMA}.' || name) IS NOT NULL LOOP
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{WRITER}') THEN
+            EXECUTE format('REVOKE ALL ON {SCHEMA}.%I FROM {WRITER}', wanted.name);
+            EXECUTE format('GRANT %s ON {SCHEMA}.%I TO {WRITER}', wanted.rights, wanted.name);
+        END IF;
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{READER}') THEN
+            EXECUTE format('REVOKE ALL ON {SCHEMA}.%I FROM {READER}', wanted.name);
+            EXECUTE format('GRANT SELECT ON {SCHEMA}.%I TO {READER}', wanted.name);
+        END IF;
+    END LOOP;
+END $$"""  # noqa: S608 - put together from the names above
