@@ -11,6 +11,8 @@ from sqlalchemy.exc import ArgumentError
 
 OUR_DRIVER = "postgresql+psycopg"
 DAGSTER_DRIVER = "postgresql+psycopg2"
+TRANSACTION_POOLER_PORT = 6543
+"""Where Supabase's pooler hands each transaction to another connection of the server."""
 
 _SUPABASE_HOST = re.compile(r"(^|\.)supabase\.(co|com|in|net)$")
 _PLACEHOLDER = re.compile(

@@ -63,6 +63,13 @@ def test_a_database_address_names_its_driver(written: str) -> None:
     assert settings.dagster_postgres_url.get_secret_value().startswith("postgresql+psycopg2://")
 
 
+def test_dagsters_storage_is_never_behind_a_transaction_pooler() -> None:
+    [problem] = problems(dagster_postgres_url=POOLER)
+    assert problem.startswith("DAGSTER_POSTGRES_URL: is a transaction pooler's (port 6543)")
+    assert "5432" in problem
+    assert load_settings(dagster_postgres_url=POOLER.replace("6543", "5432")).dagster_postgres_url is not None
+
+
 def test_supabase_gets_tls() -> None:
     settings = load_settings(environment="staging", supabase_db_url=POOLER, staging_uri="s3://bucket/x")
     assert settings.writer_url is not None

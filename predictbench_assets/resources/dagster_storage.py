@@ -1,0 +1,109 @@
+"""The state of Dagster's own storage, for `predictbench doctor`: looked at, never created or migrated."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import dagster as dg
+import sqlalchemy as sa
+from alembic.script import ScriptDirectory
+from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata  # not exported
+from dagster._core.storage.runs.schema import RunStorageSqlMetadata
+from dagster._core.storage.schedules.schema import ScheduleStorageSqlMetadata
+from dagster_postgres.run_storage import run_storage
+from dagster_postgres.utils import pg_alembic_config
+from sqlalchemy.exc import SQLAlchemyError
+
+from predictbench_assets.failures import TransientError
+from predictbench_assets.settings import Settings
+
+_CONNECT_SECONDS = 10
+_METADATA = (RunStorageSqlMetadata, SqlEventLogStorageMetadata, ScheduleStorageSqlMetadata)
+_TABLES = sorted({"alembic_version", *(table for metadata in _METADATA for table in metadata.tables)})
+
+
+class DagsterStorageError(TransientError):
+    """Dagster's storage was not reached, or refused what was asked; the text says why."""
+
+
+@dataclass(frozen=True)
+class DagsterStorage:
+    """What was found.
+
+    `kind` is `sqlite` where DAGSTER_POSTGRES_URL is unset; nothing else is looked at then.
+    """
+
+    kind: Literal["sqlite", "postgres"]
+    state: Literal["absent", "behind", "ahead", "current"] = "current"
+    """`absent`: no tables yet, Dagster makes them on first use. `behind`: `dagster instance migrate` brings it up to
+    date. `ahead`: migrated by a newer Dagster than the one installed here."""
+    schema: str | None = None
+    """The Postgres schema that its tables are in, or would be."""
+    runs: int = 0
+    events: int = 0
+    """How many event log rows there are, as the server's statistics estimate it."""
+    bytes: int = 0
+    """The size of its tables with their indexes."""
+
+
+def check_dagster_storage(settings: Settings) -> DagsterStorage:
+    """Look at Dagster's storage: reachable, at the revision of the installed Dagster, how many runs, how large.
+
+    Raises:
+        DagsterStorageError: it was not reached within ten seconds, or may not be read.
+    """
+    secret = settings.dagster_postgres_url
+    if secret is None:
+        return DagsterStorage("sqlite")
+    url = secret.get_secret_value()
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
+    try:
+        with engine.connect() as connection:
+            schema = connection.scalar(sa.text("SELECT current_schema()"))
+            present, size, events = connection.execute(_SIZES, {"tables": _TABLES}).one()
+        if not present:
+            return DagsterStorage("postgres", "absent", schema)
+        state, runs = _revision_and_runs(url)
+        return DagsterStorage("postgres", state, schema, runs, int(events), int(size))
+    except SQLAlchemyError as error:
+        raise DagsterStorageError(f"DAGSTER_POSTGRES_URL: {_first_line(settings, error)}") from None
+    finally:
+        engine.dispose()
+
+
+# Tables on the search path, as Dagster itself finds them.
+_SIZES = sa.text("""
+    SELECT count(*) FILTER (WHERE relname = 'runs') > 0,
+           coalesce(sum(pg_total_relation_size(oid)), 0),
+           coalesce(sum(greatest(reltuples, 0)) FILTER (WHERE relname = 'event_logs'), 0)
+    FROM pg_class WHERE relkind = 'r' AND relname = ANY(:tables) AND pg_table_is_visible(oid)
+""")
+
+
+def _revision_and_runs(url: str) -> tuple[Literal["behind", "ahead", "current"], int]:
+    """Through Dagster's own instance, told not to make tables."""
+    with tempfile.TemporaryDirectory(prefix="predictbench-dagster-") as home:
+        config = {
+            "storage": {"postgres": {"postgres_url": url, "should_autocreate_tables": False}},
+            "telemetry": {"enabled": False},
+        }
+        file = Path(home) / "dagster.yaml"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+        with dg.DagsterInstance.from_config(home) as instance:
+            found, head = instance.run_storage.alembic_version() or (None, None)
+            return _state(found, head), instance.get_runs_count()
+
+
+def _state(found: object, head: object) -> Literal["behind", "ahead", "current"]:
+    if found == head:
+        return "current"
+    revisions = ScriptDirectory.from_config(pg_alembic_config(run_storage.__file__)).walk_revisions()
+    return "behind" if found is None or found in {one.revision for one in revisions} else "ahead"
+
+
+def _first_line(settings: Settings, error: SQLAlchemyError) -> str:
+    text = str(getattr(error, "orig", None) or error).strip()
+    return settings.redact(text.splitlines()[0] if text else type(error).__name__)

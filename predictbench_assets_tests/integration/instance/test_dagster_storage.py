@@ -1,0 +1,58 @@
+"""What `predictbench doctor` is told about Dagster's own storage."""
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from predictbench_assets.resources.dagster_storage import DagsterStorage, DagsterStorageError, check_dagster_storage
+from predictbench_assets.settings import Settings, load_settings
+from predictbench_assets_tests.integration.instance.services import dagster_url, postgres_instance
+
+
+def settings(url: str) -> Settings:
+    return load_settings(dagster_postgres_url=dagster_url(url))
+
+
+def execute(url: str, statement: str) -> None:
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def test_an_empty_storage_is_absent_and_stays_so(empty_database_url: str) -> None:
+    assert check_dagster_storage(settings(empty_database_url)) == DagsterStorage("postgres", "absent", "public")
+    assert check_dagster_storage(settings(empty_database_url)).state == "absent"
+
+
+def test_a_storage_in_use_has_its_revision_its_runs_and_its_size(database_url: str) -> None:
+    # Our own tables are in the same database, with an Alembic of their own.
+    with postgres_instance(database_url) as instance:
+        instance.create_run_for_job(_job())
+    found = check_dagster_storage(settings(database_url))
+    assert (found.state, found.schema, found.runs) == ("current", "public", 1)
+    assert found.bytes > 100_000
+
+    execute(database_url, "UPDATE alembic_version SET version_num = '16e3115a602a'")
+    assert check_dagster_storage(settings(database_url)).state == "behind"
+    execute(database_url, "UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    assert check_dagster_storage(settings(database_url)).state == "ahead"
+
+
+def test_without_a_storage_of_its_own_dagster_is_in_sqlite() -> None:
+    assert check_dagster_storage(load_settings(dagster_postgres_url=None)) == DagsterStorage("sqlite")
+
+
+def test_a_storage_out_of_reach_is_told_without_its_password() -> None:
+    unreachable = load_settings(dagster_postgres_url="postgresql://someone:hunter22@127.0.0.1:9/dagster")
+    with pytest.raises(DagsterStorageError, match=r"DAGSTER_POSTGRES_URL: .*refused") as caught:
+        check_dagster_storage(unreachable)
+    assert "hunter22" not in str(caught.value)
+
+
+def _job():  # type: ignore[no-untyped-def]
+    import dagster as dg
+
+    @dg.job
+    def empty() -> None: ...
+
+    return empty
