@@ -42,6 +42,12 @@ from predictbench_assets.polymarket.transport import (
 
 logger = logging.getLogger(__name__)
 
+LISTING = "/markets/keyset"
+"""Gamma's route."""
+
+PRICES = "/prices"
+"""The CLOB's route."""
+
 LARGEST_PAGE = 100
 """The API clamps larger pages to this silently."""
 
@@ -319,25 +325,14 @@ class PolymarketClient:
     async def _read_page(
         self, start: datetime, end: datetime, cursor: str | None, stats: ApiStats, *, limit: int | None = None
     ) -> _Page:
-        # A cursor belongs to the filters it was given for, so they are sent with each page. `closed` has had another
-        # default before.
-        filters = {
-            "closed": "false",
-            "end_date_min": _written(start),
-            "end_date_max": _written(end),
-            "include_tag": "true",
-            "limit": str(limit or self._page_size),
-        }
-        path = "/markets/keyset"
-
         def read(body: bytes) -> _Page:
-            rows, next_cursor = _split_page(body, path)
+            rows, next_cursor = split_page(body, LISTING)
             return _Page(
                 rows=[_row(raw) for raw in rows], next_cursor=next_cursor or None, digest=hashlib.sha256(body).digest()
             )
 
-        params = filters if cursor is None else {**filters, "after_cursor": cursor}
-        page = await self._gamma.ask("GET", path, read, stats, params=params)
+        params = listing_params(start, end, limit or self._page_size, cursor)
+        page = await self._gamma.ask("GET", LISTING, read, stats, params=params)
         stats.pages += 1
         return page
 
@@ -368,7 +363,7 @@ class PolymarketClient:
             except UnreadablePrices as error:
                 raise PassingFailure("undecodable", shortened(str(error))) from error
 
-        return await self._clob.ask("POST", "/prices", read, stats, json=prices_request(tokens))
+        return await self._clob.ask("POST", PRICES, read, stats, json=prices_request(tokens))
 
 
 def slice_window(start: datetime, end: datetime, count: int) -> list[tuple[datetime, datetime]]:
@@ -384,8 +379,29 @@ def slice_window(start: datetime, end: datetime, count: int) -> list[tuple[datet
     return list(zip(lows, highs, strict=True))
 
 
-def _split_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
-    """The rows of a page, undecoded, and its next cursor."""
+def listing_params(start: datetime, end: datetime, limit: int, cursor: str | None = None) -> dict[str, str]:
+    """The parameters that ask for a page of the open markets that end from `start` to `end`.
+
+    A cursor belongs to the filters it was given for, so they are sent with each page. `closed` has had another default
+    before.
+    """
+    filters = {
+        "closed": "false",
+        "end_date_min": _written(start),
+        "end_date_max": _written(end),
+        "include_tag": "true",
+        "limit": str(limit),
+    }
+    return filters if cursor is None else filters | {"after_cursor": cursor}
+
+
+def split_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
+    """The rows of a page, undecoded, and its next cursor.
+
+    Raises:
+        PassingFailure: a body that is no JSON, or says that something went wrong.
+        UnexpectedAnswer: JSON, but no page of markets.
+    """
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
     except DECODE_ERRORS:

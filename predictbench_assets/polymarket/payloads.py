@@ -186,6 +186,21 @@ class GammaMarket(Payload):
     events: list[GammaEvent] | None = None
 
 
+def wire_names(model: type[Payload]) -> dict[str, tuple[str, ...]]:
+    """The keys that each field of a model is read from; the first one that is there wins."""
+    found = {}
+    for name, field in model.model_fields.items():
+        alias = field.validation_alias
+        found[name] = tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (str(alias or name),)
+    return found
+
+
+def list_keys(model: type[Payload]) -> tuple[str, ...]:
+    """The keys whose lists are sent as JSON inside a string."""
+    listed = {name for name, field in model.model_fields.items() if BeforeValidator(_listed) in field.metadata}
+    return tuple(key for name, keys in wire_names(model).items() if name in listed for key in keys)
+
+
 def read_market(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
     """A market row, and the names of the optional keys that held something unreadable (they are read as absent).
 

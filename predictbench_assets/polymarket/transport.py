@@ -138,6 +138,33 @@ class Transport:
             RequestFailed: the attempts are used up.
         """
 
+        def read_good(response: httpx.Response) -> T:
+            if response.status_code != httpx.codes.OK:
+                raise RequestRefused(path, response.status_code, error_text(response.content))
+            return read(response.content)
+
+        return await self._until_read(method, path, read_good, stats, params=params, json=json)
+
+    async def answer(
+        self, method: str, path: str, stats: ApiStats, *, params: Mapping[str, str] | None = None, json: object = None
+    ) -> httpx.Response:
+        """The answer to a request as it came, a refusal included; only what may pass is asked for again.
+
+        Raises:
+            RequestFailed: the attempts are used up.
+        """
+        return await self._until_read(method, path, lambda response: response, stats, params=params, json=json)
+
+    async def _until_read(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[httpx.Response], T],
+        stats: ApiStats,
+        *,
+        params: Mapping[str, str] | None,
+        json: object,
+    ) -> T:
         def build() -> httpx.Request:
             return self._http.build_request(method, self._base_url + path, params=params, json=json)
 
@@ -164,8 +191,8 @@ class Transport:
             raise RequestFailed(path, self._max_attempts, str(failure)) from failure
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _send(self, request: httpx.Request, stats: ApiStats) -> bytes:
-        """The body of a good answer; `PassingFailure` for what may heal."""
+    async def _send(self, request: httpx.Request, stats: ApiStats) -> httpx.Response:
+        """An answer that would not be another one the next time; `PassingFailure` for what may heal."""
         async with self._under_way:
             waited_from = time.monotonic()
             await self._limit.acquire()
@@ -186,10 +213,10 @@ class Transport:
                     "truncated" if cut else "connection", f"{type(error).__name__}: {error}"
                 ) from error
         stats.bytes += len(response.content)
-        self._judge(response)
-        return response.content
+        self._refuse_passing(response)
+        return response
 
-    def _judge(self, response: httpx.Response) -> None:
+    def _refuse_passing(self, response: httpx.Response) -> None:
         status = response.status_code
         if "html" in response.headers.get("content-type", ""):
             # Cloudflare's pages, with 200, 403 or 503; the API itself never sends any.
@@ -200,18 +227,16 @@ class Transport:
             raise PassingFailure(
                 "http_5xx", f"status {status}: {error_text(response.content)}", self._retry_after(response)
             )
-        if status != httpx.codes.OK:
-            raise RequestRefused(response.request.url.path, status, error_text(response.content))
 
     def _retry_after(self, response: httpx.Response) -> float | None:
         """Seconds that a Retry-After asks for; a date in it is read by the server's own clock, where it tells it."""
         text = response.headers.get("retry-after", "").strip()
         if text.isascii() and text.isdecimal():
             return float(text)
-        until = _http_date(text)
+        until = http_date(text)
         if until is None:
             return None
-        return (until - (_http_date(response.headers.get("date", "")) or self._clock.now())).total_seconds()
+        return (until - (http_date(response.headers.get("date", "")) or self._clock.now())).total_seconds()
 
 
 def _wait(state: RetryCallState) -> float:
@@ -221,7 +246,8 @@ def _wait(state: RetryCallState) -> float:
     return max(_BACKOFF(state), min(asked or 0.0, _LONGEST_WAIT_S))
 
 
-def _http_date(text: str) -> datetime | None:
+def http_date(text: str) -> datetime | None:
+    """The instant that a header such as `Date` names, UTC; None where it names none."""
     try:
         return parsedate_to_datetime(text).astimezone(UTC)
     except (ValueError, IndexError, OverflowError):
