@@ -81,3 +81,13 @@ def is_done(run: RunState) -> bool:
 def is_running(run: RunState, now: datetime) -> bool:
     """Whether the run is under way: a row can say so long after its process is gone."""
     return run.status == "running" and now - run.heartbeat_at < SILENT_AFTER
+
+
+def missed_reason(run_date: date, now: datetime, link: str | None = None) -> str:
+    """Why a day was missed, for the person who finds it in the database months later."""
+    when = now.astimezone(UTC).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00")
+    reason = (
+        f"no run began on {run_date}: its schedule ran at {when} UTC, when the day was over, and what the exchange "
+        "shows of a past day is not what it showed then"
+    )
+    return f"{reason} ({link})" if link else reason

@@ -204,6 +204,13 @@ class Settings(BaseSettings):
             raise ValueError("expected an address that starts with https:// or http://")
         return value.rstrip("/")
 
+    @field_validator("pipeline_run_at_utc")
+    @classmethod
+    def _utc(cls, value: time) -> time:
+        if value.utcoffset():
+            raise ValueError("is in UTC; leave out the zone, as in 07:00")
+        return value.replace(tzinfo=None)
+
     @field_validator("target_close_window_days")
     @classmethod
     def _in_grid(cls, value: int) -> int:
@@ -293,7 +300,7 @@ class Settings(BaseSettings):
         if self.supabase_project_ref is None:
             return []
         problems = []
-        for name in ("supabase_db_url", "supabase_migration_db_url"):
+        for name in ("supabase_db_url", "supabase_migration_db_url", "dagster_postgres_url"):
             secret: SecretStr | None = getattr(self, name)
             project = supabase_project(make_url(secret.get_secret_value())) if secret else None
             if project is not None and project != self.supabase_project_ref:
@@ -445,6 +452,31 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
         return Settings(_env_file=env_file or default_env_file(), **overrides)
     except ValidationError as error:
         raise SettingsError(_problems(error)) from None  # the original's context would hold the values
+
+
+class _Unchecked(Settings):
+    """Settings that need not belong together."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        return self
+
+
+def usable_settings() -> Settings:
+    """The settings as far as they can be used: a wrong one is at its default, a missing one stays missing.
+
+    For what has to work when something is wrong, such as telling somebody so.
+    """
+    defaults = {name: field for field, info in Settings.model_fields.items() for name in (field, *variables(field))}
+    replaced: dict[str, Any] = {}
+    while True:
+        try:
+            return _Unchecked(_env_file=default_env_file(), **replaced)
+        except ValidationError as error:
+            wrong = {str(detail["loc"][0]) for detail in error.errors(include_input=False) if detail["loc"]}
+            if not wrong - replaced.keys():
+                raise SettingsError(_problems(error)) from None
+            replaced |= {name: Settings.model_fields[defaults[name]].get_default() for name in wrong}
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from predictbench_assets.database.queries import StoredRun
+    from predictbench_assets.runs import RunKey
     from predictbench_assets.schedule import Due
     from predictbench_assets.settings import Settings
 
@@ -57,10 +58,7 @@ def due(
         _log.warning(warning)
     windows = settings.windows if window_days is None else window_days
     engine = make_engine(database_url(settings), pool_size=0, application_name="predictbench due")
-    if scheduled:
-        found = _owed(settings, engine, windows, link)
-    else:
-        found = _asked(settings, engine, run_date, windows)
+    found = _owed(settings, engine, windows, link) if scheduled else _asked(settings, engine, run_date, windows)
     click.echo(_printed(found, form))
 
 
@@ -81,10 +79,79 @@ def _asked(settings: "Settings", engine: "Engine", run_date: date | None, window
 def _owed(settings: "Settings", engine: "Engine", windows: tuple[int, ...], link: str | None) -> "Due":
     from predictbench_assets.schedule import owed_by_schedule, scheduled_day
 
-    now = settings.clock.now()
-    run_at = settings.pipeline_run_at_utc
+    now, run_at = settings.clock.now(), settings.pipeline_run_at_utc
     stored = _stored(engine, scheduled_day(now, run_at))
-    return owed_by_schedule(now, run_at, windows, stored)
+    found = owed_by_schedule(now, run_at, windows, stored)
+    for window in found.running:
+        _log.warning("the run of %s, window %d, is still under way, held by %s", *_named(stored[window]))
+    if found.missed:
+        _tell_missed(settings, engine, found, stored, link)
+    return found
+
+
+def _named(run: "StoredRun") -> tuple[date, int, str]:
+    return run.key.run_date, run.key.window_days, run.holder
+
+
+def _tell_missed(
+    settings: "Settings", engine: "Engine", found: "Due", stored: Mapping[int, "StoredRun"], link: str | None
+) -> None:
+    """Record the windows that have no row yet, and say of each what is known and what can be done."""
+    from predictbench_assets.runs import RunKey
+    from predictbench_assets.schedule import missed_reason
+
+    keys = {window: RunKey(found.run_date, window) for window in found.missed}
+    reason = missed_reason(found.run_date, settings.clock.now(), link)
+    recorded = _record(settings, engine, [keys[window] for window in found.missed if window not in stored], reason)
+    for window, key in keys.items():
+        if window in stored:
+            _log.error("the run of %s, window %d, is not complete: %s", *_state(engine, stored[window]))
+        elif key in recorded:
+            _log.error("recorded as missed: %s, window %d: %s", key.run_date, window, reason)
+        else:
+            _log.error("missed, and not recorded: %s, window %d: %s", key.run_date, window, reason)
+
+
+def _record(settings: "Settings", engine: "Engine", keys: list["RunKey"], reason: str) -> "set[RunKey]":
+    """Which of the runs got a row that says that they were missed."""
+    import os
+    import socket
+
+    from predictbench_assets.commit import running_commit
+    from predictbench_assets.database import migrations
+    from predictbench_assets.database.leases import record_missed
+
+    if settings.predictbench_dry_run:
+        _log.warning("a dry run records nothing")
+        return set()
+    if not migrations.is_current(engine):
+        _log.warning("the database is not at the revision that this code needs: run `predictbench db upgrade`")
+        return set()
+    return record_missed(
+        engine,
+        keys,
+        reason=reason,
+        holder=f"{socket.gethostname()}:{os.getpid()}",
+        exchange=settings.exchange,
+        git_sha=running_commit(settings),
+        clock=settings.clock,
+    )
+
+
+def _state(engine: "Engine", run: "StoredRun") -> tuple[date, int, str]:
+    """A stored run that the schedule came too late for, and what can still be done about it."""
+    from predictbench_assets.database.snapshots import find_snapshot
+
+    day, window = run.key.run_date, run.key.window_days
+    if find_snapshot(engine, run.key) is not None:
+        mend = (
+            "its snapshot is stored, so that it can be completed: "
+            f"predictbench backfill --from {day} --to {day} --window-days {window}"
+        )
+    else:
+        mend = "no snapshot was stored, and a past day cannot be captured"
+    why = f"{run.status} at {run.stage}" + (f" ({run.reason})" if run.reason else "")
+    return day, window, f"attempt {run.attempt}, {why}; {mend}"
 
 
 def _stored(engine: "Engine", run_date: date) -> Mapping[int, "StoredRun"]:

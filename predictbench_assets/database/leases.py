@@ -26,6 +26,9 @@ from predictbench_assets.runs import RunKey
 
 OnExisting = Literal["update", "skip", "fail"]
 
+_FIRST_STAGE: Stage = "target_window"
+_MISSED_ATTEMPT = 1
+
 _OPENING = text("SELECT pg_advisory_xact_lock(hashtext('predictbench lease'))")
 
 
@@ -89,28 +92,14 @@ class Lease:
         Raises:
             LeaseLost: a newer attempt has taken over, or this one has ended.
         """
-        now = self.clock.now()
-        changed = connection.execute(
-            update(processing_runs)
-            .where(
-                processing_runs.c.run_id == self.run_id,
-                processing_runs.c.attempt == self.attempt,
-                # A commit whose answer was lost is tried again and finds what it wrote.
-                processing_runs.c.status.in_({"running", values.get("status", "running")}),
-            )
-            .values(heartbeat_at=now, **values)
-        )
-        if changed.rowcount == 0:
-            raise self.lost(connection)
+        self._set_on_run(connection, values)
         kept = {name: value for name, value in values.items() if name in ("status", "stage", "reason", "finished_at")}
-        connection.execute(
-            update(processing_attempts)
-            .where(processing_attempts.c.run_id == self.run_id, processing_attempts.c.attempt == self.attempt)
-            .values(heartbeat_at=now, **kept)
-        )
+        self._set_on_attempt(connection, kept)
 
     def fail(self, stage: Stage, reason: str, *, retriable: bool, failures: Sequence[Failure] = ()) -> None:
         """End this attempt as failed: status, stage and reason of the run, and its failures, the run's own included.
+
+        A run whose day was missed is missed again, with the reason that it had: only the attempt says what it met.
 
         Raises:
             LeaseLost: a newer attempt has taken over; the run's row is left as it is.
@@ -118,7 +107,10 @@ class Lease:
         own = Failure(market_id=None, stage=stage, reason=reason, retriable=retriable, logged_at=self.clock.now())
 
         def work(connection: Connection) -> None:
-            self.hold(connection, status="failed", stage=stage, reason=reason, finished_at=self.clock.now())
+            failed = {"status": "failed", "stage": stage, "reason": reason, "finished_at": self.clock.now()}
+            missed = {"status": "missed", "stage": _FIRST_STAGE, "finished_at": self.clock.now()}
+            self._set_on_run(connection, missed if _was_missed(connection, self.key) else failed)
+            self._set_on_attempt(connection, failed)
             self._store_failures(connection, [*failures, own])
 
         in_transaction(self.engine, work)
@@ -169,6 +161,28 @@ class Lease:
         """The error that says who has the run now."""
         row = connection.execute(select(processing_runs).where(processing_runs.c.run_id == self.run_id)).one_or_none()
         return _lost(self.key, self.attempt, row)
+
+    def _set_on_run(self, connection: Connection, values: Mapping[str, Any]) -> None:
+        """Locks the run's row as well, until the transaction ends."""
+        changed = connection.execute(
+            update(processing_runs)
+            .where(
+                processing_runs.c.run_id == self.run_id,
+                processing_runs.c.attempt == self.attempt,
+                # A commit whose answer was lost is tried again and finds what it wrote.
+                processing_runs.c.status.in_({"running", values.get("status", "running")}),
+            )
+            .values(heartbeat_at=self.clock.now(), **values)
+        )
+        if changed.rowcount == 0:
+            raise self.lost(connection)
+
+    def _set_on_attempt(self, connection: Connection, values: Mapping[str, Any]) -> None:
+        connection.execute(
+            update(processing_attempts)
+            .where(processing_attempts.c.run_id == self.run_id, processing_attempts.c.attempt == self.attempt)
+            .values(heartbeat_at=self.clock.now(), **values)
+        )
 
     def _withdraw_others(self, connection: Connection, stored: Collection[str]) -> None:
         # One JSON parameter: an array of 20,000 would be dumped element by element.
@@ -239,8 +253,80 @@ def open_lease(
         ).one_or_none()
         attempt = _attempt_for(connection, key, row, dagster_run_id, on_existing)
         lease = Lease(engine, clock, key, attempt, holder, dagster_run_id)
-        _take(connection, lease, exchange, git_sha, reopened=row is not None and row.attempt == attempt)
+        _take(
+            connection,
+            lease,
+            exchange,
+            git_sha,
+            reopened=row is not None and row.attempt == attempt,
+            missed=row is not None and _was_missed(connection, key),
+        )
         return lease
+
+    return in_transaction(engine, work)
+
+
+def record_missed(
+    engine: Engine,
+    keys: Collection[RunKey],
+    *,
+    reason: str,
+    holder: str,
+    exchange: str,
+    git_sha: str | None,
+    clock: Clock,
+) -> set[RunKey]:
+    """Store that runs never began and cannot be made any more, because their day is over.
+
+    Such a row counts as an attempt that was not made: a lease on it is the second one. A run that has a row keeps it,
+    whatever became of it.
+
+    Args:
+        reason: for the person who wonders where the day is.
+        holder: who says so: host and process.
+        exchange: host of the exchange that the runs would have read.
+
+    Returns:
+        The runs that had no row and were recorded.
+
+    Raises:
+        ForeignExchange: the database holds another exchange's runs.
+        DatabaseUnavailable, DatabaseRefused: as the names say.
+    """
+
+    def work(connection: Connection) -> set[RunKey]:
+        connection.execute(_OPENING)
+        _refuse_foreign(connection, exchange)
+        now = clock.now()
+        rows = [
+            {
+                "run_id": key.run_id,
+                "run_date": key.run_date,
+                "window_days": key.window_days,
+                "target_date": key.target_date,
+                "started_at": now,
+                "finished_at": now,
+                "heartbeat_at": now,
+                "status": "missed",
+                "stage": _FIRST_STAGE,
+                "reason": reason,
+                "attempt": _MISSED_ATTEMPT,
+                "holder": holder,
+                "dagster_run_id": "",  # there was none
+                "exchange": exchange,
+                "git_sha": git_sha,
+            }
+            for key in keys
+        ]
+        if not rows:
+            return set()
+        recorded = connection.execute(
+            upsert(processing_runs)
+            .values(rows)
+            .on_conflict_do_nothing(index_elements=["run_id"])
+            .returning(processing_runs.c.run_date, processing_runs.c.window_days)
+        )
+        return {RunKey(row.run_date, row.window_days) for row in recorded}
 
     return in_transaction(engine, work)
 
@@ -268,7 +354,16 @@ def _attempt_for(
     return int(row.attempt) + 1
 
 
-def _take(connection: Connection, lease: Lease, exchange: str, git_sha: str | None, *, reopened: bool) -> None:
+def _was_missed(connection: Connection, key: RunKey) -> bool:
+    """Whether a stored run's day was missed: its row counts a first attempt that nobody made."""
+    attempts = processing_attempts.c
+    first = select(attempts.attempt).where(attempts.run_id == key.run_id, attempts.attempt == _MISSED_ATTEMPT)
+    return connection.execute(first).one_or_none() is None
+
+
+def _take(
+    connection: Connection, lease: Lease, exchange: str, git_sha: str | None, *, reopened: bool, missed: bool
+) -> None:
     now = lease.clock.now()
     held = {
         "attempt": lease.attempt,
@@ -279,7 +374,7 @@ def _take(connection: Connection, lease: Lease, exchange: str, git_sha: str | No
         "finished_at": None,
         "reason": None,
     }
-    fresh = {"stage": "target_window", "started_at": now}
+    fresh = {"stage": _FIRST_STAGE, "started_at": now}
     counts = dict.fromkeys(f"{kind}_markets" for kind in ("offered", "excluded", "rejected", "failed", "processed"))
     run = {
         **held,
@@ -287,6 +382,8 @@ def _take(connection: Connection, lease: Lease, exchange: str, git_sha: str | No
         "git_sha": git_sha,
         "exchange": exchange,
     }
+    if missed:
+        del run["reason"]  # why the day was missed, until an attempt makes up for it
     named = {
         "run_id": lease.run_id,
         "run_date": lease.key.run_date,

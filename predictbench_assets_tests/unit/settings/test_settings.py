@@ -9,9 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from predictbench_assets.settings import Settings, SettingsError, load_settings, secret_names, without_passwords
+from predictbench_assets.settings import (
+    Settings,
+    SettingsError,
+    load_settings,
+    secret_names,
+    usable_settings,
+    without_passwords,
+)
 
 POOLER = "postgres://writer.abcdefgh:s3cret-pw@aws-0-eu.pooler.supabase.com:6543/postgres"
+SESSION_POOLER = POOLER.replace("6543", "5432")
 
 
 def problems(**given: object) -> list[str]:
@@ -114,6 +122,8 @@ def test_supabase_gets_tls() -> None:
             },
             "SUPABASE_DB_URL",
         ),
+        ({"dagster_postgres_url": SESSION_POOLER, "supabase_project_ref": "zzz"}, "DAGSTER_POSTGRES_URL"),
+        ({"PIPELINE_RUN_AT_UTC": "07:00+02:00"}, "PIPELINE_RUN_AT_UTC"),
     ],
 )
 def test_what_is_refused_names_its_setting(given: dict[str, object], named: str) -> None:
@@ -198,3 +208,27 @@ def test_the_public_view_has_no_secret() -> None:
     assert not {name.upper() for name in secret_names()} & settings.public_view().keys()
     assert "p-word" not in str(settings.public_view())
     assert "p-word" not in repr(settings)
+
+
+def test_what_is_usable_of_wrong_settings_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "ENVIRONMENT": "production",  # without its database and staging area
+        "SUPABASE_DB_URL": "sqlite://u:s3cret-pw@h/x.db",
+        "PIPELINE_RUN_AT_UTC": "noon",
+        "DB_POOL_MAX_SIZE": "many",
+        "NOTIFY_WEBHOOK_URL": "https://hooks.example/T0/B0",
+        "NOTIFY_ON_SUCCESS": "perhaps",
+        "DEAD_MAN_URL": "ftp://dead.example",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = usable_settings()
+    assert (settings.environment, settings.supabase_db_url) == ("production", None)
+    assert (settings.pipeline_run_at_utc, settings.db_pool_max_size) == (time(7, 0), 2)
+    assert settings.notify_webhook_url is not None
+    assert (settings.notify_on_success, settings.dead_man_url) == (False, None)
+    assert settings.redact("at https://hooks.example/T0/B0") == "at ***"
+
+
+def test_usable_settings_are_the_settings_where_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_MARKETS", "7")
+    assert usable_settings().model_dump() == load_settings().model_dump()
