@@ -3,13 +3,17 @@
 Dagster keeps its own tables in the same database with its own Alembic: we look at our schema only and keep our version
 in a table of our own. Commands go through `predictbench db ...`, which hands over the database; a developer who calls
 `alembic` itself names one with `-x url=postgresql+psycopg://...`.
+
+All revisions that are due run in one transaction: the database is at the old revision or at the new one, never between,
+and nothing is kept in a session, so that a transaction-mode pooler is no matter here either.
 """
 
 from alembic import context
 from sqlalchemy import Connection, text
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.migrations import VERSION_TABLE
+from predictbench_assets.database.migrations import LOCK_TIMEOUT, VERSION_TABLE
+from predictbench_assets.database.privileges import grants_sql
 from predictbench_assets.database.schema import SCHEMA, metadata
 
 config = context.config
@@ -29,7 +33,6 @@ def configure(**what: object) -> None:
         include_schemas=True,
         include_name=include_name,
         compare_server_default=True,
-        transaction_per_migration=True,
         **what,  # type: ignore[arg-type]
     )
 
@@ -39,27 +42,40 @@ def make_schema() -> None:
     context.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
 
 
+def take_turns(connection: Connection) -> None:
+    """Make a second migration of the same database wait for the first, and none wait for ever.
+
+    An ALTER that waits for a table makes everybody wait who comes after it. So it gives up within seconds, the whole
+    migration with it, and is tried again: a daily run holds a table for as long as a batch takes. How long a migration
+    may work is another matter; the usual limits of a role are for queries.
+    """
+    connection.execute(text("SELECT set_config('lock_timeout', '60s', true)"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('predictbench migrations'))"))
+    connection.execute(
+        text("SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', '30min', true)"),
+        {"lock": LOCK_TIMEOUT},
+    )
+
+
 def run_offline() -> None:
     """Write the SQL."""
     configure(dialect_name="postgresql", literal_binds=True, dialect_opts={"paramstyle": "named"})
     with context.begin_transaction():
         make_schema()
         context.run_migrations()
+        context.execute(grants_sql())
 
 
 def run_online(connection: Connection) -> None:
-    """Migrate one database. A lock makes a second migration of the same database wait for the first."""
-    connection.execute(text("SELECT pg_advisory_lock(hashtext('predictbench migrations'))"))
-    connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-    connection.commit()
-    try:
-        configure(connection=connection)
-        with context.begin_transaction():
-            context.run_migrations()
-    finally:
-        connection.rollback()
-        connection.execute(text("SELECT pg_advisory_unlock(hashtext('predictbench migrations'))"))
-        connection.commit()
+    """Migrate one database, and give the roles that it has their rights on what is there then."""
+    configure(connection=connection)
+    with context.begin_transaction():
+        take_turns(connection)
+        # Asked first: IF NOT EXISTS wants the right to make schemas even where there is nothing to make.
+        if connection.execute(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}).scalar_one() is None:
+            make_schema()
+        context.run_migrations()
+        connection.exec_driver_sql(grants_sql())
 
 
 if context.is_offline_mode():

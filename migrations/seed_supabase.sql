@@ -1,10 +1,11 @@
--- Everything Predictbench needs in a Supabase project: run it once, as the owner, in the SQL editor.
+-- All tables that Predictbench needs in a Supabase project: run it once in the SQL editor, and after it
+-- roles.sql. (Or roles.sql alone, and then `predictbench db upgrade`, which later revisions need anyway.)
 -- Generated from the revisions in migrations/versions; `predictbench db sql` prints the same.
--- The schema predictbench is not exposed by the REST API, and no role but the owner's may use it.
-
-CREATE SCHEMA IF NOT EXISTS predictbench;
+-- The schema predictbench is not exposed by the REST API.
 
 BEGIN;
+
+CREATE SCHEMA IF NOT EXISTS predictbench;
 
 CREATE TABLE predictbench.predictbench_alembic_version (
     version_num VARCHAR(32) NOT NULL, 
@@ -292,10 +293,6 @@ END $$;
 
 INSERT INTO predictbench.predictbench_alembic_version (version_num) VALUES ('0001') RETURNING predictbench.predictbench_alembic_version.version_num;
 
-COMMIT;
-
-BEGIN;
-
 -- Running upgrade 0001 -> 0002
 
 ALTER TABLE predictbench.processing_runs DROP CONSTRAINT ck_processing_runs_status_known;
@@ -322,5 +319,37 @@ ALTER TABLE predictbench.processed_markets ALTER COLUMN raw_snapshot DROP NOT NU
 ALTER TABLE predictbench.processed_markets ADD CONSTRAINT ck_processed_markets_raw_kept CHECK (raw_snapshot IS NOT NULL OR raw_archive_id IS NOT NULL);
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0002' WHERE predictbench.predictbench_alembic_version.version_num = '0001';
+
+DO $$
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN SELECT * FROM (VALUES
+        ('predictbench_alembic_version', 'SELECT'),
+        ('archives', 'SELECT, INSERT'),
+        ('events', 'SELECT, INSERT, UPDATE'),
+        ('experiment_results', 'SELECT, INSERT'),
+        ('experiment_runs', 'SELECT, INSERT'),
+        ('experiments', 'SELECT, INSERT, UPDATE'),
+        ('processed_contracts', 'SELECT, INSERT, UPDATE, DELETE'),
+        ('processing_failures', 'SELECT, INSERT, UPDATE, DELETE'),
+        ('processed_markets', 'SELECT, INSERT, UPDATE'),
+        ('processing_attempts', 'SELECT, INSERT, UPDATE'),
+        ('processing_runs', 'SELECT, INSERT, UPDATE'),
+        ('resolution_observations', 'SELECT, INSERT'),
+        ('snapshots', 'SELECT, INSERT, UPDATE'),
+        ('latest_experiment_results', 'SELECT'),
+        ('market_resolutions', 'SELECT')
+    ) AS t(name, rights) WHERE to_regclass('predictbench.' || name) IS NOT NULL LOOP
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'predictbench_writer') THEN
+            EXECUTE 'REVOKE ALL ON predictbench.' || wanted.name || ' FROM predictbench_writer';
+            EXECUTE 'GRANT ' || wanted.rights || ' ON predictbench.' || wanted.name || ' TO predictbench_writer';
+        END IF;
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'predictbench_reader') THEN
+            EXECUTE 'REVOKE ALL ON predictbench.' || wanted.name || ' FROM predictbench_reader';
+            EXECUTE 'GRANT SELECT ON predictbench.' || wanted.name || ' TO predictbench_reader';
+        END IF;
+    END LOOP;
+END $$;
 
 COMMIT;

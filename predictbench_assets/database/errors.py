@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import (
@@ -34,6 +34,7 @@ Verdict = Literal["data", "unavailable", "refused"]
 _DATA_CLASSES = ("22", "23", "54")
 _UNAVAILABLE_CLASSES = ("08", "40", "53", "57", "58", "XX")
 _UNAVAILABLE_STATES = ("25P02", "25P03", "55P03")  # the transaction or the lock was taken from us
+_FULL_HOUSE = "too many connections"
 _REFUSED_AT_THE_DOOR = ("authentication failed", "no password supplied", 'role "', 'database "')
 
 
@@ -105,35 +106,59 @@ def classified() -> Iterator[None]:
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backoff: Backoff = BRIEF) -> _Result:
-    """Run `work` in a transaction of its own, whole again from the start when the database was unavailable."""
+    """Run `work` in a transaction of its own, whole again from the start when the database was unavailable.
+
+    Behind a transaction-mode pooler a session may have a time-out that another client left there. The first try takes
+    that chance, the others set limits of their own: a round trip that is hardly ever spent.
+    """
+    tries = 0
 
     def once() -> _Result:
+        nonlocal tries
+        tries += 1
         with classified(), engine.begin() as connection:
+            if tries > 1:
+                connection.execute(_LIMITS)
             return work(connection)
 
     return backoff.run(once)
 
 
+_LIMITS = text("SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '30s', true)")
 _UNREACHED = ". Is the server of SUPABASE_DB_URL or DATABASE_URL up? `predictbench db status` says which one is used."
+
+
+def cause_of_absence(state: str | None) -> str:
+    """What someone who reads of an unavailable database wants to know next; empty where its own words say it."""
+    if state is None:
+        return _UNREACHED
+    if state == "57014":
+        return ": a statement_timeout of the role, the server or another client of the pooler cut it, or a person did"
+    if state == "55P03":
+        return ": another session is at work on the same tables or rows"
+    if state == "08P01":
+        return ": words of the pooler between us and the server, or of a connection that it broke"
+    return ""
 
 
 def _ours(error: psycopg.Error | None, words: str) -> DatabaseUnavailable | DatabaseRefused:
     state = error.sqlstate if error is not None else None
-    if state is None and any(sign in words for sign in _REFUSED_AT_THE_DOOR):
+    if state is None and any(sign in words for sign in _REFUSED_AT_THE_DOOR) and _FULL_HOUSE not in words:
         state = "28000"  # libpq hands on the words of a failed connection, not its SQLSTATE
     said = words.strip().splitlines()[0] if words.strip() else "the connection broke"
     if error is not None and state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseRefused(f"the database driver refused: {said}")
     if verdict(state) == "unavailable":
-        return DatabaseUnavailable(f"the database is not available: {said}{'' if state else _UNREACHED}")
-    return DatabaseRefused(f"the database refused ({state}): {said}. {_advice(state)}")
+        return DatabaseUnavailable(f"the database is not available: {said}{cause_of_absence(state)}")
+    return DatabaseRefused(f"the database refused ({state}): {said}. {advice(state)}")
 
 
-def _advice(state: str | None) -> str:
+def advice(state: str | None) -> str:
+    """What to do about a refusal."""
     if state in ("42P01", "42703", "3F000"):
         return "Its schema is older than this code: run `predictbench db upgrade`."
     if state is not None and state.startswith("28"):
         return "Check user, password and database in SUPABASE_DB_URL or DATABASE_URL."
     if state == "42501":
-        return "Give the role of SUPABASE_DB_URL or DATABASE_URL its rights on the schema."
+        return "Give the role of SUPABASE_DB_URL or DATABASE_URL its rights on the schema: migrations/roles.sql does."
     return "This is a fault in Predictbench; please report it with the text above."

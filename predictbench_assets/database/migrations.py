@@ -12,13 +12,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Engine
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.errors import classified
+from predictbench_assets.database.errors import Backoff, classified
 from predictbench_assets.database.schema import SCHEMA
 from predictbench_assets.failures import PermanentError
 
 VERSION_TABLE = "predictbench_alembic_version"
+LOCK_TIMEOUT = "5s"
+"""How long a migration waits for a table before it lets those behind it pass."""
+_PATIENCE = Backoff(attempts=6, first=1.0, longest=15.0)
+
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 SEED_FILE = FOLDER / "seed_supabase.sql"
+ROLES_FILE = FOLDER / "roles.sql"
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +39,13 @@ class SchemaOutdated(PermanentError):
 def upgrade(url: URL | str, revision: str = "head") -> None:
     """Migrate a database up to a revision; the schema is made when missing, nothing happens when it is there.
 
+    All or nothing. A table that is in use is waited for in short spells, for about a minute.
+
     Args:
-        url: of the owner of the schema; a direct or session-pooled connection.
+        url: of the owner of the schema.
+
+    Raises:
+        DatabaseUnavailable: not reached, or a table stayed in use; the database is as it was.
     """
     _run(url, lambda config: command.upgrade(config, revision))
 
@@ -89,20 +99,23 @@ def offline_sql(revision: str = "head") -> str:
 def seed_sql() -> str:
     """The content of `migrations/seed_supabase.sql`; running this module writes the file."""
     return (
-        "-- Everything Predictbench needs in a Supabase project: run it once, as the owner, in the SQL editor.\n"
+        "-- All tables that Predictbench needs in a Supabase project: run it once in the SQL editor, and after it\n"
+        "-- roles.sql. (Or roles.sql alone, and then `predictbench db upgrade`, which later revisions need anyway.)\n"
         "-- Generated from the revisions in migrations/versions; `predictbench db sql` prints the same.\n"
-        f"-- The schema {SCHEMA} is not exposed by the REST API, and no role but the owner's may use it.\n\n"
-        + offline_sql().strip()
-        + "\n"
+        f"-- The schema {SCHEMA} is not exposed by the REST API.\n\n" + offline_sql().strip() + "\n"
     )
 
 
 def _run(url: URL | str, action: Callable[[Config], None]) -> None:
     engine = make_engine(url, pool_size=0, application_name="predictbench migrations")
-    with classified(), engine.connect() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        action(config)
+
+    def once() -> None:
+        with classified(), engine.connect() as connection:
+            config = _config()
+            config.attributes["connection"] = connection
+            action(config)
+
+    _PATIENCE.run(once)
     _log.info("database migrated", extra={"process_stage": "migrations"})
 
 
@@ -117,5 +130,16 @@ def _config(output: io.StringIO | None = None) -> Config:
     return config
 
 
+def roles_sql() -> str:
+    """The content of `migrations/roles.sql`: written by hand, but for the rights on tables between its two marks."""
+    from predictbench_assets.database.privileges import grants_sql
+
+    before, begin, rest = ROLES_FILE.read_text().partition("-- begin: ")
+    mark, _, rest = rest.partition("\n")
+    _, end, after = rest.partition("-- end\n")
+    return f"{before}{begin}{mark}\n{grants_sql()};\n{end}{after}"
+
+
 if __name__ == "__main__":
     SEED_FILE.write_text(seed_sql())
+    ROLES_FILE.write_text(roles_sql())

@@ -1,7 +1,8 @@
 """Who may do what: the roles of a deployment, and the rights that each needs on our tables and no others.
 
-`migrations/roles.sql` makes the roles, once. The rights are given again after every migration, so that a new table
-never waits for someone to remember them; roles that a server does not have are passed over.
+`migrations/roles.sql` makes the roles, once, and gives these rights too (running `database.migrations` as a program
+keeps its copy in step). They are given again with every migration, so that a new table never waits for someone to
+remember them; roles that a server does not have are passed over.
 """
 
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ assert set(WRITER_NEEDS) == {VERSION_TABLE, *VIEWS, *(table.name for table in me
 
 def grants_sql() -> str:
     """One statement that gives writer and reader exactly their rights on the tables that are there."""
+    # No percent sign in it: drivers take those for parameters.
     wanted = ",\n        ".join(f"('{table}', '{', '.join(rights)}')" for table, rights in WRITER_NEEDS.items())
     return f"""\
 DO $$
@@ -57,12 +59,12 @@ BEGIN
         {wanted}
     ) AS t(name, rights) WHERE to_regclass('{SCHEMA}.' || name) IS NOT NULL LOOP
         IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{WRITER}') THEN
-            EXECUTE format('REVOKE ALL ON {SCHEMA}.%I FROM {WRITER}', wanted.name);
-            EXECUTE format('GRANT %s ON {SCHEMA}.%I TO {WRITER}', wanted.rights, wanted.name);
+            EXECUTE 'REVOKE ALL ON {SCHEMA}.' || wanted.name || ' FROM {WRITER}';
+            EXECUTE 'GRANT ' || wanted.rights || ' ON {SCHEMA}.' || wanted.name || ' TO {WRITER}';
         END IF;
         IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{READER}') THEN
-            EXECUTE format('REVOKE ALL ON {SCHEMA}.%I FROM {READER}', wanted.name);
-            EXECUTE format('GRANT SELECT ON {SCHEMA}.%I TO {READER}', wanted.name);
+            EXECUTE 'REVOKE ALL ON {SCHEMA}.' || wanted.name || ' FROM {READER}';
+            EXECUTE 'GRANT SELECT ON {SCHEMA}.' || wanted.name || ' TO {READER}';
         END IF;
     END LOOP;
 END $$"""  # noqa: S608 - put together from the names above

@@ -20,7 +20,15 @@ from sqlalchemy import Connection, Engine
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.database import statements
-from predictbench_assets.database.errors import Backoff, DatabaseRefused, DatabaseUnavailable, classified, verdict
+from predictbench_assets.database.errors import (
+    Backoff,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    advice,
+    cause_of_absence,
+    classified,
+    verdict,
+)
 from predictbench_assets.database.leases import Lease, RunCounts
 from predictbench_assets.database.pipeline import (
     Outcome,
@@ -331,9 +339,9 @@ class RunWriter:
         kind = verdict(refusal.sqlstate)
         said = f"({refusal.sqlstate}): {refusal.message}"
         if kind == "unavailable":
-            raise DatabaseUnavailable(f"the database is not available {said}")
+            raise DatabaseUnavailable(f"the database is not available {said}{cause_of_absence(refusal.sqlstate)}")
         if kind == "refused":
-            raise DatabaseRefused(f"the database refused the write {said}. Run `predictbench db upgrade`.")
+            raise DatabaseRefused(f"the database refused the write {said}. {advice(refusal.sqlstate)}")
 
     def _refused(self, market_id: str, refusal: Refusal) -> Failure:
         rule = f", {refusal.constraint}" if refusal.constraint else ""
