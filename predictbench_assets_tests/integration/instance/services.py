@@ -28,16 +28,24 @@ def dagster_url(database_url: str) -> str:
     return make_url(database_url).set(drivername=DAGSTER_DRIVER).render_as_string(hide_password=False)
 
 
+def deployed_home(home: Path) -> Path:
+    """Make a DAGSTER_HOME as deployments do."""
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(CLONE / "deploy" / "dagster.yaml", home)
+    return home
+
+
 @contextmanager
 def postgres_instance(database_url: str) -> Iterator[dg.DagsterInstance]:
     """The deployed instance in this process, on a home of its own that is thrown away."""
     before = os.environ.get("DAGSTER_POSTGRES_URL")
     os.environ["DAGSTER_POSTGRES_URL"] = dagster_url(database_url)
     try:
-        with tempfile.TemporaryDirectory() as home:
-            shutil.copy(CLONE / "deploy" / "dagster.yaml", home)
-            with dg.DagsterInstance.from_config(home) as instance:
-                yield instance
+        with (
+            tempfile.TemporaryDirectory() as home,
+            dg.DagsterInstance.from_config(str(deployed_home(Path(home)))) as instance,
+        ):
+            yield instance
     finally:
         if before is None:
             del os.environ["DAGSTER_POSTGRES_URL"]

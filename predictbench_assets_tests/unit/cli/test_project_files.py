@@ -18,10 +18,16 @@ def loaded(name: str) -> dict[str, Any]:
     return read
 
 
-def test_the_two_instance_files_differ_in_storage_alone() -> None:
-    deployed = loaded("deploy/dagster.yaml")
+def test_the_two_instance_files_differ_in_storage_and_compute_logs_alone() -> None:
+    local, deployed = loaded("dagster.yaml"), loaded("deploy/dagster.yaml")
     assert deployed.pop("storage") == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
-    assert deployed == loaded("dagster.yaml")
+    assert deployed.pop("compute_logs") == {
+        "module": "predictbench_assets.resources.compute_logs",
+        "class": "StagingComputeLogManager",
+        "config": {"upload_interval": 30},
+    }
+    assert local.pop("compute_logs")["class"] == "NoOpComputeLogManager"
+    assert deployed == local
 
 
 def test_the_instance_calls_nobody_and_ends_dead_runs() -> None:
