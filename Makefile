@@ -56,11 +56,17 @@ test: setup-dev ## The tests, without the long ones
 test-all: setup-dev ## All tests
 	@$(BIN)/python -m pytest -q
 
-lint: setup-dev ## Style, types, and who may import whom
+# Without shellcheck, which a CI machine may have and another may not: everybody sees the same findings.
+lint: setup-dev ## Style, types, who may import whom, workflows and compose files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/actionlint -shellcheck= -pyflakes=
+	@$(BIN)/zizmor --offline --quiet --persona pedantic .github
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec $(wildcard docker-compose*.yml deploy/docker-compose*.yml)
 
 bench: setup-dev ## The benchmarks, with their goals
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done

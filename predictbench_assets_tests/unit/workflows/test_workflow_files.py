@@ -1,0 +1,214 @@
+"""The workflows as files: pinned, read-only, safe from their inputs, and in step with the code that they call."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import time
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from predictbench_assets.cli.main import main
+from predictbench_assets.settings import Settings, all_variables
+
+CLONE = Path(__file__).resolve().parents[3]
+WORKFLOWS = sorted((CLONE / ".github" / "workflows").glob("*.yml"))
+ACTIONS = sorted((CLONE / ".github" / "actions").glob("*/action.yml"))
+FILES = [*WORKFLOWS, *ACTIONS]
+DEPLOYED = {"daily-pipeline", "resolution", "backfill", "maintenance", "contract"}
+
+PINNED = re.compile(r"uses: (?P<action>[\w./-]+)@(?P<commit>[0-9a-f]{40}) # v\d+\.\d+\.\d+$")
+OURS = re.compile(r"uses: \$/\.github/actions/(?P<name>\w+)$")
+
+# What a step of ours is told beside settings of the project.
+OWN_VARIABLES = {
+    *("RUN_DATE", "WINDOW_DAYS", "LINK", "MISSED", "ON_EXISTING", "DEBUG_ARTIFACTS", "DRY_RUN", "FROM", "TO"),
+    *("DAGSTER_STORAGE_IS_SET", "DATABASE_IS_SET", "OUTCOME", "WORKFLOW", "STAGE", "SUMMARY"),
+}
+
+
+def read(file: Path) -> dict[str, Any]:
+    loaded = yaml.safe_load(file.read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def triggers(workflow: dict[str, Any]) -> dict[str, Any]:
+    return workflow[True]  # type: ignore[index]  # YAML takes the word `on` for a boolean
+
+
+def steps(file: Path) -> Iterator[dict[str, Any]]:
+    loaded = read(file)
+    for job in loaded.get("jobs", {"": loaded.get("runs")}).values():
+        yield from job["steps"]
+
+
+def environments(file: Path) -> Iterator[dict[str, Any]]:
+    loaded = read(file)
+    holders = [loaded, *loaded.get("jobs", {}).values(), *steps(file)]
+    return (holder["env"] for holder in holders if "env" in holder)
+
+
+def names(file: Path) -> str:
+    return file.parent.name if file.name == "action.yml" else file.stem
+
+
+every_file = pytest.mark.parametrize("file", FILES, ids=names)
+every_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=names)
+
+
+def test_all_workflows_are_there() -> None:
+    assert {file.stem for file in WORKFLOWS} == DEPLOYED | {"ci"}
+
+
+@every_file
+def test_every_action_is_pinned_to_a_commit_or_is_our_own(file: Path) -> None:
+    used = [line.strip().removeprefix("- ") for line in file.read_text().splitlines() if "uses:" in line]
+    for line in used:
+        ours = OURS.match(line)
+        assert ours or PINNED.match(line), line
+        if ours:
+            assert (CLONE / ".github" / "actions" / ours["name"] / "action.yml").is_file()
+
+
+def test_an_action_has_one_version_everywhere() -> None:
+    used = {match.group("action", "commit") for file in FILES for match in map(PINNED.search, lines(file)) if match}
+    assert len(used) == len({action for action, _ in used})
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
+@every_workflow
+def test_permissions_are_read_only_and_checkouts_keep_no_credentials(file: Path) -> None:
+    workflow = read(file)
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert "permissions" not in job
+        assert job["timeout-minutes"] <= 360
+    for step in steps(file):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+@every_file
+def test_nothing_is_pasted_into_a_script(file: Path) -> None:
+    for step in steps(file):
+        assert "${{" not in step.get("run", ""), "an input pasted into a script is a script"
+
+
+@every_file
+def test_every_variable_is_a_setting_or_one_of_the_workflows_own(file: Path) -> None:
+    given = {name for environment in environments(file) for name in environment}
+    assert given <= all_variables() | OWN_VARIABLES
+
+
+@every_workflow
+def test_the_owners_address_is_seen_by_the_migration_alone(file: Path) -> None:
+    for step in steps(file):
+        if "SUPABASE_MIGRATION_DB_URL" in step.get("env", {}):
+            assert step["run"].strip() == "predictbench db upgrade"
+    assert all("secrets" not in str(job.get("env", {})) for job in read(file)["jobs"].values())
+    assert "SUPABASE_SERVICE_ROLE_KEY" not in file.read_text()
+
+
+def test_the_schedule_is_the_settings_default_and_heals_later() -> None:
+    crons = [entry["cron"] for entry in triggers(read(CLONE / ".github/workflows/daily-pipeline.yml"))["schedule"]]
+    fires = [time(int(hour), int(minute)) for minute, hour, *rest in map(str.split, crons) if rest == ["*"] * 3]
+    assert fires[0] == Settings.model_fields["pipeline_run_at_utc"].default
+    assert fires == [time(7, 0), time(7, 37), time(9, 17), time(13, 17)]
+
+
+@pytest.mark.parametrize("name", sorted(DEPLOYED))
+def test_a_schedule_does_nothing_until_it_is_enabled(name: str) -> None:
+    workflow = read(CLONE / ".github" / "workflows" / f"{name}.yml")
+    if "schedule" not in triggers(workflow):
+        return
+    first, *others = workflow["jobs"].values()
+    assert first["if"] == "github.event_name != 'schedule' || vars.PIPELINE_ENABLED == 'true'"
+    assert all("needs" in job for job in others)
+
+
+@pytest.mark.parametrize("name", sorted(DEPLOYED))
+def test_every_job_of_the_deployment_tells_of_its_failure(name: str) -> None:
+    for job in read(CLONE / ".github" / "workflows" / f"{name}.yml")["jobs"].values():
+        assert "environment" in job
+        telling = [step for step in job["steps"] if step.get("uses") == "$/.github/actions/notify"]
+        assert any(step["if"] == "${{ !success() }}" and step["with"]["outcome"] == "failure" for step in telling)
+
+
+def test_nothing_that_waits_or_runs_is_cancelled() -> None:
+    for name in DEPLOYED:
+        workflow = read(CLONE / ".github" / "workflows" / f"{name}.yml")
+        for holder in (workflow, *workflow["jobs"].values()):
+            if "concurrency" in holder:
+                assert holder["concurrency"]["cancel-in-progress"] is False
+                assert holder["concurrency"]["queue"] == "max"
+    group = read(CLONE / ".github/workflows/daily-pipeline.yml")["jobs"]["run"]["concurrency"]["group"]
+    for part in ("inputs.environment", "needs.plan.outputs.run_date", "matrix.window"):
+        assert part in group
+
+
+def test_both_tries_of_a_run_end_before_dagster_gives_the_run_up() -> None:
+    job = read(CLONE / ".github/workflows/daily-pipeline.yml")["jobs"]["run"]
+    tries = [step for step in job["steps"] if "dagster job execute" in step.get("run", "")]
+    assert len(tries) == 2
+    limit = read(CLONE / "deploy" / "dagster.yaml")["run_monitoring"]["max_runtime_seconds"]
+    assert sum(step["timeout-minutes"] for step in tries) < job["timeout-minutes"]
+    assert job["timeout-minutes"] * 60 < limit
+
+
+def test_the_second_try_is_the_first_one_again() -> None:
+    job = read(CLONE / ".github/workflows/daily-pipeline.yml")["jobs"]["run"]
+    first, second = (step for step in job["steps"] if "dagster job execute" in step.get("run", ""))
+    for same in ("run", "env", "timeout-minutes"):
+        assert first[same] == second[same]
+    assert first["continue-on-error"] is True
+    assert second["if"] == "steps.first.outcome == 'failure'"
+    assert "continue-on-error" not in second
+
+
+@every_file
+def test_every_command_exists_with_the_options_it_is_given(file: Path) -> None:
+    for words in predictbench_commands(file):
+        command: click.Command = main
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, command.name
+
+
+def predictbench_commands(file: Path) -> Iterator[list[str]]:
+    """The words after `predictbench`; options that a script collects before by `set -- --option` are the command's."""
+    for step in steps(file):
+        script = step.get("run", "").replace("\\\n", " ")
+        collected = [word for line in re.findall(r"set -- (.*)", script) for word in re.findall(r"--[a-z-]+", line)]
+        for line in re.findall(r"(?<!cache-)\bpredictbench ([a-z].*?)(?:\||>|\)|$)", script, re.M):
+            yield [*shlex.split(line), *collected]
+
+
+def test_there_are_commands_to_check() -> None:
+    called = {words[0] for file in FILES for words in predictbench_commands(file)}
+    assert called == {"due", "db", "run-config", "partition", "notify", "resolve", "backfill", "contract", "prune"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["actionlint", "-shellcheck=", "-pyflakes="],
+        ["zizmor", "--offline", "--quiet", "--persona", "pedantic", ".github"],
+        ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS)],
+        ["check-jsonschema", "--builtin-schema", "vendor.github-actions", *map(str, ACTIONS)],
+    ],
+    ids=lambda arguments: " ".join(arguments[:3]),
+)
+def test_linters_find_nothing(arguments: list[str]) -> None:
+    program = Path(sys.executable).with_name(arguments[0])
+    done = subprocess.run([program, *arguments[1:]], cwd=CLONE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
