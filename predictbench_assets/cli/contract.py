@@ -1,9 +1,68 @@
-"""`predictbench contract`: not written yet."""
+"""`predictbench contract`: does the exchange still behave as the client takes for granted?"""
+
+import json
+import sys
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from predictbench_assets.polymarket.contract import Examination
 
-@click.command(short_help="Does the live API behave as we rely on?")
-def contract() -> None:
-    """Does the live API behave as we rely on?"""
-    raise click.ClickException("not written yet")
+
+@click.command(
+    short_help="The exchange's behaviour against what the client relies on.",
+    epilog="\b\nExamples:\n  predictbench contract\n  predictbench contract --json > contract.json",
+)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def contract(as_json: bool) -> None:
+    """Ask the live exchange about a dozen questions, and compare with what the client relies on.
+
+    A line each: `ok`, `note` (something that the client copes with, or that is worth comparing with the last time), or
+    `deviation` (a run would stop, or go wrong without a word). Exit code 1 on a deviation, and where the exchange
+    cannot be reached.
+    """
+    import asyncio
+
+    from predictbench_assets.clock import SystemClock
+    from predictbench_assets.polymarket.contract import examine
+    from predictbench_assets.settings import load_settings
+
+    settings = load_settings()
+    examination = asyncio.run(
+        examine(
+            settings.polymarket_base_url,
+            settings.polymarket_clob_url,
+            clock=SystemClock(),
+            opens=settings.clock.now(),
+            api_key=settings.polymarket_api_key,
+            rejected_share_limit=settings.rejected_share_limit,
+            timeout_s=settings.polymarket_timeout_seconds,
+            max_attempts=min(settings.polymarket_max_attempts, 4),
+        )
+    )
+    text = _as_json(examination, settings.exchange) if as_json else _as_lines(examination)
+    click.echo(settings.redact(text))
+    deviations = len(examination.deviations)
+    click.echo(f"{settings.exchange}: {deviations or 'no'} deviation{'s' * (deviations != 1)}", err=True)
+    sys.exit(1 if deviations else 0)
+
+
+def _as_json(examination: "Examination", exchange: str) -> str:
+    from dataclasses import asdict
+
+    report = {
+        "exchange": exchange,
+        "requests": examination.requests,
+        "deviations": len(examination.deviations),
+        "findings": [asdict(finding) for finding in examination.findings],
+    }
+    return json.dumps(report, indent=2)
+
+
+def _as_lines(examination: "Examination") -> str:
+    width = max(len(finding.name) for finding in examination.findings)
+    return "\n".join(
+        f"{finding.level:<9}  {finding.name:<{width}}  expected {finding.expected}; seen: {finding.seen}"
+        for finding in examination.findings
+    )
