@@ -249,8 +249,20 @@ class StagingArea:
                 target.flush()
                 os.fsync(target.fileno())
             partial.replace(final)
+            sync_folder(final.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Without this a new file may be gone after a power cut, however well its bytes were synced."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class _decompressed:  # noqa: N801 - reads as a verb at the call

@@ -1,9 +1,176 @@
-"""`predictbench prune`: not written yet."""
+"""`predictbench prune`: what is old leaves the database, the staging area and Dagster's storage."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from predictbench_assets.cli.demo import demo_option
 
-@click.command(short_help="Archive and remove what is old.")
-def prune() -> None:
-    """Archive and remove what is old."""
-    raise click.ClickException("not written yet")
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from predictbench_assets.retention.report import Pruned
+    from predictbench_assets.settings import Settings
+
+Part = Literal["raw", "staging", "journals", "dagster"]
+PARTS: tuple[Part, ...] = ("raw", "staging", "journals", "dagster")
+
+_log = logging.getLogger(__name__)
+
+
+@click.command(
+    short_help="Archive and remove what is old.",
+    epilog="""\
+\b
+Examples:
+  predictbench prune --dry-run
+  predictbench prune --only raw --only dagster
+  predictbench prune --verify                  read all archives again
+  predictbench prune --restore 1234567         the raw snapshots of a market, back in the database
+  predictbench prune --restore "2026-11-23|7"  those of a run
+""",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--only", "parts", multiple=True, type=click.Choice(PARTS), help="Only this part (repeatable).  [default: all]"
+)
+@click.option("--batch", type=click.IntRange(1, 10_000), default=500, help="The most rows in a transaction.")
+@click.option("--verify", is_flag=True, help="Read all archives again instead; exit code 1 if one is damaged.")
+@click.option("--restore", metavar="WHAT", help="Put raw snapshots back instead: of a market (its id), or of a run.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@demo_option
+def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, restore: str | None, as_json: bool) -> None:
+    """Archive and remove what is old.
+
+    \b
+    raw       raw snapshots of markets that are final since RAW_RETENTION_DAYS go to ARCHIVE_URI
+    staging   staged files and folders of runs older than STAGING_RETENTION_DAYS go; frozen snapshots go to ARCHIVE_URI
+    journals  journals of experiments older than STAGING_RETENTION_DAYS go
+    dagster   Dagster's runs and event logs older than DAGSTER_RETENTION_DAYS go
+
+    Nothing leaves the database before its archive was read back. What is cut short goes on the next time.
+    """
+    from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.settings import load_settings
+
+    if sum((dry_run, verify, restore is not None)) > 1:
+        raise click.UsageError("--dry-run, --verify and --restore exclude each other")
+    settings = load_settings()
+    configure_logging(settings)
+    with _database(settings) as engine:
+        if verify:
+            sys.exit(_verify(settings, engine, as_json=as_json))
+        if restore is not None:
+            _restore(settings, engine, restore, as_json=as_json)
+            return
+        lines = _prune(settings, engine, parts or PARTS, batch=batch, dry_run=dry_run)
+    _show(lines, dry_run=dry_run, as_json=as_json)
+
+
+def _prune(
+    settings: "Settings", engine: "Engine", parts: Sequence[Part], *, batch: int, dry_run: bool
+) -> "list[Pruned]":
+    import tempfile
+    from pathlib import Path
+
+    from predictbench_assets.resources.run_history import dagster_instance, prune_runs
+    from predictbench_assets.retention.local_files import prune_artifacts, prune_leftovers
+    from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots
+    from predictbench_assets.retention.staged_files import archive_snapshots, prune_journals, prune_staged
+    from predictbench_assets.staging import StagingArea
+
+    area = StagingArea(settings.staging, settings.staging_options)
+    archive = StagingArea(settings.archive, settings.staging_options)
+    common: dict[str, Any] = {"now": settings.clock.now(), "dry_run": dry_run}
+    staging_days, raw_days = settings.staging_retention_days, settings.raw_retention_days
+    lines = []
+    if "raw" in parts:
+        lines.append(prune_raw_snapshots(engine, archive, days=raw_days, batch=batch, **common))
+    if "staging" in parts:
+        lines.append(archive_snapshots(engine, area, archive, days=staging_days, settled_days=raw_days, **common))
+        lines.append(prune_staged(engine, area, days=staging_days, **common))
+        lines.append(prune_artifacts(settings.artifacts, days=staging_days, **common))
+        folders = [Path(one.root) for one in (area, archive) if one.is_local]
+        lines.append(prune_leftovers(folders, Path(tempfile.gettempdir()), **common))
+    if "journals" in parts:
+        lines.append(prune_journals(engine, area, days=staging_days, **common))
+    if "dagster" in parts:
+        with dagster_instance(settings) as instance:
+            if instance is not None:
+                lines.append(prune_runs(instance, days=settings.dagster_retention_days, **common))
+    return lines
+
+
+def _verify(settings: "Settings", engine: "Engine", *, as_json: bool) -> int:
+    from predictbench_assets.retention.raw_snapshots import verify_archives
+    from predictbench_assets.staging import StagingArea
+
+    found = verify_archives(engine, StagingArea(settings.archive, settings.staging_options))
+    problems = [settings.redact(problem) for problem in found.problems]
+    if as_json:
+        click.echo(json.dumps({"archives": found.archives, "rows": found.rows, "problems": problems}, indent=2))
+    else:
+        click.echo("\n".join([f"{found.archives:,} archives with {found.rows:,} raw snapshots", *problems]))
+    return 1 if problems else 0
+
+
+def _restore(settings: "Settings", engine: "Engine", what: str, *, as_json: bool) -> None:
+    from predictbench_assets.retention.raw_snapshots import restore_raw_snapshots
+    from predictbench_assets.runs import UnknownPartition, parsed_key
+    from predictbench_assets.staging import StagingArea
+
+    archive = StagingArea(settings.archive, settings.staging_options)
+    try:
+        asked: dict[str, Any] = {"key": parsed_key(what)} if "|" in what else {"market_id": what}
+    except UnknownPartition as error:
+        raise click.UsageError(str(error)) from error
+    restored = restore_raw_snapshots(engine, archive, **asked)
+    if as_json:
+        click.echo(json.dumps({"restored": restored}))
+    else:
+        click.echo(f"{restored:,} raw snapshots are in the database again, until the next prune")
+
+
+@contextmanager
+def _database(settings: "Settings") -> "Iterator[Engine]":
+    """The database, at this code's revision."""
+    from predictbench_assets.cli.daily import local_database
+    from predictbench_assets.database.connection import database_url
+    from predictbench_assets.database.engine import make_engine
+
+    with local_database(settings):
+        engine = make_engine(database_url(settings), pool_size=settings.db_pool_max_size)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+
+def _show(lines: "list[Pruned]", *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        pruned = [
+            {"what": one.what, "count": one.count, "bytes": one.bytes, "kept": one.kept, "notes": one.notes}
+            for one in lines
+        ]
+        click.echo(json.dumps({"dry_run": dry_run, "pruned": pruned}, indent=2))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("what")
+    for head in ("would go" if dry_run else "gone", "size", "kept"):
+        table.add_column(head, justify="right")
+    for one in lines:
+        size = "?" if one.bytes is None else f"{one.bytes / 1e6:,.1f} MB"
+        table.add_row(one.what, f"{one.count:,}", size if one.count else "", f"{one.kept:,}" if one.kept else "")
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    for one in lines:
+        for note in one.notes:
+            click.echo(f"{one.what}: {note}")

@@ -19,7 +19,7 @@ import msgspec
 
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.failures import TransientError
-from predictbench_assets.staging import StagingArea
+from predictbench_assets.staging import StagingArea, sync_folder
 
 _logger = logging.getLogger(__name__)
 _SUFFIX = ".jsonl"
@@ -152,7 +152,7 @@ class _File:
         if self._descriptor is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o644)
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         rest = memoryview(lines)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
@@ -178,14 +178,3 @@ class _Objects:
 
     def close(self) -> None:
         """Nothing stays open between objects."""
-
-
-def _sync_folder(folder: Path) -> None:
-    """Without this a new file may be gone after a power cut, however well its bytes were synced."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
