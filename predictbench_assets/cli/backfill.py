@@ -18,7 +18,7 @@ Examples:
 )
 @day_option("--from", required=True, help="The first run date.")
 @day_option("--to", required=True, help="The last run date, itself included.")
-@windows_option
+@windows_option()
 @click.option(
     "--summary", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where a JSON of it goes."
 )

@@ -33,7 +33,7 @@ Examples:
 )
 @click.option("--scheduled", is_flag=True, help="For a schedule: leave out what is done, record what was missed.")
 @run_date_option
-@windows_option
+@windows_option()
 @click.option("--link", metavar="URL", help="Where the schedule's own log is; goes into the record of a missed day.")
 @click.option("--format", "form", type=click.Choice(["json", "github"]), default="json", help="How to print it.")
 def due(

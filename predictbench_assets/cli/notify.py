@@ -1,11 +1,20 @@
 """`predictbench notify`: tell a webhook how a run went."""
 
+import logging
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from predictbench_assets.cli.partitions import run_date_option, windows_option
+from predictbench_assets.cli.partitions import day_option, windows_option
+
+if TYPE_CHECKING:
+    from predictbench_assets.observability.notices import Notice, Outcome
+    from predictbench_assets.reporting.summary import RunSummary
+    from predictbench_assets.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 @click.command(
@@ -22,12 +31,12 @@ Examples:
 @click.option(
     "--summary", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The run's summary (JSON)."
 )
-@run_date_option
-@windows_option
-@click.option("--stage", metavar="NAME", help="Where it stopped, for a run that left no summary.")
+@day_option("--run-date", help="The day of the run.  [default: as the summary says]")
+@windows_option("The windows of the run.  [default: as the summary says]")
+@click.option("--stage", metavar="NAME", help="Where it stopped, if the summary does not say so.")
 @click.option("--link", metavar="URL", help="Where there is more to see.")
 def notify(
-    outcome: str,
+    outcome: "Outcome",
     summary: Path | None,
     run_date: date | None,
     window_days: tuple[int, ...] | None,
@@ -36,7 +45,61 @@ def notify(
 ) -> None:
     """Tell NOTIFY_WEBHOOK_URL how a run went; silent where that is not set.
 
-    A success is told with NOTIFY_ON_SUCCESS only, and DEAD_MAN_URL is fetched after it. Exit code 1 if it could not
-    be delivered.
+    A success is told with NOTIFY_ON_SUCCESS only, and DEAD_MAN_URL is fetched after it. Works with what is known: the
+    summary may be missing, and the settings may be wrong. Exit code 1 if something could not be delivered.
     """
-    del outcome, summary, run_date, window_days, stage, link
+    from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.observability.notices import Notice
+    from predictbench_assets.settings import usable_settings
+
+    settings = usable_settings()
+    configure_logging(settings)
+    read = _summary(summary, run_date, window_days)
+    if read is not None:
+        notice = Notice.of(outcome, read, stage=stage, link=link)
+    else:
+        notice = Notice(outcome, run_date=run_date, windows=window_days or (), stage=stage, link=link)
+    undelivered = [*_told(notice, settings), *(_life_shown(notice, settings) if outcome == "success" else ())]
+    if undelivered:
+        raise click.ClickException(settings.redact("; ".join(undelivered)))
+
+
+def _summary(file: Path | None, run_date: date | None, windows: tuple[int, ...] | None) -> "RunSummary | None":
+    """The summary, if it can be read and is of the run that is meant."""
+    from predictbench_assets.reporting.summary import RunSummary
+
+    if file is None or file == Path():
+        return None
+    try:
+        found = RunSummary.read(file)
+    except (OSError, ValueError) as error:
+        _log.warning("the summary %s cannot be read: %s", file, type(error).__name__)
+        return None
+    if run_date not in (None, found.run_date) or (windows is not None and found.window_days not in windows):
+        _log.warning("the summary %s is of another run: %s, window %d", file, found.run_date, found.window_days)
+        return None
+    return found
+
+
+def _told(notice: "Notice", settings: "Settings") -> list[str]:
+    """Why the notice could not be sent, if so."""
+    from predictbench_assets.observability.notices import NotDelivered, tell
+
+    try:
+        tell(notice, settings)
+    except NotDelivered as error:
+        return [str(error)]
+    return []
+
+
+def _life_shown(notice: "Notice", settings: "Settings") -> list[str]:
+    """Why the sign of life could not be given, if so. A dry run stores nothing, and gives none."""
+    from predictbench_assets.observability.notices import NotDelivered, show_life
+
+    if notice.dry_run:
+        return []
+    try:
+        show_life(settings)
+    except NotDelivered as error:
+        return [str(error)]
+    return []

@@ -43,9 +43,8 @@ run_date_option = day_option("--run-date", help="The day of the run.  [default: 
 window_option = click.option(
     "--window-days", type=int, metavar="N", help="Days from there to the close.  [default: TARGET_CLOSE_WINDOW_DAYS]"
 )
-windows_option = click.option(
-    "--window-days",
-    callback=_windows,
-    metavar="N[,N...]",
-    help="Days from there to the close.  [default: HORIZONS, else TARGET_CLOSE_WINDOW_DAYS]",
-)
+
+
+def windows_option(meaning: str = "Days from there to the close.  [default: the scheduled ones]") -> Options:
+    """An option that is one window or several."""
+    return click.option("--window-days", callback=_windows, metavar="N[,N...]", help=meaning)

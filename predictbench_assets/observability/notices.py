@@ -1,0 +1,206 @@
+"""Telling people how a run went: a note to a webhook, and a sign of life to whoever watches for one.
+
+What is told quotes what servers sent, so it can hold anything: it is redacted, cut to size, and escaped, so that it can
+neither become markup nor call people by name.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal
+
+import httpx
+from pydantic import SecretStr
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from predictbench_assets.failures import TransientError
+from predictbench_assets.reporting.summary import FailureLine, RunSummary
+from predictbench_assets.settings import Settings
+
+Outcome = Literal["failure", "success", "missed"]
+
+SHOWN_FAILURES = 5
+LONGEST_NOTE = 3_000
+"""Characters of a note, markup included; Slack takes forty thousand, a person on a telephone does not."""
+
+_TRIES = 3
+_TIMEOUT_S = 10.0
+
+# Characters of the parts, escaped; together they stay below the limit.
+_TITLE, _REASON, _FAILURE, _LINK = 300, 800, 240, 400
+
+_log = logging.getLogger(__name__)
+
+
+class NotDelivered(TransientError):
+    """The other side did not take it; the text names the setting and not the address, which is a secret."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What there is to tell of a run; all of it but the outcome may be unknown."""
+
+    outcome: Outcome
+    run_date: date | None = None
+    windows: tuple[int, ...] = ()
+    stage: str | None = None
+    reason: str | None = None
+    failures: tuple[FailureLine, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    status: str | None = None
+    """Of the run itself: what failed may have been something around it."""
+    dry_run: bool = False
+    link: str | None = None
+
+    @classmethod
+    def of(
+        cls, outcome: Outcome, summary: RunSummary, *, stage: str | None = None, link: str | None = None
+    ) -> "Notice":
+        """What a summary has to tell.
+
+        Args:
+            stage: where it went wrong, for a run that did not go wrong itself.
+        """
+        kinds = ("offered", "excluded", "rejected", "failed", "processed")
+        return cls(
+            outcome,
+            run_date=summary.run_date,
+            windows=(summary.window_days,),
+            stage=stage if summary.succeeded else summary.stage or stage,
+            reason=summary.reason,
+            failures=summary.failures,
+            counts={kind: getattr(summary, f"{kind}_markets") for kind in kinds},
+            status=summary.status,
+            dry_run=summary.dry_run,
+            link=link,
+        )
+
+
+def note(notice: Notice, settings: Settings) -> str:
+    """The text of a notice: plain, with the little markup that Slack and its like share."""
+    lines = [_title(notice, settings)]
+    lines += (_shown(line, _REASON, settings) for line in _facts(notice))
+    lines += _failures(notice, settings)
+    if notice.link:
+        lines.append(_shown(notice.link, _LINK, settings))
+    return "\n".join(lines)
+
+
+def _title(notice: Notice, settings: Settings) -> str:
+    what = f"the run of {notice.run_date}" if notice.run_date else "a run"
+    if notice.windows:
+        listed = ", ".join(map(str, notice.windows))
+        what += f", window{'s' if len(notice.windows) > 1 else ''} {listed} days"
+    verdict = {"failure": "FAILED", "success": "succeeded", "missed": "was MISSED"}[notice.outcome]
+    if notice.stage and notice.outcome == "failure":
+        verdict += f" at {notice.stage}"
+    if notice.dry_run:
+        verdict += " (dry run)"
+    return f"*{_shown(f'Predictbench {settings.environment}: {what} {verdict}', _TITLE, settings)}*"
+
+
+def _facts(notice: Notice) -> Iterator[str]:
+    if notice.reason:
+        yield notice.reason
+    elif notice.outcome == "missed":
+        yield (
+            "Its schedule came when the day was over (UTC). What was not captured on the day cannot be captured any "
+            "more; the schedule's log says of each window what can still be done."
+        )
+    if notice.outcome == "failure" and notice.status in ("completed", "partial", "skipped"):
+        yield f"The run itself is {notice.status}: its data are stored."
+    if any(notice.counts.values()):
+        yield ", ".join(f"{count:,} {kind}" for kind, count in notice.counts.items())
+
+
+def _failures(notice: Notice, settings: Settings) -> Iterator[str]:
+    # The run's own failure is the reason that was told already.
+    told = [one for one in notice.failures if one.market_id is not None or one.reason != notice.reason]
+    if not told:
+        return
+    shown = told[:SHOWN_FAILURES]
+    yield f"The first {len(shown)} of {len(told):,} failures:" if len(told) > len(shown) else "Failures:"
+    for one in shown:
+        who = f"market {one.market_id}" if one.market_id is not None else "the run"
+        yield "- " + _shown(f"{who} at {one.stage}: {one.reason}", _FAILURE, settings)
+
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\N{ZERO WIDTH SPACE}"}
+
+
+def _shown(text: str, longest: int, settings: Settings) -> str:
+    """Text on one line, without secrets, markup or mentions, and at most so many characters in the end."""
+    line = " ".join(re.sub(r"[^\S ]|[\x00-\x1f\x7f]", " ", settings.redact(text)).split())
+    escaped = [_ENTITIES.get(character, character) for character in line]
+    if sum(map(len, escaped)) <= longest:
+        return "".join(escaped)
+    room, kept = longest - 1, []
+    for part in escaped:
+        room -= len(part)
+        if room < 0:
+            break
+        kept.append(part)
+    return "".join(kept) + "…"
+
+
+def tell(notice: Notice, settings: Settings, *, pause_s: float = 1.0) -> bool:
+    """Send a notice to NOTIFY_WEBHOOK_URL; false where it is not to be sent.
+
+    Args:
+        pause_s: seconds before the second try; doubles before the third.
+
+    Raises:
+        NotDelivered: three tries were not enough, or the other side will never take it.
+    """
+    if settings.notify_webhook_url is None:
+        _log.info("nobody is told: NOTIFY_WEBHOOK_URL is not set")
+        return False
+    if notice.outcome == "success" and not settings.notify_on_success:
+        _log.info("nobody is told: the run succeeded, and NOTIFY_ON_SUCCESS is not set")
+        return False
+    _requested("NOTIFY_WEBHOOK_URL", "POST", settings.notify_webhook_url, {"text": note(notice, settings)}, pause_s)
+    return True
+
+
+def show_life(settings: Settings, *, pause_s: float = 1.0) -> bool:
+    """Fetch DEAD_MAN_URL, whose watcher raises the alarm when that stops; false where it is not set.
+
+    Raises:
+        NotDelivered: three tries were not enough, or the other side will never take it.
+    """
+    if settings.dead_man_url is None:
+        return False
+    _requested("DEAD_MAN_URL", "GET", settings.dead_man_url, None, pause_s)
+    return True
+
+
+class _Unwell(Exception):
+    """Trying again may help; the text says what happened."""
+
+
+def _requested(setting: str, method: str, url: SecretStr, body: Mapping[str, str] | None, pause_s: float) -> None:
+    retrying = Retrying(
+        stop=stop_after_attempt(_TRIES),
+        wait=wait_exponential(multiplier=pause_s),
+        retry=retry_if_exception_type(_Unwell),
+    )
+    try:
+        retrying(_request, setting, method, url, body)
+    except RetryError as error:
+        raise NotDelivered(f"{setting}: {error.last_attempt.exception()}, {_TRIES} times in a row") from None
+
+
+def _request(setting: str, method: str, url: SecretStr, body: Mapping[str, str] | None) -> None:
+    try:
+        answer = httpx.request(method, url.get_secret_value(), json=body, timeout=_TIMEOUT_S)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        raise NotDelivered(f"{setting}: is not an address that can be reached") from None
+    except httpx.HTTPError as error:
+        # Its text may quote the address; its type says as much as is needed.
+        raise _Unwell(f"no answer ({type(error).__name__})") from None
+    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
+        raise _Unwell(f"answered {answer.status_code}")
+    if not answer.is_success:
+        raise NotDelivered(f"{setting}: answered {answer.status_code}; check that it is still the right address")
