@@ -19,8 +19,7 @@ from sqlalchemy.engine import URL, make_url
 
 from predictbench_assets.clock import Clock, FixedClock, SystemClock
 from predictbench_assets.database.urls import (
-    DAGSTER_DRIVER,
-    TRANSACTION_POOLER_PORT,
+    dagster_storage_url,
     normalized_url,
     supabase_project,
 )
@@ -237,14 +236,7 @@ class Settings(BaseSettings):
     def _dagster_postgres(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        url = normalized_url(value.get_secret_value(), driver=DAGSTER_DRIVER)
-        if url.port == TRANSACTION_POOLER_PORT:
-            # Dagster's web server sets a time-out on its connections, which such a pooler hands on to others.
-            raise ValueError(
-                f"is a transaction pooler's (port {url.port}), which would pass Dagster's session settings on to other "
-                "programs; use the session pooler or the direct connection, port 5432"
-            )
-        return SecretStr(url.render_as_string(hide_password=False))
+        return SecretStr(dagster_storage_url(value.get_secret_value()).render_as_string(hide_password=False))
 
     @field_validator("predictbench_now")
     @classmethod

@@ -67,3 +67,19 @@ def normalized_url(text: str, *, driver: str = OUR_DRIVER) -> URL:
     if is_supabase(url) and "sslmode" not in url.query:
         url = url.update_query_dict({"sslmode": "require"})
     return url
+
+
+def dagster_storage_url(text: str) -> URL:
+    """The address of Dagster's storage, as `normalized_url` with the driver that it needs.
+
+    Raises:
+        DatabaseUrlError: as there, or the address of a transaction pooler.
+    """
+    url = normalized_url(text, driver=DAGSTER_DRIVER)
+    if url.port == TRANSACTION_POOLER_PORT:
+        # Dagster's web server sets a time-out on its connections, which such a pooler hands on to others.
+        raise DatabaseUrlError(
+            f"is a transaction pooler's (port {url.port}), which would pass Dagster's session settings on to other "
+            "programs; use the session pooler or the direct connection, port 5432"
+        )
+    return url

@@ -1,10 +1,11 @@
-"""The state of Dagster's own storage, for `predictbench doctor`: looked at, never created or migrated."""
+"""Dagster's own storage: the class that `deploy/dagster.yaml` names, and its state for `predictbench doctor`."""
 
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import sqlalchemy as sa
@@ -12,16 +13,41 @@ from alembic.script import ScriptDirectory
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata  # not exported
 from dagster._core.storage.runs.schema import RunStorageSqlMetadata
 from dagster._core.storage.schedules.schema import ScheduleStorageSqlMetadata
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.run_storage import run_storage
 from dagster_postgres.utils import pg_alembic_config
 from sqlalchemy.exc import SQLAlchemyError
 
-from predictbench_assets.failures import TransientError
+from predictbench_assets.database.urls import DatabaseUrlError, dagster_storage_url
+from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.settings import Settings
 
 _CONNECT_SECONDS = 10
 _METADATA = (RunStorageSqlMetadata, SqlEventLogStorageMetadata, ScheduleStorageSqlMetadata)
 _TABLES = sorted({"alembic_version", *(table for metadata in _METADATA for table in metadata.tables)})
+
+
+class DagsterStorageMisconfigured(PermanentError):
+    """DAGSTER_POSTGRES_URL cannot be used; the text says why and never repeats it."""
+
+
+class PostgresStorage(DagsterPostgresStorage):
+    """dagster-postgres, with the address as people have it.
+
+    Dagster reads DAGSTER_POSTGRES_URL itself, without our settings. What Supabase shows names no driver, which
+    SQLAlchemy 2.1 takes for one that Dagster's storage does not work with.
+    """
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]  # a mapping is what it is given
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> DagsterPostgresStorage:
+        try:
+            url = dagster_storage_url(config_value["postgres_url"])
+        except DatabaseUrlError as error:
+            raise DagsterStorageMisconfigured(f"DAGSTER_POSTGRES_URL: {error}") from None
+        return cls(url.render_as_string(hide_password=False), inst_data=inst_data)
 
 
 class DagsterStorageError(TransientError):

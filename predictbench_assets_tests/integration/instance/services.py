@@ -37,9 +37,9 @@ def deployed_home(home: Path) -> Path:
 
 @contextmanager
 def postgres_instance(database_url: str) -> Iterator[dg.DagsterInstance]:
-    """The deployed instance in this process, on a home of its own that is thrown away."""
+    """The deployed instance in this process, on a home of its own that is thrown away; the address goes in as it is."""
     before = os.environ.get("DAGSTER_POSTGRES_URL")
-    os.environ["DAGSTER_POSTGRES_URL"] = dagster_url(database_url)
+    os.environ["DAGSTER_POSTGRES_URL"] = database_url
     try:
         with (
             tempfile.TemporaryDirectory() as home,

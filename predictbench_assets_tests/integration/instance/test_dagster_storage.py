@@ -1,10 +1,16 @@
-"""What `predictbench doctor` is told about Dagster's own storage."""
+"""Dagster's own storage: how it is opened, and what `predictbench doctor` is told about it."""
 
+import dagster as dg
 import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from predictbench_assets.resources.dagster_storage import DagsterStorage, DagsterStorageError, check_dagster_storage
+from predictbench_assets.resources.dagster_storage import (
+    DagsterStorage,
+    DagsterStorageError,
+    DagsterStorageMisconfigured,
+    check_dagster_storage,
+)
 from predictbench_assets.settings import Settings, load_settings
 from predictbench_assets_tests.integration.instance.services import dagster_url, postgres_instance
 
@@ -49,9 +55,27 @@ def test_a_storage_out_of_reach_is_told_without_its_password() -> None:
     assert "hunter22" not in str(caught.value)
 
 
-def _job():  # type: ignore[no-untyped-def]
-    import dagster as dg
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_the_instance_opens_an_address_as_people_have_it(database_url: str, scheme: str) -> None:
+    written = make_url(database_url).set(drivername=scheme).render_as_string(hide_password=False)
+    with postgres_instance(written) as instance:
+        assert instance.get_runs_count() == 0
+        # The processes that Dagster starts are handed the configuration, not the storage.
+        with dg.DagsterInstance.from_ref(instance.get_ref()) as again:
+            assert again.get_runs_count() == 0
 
+
+def test_the_instance_refuses_a_transaction_pooler() -> None:
+    pooler = "postgresql://someone:hunter22@127.0.0.1:6543/dagster"
+    with (
+        pytest.raises(DagsterStorageMisconfigured, match="DAGSTER_POSTGRES_URL: is a transaction pooler's") as caught,
+        postgres_instance(pooler) as instance,
+    ):
+        instance.get_runs_count()
+    assert "hunter22" not in str(caught.value)
+
+
+def _job():  # type: ignore[no-untyped-def]
     @dg.job
     def empty() -> None: ...
 

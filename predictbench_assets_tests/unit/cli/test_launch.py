@@ -100,9 +100,8 @@ def test_the_home_gets_the_yaml_and_follows_its_changes(tmp_path: Path) -> None:
 def test_the_home_has_shared_storage_where_it_is_set_except_for_a_dry_run(tmp_path: Path) -> None:
     settings = load_settings(dagster_postgres_url="postgres://d:hunter33@h/db")
     home = prepare_home(settings, tmp_path / "shared")
-    assert yaml.safe_load((home / "dagster.yaml").read_text())["storage"] == {
-        "postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}
-    }
+    storage = yaml.safe_load((home / "dagster.yaml").read_text())["storage"]
+    assert storage["custom"]["config"] == {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}
     dry = prepare_home(settings, tmp_path / "dry", temporary=True)
     assert "storage" not in yaml.safe_load((dry / "dagster.yaml").read_text())
 
