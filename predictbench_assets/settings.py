@@ -68,6 +68,9 @@ class Settings(BaseSettings):
         description="only `predictbench doctor` reads it, to prove that the REST API does not show our tables",
     )
     supabase_project_ref: str | None = Field(None, description="the project that the Supabase URLs must belong to")
+    supabase_api_url: str | None = Field(
+        None, description="of the REST API, for the same proof; default: https://<SUPABASE_PROJECT_REF>.supabase.co"
+    )
     database_url: SecretStr | None = Field(
         None, description="development: a Postgres of your own; unset starts an embedded one"
     )
@@ -147,6 +150,7 @@ class Settings(BaseSettings):
         None, description="owner/name; lets `predictbench doctor` see whether the schedule is enabled"
     )
     github_token: SecretStr | None = Field(None, description="for the same, where the repository is private")
+    github_api_url: str = Field("https://api.github.com", description="for the same; runners set it")
 
     # What is seen
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -196,9 +200,11 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError("expected whole numbers separated by commas, such as 1,7,30") from error
 
-    @field_validator("polymarket_base_url", "polymarket_clob_url")
+    @field_validator("polymarket_base_url", "polymarket_clob_url", "github_api_url", "supabase_api_url")
     @classmethod
-    def _http(cls, value: str) -> str:
+    def _http(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if not value.startswith(("http://", "https://")):
             raise ValueError("expected an address that starts with https:// or http://")
         return value.rstrip("/")
