@@ -1,0 +1,172 @@
+"""A deployment to run workflows on: a clone, an exchange, a database, an object store, and whoever is to be told."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+from moto.server import ThreadedMotoServer
+from sqlalchemy.engine import make_url
+
+from predictbench_assets.sandbox.server import SandboxServer, serve
+from predictbench_assets.sandbox.world import World
+from predictbench_assets_tests.integration.workflows.actions_runner import Job, Runner, copy_of_the_project
+
+NOW = datetime(2026, 3, 2, 7, 4, tzinfo=UTC)
+BUCKET = "predictbench-staging"
+STORE_KEYS = {"STAGING_S3_ACCESS_KEY_ID": "an-id", "STAGING_S3_SECRET_ACCESS_KEY": "a-secret-key"}
+EXPERIMENTS = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
+
+
+class Told:
+    """A server that is told things: `/hook` stands for the webhook, `/alive` for the dead man's switch."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, bytes]] = []
+        told = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _take(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                told.requests.append((self.command, self.path, body))
+                self.send_response(200)
+                self.end_headers()
+
+            do_GET = do_POST = _take  # noqa: N815 - named by the library
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def notes(self) -> list[str]:
+        """The texts that the webhook was sent."""
+        return [json.loads(body)["text"] for _, path, body in self.requests if path == "/hook"]
+
+    @property
+    def signs_of_life(self) -> int:
+        """How often the dead man's switch was fetched."""
+        return sum(path == "/alive" for _, path, _ in self.requests)
+
+
+@dataclass
+class Deployment:
+    """A GitHub repository with its variables and secrets, and what they point to."""
+
+    runner: Runner
+    exchange: SandboxServer
+    database_url: str
+    told: Told
+    variables: dict[str, str]
+    secrets: dict[str, str]
+    machine: dict[str, str] = field(default_factory=dict)
+
+    def run(self, workflow: str, *, event: str = "workflow_dispatch", **inputs: Any) -> dict[str, list[Job]]:
+        """Run a workflow."""
+        return self.runner.run(workflow, event=event, inputs=inputs, variables=self.variables, secrets=self.secrets)
+
+    def at(self, now: datetime) -> None:
+        """Take this instant for now, here and at the exchange."""
+        self.machine["PREDICTBENCH_NOW"] = now.isoformat()
+        self.exchange.set_time(now)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What a query finds."""
+        url = make_url(self.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url) as connection:
+            return connection.execute(query).fetchall()
+
+    def stored(self) -> list[tuple[Any, ...]]:
+        """Run date, window, status and number of markets of each stored run."""
+        columns = "run_date::text, window_days, status, processed_markets"
+        return self.rows(f"SELECT {columns} FROM predictbench.processing_runs ORDER BY 1, 2")
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, as a checkout has it."""
+    return copy_of_the_project(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Mapping[str, str]]:
+    """An object store with an empty bucket, as settings."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="us-east-1",
+        aws_access_key_id=STORE_KEYS["STAGING_S3_ACCESS_KEY_ID"],
+        aws_secret_access_key=STORE_KEYS["STAGING_S3_SECRET_ACCESS_KEY"],
+    )
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+    yield {"STAGING_S3_ENDPOINT_URL": f"http://{host}:{port}", "STAGING_S3_REGION": "us-east-1"}
+    server.stop()
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """Somebody who is told."""
+    listening = Told()
+    yield listening
+    listening.close()
+
+
+@pytest.fixture
+def exchange() -> Iterator[SandboxServer]:
+    """A small exchange in the spring."""
+    with serve(World(markets_per_day=20), now=NOW) as server:
+        yield server
+
+
+@pytest.fixture
+def deployment(
+    clone: Path, exchange: SandboxServer, database_url: str, store: Mapping[str, str], told: Told, tmp_path: Path
+) -> Deployment:
+    """Staging, a few minutes after the hour of the daily run, on a migrated and empty database."""
+    machine = {"PREDICTBENCH_NOW": NOW.isoformat()}
+    return Deployment(
+        runner=Runner(clone, tmp_path, machine),
+        exchange=exchange,
+        database_url=database_url,
+        told=told,
+        variables={
+            "PIPELINE_ENABLED": "true",
+            "ENVIRONMENT": "staging",
+            "TARGET_CLOSE_WINDOW_DAYS": "7",
+            "PROCESSING_EXPERIMENTS": EXPERIMENTS,
+            "POLYMARKET_BASE_URL": exchange.base_url,
+            "POLYMARKET_CLOB_URL": exchange.clob_url,
+            "POLYMARKET_REQUESTS_PER_SECOND": "1000",
+            "POLYMARKET_MAX_ATTEMPTS": "2",
+            "STAGING_URI": f"s3://{BUCKET}/{tmp_path.name}",
+            **store,
+        },
+        secrets={
+            "SUPABASE_DB_URL": database_url,
+            "NOTIFY_WEBHOOK_URL": f"{told.address}/hook",
+            "DEAD_MAN_URL": f"{told.address}/alive",
+            **STORE_KEYS,
+        },
+        machine=machine,
+    )
