@@ -1,9 +1,69 @@
-"""`predictbench doctor`: not written yet."""
+"""`predictbench doctor`: is everything set up?"""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from predictbench_assets.diagnosis.checks import Finding
 
-@click.command(short_help="Is everything set up?")
-def doctor() -> None:
-    """Is everything set up?"""
-    raise click.ClickException("not written yet")
+_NAME_WIDTH = 21
+
+
+@click.command(
+    short_help="Is everything set up?",
+    epilog="\b\nExamples:\n  predictbench doctor\n  predictbench doctor --json",
+)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Look at every part of the deployment, and say beside each fault what mends it.
+
+    Settings, experiments, database (version, revision, rights, pooler, size, runs of the last days), Dagster's storage,
+    staging, archive, the exchange, clocks, GitHub's schedule, Supabase's REST API, notifications. All parts are looked
+    at, whatever is wrong with the others; within half a minute. Nothing is changed: one small file is written to the
+    staging area and removed. Exit code 1 on any failure; warnings are not failures.
+    """
+    from predictbench_assets.clock import SystemClock
+    from predictbench_assets.diagnosis.checks import run_checks
+    from predictbench_assets.diagnosis.doctor import all_checks
+    from predictbench_assets.settings import SettingsError, load_settings, usable_settings
+
+    _quietly()
+    problems: list[str] = []
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        problems = error.problems
+        settings = usable_settings()
+    except UnicodeError as error:
+        raise click.ClickException(f"the .env file is not UTF-8 text ({error.reason}): save it as UTF-8") from None
+    findings: list[Finding] = []
+    for found in run_checks(all_checks(settings, problems, SystemClock())):
+        findings += found
+        if not as_json:
+            for finding in found:
+                click.echo(settings.redact(_line(finding)))
+    counts = {level: sum(one.level == level for one in findings) for level in ("ok", "warn", "fail", "skip")}
+    if as_json:
+        report = {"counts": counts, "findings": [asdict(finding) for finding in findings]}
+        click.echo(settings.redact(json.dumps(report, indent=2)))
+    else:
+        click.echo(f"{counts['fail']} failed, {counts['warn']} warnings, {counts['ok']} ok", err=True)
+    sys.exit(1 if counts["fail"] else 0)
+
+
+def _line(finding: "Finding") -> str:
+    line = f"{finding.level:<4}  {finding.name:<{_NAME_WIDTH}}  {finding.found}"
+    return f"{line}\n{'':<6}{'':<{_NAME_WIDTH}}  fix: {finding.fix}" if finding.fix else line
+
+
+def _quietly() -> None:
+    """What libraries log on their way is told by the findings."""
+    import logging
+    import warnings
+
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")

@@ -1,0 +1,1 @@
+"""What `predictbench doctor` looks at: each part of a deployment, and what to do where it is not as it should be."""

@@ -1,0 +1,97 @@
+"""Where things are kept beside the database: staging, the archive, and Dagster's own storage."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from predictbench_assets.diagnosis.checks import Finding, failed
+from predictbench_assets.settings import Settings
+from predictbench_assets.staging import StagingArea
+
+PROBE = ".doctor-"
+"""How the name of the one file begins that doctor writes, and removes."""
+
+_CREDENTIALS = "check STAGING_URI, STAGING_S3_ENDPOINT_URL, STAGING_S3_ACCESS_KEY_ID and STAGING_S3_SECRET_ACCESS_KEY"
+
+
+def staging_findings(settings: Settings) -> Iterator[Finding]:
+    """Write, read and delete one small file; a folder that does not exist yet is only looked at."""
+    area = StagingArea(settings.staging, settings.staging_options)
+    if area.is_local and not Path(area.root).is_dir():
+        yield _local_folder("staging", Path(area.root), "STAGING_URI or PREDICTBENCH_HOME")
+        return
+    name, content = f"{PROBE}{uuid4().hex}", uuid4().bytes
+    try:
+        try:
+            area.write_bytes(name, content)
+            found = area.read_bytes(name)
+        finally:
+            area.delete(name)
+    except Exception as error:  # each store raises its own
+        said = " ".join(str(error).split())
+        yield Finding("fail", "staging", f"{settings.staging}: {type(error).__name__}: {said}", _CREDENTIALS)
+        return
+    if found != content or area.exists(name):
+        yield Finding("fail", "staging", f"{settings.staging} does not hold what is written to it", _CREDENTIALS)
+    else:
+        yield Finding("ok", "staging", f"{settings.staging}: written, read, deleted")
+
+
+def archive_findings(settings: Settings) -> Iterator[Finding]:
+    """Whether the archive's place can be looked into. Nothing is written to it."""
+    area = StagingArea(settings.archive, settings.staging_options)
+    if area.is_local:
+        yield _local_folder("archive", Path(area.root), "ARCHIVE_URI")
+        return
+    try:
+        there = area.fs.exists(area.root)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        yield Finding(
+            "fail", "archive", f"{settings.archive}: {type(error).__name__}: {said}", f"{_CREDENTIALS}, ARCHIVE_URI"
+        )
+        return
+    yield Finding("ok", "archive", settings.archive if there else f"{settings.archive}: nothing archived yet")
+
+
+def dagster_findings(settings: Settings) -> Iterator[Finding]:
+    """Whether Dagster's storage is there and fits the installed Dagster."""
+    # Dagster takes a second to import.
+    from predictbench_assets.resources.dagster_storage import DagsterStorageError, check_dagster_storage
+
+    name = "Dagster's storage"
+    try:
+        storage = check_dagster_storage(settings)
+    except DagsterStorageError as error:
+        yield failed(name, error, "check DAGSTER_POSTGRES_URL (session pooler or direct connection)")
+        return
+    if storage.kind == "sqlite":
+        if settings.deployed:
+            found = "SQLite on this machine: what runs did is gone with it, and no UI elsewhere shows it"
+            yield Finding("warn", name, found, "set DAGSTER_POSTGRES_URL (session pooler or direct connection)")
+        else:
+            yield Finding("ok", name, f"SQLite below {settings.home}")
+        return
+    where = f"Postgres, schema {storage.schema}"
+    match storage.state:
+        case "absent":
+            yield Finding("warn", name, f"{where}: no tables yet, the first run makes them")
+        case "behind":
+            yield Finding("fail", name, f"{where}: older than the installed Dagster", "dagster instance migrate")
+        case "ahead":
+            found = f"{where}: a newer Dagster has migrated it"
+            yield Finding("fail", name, found, "install the Dagster that the other machines use: `make setup`")
+        case "current":
+            size = f"{storage.bytes / 1024 / 1024:,.1f} MB"
+            yield Finding("ok", name, f"{where}: {storage.runs:,} runs, {storage.events:,} events, {size}")
+
+
+def _local_folder(name: str, folder: Path, setting: str) -> Finding:
+    """A folder here, or the one that it would be made in."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Finding("fail", name, f"{folder}: {there} may not be written to", f"correct {setting}")
+    return Finding("ok", name, str(folder) if there == folder else f"{folder}: made when it is needed")
