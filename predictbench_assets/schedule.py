@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Protocol
 
+from predictbench_assets.runs import RunKey
+
 SILENT_AFTER = timedelta(hours=1)
 """A run that is marked as running and was not heard of for so long is not under way any more.
 
@@ -25,6 +27,15 @@ class RunState(Protocol):
 
     @property
     def heartbeat_at(self) -> datetime: ...
+
+    @property
+    def attempt(self) -> int: ...
+
+    @property
+    def holder(self) -> str: ...
+
+    @property
+    def reason(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -91,3 +102,26 @@ def missed_reason(run_date: date, now: datetime, link: str | None = None) -> str
         "shows of a past day is not what it showed then"
     )
     return f"{reason} ({link})" if link else reason
+
+
+def days_between(first: date, last: date, windows: Sequence[int]) -> list[RunKey]:
+    """Every run of some days, `last` included: day by day, each with its windows in the order given."""
+    days = (first + timedelta(days=number) for number in range((last - first).days + 1))
+    return [RunKey(day, window) for day in days for window in windows]
+
+
+def hindrance(key: RunKey, now: datetime, run: RunState | None, *, frozen: bool) -> str | None:
+    """Why a run cannot be made at `now`, or None if it can.
+
+    Args:
+        run: what is stored of it, if anything is.
+        frozen: whether its snapshot is stored.
+    """
+    if run is not None and is_running(run, now):
+        return f"attempt {run.attempt} is under way, held by {run.holder}; run it again when that has ended"
+    if frozen or key.run_date == now.astimezone(UTC).date():
+        return None
+    if run is None:
+        return "no snapshot is stored: nothing was run on that day, and a past day cannot be captured"
+    why = f" ({run.reason})" if run.reason else ""
+    return f"no snapshot is stored: the run of that day is {run.status}{why}, and a past day cannot be captured"

@@ -157,13 +157,19 @@ def run_config(**options: Any) -> None:
     click.echo(launch.run_config(_op_config(settings, DailyOptions(**options), registry)), nl=False)
 
 
-def run_daily(settings: "Settings", options: DailyOptions, show: "Callable[[Settings], Progress] | None" = None) -> int:
+def run_daily(
+    settings: "Settings",
+    options: DailyOptions,
+    show: "Callable[[Settings], Progress] | None" = None,
+    report: "Callable[[RunSummary, Watched], None] | None" = None,
+) -> int:
     """Check what is asked, run it, show the summary.
 
     Args:
         settings: of this process and of the run.
         options: what is asked.
         show: how to show the work while it goes on; default: as LOG_FORMAT and the terminal say.
+        report: what to do with the summary; default: show it here, and on the Action's page.
 
     Returns:
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
@@ -181,7 +187,7 @@ def run_daily(settings: "Settings", options: DailyOptions, show: "Callable[[Sett
     for warning in settings.warnings:
         _log.warning(warning)
     with ExitStack() as stack:
-        stack.enter_context(_unwound_by_signals())
+        stack.enter_context(unwound_by_signals())
         if options.dry_run:
             scratch = stack.enter_context(_scratch())
             settings = settings.model_copy(update={"predictbench_dry_run": True, "predictbench_scratch": scratch})
@@ -189,7 +195,7 @@ def run_daily(settings: "Settings", options: DailyOptions, show: "Callable[[Sett
         folder = _run_folder(settings, key)
         watched = _execute(settings, key, ops, folder, _import_path(registry), show or progress)
         summary = _written(folder) or _seen_from_outside(settings, folder, key, watched, options)
-        _report(summary, watched)
+        (report or _report)(summary, watched)
         _publish(settings, summary, options, folder)
     if watched.signal is not None:
         return 128 + watched.signal
@@ -227,7 +233,7 @@ def _execute(
         import_path=import_path,
         scratch=scratch,
     )
-    _say(settings, f"$ {command}\n")
+    say(settings, f"$ {command}\n")
     shown = show(settings)
     try:
         return launch.run_watched(command, log=folder / _LOG, redact=settings.redact, on_line=shown)
@@ -250,7 +256,7 @@ def _publish(settings: "Settings", summary: "RunSummary", options: DailyOptions,
     if asked is not None:
         lines.append(f"  summary  {summary.write(asked.resolve())}")
     if lines:
-        _say(settings, "\n".join(lines))
+        say(settings, "\n".join(lines))
 
 
 def _overtaken(usual: Path, summary: "RunSummary", folder: Path) -> bool:
@@ -265,7 +271,7 @@ def _overtaken(usual: Path, summary: "RunSummary", folder: Path) -> bool:
     return newer is not None and newer > summary.attempt
 
 
-def _say(settings: "Settings", text: str) -> None:
+def say(settings: "Settings", text: str) -> None:
     """Tell a person, or the log where stderr is one."""
     from predictbench_assets.observability.logs import wants_json
 
@@ -322,7 +328,7 @@ def _scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def _unwound_by_signals() -> Iterator[None]:
+def unwound_by_signals() -> Iterator[None]:
     """Leave by an exception when asked to terminate, so that what was begun is ended and scratch files go."""
 
     def leave(number: int, _: FrameType | None) -> None:
@@ -442,13 +448,18 @@ def _record_failure(settings: "Settings", key: "RunKey", watched: "Watched", sta
 
 def _report(summary: "RunSummary", watched: "Watched") -> None:
     """Show the summary here, and on the Action's page."""
-    import os
-
     from rich.console import Console
 
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(summary.to_table())
     if summary.succeeded and watched.exit_code != 0:
         click.echo(f"the run's data are stored, but Dagster ended with exit code {watched.exit_code}", err=True)
+    put_on_page(summary.to_markdown())
+
+
+def put_on_page(markdown: str) -> None:
+    """Show a text on the Action's page, where this is an Action."""
+    import os
+
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(page).open("a", encoding="utf-8") as file:
-            file.write(summary.to_markdown())
+            file.write(markdown)

@@ -161,7 +161,7 @@ def _stored(engine: "Engine", run_date: date) -> Mapping[int, "StoredRun"]:
     if migrations.current(engine) is None:
         _log.warning("the database has no tables yet, so nothing is stored: `predictbench db upgrade` makes them")
         return {}
-    return stored_runs(engine, run_date)
+    return {key.window_days: run for key, run in stored_runs(engine, run_date, run_date).items()}
 
 
 def _printed(found: "Due", form: str) -> str:

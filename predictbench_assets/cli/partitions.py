@@ -34,9 +34,9 @@ def _windows(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
     return given
 
 
-def day_option(name: str, **rest: Any) -> Options:
+def day_option(*names: str, **rest: Any) -> Options:
     """An option that is a day, as YYYY-MM-DD."""
-    return click.option(name, callback=_day, metavar="YYYY-MM-DD", **rest)
+    return click.option(*names, callback=_day, metavar="YYYY-MM-DD", **rest)
 
 
 run_date_option = day_option("--run-date", help="The day of the run.  [default: today, UTC]")

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select, text
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.schema import processing_runs
+from predictbench_assets.database.schema import processing_runs, snapshots
 from predictbench_assets.experiments.base import SettledMarket
 from predictbench_assets.runs import RunKey
 
@@ -28,6 +28,13 @@ _SETTLED = text("""
     FROM known JOIN captured USING (market_id)
     WHERE state = 'final' AND outcome IS NOT NULL
     ORDER BY settled_at, market_id
+""")
+
+_UNSETTLED = text("""
+    SELECT count(*) AS closed, count(*) FILTER (WHERE state IS DISTINCT FROM 'final') AS unsettled
+    FROM (
+        SELECT DISTINCT market_id FROM predictbench.processed_markets WHERE close_time <= :now AND withdrawn_at IS NULL
+    ) AS closed LEFT JOIN predictbench.market_resolutions USING (market_id)
 """)
 
 
@@ -68,20 +75,36 @@ def stored_run(engine: Engine, key: RunKey) -> StoredRun | None:
     return in_transaction(engine, work)
 
 
-def stored_runs(engine: Engine, run_date: date) -> dict[int, StoredRun]:
-    """The rows of a day's runs, by window."""
+def stored_runs(engine: Engine, first: date, last: date) -> dict[RunKey, StoredRun]:
+    """The runs of some days, `last` included, that have a row."""
     names = [name for name in StoredRun.__dataclass_fields__ if name != "key"]
+    runs = processing_runs.c
 
-    def work(connection: Connection) -> dict[int, StoredRun]:
-        columns = [processing_runs.c.window_days, *(processing_runs.c[name] for name in names)]
+    def work(connection: Connection) -> dict[RunKey, StoredRun]:
+        columns = [runs.run_date, runs.window_days, *(runs[name] for name in names)]
         found = {}
-        for row in connection.execute(select(*columns).where(processing_runs.c.run_date == run_date)):
+        for row in connection.execute(select(*columns).where(runs.run_date.between(first, last))):
             values = row._asdict()
-            window = values.pop("window_days")
-            found[window] = StoredRun(key=RunKey(run_date, window), **values)
+            key = RunKey(values.pop("run_date"), values.pop("window_days"))
+            found[key] = StoredRun(key=key, **values)
         return found
 
     return in_transaction(engine, work)
+
+
+def frozen_runs(engine: Engine, first: date, last: date) -> set[RunKey]:
+    """The runs of some days, `last` included, whose snapshot is registered: they can be run again."""
+    query = select(snapshots.c.run_date, snapshots.c.window_days).where(
+        snapshots.c.run_date.between(first, last), snapshots.c.superseded_at.is_(None)
+    )
+    rows = in_transaction(engine, lambda connection: connection.execute(query).all())
+    return {RunKey(row.run_date, row.window_days) for row in rows}
+
+
+def unsettled_markets(engine: Engine, now: datetime) -> tuple[int, int]:
+    """Stored markets that are past their close: how many are not known to be final, and how many there are."""
+    row = in_transaction(engine, lambda connection: connection.execute(_UNSETTLED, {"now": now}).one())
+    return row.unsettled, row.closed
 
 
 def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:

@@ -145,15 +145,15 @@ class RunSummary(_Part):
     def to_markdown(self) -> str:
         """The summary for a page that renders Markdown, such as an Action's."""
         lines = [f"## Predictbench {self.run_date}, window {self.window_days} days: {self._verdict()}", ""]
-        lines += _markdown_table(("", ""), list(self._facts()))
+        lines += markdown_table(("", ""), list(self._facts()))
         if self.would_be_rows:
             rows = [(table, f"{count:,}") for table, count in self.would_be_rows.items()]
-            lines += ["", "### Would have written", "", *_markdown_table(("table", "rows"), rows)]
+            lines += ["", "### Would have written", "", *markdown_table(("table", "rows"), rows)]
         if self.experiments:
-            lines += ["", "### Experiments", "", *_markdown_table(_EXPERIMENT_HEAD, list(self._experiment_rows()))]
+            lines += ["", "### Experiments", "", *markdown_table(_EXPERIMENT_HEAD, list(self._experiment_rows()))]
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
-            lines += ["", f"### {self._failures_title()}", "", *_markdown_table(_FAILURE_HEAD, shown)]
+            lines += ["", f"### {self._failures_title()}", "", *markdown_table(_FAILURE_HEAD, shown)]
         return "\n".join(lines) + "\n"
 
     def to_table(self) -> RenderableType:
@@ -168,19 +168,19 @@ class RunSummary(_Part):
         parts: list[RenderableType] = [title, facts]
         if self.would_be_rows:
             rows = [(table, f"{count:,}") for table, count in self.would_be_rows.items()]
-            parts.append(_rich_table("Would have written", ("table", "rows"), rows))
+            parts.append(rich_table("Would have written", ("table", "rows"), rows))
         if self.experiments:
-            parts.append(_rich_table("Experiments", _EXPERIMENT_HEAD, list(self._experiment_rows())))
+            parts.append(rich_table("Experiments", _EXPERIMENT_HEAD, list(self._experiment_rows())))
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
-            parts.append(_rich_table(self._failures_title(), _FAILURE_HEAD, shown))
+            parts.append(rich_table(self._failures_title(), _FAILURE_HEAD, shown))
         return Group(*parts)
 
     def write(self, path: Path) -> Path:
         """Publish the JSON at `path`, and the Markdown beside it with the suffix `.md`, each in one step."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        _publish(path.with_suffix(".md"), self.to_markdown())
-        _publish(path, self.to_json())
+        publish(path.with_suffix(".md"), self.to_markdown())
+        publish(path, self.to_json())
         return path
 
     @classmethod
@@ -262,7 +262,8 @@ def _size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The lines of a table in Markdown; its cells are plain text."""
     return [f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in (head, ("---",) * len(head), *rows)]
 
 
@@ -274,7 +275,7 @@ def _markdown_cell(text: str) -> str:
     return " ".join(text.split()).translate(_ENTITIES)
 
 
-def _rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> RenderableType:
+def rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> RenderableType:
     """Narrow enough for 80 columns, whatever the terminal."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for index, name in enumerate(head):
@@ -285,7 +286,8 @@ def _rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...
     return Group("", Text(title, "bold"), Padding(table, (0, 0, 0, 2)))
 
 
-def _publish(path: Path, text: str) -> None:
+def publish(path: Path, text: str) -> None:
+    """Put a text into a file in one step: who reads it meanwhile sees the old one or the new one."""
     partial = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with partial.open("w", encoding="utf-8") as file:

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictbench_assets.database.schema import RUN_STATUSES
-from predictbench_assets.runs import WINDOW_DAYS
+from predictbench_assets.runs import WINDOW_DAYS, RunKey
 from predictbench_assets.schedule import (
     SILENT_AFTER,
     asked_for,
+    days_between,
+    hindrance,
     is_running,
     missed_reason,
     owed_by_schedule,
@@ -25,6 +27,9 @@ SEVEN = time(7, 0)
 class Stored:
     status: str
     heartbeat_at: datetime = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
+    attempt: int = 1
+    holder: str = "host:1"
+    reason: str | None = None
 
 
 def at(text: str) -> datetime:
@@ -114,3 +119,21 @@ def test_the_reason_of_a_missed_day_says_when_the_schedule_came() -> None:
     assert "2026-11-24 00:31 UTC" in reason
     assert "2026-11-23" in reason
     assert reason.endswith("(https://ci.example/1)")
+
+
+def test_a_range_is_in_order_day_by_day() -> None:
+    assert [str(key) for key in days_between(date(2026, 2, 27), date(2026, 3, 1), [7, 1])] == [
+        *("2026-02-27|7", "2026-02-27|1", "2026-02-28|7", "2026-02-28|1", "2026-03-01|7", "2026-03-01|1"),
+    ]
+    assert days_between(date(2026, 3, 2), date(2026, 3, 1), [7]) == []
+
+
+def test_what_can_be_run_and_why_the_rest_cannot() -> None:
+    now = at("2026-11-23T09:00")
+    today, before = RunKey(date(2026, 11, 23), 7), RunKey(date(2026, 11, 22), 7)
+    assert hindrance(today, now, None, frozen=False) is None
+    assert hindrance(before, now, Stored("completed"), frozen=True) is None
+    assert hindrance(before, now, Stored("running", now - SILENT_AFTER), frozen=True) is None
+    assert "nothing was run on that day" in str(hindrance(before, now, None, frozen=False))
+    assert "is missed (it rained)" in str(hindrance(before, now, Stored("missed", reason="it rained"), frozen=False))
+    assert "is under way, held by host:1" in str(hindrance(today, now, Stored("running", now), frozen=True))

@@ -1,0 +1,153 @@
+"""`predictbench backfill`, really run: stored days again, today in full, and what cannot be run."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from dagster import AssetKey
+from sqlalchemy import Engine, text
+
+from predictbench_assets.cli.main import main
+from predictbench_assets.resources.staging import staged_name
+from predictbench_assets.runs import RunKey
+from predictbench_assets.sandbox.server import SandboxServer, serve
+from predictbench_assets.sandbox.world import World
+from predictbench_assets_tests.integration.cli.conftest import Predictbench, command
+
+NOW = datetime(2026, 3, 3, 7, 0, tzinfo=UTC)
+TODAY, YESTERDAY, BEFORE = (NOW.date() - timedelta(days=days) for days in range(3))
+BASELINE = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
+RUNS = "SELECT run_date, window_days, status, attempt FROM predictbench.processing_runs ORDER BY run_date, window_days"
+
+
+@pytest.fixture
+def exchange() -> Iterator[SandboxServer]:
+    """A small exchange on the day before."""
+    with serve(World(7, 30), now=NOW - timedelta(days=1)) as server:
+        yield server
+
+
+@pytest.fixture
+def environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Runs are of a fixed day, and of one experiment."""
+    return {**environment, "PREDICTBENCH_NOW": NOW.isoformat(), "PROCESSING_EXPERIMENTS": BASELINE}
+
+
+def stored(engine: Engine) -> list[tuple[object, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(RUNS))]
+
+
+def test_stored_days_are_run_again_today_in_full_and_the_rest_is_listed(
+    predictbench: Predictbench, exchange: SandboxServer, engine: Engine, tmp_path: Path
+) -> None:
+    done = predictbench("daily", PREDICTBENCH_NOW=(NOW - timedelta(days=1)).isoformat())
+    assert done.returncode == 0, done.stderr
+    exchange.set_time(NOW)
+    asked = sum(exchange.requests.values())
+    broken = tmp_path / ".predictbench" / "staging" / staged_name(AssetKey("target_window"), RunKey(TODAY, 1))
+    broken.mkdir(parents=True)  # nothing can be staged there
+    page = tmp_path / "page.md"
+
+    done = predictbench(
+        *("backfill", "--from", str(BEFORE), "--to", str(TODAY), "--window-days", "1,7"),
+        *("--summary", "out/backfill.json"),
+        GITHUB_STEP_SUMMARY=str(page),
+    )
+
+    assert done.returncode == 1, done.stderr
+    runs = json.loads((tmp_path / "out" / "backfill.json").read_text())["runs"]
+    assert [(run["run_date"], run["window_days"], run["outcome"], run["processed_markets"]) for run in runs] == [
+        (str(BEFORE), 1, "missing", None),
+        (str(BEFORE), 7, "missing", None),
+        (str(YESTERDAY), 1, "missing", None),
+        (str(YESTERDAY), 7, "stored", 30),
+        (str(TODAY), 1, "failed", 0),
+        (str(TODAY), 7, "stored", 30),
+    ]
+    assert "no snapshot is stored" in runs[0]["reason"]
+    assert runs[4]["stage"] == "target_window"
+    assert stored(engine) == [(YESTERDAY, 7, "completed", 2), (TODAY, 1, "failed", 1), (TODAY, 7, "completed", 1)]
+    # Nothing but today's window of 7 days was fetched: another one cost as much.
+    assert sum(exchange.requests.values()) < 2.5 * asked
+    assert "3 missing, 2 stored, 1 failed" in done.stdout
+    assert page.read_text() == (tmp_path / "out" / "backfill.md").read_text()
+    assert f"[1/3] {YESTERDAY}, window 7 days" in done.stderr
+    assert f"[2/3] {TODAY}, window 1 days: failed" in done.stderr
+
+
+def test_days_that_cannot_be_run_are_no_failure_and_no_success(predictbench: Predictbench, engine: Engine) -> None:
+    done = predictbench("backfill", "--from", str(BEFORE), "--to", str(YESTERDAY))
+    assert done.returncode == 3, done.stderr
+    assert "2 missing" in done.stdout
+    assert stored(engine) == []
+
+
+def test_an_interrupt_ends_it_and_says_what_was_not_run(
+    environment: Mapping[str, str], engine: Engine, tmp_path: Path
+) -> None:
+    arguments = ("backfill", "--from", str(TODAY), "--to", str(TODAY), "--window-days", "7,1,2", "--summary", "b.json")
+    with subprocess.Popen(
+        command(*arguments), cwd=tmp_path, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not stored(engine):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    read = json.loads((tmp_path / "b.json").read_text())
+    assert read["stopped_by"] == "SIGTERM"
+    assert [line["outcome"] for line in read["runs"]] == ["failed", "not_run", "not_run"]
+
+
+def test_many_runs_are_asked_about_on_a_terminal(environment: Mapping[str, str], tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    try:
+        windows = "1,2,3,4,5,6,7,8,9,10,11"
+        with subprocess.Popen(
+            command("backfill", "--from", str(TODAY), "--to", str(TODAY), "--window-days", windows),
+            cwd=tmp_path,
+            env=dict(environment),
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            os.write(controller, b"n\n")
+            output, _ = process.communicate(timeout=60)
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert process.returncode == 1
+    assert "11 runs will be made. Go on?" in output
+    assert "Aborted" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--from", str(TODAY)], "--to"),
+        (["--from", "", "--to", ""], "--from and --to are needed"),
+        (["--from", str(TODAY), "--to", str(YESTERDAY)], "is before"),
+        (["--from", str(TODAY), "--to", str(TODAY + timedelta(days=1))], "future"),
+        (["--from", "2025-12-31", "--to", str(TODAY)], "first day"),
+        (["--from", str(TODAY), "--to", str(TODAY), "--window-days", "15"], "not in the grid"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "")
+    monkeypatch.setenv("PREDICTBENCH_NOW", NOW.isoformat())
+    done = CliRunner().invoke(main, ["backfill", *arguments])
+    assert done.exit_code == 2
+    assert said in done.output
