@@ -1,9 +1,104 @@
-"""`predictbench export`: not written yet."""
+"""`predictbench export`: markets, forecasts and failures as files."""
+
+import json
+import time
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from predictbench_assets.cli.demo import demo_option
 
-@click.command(short_help="Markets, forecasts and failures as files.")
-def export() -> None:
-    """Markets, forecasts and failures as files."""
-    raise click.ClickException("not written yet")
+if TYPE_CHECKING:
+    from predictbench_assets.exporting.export import Manifest
+    from predictbench_assets.exporting.files import Format
+
+_SAY_EVERY_S = 2.0
+
+
+def _day(_: click.Context, __: click.Parameter, value: str | None) -> date | None:
+    try:
+        return None if value is None else date.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no day of the calendar; write it as YYYY-MM-DD") from error
+
+
+@click.command(
+    short_help="Markets, forecasts and failures as files.",
+    epilog="""\
+\b
+Examples:
+  predictbench export --since 2026-11-01 --format parquet --to exports/november
+  predictbench export --since 2026-11-01 --until 2026-11-07 --format jsonl --to s3://bucket/exports/week
+""",
+)
+@click.option("--since", required=True, callback=_day, metavar="D", help="The first run date.")
+@click.option("--until", callback=_day, metavar="D", help="The last run date, included.  [default: today, UTC]")
+@click.option("--format", "format_", type=click.Choice(["parquet", "jsonl"]), default="parquet", help="Of the files.")
+@click.option("--to", required=True, metavar="URI", help="A folder, or s3://bucket/prefix with the keys of staging.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+@demo_option
+def export(since: date, until: date | None, format_: "Format", to: str, as_json: bool) -> None:
+    """Write runs, markets, forecasts and failures as files, with a data dictionary and a manifest.
+
+    All files show the database at one moment. An earlier export in the same place is replaced. The manifest is written
+    last: without one an export is not whole.
+    """
+    from predictbench_assets.cli.daily import local_database
+    from predictbench_assets.commit import running_commit
+    from predictbench_assets.database.connection import database_url
+    from predictbench_assets.database.engine import make_engine
+    from predictbench_assets.exporting.export import MANIFEST, export_tables
+    from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.settings import load_settings
+    from predictbench_assets.staging import StagingArea
+
+    settings = load_settings()
+    configure_logging(settings)
+    now = settings.clock.now()
+    last = until or now.date()
+    if since > last:
+        raise click.UsageError(f"--since {since} is after --until {last}")
+    address = to if "://" in to else str(Path(to).expanduser().resolve())
+    area = StagingArea(address, settings.storage_options(address))
+    with local_database(settings):
+        engine = make_engine(database_url(settings), pool_size=settings.db_pool_max_size)
+        try:
+            manifest = export_tables(
+                engine,
+                area,
+                since=since,
+                until=last,
+                format_=format_,
+                now=now,
+                git_sha=running_commit(settings),
+                progress=_Progress(),
+            )
+        finally:
+            engine.dispose()
+    if as_json:
+        click.echo(json.dumps(json.loads(area.read_bytes(MANIFEST)), indent=2))
+    else:
+        _show(manifest, settings.redact(area.uri(MANIFEST)))
+
+
+class _Progress:
+    """A line now and then."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def __call__(self, table: str, rows: int) -> None:
+        if time.monotonic() - self._said >= _SAY_EVERY_S:
+            self._said = time.monotonic()
+            click.echo(f"{table}: {rows:,} rows", err=True)
+
+
+def _show(manifest: "Manifest", address: str) -> None:
+    files: list[Any] = [file for file in manifest.files if file.rows is not None]
+    for file in files:
+        click.echo(f"{file.name:20} {file.rows:>12,} rows {file.bytes / 1e6:>10,.1f} MB")
+    if not manifest.rows:
+        click.echo(f"no run is stored from {manifest.since} to {manifest.until}: the files have no rows")
+    click.echo(address)

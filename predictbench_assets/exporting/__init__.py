@@ -1,0 +1,1 @@
+"""Exports: what is stored, as files for whoever analyses it."""

@@ -1,0 +1,88 @@
+"""The two formats of an export: rows in, a file out, never more than a few thousand rows in memory."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from predictbench_assets.exporting.tables import Column, ExportedTable, Kind
+
+Format = Literal["parquet", "jsonl"]
+Row = Sequence[Any]
+
+CHUNK = 5_000
+"""Rows in memory at a time, and in a row group of Parquet."""
+
+_PARQUET: Mapping[Kind, pa.DataType] = {
+    "text": pa.string(),
+    "category": pa.dictionary(pa.int32(), pa.string()),
+    "double": pa.float64(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "time": pa.timestamp("us", tz="UTC"),
+    "date": pa.date32(),
+    "texts": pa.list_(pa.string()),
+    "doubles": pa.list_(pa.float64()),
+}
+
+_VALUES: Mapping[Kind, Callable[[Any], Any]] = {
+    "double": float,
+    "time": lambda value: value.astimezone(UTC),
+    "doubles": lambda values: [None if value is None else float(value) for value in values],
+}
+"""What the driver gives, as both formats write it; kinds that are not named stay as they are."""
+
+
+def write_file(path: Path, format_: Format, table: ExportedTable, rows: Iterable[Row]) -> int:
+    """Write a table into a file; returns how many rows it got."""
+    write = _write_parquet if format_ == "parquet" else _write_jsonl
+    return write(path, table, _values(table, rows))
+
+
+def parquet_schema(table: ExportedTable) -> pa.Schema:
+    """The table's columns as Parquet has them, each with its meaning and unit."""
+    return pa.schema([_field(column) for column in table.columns], metadata={"meaning": table.meaning})
+
+
+def _field(column: Column) -> pa.Field:
+    metadata = {"meaning": column.meaning} | ({"unit": column.unit} if column.unit else {})
+    return pa.field(column.name, _PARQUET[column.kind], nullable=not column.required, metadata=metadata)
+
+
+def _write_parquet(path: Path, table: ExportedTable, rows: Iterable[Row]) -> int:
+    schema = parquet_schema(table)
+    count, left = 0, iter(rows)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while chunk := list(islice(left, CHUNK)):
+            arrays = [
+                pa.array(values, type=field.type)
+                for values, field in zip(zip(*chunk, strict=True), schema, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            count += len(chunk)
+    return count
+
+
+def _write_jsonl(path: Path, table: ExportedTable, rows: Iterable[Row]) -> int:
+    names = [column.name for column in table.columns]
+    encode = msgspec.json.Encoder().encode
+    count = 0
+    with path.open("wb") as file:
+        for row in rows:
+            file.write(encode(dict(zip(names, row, strict=True))) + b"\n")
+            count += 1
+    return count
+
+
+def _values(table: ExportedTable, rows: Iterable[Row]) -> Iterable[Row]:
+    as_written = [_VALUES.get(column.kind) for column in table.columns]
+    for row in rows:
+        yield [
+            value if value is None or convert is None else convert(value)
+            for value, convert in zip(row, as_written, strict=True)
+        ]

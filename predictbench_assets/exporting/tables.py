@@ -1,0 +1,267 @@
+"""What is exported: each table with its columns, their types and meanings, and the query that they come from.
+
+The writers take columns and types from here, and the data dictionary is printed from here, so the two cannot differ.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["text", "category", "double", "integer", "boolean", "time", "date", "texts", "doubles"]
+
+MEANINGS: Mapping[Kind, str] = {
+    "text": "text, UTF-8",
+    "category": "text of few values; a dictionary in Parquet",
+    "double": "double precision",
+    "integer": "64-bit integer",
+    "boolean": "true or false",
+    "time": "instant in UTC; microseconds in Parquet, ISO 8601 in JSON lines",
+    "date": "day of the calendar; ISO 8601 in JSON lines",
+    "texts": "list of text",
+    "doubles": "list of double precision; an element may be null",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of an exported table.
+
+    Args:
+        source: where it comes from in the table's query; default: its name.
+        required: never null.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+    unit: str = ""
+    source: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class ExportedTable:
+    """A file of the export.
+
+    `source` is the FROM clause of its query and what follows; it has one parameter, the run's id. Runs are exported one
+    after the other, oldest first, so rows are in the order of run date and window, then in that of `order`.
+    """
+
+    name: str
+    meaning: str
+    columns: tuple[Column, ...]
+    source: str
+    order: str
+    distinct: str = ""
+
+    @property
+    def query(self) -> str:
+        """Its rows of one run."""
+        columns = ", ".join(f"{column.source or column.name} AS {column.name}" for column in self.columns)
+        return f"SELECT {self.distinct} {columns} FROM {self.source} ORDER BY {self.order}"  # noqa: S608 - names of ours
+
+
+_RUN = (
+    Column("run_date", "date", "day of the run, UTC", source="p.run_date", required=True),
+    Column("window_days", "integer", "from the run date to the close", "days", source="p.window_days", required=True),
+)
+_MARKET = Column("market_id", "text", "Polymarket's id of the market", source="m.market_id", required=True)
+
+RUNS = ExportedTable(
+    "runs",
+    "A row for each run date and window, those included that failed or were missed.",
+    (
+        Column("run_id", "text", "id of the run", source="p.run_id::text", required=True),
+        *_RUN,
+        Column("target_date", "date", "day on which the run's markets close, UTC", required=True),
+        Column("status", "category", "completed, partial, failed, interrupted, running or missed", required=True),
+        Column("attempt", "integer", "the newest attempt of the run", required=True),
+        Column("started_at", "time", "start of the newest attempt", required=True),
+        Column("finished_at", "time", "its end"),
+        Column("offered_markets", "integer", "markets that the exchange offered", "markets"),
+        Column("excluded_markets", "integer", "of these, left out by a filter", "markets"),
+        Column("rejected_markets", "integer", "of these, malformed", "markets"),
+        Column("failed_markets", "integer", "of these, without a result of a mandatory experiment", "markets"),
+        Column("processed_markets", "integer", "of these, stored", "markets", source="p.processed_markets"),
+        Column("stage", "category", "where a run that is not completed stopped"),
+        Column("reason", "text", "and why"),
+        Column("exchange", "category", "host that markets were read from", required=True),
+        Column("snapshot_hash", "text", "SHA-256 of the frozen snapshot"),
+        Column("git_sha", "text", "commit of the code that ran"),
+    ),
+    "predictbench.processing_runs p WHERE p.run_id = :run_id",
+    "p.run_id",
+)
+
+MARKETS = ExportedTable(
+    "markets",
+    "A row for each market that a run stored. A market of several runs has a row for each.",
+    (
+        *_RUN,
+        _MARKET,
+        Column("market_slug", "text", "its name in Polymarket's addresses", required=True),
+        Column("question", "text", "what is asked", required=True),
+        Column("condition_id", "text", "its id on the chain"),
+        Column("event_id", "text", "Polymarket's id of the event it belongs to", source="m.event_id"),
+        Column("event_title", "text", "the event's title", source="e.title"),
+        Column("category", "category", "our category", required=True),
+        Column("cluster", "text", "markets that settle together have one", required=True),
+        Column("series_slug", "text", "the series of events it belongs to"),
+        Column("game_id", "text", "the game it is about"),
+        Column(
+            "neg_risk",
+            "boolean",
+            "whether one of the event's markets at most can be yes",
+            source="m.neg_risk",
+            required=True,
+        ),
+        Column("close_time", "time", "when it closes", required=True),
+        Column("captured_at", "time", "when it was frozen; every forecast is about this moment", required=True),
+        Column("price", "double", "the market's own forecast of its first outcome at capture", "probability"),
+        Column("bid", "double", "best bid on the first outcome", "probability"),
+        Column("ask", "double", "best ask on the first outcome", "probability"),
+        Column("spread", "double", "ask less bid", "probability"),
+        Column("price_source", "category", "clob, gamma or none", required=True),
+        Column("price_at", "time", "when the price was read"),
+        Column("price_quality", "category", "good (both sides, spread at most 0.10), thin or none", required=True),
+        Column("volume", "double", "traded before capture", "USDC"),
+        Column("liquidity", "double", "in the book at capture", "USDC"),
+        Column("core", "boolean", "whether it is in the frozen core sample", required=True),
+        Column("core_weight", "double", "inverse of the probability with which the sample picked it"),
+        Column("outcomes", "texts", "names of its outcomes, the first one first", source="c.names"),
+        Column("outcome_ids", "texts", "tokens of its outcomes, in the same order", source="c.ids"),
+        Column(
+            "outcome_prices",
+            "doubles",
+            "their prices in the listing, in the same order",
+            "probability",
+            source="c.prices",
+        ),
+        Column("withdrawn_at", "time", "when a later complete run of the same day no longer had it"),
+        Column("reconstructed", "boolean", "put together afterwards rather than captured on the day", required=True),
+        Column(
+            "resolution",
+            "category",
+            "newest state observed: open, proposed, disputed, final or gave_up",
+            source="o.state",
+        ),
+        Column(
+            "outcome",
+            "double",
+            "what the first outcome paid; a half is a settlement too",
+            "probability",
+            source="o.outcome",
+        ),
+        Column("resolution_observed_at", "time", "when that state was observed", source="o.observed_at"),
+        Column("snapshot_hash", "text", "SHA-256 of the frozen snapshot it is from", source="m.snapshot_hash"),
+    ),
+    """predictbench.processed_markets m
+    JOIN predictbench.processing_runs p USING (run_id)
+    LEFT JOIN predictbench.events e USING (event_id)
+    LEFT JOIN LATERAL (
+        SELECT array_agg(name ORDER BY place) AS names, array_agg(contract_id ORDER BY place) AS ids,
+            array_agg(price ORDER BY place) AS prices
+        FROM (SELECT name, contract_id, price, (metadata->>'index')::integer AS place
+              FROM predictbench.processed_contracts WHERE processed_market_id = m.processed_market_id) outcome
+    ) c ON true
+    LEFT JOIN LATERAL (
+        SELECT state, outcome, observed_at FROM predictbench.resolution_observations
+        WHERE market_id = m.market_id ORDER BY observed_at DESC, observation_id LIMIT 1
+    ) o ON true
+    WHERE m.run_id = :run_id""",
+    "m.market_id",
+)
+
+FORECASTS = ExportedTable(
+    "forecasts",
+    "A row for each market and experiment: what the newest attempt said that got to the market.",
+    (
+        *_RUN,
+        _MARKET,
+        Column("experiment", "category", "name of the experiment", source="n.name", required=True),
+        Column("version", "category", "its version", source="n.version", required=True),
+        Column("attempt", "integer", "which attempt of the experiment in this run", source="a.attempt", required=True),
+        Column("status", "category", "completed, skipped, failed or not_run", source="r.status", required=True),
+        Column("probability", "double", "of the market's first outcome", "probability"),
+        Column("probabilities", "doubles", "one for each outcome, the first one first", "probability"),
+        Column("score", "double", "what the experiment itself made of it"),
+        Column("forecast_at", "time", "when it was made"),
+        Column("reason", "text", "why there is no forecast", source="r.reason"),
+        Column("exception_type", "category", "the error, where one was raised", source="r.exception_type"),
+        Column("artifact_uri", "text", "where the experiment left more"),
+        Column("snapshot_hash", "text", "SHA-256 of the snapshot it was made on", source="r.snapshot_hash"),
+        Column("config_hash", "text", "of the configuration it was made with", source="r.config_hash"),
+    ),
+    """predictbench.experiment_results r
+    JOIN predictbench.experiment_runs a USING (experiment_run_id)
+    JOIN predictbench.experiments n USING (experiment_id)
+    JOIN predictbench.processed_markets m USING (processed_market_id)
+    JOIN predictbench.processing_runs p ON p.run_id = a.run_id
+    WHERE a.run_id = :run_id""",
+    # As the view latest_experiment_results has it; asked of the view, every run ever stored would be sorted.
+    "m.market_id, n.name, (r.status = 'not_run'), a.attempt DESC",
+    "DISTINCT ON (m.market_id, n.name)",
+)
+
+FAILURES = ExportedTable(
+    "failures",
+    "A row for each thing that did not complete, of every attempt of a run.",
+    (
+        *_RUN,
+        Column("attempt", "integer", "which attempt of the run", source="f.attempt", required=True),
+        Column("market_id", "text", "Polymarket's id of the market; null for a failure of the run itself"),
+        Column("stage", "category", "where it happened", source="f.stage", required=True),
+        Column("experiment", "category", "the experiment, where it was one's"),
+        Column("field", "category", "the field of the payload at fault"),
+        Column("reason", "text", "what happened", source="f.reason", required=True),
+        Column("exception_type", "category", "the error, where one was raised"),
+        Column("retriable", "boolean", "whether trying again could have helped", required=True),
+        Column("logged_at", "time", "when", required=True),
+    ),
+    """predictbench.processing_failures f
+    JOIN predictbench.processing_runs p USING (run_id)
+    WHERE f.run_id = :run_id""",
+    "f.attempt, f.logged_at, f.failure_id",
+)
+
+TABLES = (RUNS, MARKETS, FORECASTS, FAILURES)
+
+
+_INTRODUCTION = (
+    "Prices and probabilities are always those of a market's first outcome, between 0 and 1. A market is the same in "
+    "all files by `run_date`, `window_days` and `market_id`."
+)
+
+
+def dictionary() -> dict[str, object]:
+    """The data dictionary, for programs."""
+    return {
+        table.name: {
+            "meaning": table.meaning,
+            "columns": [
+                {
+                    "name": column.name,
+                    "type": column.kind,
+                    "unit": column.unit or None,
+                    "nullable": not column.required,
+                    "meaning": column.meaning,
+                }
+                for column in table.columns
+            ],
+        }
+        for table in TABLES
+    }
+
+
+def dictionary_markdown() -> str:
+    """The data dictionary, for people."""
+    lines = ["# Data dictionary", "", _INTRODUCTION, ""]
+    for table in TABLES:
+        lines += [f"## {table.name}", "", table.meaning, "", "| column | type | unit | null | meaning |"]
+        lines.append("| --- | --- | --- | --- | --- |")
+        for one in table.columns:
+            null = "no" if one.required else "yes"
+            lines.append(f"| `{one.name}` | {one.kind} | {one.unit} | {null} | {one.meaning} |")
+        lines.append("")
+    lines += ["## Types", "", *(f"- `{kind}`: {meaning}" for kind, meaning in MEANINGS.items()), ""]
+    return "\n".join(lines)
