@@ -1,20 +1,24 @@
 """Dagster's own services on Postgres, started as a deployment starts them, and their GraphQL API."""
 
+import json
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import httpx
+import yaml
 from sqlalchemy.engine import make_url
 
 from predictbench_assets.database.urls import DAGSTER_DRIVER
@@ -155,6 +159,18 @@ class Webserver:
         run_id: str = launched["run"]["runId"]
         return run_id
 
+    def materialize(self, assets: Sequence[str], tags: Mapping[str, str]) -> str:
+        """Materialize assets for a partition as their pages do; returns the run's id."""
+        keys = [{"path": asset.split("/")} for asset in assets]
+        return self.launch({"jobName": "__ASSET_JOB", "assetSelection": keys}, tags)
+
+    def printed(self, run_id: str) -> dict[str, str]:
+        """What the steps of a run printed: the text, and where it can be downloaded."""
+        events = self.query(_CAPTURED, id=run_id)["logsForRun"]["events"]
+        [file_key] = [event["fileKey"] for event in events if event["__typename"] == "LogsCapturedEvent"]
+        found = self.query(_PRINTED, key=[run_id, "compute_logs", file_key])
+        return {"stderr": found["capturedLogs"]["stderr"], "url": found["capturedLogsMetadata"]["stderrDownloadUrl"]}
+
     def status(self, run_id: str) -> str:
         """The status of a run."""
         found = self.query("query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)
@@ -210,6 +226,17 @@ mutation($parameters: ExecutionParams!) { launchRun(executionParams: $parameters
   ... on RunConfigValidationInvalid { errors { message } }
 } }
 """
+_CAPTURED = """
+query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+  __typename ... on LogsCapturedEvent { fileKey }
+} } } }
+"""
+_PRINTED = """
+query($key: [String!]!) {
+  capturedLogs(logKey: $key) { stderr }
+  capturedLogsMetadata(logKey: $key) { stderrDownloadUrl }
+}
+"""
 _PARTITIONS = """
 query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
   partitionStats { numMaterialized }
@@ -236,3 +263,80 @@ query($key: AssetKeyInput!, $partition: String!) { assetNodeOrError(assetKey: $k
   }
 } } }
 """
+
+
+@dataclass(frozen=True)
+class ComposeFile:
+    """The commands of a compose file's services, as they are run here: without containers, on ports of this machine."""
+
+    file: Path
+    code_port: int
+    web_port: int
+
+    def command(self, name: str) -> list[str]:
+        """The arguments of a service, with this machine's paths, addresses and ports for the container's."""
+        return [self._here(argument) for argument in self._given(self._service(name)["command"])]
+
+    def healthcheck(self, name: str) -> list[str]:
+        """The command that asks a service whether it is well."""
+        kind, *arguments = self._service(name)["healthcheck"]["test"]
+        assert kind == "CMD"
+        return [self._here(argument) for argument in arguments]
+
+    def workspace(self, folder: Path) -> Path:
+        """The workspace file that the services name, adapted likewise."""
+        read = yaml.safe_load((CLONE / "deploy" / "workspace.yaml").read_text())
+        [entry] = read["load_from"]
+        server = entry["grpc_server"]
+        assert server == {"host": "code-location", "port": 4000, "location_name": "predictbench"}
+        server |= {"host": "127.0.0.1", "port": self.code_port}
+        file = folder / "workspace.yaml"
+        file.write_text(json.dumps(read))
+        return file
+
+    def _service(self, name: str) -> dict[str, Any]:
+        service: dict[str, Any] = yaml.safe_load(self.file.read_text())["services"][name]
+        return service
+
+    @staticmethod
+    def _given(command: str | list[str]) -> list[str]:
+        return shlex.split(command) if isinstance(command, str) else command
+
+    def _here(self, argument: str) -> str:
+        programs = {"dagster", "dagster-webserver", "dagster-daemon", "python"}
+        name = argument.removeprefix("/app/.venv/bin/")
+        if name in programs:
+            return str(Path(sys.executable).with_name(name))
+        replaced = {"0.0.0.0": "127.0.0.1", "4000": str(self.code_port), "3000": str(self.web_port)}
+        if argument == "/app/deploy/workspace.yaml":
+            return "workspace.yaml"
+        return replaced.get(argument, argument)
+
+
+@contextmanager
+def deployment(compose: Path, *, home: Path, environment: Mapping[str, str]) -> Iterator[tuple[Webserver, ComposeFile]]:
+    """Code location, web server and daemon of a compose file, up and well.
+
+    Args:
+        compose: the compose file.
+        home: the DAGSTER_HOME of all three, and the folder that they run in.
+        environment: the settings of all three.
+    """
+    services = ComposeFile(compose, free_port(), free_port())
+    services.workspace(home)
+    variables = inherited() | {"DAGSTER_HOME": str(home), "PYTHONPATH": str(CLONE), **environment}
+
+    def started(name: str) -> AbstractContextManager[Service]:
+        return service(services.command(name), folder=home, environment=variables, log=home / f"{name}.log")
+
+    web = Webserver(f"http://127.0.0.1:{services.web_port}")
+    with started("code-location") as code:
+        code.wait_until(lambda: _listens(services.code_port))
+        with started("webserver") as server, started("daemon"):
+            server.wait_until(web.ready)
+            yield web, services
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
