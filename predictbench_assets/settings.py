@@ -157,7 +157,9 @@ class Settings(BaseSettings):
         "INFO", description="the least serious lines that are shown; DEBUG shows tracebacks too"
     )
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
-    prometheus_textfile: Path | None = Field(None, description="write metrics there after each run")
+    prometheus_textfile: Path | None = Field(
+        None, description="write metrics there after each run; the window goes into the name: NAME_w7.prom"
+    )
     prometheus_push_gateway: str | None = Field(None, description="push metrics there after each run")
 
     # Of one process; set by the commands, not by people

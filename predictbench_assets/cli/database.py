@@ -151,7 +151,15 @@ def _owner() -> "URL":
     from predictbench_assets.database.connection import migration_url
     from predictbench_assets.settings import load_settings
 
-    return migration_url(load_settings())
+    settings = load_settings()
+    url = migration_url(settings)
+    if settings.deployed and settings.supabase_migration_db_url is None:
+        click.echo(
+            "warning: SUPABASE_MIGRATION_DB_URL is not set, so this migrates as the role of SUPABASE_DB_URL. The role "
+            "that runs write with should not own the schema: who has its password can then drop every table.",
+            err=True,
+        )
+    return url
 
 
 def _revisions(url: "URL") -> tuple[str | None, str]:

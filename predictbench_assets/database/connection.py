@@ -6,10 +6,15 @@ from sqlalchemy import URL, make_url
 
 from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
+from predictbench_assets.database.urls import TRANSACTION_POOLER_PORT
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import Settings
 
 _FOLDER = "postgres"
+
+
+class TransactionPooled(PermanentError):
+    """Migrations were to go through a pooler that gives each transaction another session."""
 
 
 class DatabaseNotRunning(PermanentError):
@@ -41,8 +46,21 @@ def database_url(settings: Settings, *, start: bool = True) -> URL:
 
 
 def migration_url(settings: Settings) -> URL:
-    """Where migrations are run: the database as its owner, or the embedded one, started if need be."""
+    """Where migrations are run: the database as its owner, or the embedded one, started if need be.
+
+    A deployment that names no owner migrates as its writer.
+
+    Raises:
+        TransactionPooled: a deployment's address is that of the transaction pooler.
+    """
     if settings.migration_url is not None:
+        if settings.deployed and settings.migration_url.port == TRANSACTION_POOLER_PORT:
+            named = settings.supabase_migration_db_url is not None
+            raise TransactionPooled(
+                f"migrations do not go through the transaction pooler (port {TRANSACTION_POOLER_PORT}), which "
+                f"{'SUPABASE_MIGRATION_DB_URL' if named else 'SUPABASE_DB_URL'} names: set SUPABASE_MIGRATION_DB_URL "
+                "to the owner's address through the session pooler (port 5432)."
+            )
         return settings.migration_url
     return make_url(embedded_server(settings).start())
 

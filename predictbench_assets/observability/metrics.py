@@ -1,6 +1,7 @@
 """A run's counts for Prometheus: a textfile for the node exporter, a push gateway, or both, when set."""
 
 import logging
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, push_to_gateway, write_to_textfile
 
@@ -19,9 +20,10 @@ def export_metrics(summary: RunSummary, settings: Settings) -> None:
         return
     registry = run_metrics(summary, settings)
     if settings.prometheus_textfile is not None:
+        file = _of_window(settings.prometheus_textfile, summary.window_days)
         try:
-            settings.prometheus_textfile.parent.mkdir(parents=True, exist_ok=True)
-            write_to_textfile(str(settings.prometheus_textfile), registry)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_to_textfile(str(file), registry)
         except OSError as error:
             _log.warning("PROMETHEUS_TEXTFILE cannot be written: %s", error)
     if settings.prometheus_push_gateway is not None:
@@ -35,6 +37,14 @@ def export_metrics(summary: RunSummary, settings: Settings) -> None:
             )
         except (OSError, ValueError) as error:
             _log.warning("PROMETHEUS_PUSH_GATEWAY did not take the metrics: %s", error)
+
+
+def _of_window(file: Path, window_days: int) -> Path:
+    """The file of one window, `<name>_w7.prom`: a run knows its own numbers only, and must not remove another's.
+
+    The node exporter reads every `.prom` of its folder; the window is a label of every number, too.
+    """
+    return file.with_name(f"{file.stem}_w{window_days}{file.suffix}")
 
 
 def run_metrics(summary: RunSummary, settings: Settings) -> CollectorRegistry:

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from predictbench_assets.database import migrations
-from predictbench_assets.database.connection import DatabaseNotRunning, database_url, embedded_server, migration_url
+from predictbench_assets.database.connection import (
+    DatabaseNotRunning,
+    TransactionPooled,
+    database_url,
+    embedded_server,
+    migration_url,
+)
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.settings import Settings
 
@@ -49,3 +55,29 @@ def test_a_dry_run_uses_the_database_that_is_there_else_one_of_its_own(home: Pat
     assert embedded_server(dry).folder == home / "scratch" / "postgres"
     (home / "home" / "postgres").mkdir(parents=True)
     assert embedded_server(dry).folder == home / "home" / "postgres"
+
+
+OWNER = "postgres://owner.abc:p-word@aws-0-eu.pooler.supabase.com"
+WRITER = "postgres://writer.abc:p-word@aws-0-eu.pooler.supabase.com"
+
+
+def deployed(home: Path, **given: object) -> Settings:
+    return settings(home, environment="staging", staging_uri="s3://bucket/x", **given)
+
+
+def test_migrations_are_run_as_the_owner_where_there_is_one(home: Path) -> None:
+    owner, writer = f"{OWNER}:5432/postgres", f"{WRITER}:6543/postgres"
+    assert (
+        migration_url(deployed(home, supabase_db_url=writer, supabase_migration_db_url=owner)).username == "owner.abc"
+    )
+    assert migration_url(deployed(home, supabase_db_url=f"{WRITER}:5432/postgres")).username == "writer.abc"
+
+
+def test_migrations_do_not_go_through_the_transaction_pooler(home: Path) -> None:
+    writer = f"{WRITER}:6543/postgres"
+    with pytest.raises(TransactionPooled, match="which SUPABASE_DB_URL names"):
+        migration_url(deployed(home, supabase_db_url=writer))
+    with pytest.raises(TransactionPooled, match="which SUPABASE_MIGRATION_DB_URL names") as caught:
+        migration_url(deployed(home, supabase_db_url=writer, supabase_migration_db_url=f"{OWNER}:6543/postgres"))
+    assert "p-word" not in str(caught.value)
+    assert migration_url(settings(home, database_url="postgres://u:p-word@localhost:6543/db")).port == 6543

@@ -21,6 +21,18 @@ def test_up_down_up(predictbench: Predictbench, empty_database_url: str) -> None
     assert predictbench("db", "downgrade", "base", **url).returncode == 1  # asks, and nobody answers
 
 
+def test_a_deployment_without_an_owner_migrates_and_is_warned(
+    predictbench: Predictbench, empty_database_url: str
+) -> None:
+    deployed = {"ENVIRONMENT": "staging", "STAGING_URI": "s3://bucket/x", "SUPABASE_DB_URL": empty_database_url}
+    done = predictbench("db", "upgrade", **deployed)
+    assert done.returncode == 0, done.stderr
+    assert "SUPABASE_MIGRATION_DB_URL is not set" in done.stderr
+    done = predictbench("db", "upgrade", **deployed, SUPABASE_MIGRATION_DB_URL=empty_database_url)
+    assert done.returncode == 0, done.stderr
+    assert "SUPABASE_MIGRATION_DB_URL" not in done.stderr
+
+
 def test_an_unknown_revision_is_told(predictbench: Predictbench) -> None:
     done = predictbench("db", "upgrade", "zzzz")
     assert done.returncode == 2

@@ -19,7 +19,7 @@ def test_a_dry_run_writes_nothing_and_counts_what_a_run_then_writes(make_run: Ma
     daily = make_run(World(markets_per_day=60, poison=0.1), **SETTINGS)
     nothing, files = daily.tables(), _files(daily)
 
-    metrics = tmp_path / "metrics.prom"
+    metrics = tmp_path / "metrics" / "run.prom"
 
     dry = daily.here(
         PREDICTBENCH_DRY_RUN="1",
@@ -29,7 +29,7 @@ def test_a_dry_run_writes_nothing_and_counts_what_a_run_then_writes(make_run: Ma
 
     assert dry.exit_code == 0
     assert dry.said["dry_run"] is True
-    assert not metrics.exists()
+    assert not metrics.parent.exists()
     assert not differences(nothing, daily.tables())
     assert daily.count("processing_attempts") == 0
     assert _files(daily) == files

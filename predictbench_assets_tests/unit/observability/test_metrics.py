@@ -47,7 +47,7 @@ def samples(text: str) -> dict[tuple[str, str], float]:
 def test_the_textfile_has_the_counts(tmp_path: Path) -> None:
     file = tmp_path / "new" / "predictbench.prom"
     export_metrics(summary(), load_settings(prometheus_textfile=file))
-    found = samples(file.read_text())
+    found = samples((tmp_path / "new" / "predictbench_w7.prom").read_text())
     assert found["predictbench_markets_total", "offered"] == 10
     assert found["predictbench_markets_total", "processed"] == 7
     assert found["predictbench_experiment_results_total", "completed"] == 7
@@ -57,10 +57,29 @@ def test_the_textfile_has_the_counts(tmp_path: Path) -> None:
     assert found["predictbench_last_success_timestamp_seconds", ""] > 1.7e9
 
 
+def test_the_runs_of_two_windows_are_both_kept(tmp_path: Path) -> None:
+    settings = load_settings(prometheus_textfile=tmp_path / "predictbench.prom")
+    export_metrics(summary(), settings)
+    export_metrics(summary().model_copy(update={"window_days": 30}), settings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictbench_w30.prom", "predictbench_w7.prom"]
+    # What the node exporter makes of them: no number is there twice, and no name means two things.
+    samples_of = {
+        path.name: {
+            (family.name, family.documentation, tuple(sorted(sample.labels.items())))
+            for family in text_string_to_metric_families(path.read_text())
+            for sample in family.samples
+        }
+        for path in tmp_path.iterdir()
+    }
+    one, other = samples_of.values()
+    assert not one & other
+    assert {sample[:2] for sample in one} == {sample[:2] for sample in other}
+
+
 def test_a_failed_run_is_no_success(tmp_path: Path) -> None:
     file = tmp_path / "predictbench.prom"
     export_metrics(summary("failed"), load_settings(prometheus_textfile=file))
-    found = samples(file.read_text())
+    found = samples((tmp_path / "predictbench_w7.prom").read_text())
     assert found["predictbench_runs_total", "failed"] == 1
     assert ("predictbench_last_success_timestamp_seconds", "") not in found
 
