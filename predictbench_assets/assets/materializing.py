@@ -3,11 +3,11 @@
 import ctypes
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
+from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError  # not exported
 
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.logs import bound
@@ -15,6 +15,7 @@ from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.runs import RunKey, UnknownPartition, parsed_key
 
 _MOMENT_S = 1.0
+_INTERRUPTED = "stopped by a signal: cancelled, or over a time limit. Run it again, it goes on where it stopped."
 
 OWNERS = ["team:predictbench"]
 
@@ -43,8 +44,14 @@ def stage(
 
     _give_memory_back()
     with bound(run_id=str(key.run_id), process_stage=context.asset_key.to_user_string()):
-        beat()
-        yield beat
+        try:
+            beat()
+            yield beat
+        except DagsterExecutionInterruptedError:
+            # Dagster calls no failure hook then, and the run would be taken for one under way.
+            with suppress(PredictbenchError):
+                database.fail(key, context.run.run_id, name, _INTERRUPTED, retriable=True)
+            raise
 
 
 def _give_memory_back() -> None:

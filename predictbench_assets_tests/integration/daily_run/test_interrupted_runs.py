@@ -63,6 +63,9 @@ def test_a_run_that_is_told_to_stop_stops_and_can_be_run_again(
         stopped = started.ended(within=30)
 
     assert stopped.exit_code == 1, stopped.output
+    status, stage, reason = daily.run_row("status", "stage", "reason")
+    assert (status, stage) == ("failed", "experiment_results")
+    assert reason.startswith("stopped by a signal")
     assert daily.count("processed_markets") == 0
     assert daily.rows("SELECT market_id FROM predictbench.processing_failures WHERE market_id IS NOT NULL") == []
 

@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +41,7 @@ class Step:
 
     name: str
     outcome: str
-    """success, failure or skipped: what it came to itself."""
+    """success, failure, cancelled or skipped: what it came to itself."""
     conclusion: str
     """The same with `continue-on-error` taken into account."""
     output: str = ""
@@ -89,6 +91,8 @@ class Runner:
     machine: Mapping[str, str] = field(default_factory=dict)
     install: str | None = "true"
     before: Mapping[str, Callable[[], object]] = field(default_factory=dict)
+    cancelled: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
+    """When to cancel the workflow during the step of that name: once this is true."""
     runs: int = 0
 
     def run(
@@ -185,8 +189,8 @@ class _JobInHand:
         for step in self._declared["steps"]:
             contexts["job"] = Declared(status=self.job.conclusion)
             result = self._step(step, contexts, self._variables, self.job.conclusion, states)
-            if result == "failure":
-                self.job.conclusion = "failure"
+            if result in ("failure", "cancelled"):
+                self.job.conclusion = result
         # Outputs are read with all steps done.
         self.job.outputs = self._filled_all(self._declared.get("outputs", {}))
         self.job.summary = (self.job.temp.parent / "summary.md").read_text()
@@ -282,22 +286,38 @@ class _JobInHand:
         environment |= {name: str(channel) for name, channel in channels.items()}
         if action is not None:
             environment["GITHUB_ACTION_PATH"] = str(action)
-        done = subprocess.run(
-            ["bash", *options, str(file)],
+        outcome, said = self._executed(["bash", *options, str(file)], environment, step["name"])
+        outputs.update(_assignments(channels["GITHUB_OUTPUT"]))
+        self._exported |= _assignments(channels["GITHUB_ENV"])
+        with (self.job.temp.parent / "summary.md").open("a") as summary:
+            summary.write(channels["GITHUB_STEP_SUMMARY"].read_text())
+        return outcome, said
+
+    def _executed(self, command: list[str], environment: Mapping[str, str], name: str) -> tuple[str, str]:
+        """What a command came to, and what it said. A cancelled workflow interrupts it, as GitHub's runner does."""
+        cancelled = self._runner.cancelled.get(name)
+        with subprocess.Popen(
+            command,
             cwd=self._runner.clone,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
-            timeout=_LONGEST_STEP_SECONDS,
-            check=False,
-        )
-        outputs.update(_assignments(channels["GITHUB_OUTPUT"]))
-        self._exported |= _assignments(channels["GITHUB_ENV"])
-        with (self.job.temp.parent / "summary.md").open("a") as summary:
-            summary.write(channels["GITHUB_STEP_SUMMARY"].read_text())
-        return "success" if done.returncode == 0 else "failure", done.stdout
+        ) as process:
+            try:
+                if cancelled is not None:
+                    deadline = time.monotonic() + _LONGEST_STEP_SECONDS
+                    while process.poll() is None and not cancelled() and time.monotonic() < deadline:
+                        time.sleep(0.05)
+                    process.send_signal(signal.SIGINT)
+                said, _ = process.communicate(timeout=_LONGEST_STEP_SECONDS)
+            except BaseException:
+                process.kill()
+                raise
+        if cancelled is not None:
+            return "cancelled", said
+        return "success" if process.returncode == 0 else "failure", said
 
     def _environment(self) -> dict[str, str]:
         """What a step finds of the machine, which is nothing of this machine's settings."""

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
@@ -38,6 +39,7 @@ def test_an_ordinary_day_is_stored_shown_kept_and_followed_by_a_sign_of_life(dep
     assert {"summary.json", "summary.md", "dagster.log"} <= set(kept)
     assert deployment.told.notes == []
     assert deployment.told.signs_of_life == 1
+    assert "persisted_run" in (run.temp / "predictbench" / "kept" / "dagster.log").read_text()
     assert "warning" not in run.step("Prepare").output
 
     # The schedules that heal come later, and have nothing to do.
@@ -131,9 +133,9 @@ def test_an_exchange_that_stays_broken_makes_the_run_red_and_is_told(deployment:
     assert deployment.told.signs_of_life == 0
 
 
-@pytest.mark.long
 def test_a_failing_migration_is_told_with_its_stage(deployment: Deployment) -> None:
-    deployment.secrets["SUPABASE_MIGRATION_DB_URL"] = "postgresql://nobody@127.0.0.1:9/nothing"
+    nowhere = make_url(deployment.database_url).set(database="nowhere").render_as_string(hide_password=False)
+    deployment.secrets["SUPABASE_MIGRATION_DB_URL"] = nowhere
     run = only(deployment.run("daily-pipeline", event="schedule")["run"])
     assert run.conclusion == "failure"
     assert run.step("Migrate").conclusion == "failure"
@@ -168,7 +170,6 @@ def test_a_first_deployment_by_hand_with_two_windows_and_all_that_may_be_asked(
     assert deployment.stored()[1][2] == "completed"
 
 
-@pytest.mark.long
 def test_a_dry_run_writes_nothing_and_shows_no_life(deployment: Deployment) -> None:
     deployment.secrets["DAGSTER_POSTGRES_URL"] = deployment.database_url
     run = only(deployment.run("daily-pipeline", dry_run=True)["run"])
@@ -195,6 +196,21 @@ def test_production_runs_at_the_real_time(deployment: Deployment) -> None:
     assert run.environment == "production"
     [(_, window, status, processed)] = deployment.stored()
     assert (window, status, processed) == (7, "completed", 20)
+
+
+def test_a_cancelled_workflow_closes_the_run_and_is_told(deployment: Deployment) -> None:
+    deployment.exchange.set_faults("latency_ms=2000")
+    deployment.runner.cancelled = {"Run": lambda: bool(deployment.exchange.requests)}
+    run = only(deployment.run("daily-pipeline", event="schedule")["run"])
+
+    assert run.conclusion == "cancelled"
+    assert run.step("Run once more").conclusion == "skipped"
+    assert [row[:3] for row in deployment.stored()] == [(DAY, 7, "failed")], run.log
+    assert run.artifacts
+    [(reason,)] = deployment.rows("SELECT reason FROM predictbench.processing_runs")
+    assert "stopped by a signal" in reason
+    [note] = deployment.told.notes
+    assert "cancelled, or over the time limit" in note
 
 
 def test_inputs_are_data_and_not_commands(deployment: Deployment) -> None:
