@@ -1,0 +1,109 @@
+"""Resolution, backfill, maintenance and contract, by their own steps; and the installation, for real."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from predictbench_assets_tests.integration.workflows.actions_runner import Job
+from predictbench_assets_tests.integration.workflows.conftest import Deployment
+
+DAY = "2026-03-02"
+SCHEDULED = ("resolution", "maintenance", "contract")
+
+
+def ran(deployment: Deployment, workflow: str, **rest: str | bool) -> Job:
+    """The only job of a workflow."""
+    [[job]] = deployment.run(workflow, **rest).values()
+    return job
+
+
+@pytest.mark.parametrize("workflow", SCHEDULED)
+def test_a_schedule_does_its_work_and_shows_what_came_of_it(deployment: Deployment, workflow: str) -> None:
+    job = ran(deployment, workflow, event="schedule")
+    assert job.conclusion == "success", job.log
+    assert job.summary.startswith("### ")
+    assert job.summary.count("```") == 2
+    assert len(job.summary.splitlines()) > 3, "nothing was said"
+    assert deployment.told.requests == []
+    assert deployment.stored() == []
+
+
+@pytest.mark.parametrize("workflow", SCHEDULED)
+def test_no_schedule_does_anything_until_the_pipeline_is_enabled(deployment: Deployment, workflow: str) -> None:
+    deployment.variables["PIPELINE_ENABLED"] = "false"
+    assert ran(deployment, workflow, event="schedule").conclusion == "skipped"
+
+
+@pytest.mark.parametrize("workflow", ["resolution", "maintenance"])
+def test_a_missing_database_is_told_with_the_workflows_name(deployment: Deployment, workflow: str) -> None:
+    del deployment.secrets["SUPABASE_DB_URL"]
+    job = ran(deployment, workflow, event="schedule")
+    assert job.conclusion == "failure"
+    [note] = deployment.told.notes
+    assert workflow in note
+    assert "set-up" in note
+
+
+def test_maintenance_by_hand_removes_nothing_unless_asked_to(deployment: Deployment) -> None:
+    job = ran(deployment, "maintenance")
+    assert job.conclusion == "success", job.log
+    assert "would" in job.summary
+
+
+def test_an_exchange_that_cannot_be_read_breaks_its_contract(deployment: Deployment) -> None:
+    deployment.exchange.set_faults("html403=1")
+    job = ran(deployment, "contract")
+    assert job.conclusion == "failure"
+    [note] = deployment.told.notes
+    assert "contract" in note
+
+
+@pytest.mark.long
+def test_a_backfill_runs_what_it_can_and_lists_what_it_cannot(deployment: Deployment) -> None:
+    days = {"from": "2026-03-01", "to": DAY}
+    job = ran(deployment, "backfill", window_days="7", environment="staging", **days)
+
+    assert job.conclusion == "failure", "a day that cannot be run is red"
+    assert deployment.stored() == [(DAY, 7, "completed", 20)]
+    assert "2026-03-01" in job.summary
+    [kept] = job.artifacts.values()
+    assert {"backfill.json", "backfill.log"} <= set(kept)
+    [note] = deployment.told.notes
+    assert "backfill" in note
+
+    # The day that is stored is run again on its snapshot, with nothing asked of the exchange.
+    requests = sum(deployment.exchange.requests.values())
+    again = ran(deployment, "backfill", window_days="7", environment="staging", **(days | {"from": DAY}))
+    assert again.conclusion == "success", again.log
+    assert deployment.rows("SELECT attempt FROM predictbench.processing_runs") == [(2,)]
+    assert sum(deployment.exchange.requests.values()) == requests
+    assert len(deployment.told.notes) == 1
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_requirements_install_by_hash_and_the_commands_are_there(deployment: Deployment, tmp_path: Path) -> None:
+    """With a Python that has nothing, as after `actions/setup-python`; from the package registry."""
+    python = tmp_path / "python"
+    subprocess.run([sys.executable, "-m", "venv", python], check=True)
+    bin_folder = python / "bin"
+    reachable = subprocess.run(
+        [bin_folder / "python", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", tmp_path / "probe", "six"],
+        capture_output=True,
+        check=False,
+    )
+    if reachable.returncode != 0:
+        pytest.skip("needs the network: no package registry is reachable")
+    (deployment.runner.folder / "bin").mkdir()
+    for command in ("python", "python3"):
+        (deployment.runner.folder / "bin" / command).symlink_to(bin_folder / command)
+    deployment.runner.install = None
+    deployment.runner.clone = Path(shutil.copytree(deployment.runner.clone, tmp_path / "clone"))
+    deployment.machine["PATH"] = f"{bin_folder}:/usr/local/bin:/usr/bin:/bin"
+
+    job = ran(deployment, "resolution", event="schedule")
+    assert job.conclusion == "success", job.log
+    assert deployment.told.notes == []
