@@ -11,10 +11,10 @@ DEV := $(VENV)/.dev-installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo daily ui stop test test-all lint bench lock clean
+.PHONY: help setup setup-dev demo daily ui ui-production stop test test-all lint bench lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 to 3.13, or say which: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -46,6 +46,9 @@ daily: setup ## Today's run against live Polymarket
 
 ui: setup ## The Dagster UI on the local instance (DEMO=1: on the demo's)
 	@$(BIN)/predictbench ui $(if $(DEMO),--demo)
+
+ui-production: setup ## The Dagster UI on the storage that DAGSTER_POSTGRES_URL names, to look at only
+	@$(BIN)/predictbench ui --read-only
 
 stop: setup ## Stop what our commands left running
 	@$(BIN)/predictbench stop

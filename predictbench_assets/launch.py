@@ -102,6 +102,17 @@ def ui_command(settings: Settings, *, home: Path, port: int) -> Command:
     )
 
 
+def read_only_ui_command(settings: Settings, *, home: Path, port: int) -> Command:
+    """`dagster-webserver --read-only`: the web server alone, on the storage that DAGSTER_POSTGRES_URL names.
+
+    The code it loads to draw the graph is given no deployment's environment: it never comes to write anything, so it
+    need not have the database's secrets.
+    """
+    arguments = ("--read-only", "-h", "127.0.0.1", "-p", str(port), "-w", str(CLONE / "workspace.yaml"))
+    variables = shared_variables(settings, home) | {"ENVIRONMENT": "development"}
+    return Command((sys.executable, "-m", "dagster_webserver", *arguments), home, variables, _secrets(settings))
+
+
 def shared_variables(settings: Settings, home: Path) -> dict[str, str]:
     """What a child in another folder needs to mean the same files: relative paths of the settings, made absolute."""
     env_file = default_env_file()

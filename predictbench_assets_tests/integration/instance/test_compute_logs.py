@@ -3,7 +3,6 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 
 from predictbench_assets.resources import compute_logs
 from predictbench_assets.resources.compute_logs import FOLDER, StagingComputeLogManager
-from predictbench_assets.settings import get_settings
 from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.integration.daily_run.harness import DailyRun
 from predictbench_assets_tests.integration.instance.services import postgres_instance
@@ -22,13 +20,12 @@ KEY = ["some-run", "compute_logs", "abcdefgh"]
 
 
 @pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Settings of this test alone, for managers in this process."""
     monkeypatch.setenv("PREDICTBENCH_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("POLYMARKET_API_KEY", "a-planted-api-key")
-    get_settings.cache_clear()
-    yield
-    get_settings.cache_clear()
+    # A web server of a deployment has not all that the deployment's runs must have.
+    monkeypatch.setenv("ENVIRONMENT", "production")
 
 
 @pytest.fixture
@@ -121,7 +118,6 @@ def test_the_log_of_a_runner_that_was_thrown_away_is_served_elsewhere(
     shutil.rmtree(runner.folder)
     for name, value in runner.variables.items():
         monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
     with postgres_instance(runner.database_url) as instance:
         [run] = instance.get_runs()
         [captured] = [event for event in instance.all_logs(run.run_id) if _captured(event)]
