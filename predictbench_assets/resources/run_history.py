@@ -92,10 +92,10 @@ def _remember_partitions(instance: dg.DagsterInstance) -> None:
 
 
 def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
-    """The run's row last: one that is cut short here is found again the next time."""
+    """The run's row after its events: one that is cut short here is found again the next time."""
     instance.compute_log_manager.delete_logs(prefix=[run_id])
     events = instance.event_log_storage
     events.delete_events(run_id)
-    if isinstance(events, SqliteEventLogStorage):
-        Path(events.path_for_shard(run_id)).unlink(missing_ok=True)
     instance.delete_run(run_id)
+    if isinstance(events, SqliteEventLogStorage):  # one file a run; emptied, it would stay
+        Path(events.path_for_shard(run_id)).unlink(missing_ok=True)
