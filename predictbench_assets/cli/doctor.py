@@ -38,7 +38,7 @@ def doctor(as_json: bool) -> None:
     except SettingsError as error:
         problems = error.problems
         settings = usable_settings()
-    except UnicodeError as error:
+    except UnicodeDecodeError as error:
         raise click.ClickException(f"the .env file is not UTF-8 text ({error.reason}): save it as UTF-8") from None
     findings: list[Finding] = []
     for found in run_checks(all_checks(settings, problems, SystemClock())):

@@ -11,7 +11,7 @@ from predictbench_assets.failures import PredictbenchError
 
 Level = Literal["ok", "warn", "fail", "skip"]
 
-LIMIT_S = 20.0
+LIMIT_S = 15.0
 """How long a check may take: all begin at once, so this bounds the whole."""
 
 _CLEANING_UP_S = 5.0
@@ -51,10 +51,11 @@ def run_checks(checks: Sequence[Check], *, limit_s: float = LIMIT_S) -> Iterator
     try:
         for one in begun:
             yield one.findings(deadline, limit_s)
-    finally:
+    except BaseException:  # an interrupt, or nobody wants to hear more
         for one in begun:
             if one.check.leaves_traces:
                 one.thread.join(_CLEANING_UP_S)
+        raise
 
 
 class _Begun:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from predictbench_assets.diagnosis.checks import Finding, failed
@@ -12,12 +13,13 @@ from predictbench_assets.staging import StagingArea
 PROBE = ".doctor-"
 """How the name of the one file begins that doctor writes, and removes."""
 
+_TIMEOUT_S = 6
 _CREDENTIALS = "check STAGING_URI, STAGING_S3_ENDPOINT_URL, STAGING_S3_ACCESS_KEY_ID and STAGING_S3_SECRET_ACCESS_KEY"
 
 
 def staging_findings(settings: Settings) -> Iterator[Finding]:
     """Write, read and delete one small file; a folder that does not exist yet is only looked at."""
-    area = StagingArea(settings.staging, settings.staging_options)
+    area = StagingArea(settings.staging, _impatient(settings))
     if area.is_local and not Path(area.root).is_dir():
         yield _local_folder("staging", Path(area.root), "STAGING_URI or PREDICTBENCH_HOME")
         return
@@ -40,7 +42,7 @@ def staging_findings(settings: Settings) -> Iterator[Finding]:
 
 def archive_findings(settings: Settings) -> Iterator[Finding]:
     """Whether the archive's place can be looked into. Nothing is written to it."""
-    area = StagingArea(settings.archive, settings.staging_options)
+    area = StagingArea(settings.archive, _impatient(settings))
     if area.is_local:
         yield _local_folder("archive", Path(area.root), "ARCHIVE_URI")
         return
@@ -85,6 +87,15 @@ def dagster_findings(settings: Settings) -> Iterator[Finding]:
         case "current":
             size = f"{storage.bytes / 1024 / 1024:,.1f} MB"
             yield Finding("ok", name, f"{where}: {storage.runs:,} runs, {storage.events:,} events, {size}")
+
+
+def _impatient(settings: Settings) -> dict[str, Any]:
+    """The options of the stores, with short time-outs where one is reached over the network."""
+    options = settings.staging_options
+    if not options:
+        return {}
+    limits = {"connect_timeout": _TIMEOUT_S, "read_timeout": _TIMEOUT_S, "retries": {"max_attempts": 1}}
+    return options | {"config_kwargs": limits}
 
 
 def _local_folder(name: str, folder: Path, setting: str) -> Finding:
