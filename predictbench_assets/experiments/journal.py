@@ -88,12 +88,20 @@ class Journal:
     async def append(self, calls: Sequence[Sequence[Outcome]]) -> None:
         """Record the outcomes of some calls, those of one call all or none; returns only once they are durable.
 
-        One append is one write and one sync, or one object, however many calls it has.
+        One append is one write and one sync, or one object, however many calls it has. One that is cancelled ends
+        only after it has written: its answers were given, and a write that waits for a free thread would be dropped.
 
         Raises:
             JournalUnwritable: the place does not take it.
         """
-        await asyncio.to_thread(self._write, calls)
+        writing = asyncio.ensure_future(asyncio.to_thread(self._write, calls))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing})
+            if (error := writing.exception()) is not None:
+                _logger.warning("%s", error)
+            raise
 
     async def close(self) -> None:
         """Finish what is being written and close the segment."""
@@ -107,7 +115,7 @@ class Journal:
     def _write(self, calls: Sequence[Sequence[Outcome]]) -> None:
         lines = b"".join(msgspec.json.encode(outcomes) + b"\n" for outcomes in calls)
         try:
-            with self._writing:  # a cancelled append writes on in its thread
+            with self._writing:  # appends may overlap
                 self._segment.write(lines)
         except Exception as error:  # an object store raises what it likes
             raise JournalUnwritable(

@@ -4,6 +4,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,7 +26,7 @@ from predictbench_assets.experiments.controls import UniformExperiment
 from predictbench_assets.experiments.journal import Journal, JournalKey, JournalUnwritable
 from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.pricing import DeviggedEventExperiment
-from predictbench_assets.experiments.runner import Progress, run_experiment_sync
+from predictbench_assets.experiments.runner import Progress, run_experiment, run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.polymarket.markets import Market
 from predictbench_assets.staging import StagingArea
@@ -302,6 +303,42 @@ def test_whatever_happens_every_market_has_its_outcome_and_no_final_one_is_calle
     assert [outcome.market_id for outcome in outcomes] == [market.market_id for market in markets]
     repeated = set(first.called) & set(second.called)
     assert repeated == {market_id for market_id in first.called if behaviours[int(market_id)] == "busy"}
+
+
+def test_who_is_stopped_while_no_write_can_begin_keeps_every_answer(folder: StagingArea) -> None:
+    writable, at_the_last, executor = threading.Event(), asyncio.Event(), ThreadPoolExecutor(1)
+
+    async def stop_at_the_last_market() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(executor)
+
+        def answer(market: Market) -> ExperimentResult:
+            if market.market_id == MARKETS[0].market_id:
+                executor.submit(writable.wait)  # in the only thread that writes
+            if market.market_id == MARKETS[-1].market_id:
+                loop.call_soon_threadsafe(at_the_last.set)
+            return ExperimentResult.binary(0.5)
+
+        running = asyncio.ensure_future(
+            run_experiment(
+                Recording(answer),
+                MARKETS,
+                run=make_run(),
+                settings_view={},
+                clock=FixedClock(CAPTURED_AT),
+                journal=Journal(folder, KEY, "w"),
+                max_concurrency=1,
+            )
+        )
+        await at_the_last.wait()
+        running.cancel()
+        loop.call_later(0.02, writable.set)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(stop_at_the_last_market())
+    # The last answer may have come too late to be taken.
+    assert Journal(folder, KEY, "reader").load().keys() >= {market.market_id for market in MARKETS[:-1]}
 
 
 def test_an_event_is_resumed_as_a_whole(area: StagingArea) -> None:
