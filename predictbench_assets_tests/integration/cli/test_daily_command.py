@@ -63,6 +63,7 @@ def test_a_run_stores_the_day_and_says_so(
     assert stages[-1] == "persisted_run"
     (log,) = (tmp_path / ".predictbench" / "artifacts" / "runs").glob("*/log.jsonl")
     assert [json.loads(text) for text in log.read_text().splitlines()] == lines
+    assert log.with_name("run_config.yaml").read_text() == predictbench("run-config").stdout
 
 
 @pytest.mark.long

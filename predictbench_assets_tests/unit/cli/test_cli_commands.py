@@ -100,11 +100,24 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(arguments: list[st
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_limit_is_refused_in_production(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_run_configuration_has_what_was_asked_for() -> None:
+    printed = invoke("run-config", "--on-existing", "skip", "--limit", "5", "--experiment", "uniform", "--refresh")
+    assert printed.exit_code == 0, printed.output
+    ops = {name: told["config"] for name, told in json.loads(printed.output)["ops"].items()}
+    assert ops.pop("target_window") == {"on_existing": "skip"}
+    assert ops.pop("raw_markets") == {"refresh": True}
+    assert ops.pop("normalized_markets") == {"limit": 5, "debug_artifacts": False}
+    selected = {name.removeprefix("experiment_results__"): told["selected"] for name, told in ops.items()}
+    assert selected == {"baseline_snapshot": True, "devigged_event": False, "uniform": True, "shrunk_market": False}
+    assert invoke("run-config", "--experiment", "unifrom").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["daily", "run-config"])
+def test_a_limit_is_refused_in_production(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "production")
     monkeypatch.setenv("SUPABASE_DB_URL", "postgres://u:hunter22@127.0.0.1:9/db")
     monkeypatch.setenv("STAGING_URI", "s3://bucket/x")
-    done = invoke("daily", "--limit", "5")
+    done = invoke(command, "--limit", "5")
     assert done.exit_code == 2
     assert "--dry-run" in done.output
 
