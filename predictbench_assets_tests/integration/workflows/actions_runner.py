@@ -266,11 +266,9 @@ class _JobInHand:
         self, step: Mapping[str, Any], variables: Mapping[str, str], outputs: Open, action: Path | None
     ) -> tuple[str, str]:
         script = step["run"]
-        if action is not None and step["name"] == "Install" and self._runner.install is not None:
-            # Installing takes the network and most of a minute: the present interpreter's folder of commands goes on
-            # the path instead, and PYTHONPATH (see `_environment`) makes them those of the clone.
+        replaced = action is not None and step["name"] == "Install" and self._runner.install is not None
+        if replaced:
             script = self._runner.install
-            self._path.insert(0, str(Path(sys.executable).parent))
         shell = step.get("shell", self._shell)
         if shell not in (None, "bash"):
             raise NotRunnable(f"shell {shell}")
@@ -287,6 +285,10 @@ class _JobInHand:
         if action is not None:
             environment["GITHUB_ACTION_PATH"] = str(action)
         outcome, said = self._executed(["bash", *options, str(file)], environment, step["name"])
+        if replaced and outcome == "success":
+            # Installing takes the network and most of a minute: the present interpreter's folder of commands goes on
+            # the path instead, and PYTHONPATH (see `_environment`) makes them those of the clone.
+            self._path.insert(0, str(Path(sys.executable).parent))
         outputs.update(_assignments(channels["GITHUB_OUTPUT"]))
         self._exported |= _assignments(channels["GITHUB_ENV"])
         with (self.job.temp.parent / "summary.md").open("a") as summary:
