@@ -19,6 +19,7 @@ from predictbench_assets.polymarket.snapshot import SNAPSHOT
 from predictbench_assets.resources.database import run_database
 from predictbench_assets.resources.reporter import RunReporter
 from predictbench_assets.resources.staging import StagingIOManager
+from predictbench_assets.sensors import build_failure_sensor
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 from predictbench_assets.staging import StagingArea
 
@@ -40,11 +41,13 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
         build_persisted_run(registry),
     ]
     daily_run = build_daily_run(run_assets)
+    resources = _resources(settings) | overrides
     return dg.Definitions(
         assets=run_assets,
         jobs=[daily_run],
-        schedules=[build_daily_schedule(settings, daily_run)],
-        resources=_resources(settings) | overrides,
+        schedules=[build_daily_schedule(settings, daily_run, resources["database"])],
+        sensors=[build_failure_sensor(settings)],
+        resources=resources,
         executor=_executor(settings),
     )
 

@@ -1,16 +1,25 @@
 """Jobs and schedules. GitHub Actions is the scheduler; the schedules here ship stopped, for those who run a daemon."""
 
+import json
+import logging
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # for types only
 
 from predictbench_assets.assets.materializing import record_failure
+from predictbench_assets.launch import run_config
+from predictbench_assets.observability.notices import NotDelivered, Notice, tell
 from predictbench_assets.partitions import partition_key
+from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.runs import RunKey
+from predictbench_assets.schedule import is_done, missed_reason
 from predictbench_assets.settings import Settings
 
 DAILY_RUN = "daily_run"
+
+_log = logging.getLogger(__name__)
 
 
 def build_daily_run(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
@@ -23,8 +32,10 @@ def build_daily_run(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJob
     )
 
 
-def build_daily_schedule(settings: Settings, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    """Every day at PIPELINE_RUN_AT_UTC, one run for each scheduled window."""
+def build_daily_schedule(
+    settings: Settings, job: UnresolvedAssetJobDefinition, database: RunDatabase
+) -> dg.ScheduleDefinition:
+    """Every day at PIPELINE_RUN_AT_UTC, one run for each scheduled window that is not stored yet."""
     at = settings.pipeline_run_at_utc
 
     @dg.schedule(
@@ -34,10 +45,38 @@ def build_daily_schedule(settings: Settings, job: UnresolvedAssetJobDefinition) 
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
     )
-    def daily_run_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-        """A run request for each window of HORIZONS (or TARGET_CLOSE_WINDOW_DAYS alone)."""
-        for window in settings.windows:
-            key = partition_key(RunKey(context.scheduled_execution_time.date(), window))
-            yield dg.RunRequest(run_key=str(key), partition_key=key)
+    def daily_run_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        """A run request for each window of HORIZONS (or TARGET_CLOSE_WINDOW_DAYS alone), as `due --scheduled` has it.
+
+        A tick of a day that is over, as when the daemon was down, captures nothing: the windows are recorded as missed.
+        """
+        now, day = settings.clock.now(), context.scheduled_execution_time.date()
+        stored = database.runs_of(day)
+        left = [window for window in settings.windows if window not in stored or not is_done(stored[window])]
+        if not left:
+            yield dg.SkipReason(f"every window of {day} is stored")
+        elif day != now.date():
+            never = [RunKey(day, window) for window in left if window not in stored]
+            yield dg.SkipReason(_missed(settings, database, never, now) if never else f"{day} is over; {_REPAIR}")
+        else:
+            for key in (partition_key(RunKey(day, window)) for window in left):
+                yield dg.RunRequest(run_key=str(key), partition_key=key, run_config=json.loads(run_config(_SCHEDULED)))
 
     return daily_run_schedule
+
+
+_REPAIR = "what began and is not complete can be materialized again from its partition's page"
+_SCHEDULED = {"target_window": {"on_existing": "skip"}}
+
+
+def _missed(settings: Settings, database: RunDatabase, keys: Sequence[RunKey], now: datetime) -> str:
+    """Record that runs were never begun and their day is over, tell of it, and return why."""
+    reason = missed_reason(keys[0].run_date, now)
+    recorded = database.miss(keys, reason)
+    if recorded:
+        windows = tuple(sorted(key.window_days for key in recorded))
+        try:
+            tell(Notice("missed", run_date=keys[0].run_date, windows=windows, reason=reason), settings)
+        except NotDelivered as error:
+            _log.warning("nobody was told: %s", error)
+    return reason

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,14 @@ from predictbench_assets.staging import StagedFile, StagedFileMissing, StagingAr
 
 GROUP = "persistence"
 
+LATE = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=30))
+"""A day and two hours after the last run a warning, a day and six hours a failure.
+
+Counted from the last run rather than from the schedule (`FreshnessPolicy.cron`), since only this kind can warn before
+it fails. So a day that was run at noon moves the next warning to two in the afternoon, and a repair of an older day
+counts as a run. A daemon judges it; without one the Action's own notifications and the dead-man's URL serve.
+"""
+
 
 class NothingStored(PermanentError):
     """Not one market of the cohort completed."""
@@ -46,6 +54,7 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"postgres", "python"},
         code_version="1",
+        freshness_policy=LATE,
         deps=[experiment_key(name) for name in registry.names],
         check_specs=RUN_CHECKS,
         hooks={record_failure},
@@ -61,7 +70,7 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
     ):
         """The transactional write: each market whole or not at all, every result appended, and counts that add up."""
         key = run_key(context)
-        with stage(context, database, key, "persisted_run"):
+        with stage(context, settings, database, key, "persisted_run"):
             staged = [_staged_experiment(one, registry, staging, key, normalized_markets) for one in registry]
             run = _RunInHand(
                 key=key,

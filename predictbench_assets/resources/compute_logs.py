@@ -32,7 +32,7 @@ from dagster._core.storage.compute_log_manager import CapturedLogContext, Captur
 from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from predictbench_assets.settings import Settings, load_settings
+from predictbench_assets.settings import Settings, usable_settings
 from predictbench_assets.staging import StagingArea
 
 FOLDER = "compute_logs"
@@ -78,8 +78,8 @@ class StagingComputeLogManager(CloudStorageComputeLogManager[dg.DagsterInstance]
     # Not before they are needed: an instance must load, and say what is wrong, with settings that are not usable.
     @cached_property
     def _settings(self) -> Settings:
-        # Whatever ENVIRONMENT says: a deployment's web server shows logs without having its database's secrets.
-        return load_settings(environment="development")
+        # A deployment's web server shows logs without having its database's secrets.
+        return usable_settings()
 
     @cached_property
     def _area(self) -> StagingArea:

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import date, datetime
 from functools import cached_property
 
@@ -12,8 +12,8 @@ from predictbench_assets.commit import running_commit
 from predictbench_assets.database.connection import database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.leases import Lease, OnExisting, open_lease
-from predictbench_assets.database.queries import StoredRun, cohort_sizes, settled_markets, stored_run
+from predictbench_assets.database.leases import Lease, OnExisting, open_lease, record_missed
+from predictbench_assets.database.queries import StoredRun, cohort_sizes, settled_markets, stored_run, stored_runs
 from predictbench_assets.database.schema import processing_attempts
 from predictbench_assets.database.snapshots import SnapshotRecord, find_snapshot, register_snapshot
 from predictbench_assets.experiments.base import SettledMarket
@@ -92,6 +92,22 @@ class RunDatabase:
         """The run's row as it stands, or None before its first attempt."""
         return stored_run(self.engine, key)
 
+    def runs_of(self, day: date) -> dict[int, StoredRun]:
+        """The runs of a day that have a row, by window."""
+        return {key.window_days: run for key, run in stored_runs(self.engine, day, day).items()}
+
+    def miss(self, keys: Collection[RunKey], reason: str) -> set[RunKey]:
+        """Record runs that were never begun and cannot be made any more; returns those that had no row."""
+        return record_missed(
+            self.engine,
+            keys,
+            reason=reason,
+            holder=f"{socket.gethostname()}:{os.getpid()}",
+            exchange=self._settings.exchange,
+            git_sha=running_commit(self._settings),
+            clock=self._settings.clock,
+        )
+
     def attempt(self, key: RunKey, dagster_run_id: str) -> int | None:
         """Which attempt of the run the Dagster run is; None where it never held the run."""
         attempts = processing_attempts.c
@@ -130,6 +146,11 @@ class DryRunDatabase(RunDatabase):
 
     def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
         """Nothing is recorded."""
+
+    def miss(self, keys: Collection[RunKey], reason: str) -> set[RunKey]:
+        """Nothing is recorded."""
+        del keys, reason
+        return set()
 
 
 def run_database(settings: Settings) -> RunDatabase:

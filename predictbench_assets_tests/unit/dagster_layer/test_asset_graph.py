@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from predictbench_assets.definitions import build_defs
 from predictbench_assets.settings import SettingsError, load_settings
 
+CLONE = Path(__file__).resolve().parents[3]
 GRAPH = {
     "target_window": ("ingestion", set()),
     "raw_markets": ("ingestion", {"target_window"}),
@@ -98,17 +100,18 @@ def test_another_executor_can_be_named() -> None:
     assert defs.executor is dg.multi_or_in_process_executor
 
 
-def test_the_schedule_ships_stopped_and_asks_for_each_window() -> None:
-    defs = build_defs(load_settings(horizons=(1, 7), pipeline_run_at_utc="06:30"))
+def test_what_a_daemon_would_do_ships_stopped() -> None:
+    defs = build_defs(load_settings(pipeline_run_at_utc="06:30"))
     schedule = defs.resolve_schedule_def("daily_run_schedule")
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
     assert schedule.cron_schedule == "30 6 * * *"
-    with dg.instance_for_test() as instance:
-        context = dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=datetime(2026, 3, 4, 6, 30, tzinfo=UTC),
-            repository_def=defs.get_repository_def(),
-        )
-        requests = schedule.evaluate_tick(context).run_requests or []
-    assert [str(request.partition_key) for request in requests] == ["2026-03-04|1", "2026-03-04|7"]
-    assert requests[0].tags["dagster/partition/window_days"] == "1"
+    sensor = defs.resolve_sensor_def("failed_runs_are_told")
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+def test_nothing_waits_in_a_pool(defs: dg.Definitions) -> None:
+    """A killed `job execute` would keep its slot until a daemon frees it, and there need not be one."""
+    graph = defs.resolve_asset_graph()
+    assert {key for key in graph.materializable_asset_keys if graph.get(key).pools} == set()
+    for name in ("dagster.yaml", "deploy/dagster.yaml"):
+        assert "pools" not in yaml.safe_load((CLONE / name).read_text())["concurrency"]

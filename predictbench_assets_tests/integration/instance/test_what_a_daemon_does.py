@@ -1,0 +1,176 @@
+"""What a daemon would do: judge freshness, tell of failed runs, ask for the day's runs."""
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.definitions.freshness_evaluator import FRESHNESS_EVALUATORS_BY_POLICY_TYPE
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.test_utils import freeze_time
+from sqlalchemy import Engine, text
+
+os.environ["PREDICTBENCH_ENV_FILE"] = ""
+
+from predictbench_assets.clock import FixedClock
+from predictbench_assets.database.leases import open_lease
+from predictbench_assets.definitions import build_defs
+from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.runs import RunKey
+from predictbench_assets.settings import load_settings
+from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun
+from predictbench_assets_tests.integration.instance.services import postgres_instance
+from predictbench_assets_tests.unit.observability.webhook import webhook
+
+RUN = dg.AssetKey("persisted_run")
+AT_SEVEN = datetime(2026, 3, 2, 7, 5, tzinfo=UTC)
+
+
+# Freshness
+
+
+def freshness(instance: dg.DagsterInstance, now: datetime) -> FreshnessState:
+    """What the daemon would say of `persisted_run`, by its own evaluator."""
+    node = build_defs(load_settings()).resolve_asset_graph().get(RUN)
+    assert node.freshness_policy is not None
+    evaluator = FRESHNESS_EVALUATORS_BY_POLICY_TYPE[type(node.freshness_policy)]()
+    with freeze_time(now):
+        return asyncio.run(evaluator.evaluate_freshness(LoadingContextForTest(instance), node))
+
+
+@pytest.mark.parametrize(
+    ("later", "state"),
+    [
+        (timedelta(hours=23), FreshnessState.PASS),
+        (timedelta(hours=25, minutes=59), FreshnessState.PASS),
+        (timedelta(hours=26), FreshnessState.WARN),
+        (timedelta(hours=29, minutes=59), FreshnessState.WARN),
+        (timedelta(hours=30), FreshnessState.FAIL),
+    ],
+)
+def test_a_run_is_late_after_two_hours_and_missing_after_six(later: timedelta, state: FreshnessState) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        with freeze_time(AT_SEVEN):
+            instance.report_runless_asset_event(dg.AssetMaterialization(RUN, partition="2026-03-02|7"))
+        assert freshness(instance, AT_SEVEN + later) is state
+
+
+def test_nothing_is_late_before_the_first_run() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert freshness(instance, AT_SEVEN) is FreshnessState.UNKNOWN
+
+
+# The schedule
+
+
+@dataclass
+class Scheduled:
+    """The schedule on a database of its own."""
+
+    database_url: str
+    variables: dict[str, object] = field(default_factory=dict)
+    database: RunDatabase = field(init=False)
+
+    def tick(self, day: date, now: datetime) -> ScheduleExecutionData:
+        """Evaluate the tick of a day at an instant, as the daemon does."""
+        used = load_settings(database_url=self.database_url, horizons=(1, 7), predictbench_now=now, **self.variables)
+        self.database = RunDatabase(used)
+        defs = build_defs(used, database=self.database)
+        schedule = defs.resolve_schedule_def("daily_run_schedule")
+        try:
+            with dg.DagsterInstance.ephemeral() as instance:
+                context = dg.build_schedule_context(
+                    instance=instance,
+                    scheduled_execution_time=datetime(day.year, day.month, day.day, 7, tzinfo=UTC),
+                    repository_def=defs.get_repository_def(),
+                )
+                return schedule.evaluate_tick(context)
+        finally:
+            self.database.engine.dispose()
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """Window, status and reason of the runs that are stored."""
+        with self.database.engine.connect() as connection:
+            query = "SELECT window_days, status, reason FROM predictbench.processing_runs ORDER BY 1"
+            found = [tuple(row) for row in connection.exec_driver_sql(query)]
+        self.database.engine.dispose()
+        return found
+
+
+@pytest.fixture
+def scheduled(database_url: str) -> Scheduled:
+    return Scheduled(database_url)
+
+
+def test_a_tick_asks_for_what_is_not_stored(scheduled: Scheduled, engine: Engine) -> None:
+    asked = scheduled.tick(KEY.run_date, AT_SEVEN).run_requests or []
+    assert [str(one.partition_key) for one in asked] == [f"{KEY.run_date}|1", f"{KEY.run_date}|7"]
+    assert asked[0].tags["dagster/partition/window_days"] == "1"
+    assert asked[0].run_config["ops"] == {"target_window": {"config": {"on_existing": "skip"}}}
+    done(engine, RunKey(KEY.run_date, 1))
+    [left] = scheduled.tick(KEY.run_date, AT_SEVEN).run_requests or []
+    assert str(left.partition_key) == str(KEY)
+    done(engine, KEY)
+    ticked = scheduled.tick(KEY.run_date, AT_SEVEN)
+    assert not ticked.run_requests
+    assert ticked.skip_message == f"every window of {KEY.run_date} is stored"
+
+
+def test_a_tick_that_comes_when_the_day_is_over_captures_nothing(scheduled: Scheduled, engine: Engine) -> None:
+    done(engine, RunKey(KEY.run_date, 1))
+    with webhook() as told:
+        scheduled.variables["notify_webhook_url"] = told.url
+        ticked = scheduled.tick(KEY.run_date, AT_SEVEN + timedelta(days=1))
+        again = scheduled.tick(KEY.run_date, AT_SEVEN + timedelta(days=1))
+    assert not ticked.run_requests
+    assert (ticked.skip_message or "").startswith(f"no run began on {KEY.run_date}")
+    assert [(window, status) for window, status, _ in scheduled.rows()] == [(1, "completed"), (7, "missed")]
+    [text] = told.texts
+    assert "window 7 days was MISSED" in text
+    assert "materialized again" in (again.skip_message or "")
+
+
+def done(engine: Engine, key: RunKey) -> None:
+    """Store a complete run, as far as the schedule looks."""
+    opened = {"holder": "h", "exchange": load_settings().exchange, "git_sha": None, "clock": FixedClock(AT_SEVEN)}
+    lease = open_lease(engine, key, dagster_run_id=str(key), **opened)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE predictbench.processing_runs SET status = 'completed', finished_at = started_at,"
+                " offered_markets = 0, excluded_markets = 0, rejected_markets = 0, failed_markets = 0,"
+                " processed_markets = 0, total_markets = 0 WHERE run_id = :id"
+            ),
+            {"id": lease.key.run_id},
+        )
+
+
+# The sensor
+
+
+def test_a_run_that_failed_on_a_runner_is_told(runner: DailyRun) -> None:
+    with webhook() as told, postgres_instance(runner.variables["DAGSTER_POSTGRES_URL"]) as instance:
+        defs = build_defs(load_settings(notify_webhook_url=told.url))
+        sensor = defs.resolve_sensor_def("failed_runs_are_told")
+        assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+
+        def tick(cursor: str | None) -> str | None:
+            context = dg.build_sensor_context(
+                instance=instance, cursor=cursor, repository_def=defs.get_repository_def()
+            )
+            return sensor.evaluate_tick(context).cursor
+
+        began = tick(None)
+        ran = runner.process(POLYMARKET_BASE_URL="http://127.0.0.1:9", POLYMARKET_MAX_ATTEMPTS="1")
+        assert ran.exit_code == 1
+        [run] = instance.get_runs()
+        assert run.remote_job_origin is None, "a run that belongs to no code location is what this is about"
+        tick(tick(began))
+    [note] = told.texts
+    assert f"the run of {KEY.run_date}, window 7 days FAILED at raw_markets" in note
+    assert run.run_id in note
+    assert "the markets ending from 2026-" in note
