@@ -132,16 +132,18 @@ def _run(settings: "Settings", key: "RunKey") -> "tuple[BackfillLine, int]":
     """Make one run: what came of it, and the exit code that says so."""
     from predictbench_assets.cli.daily import DailyOptions, run_daily
     from predictbench_assets.failures import PredictbenchError
+    from predictbench_assets.launch import Watched
     from predictbench_assets.reporting.backfill import BackfillLine
     from predictbench_assets.reporting.summary import RunSummary
 
-    said: list[RunSummary] = []
+    said: list[tuple[RunSummary, Watched]] = []
     options = DailyOptions(run_date=key.run_date, window_days=key.window_days, on_existing="update")
     try:
-        code = run_daily(settings, options, report=lambda summary, _: said.append(summary))
-    except PredictbenchError as error:
+        code = run_daily(settings, options, report=lambda *ended: said.append(ended))
+    except (PredictbenchError, OSError) as error:
         return BackfillLine.of(key, "failed", settings.redact(str(error))), 1
-    return BackfillLine.ran(said[0], stored=code == 0), code
+    [(summary, watched)] = said
+    return BackfillLine.ran(summary, exit_code=watched.exit_code), code
 
 
 def _told(line: "BackfillLine") -> str:

@@ -156,9 +156,10 @@ def _state(engine: "Engine", run: "StoredRun") -> tuple[date, int, str]:
 
 def _stored(engine: "Engine", run_date: date) -> Mapping[int, "StoredRun"]:
     from predictbench_assets.database import migrations
+    from predictbench_assets.database.errors import BRIEF
     from predictbench_assets.database.queries import stored_runs
 
-    if migrations.current(engine) is None:
+    if BRIEF.run(lambda: migrations.current(engine)) is None:
         _log.warning("the database has no tables yet, so nothing is stored: `predictbench db upgrade` makes them")
         return {}
     return {key.window_days: run for key, run in stored_runs(engine, run_date, run_date).items()}

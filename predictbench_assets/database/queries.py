@@ -76,8 +76,8 @@ def stored_run(engine: Engine, key: RunKey) -> StoredRun | None:
 
 
 def stored_runs(engine: Engine, first: date, last: date) -> dict[RunKey, StoredRun]:
-    """The runs of some days, `last` included, that have a row."""
-    names = [name for name in StoredRun.__dataclass_fields__ if name != "key"]
+    """The runs of some days, `last` included, that have a row; without their summaries, which can be long."""
+    names = [name for name in StoredRun.__dataclass_fields__ if name not in ("key", "summary")]
     runs = processing_runs.c
 
     def work(connection: Connection) -> dict[RunKey, StoredRun]:
@@ -86,7 +86,7 @@ def stored_runs(engine: Engine, first: date, last: date) -> dict[RunKey, StoredR
         for row in connection.execute(select(*columns).where(runs.run_date.between(first, last))):
             values = row._asdict()
             key = RunKey(values.pop("run_date"), values.pop("window_days"))
-            found[key] = StoredRun(key=key, **values)
+            found[key] = StoredRun(key=key, summary=None, **values)
         return found
 
     return in_transaction(engine, work)

@@ -37,14 +37,17 @@ class BackfillLine(BaseModel):
         return cls(run_date=key.run_date, window_days=key.window_days, outcome=outcome, reason=reason)
 
     @classmethod
-    def ran(cls, summary: RunSummary, *, stored: bool) -> "BackfillLine":
-        """A run that was made."""
+    def ran(cls, summary: RunSummary, *, exit_code: int | None) -> "BackfillLine":
+        """A run that was made; its process may have failed after everything was stored."""
+        reason = summary.reason
+        if summary.succeeded and exit_code != 0:
+            reason = f"its data are stored, but Dagster ended with exit code {exit_code}"
         return cls(
             run_date=summary.run_date,
             window_days=summary.window_days,
-            outcome="stored" if stored else "failed",
+            outcome="stored" if summary.succeeded and exit_code == 0 else "failed",
             stage=summary.stage,
-            reason=summary.reason,
+            reason=reason,
             attempt=summary.attempt,
             processed_markets=summary.processed_markets,
             seconds=summary.duration_seconds,

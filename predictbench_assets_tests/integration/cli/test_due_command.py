@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.clock import FixedClock
@@ -212,8 +212,10 @@ def test_another_exchanges_database_is_refused(due: Due, lease: Callable[[int], 
     assert "the database holds runs of localhost" in found.stderr
 
 
-def test_a_database_that_is_gone_is_one_message(due: Due) -> None:
-    found = due("--scheduled", DATABASE_URL="postgres://u:hunter22@127.0.0.1:9/db")
+def test_a_database_that_cannot_be_used_is_one_message(due: Due, database_url: str) -> None:
+    url = make_url(database_url).set(password="hunter22", database="nowhere")
+    found = due("--scheduled", DATABASE_URL=url.render_as_string(hide_password=False))
     assert found.exit_code == 1
+    assert '"nowhere" does not exist' in found.stderr
     assert "hunter22" not in found.output
     assert "Traceback" not in found.output
