@@ -62,6 +62,9 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
         raise click.UsageError("--dry-run, --verify and --restore exclude each other")
     settings = load_settings()
     configure_logging(settings)
+    dry_run = dry_run or settings.predictbench_dry_run
+    if dry_run and restore is not None:
+        raise click.UsageError("--restore writes to the database, which PREDICTBENCH_DRY_RUN forbids")
     with _database(settings) as engine:
         if verify:
             sys.exit(_verify(settings, engine, as_json=as_json))

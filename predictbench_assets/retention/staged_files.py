@@ -20,6 +20,7 @@ from predictbench_assets.database.retention import (
     replace_snapshot_uri,
     running_keys,
 )
+from predictbench_assets.failures import PermanentError
 from predictbench_assets.polymarket.snapshot import SNAPSHOT
 from predictbench_assets.retention.archive import ArchiveBroken
 from predictbench_assets.retention.report import Pruned
@@ -32,6 +33,10 @@ _JOURNAL = re.compile(r"journals/(\d{4}-\d{2}-\d{2})_w(\d+)/.+")
 _DELETED_AT_ONCE = 500
 
 _log = logging.getLogger(__name__)
+
+
+class ArchiveInStaging(PermanentError):
+    """The archive and the staging area are one place."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,11 @@ def archive_snapshots(
         settled_days: for how long every market must have been final, or given up.
 
     Raises:
+        ArchiveInStaging: both are the same place; a snapshot that was moved would be gone.
         ArchiveBroken, StagedFileBroken: a copy or an original is damaged; the registry still names the original.
     """
+    if _same_place(area, archive):
+        raise ArchiveInStaging("ARCHIVE_URI names the staging area itself: give the archive a place of its own.")
     pruned = Pruned("frozen snapshots, moved to the archive")
     before = _day_before(now, days)
     known = registered_snapshots(engine, before=before, settled_before=now - timedelta(days=settled_days))
@@ -101,6 +109,12 @@ def archive_snapshots(
     if unknown:
         pruned.notes.append(f"{unknown:,} snapshots are not registered in this database, and were left alone")
     return pruned
+
+
+def _same_place(area: StagingArea, archive: StagingArea) -> bool:
+    if area.is_local and archive.is_local:
+        return Path(area.root).resolve() == Path(archive.root).resolve()
+    return area.uri("-") == archive.uri("-")
 
 
 def _move(engine: Engine, area: StagingArea, archive: StagingArea, name: str, snapshot: RegisteredSnapshot) -> None:

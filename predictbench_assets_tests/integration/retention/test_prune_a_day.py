@@ -16,7 +16,7 @@ from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.queries import settled_markets
 from predictbench_assets.retention import staged_files
 from predictbench_assets.retention.report import Pruned
-from predictbench_assets.retention.staged_files import archive_snapshots, prune_journals, prune_staged
+from predictbench_assets.retention.staged_files import ArchiveInStaging, archive_snapshots, prune_journals, prune_staged
 from predictbench_assets.settings import all_variables
 from predictbench_assets.staging import StagedFileBroken, StagingArea
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
@@ -235,6 +235,16 @@ def test_a_snapshot_that_is_damaged_is_not_moved(ran: DailyRun, engine: Engine, 
         moved(engine, ran.staging, archive)
     assert path.exists()
     assert archive.list("") == []
+
+
+def test_the_archive_may_not_be_the_staging_area(ran: DailyRun, engine: Engine, tmp_path: Path) -> None:
+    """Moved onto itself and then removed, a snapshot would be gone."""
+    settle(ran)
+    (tmp_path / "link").symlink_to(ran.staging.root)
+    for uri in (ran.staging.root, f"file://{ran.staging.root}/", str(tmp_path / "link")):
+        with pytest.raises(ArchiveInStaging, match="ARCHIVE_URI"):
+            moved(engine, ran.staging, StagingArea(uri))
+    assert len(ran.staging.list("snapshots")) == 1
 
 
 def test_in_an_object_store(store: dict[str, str], make_run: MakeRun) -> None:  # noqa: F811 - the fixture
