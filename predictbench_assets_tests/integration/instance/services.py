@@ -25,6 +25,7 @@ from predictbench_assets.database.urls import DAGSTER_DRIVER
 from predictbench_assets.settings import all_variables
 
 CLONE = Path(__file__).resolve().parents[3]
+DEPLOYED = CLONE / "deploy" / "docker-compose.yml"
 
 
 def dagster_url(database_url: str) -> str:
@@ -320,13 +321,15 @@ def deployment(compose: Path, *, home: Path, environment: Mapping[str, str]) -> 
     Args:
         compose: the compose file.
         home: the DAGSTER_HOME of all three, and the folder that they run in.
-        environment: the settings of all three.
+        environment: the settings. Those that `deploy/docker-compose.yml` keeps to the code location are kept to it.
     """
     services = ComposeFile(compose, free_port(), free_port())
     services.workspace(home)
-    variables = inherited() | {"DAGSTER_HOME": str(home), "PYTHONPATH": str(CLONE), **environment}
+    common = inherited() | {"DAGSTER_HOME": str(home), "PYTHONPATH": str(CLONE), "PREDICTBENCH_ENV_FILE": ""}
 
     def started(name: str) -> AbstractContextManager[Service]:
+        given = yaml.safe_load(DEPLOYED.read_text())["services"][name].get("environment", environment)
+        variables = common | {key: environment[key] for key in given if key in environment}
         return service(services.command(name), folder=home, environment=variables, log=home / f"{name}.log")
 
     web = Webserver(f"http://127.0.0.1:{services.web_port}")

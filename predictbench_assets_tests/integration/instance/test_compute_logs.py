@@ -1,20 +1,15 @@
 """What steps print: kept in staging without secrets, whatever becomes of the runner, and shown elsewhere."""
 # ruff: noqa: T201 - printing is what is tested
 
-import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
 import pytest
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
 from predictbench_assets.resources import compute_logs
 from predictbench_assets.resources.compute_logs import FOLDER, StagingComputeLogManager
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.integration.daily_run.harness import DailyRun
-from predictbench_assets_tests.integration.instance.services import postgres_instance
 
 KEY = ["some-run", "compute_logs", "abcdefgh"]
 
@@ -108,29 +103,3 @@ def test_a_store_out_of_reach_fails_no_run(
     with StagingComputeLogManager().capture_logs(KEY):
         print("all the same")
     assert "compute logs were not uploaded" in caplog.text
-
-
-def test_the_log_of_a_runner_that_was_thrown_away_is_served_elsewhere(
-    runner: DailyRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran = runner.process()
-    assert ran.exit_code == 0, ran.output
-    shutil.rmtree(runner.folder)
-    for name, value in runner.variables.items():
-        monkeypatch.setenv(name, value)
-    with postgres_instance(runner.database_url) as instance:
-        [run] = instance.get_runs()
-        [captured] = [event for event in instance.all_logs(run.run_id) if _captured(event)]
-        assert captured.dagster_event is not None
-        data: Any = captured.dagster_event.event_specific_data
-        log = instance.compute_log_manager.get_log_data([run.run_id, "compute_logs", data.file_key])
-    assert log.stderr is not None
-    said = log.stderr.decode()
-    # What the console shows between the first step and the last is what is kept.
-    assert '"event": "STEP_START"' in said
-    assert set(said.splitlines()) < set(ran.output.splitlines())
-    assert "a-planted-s3-secret" not in said
-
-
-def _captured(entry: dg.EventLogEntry) -> bool:
-    return entry.dagster_event is not None and entry.dagster_event.event_type is dg.DagsterEventType.LOGS_CAPTURED

@@ -3,14 +3,18 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 
 from predictbench_assets.runs import RunKey, partition_tags
-from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun
+from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun, Ran
+from predictbench_assets_tests.integration.instance.conftest import SECRET
 from predictbench_assets_tests.integration.instance.services import (
     CLONE,
+    DEPLOYED,
     Webserver,
     deployed_home,
     deployment,
@@ -30,9 +34,8 @@ def test_the_services_run_a_job_and_repair_what_a_runner_left(runner: DailyRun, 
     shutil.rmtree(runner.folder)
 
     with deployment(CLONE / "docker-compose.dev.yml", home=home, environment=environment) as (web, services):
-        well = subprocess.run(services.healthcheck("code-location"), env=inherited(), cwd=home, check=False, timeout=60)
-        assert well.returncode == 0
-        shows_the_run_of_the_runner(web, ran.said["dagster_run_id"])
+        assert well(services.healthcheck("code-location"), home, environment)
+        shows_the_run_of_the_runner(web, ran)
         # As the UI does it: one experiment again, with the asset that stores it, and another window's run.
         assert attempts_of_uniform(runner) == [(1, "not_run", 0)]
         again = web.materialize(["experiment_results/uniform", "persisted_run"], partition_tags(KEY))
@@ -41,6 +44,8 @@ def test_the_services_run_a_job_and_repair_what_a_runner_left(runner: DailyRun, 
         [newest, *_] = web.materializations("experiment_results/uniform", str(KEY))
         assert newest["run_id"] == again
         assert web.partitions("persisted_run") == {str(KEY), str(OTHER)}
+        deployed = replace(services, file=DEPLOYED)
+        assert well(deployed.healthcheck("daemon"), home, environment)
         lines = [json.loads(line) for line in (home / "daemon.log").read_text().splitlines() if line.startswith("{")]
         assert any("daemon" in str(line).lower() for line in lines), "the daemon's own lines are JSON"
     assert attempts_of_uniform(runner) == [(1, "not_run", 0), (2, "completed", 20)]
@@ -49,7 +54,8 @@ def test_the_services_run_a_job_and_repair_what_a_runner_left(runner: DailyRun, 
     assert not (tmp_path / "ui-state" / "staging").exists(), "everything is in the object store"
 
 
-def shows_the_run_of_the_runner(web: Webserver, run_id: str) -> None:
+def shows_the_run_of_the_runner(web: Webserver, ran: Ran) -> None:
+    run_id = ran.said["dagster_run_id"]
     for asset in ASSETS:
         assert web.partitions(asset) == {str(KEY)}
     [stored] = web.materializations("persisted_run", str(KEY))
@@ -57,9 +63,18 @@ def shows_the_run_of_the_runner(web: Webserver, run_id: str) -> None:
     assert stored["metadata"]["processed"] == 20
     assert "| baseline_snapshot |" in stored["metadata"]["summary"]
     log = web.printed(run_id)
-    assert '"event": "STEP_START"' in log["stderr"]
+    # What was on the runner's console from the first step to the last, and no secret.
+    assert log["stderr"].count('"event": "STEP_START"') == 8
+    assert set(log["stderr"].splitlines()) < set(ran.output.splitlines())
+    assert SECRET not in log["stderr"]
     assert log["url"].startswith("/logs/")
     assert httpx.get(web.address + log["url"]).text == log["stderr"]
+
+
+def well(healthcheck: list[str], home: Path, environment: Mapping[str, str]) -> bool:
+    """Whether a health check of a compose file says so."""
+    variables = inherited() | environment | {"DAGSTER_HOME": str(home)}
+    return subprocess.run(healthcheck, env=variables, cwd=home, check=False, timeout=60).returncode == 0
 
 
 def attempts_of_uniform(runner: DailyRun) -> list[tuple[int, str, int]]:

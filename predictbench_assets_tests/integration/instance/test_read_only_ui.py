@@ -41,6 +41,7 @@ def refused(environment: dict[str, str]) -> str:
     return done.output
 
 
+@pytest.mark.long
 def test_it_shows_what_runs_elsewhere_and_lets_nobody_launch(
     empty_database_url: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
