@@ -11,7 +11,7 @@ from datetime import UTC, datetime, time
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -24,6 +24,7 @@ from predictbench_assets.database.urls import (
     supabase_project,
 )
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.observability.secrecy import secret_forms
 from predictbench_assets.runs import WINDOW_DAYS
 
 ENV_FILE_VARIABLE = "PREDICTBENCH_ENV_FILE"
@@ -36,6 +37,9 @@ DEFAULT_EXPERIMENTS = (
     "predictbench_assets.experiments.controls:UniformExperiment",
     "predictbench_assets.experiments.pricing:ShrunkMarketExperiment",
 )
+
+_SHORTEST_PATH = 8
+"""Characters of a path that can be a secret; a shorter one is `/ping` or the like."""
 
 Environment = Literal["development", "staging", "production"]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -415,13 +419,25 @@ class Settings(BaseSettings):
             value: SecretStr | None = getattr(self, name)
             if value is None:
                 continue
-            texts.add(value.get_secret_value())
-            if name.endswith(("_db_url", "database_url", "postgres_url")):
-                password = str(make_url(value.get_secret_value()).password or "")
-                # Drivers and libraries quote a URL with its password as it was written: percent-encoded.
-                texts |= {password, quote(password, safe=""), quote(password), quote_plus(password)}
+            texts |= secret_forms(value.get_secret_value())
+            for part in _secret_parts(name, value.get_secret_value()):
+                texts |= secret_forms(part)
         # The longest first, so that a URL goes as a whole before its password does.
-        return tuple(sorted((text for text in texts if len(text) >= 4), key=len, reverse=True))
+        return tuple(sorted(texts, key=len, reverse=True))
+
+
+def _secret_parts(name: str, address: str) -> list[str]:
+    """What of a secret address is a secret by itself: libraries quote parts of one."""
+    if name.endswith(("_db_url", "database_url", "postgres_url")):
+        url = make_url(address)
+        password = str(url.password or "")
+        # One that is the name of the user or of the database protects nothing, and is part of many words.
+        return [] if password in (url.username, url.database) else [password]
+    if name in ("notify_webhook_url", "dead_man_url"):
+        # Not urlsplit, which refuses an address that is none.
+        _, _, path = address.partition("://")[2].partition("/")
+        return [part for part in {path, path.rpartition("/")[2]} if len(part) >= _SHORTEST_PATH]
+    return []
 
 
 def is_local(uri: str) -> bool:

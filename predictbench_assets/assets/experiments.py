@@ -80,7 +80,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
     ) -> dg.Output[StagedFile]:
         key = run_key(context)
         cohort = inputs.pop("normalized_markets")
-        with stage(context, database, key, "experiment_results") as beat:
+        with stage(context, settings, database, key, "experiment_results") as beat:
             name = staged_name(context.asset_key, key)
             if not config.selected:
                 return _unselected(context, staging, key, experiment, cohort)

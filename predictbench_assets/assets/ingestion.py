@@ -15,7 +15,7 @@ from predictbench_assets.assets.checks import (
     check_cohort,
     check_snapshot,
 )
-from predictbench_assets.assets.materializing import OWNERS, record_failure, stage, staged_meta
+from predictbench_assets.assets.materializing import OWNERS, discreet, record_failure, stage, staged_meta
 from predictbench_assets.database.leases import RunAlreadyStored
 from predictbench_assets.database.snapshots import SnapshotRecord
 from predictbench_assets.failures import PermanentError
@@ -104,14 +104,15 @@ def target_window(
     attempt = None
     if not database.dry:
         try:
-            attempt = database.open(key, context.run.run_id, config.on_existing.value).attempt
+            with discreet(settings):
+                attempt = database.open(key, context.run.run_id, config.on_existing.value).attempt
         except RunAlreadyStored as stored:
             if config.on_existing is OnExisting.fail:
                 raise dg.Failure(str(stored), allow_retries=False) from stored
             context.log.info(f"skipped: {stored}")
             reporter.skipped(key, context.run.run_id)
             return
-    with stage(context, database, key, "target_window"):
+    with stage(context, settings, database, key, "target_window"):
         window: dict[str, Any] = {
             "run_id": str(key.run_id),
             "run_date": key.run_date.isoformat(),
@@ -147,7 +148,7 @@ def raw_markets(
     A stored snapshot is materialized again, whatever the date; otherwise one is captured, on the run date only.
     """
     key = run_key(context)
-    with stage(context, database, key, "raw_markets"):
+    with stage(context, settings, database, key, "raw_markets"):
         snapshot = None if config.refresh else _stored_snapshot(database, staging, key)
         reused = snapshot is not None
         if snapshot is None:
@@ -180,7 +181,7 @@ def normalized_markets(
 ) -> StagedOutput:
     """The typed markets of the snapshot, filtered and with the core sample drawn; malformed rows with the reason."""
     key = run_key(context)
-    with stage(context, database, key, "normalized_markets") as beat:
+    with stage(context, settings, database, key, "normalized_markets") as beat:
         if config.limit is not None and settings.environment == "production" and not database.dry:
             raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
         cohort = _normalized(raw_markets, settings, config.limit)

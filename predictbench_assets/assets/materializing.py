@@ -11,8 +11,10 @@ from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionI
 
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.logs import bound
+from predictbench_assets.observability.secrecy import redacted_error, redacted_output
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.runs import RunKey, UnknownPartition, parsed_key
+from predictbench_assets.settings import Settings
 
 _MOMENT_S = 1.0
 _INTERRUPTED = "stopped by a signal: cancelled, or over a time limit. Run it again, it goes on where it stopped."
@@ -22,9 +24,11 @@ OWNERS = ["team:predictbench"]
 
 @contextmanager
 def stage(
-    context: dg.AssetExecutionContext, database: RunDatabase, key: RunKey, name: Stage
+    context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, key: RunKey, name: Stage
 ) -> Iterator[Callable[[], None]]:
     """Bind the log fields of a stage and say in the database that the run has reached it.
+
+    Neither what is printed in it nor the error that ends it has a secret in it: Dagster keeps both.
 
     Yields what says so again, if that is more than a moment ago. To be called right before something is staged: the
     names of staged files are shared by all attempts of a run, and one that was overtaken must not put its file in the
@@ -43,7 +47,8 @@ def stage(
             last = time.monotonic()
 
     _give_memory_back()
-    with bound(run_id=str(key.run_id), process_stage=context.asset_key.to_user_string()):
+    fields = {"run_id": str(key.run_id), "process_stage": context.asset_key.to_user_string()}
+    with bound(**fields), discreet(settings):
         try:
             beat()
             yield beat
@@ -52,6 +57,20 @@ def stage(
             with suppress(PredictbenchError):
                 database.fail(key, context.run.run_id, name, _INTERRUPTED, retriable=True)
             raise
+
+
+@contextmanager
+def discreet(settings: Settings) -> Iterator[None]:
+    """Nothing that is printed in the block, and no error that leaves it, has a secret in it: Dagster keeps both."""
+    with redacted_output(settings.redact):
+        try:
+            yield
+        except Exception as error:
+            failure = redacted_error(error, settings.redact)
+            if failure is error:
+                raise
+            # The error that it stands for would be shown as what it came of.
+            raise failure from failure.__cause__ or failure.__context__
 
 
 def _give_memory_back() -> None:

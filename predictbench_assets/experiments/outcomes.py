@@ -6,7 +6,7 @@ would refuse the whole market.
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -103,8 +103,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(line, type=cls)
 
 
-def completed(market: Market, result: ExperimentResult, *, forecast_at: datetime, seconds: float) -> Outcome:
-    """The outcome of a market that was forecast.
+def completed(
+    market: Market,
+    result: ExperimentResult,
+    *,
+    forecast_at: datetime,
+    seconds: float,
+    redact: Callable[[str], str] = str,
+) -> Outcome:
+    """The outcome of a market that was forecast; `redact` takes secrets out of what is stored with it.
 
     Raises:
         ResultRefused: the number of probabilities is not the market's number of outcomes, or a part cannot be stored.
@@ -117,10 +124,10 @@ def completed(market: Market, result: ExperimentResult, *, forecast_at: datetime
         status="completed",
         probability=result.probability,
         probabilities=result.probabilities,
-        payload_json=_storable("payload", result.payload),
+        payload_json=_storable("payload", result.payload, redact),
         score=result.score,
-        artifact_uri=None if result.artifact_uri is None else _text("artifact_uri", result.artifact_uri),
-        diagnostics_json=_storable("diagnostics", result.diagnostics),
+        artifact_uri=None if result.artifact_uri is None else _text("artifact_uri", redact(result.artifact_uri)),
+        diagnostics_json=_storable("diagnostics", result.diagnostics, redact),
         forecast_at=forecast_at,
         seconds=seconds,
     )
@@ -146,14 +153,30 @@ def _decoded(json: msgspec.Raw) -> dict[str, Any] | None:
     return value
 
 
-def _storable(field: str, value: Mapping[str, Any]) -> msgspec.Raw:
-    encoded = msgspec.json.encode(_plain(field, value, 0), order="sorted")
+def _storable(field: str, value: Mapping[str, Any], redact: Callable[[str], str]) -> msgspec.Raw:
+    plain = _plain(field, value, 0)
+    encoded = msgspec.json.encode(plain, order="sorted")
+    if redact(text := encoded.decode()) != text:
+        encoded = msgspec.json.encode(_redacted(plain, redact), order="sorted")
     size = len(encoded)
     if size > MAX_JSON_BYTES:
         raise ResultRefused(
             f"{field} needs {size:,} bytes as JSON, at most {MAX_JSON_BYTES:,} fit; context.artifact() takes more"
         )
     return msgspec.Raw(encoded)
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """A value in JSON's own types with its texts redacted, one by one: it stays JSON whatever a secret looks like."""
+    match value:
+        case str():
+            return redact(value)
+        case dict():
+            return {redact(key): _redacted(item, redact) for key, item in value.items()}
+        case list():
+            return [_redacted(item, redact) for item in value]
+        case _:
+            return value
 
 
 def _plain(path: str, value: Any, depth: int) -> Any:

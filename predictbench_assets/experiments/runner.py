@@ -335,7 +335,8 @@ class _Attempt:
             try:
                 if not isinstance(value, ExperimentResult):
                     raise ResultRefused(f"the answer is a {type(value).__name__}, not an ExperimentResult")
-                return completed(market, value, forecast_at=self.clock.now(), seconds=seconds)
+                now = self.clock.now()
+                return completed(market, value, forecast_at=now, seconds=seconds, redact=self.redact)
             except ResultRefused as refused:
                 error = refused
             except Exception as broken:  # a payload may be any object, with any bug

@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
+from predictbench_assets.observability.secrecy import Redact, redact_records
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 
@@ -34,8 +35,6 @@ _MEANT = (r".* is currently in (beta|preview)", r".* is superseded")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("predictbench_log_fields", default=_NOTHING)
 
-Redact = Callable[[str], str]
-
 
 @contextmanager
 def bound(**fields: Any) -> Iterator[None]:
@@ -51,10 +50,11 @@ def bound(**fields: Any) -> Iterator[None]:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send everything logged in this process to stderr, in the format that the settings ask for.
+    """Send everything logged in this process to stderr, in the format that the settings ask for, without secrets.
 
     Calling it again replaces what the first call set up.
     """
+    redact_records(settings.redact)
     handler = StderrHandler()
     handler.setFormatter(_formatter(settings))
     handler.addFilter(lambda record: not hasattr(record, _DAGSTER))

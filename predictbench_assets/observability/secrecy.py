@@ -1,0 +1,168 @@
+"""Keeping secrets out of what is seen and kept: out of errors, log records, and what is printed.
+
+Dagster keeps errors and log lines in its event log as they are, for everyone who opens the UI, so they must be clean
+before Dagster sees them. What is redacted is always a text, by a function of the settings that knows their secrets.
+"""
+
+import base64
+import json
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
+from urllib.parse import quote, quote_plus
+
+Redact = Callable[[str], str]
+
+_SHORTEST = 4
+"""Shorter texts are part of too many words to be taken out of them."""
+
+_SHORTEST_ENCODED = 8
+_LONGEST_LINE = 64 * 1024
+
+
+class ErrorWithSecrets(Exception):
+    """Stands for an error whose own text cannot be changed; says the same without the secrets."""
+
+
+def secret_forms(secret: str) -> set[str]:
+    """A secret as it may turn up in a text: as it is, percent-encoded, quoted by Python or JSON, or in base64.
+
+    In base64 it looks different after one or two other bytes, as in `user:password`, so what all three have in common
+    with any surroundings is given.
+    """
+    plain = {secret, secret.strip()}
+    written = {quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+    forms = {form for form in plain | written if len(form) >= _SHORTEST}
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        forms |= {
+            form for offset in range(3) if len(form := _inside(secret.encode(), offset, encode)) >= _SHORTEST_ENCODED
+        }
+    return forms
+
+
+def _inside(secret: bytes, offset: int, encode: Callable[[bytes], bytes]) -> str:
+    """The characters of the base64 of `offset` other bytes and the secret that depend on the secret alone."""
+    encoded = encode(b"\0" * offset + secret).decode()
+    return encoded[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6]
+
+
+def redacted_error(error: Exception, redact: Redact) -> Exception:
+    """The error, and all that it came of, without secrets in any text: the same object wherever that can be done."""
+    return cast(Exception, _redacted(error, redact, {}))
+
+
+def _redacted(error: BaseException, redact: Redact, done: dict[int, BaseException]) -> BaseException:
+    if id(error) in done:
+        return done[id(error)]
+    done[id(error)] = error
+    clean = _cleaned(error, redact)
+    done[id(error)] = clean
+    cause, context = error.__cause__, error.__context__
+    if cause is not None and (other := _redacted(cause, redact, done)) is not clean.__cause__:
+        clean.__cause__ = other
+    if context is not None and (other := _redacted(context, redact, done)) is not clean.__context__:
+        clean.__context__ = other
+    clean.__suppress_context__ = error.__suppress_context__
+    return clean
+
+
+def _cleaned(error: BaseException, redact: Redact) -> BaseException:
+    """One error without its causes."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            _redacted(member, redact, {})
+    if not _tells(error, redact):
+        return error
+    with suppress(Exception):  # a stranger's class may refuse anything
+        error.args = tuple(redact(one) if isinstance(one, str) else one for one in error.args)
+        for name, value in list(vars(error).items()):
+            if isinstance(value, str):
+                setattr(error, name, redact(value))
+            elif name == "__notes__":
+                error.__notes__ = [redact(str(note)) for note in value]
+    if not _tells(error, redact):
+        return error
+    said = redact(f"{type(error).__name__}: {_text(error)}")
+    return ErrorWithSecrets(said).with_traceback(error.__traceback__)
+
+
+def _tells(error: BaseException, redact: Redact) -> bool:
+    """Whether a secret would be seen where the error is shown, with its notes and the members of a group."""
+    shown = "".join(traceback.format_exception(type(error), error, None, chain=False)) + repr(error.args)
+    return redact(shown) != shown
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(its message cannot be shown)"
+
+
+def redact_records(redact: Redact) -> None:
+    """Take secrets out of the message of each log record of this process, before any handler sees it."""
+
+    def make(*args: Any, **values: Any) -> logging.LogRecord:
+        record = logging.LogRecord(*args, **values)
+        with suppress(TypeError, ValueError):  # placeholders that do not fit are told of by the handler
+            message = record.getMessage()
+            clean = redact(message)
+            if clean != message:
+                record.msg, record.args = clean, ()
+        return record
+
+    logging.setLogRecordFactory(make)
+
+
+@contextmanager
+def redacted_output(redact: Redact) -> Iterator[None]:
+    """What this process prints inside the block comes out line by line, without secrets.
+
+    What native code or a child process writes does not come by here.
+    """
+    before = sys.stdout, sys.stderr
+    streams = [_Lines(stream, redact) for stream in before]
+    sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in streams:
+            stream.end()
+
+
+class _Lines:
+    """A text stream that hands whole lines to another. Whatever else is asked of it is answered by the other."""
+
+    def __init__(self, stream: TextIO, redact: Redact) -> None:
+        self._stream, self._redact = stream, redact
+        self._begun = ""
+        self._one_at_a_time = threading.RLock()
+
+    def write(self, text: str) -> int:
+        with self._one_at_a_time:
+            whole, newline, begun = (self._begun + text).rpartition("\n")
+            if newline:
+                self._stream.write(self._redact(whole) + newline)
+            self._begun = begun
+            if len(begun) > _LONGEST_LINE:
+                self.end()
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def end(self) -> None:
+        """Hand on a line that was begun."""
+        with self._one_at_a_time:
+            if self._begun:
+                self._stream.write(self._redact(self._begun))
+            self._begun = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
