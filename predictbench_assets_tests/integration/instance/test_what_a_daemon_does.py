@@ -11,6 +11,7 @@ from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.definitions.freshness_evaluator import FRESHNESS_EVALUATORS_BY_POLICY_TYPE
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.test_utils import freeze_time
 from sqlalchemy import Engine, text
 
@@ -159,10 +160,16 @@ def test_a_run_that_failed_on_a_runner_is_told(runner: DailyRun) -> None:
         assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
 
         def tick(cursor: str | None) -> str | None:
-            context = dg.build_sensor_context(
-                instance=instance, cursor=cursor, repository_def=defs.get_repository_def()
-            )
-            return sensor.evaluate_tick(context).cursor
+            # As the daemon makes it: the sensor belongs to a code location.
+            with dg.SensorEvaluationContext(
+                instance_ref=None,
+                instance=instance,
+                cursor=cursor,
+                repository_name="__repository__",
+                repository_def=defs.get_repository_def(),
+                code_location_origin=GrpcServerCodeLocationOrigin("localhost", 4000, location_name="predictbench"),
+            ) as context:
+                return sensor.evaluate_tick(context).cursor
 
         began = tick(None)
         ran = runner.process(POLYMARKET_BASE_URL="http://127.0.0.1:9", POLYMARKET_MAX_ATTEMPTS="1")
