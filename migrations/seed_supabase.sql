@@ -316,6 +316,10 @@ CREATE INDEX ix_processed_markets_raw_archive_id ON predictbench.processed_marke
 
 ALTER TABLE predictbench.processed_markets ALTER COLUMN raw_snapshot DROP NOT NULL;
 
+INSERT INTO predictbench.archives SELECT DISTINCT a.* FROM predictbench.processed_markets, jsonb_populate_record(CAST(NULL AS predictbench.archives), raw_snapshot -> 'predictbench_archive') a WHERE jsonb_exists(raw_snapshot, 'predictbench_archive');
+
+UPDATE predictbench.processed_markets SET raw_snapshot = NULL, raw_archive_id = CAST(raw_snapshot -> 'predictbench_archive' ->> 'archive_id' AS uuid) WHERE jsonb_exists(raw_snapshot, 'predictbench_archive');
+
 ALTER TABLE predictbench.processed_markets ADD CONSTRAINT ck_processed_markets_raw_kept CHECK (raw_snapshot IS NOT NULL OR raw_archive_id IS NOT NULL);
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0002' WHERE predictbench.predictbench_alembic_version.version_num = '0001';

@@ -37,6 +37,7 @@ def upgrade() -> None:
         op.f("ix_processed_markets_raw_archive_id"), "processed_markets", ["raw_archive_id"], schema="predictbench"
     )
     op.alter_column("processed_markets", "raw_snapshot", nullable=True, schema="predictbench")
+    _take_archives_back()
     op.create_check_constraint(
         op.f("ck_processed_markets_raw_kept"),
         "processed_markets",
@@ -46,17 +47,32 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The older code has no word for these. Raw snapshots that were moved stay in their archive, under the same id.
+    # The older schema has no word for a missed day, and none for archives: which one a raw snapshot was moved to is kept
+    # in its place, and found there by the next upgrade.
     op.execute("DELETE FROM predictbench.processing_runs WHERE status = 'missed'")
     op.drop_constraint(op.f("ck_processed_markets_raw_kept"), "processed_markets", schema="predictbench")
     op.execute(
-        "UPDATE predictbench.processed_markets SET raw_snapshot = jsonb_build_object('archived', a.uri)"
+        "UPDATE predictbench.processed_markets SET raw_snapshot = jsonb_build_object('predictbench_archive', to_jsonb(a))"
         " FROM predictbench.archives a WHERE a.archive_id = raw_archive_id AND raw_snapshot IS NULL"
     )
     op.alter_column("processed_markets", "raw_snapshot", nullable=False, schema="predictbench")
     op.drop_column("processed_markets", "raw_archive_id", schema="predictbench")
     op.drop_table("archives", schema="predictbench")
     _replace_statuses(_STATUSES)
+
+
+def _take_archives_back() -> None:
+    """What an earlier step down from here has left in the rows."""
+    op.execute(
+        "INSERT INTO predictbench.archives SELECT DISTINCT a.* FROM predictbench.processed_markets,"
+        " jsonb_populate_record(CAST(NULL AS predictbench.archives), raw_snapshot -> 'predictbench_archive') a"
+        " WHERE jsonb_exists(raw_snapshot, 'predictbench_archive')"
+    )
+    op.execute(
+        "UPDATE predictbench.processed_markets SET raw_snapshot = NULL,"
+        " raw_archive_id = CAST(raw_snapshot -> 'predictbench_archive' ->> 'archive_id' AS uuid)"
+        " WHERE jsonb_exists(raw_snapshot, 'predictbench_archive')"
+    )
 
 
 def _replace_statuses(allowed: str) -> None:

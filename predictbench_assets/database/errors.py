@@ -35,7 +35,10 @@ _DATA_CLASSES = ("22", "23", "54")
 _UNAVAILABLE_CLASSES = ("08", "40", "53", "57", "58", "XX")
 _UNAVAILABLE_STATES = ("25P02", "25P03", "55P03")  # the transaction or the lock was taken from us
 _FULL_HOUSE = "too many connections"
-_REFUSED_AT_THE_DOOR = ("authentication failed", "no password supplied", 'role "', 'database "')
+_REFUSED_AT_THE_DOOR = (
+    *("authentication failed", "no password supplied", 'role "', 'database "'),
+    *("Tenant or user not found", "tenant/user", "no such user", "no such database"),  # poolers
+)
 
 
 class DatabaseUnavailable(TransientError):
@@ -161,4 +164,9 @@ def advice(state: str | None) -> str:
         return "Check user, password and database in SUPABASE_DB_URL or DATABASE_URL."
     if state == "42501":
         return "Give the role of SUPABASE_DB_URL or DATABASE_URL its rights on the schema: migrations/roles.sql does."
+    if state == "25006":
+        return (
+            "It takes no writes: a replica, a project that its provider made read-only (a full disk), or a setting "
+            "that another client of the pooler left behind."
+        )
     return "This is a fault in Predictbench; please report it with the text above."

@@ -12,6 +12,8 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
+from predictbench_assets.database.errors import verdict
+
 SILENCE_SECONDS = 150.0
 """A server that says nothing for this long is given up on; statements have shorter limits of their own."""
 
@@ -76,7 +78,10 @@ def collect_outcomes(connection: PGconn, number: int) -> list[Outcome]:
     row, refusal = None, None
     while len(outcomes) < number:
         if connection.is_busy():
-            _wait(connection, select.POLLIN)
+            try:
+                _wait(connection, select.POLLIN)
+            except psycopg.OperationalError as error:
+                raise _last_words(refusal) or error from None
             continue
         result = connection.get_result()
         if result is None:  # the end of one statement's results
@@ -100,6 +105,16 @@ def _wait(connection: PGconn, events: int) -> None:
         raise psycopg.OperationalError(f"the server has been silent for {SILENCE_SECONDS:.0f} s")
     if ready[0][1] & ~select.POLLOUT:
         connection.consume_input()
+
+
+def _last_words(refusal: Refusal | None) -> psycopg.Error | None:
+    """What a connection that broke said before, if that was why: a pooler's time-out, an administrator's command."""
+    if refusal is None or verdict(refusal.sqlstate) != "unavailable":
+        return None
+    try:
+        return psycopg.errors.lookup(refusal.sqlstate)(refusal.message)
+    except KeyError:  # a pooler's own invention
+        return psycopg.OperationalError(refusal.message)
 
 
 def _first_row(result: PGresult) -> tuple[bytes | None, ...] | None:

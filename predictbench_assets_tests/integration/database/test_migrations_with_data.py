@@ -1,0 +1,187 @@
+"""Migrations of a database that is in use: rows stay, tables are waited for, and Dagster's are left alone."""
+
+import re
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic import command
+from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
+
+from predictbench_assets.database import embedded, migrations
+from predictbench_assets.database.engine import make_engine
+from predictbench_assets.database.errors import Backoff, DatabaseUnavailable
+from predictbench_assets.database.leases import Lease, RunCounts
+from predictbench_assets.database.writer import RunWriter
+from predictbench_assets.failures import Failure
+from predictbench_assets_tests.integration.daily_run.harness import differences, dump
+
+from .conftest import NOW, Database, attempt, record, result
+from .deployment import dagster_on
+
+QUICK = Backoff(attempts=3, first=0.01, longest=0.02)
+MISSED = "a0000000-0000-0000-0000-000000000001"
+MORE = f"""
+    INSERT INTO predictbench.processing_runs (run_id, run_date, window_days, target_date, started_at, status, attempt,
+        holder, heartbeat_at, dagster_run_id, exchange)
+    VALUES ('{MISSED}', '2026-02-03', 7, '2026-02-10', '2026-02-04T09:00Z', 'missed', 1, 'runner', '2026-02-04T09:00Z',
+        'none', 'gamma.example');
+    INSERT INTO predictbench.resolution_observations (market_id, observed_at, source, state, payout, outcome)
+    SELECT market_id, close_time + interval '2 days', 'gamma', 'final', '[1, 0]', 1 FROM predictbench.processed_markets;
+    INSERT INTO predictbench.snapshots VALUES (gen_random_uuid(), '2026-02-02', 7, '2026-02-02T07:00Z', 'a', 'snap', 6,
+        1000, 's3://bucket/snapshot', 'gamma.example', 'clob', NULL, '{{}}');
+    INSERT INTO predictbench.archives
+    VALUES (gen_random_uuid(), 's3://bucket/archive', 'abc', 2, '2026-05-20T04:00:00.123456Z');
+    UPDATE predictbench.processed_markets SET raw_snapshot = NULL,
+        raw_archive_id = (SELECT archive_id FROM predictbench.archives) WHERE market_id IN ('m1', 'm4');
+"""
+
+
+@pytest.fixture
+def in_use(engine: Engine, database_url: str, writer: Callable[..., RunWriter], take: Callable[..., Lease]) -> str:
+    """A database with a run, a later attempt of an experiment, failures, final resolutions, a missed day and an
+    archived snapshot."""
+    writing = writer(take())
+    results = (result(), result("devigged_event", 0.41), result("uniform", None, status="skipped", reason="no price"))
+    attempts = [attempt(), attempt("devigged_event"), attempt("uniform")]
+    writing.write([record(number, *results) for number in range(6)], attempts)
+    failure = Failure(market_id="m9", stage="persisted_run", reason="too long", retriable=False, logged_at=NOW)
+    writing.finish(RunCounts(offered=7, excluded=0, rejected=0, failed=1, processed=6), "completed", [failure])
+    with engine.begin() as connection:
+        connection.exec_driver_sql(MORE)
+    return database_url
+
+
+def test_rows_survive_the_way_down_and_up(in_use: str, database: Database) -> None:
+    before, archive = dump(in_use), database.rows("SELECT * FROM predictbench.archives")
+    assert all(before[table] for table in before), "every table has rows"
+
+    migrations.downgrade(in_use, "0001")
+    older = dump(in_use)
+    for table in set(older) - {"processed_markets", "processing_runs"}:
+        assert older[table] == before[table], table
+    assert database.scalar("SELECT count(*) FROM predictbench.processing_runs") == 1
+    moved = database.rows("SELECT market_id FROM predictbench.processed_markets WHERE raw_snapshot::text LIKE '%s3:%'")
+    assert sorted(moved) == [("m1",), ("m4",)]
+
+    migrations.upgrade(in_use)
+    assert database.rows("SELECT * FROM predictbench.archives") == archive
+    changed = differences(before, dump(in_use))
+    assert set(changed) == {"processing_runs"}  # the older schema has no word for a missed day
+    [[gone], new] = changed["processing_runs"]
+    assert dict(gone)["run_id"] == f'"{MISSED}"'
+    assert new == []
+
+    migrations.downgrade(in_use, "0001")
+    assert not differences(older, dump(in_use))
+
+
+def test_a_database_with_rows_is_removed_whole(in_use: str, database: Database) -> None:
+    migrations.downgrade(in_use, "base")
+    left = database.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'predictbench'")
+    assert left in ([], [(migrations.VERSION_TABLE,)])
+
+
+def schema_of(url: str) -> str:
+    """What pg_dump says of our schema, without what differs from one call to the next."""
+    prefix, user = embedded._server_identity()
+    address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    done = subprocess.run(
+        [*prefix, str(embedded._binaries() / "pg_dump"), "--schema-only", "--schema=predictbench", address],
+        user=user,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
+    return re.sub(r"^(--.*|\\(un)?restrict .*|)\n", "", done.stdout, flags=re.MULTILINE)
+
+
+def test_the_seed_makes_what_the_migrations_make(database_url: str, empty_database_url: str) -> None:
+    migrated = schema_of(database_url)
+    assert "CREATE TABLE predictbench.processed_markets" in migrated
+    address = make_url(empty_database_url)
+    seeded = make_engine(address, pool_size=0)
+    with seeded.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.connection.driver_connection.execute(migrations.SEED_FILE.read_bytes())  # type: ignore[union-attr]
+    assert schema_of(empty_database_url) == migrated
+
+    migrations.downgrade(empty_database_url, "0001")
+    assert schema_of(empty_database_url) != migrated
+    migrations.upgrade(empty_database_url)
+    assert schema_of(empty_database_url) == migrated
+
+
+def test_autogenerate_finds_nothing_beside_a_real_dagsters_tables(
+    database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    with dagster_on(make_url(database_url), tmp_path) as instance:
+        instance.add_dynamic_partitions("days", ["2026-02-02"])
+        with engine.connect() as connection:
+            dagsters = connection.execute(
+                text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+            ).scalar_one()
+        assert dagsters > 15
+        migrations._run(database_url, command.check)
+        migrations.downgrade(database_url, "base")
+        migrations.upgrade(database_url)
+        migrations._run(database_url, command.check)
+        assert instance.get_dynamic_partitions("days") == ["2026-02-02"]
+
+
+@pytest.fixture
+def at_first(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database at the first revision, and migrations in a hurry."""
+    migrations.downgrade(database_url, "0001")
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(migrations, "_PATIENCE", QUICK)
+    return database_url
+
+
+def test_a_table_that_is_in_use_is_waited_for_in_spells(
+    at_first: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "_PATIENCE", Backoff(attempts=30, first=0.02, longest=0.05))
+    with engine.connect() as run:
+        run.execute(text("SELECT count(*) FROM predictbench.processed_markets"))  # a transaction of a run
+        migrating = threading.Thread(target=migrations.upgrade, args=(at_first,))
+        migrating.start()
+        with engine.connect() as other:
+            # Those who come after the waiting ALTER get their turn between its spells.
+            other.execute(text("SET lock_timeout = '5s'"))
+            for _ in range(3):
+                other.execute(text("SELECT count(*) FROM predictbench.processed_markets"))
+        assert migrating.is_alive()
+        run.rollback()
+    migrating.join(30)
+    assert migrations.is_current(engine)
+
+
+def test_a_table_that_stays_in_use_leaves_the_database_as_it_was(at_first: str, engine: Engine) -> None:
+    before = schema_of(at_first)
+    with engine.connect() as run:
+        run.execute(text("SELECT count(*) FROM predictbench.processed_markets"))
+        with pytest.raises(DatabaseUnavailable, match="another session is at work on the same tables") as caught:
+            migrations.upgrade(at_first)
+        assert caught.value.retriable
+        run.rollback()
+    assert schema_of(at_first) == before
+    assert migrations.current(engine) == "0001"
+
+
+def test_a_revision_that_fails_takes_the_ones_before_it_back(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(empty_database_url, pool_size=0)
+    with engine.begin() as connection:  # so that the second revision meets a table that is in its way
+        connection.execute(text("CREATE SCHEMA predictbench"))
+        connection.execute(text("CREATE TABLE predictbench.archives (mine int)"))
+    with pytest.raises(Exception, match="archives"):
+        migrations.upgrade(empty_database_url)
+    assert migrations.current(engine) is None
+    with engine.connect() as connection:
+        tables = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'predictbench'"))
+        assert tables.scalars().all() == ["archives"]
