@@ -21,7 +21,8 @@ from predictbench_assets_tests.integration.workflows.actions_runner import Job, 
 
 NOW = datetime(2026, 3, 2, 7, 4, tzinfo=UTC)
 BUCKET = "predictbench-staging"
-STORE_KEYS = {"STAGING_S3_ACCESS_KEY_ID": "an-id", "STAGING_S3_SECRET_ACCESS_KEY": "a-secret-key"}
+STORE_KEYS = {"STAGING_S3_ACCESS_KEY_ID": "planted-key-id", "STAGING_S3_SECRET_ACCESS_KEY": "planted-secret-key"}
+PASSWORD = "planted-password"
 EXPERIMENTS = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
 
 
@@ -77,10 +78,23 @@ class Deployment:
     variables: dict[str, str]
     secrets: dict[str, str]
     machine: dict[str, str] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+    """All that were run."""
 
     def run(self, workflow: str, *, event: str = "workflow_dispatch", **inputs: Any) -> dict[str, list[Job]]:
         """Run a workflow."""
-        return self.runner.run(workflow, event=event, inputs=inputs, variables=self.variables, secrets=self.secrets)
+        done = self.runner.run(workflow, event=event, inputs=inputs, variables=self.variables, secrets=self.secrets)
+        self.jobs += [job for cells in done.values() for job in cells]
+        return done
+
+    def leaks(self) -> list[str]:
+        """Where a secret can be read: in what was said, shown and told, and in files that are left."""
+        secrets = {"planted", self.told.address}
+        texts = {f"log of {job.name}": f"{job.log}\n{job.summary}" for job in self.jobs}
+        texts |= {f"note {number}": note for number, note in enumerate(self.told.notes)}
+        files = [file for file in self.runner.folder.rglob("*") if file.is_file() and not file.is_symlink()]
+        texts |= {str(file): file.read_text(errors="replace") for file in files}
+        return [place for place, text in texts.items() if any(secret in text for secret in secrets)]
 
     def at(self, now: datetime) -> None:
         """Take this instant for now, here and at the exchange."""
@@ -97,6 +111,11 @@ class Deployment:
         """Run date, window, status and number of markets of each stored run."""
         columns = "run_date::text, window_days, status, processed_markets"
         return self.rows(f"SELECT {columns} FROM predictbench.processing_runs ORDER BY 1, 2")
+
+
+def with_password(database_url: str, **parts: str) -> str:
+    """The address with a password, which the server does not ask for, and other parts replaced."""
+    return make_url(database_url).set(password=PASSWORD, **parts).render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="session")
@@ -142,10 +161,13 @@ def exchange() -> Iterator[SandboxServer]:
 @pytest.fixture
 def deployment(
     clone: Path, exchange: SandboxServer, database_url: str, store: Mapping[str, str], told: Told, tmp_path: Path
-) -> Deployment:
-    """Staging, a few minutes after the hour of the daily run, on a migrated and empty database."""
+) -> Iterator[Deployment]:
+    """Staging, a few minutes after the hour of the daily run, on a migrated and empty database.
+
+    Every test that uses it shows as well that no secret is left anywhere.
+    """
     machine = {"PREDICTBENCH_NOW": NOW.isoformat()}
-    return Deployment(
+    made = Deployment(
         runner=Runner(clone, tmp_path, machine),
         exchange=exchange,
         database_url=database_url,
@@ -163,10 +185,12 @@ def deployment(
             **store,
         },
         secrets={
-            "SUPABASE_DB_URL": database_url,
+            "SUPABASE_DB_URL": with_password(database_url),
             "NOTIFY_WEBHOOK_URL": f"{told.address}/hook",
             "DEAD_MAN_URL": f"{told.address}/alive",
             **STORE_KEYS,
         },
         machine=machine,
     )
+    yield made
+    assert made.leaks() == []

@@ -3,12 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy.engine import make_url
 
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.workflows.actions_runner import Job
-from predictbench_assets_tests.integration.workflows.conftest import NOW, Deployment
+from predictbench_assets_tests.integration.workflows.conftest import NOW, Deployment, with_password
 
 BROKEN = "http500=1"
 DAY = "2026-03-02"
@@ -20,7 +19,8 @@ def only(jobs: list[Job]) -> Job:
 
 
 def test_an_ordinary_day_is_stored_shown_kept_and_followed_by_a_sign_of_life(deployment: Deployment) -> None:
-    deployment.secrets["DAGSTER_POSTGRES_URL"] = deployment.database_url.replace("postgresql+psycopg://", "postgres://")
+    # As Supabase shows it, without a driver.
+    deployment.secrets["DAGSTER_POSTGRES_URL"] = with_password(deployment.database_url, drivername="postgres")
 
     jobs = deployment.run("daily-pipeline", event="schedule")
 
@@ -134,8 +134,7 @@ def test_an_exchange_that_stays_broken_makes_the_run_red_and_is_told(deployment:
 
 
 def test_a_failing_migration_is_told_with_its_stage(deployment: Deployment) -> None:
-    nowhere = make_url(deployment.database_url).set(database="nowhere").render_as_string(hide_password=False)
-    deployment.secrets["SUPABASE_MIGRATION_DB_URL"] = nowhere
+    deployment.secrets["SUPABASE_MIGRATION_DB_URL"] = with_password(deployment.database_url, database="nowhere")
     run = only(deployment.run("daily-pipeline", event="schedule")["run"])
     assert run.conclusion == "failure"
     assert run.step("Migrate").conclusion == "failure"
@@ -146,10 +145,23 @@ def test_a_failing_migration_is_told_with_its_stage(deployment: Deployment) -> N
 
 
 @pytest.mark.long
+def test_a_dagster_storage_that_is_not_there_is_told(deployment: Deployment) -> None:
+    deployment.secrets["DAGSTER_POSTGRES_URL"] = with_password(deployment.database_url, database="nowhere")
+    run = only(deployment.run("daily-pipeline", event="schedule")["run"])
+    assert run.conclusion == "failure"
+    assert "nowhere" in run.step("Run once more").output
+    assert deployment.stored() == []
+    [note] = deployment.told.notes
+    assert DAY in note
+    assert "dagster job execute" in note
+
+
+@pytest.mark.long
 def test_a_first_deployment_by_hand_with_two_windows_and_all_that_may_be_asked(
     deployment: Deployment, empty_database_url: str
 ) -> None:
-    deployment.database_url = deployment.secrets["SUPABASE_DB_URL"] = empty_database_url
+    deployment.database_url = empty_database_url
+    deployment.secrets["SUPABASE_DB_URL"] = with_password(empty_database_url)
     deployment.variables["NOTIFY_ON_SUCCESS"] = "true"
     jobs = deployment.run("daily-pipeline", window_days="1,7", debug_artifacts=True)
 
@@ -171,7 +183,7 @@ def test_a_first_deployment_by_hand_with_two_windows_and_all_that_may_be_asked(
 
 
 def test_a_dry_run_writes_nothing_and_shows_no_life(deployment: Deployment) -> None:
-    deployment.secrets["DAGSTER_POSTGRES_URL"] = deployment.database_url
+    deployment.secrets["DAGSTER_POSTGRES_URL"] = with_password(deployment.database_url)
     run = only(deployment.run("daily-pipeline", dry_run=True)["run"])
     assert run.conclusion == "success", run.log
     assert "Would have written" in run.summary
@@ -198,6 +210,7 @@ def test_production_runs_at_the_real_time(deployment: Deployment) -> None:
     assert (window, status, processed) == (7, "completed", 20)
 
 
+@pytest.mark.long
 def test_a_cancelled_workflow_closes_the_run_and_is_told(deployment: Deployment) -> None:
     deployment.exchange.set_faults("latency_ms=2000")
     deployment.runner.cancelled = {"Run": lambda: bool(deployment.exchange.requests)}

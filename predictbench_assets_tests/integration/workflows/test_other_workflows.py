@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ DAY = "2026-03-02"
 SCHEDULED = ("resolution", "maintenance", "contract")
 
 
-def ran(deployment: Deployment, workflow: str, **rest: str | bool) -> Job:
+def ran(deployment: Deployment, workflow: str, **rest: Any) -> Job:
     """The only job of a workflow."""
     [[job]] = deployment.run(workflow, **rest).values()
     return job
@@ -47,6 +48,7 @@ def test_a_missing_database_is_told_with_the_workflows_name(deployment: Deployme
     assert "set-up" in note
 
 
+@pytest.mark.long
 def test_maintenance_by_hand_removes_nothing_unless_asked_to(deployment: Deployment) -> None:
     job = ran(deployment, "maintenance")
     assert job.conclusion == "success", job.log
