@@ -47,12 +47,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The older schema has no word for a missed day, and none for archives: which one a raw snapshot was moved to is kept
-    # in its place, and found there by the next upgrade.
+    # The older schema has no word for a missed day, and none for archives: which one a raw snapshot was moved to is
+    # kept in its place, and found there by the next upgrade.
     op.execute("DELETE FROM predictbench.processing_runs WHERE status = 'missed'")
     op.drop_constraint(op.f("ck_processed_markets_raw_kept"), "processed_markets", schema="predictbench")
     op.execute(
-        "UPDATE predictbench.processed_markets SET raw_snapshot = jsonb_build_object('predictbench_archive', to_jsonb(a))"
+        "UPDATE predictbench.processed_markets"
+        " SET raw_snapshot = jsonb_build_object('predictbench_archive', to_jsonb(a))"
         " FROM predictbench.archives a WHERE a.archive_id = raw_archive_id AND raw_snapshot IS NULL"
     )
     op.alter_column("processed_markets", "raw_snapshot", nullable=False, schema="predictbench")
