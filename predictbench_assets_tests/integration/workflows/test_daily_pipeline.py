@@ -96,6 +96,7 @@ def test_a_day_that_is_over_is_recorded_as_missed_told_and_red(deployment: Deplo
     assert "::error title=Missed::" in plan.step("A missed day is red").output
     assert only(jobs["run"]).conclusion == "skipped"
     assert [row[:3] for row in deployment.stored()] == [(DAY, 7, "missed")]
+    assert deployment.rows("SELECT exchange FROM predictbench.processing_runs") == [("localhost",)]
     [note] = deployment.told.notes
     assert "MISSED" in note
     assert DAY in note

@@ -50,7 +50,19 @@ def test_make_lists_its_targets() -> None:
     done = subprocess.run(
         ["make", "-C", str(CLONE), "--no-print-directory"], capture_output=True, text=True, check=True
     )
-    for target in ("setup", "demo", "daily", "ui", "ui-production", "stop", "test", "test-all", "lint", "bench", "lock"):
+    for target in (
+        "setup",
+        "demo",
+        "daily",
+        "ui",
+        "ui-production",
+        "stop",
+        "test",
+        "test-all",
+        "lint",
+        "bench",
+        "lock",
+    ):
         assert f"make {target} " in done.stdout
 
 

@@ -210,5 +210,7 @@ def test_there_are_commands_to_check() -> None:
 )
 def test_linters_find_nothing(arguments: list[str]) -> None:
     program = Path(sys.executable).with_name(arguments[0])
+    if not program.exists():
+        pytest.skip(f"{arguments[0]} has no build for this machine")
     done = subprocess.run([program, *arguments[1:]], cwd=CLONE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
