@@ -46,49 +46,49 @@ def stored(engine: Engine) -> list[tuple[object, ...]]:
         return [tuple(row) for row in connection.execute(text(RUNS))]
 
 
-def test_stored_days_are_run_again_today_in_full_and_the_rest_is_listed(
+def test_a_stored_day_is_run_again_without_the_exchange_and_one_without_a_snapshot_is_listed(
     predictbench: Predictbench, exchange: SandboxServer, engine: Engine, tmp_path: Path
 ) -> None:
     done = predictbench("daily", PREDICTBENCH_NOW=(NOW - timedelta(days=1)).isoformat())
     assert done.returncode == 0, done.stderr
-    exchange.set_time(NOW)
-    asked = sum(exchange.requests.values())
-    broken = tmp_path / ".predictbench" / "staging" / staged_name(AssetKey("target_window"), RunKey(TODAY, 1))
-    broken.mkdir(parents=True)  # nothing can be staged there
-    page = tmp_path / "page.md"
+    asked, page = sum(exchange.requests.values()), tmp_path / "page.md"
 
     done = predictbench(
-        *("backfill", "--from", str(BEFORE), "--to", str(TODAY), "--window-days", "1,7"),
-        *("--summary", "out/backfill.json"),
+        *("backfill", "--from", str(BEFORE), "--to", str(YESTERDAY), "--summary", "out/backfill.json"),
         GITHUB_STEP_SUMMARY=str(page),
     )
 
-    assert done.returncode == 1, done.stderr
-    runs = json.loads((tmp_path / "out" / "backfill.json").read_text())["runs"]
-    assert [(run["run_date"], run["window_days"], run["outcome"], run["processed_markets"]) for run in runs] == [
-        (str(BEFORE), 1, "missing", None),
-        (str(BEFORE), 7, "missing", None),
-        (str(YESTERDAY), 1, "missing", None),
-        (str(YESTERDAY), 7, "stored", 30),
-        (str(TODAY), 1, "failed", 0),
-        (str(TODAY), 7, "stored", 30),
-    ]
-    assert "no snapshot is stored" in runs[0]["reason"]
-    assert runs[4]["stage"] == "target_window"
-    assert stored(engine) == [(YESTERDAY, 7, "completed", 2), (TODAY, 1, "failed", 1), (TODAY, 7, "completed", 1)]
-    # Nothing but today's window of 7 days was fetched: another one cost as much.
-    assert sum(exchange.requests.values()) < 2.5 * asked
-    assert "3 missing, 2 stored, 1 failed" in done.stdout
-    assert page.read_text() == (tmp_path / "out" / "backfill.md").read_text()
-    assert f"[1/3] {YESTERDAY}, window 7 days" in done.stderr
-    assert f"[2/3] {TODAY}, window 1 days: failed" in done.stderr
-
-
-def test_days_that_cannot_be_run_are_no_failure_and_no_success(predictbench: Predictbench, engine: Engine) -> None:
-    done = predictbench("backfill", "--from", str(BEFORE), "--to", str(YESTERDAY))
     assert done.returncode == 3, done.stderr
-    assert "2 missing" in done.stdout
-    assert stored(engine) == []
+    missing, again = json.loads((tmp_path / "out" / "backfill.json").read_text())["runs"]
+    assert (missing["run_date"], missing["outcome"]) == (str(BEFORE), "missing")
+    assert "no snapshot is stored" in missing["reason"]
+    assert (again["run_date"], again["outcome"], again["processed_markets"]) == (str(YESTERDAY), "stored", 30)
+    assert stored(engine) == [(YESTERDAY, 7, "completed", 2)]
+    assert sum(exchange.requests.values()) == asked
+    assert "1 missing, 1 stored" in done.stdout
+    assert page.read_text() == (tmp_path / "out" / "backfill.md").read_text()
+    assert f"[1/1] {YESTERDAY}, window 7 days" in done.stderr
+
+
+@pytest.mark.long
+def test_today_is_run_in_full_and_a_run_that_fails_does_not_stop_the_others(
+    predictbench: Predictbench, exchange: SandboxServer, engine: Engine, tmp_path: Path
+) -> None:
+    exchange.set_time(NOW)
+    broken = tmp_path / ".predictbench" / "staging" / staged_name(AssetKey("target_window"), RunKey(TODAY, 1))
+    broken.mkdir(parents=True)  # nothing can be staged there
+    options = ("--from", str(YESTERDAY), "--to", str(TODAY), "--window-days", "1,7", "--summary", "backfill.json")
+    done = predictbench("backfill", *options)
+    assert done.returncode == 1, done.stderr
+    runs = json.loads((tmp_path / "backfill.json").read_text())["runs"]
+    assert [(run["run_date"], run["window_days"], run["outcome"], run["stage"]) for run in runs] == [
+        (str(YESTERDAY), 1, "missing", None),
+        (str(YESTERDAY), 7, "missing", None),
+        (str(TODAY), 1, "failed", "target_window"),
+        (str(TODAY), 7, "stored", None),
+    ]
+    assert stored(engine) == [(TODAY, 1, "failed", 1), (TODAY, 7, "completed", 1)]
+    assert f"[1/2] {TODAY}, window 1 days: failed" in done.stderr
 
 
 def test_an_interrupt_ends_it_and_says_what_was_not_run(
