@@ -4,9 +4,9 @@ dagster-aws has a manager for S3. This one is ours because
 - it goes where staging goes, a folder or S3, with the settings and keys that staging has already;
 - no secret leaves with it: each text is redacted before it is stored;
 - it copies what is printed as it is printed. Dagster points the process's streams at a file and shows that file by
-  `tail`: four processes more a run, and the last lines of a run are lost to the console, which is what
-  `predictbench daily` and the Action read. The price is that what native code or a child process writes is shown but
-  not kept.
+  `tail`: four processes more a run (0.2 s of processor time; this takes 0.02 s), and the last lines of a run may be
+  lost to the console, which is what `predictbench daily` and the Action read. The price is that what native code or a
+  child process writes is shown but not kept.
 
 In the staging area it is `compute_logs/<run id>/compute_logs/<key>.out` and `.err`, with `.partial` while a run lasts.
 """

@@ -1,6 +1,7 @@
-"""What a daemon would do: judge freshness, tell of failed runs, ask for the day's runs."""
+"""What a daemon does: judge freshness, ask for the day's runs, tell of failed ones, end dead ones."""
 
 import asyncio
+import logging
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -12,7 +13,9 @@ from dagster._core.definitions.freshness_evaluator import FRESHNESS_EVALUATORS_B
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
-from dagster._core.test_utils import freeze_time
+from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from sqlalchemy import Engine, text
 
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
@@ -181,3 +184,26 @@ def test_a_run_that_failed_on_a_runner_is_told(runner: DailyRun) -> None:
     assert f"the run of {KEY.run_date}, window 7 days FAILED at raw_markets" in note
     assert run.run_id in note
     assert "the markets ending from 2026-" in note
+
+
+# Run monitoring
+
+
+def test_a_run_whose_machine_died_is_ended_after_three_hours(runner: DailyRun) -> None:
+    killed = runner.forked(killed_at="predictbench_assets.database.leases:Lease.finish:before:1")
+    assert killed.exit_code == -9, killed.output
+    with (
+        postgres_instance(runner.variables["DAGSTER_POSTGRES_URL"]) as instance,
+        create_test_daemon_workspace_context(EmptyWorkspaceTarget(), instance) as workspace,
+    ):
+        [run] = instance.get_runs()
+
+        def status_after(hours: float) -> dg.DagsterRunStatus:
+            with freeze_time(datetime.now(UTC) + timedelta(hours=hours)):
+                assert not any(execute_run_monitoring_iteration(workspace, logging.getLogger("monitoring")))
+            found = instance.get_run_by_id(run.run_id)
+            assert found is not None
+            return found.status
+
+        assert status_after(2.9) is dg.DagsterRunStatus.STARTED
+        assert status_after(3.1) is dg.DagsterRunStatus.FAILURE

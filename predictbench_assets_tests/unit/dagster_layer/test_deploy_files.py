@@ -109,3 +109,13 @@ def test_the_image_installs_pinned_requirements_alone() -> None:
 def test_the_settings_that_the_deployment_asks_for_are_known() -> None:
     asked = set(re.findall(r"\$\{(\w+)", (CLONE / DEPLOYED).read_text())) - {"GIT_SHA"}
     assert {name.lower() for name in asked} <= set(Settings.model_fields)
+
+
+def test_the_local_compose_file_serves_the_database_of_the_example() -> None:
+    example = "postgresql://predictbench:predictbench@localhost:5432/predictbench"
+    assert f"such as {example}" in (CLONE / ".env.example").read_text()
+    assert example in (CLONE / LOCAL).read_text()
+    given = services(LOCAL)["code-location"]["environment"]
+    inside = example.replace("localhost", "postgres")
+    assert given["DATABASE_URL"].replace("+psycopg", "") == inside
+    assert given["DAGSTER_POSTGRES_URL"].replace("+psycopg2", "") == inside
