@@ -36,7 +36,7 @@ from predictbench_assets.settings import Settings, usable_settings
 from predictbench_assets.staging import StagingArea
 
 FOLDER = "compute_logs"
-"""The folder of the staging area; `predictbench prune` clears it by age like the rest."""
+"""The folder of the staging area; `predictbench prune` removes what is in it together with the runs."""
 
 LIMIT_BYTES = 10 * 1024 * 1024
 """Of a longer log the end is kept: a failing run says why at its end."""
