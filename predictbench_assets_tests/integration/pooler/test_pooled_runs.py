@@ -10,9 +10,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Connection, text
 
 from predictbench_assets.database import statements
-from predictbench_assets.database.errors import Backoff
+from predictbench_assets.database.engine import make_engine
+from predictbench_assets.database.errors import Backoff, DatabaseUnavailable, in_transaction
 from predictbench_assets.database.pipeline import Statement
 from predictbench_assets.database.privileges import WRITER
 from predictbench_assets_tests.integration.daily_run.harness import DailyRun, Ran, Tables, differences
@@ -240,3 +242,17 @@ def test_a_pool_that_another_client_made_read_only_is_told_as_such(
     assert ran.exit_code == 1
     assert "25006" in ran.said["reason"]
     assert "It takes no writes" in ran.said["reason"]
+
+
+def test_a_time_out_that_another_client_left_is_met_once(pooler: Pgbouncer, database: str) -> None:
+    url = pooler.url(WRITER, database)
+    left_behind(url, "SET statement_timeout = '20ms'")
+    engine = make_engine(url)
+
+    def sleep(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_sleep(0.1)"))
+
+    in_transaction(engine, sleep)
+    with pytest.raises(DatabaseUnavailable, match=r"statement timeout: a statement_timeout of .* another client"):
+        in_transaction(engine, sleep, Backoff(attempts=1))
+    engine.dispose()
