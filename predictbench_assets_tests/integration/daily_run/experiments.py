@@ -14,7 +14,6 @@ CALLS = "TEST_CALLS"
 GATE = "TEST_GATE"
 """Names the file that has to exist before an answer is given."""
 WAIT = "TEST_WAIT_SECONDS"
-SECRET = "TEST_SECRET"
 
 
 class Noted(Experiment):
@@ -94,24 +93,6 @@ class MandatoryFailsForSome(FailsForAll):
         if int(market.market_id) % 4 == 0:
             return super().run(market, context)
         return ExperimentResult.binary(0.5)
-
-
-class Indiscreet(Experiment):
-    """Tells secrets when it fails."""
-
-    name = "indiscreet"
-    version = "1"
-    description = "Fails with a secret in its words."
-
-    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
-        """Fail with the secret in the message, in a payload and in the log."""
-        secret = os.environ[SECRET]
-        context.logger.warning("about to fail with %s", secret)
-        try:
-            raise RuntimeError(f"could not log in with {secret}")
-        except RuntimeError:
-            context.logger.exception("could not log in")
-            raise
 
 
 class Slow(Experiment):

@@ -1,6 +1,7 @@
 """An experiment that tells everybody what it should not know."""
 
 import base64
+import logging
 import os
 import sys
 from typing import Any
@@ -51,6 +52,7 @@ class Telltale(Experiment):
         sys.stderr.write(f"as {secrets[:40]}")
         sys.stderr.write(f"{secrets[40:]}\n")
         context.logger.warning("about to log in with %s", secrets)
+        logging.getLogger("predictbench_assets.telltales").error("logged in with %s", secrets)
         if not self.fails(market):
             told_too: dict[str, Any] = {"header": {"Authorization": secrets}, secrets: [1, secrets]}
             return ExperimentResult.binary(0.5, payload=told_too, diagnostics=told_too, artifact_uri=f"s3://{secrets}")
