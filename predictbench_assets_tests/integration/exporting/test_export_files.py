@@ -66,6 +66,10 @@ def test_both_formats_have_the_same_rows(daily: DailyRun, tmp_path: Path) -> Non
         assert done.exit_code == 0, done.output
         said[format_] = done.stdout
     assert "markets.parquet" in said["parquet"]
+    arguments = ["export", "--since", "2026-02-01", "--until", "2026-02-28", "--to", str(tmp_path / "empty")]
+    empty = CliRunner(env=environment).invoke(main, arguments)
+    assert empty.exit_code == 0
+    assert "no run is stored from 2026-02-01 to 2026-02-28" in empty.stdout
     for table in TABLES:
         rows = lines(tmp_path / "jsonl", table.name)
         assert parquet(tmp_path / "parquet", table.name) == rows
