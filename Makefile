@@ -66,7 +66,7 @@ lint: setup-dev ## Style, types, who may import whom, workflows and compose file
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint -shellcheck= -pyflakes=; else echo "actionlint has no build for this machine: left out" >&2; fi
-	@$(BIN)/zizmor --offline --quiet --persona pedantic .github
+	@$(BIN)/zizmor --offline --quiet --strict-collection --persona pedantic .github
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec $(wildcard docker-compose*.yml deploy/docker-compose*.yml)

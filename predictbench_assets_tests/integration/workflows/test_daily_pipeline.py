@@ -174,10 +174,11 @@ def test_a_first_deployment_by_hand_with_two_windows_and_all_that_may_be_asked(
     assert len(deployment.told.notes) == 2
     assert deployment.told.signs_of_life == 2
 
-    # The same again by hand: skipped where that was asked for, refused where that was.
-    skipped = only(deployment.run("daily-pipeline", window_days="7", on_existing="skip")["run"])
+    # The same again by hand: skipped where that was asked for, refused where that was. No sign that today is alive.
+    skipped = only(deployment.run("daily-pipeline", run_date=DAY, window_days="7", on_existing="skip")["run"])
     assert skipped.conclusion == "success"
     assert "skipped" in skipped.summary
+    assert deployment.told.signs_of_life == 2
     refused = only(deployment.run("daily-pipeline", window_days="7", on_existing="fail")["run"])
     assert refused.conclusion == "failure"
     assert deployment.stored()[1][2] == "completed"

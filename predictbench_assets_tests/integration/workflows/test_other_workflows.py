@@ -87,13 +87,16 @@ def test_a_backfill_runs_what_it_can_and_lists_what_it_cannot(deployment: Deploy
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_the_requirements_install_by_hash_and_the_commands_are_there(deployment: Deployment, tmp_path: Path) -> None:
+def test_the_requirements_install_by_hash_and_the_commands_are_there(
+    deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """With a Python that has nothing, as after `actions/setup-python`; from the package registry."""
-    python = tmp_path / "python"
+    folder = tmp_path_factory.mktemp("machine")
+    python = folder / "python"
     subprocess.run([sys.executable, "-m", "venv", python], check=True)
     bin_folder = python / "bin"
     reachable = subprocess.run(
-        [bin_folder / "python", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", tmp_path / "probe", "six"],
+        [bin_folder / "python", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder / "probe", "six"],
         capture_output=True,
         check=False,
     )
@@ -103,7 +106,7 @@ def test_the_requirements_install_by_hash_and_the_commands_are_there(deployment:
     for command in ("python", "python3"):
         (deployment.runner.folder / "bin" / command).symlink_to(bin_folder / command)
     deployment.runner.install = None
-    deployment.runner.clone = Path(shutil.copytree(deployment.runner.clone, tmp_path / "clone"))
+    deployment.runner.clone = Path(shutil.copytree(deployment.runner.clone, folder / "clone"))
     deployment.machine["PATH"] = f"{bin_folder}:/usr/local/bin:/usr/bin:/bin"
 
     job = ran(deployment, "resolution", event="schedule")

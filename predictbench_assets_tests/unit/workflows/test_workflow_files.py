@@ -202,7 +202,7 @@ def test_there_are_commands_to_check() -> None:
     "arguments",
     [
         ["actionlint", "-shellcheck=", "-pyflakes="],
-        ["zizmor", "--offline", "--quiet", "--persona", "pedantic", ".github"],
+        ["zizmor", "--offline", "--quiet", "--strict-collection", "--persona", "pedantic", ".github"],
         ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS)],
         ["check-jsonschema", "--builtin-schema", "vendor.github-actions", *map(str, ACTIONS)],
     ],
