@@ -81,9 +81,10 @@ def _prune(
     import tempfile
     from pathlib import Path
 
-    from predictbench_assets.resources.run_history import dagster_instance, prune_runs
+    from predictbench_assets.resources.run_history import RUNS, dagster_instance, prune_runs
     from predictbench_assets.retention.local_files import prune_artifacts, prune_leftovers
     from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots
+    from predictbench_assets.retention.report import Pruned
     from predictbench_assets.retention.staged_files import archive_snapshots, prune_journals, prune_staged
     from predictbench_assets.staging import StagingArea
 
@@ -106,6 +107,9 @@ def _prune(
         with dagster_instance(settings) as instance:
             if instance is not None:
                 lines.append(prune_runs(instance, days=settings.dagster_retention_days, **common))
+            else:
+                nowhere = "no run was made on this machine, and DAGSTER_POSTGRES_URL names no other storage"
+                lines.append(Pruned(RUNS, notes=[nowhere]))
     return lines
 
 

@@ -23,6 +23,8 @@ from predictbench_assets.partitions import run_partitions
 from predictbench_assets.retention.report import Pruned
 from predictbench_assets.settings import Settings
 
+RUNS = "Dagster's runs with their event logs"
+
 _PAGE = 200
 
 _log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ def prune_runs(instance: dg.DagsterInstance, *, now: datetime, days: int, dry_ru
 
     Runs that hold the newest materialization of an asset stay, and runs that have not ended.
     """
-    pruned = Pruned("Dagster's runs with their event logs", bytes=None)
+    pruned = Pruned(RUNS, bytes=None)
     before = now - timedelta(days=days)
     newest = _newest_materializations(instance)
     old = [run for run in _run_ids(instance, FINISHED_STATUSES, before) if run not in newest]

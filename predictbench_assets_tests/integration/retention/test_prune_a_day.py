@@ -112,6 +112,7 @@ def test_a_day_that_is_over_and_done_with(ran: DailyRun) -> None:
             "journals of experiments": 4,
             "folders of runs and debug files": 1,
             "what killed processes left": 0,
+            "Dagster's runs with their event logs": 0,
         }
     )
     assert ran.rows("SELECT count(*) FROM predictbench.processed_markets WHERE raw_snapshot IS NOT NULL") == [(0,)]
@@ -259,6 +260,7 @@ def test_in_an_object_store(store: dict[str, str], make_run: MakeRun) -> None:  
         "staged files": 7,
         "folders of runs and debug files": 0,
         "what killed processes left": 0,
+        "Dagster's runs with their event logs": 0,
     }
     assert set(counts(prune(daily)).values()) == {0}
     [(uri,)] = daily.rows("SELECT uri FROM predictbench.snapshots")
