@@ -60,7 +60,7 @@ test-all: setup-dev ## All tests
 	@$(BIN)/python -m pytest -q
 
 # Without shellcheck, which a CI machine may have and another may not: everybody sees the same findings.
-lint: setup-dev ## Style, types, who may import whom, workflows and compose files
+lint: setup-dev ## Style, types, who may import whom, workflows, compose and container files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -70,6 +70,7 @@ lint: setup-dev ## Style, types, who may import whom, workflows and compose file
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec $(wildcard docker-compose*.yml deploy/docker-compose*.yml)
+	@$(BIN)/hadolint deploy/Dockerfile
 
 bench: setup-dev ## The benchmarks, with their goals
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
