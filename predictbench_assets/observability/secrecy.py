@@ -52,13 +52,19 @@ def _inside(secret: bytes, offset: int, encode: Callable[[bytes], bytes]) -> str
 
 def redacted_error(error: Exception, redact: Redact) -> Exception:
     """The error, and all that it came of, without secrets in any text: the same object wherever that can be done."""
-    return cast(Exception, _redacted(error, redact, {}))
+    try:
+        return cast(Exception, _redacted(error, redact, {}))
+    except Exception:  # a class that cannot be looked into, a chain without end: better nothing than a secret
+        return ErrorWithSecrets(f"{type(error).__name__}: its text cannot be shown")
 
 
 def _redacted(error: BaseException, redact: Redact, done: dict[int, BaseException]) -> BaseException:
     if id(error) in done:
         return done[id(error)]
     done[id(error)] = error
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            _redacted(member, redact, done)
     clean = _cleaned(error, redact)
     done[id(error)] = clean
     cause, context = error.__cause__, error.__context__
@@ -72,9 +78,6 @@ def _redacted(error: BaseException, redact: Redact, done: dict[int, BaseExceptio
 
 def _cleaned(error: BaseException, redact: Redact) -> BaseException:
     """One error without its causes."""
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            _redacted(member, redact, {})
     if not _tells(error, redact):
         return error
     with suppress(Exception):  # a stranger's class may refuse anything

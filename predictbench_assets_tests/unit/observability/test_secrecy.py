@@ -174,7 +174,20 @@ def test_errors_that_came_of_each_other_and_errors_without_words_end() -> None:
     one, other = ValueError(SECRET), ValueError("other")
     one.__context__, other.__context__ = other, one
     assert redacted_error(one, redact) is one
+    member = ValueError(SECRET)
+    group = ExceptionGroup("several", [member])
+    member.__context__ = group
+    assert redacted_error(group, redact) is group
+    assert redacted_error(member, redact) is member
+    assert SECRET not in str(member)
     assert isinstance(redacted_error(Broken(SECRET), redact), Exception)
+    deep = ValueError(SECRET)
+    for _ in range(5_000):
+        above = ValueError("deep")
+        above.__cause__ = deep
+        deep = above
+    clean = redacted_error(deep, redact)
+    assert (str(clean), clean.__cause__) == ("ValueError: its text cannot be shown", None)
 
 
 # Records
