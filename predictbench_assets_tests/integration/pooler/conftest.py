@@ -175,6 +175,7 @@ def others_taking_turns(url: URL, clients: int = 2) -> Iterator[None]:
                     connection.execute(f"SET application_name = 'other {number}'")
                     connection.execute("SET search_path = pg_catalog")
                     connection.execute("SELECT %s::integer, pg_sleep(0.002)", [number])
+                    connection.execute("DISCARD ALL")
 
     threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
     for thread in threads:
