@@ -9,7 +9,6 @@ import json
 import logging
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
@@ -95,8 +94,10 @@ def _cleaned(error: BaseException, redact: Redact) -> BaseException:
 
 def _tells(error: BaseException, redact: Redact) -> bool:
     """Whether a secret would be seen where the error is shown, with its notes and the members of a group."""
-    shown = "".join(traceback.format_exception(type(error), error, None, chain=False)) + repr(error.args)
-    return redact(shown) != shown
+    shown = "\n".join((_text(error), repr(error.args), *map(str, getattr(error, "__notes__", ()))))
+    if redact(shown) != shown:
+        return True
+    return isinstance(error, BaseExceptionGroup) and any(_tells(member, redact) for member in error.exceptions)
 
 
 def _text(error: BaseException) -> str:
