@@ -128,7 +128,8 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backof
 
 
 _LIMITS = text("SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '30s', true)")
-_UNREACHED = ". Is the server of SUPABASE_DB_URL or DATABASE_URL up? `predictbench db status` says which one is used."
+_SETTINGS = "SUPABASE_DB_URL (for migrations SUPABASE_MIGRATION_DB_URL) or DATABASE_URL"
+_UNREACHED = f". Is the server of {_SETTINGS} up? `predictbench db status` says which one is used."
 
 
 def cause_of_absence(state: str | None) -> str:
@@ -161,9 +162,9 @@ def advice(state: str | None) -> str:
     if state in ("42P01", "42703", "3F000"):
         return "Its schema is older than this code: run `predictbench db upgrade`."
     if state is not None and state.startswith("28"):
-        return "Check user, password and database in SUPABASE_DB_URL or DATABASE_URL."
+        return f"Check user, password and database in {_SETTINGS}."
     if state == "42501":
-        return "Give the role of SUPABASE_DB_URL or DATABASE_URL its rights on the schema: migrations/roles.sql does."
+        return f"Give the role of {_SETTINGS} its rights on the schema: migrations/roles.sql does."
     if state == "25006":
         return (
             "It takes no writes: a replica, a project that its provider made read-only (a full disk), or a setting "

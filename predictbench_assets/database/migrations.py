@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Engine
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.errors import Backoff, classified
+from predictbench_assets.database.errors import Backoff, classified, in_transaction
 from predictbench_assets.database.schema import SCHEMA
 from predictbench_assets.failures import PermanentError
 
@@ -115,6 +115,7 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
             config.attributes["connection"] = connection
             action(config)
 
+    in_transaction(engine, lambda _: None)  # a server that is not there is told soon; a busy table is waited for
     _PATIENCE.run(once)
     _log.info("database migrated", extra={"process_stage": "migrations"})
 
