@@ -9,6 +9,7 @@ import dagster as dg
 
 from predictbench_assets.assets.experiments import PREFIX, build_experiment_assets
 from predictbench_assets.assets.ingestion import WINDOW, normalized_markets, raw_markets, target_window
+from predictbench_assets.assets.materializing import discreet
 from predictbench_assets.assets.persistence import build_persisted_run
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.registry import load_registry
@@ -32,7 +33,8 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
     Raises:
         RegistryError: the experiments as listed cannot run together.
     """
-    registry = load_registry(settings.processing_experiments)
+    with discreet(settings):  # it runs what strangers wrote, and Dagster shows why a code location does not load
+        registry = load_registry(settings.processing_experiments)
     run_assets = [
         target_window,
         raw_markets,

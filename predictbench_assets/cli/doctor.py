@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -31,7 +33,6 @@ def doctor(as_json: bool) -> None:
     from predictbench_assets.diagnosis.doctor import all_checks
     from predictbench_assets.settings import SettingsError, load_settings, usable_settings
 
-    _quietly()
     problems: list[str] = []
     try:
         settings = load_settings()
@@ -41,11 +42,12 @@ def doctor(as_json: bool) -> None:
     except UnicodeDecodeError as error:
         raise click.ClickException(f"the .env file is not UTF-8 text ({error.reason}): save it as UTF-8") from None
     findings: list[Finding] = []
-    for found in run_checks(all_checks(settings, problems, SystemClock())):
-        findings += found
-        if not as_json:
-            for finding in found:
-                click.echo(settings.redact(_line(finding)))
+    with _quiet():
+        for found in run_checks(all_checks(settings, problems, SystemClock())):
+            findings += found
+            if not as_json:
+                for finding in found:
+                    click.echo(settings.redact(_line(finding)))
     counts = {level: sum(one.level == level for one in findings) for level in ("ok", "warn", "fail", "skip")}
     if as_json:
         report = {"counts": counts, "findings": [asdict(finding) for finding in findings]}
@@ -60,10 +62,16 @@ def _line(finding: "Finding") -> str:
     return f"{line}\n{'':<6}{'':<{_NAME_WIDTH}}  fix: {finding.fix}" if finding.fix else line
 
 
-def _quietly() -> None:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """What libraries log on their way is told by the findings."""
     import logging
     import warnings
 
     logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -25,7 +25,7 @@ from predictbench_assets.polymarket.client import (
     listing_params,
     split_page,
 )
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.polymarket.markets import GOOD_SPREAD, Market
 from predictbench_assets.polymarket.normalize import Filters, normalize_cohort
 from predictbench_assets.polymarket.payloads import (
     DECODE_ERRORS,
@@ -65,8 +65,8 @@ _SECOND = timedelta(seconds=1)
 _FAR = timedelta(days=365 * 20)
 _SHOWN = 5
 _BRIEF_TOKENS = 20
-_UNKNOWN = "1"
-"""Well-formed, and far too short to be any token's id."""
+_UNKNOWN = str(10**76 + 1)
+"""As long as a token's id, and hardly one's."""
 _PRICES_APART = 0.05
 """Gamma's rows are up to five minutes older than the CLOB's quotes."""
 
@@ -488,7 +488,7 @@ class _Examiner:
         seen = f"{len(found)} of {len(tokens)} tokens quoted, {len(two_sided)} on both sides"
         self._say(level, "quotes", "best bid and ask of each token in one request", seen)
         self._judge_sides(body)
-        self._judge_outcome(two_sided, markets)
+        self._judge_outcome([quote for quote in two_sided if _spread(quote) <= GOOD_SPREAD], markets)
 
     async def _prices(self, tokens: Sequence[str]) -> bytes:
         status, body = await self._ask(self._clob, "POST", PRICES, json=prices_request(tokens))
@@ -517,6 +517,7 @@ class _Examiner:
             shown = markets[quote.token_id].contracts[0].price
             if quote.bid is None or quote.ask is None or shown is None:
                 continue
+            # With a wide spread Gamma shows the last trade instead.
             middle = (quote.bid + quote.ask) / 2
             apart.append(abs(shown - middle))
             mirrored.append(abs(1 - shown - middle))
@@ -548,6 +549,10 @@ def _quotes(body: bytes, at: datetime) -> list[Quote]:
         return read_prices(body, at=at)
     except UnreadablePrices as error:
         raise UnexpectedAnswer(f"{PRICES} answered no map from tokens to sides: {error}") from error
+
+
+def _spread(quote: Quote) -> float:
+    return 1.0 if quote.bid is None or quote.ask is None else quote.ask - quote.bid
 
 
 def _refusal(status: int, otherwise: Level) -> Level:

@@ -195,7 +195,7 @@ def of_the_other_outcome(_: Params, prices: Json) -> Json:
 
 
 def with_unknown(_: Params, prices: Json) -> Json:
-    return prices | {"1": {"BUY": "0.4"}}
+    return prices | {str(10**76 + 1): {"BUY": "0.4"}}
 
 
 CURSOR, BOUNDS = ("after_cursor",), ("end_date_min", "end_date_max")

@@ -75,3 +75,11 @@ class TelltaleThatFails(Telltale):
     def fails(self, market: Market) -> bool:
         """Always."""
         return True
+
+
+class TelltaleThatCannotBeMade(Telltale):
+    """Tells before anything runs."""
+
+    def __init__(self) -> None:
+        print(told())  # noqa: T201
+        raise RuntimeError(f"no login with {told()}")

@@ -118,6 +118,14 @@ def test_an_experiment_that_tells_secrets_is_not_passed_on(daily: DailyRun, expe
     assert_not_told(daily, [ran.output, *everything_stored(daily)])
 
 
+def test_an_experiment_that_tells_secrets_before_anything_runs(daily: DailyRun) -> None:
+    ran = daily.forked(PROCESSING_EXPERIMENTS=f"{TELLTALES}:TelltaleThatCannotBeMade")
+
+    assert ran.exit_code == 1
+    assert "RuntimeError: no login with " in ran.output
+    assert_not_told(daily, [ran.output, *everything_stored(daily)])
+
+
 @pytest.mark.parametrize(
     ("daily", "status"),
     [
