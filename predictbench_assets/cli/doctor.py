@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ def doctor(as_json: bool) -> None:
     from predictbench_assets.clock import SystemClock
     from predictbench_assets.diagnosis.checks import run_checks
     from predictbench_assets.diagnosis.doctor import all_checks
+    from predictbench_assets.observability.secrecy import redacted_output
     from predictbench_assets.settings import SettingsError, load_settings, usable_settings
 
     problems: list[str] = []
@@ -42,12 +43,13 @@ def doctor(as_json: bool) -> None:
     except UnicodeDecodeError as error:
         raise click.ClickException(f"the .env file is not UTF-8 text ({error.reason}): save it as UTF-8") from None
     findings: list[Finding] = []
-    with _quiet():
+    results = sys.stdout
+    with _quiet(), redacted_output(settings.redact), redirect_stdout(sys.stderr):  # experiments may print
         for found in run_checks(all_checks(settings, problems, SystemClock())):
             findings += found
             if not as_json:
                 for finding in found:
-                    click.echo(settings.redact(_line(finding)))
+                    click.echo(settings.redact(_line(finding)), file=results)
     counts = {level: sum(one.level == level for one in findings) for level in ("ok", "warn", "fail", "skip")}
     if as_json:
         report = {"counts": counts, "findings": [asdict(finding) for finding in findings]}

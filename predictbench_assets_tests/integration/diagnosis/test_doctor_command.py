@@ -17,6 +17,7 @@ from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables, secret_names, variables
 
+CLONE = Path(__file__).resolve().parents[3]
 DOCTOR = [sys.executable, "-c", "from predictbench_assets.cli.main import main; main()", "doctor"]
 Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -101,6 +102,22 @@ def test_everything_is_looked_at_although_everything_is_wrong_and_nothing_secret
     assert "Traceback" not in done.stdout + done.stderr
     for text in planted.values():
         assert text not in done.stdout + done.stderr
+
+
+def test_an_experiment_that_tells_secrets_does_not_tell_them_here(doctor: Doctor) -> None:
+    module = "predictbench_assets_tests.integration.daily_run.telltales"
+    done = doctor(
+        "--json",
+        PROCESSING_EXPERIMENTS=f"{module}:TelltaleThatCannotBeMade",
+        TEST_TOLD="POLYMARKET_API_KEY",
+        POLYMARKET_API_KEY="planted-secret/4711",
+        PYTHONPATH=str(CLONE),
+    )
+    assert done.returncode == 1
+    assert "no login with ***" in done.stdout
+    assert "***" in done.stderr
+    json.loads(done.stdout)
+    assert "planted" not in done.stdout + done.stderr
 
 
 def test_a_password_that_is_no_password_yet(doctor: Doctor) -> None:
