@@ -29,7 +29,7 @@ _DAYS_LEFT_FAIL, _DAYS_LEFT_WARN = 14, 60
 _CROWDED = 0.9
 _SHOWN_RIGHTS = 5
 _PARTS = ("revision", "privileges", "pooler", "size", "exposure", "connections", "clock of the database", "runs")
-_GRANT = "as the owner, run migrations/roles.sql"
+_GRANT = "as the administrator, run migrations/roles.sql"
 
 
 def database_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
@@ -65,11 +65,22 @@ def _of_engine(settings: Settings, engine: Engine, clock: Clock) -> Iterator[Fin
         "clock of the database": lambda: _clock(engine, clock),
         "runs": lambda: run_findings(settings, engine),
     }
+    needless = ("privileges", "runs") if _has_no_tables(engine) else ()
     for name in _PARTS:
+        if name in needless:
+            yield Finding("skip", name, "there are no tables yet")
+            continue
         try:
             yield from parts[name]()
         except PredictbenchError as error:
             yield failed(name, error)
+
+
+def _has_no_tables(engine: Engine) -> bool:
+    try:
+        return health.revision(engine).found is None
+    except PredictbenchError:
+        return False  # the part itself tells why
 
 
 def _server(server: health.Server) -> Iterator[Finding]:
