@@ -44,12 +44,13 @@ def normalized_url(text: str, *, driver: str = OUR_DRIVER) -> URL:
     """The address with its driver named and, for Supabase, TLS required.
 
     Raises:
-        DatabaseUrlError: not a Postgres address, no host or database in it, or a password that was never filled in.
+        DatabaseUrlError: not a Postgres address, no database in it, or a password that was never filled in
+            or has an @ that is not encoded.
     """
     try:
         url = make_url(text.strip())
-    except ArgumentError as error:
-        # The library's message repeats the address with its password.
+    except (ArgumentError, ValueError) as error:
+        # The library's message repeats the address, or what it took for the port, with the password.
         raise DatabaseUrlError(
             "is not a database URL; expected postgresql://user:password@host:port/database, "
             "with special characters of the password percent-encoded"
@@ -57,6 +58,9 @@ def normalized_url(text: str, *, driver: str = OUR_DRIVER) -> URL:
     backend = url.drivername.partition("+")[0]
     if backend not in ("postgres", "postgresql"):
         raise DatabaseUrlError(f"speaks {backend}; Predictbench stores in Postgres only")
+    if "@" in f"{url.host}{url.database}":
+        # The host would be the rest of the password, which errors and logs then tell.
+        raise DatabaseUrlError("has an @ in its password, which ends there: write it as %40")
     if url.password and _PLACEHOLDER.match(str(url.password)):
         raise DatabaseUrlError("still has a placeholder where its password belongs")
     if not url.database:
