@@ -90,7 +90,8 @@ def _server(server: health.Server) -> Iterator[Finding]:
             "fail",
             "database",
             f"{found}: read-only",
-            "use the primary; Supabase makes a full project read-only: `predictbench prune`, or a larger plan",
+            "use the primary; Supabase makes a full project read-only: a larger disk, or `A full database` in "
+            "docs/operations.md",
         )
     else:
         yield Finding("ok", "database", found)
