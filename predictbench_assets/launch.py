@@ -6,6 +6,7 @@ variables that were exported for it.
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -29,6 +30,11 @@ JOB = "daily_run"
 CLONE = Path(__file__).resolve().parents[1]
 
 _GRACE_SECONDS = 5.0
+
+_OUTPUT = "output"
+"""The logger of lines that were printed, not logged."""
+
+_RAISED = re.compile(r"(\w+\.)*[A-Z]\w*(Error|Exception|Unavailable|Refused): \S")
 
 _QUIET = (
     # These commands and YAML handlers are what we mean; Dagster says of them that they may change.
@@ -186,6 +192,8 @@ class Watched:
 
     stage: str | None = None
     reason: str | None = None
+    raised: str | None = None
+    """The last line of the last traceback that was printed: what Dagster itself, such as its storage, ended with."""
     dagster_run_id: str | None = None
     exit_code: int | None = None
     signal: int | None = None
@@ -200,6 +208,8 @@ class Watched:
             self.stage, self.reason = stage, line.get("reason")
         elif line.get("level") == "ERROR" and event is None and self.dagster_run_id is None:
             self.reason = line.get("message")
+        elif line.get("logger") == _OUTPUT and _RAISED.match(message := str(line.get("message"))):
+            self.raised = message
 
 
 def run_watched(
@@ -270,7 +280,7 @@ def as_line(text: str, redact: Callable[[str], str]) -> Line | None:
         return line
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     nothing = dict.fromkeys(("run_id", "process_stage", "market_id"))
-    return {"timestamp": now, "level": "INFO", "logger": "output", "message": redact(text), **nothing}
+    return {"timestamp": now, "level": "INFO", "logger": _OUTPUT, "message": redact(text), **nothing}
 
 
 PassTo = Callable[[Callable[[int], object], Callable[[], object]], None]

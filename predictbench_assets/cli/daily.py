@@ -405,7 +405,8 @@ def _seen_from_outside(
     elif watched.exit_code is not None and watched.exit_code < 0:
         reason = f"the process was killed by signal {-watched.exit_code}; run it again, it goes on where it stopped"
     else:
-        reason = f"Dagster ended with exit code {watched.exit_code} before a summary was written; the log has more"
+        ended = f"Dagster ended with exit code {watched.exit_code} before a summary was written"
+        reason = f"{ended}: {watched.raised}" if watched.raised else f"{ended}; the log has more"
     stage = (watched.stage or "target_window").partition("/")[0]
     if not skipped and not settings.predictbench_dry_run:
         _record_failure(settings, key, watched, stage, reason)

@@ -142,6 +142,17 @@ def test_a_child_is_kept_in_a_log_and_its_stage_is_known(tmp_path: Path) -> None
     assert len(seen) == 3
 
 
+def test_what_a_child_that_never_began_a_step_raised_is_known(tmp_path: Path) -> None:
+    body = "try:\n  int('x')\nexcept ValueError as e:\n  raise ConnectionError('FATAL: no such hunter22') from e"
+    watched = run_watched(
+        child(tmp_path, body),
+        log=tmp_path / "l",
+        redact=lambda text: text.replace("hunter22", "***"),
+        on_line=lambda _: None,
+    )
+    assert (watched.reason, watched.raised) == (None, "ConnectionError: FATAL: no such ***")
+
+
 def test_a_killed_child_is_told_by_its_stage_and_exit_code(tmp_path: Path) -> None:
     body = emitted(event="STEP_START", process_stage="persisted_run") + "import os; os.kill(os.getpid(), 9)"
     watched = run_watched(child(tmp_path, body), log=tmp_path / "l", redact=str, on_line=lambda _: None)
