@@ -6,14 +6,14 @@ settled anew counts from then. Every statement is a transaction of its own, shor
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid5
 
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, Engine, select, text
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.schema import archives
+from predictbench_assets.database.schema import archives, snapshots
 from predictbench_assets.runs import RUN_NAMESPACE, RunKey
 
 _SILENT = timedelta(days=1)
@@ -40,6 +40,7 @@ _SETTLED_RUNS = text(f"""
     JOIN predictbench.processing_runs p USING (run_id)
     CROSS JOIN LATERAL ({_SINCE}) now
     WHERE m.raw_snapshot IS NOT NULL AND now.state = 'final' AND now.since <= :settled_before AND {_ENDED}
+        AND p.run_date <= :last_day
     GROUP BY p.run_date, p.window_days ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
 
 _SETTLED_IDS = text(f"""
@@ -85,15 +86,11 @@ _RESTORE = text("""
 _RUNNING = text(f"SELECT run_date, window_days FROM predictbench.processing_runs p WHERE NOT {_ENDED}")  # noqa: S608
 
 # A market that nobody could settle will not be settled by waiting either.
-_SNAPSHOTS = text(f"""
-    SELECT s.snapshot_id, s.run_date, s.window_days, s.uri, s.content_hash, s.rows,
-        s.run_date < :before AND NOT EXISTS (
+_ALL_SETTLED = text(f"""
+    SELECT NOT EXISTS (
         SELECT FROM predictbench.processed_markets m LEFT JOIN LATERAL ({_SINCE}) now ON true
-        WHERE m.run_id = p.run_id AND (now.state IN ('final', 'gave_up') AND now.since <= :settled_before) IS NOT TRUE
-    ) AS settled
-    FROM predictbench.snapshots s
-    LEFT JOIN predictbench.processing_runs p ON (p.run_date, p.window_days) = (s.run_date, s.window_days)
-    """)  # noqa: S608 - names of ours
+        WHERE m.run_id = :run_id AND (now.state IN ('final', 'gave_up') AND now.since <= :settled_before) IS NOT TRUE
+    )""")  # noqa: S608 - names of ours
 
 _REPLACE_URI = text("""
     UPDATE predictbench.snapshots SET uri = :new WHERE snapshot_id = :snapshot_id AND uri = :old""")
@@ -140,14 +137,13 @@ class ArchivedMarket:
 
 @dataclass(frozen=True)
 class RegisteredSnapshot:
-    """Where the body of a frozen snapshot is, and whether its run is over and all its markets are settled for good."""
+    """Where the body of a frozen snapshot is."""
 
     snapshot_id: UUID
     key: RunKey
     uri: str
     content_hash: str
     rows: int
-    settled: bool
 
 
 def archive_id(sha256: str) -> UUID:
@@ -159,8 +155,15 @@ def settled_runs(engine: Engine, *, settled_before: datetime, now: datetime) -> 
     """Runs that have ended, with how many of their markets are final since `settled_before` and still have their raw
     snapshot; oldest first, runs without any left out."""
 
+    values = {
+        "settled_before": settled_before,
+        "silent": now - _SILENT,
+        # Nothing is settled before it was captured: younger runs need not be looked at, and they are most of it.
+        "last_day": settled_before.astimezone(UTC).date(),
+    }
+
     def work(connection: Connection) -> list[SettledRun]:
-        rows = connection.execute(_SETTLED_RUNS, {"settled_before": settled_before, "silent": now - _SILENT})
+        rows = connection.execute(_SETTLED_RUNS, values)
         return [SettledRun(RunKey(row.run_date, row.window_days), row.markets, int(row.bytes)) for row in rows]
 
     return in_transaction(engine, work)
@@ -239,29 +242,26 @@ def running_keys(engine: Engine, *, now: datetime) -> set[RunKey]:
     return in_transaction(engine, lambda connection: {RunKey(*row) for row in connection.execute(_RUNNING, values)})
 
 
-def registered_snapshots(engine: Engine, *, before: date, settled_before: datetime) -> list[RegisteredSnapshot]:
-    """Every frozen snapshot, superseded ones included.
-
-    Args:
-        before: only runs of earlier days count as settled.
-        settled_before: when all their markets must have been settled, or given up.
-    """
-    values = {"before": before, "settled_before": settled_before}
+def registered_snapshots(engine: Engine) -> list[RegisteredSnapshot]:
+    """Every frozen snapshot, superseded ones included."""
+    known = snapshots.c
+    query = select(known.snapshot_id, known.run_date, known.window_days, known.uri, known.content_hash, known.rows)
 
     def work(connection: Connection) -> list[RegisteredSnapshot]:
         return [
             RegisteredSnapshot(
-                row.snapshot_id,
-                RunKey(row.run_date, row.window_days),
-                row.uri,
-                row.content_hash,
-                row.rows,
-                row.settled,
+                row.snapshot_id, RunKey(row.run_date, row.window_days), row.uri, row.content_hash, row.rows
             )
-            for row in connection.execute(_SNAPSHOTS, values)
+            for row in connection.execute(query)
         ]
 
     return in_transaction(engine, work)
+
+
+def all_settled(engine: Engine, key: RunKey, *, settled_before: datetime) -> bool:
+    """Whether every market that a run stored has been settled, or given up, since `settled_before`."""
+    values = {"run_id": key.run_id, "settled_before": settled_before}
+    return in_transaction(engine, lambda connection: bool(connection.execute(_ALL_SETTLED, values).scalar_one()))
 
 
 def replace_snapshot_uri(engine: Engine, snapshot: RegisteredSnapshot, uri: str) -> bool:

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from predictbench_assets.database.retention import (
     RegisteredSnapshot,
+    all_settled,
     registered_snapshots,
     replace_snapshot_uri,
     running_keys,
@@ -25,7 +26,7 @@ from predictbench_assets.polymarket.snapshot import SNAPSHOT
 from predictbench_assets.retention.archive import ArchiveBroken
 from predictbench_assets.retention.report import Pruned
 from predictbench_assets.runs import RunKey
-from predictbench_assets.staging import Schema, StagedFile, StagedFileMissing, StagingArea
+from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
 _SNAPSHOTS = "snapshots/"
 _STAGED = re.compile(r"(?!snapshots/|journals/|artifacts/|archive/)[^.].*/(\d{4}-\d{2}-\d{2})/(\d+)\.jsonl\.zst")
@@ -81,9 +82,8 @@ def archive_snapshots(
     if _same_place(area, archive):
         raise ArchiveInStaging("ARCHIVE_URI names the staging area itself: give the archive a place of its own.")
     pruned = Pruned("frozen snapshots, moved to the archive")
-    before = _day_before(now, days)
-    known = registered_snapshots(engine, before=before, settled_before=now - timedelta(days=settled_days))
-    by_uri = {snapshot.uri: snapshot for snapshot in known}
+    before, settled_before = _day_before(now, days), now - timedelta(days=settled_days)
+    by_uri = {snapshot.uri: snapshot for snapshot in registered_snapshots(engine)}
     busy = running_keys(engine, now=now)
     unknown = 0
     for name, size in _listed(area, _SNAPSHOTS):
@@ -91,7 +91,7 @@ def archive_snapshots(
         if snapshot is not None:
             if snapshot.key.run_date >= before:
                 continue
-            if not snapshot.settled or snapshot.key in busy:
+            if snapshot.key in busy or not all_settled(engine, snapshot.key, settled_before=settled_before):
                 pruned.kept += 1
                 continue
             if not dry_run:
@@ -192,7 +192,7 @@ def delete_files(area: StagingArea, names: Iterable[str]) -> None:
             _remove_empty(path.parent, Path(area.root))
         return
     for start in range(0, len(paths), _DELETED_AT_ONCE):
-        with suppress(StagedFileMissing, FileNotFoundError):
+        with suppress(FileNotFoundError):
             area.fs.rm(paths[start : start + _DELETED_AT_ONCE])
 
 
