@@ -34,6 +34,7 @@ _GRACE_SECONDS = 5.0
 _OUTPUT = "output"
 """The logger of lines that were printed, not logged."""
 
+_TRACEBACK, _CHAINED = "Traceback (most recent call last)", ("The above exception was", "During handling of the above")
 _RAISED = re.compile(r"(\w+\.)*[A-Z]\w*(Error|Exception|Unavailable|Refused): \S")
 
 _QUIET = (
@@ -192,11 +193,12 @@ class Watched:
 
     stage: str | None = None
     reason: str | None = None
-    raised: str | None = None
-    """The last line of the last traceback that was printed: what Dagster itself, such as its storage, ended with."""
+    raised: list[str] = field(default_factory=list)
+    """The errors of the last traceback that was printed, the cause first: what Dagster itself ended with."""
     dagster_run_id: str | None = None
     exit_code: int | None = None
     signal: int | None = None
+    _chained: bool = False
 
     def see(self, line: Line) -> None:
         """Take note of a log line."""
@@ -208,8 +210,16 @@ class Watched:
             self.stage, self.reason = stage, line.get("reason")
         elif line.get("level") == "ERROR" and event is None and self.dagster_run_id is None:
             self.reason = line.get("message")
-        elif line.get("logger") == _OUTPUT and _RAISED.match(message := str(line.get("message"))):
-            self.raised = message
+        elif line.get("logger") == _OUTPUT:
+            self._see_output(str(line.get("message")))
+
+    def _see_output(self, text: str) -> None:
+        if text.startswith(_TRACEBACK) and not self._chained:
+            self.raised.clear()
+        elif _RAISED.match(text):
+            self.raised.append(text)
+        if text.strip():
+            self._chained = text.startswith(_CHAINED)
 
 
 def run_watched(

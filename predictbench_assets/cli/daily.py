@@ -406,7 +406,9 @@ def _seen_from_outside(
         reason = f"the process was killed by signal {-watched.exit_code}; run it again, it goes on where it stopped"
     else:
         ended = f"Dagster ended with exit code {watched.exit_code} before a summary was written"
-        reason = f"{ended}: {watched.raised}" if watched.raised else f"{ended}; the log has more"
+        # The outermost error says what was given up, the innermost one why.
+        raised = ", from ".join(dict.fromkeys((*watched.raised[-1:], *watched.raised[:1])))
+        reason = f"{ended}: {raised}" if raised else f"{ended}; the log has more"
     stage = (watched.stage or "target_window").partition("/")[0]
     if not skipped and not settings.predictbench_dry_run:
         _record_failure(settings, key, watched, stage, reason)

@@ -143,14 +143,19 @@ def test_a_child_is_kept_in_a_log_and_its_stage_is_known(tmp_path: Path) -> None
 
 
 def test_what_a_child_that_never_began_a_step_raised_is_known(tmp_path: Path) -> None:
-    body = "try:\n  int('x')\nexcept ValueError as e:\n  raise ConnectionError('FATAL: no such hunter22') from e"
+    body = "import traceback\ntry:\n  1 / 0\nexcept Exception:\n  traceback.print_exc()\n"
+    body += "try:\n  int('x')\nexcept ValueError as e:\n  raise ConnectionError('FATAL: no such hunter22') from e"
     watched = run_watched(
         child(tmp_path, body),
         log=tmp_path / "l",
         redact=lambda text: text.replace("hunter22", "***"),
         on_line=lambda _: None,
     )
-    assert (watched.reason, watched.raised) == (None, "ConnectionError: FATAL: no such ***")
+    assert watched.reason is None
+    assert watched.raised == [
+        "ValueError: invalid literal for int() with base 10: 'x'",
+        "ConnectionError: FATAL: no such ***",
+    ]
 
 
 def test_a_killed_child_is_told_by_its_stage_and_exit_code(tmp_path: Path) -> None:
