@@ -12,9 +12,9 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.migrations import LOCK_TIMEOUT, VERSION_TABLE
+from predictbench_assets.database.migrations import LOCK_TIMEOUT
 from predictbench_assets.database.privileges import grants_sql
-from predictbench_assets.database.schema import SCHEMA, metadata
+from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE, metadata
 
 config = context.config
 

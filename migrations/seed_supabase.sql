@@ -1,6 +1,6 @@
 -- All tables that Predictbench needs in a Supabase project: run it once in the SQL editor, and after it
 -- roles.sql. (Or roles.sql alone, and then `predictbench db upgrade`, which later revisions need anyway.)
--- Generated from the revisions in migrations/versions; `predictbench db sql` prints the same.
+-- Generated from the revisions in migrations/versions: `python -m predictbench_assets.database.migrations`.
 -- The schema predictbench is not exposed by the REST API.
 
 BEGIN;

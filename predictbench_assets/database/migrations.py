@@ -13,10 +13,10 @@ from sqlalchemy import URL, Engine
 
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import Backoff, classified, in_transaction
-from predictbench_assets.database.schema import SCHEMA
+from predictbench_assets.database.privileges import grants_sql
+from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE
 from predictbench_assets.failures import PermanentError
 
-VERSION_TABLE = "predictbench_alembic_version"
 LOCK_TIMEOUT = "5s"
 """How long a migration waits for a table before it lets those behind it pass."""
 _PATIENCE = Backoff(attempts=6, first=1.0, longest=15.0)
@@ -101,9 +101,17 @@ def seed_sql() -> str:
     return (
         "-- All tables that Predictbench needs in a Supabase project: run it once in the SQL editor, and after it\n"
         "-- roles.sql. (Or roles.sql alone, and then `predictbench db upgrade`, which later revisions need anyway.)\n"
-        "-- Generated from the revisions in migrations/versions; `predictbench db sql` prints the same.\n"
+        "-- Generated from the revisions in migrations/versions: `python -m predictbench_assets.database.migrations`.\n"
         f"-- The schema {SCHEMA} is not exposed by the REST API.\n\n" + offline_sql().strip() + "\n"
     )
+
+
+def roles_sql() -> str:
+    """The content of `migrations/roles.sql`: written by hand, but for the rights on tables between its two marks."""
+    before, begin, rest = ROLES_FILE.read_text().partition("-- begin: ")
+    mark, _, rest = rest.partition("\n")
+    _, end, after = rest.partition("-- end\n")
+    return f"{before}{begin}{mark}\n{grants_sql()};\n{end}{after}"
 
 
 def _run(url: URL | str, action: Callable[[Config], None]) -> None:
@@ -129,16 +137,6 @@ def _config(output: io.StringIO | None = None) -> Config:
     config = Config(stdout=io.StringIO(), output_buffer=output)
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     return config
-
-
-def roles_sql() -> str:
-    """The content of `migrations/roles.sql`: written by hand, but for the rights on tables between its two marks."""
-    from predictbench_assets.database.privileges import grants_sql
-
-    before, begin, rest = ROLES_FILE.read_text().partition("-- begin: ")
-    mark, _, rest = rest.partition("\n")
-    _, end, after = rest.partition("-- end\n")
-    return f"{before}{begin}{mark}\n{grants_sql()};\n{end}{after}"
 
 
 if __name__ == "__main__":

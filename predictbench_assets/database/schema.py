@@ -31,6 +31,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from predictbench_assets.runs import RUN_NAMESPACE
 
 SCHEMA = "predictbench"
+VERSION_TABLE = "predictbench_alembic_version"
+"""Alembic's own, in our schema. Dagster has one in the same database, with Alembic's usual name."""
 
 LONGEST = {
     "market_id": 255,

@@ -8,11 +8,11 @@ from sqlalchemy import Engine, inspect, text
 
 from predictbench_assets.database import migrations
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.schema import SCHEMA, VIEWS, metadata
+from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE, VIEWS, metadata
 
 
 def our_tables(engine: Engine) -> set[str]:
-    return set(inspect(engine).get_table_names(schema=SCHEMA)) - {migrations.VERSION_TABLE}
+    return set(inspect(engine).get_table_names(schema=SCHEMA)) - {VERSION_TABLE}
 
 
 def test_a_migrated_database_has_what_the_code_declares_and_nothing_else(database_url: str, engine: Engine) -> None:

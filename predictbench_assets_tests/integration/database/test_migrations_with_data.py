@@ -15,6 +15,7 @@ from predictbench_assets.database import embedded, migrations
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import Backoff, DatabaseUnavailable
 from predictbench_assets.database.leases import Lease, RunCounts
+from predictbench_assets.database.schema import VERSION_TABLE
 from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.failures import Failure
 from predictbench_assets_tests.integration.daily_run.harness import differences, dump
@@ -82,7 +83,7 @@ def test_rows_survive_the_way_down_and_up(in_use: str, database: Database) -> No
 def test_a_database_with_rows_is_removed_whole(in_use: str, database: Database) -> None:
     migrations.downgrade(in_use, "base")
     left = database.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'predictbench'")
-    assert left in ([], [(migrations.VERSION_TABLE,)])
+    assert left in ([], [(VERSION_TABLE,)])
 
 
 def schema_of(url: str) -> str:

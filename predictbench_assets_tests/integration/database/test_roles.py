@@ -17,7 +17,7 @@ from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.leases import open_lease
 from predictbench_assets.database.privileges import API_ROLES, DAGSTER, OWNER, READER, WRITER, WRITER_NEEDS
-from predictbench_assets.database.schema import SCHEMA, VIEWS, metadata
+from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE, VIEWS, metadata
 from predictbench_assets.database.writer import RunWriter
 
 from .conftest import KEY, NOW, attempt, record
@@ -107,7 +107,7 @@ def test_the_public_apis_roles_see_nothing_of_ours(role: str, deployment: Deploy
     run(deployment.url(ADMINISTRATOR, database), "CREATE TABLE public.page (id int)")
     with connected(deployment.url(role, database)) as api:
         assert api.execute("SELECT * FROM public.page").fetchall() == []  # the API's roles are alive
-        for relation in (*TABLES, *VIEWS, migrations.VERSION_TABLE):
+        for relation in (*TABLES, *VIEWS, VERSION_TABLE):
             with pytest.raises(REFUSED, match=f"schema {SCHEMA}"):
                 api.execute(f"SELECT * FROM {SCHEMA}.{relation}")
             with pytest.raises(REFUSED):
@@ -178,7 +178,7 @@ def test_the_writer_stores_a_run_and_lacks_nothing(deployment: Deployment, datab
         f"UPDATE {SCHEMA}.resolution_observations SET outcome = 1",
         f"DELETE FROM {SCHEMA}.processing_runs",
         f"DELETE FROM {SCHEMA}.processed_markets",
-        f"UPDATE {SCHEMA}.{migrations.VERSION_TABLE} SET version_num = '0001'",
+        f"UPDATE {SCHEMA}.{VERSION_TABLE} SET version_num = '0001'",
         "SELECT * FROM dagster.anything",
         f"SET ROLE {OWNER}",
         *(f"TRUNCATE {SCHEMA}.{table} CASCADE" for table in TABLES),
@@ -247,7 +247,7 @@ def test_a_right_that_was_taken_is_told_and_comes_back_with_the_next_upgrade(
 
 
 def test_the_roles_needs_name_every_table() -> None:
-    assert set(WRITER_NEEDS) == {*TABLES, *VIEWS, migrations.VERSION_TABLE}
+    assert set(WRITER_NEEDS) == {*TABLES, *VIEWS, VERSION_TABLE}
 
 
 def test_dagster_keeps_to_its_own_schema(deployment: Deployment, database: str, tmp_path: Path) -> None:
