@@ -16,10 +16,10 @@ from predictbench_assets.database import migrations
 from predictbench_assets.database.errors import DatabaseRefused, classified
 from predictbench_assets.database.privileges import API_ROLES, WRITER_NEEDS
 from predictbench_assets.database.schema import SCHEMA
+from predictbench_assets.database.urls import TRANSACTION_POOLER_PORT
 
 PoolerMode = Literal["direct", "session", "transaction", "unknown"]
 
-_TRANSACTION_PORT = 6543  # Supabase's
 _ROUNDS = 3
 _LIMIT_SECONDS = 5
 _GROWTH_DAYS = 14
@@ -160,8 +160,10 @@ def pooler(engine: Engine) -> Pooler:
         return Pooler("direct", "the server process is the one that the connection was opened to")
     if any(a == b for a, b in seen) or any(pids != seen[0] for pids in seen):
         return Pooler("transaction", "two connections were served by one server process, or one by several")
-    if engine.url.port == _TRANSACTION_PORT:
-        return Pooler("unknown", f"port {_TRANSACTION_PORT}, but each connection kept a server process of its own")
+    if engine.url.port == TRANSACTION_POOLER_PORT:
+        return Pooler(
+            "unknown", f"port {TRANSACTION_POOLER_PORT}, but each connection kept a server process of its own"
+        )
     return Pooler("session", "a pooler is in between, and each connection kept a server process of its own")
 
 

@@ -32,8 +32,6 @@ _RUNS = text("""
     SELECT run_id FROM predictbench.processing_runs
     WHERE run_date BETWEEN :since AND :until ORDER BY run_date, window_days""")
 
-_STREAMED = {"stream_results": True, "max_row_buffer": CHUNK}
-
 
 class ExportUnwritable(PermanentError):
     """The place where the export is to go does not take it."""
@@ -106,12 +104,11 @@ def export_tables(
 
 
 def _rows(connection: Connection, table: ExportedTable, runs: list[UUID], progress: Progress) -> Iterator[Row]:
-    query = text(table.query)
+    # A cursor of the server's: it lives in this transaction, which a pooler leaves on one connection.
+    query = text(table.query).execution_options(stream_results=True, max_row_buffer=CHUNK)
     count = 0
     for run in runs:
-        # A cursor of the server's: it lives in this transaction, which a pooler leaves on one connection.
-        result = connection.execution_options(stream_results=True, max_row_buffer=CHUNK).execute(query, {"run_id": run})
-        for rows in result.partitions(CHUNK):
+        for rows in connection.execute(query, {"run_id": run}).partitions(CHUNK):
             yield from rows
             count += len(rows)
             progress(table.name, count)
