@@ -60,6 +60,7 @@ def notify(
     else:
         notice = Notice(outcome, run_date=run_date, windows=window_days or (), stage=stage, link=link)
     undelivered = [*_told(notice, settings), *(_life_shown(notice, settings) if outcome == "success" else ())]
+    undelivered += _unusable("NOTIFY_WEBHOOK_URL", *(["DEAD_MAN_URL"] if outcome == "success" else []))
     if undelivered:
         raise click.ClickException(settings.redact("; ".join(undelivered)))
 
@@ -79,6 +80,17 @@ def _summary(file: Path | None, run_date: date | None, windows: tuple[int, ...] 
         _log.warning("the summary %s is of another run: %s, window %d", file, found.run_date, found.window_days)
         return None
     return found
+
+
+def _unusable(*addresses: str) -> list[str]:
+    """What is wrong with these settings: an address that is none is not as good as unset."""
+    from predictbench_assets.settings import SettingsError, load_settings
+
+    try:
+        load_settings()
+    except SettingsError as error:
+        return [problem for problem in error.problems if problem.partition(":")[0] in addresses]
+    return []
 
 
 def _told(notice: "Notice", settings: "Settings") -> list[str]:

@@ -81,6 +81,14 @@ def test_without_a_webhook_there_is_one_line_and_no_error(summary: str) -> None:
     assert "NOTIFY_WEBHOOK_URL is not set" in done.stderr
 
 
+@pytest.mark.parametrize("setting", ["NOTIFY_WEBHOOK_URL", "DEAD_MAN_URL"])
+def test_an_address_that_is_none_is_an_error(setting: str) -> None:
+    done = notify(None, "--outcome", "success", **{setting: "hooks.example/hidden-key"})
+    assert done.exit_code == 1
+    assert f"{setting}: expected an address" in done.stderr
+    assert "hidden-key" not in done.output
+
+
 def test_a_success_is_a_sign_of_life_and_told_where_asked_for() -> None:
     with webhook() as hook, webhook() as watcher:
         assert notify(hook, "--outcome", "success", DEAD_MAN_URL=watcher.url).exit_code == 0
