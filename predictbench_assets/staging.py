@@ -30,6 +30,10 @@ Row = dict[str, Any]
 Upgrade = Callable[[Row], Row]
 
 
+class UnknownStore(PermanentError):
+    """An address that names no kind of store that is installed here, or one that cannot be opened."""
+
+
 class StagedFileMissing(PermanentError):
     """Nothing is staged under that name: the stage has not run for this partition, or staging was thrown away."""
 
@@ -101,8 +105,19 @@ class StagingArea:
     """Where staged files live. Paths are relative to it and use `/`."""
 
     def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        """The area at an address.
+
+        Raises:
+            UnknownStore: no files can be kept there.
+        """
         self._options = dict(storage_options or {})
-        self.fs, self.root = url_to_fs(uri, **self._options)
+        try:
+            self.fs, self.root = url_to_fs(uri, **self._options)
+        except (ImportError, ValueError, OSError) as error:
+            raise UnknownStore(
+                f"{uri} is no place that files can be kept in ({error}): use a folder or s3://bucket/prefix "
+                "(STAGING_URI, ARCHIVE_URI, or what was given to the command)."
+            ) from error
         self.root = self.root.rstrip("/")
         self.is_local = _is_local(self.fs)
 

@@ -46,8 +46,12 @@ def archive_findings(settings: Settings) -> Iterator[Finding]:
     if area.is_local:
         yield _local_folder("archive", Path(area.root), "ARCHIVE_URI")
         return
+    bucket = area.root.partition("/")[0]
     try:
         there = area.fs.exists(area.root)
+        # That of the staging area is written to anyway; its root need not be open to us.
+        if not there and bucket != settings.staging.partition("://")[2].partition("/")[0]:
+            area.fs.ls(bucket)
     except Exception as error:
         said = " ".join(str(error).split())
         yield Finding(

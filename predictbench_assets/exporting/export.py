@@ -127,7 +127,8 @@ def _publish(area: StagingArea, folder: Path, manifest: Manifest) -> None:
         area.delete(MANIFEST)
         for name in sorted(stale):
             area.delete(name)
-        area.fs.makedirs(area.root, exist_ok=True)
+        if area.is_local:  # an object store would make a bucket of a misspelt name
+            area.fs.makedirs(area.root, exist_ok=True)
         for file in manifest.files:
             area.fs.put_file(str(folder / file.name), area.path(file.name))
         area.write_bytes(MANIFEST, _encoded(manifest))

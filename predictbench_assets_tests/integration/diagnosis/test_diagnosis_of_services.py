@@ -179,6 +179,8 @@ def test_staging_in_s3(make_settings: MakeSettings) -> None:
         assert [name for name in area.list("") if PROBE in name] == []
         [finding] = archive_findings(settings)
         assert (finding.level, finding.found) == ("ok", "s3://bucket/archive: nothing archived yet")
+        [finding] = archive_findings(make_settings(staging_uri="s3://bucket/s", archive_uri="s3://bukcet/a", **options))
+        assert (finding.level, "does not exist" in finding.found) == ("fail", True)
     finally:
         server.stop()
 

@@ -270,6 +270,17 @@ def test_an_export_into_an_object_store(stored: Stored, store: dict[str, str], t
         area.read_bytes("markets.parquet")
 
 
+def test_no_bucket_is_made_of_a_misspelt_name(stored: Stored, store: dict[str, str]) -> None:  # noqa: F811
+    settings = load_settings(**{name.lower(): value for name, value in store.items() if name != "STAGING_S3_REGION"})
+    address = "s3://predictbenhc/exports"
+    area = StagingArea(address, settings.storage_options(address))
+    with pytest.raises(ExportUnwritable, match="cannot be written to s3://predictbenhc/exports"):
+        export_tables(
+            stored.engine, area, since=KEY.run_date, until=KEY.run_date, format_="jsonl", now=NOW, git_sha=None
+        )
+    assert not area.fs.exists("predictbenhc")
+
+
 def test_failures_and_failed_runs_are_told(make_run: MakeRun, tmp_path: Path) -> None:
     daily = make_run(
         World(markets_per_day=20), PROCESSING_EXPERIMENTS=BASELINE, POLYMARKET_BASE_URL="http://127.0.0.1:9"

@@ -15,6 +15,7 @@ from predictbench_assets.staging import (
     StagedFileMissing,
     StagedSchemaUnknown,
     StagingArea,
+    UnknownStore,
 )
 
 ROWS = Schema("rows", 1)
@@ -48,6 +49,12 @@ def test_any_rows_survive(rows: list[dict[str, object]]) -> None:
     area = StagingArea("memory://any")
     area.publish(NAME, ROWS, {}, (msgspec.json.encode(row) for row in rows))
     assert list(area.open(NAME, ROWS)) == rows
+
+
+@pytest.mark.parametrize("uri", ["nonsense://place", "ftp://127.0.0.1:9/place"])
+def test_an_address_without_a_store_is_told(uri: str) -> None:
+    with pytest.raises(UnknownStore, match=f"{uri} is no place.*s3://bucket/prefix"):
+        StagingArea(uri)
 
 
 def test_a_missing_file_says_what_to_do(area: StagingArea) -> None:
