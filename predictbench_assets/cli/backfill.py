@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.partitions import day_option, windows_option
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ Examples:
     help="Where the table goes (JSON, and Markdown beside it).",
 )
 @click.option("--yes", is_flag=True, help="Do not ask, however many runs it is.")
-def backfill(
-    first: date | None, last: date | None, window_days: tuple[int, ...] | None, summary: Path | None, yes: bool
-) -> None:
+def backfill(first: date, last: date, window_days: tuple[int, ...] | None, summary: Path | None, yes: bool) -> None:
     """Run every date and window of a range again, in order, on the snapshots that are stored.
 
     Nothing is fetched for a run with a stored snapshot; today's is run in full; what has no snapshot and is over is
@@ -54,8 +53,6 @@ def backfill(
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.settings import load_settings
 
-    if first is None or last is None:
-        raise click.UsageError("--from and --to are needed")
     settings = load_settings()
     configure_logging(settings)
     keys = _asked(settings, first, last, settings.windows if window_days is None else window_days)
@@ -87,14 +84,10 @@ def _asked(settings: "Settings", first: date, last: date, windows: tuple[int, ..
 
 def _hindrances(settings: "Settings", keys: "list[RunKey]") -> "Mapping[RunKey, str]":
     """Why runs cannot be made, for those that cannot."""
-    from predictbench_assets.cli.daily import local_database
-    from predictbench_assets.database.connection import database_url
-    from predictbench_assets.database.engine import make_engine
     from predictbench_assets.database.queries import frozen_runs, stored_runs
     from predictbench_assets.schedule import hindrance
 
-    with local_database(settings):
-        engine = make_engine(database_url(settings), pool_size=0, application_name="predictbench backfill")
+    with opened_database(settings) as engine:
         first, last = keys[0].run_date, keys[-1].run_date
         stored, frozen = stored_runs(engine, first, last), frozen_runs(engine, first, last)
     now = settings.clock.now()

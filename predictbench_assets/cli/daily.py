@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from predictbench_assets.cli.database import ready_database
 from predictbench_assets.cli.partitions import run_date_option, window_option
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def run_daily(
         if options.dry_run:
             scratch = stack.enter_context(_scratch())
             settings = settings.model_copy(update={"predictbench_dry_run": True, "predictbench_scratch": scratch})
-        stack.enter_context(local_database(settings))
+        stack.enter_context(ready_database(settings))
         folder = _run_folder(settings, key)
         watched = _execute(settings, key, ops, folder, _import_path(registry), show or progress)
         summary = _written(folder) or _seen_from_outside(settings, folder, key, watched, options)
@@ -340,32 +341,6 @@ def unwound_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def local_database(settings: "Settings") -> Iterator[None]:
-    """The database, up and at the revision that this code needs; a dry run leaves it as it was.
-
-    Raises:
-        SchemaOutdated: a database that is not ours to migrate is at another revision.
-    """
-    from predictbench_assets.database import migrations
-    from predictbench_assets.database.connection import database_url, embedded_server
-    from predictbench_assets.database.engine import make_engine
-
-    embedded = settings.writer_url is None
-    server = embedded_server(settings)
-    ours = embedded and settings.predictbench_dry_run and not server.status().running
-    try:
-        url = database_url(settings)
-        engine = make_engine(url, pool_size=0)
-        if embedded and not settings.predictbench_dry_run and not migrations.is_current(engine):
-            migrations.upgrade(url)
-        migrations.require_current(engine)
-        yield
-    finally:
-        if ours:
-            server.stop()
 
 
 def _import_path(registry: "Registry") -> Path | None:

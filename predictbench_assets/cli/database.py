@@ -1,9 +1,13 @@
-"""`predictbench db`: the embedded server, migrations, and a look into the tables."""
+"""`predictbench db`: the embedded server, migrations, and a look into the tables.
+
+And the database as other commands need it: up, migrated, open.
+"""
 
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +15,9 @@ import click
 from predictbench_assets.cli.demo import demo_option
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Engine
+
+    from predictbench_assets.settings import Settings
 
 _SHOWN_ROWS = 1000
 
@@ -138,6 +144,46 @@ def sql(query: str | None) -> None:
         _open_psql(url)
     else:
         _print_rows(url, query)
+
+
+@contextmanager
+def ready_database(settings: "Settings") -> Iterator[None]:
+    """The database, up and at the revision that this code needs; a dry run leaves it as it was.
+
+    Raises:
+        SchemaOutdated: a database that is not ours to migrate is at another revision.
+    """
+    from predictbench_assets.database import migrations
+    from predictbench_assets.database.connection import database_url, embedded_server
+    from predictbench_assets.database.engine import make_engine
+
+    embedded = settings.writer_url is None
+    server = embedded_server(settings)
+    ours = embedded and settings.predictbench_dry_run and not server.status().running
+    try:
+        url = database_url(settings)
+        engine = make_engine(url, pool_size=0)
+        if embedded and not settings.predictbench_dry_run and not migrations.is_current(engine):
+            migrations.upgrade(url)
+        migrations.require_current(engine)
+        yield
+    finally:
+        if ours:
+            server.stop()
+
+
+@contextmanager
+def opened_database(settings: "Settings") -> Iterator["Engine"]:
+    """`ready_database`, and an engine on it until the block ends."""
+    from predictbench_assets.database.connection import database_url
+    from predictbench_assets.database.engine import make_engine
+
+    with ready_database(settings):
+        engine = make_engine(database_url(settings), pool_size=settings.db_pool_max_size)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
 
 
 def _writer() -> "URL":

@@ -11,9 +11,8 @@ import click
 from predictbench_assets.cli.partitions import run_date_option, windows_option
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from predictbench_assets.database.queries import StoredRun
+    from predictbench_assets.resources.database import RunDatabase
     from predictbench_assets.runs import RunKey
     from predictbench_assets.schedule import Due
     from predictbench_assets.settings import Settings
@@ -45,9 +44,8 @@ def due(
     windows that are not stored are recorded as missed, since a past day cannot be captured. Without it, everything
     that is asked for is due, `done` names what is stored complete, and --on-existing decides what becomes of that.
     """
-    from predictbench_assets.database.connection import database_url
-    from predictbench_assets.database.engine import make_engine
     from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.resources.database import run_database
     from predictbench_assets.settings import load_settings
 
     if scheduled and run_date is not None:
@@ -57,12 +55,15 @@ def due(
     for warning in settings.warnings:
         _log.warning(warning)
     windows = settings.windows if window_days is None else window_days
-    engine = make_engine(database_url(settings), pool_size=0, application_name="predictbench due")
-    found = _owed(settings, engine, windows, link) if scheduled else _asked(settings, engine, run_date, windows)
+    database = run_database(settings)
+    try:
+        found = _owed(settings, database, windows, link) if scheduled else _asked(settings, database, run_date, windows)
+    finally:
+        database.engine.dispose()
     click.echo(_printed(found, form))
 
 
-def _asked(settings: "Settings", engine: "Engine", run_date: date | None, windows: tuple[int, ...]) -> "Due":
+def _asked(settings: "Settings", database: "RunDatabase", run_date: date | None, windows: tuple[int, ...]) -> "Due":
     from predictbench_assets.runs import UnknownPartition, checked_key
     from predictbench_assets.schedule import asked_for
 
@@ -73,19 +74,19 @@ def _asked(settings: "Settings", engine: "Engine", run_date: date | None, window
             checked_key(day, window, today=today)
     except UnknownPartition as error:
         raise click.UsageError(str(error)) from error
-    return asked_for(day, windows, _stored(engine, day))
+    return asked_for(day, windows, _stored(database, day))
 
 
-def _owed(settings: "Settings", engine: "Engine", windows: tuple[int, ...], link: str | None) -> "Due":
+def _owed(settings: "Settings", database: "RunDatabase", windows: tuple[int, ...], link: str | None) -> "Due":
     from predictbench_assets.schedule import owed_by_schedule, scheduled_day
 
     now, run_at = settings.clock.now(), settings.pipeline_run_at_utc
-    stored = _stored(engine, scheduled_day(now, run_at))
+    stored = _stored(database, scheduled_day(now, run_at))
     found = owed_by_schedule(now, run_at, windows, stored)
     for window in found.running:
         _log.warning("the run of %s, window %d, is still under way, held by %s", *_named(stored[window]))
     if found.missed:
-        _tell_missed(settings, engine, found, stored, link)
+        _tell_missed(settings, database, found, stored, link)
     return found
 
 
@@ -94,7 +95,7 @@ def _named(run: "StoredRun") -> tuple[date, int, str]:
 
 
 def _tell_missed(
-    settings: "Settings", engine: "Engine", found: "Due", stored: Mapping[int, "StoredRun"], link: str | None
+    settings: "Settings", database: "RunDatabase", found: "Due", stored: Mapping[int, "StoredRun"], link: str | None
 ) -> None:
     """Record the windows that have no row yet, and say of each what is known and what can be done."""
     from predictbench_assets.runs import RunKey
@@ -102,48 +103,33 @@ def _tell_missed(
 
     keys = {window: RunKey(found.run_date, window) for window in found.missed}
     reason = missed_reason(found.run_date, settings.clock.now(), link)
-    recorded = _record(settings, engine, [keys[window] for window in found.missed if window not in stored], reason)
+    recorded = _record(database, [keys[window] for window in found.missed if window not in stored], reason)
     for window, key in keys.items():
         if window in stored:
-            _log.error("the run of %s, window %d, is not complete: %s", *_state(engine, stored[window]))
+            _log.error("the run of %s, window %d, is not complete: %s", *_state(database, stored[window]))
         elif key in recorded:
             _log.error("recorded as missed: %s, window %d: %s", key.run_date, window, reason)
         else:
             _log.error("missed, and not recorded: %s, window %d: %s", key.run_date, window, reason)
 
 
-def _record(settings: "Settings", engine: "Engine", keys: list["RunKey"], reason: str) -> "set[RunKey]":
+def _record(database: "RunDatabase", keys: list["RunKey"], reason: str) -> "set[RunKey]":
     """Which of the runs got a row that says that they were missed."""
-    import os
-    import socket
-
-    from predictbench_assets.commit import running_commit
     from predictbench_assets.database import migrations
-    from predictbench_assets.database.leases import record_missed
 
-    if settings.predictbench_dry_run:
+    if database.dry:
         _log.warning("a dry run records nothing")
         return set()
-    if not migrations.is_current(engine):
+    if not migrations.is_current(database.engine):
         _log.warning("the database is not at the revision that this code needs: run `predictbench db upgrade`")
         return set()
-    return record_missed(
-        engine,
-        keys,
-        reason=reason,
-        holder=f"{socket.gethostname()}:{os.getpid()}",
-        exchange=settings.exchange,
-        git_sha=running_commit(settings),
-        clock=settings.clock,
-    )
+    return database.miss(keys, reason)
 
 
-def _state(engine: "Engine", run: "StoredRun") -> tuple[date, int, str]:
+def _state(database: "RunDatabase", run: "StoredRun") -> tuple[date, int, str]:
     """A stored run that the schedule came too late for, and what can still be done about it."""
-    from predictbench_assets.database.snapshots import find_snapshot
-
     day, window = run.key.run_date, run.key.window_days
-    if find_snapshot(engine, run.key) is not None:
+    if database.snapshot(run.key) is not None:
         mend = (
             "its snapshot is stored, so that it can be completed: "
             f"predictbench backfill --from {day} --to {day} --window-days {window}"
@@ -154,15 +140,14 @@ def _state(engine: "Engine", run: "StoredRun") -> tuple[date, int, str]:
     return day, window, f"attempt {run.attempt}, {why}; {mend}"
 
 
-def _stored(engine: "Engine", run_date: date) -> Mapping[int, "StoredRun"]:
+def _stored(database: "RunDatabase", run_date: date) -> Mapping[int, "StoredRun"]:
     from predictbench_assets.database import migrations
     from predictbench_assets.database.errors import BRIEF
-    from predictbench_assets.database.queries import stored_runs
 
-    if BRIEF.run(lambda: migrations.current(engine)) is None:
+    if BRIEF.run(lambda: migrations.current(database.engine)) is None:
         _log.warning("the database has no tables yet, so nothing is stored: `predictbench db upgrade` makes them")
         return {}
-    return {key.window_days: run for key, run in stored_runs(engine, run_date, run_date).items()}
+    return database.runs_of(run_date)
 
 
 def _printed(found: "Due", form: str) -> str:

@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.partitions import day_option
 
 if TYPE_CHECKING:
     from predictbench_assets.exporting.export import Manifest
     from predictbench_assets.exporting.files import Format
 
 _SAY_EVERY_S = 2.0
-
-
-def _day(_: click.Context, __: click.Parameter, value: str | None) -> date | None:
-    try:
-        return None if value is None else date.fromisoformat(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no day of the calendar; write it as YYYY-MM-DD") from error
 
 
 @click.command(
@@ -33,8 +28,8 @@ Examples:
   predictbench export --since 2026-11-01 --until 2026-11-07 --format jsonl --to s3://bucket/exports/week
 """,
 )
-@click.option("--since", required=True, callback=_day, metavar="D", help="The first run date.")
-@click.option("--until", callback=_day, metavar="D", help="The last run date, included.  [default: today, UTC]")
+@day_option("--since", required=True, help="The first run date.")
+@day_option("--until", help="The last run date, itself included.  [default: today, UTC]")
 @click.option("--format", "format_", type=click.Choice(["parquet", "jsonl"]), default="parquet", help="Of the files.")
 @click.option("--to", required=True, metavar="URI", help="A folder, or s3://bucket/prefix with the keys of staging.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
@@ -45,10 +40,7 @@ def export(since: date, until: date | None, format_: "Format", to: str, as_json:
     All files show the database at one moment. An earlier export in the same place is replaced. The manifest is written
     last: without one an export is not whole.
     """
-    from predictbench_assets.cli.daily import local_database
     from predictbench_assets.commit import running_commit
-    from predictbench_assets.database.connection import database_url
-    from predictbench_assets.database.engine import make_engine
     from predictbench_assets.exporting.export import MANIFEST, export_tables
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.settings import load_settings
@@ -62,21 +54,17 @@ def export(since: date, until: date | None, format_: "Format", to: str, as_json:
         raise click.UsageError(f"--since {since} is after --until {last}")
     address = to if "://" in to else str(Path(to).expanduser().resolve())
     area = StagingArea(address, settings.storage_options(address))
-    with local_database(settings):
-        engine = make_engine(database_url(settings), pool_size=settings.db_pool_max_size)
-        try:
-            manifest = export_tables(
-                engine,
-                area,
-                since=since,
-                until=last,
-                format_=format_,
-                now=now,
-                git_sha=running_commit(settings),
-                progress=_Progress(),
-            )
-        finally:
-            engine.dispose()
+    with opened_database(settings) as engine:
+        manifest = export_tables(
+            engine,
+            area,
+            since=since,
+            until=last,
+            format_=format_,
+            now=now,
+            git_sha=running_commit(settings),
+            progress=_Progress(),
+        )
     if as_json:
         click.echo(json.dumps(json.loads(area.read_bytes(MANIFEST)), indent=2))
     else:

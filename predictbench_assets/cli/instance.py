@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from predictbench_assets.cli.database import ready_database
 from predictbench_assets.cli.demo import (
     FOLDER,
     enter_demo,
@@ -35,7 +36,6 @@ def ui(port: int, demo: bool, read_only: bool) -> None:
     migrated. It needs DAGSTER_POSTGRES_URL, and STAGING_URI with its keys to show what steps printed; nothing else.
     """
     from predictbench_assets import launch
-    from predictbench_assets.cli.daily import local_database
     from predictbench_assets.settings import load_settings
 
     if demo and read_only:
@@ -45,7 +45,7 @@ def ui(port: int, demo: bool, read_only: bool) -> None:
     if demo:
         use_sandbox(start_sandbox(enter_demo()))
     settings = load_settings()
-    with local_database(settings):
+    with ready_database(settings):
         home = launch.prepare_home(settings, settings.home / "dagster")
         command = launch.ui_command(settings, home=home, port=port)
         click.echo(f"$ {command}\n\nThe UI comes up at http://127.0.0.1:{port} (Ctrl-C ends it)\n", err=True)

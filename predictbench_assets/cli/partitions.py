@@ -9,10 +9,14 @@ import click
 Options = Callable[[Any], Any]
 
 
-def _day(_: click.Context, __: click.Parameter, text: str | None) -> date | None:
+def _day(context: click.Context, option: click.Parameter, text: str | None) -> date | None:
     """A day; an empty text is none, as a workflow hands on an input that was left empty."""
+    if not text:
+        if option.required:
+            raise click.MissingParameter(ctx=context, param=option)
+        return None
     try:
-        return date.fromisoformat(text) if text else None
+        return date.fromisoformat(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is no day of the calendar; write it as YYYY-MM-DD") from error
 

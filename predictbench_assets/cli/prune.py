@@ -3,12 +3,12 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
     dry_run = dry_run or settings.predictbench_dry_run
     if dry_run and restore is not None:
         raise click.UsageError("--restore writes to the database, which PREDICTBENCH_DRY_RUN forbids")
-    with _database(settings) as engine:
+    with opened_database(settings) as engine:
         if verify:
             sys.exit(_verify(settings, engine, as_json=as_json))
         if restore is not None:
@@ -141,21 +141,6 @@ def _restore(settings: "Settings", engine: "Engine", what: str, *, as_json: bool
         click.echo(json.dumps({"restored": restored}))
     else:
         click.echo(f"{restored:,} raw snapshots are in the database again, until the next prune")
-
-
-@contextmanager
-def _database(settings: "Settings") -> "Iterator[Engine]":
-    """The database, at this code's revision."""
-    from predictbench_assets.cli.daily import local_database
-    from predictbench_assets.database.connection import database_url
-    from predictbench_assets.database.engine import make_engine
-
-    with local_database(settings):
-        engine = make_engine(database_url(settings), pool_size=settings.db_pool_max_size)
-        try:
-            yield engine
-        finally:
-            engine.dispose()
 
 
 def _show(lines: "list[Pruned]", *, dry_run: bool, as_json: bool) -> None:

@@ -47,7 +47,7 @@ class RunDatabase:
             self.engine,
             key,
             dagster_run_id=dagster_run_id,
-            holder=f"{socket.gethostname()}:{os.getpid()}",
+            holder=_holder(),
             exchange=self._settings.exchange,
             git_sha=running_commit(self._settings),
             clock=self._settings.clock,
@@ -102,7 +102,7 @@ class RunDatabase:
             self.engine,
             keys,
             reason=reason,
-            holder=f"{socket.gethostname()}:{os.getpid()}",
+            holder=_holder(),
             exchange=self._settings.exchange,
             git_sha=running_commit(self._settings),
             clock=self._settings.clock,
@@ -151,6 +151,11 @@ class DryRunDatabase(RunDatabase):
         """Nothing is recorded."""
         del keys, reason
         return set()
+
+
+def _holder() -> str:
+    """Who asks: host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def run_database(settings: Settings) -> RunDatabase:

@@ -138,7 +138,7 @@ def test_many_runs_are_asked_about_on_a_terminal(environment: Mapping[str, str],
     ("arguments", "said"),
     [
         (["--from", str(TODAY)], "--to"),
-        (["--from", "", "--to", ""], "--from and --to are needed"),
+        (["--from", "", "--to", ""], "Missing option '--from'"),
         (["--from", str(TODAY), "--to", str(YESTERDAY)], "is before"),
         (["--from", str(TODAY), "--to", str(TODAY + timedelta(days=1))], "future"),
         (["--from", "2025-12-31", "--to", str(TODAY)], "first day"),
