@@ -24,6 +24,7 @@ from predictbench_assets.cli.prune import prune
 from predictbench_assets.cli.resolve import resolve
 from predictbench_assets.cli.sandbox import sandbox
 from predictbench_assets.failures import PredictbenchError
+from predictbench_assets.observability.secrecy import Redact, redacted_error
 
 EXAMPLES = """\
 \b
@@ -36,16 +37,22 @@ Examples:
 
 
 class Commands(click.Group):
-    """A group whose expected errors are one readable message and exit code 1."""
+    """A group whose expected errors are one readable message and exit code 1; no error shows a secret."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; with LOG_LEVEL=DEBUG an error keeps its traceback."""
+        """Run the command; with LOG_LEVEL=DEBUG an expected error keeps its traceback, as an unexpected one does."""
         try:
             return super().invoke(ctx)
-        except PredictbenchError as error:
-            if os.environ.get("LOG_LEVEL", "").upper() == "DEBUG":
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            redact = _redaction()
+            if isinstance(error, PredictbenchError) and os.environ.get("LOG_LEVEL", "").upper() != "DEBUG":
+                raise click.ClickException(redact(str(error))) from error
+            shown = redacted_error(error, redact)
+            if shown is error:
                 raise
-            raise click.ClickException(_redacted(str(error))) from error
+            raise shown from shown.__cause__ or shown.__context__
 
 
 @click.group(
@@ -69,13 +76,14 @@ for command in (
     main.add_command(command)
 
 
-def _redacted(text: str) -> str:
-    from predictbench_assets.settings import SettingsError, load_settings, without_passwords
+def _redaction() -> Redact:
+    """What takes the secrets out of a text, as far as the settings can be read."""
+    from predictbench_assets.settings import SettingsError, usable_settings, without_passwords
 
     try:
-        return load_settings().redact(text)
-    except SettingsError:
-        return without_passwords(text)
+        return usable_settings().redact
+    except (SettingsError, UnicodeDecodeError):
+        return without_passwords
 
 
 if __name__ == "__main__":

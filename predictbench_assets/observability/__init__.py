@@ -1,1 +1,1 @@
-"""What a run lets others see while it works: log lines and metrics."""
+"""What others see of a run: log lines, metrics and notices, and none of its secrets."""

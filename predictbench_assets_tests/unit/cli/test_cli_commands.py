@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from predictbench_assets.cli.main import main
+from predictbench_assets.cli.main import Commands, main
+from predictbench_assets.failures import PermanentError
 
 
 def invoke(*arguments: str) -> Result:
@@ -213,3 +215,27 @@ def test_an_env_file_and_variables_of_the_users_do_not_reach_the_demo(
     assert folder == tmp_path / ".predictbench" / "demo" == settings.home
     assert (settings.writer_url, settings.max_markets, settings.exchange) == (None, None, "localhost")
     assert not {"PGHOST", "DAGSTER_HOME", "DATABASE_URL", "supabase_db_url"} & os.environ.keys()
+
+
+@pytest.mark.parametrize("error", [PermanentError, ValueError], ids=["expected", "unexpected"])
+def test_an_error_that_keeps_its_traceback_has_no_secret(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "")
+    monkeypatch.setenv("LOG_LEVEL", "DEBUG")
+    secret = "-".join(("hunter", "key", "4711"))  # the traceback quotes these lines
+    monkeypatch.setenv("POLYMARKET_API_KEY", secret)
+
+    @click.command()
+    def fails() -> None:
+        try:
+            raise KeyError(f"the header was {secret}")
+        except KeyError as cause:
+            raise error(f"refused: {secret}") from cause
+
+    done = CliRunner().invoke(Commands(commands={"fails": fails}), ["fails"])
+    assert done.exception is not None
+    told = "".join(traceback.format_exception(done.exception))
+    assert secret not in told
+    assert "refused: ***" in told
+    assert "the header was ***" in told
