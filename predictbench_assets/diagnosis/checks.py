@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 from predictbench_assets.failures import PredictbenchError
@@ -88,13 +88,6 @@ def failed(name: str, error: BaseException, fix: str = "") -> Finding:
     said = " ".join(str(error).split()) or type(error).__name__
     text = said if isinstance(error, PredictbenchError) else f"{type(error).__name__}: {said}"
     return Finding("fail", name, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", fix)
-
-
-def skew(before: datetime, theirs: datetime, after: datetime) -> timedelta:
-    """Another clock minus ours, as little as what was seen allows: it was read between `before` and `after`."""
-    nothing = timedelta(0)
-    earliest, latest = theirs - after, theirs - before
-    return max(earliest, nothing) if latest >= nothing else latest
 
 
 def clock_finding(name: str, found: timedelta | None, *, warn: timedelta, fail: timedelta) -> Finding:

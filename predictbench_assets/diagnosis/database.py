@@ -5,16 +5,15 @@ from datetime import date, datetime, timedelta
 
 from sqlalchemy import Engine, func, select
 
-from predictbench_assets.clock import Clock
+from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
 from predictbench_assets.database import health
 from predictbench_assets.database.connection import DatabaseNotRunning, database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.queries import StoredRun, stored_runs
 from predictbench_assets.database.schema import processing_runs
-from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed, skew
+from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.polymarket.contract import SKEW_NOTED, SKEW_REFUSED
 from predictbench_assets.runs import RunKey
 from predictbench_assets.schedule import is_running, scheduled_day
 from predictbench_assets.settings import Settings

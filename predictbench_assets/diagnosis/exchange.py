@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Iterator
 
-from predictbench_assets.clock import Clock
+from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed
-from predictbench_assets.polymarket.contract import SKEW_NOTED, SKEW_REFUSED, ExchangeUnreachable, examine
+from predictbench_assets.polymarket.contract import ExchangeUnreachable, examine
 from predictbench_assets.settings import Settings
 
 _TIMEOUT_S = 6.0

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 from pydantic import SecretStr
 
-from predictbench_assets.clock import Clock
+from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
 from predictbench_assets.failures import TransientError
 from predictbench_assets.polymarket.client import (
     LARGEST_PAGE,
@@ -54,10 +54,6 @@ Level = Literal["ok", "note", "deviation"]
 
 MOST_REQUESTS = 15
 """An examination makes no more, retries aside."""
-
-SKEW_NOTED = timedelta(seconds=2)
-SKEW_REFUSED = timedelta(seconds=60)
-"""Clocks further apart than this put prices, resolutions and the end of the day at wrong times."""
 
 _WINDOW = timedelta(days=14)
 _PAGES = 3
@@ -235,13 +231,11 @@ class _Examiner:
         if theirs is None:
             self._say("note", "clock", expected, "no Date that can be read")
             return
-        # The header has whole seconds, rounded down, and the answer was made somewhere between the two.
-        earliest, latest = theirs - after, theirs + _SECOND - before
-        nothing = timedelta(0)
-        self.examination.skew = skew = max(earliest, nothing) if latest > nothing else latest
-        level: Level = "ok" if abs(skew) <= SKEW_NOTED else "note" if abs(skew) <= SKEW_REFUSED else "deviation"
-        ahead = "ahead of" if skew > nothing else "behind"
-        seen = "they agree" if level == "ok" else f"{abs(skew).total_seconds():.0f} s {ahead} ours"
+        # The header has whole seconds, rounded down.
+        self.examination.skew = apart = skew(before, theirs, after, resolution=_SECOND)
+        level: Level = "ok" if abs(apart) <= SKEW_NOTED else "note" if abs(apart) <= SKEW_REFUSED else "deviation"
+        ahead = "ahead of" if apart > timedelta(0) else "behind"
+        seen = "they agree" if level == "ok" else f"{abs(apart).total_seconds():.0f} s {ahead} ours"
         self._say(level, "clock", expected, seen)
 
     # The listing

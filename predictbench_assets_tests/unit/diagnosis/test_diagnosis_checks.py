@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.diagnosis.checks import Check, Finding, clock_finding, run_checks, skew
+from predictbench_assets.clock import skew
+from predictbench_assets.diagnosis.checks import Check, Finding, clock_finding, run_checks
 from predictbench_assets.failures import PermanentError
 
 FINE = Finding("ok", "fine", "all is well")
