@@ -1,11 +1,11 @@
 """Reads: what experiments learn from, and what checks and the command line show."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import processing_runs, snapshots
@@ -77,7 +77,7 @@ def stored_run(engine: Engine, key: RunKey) -> StoredRun | None:
 
 def stored_runs(engine: Engine, first: date, last: date) -> dict[RunKey, StoredRun]:
     """The runs of some days, `last` included, that have a row; without their summaries, which can be long."""
-    names = [name for name in StoredRun.__dataclass_fields__ if name not in ("key", "summary")]
+    names = [field.name for field in fields(StoredRun) if field.name not in ("key", "summary")]
     runs = processing_runs.c
 
     def work(connection: Connection) -> dict[RunKey, StoredRun]:
@@ -90,6 +90,14 @@ def stored_runs(engine: Engine, first: date, last: date) -> dict[RunKey, StoredR
         return found
 
     return in_transaction(engine, work)
+
+
+def first_days(engine: Engine) -> dict[int, date]:
+    """The first run date of each window that has runs."""
+    window = processing_runs.c.window_days
+    query = select(window, func.min(processing_runs.c.run_date)).group_by(window)
+    rows = in_transaction(engine, lambda connection: connection.execute(query).all())
+    return {row[0]: row[1] for row in rows}
 
 
 def frozen_runs(engine: Engine, first: date, last: date) -> set[RunKey]:

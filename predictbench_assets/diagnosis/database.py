@@ -1,17 +1,15 @@
 """The database: reachable, migrated, with the rights that a run needs, with room to grow; and the runs of late."""
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
 from predictbench_assets.database import health
 from predictbench_assets.database.connection import DatabaseNotRunning, database_url
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.queries import StoredRun, stored_runs
-from predictbench_assets.database.schema import processing_runs
+from predictbench_assets.database.queries import StoredRun, first_days, stored_runs
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.runs import RunKey
@@ -173,7 +171,7 @@ def run_findings(settings: Settings, engine: Engine) -> Iterator[Finding]:
     """The runs that were due in the last days, by window: an old one that is not complete is a warning, the last one
     a failure."""
     now = settings.clock.now()
-    first = _first_days(engine)
+    first = first_days(engine)
     if not first:
         yield Finding("warn", "runs", "no run is stored yet", "predictbench daily")
         return
@@ -191,15 +189,6 @@ def run_findings(settings: Settings, engine: Engine) -> Iterator[Finding]:
     if never := [str(window) for window in settings.windows if window not in first]:
         yield Finding("warn", "runs", f"no run of window {', '.join(never)} is stored yet", "predictbench daily")
     yield Finding("ok", "runs", f"{complete} of {len(due)} that were due in {DAYS} days are complete")
-
-
-def _first_days(engine: Engine) -> dict[int, date]:
-    """The first run date of each window that has runs."""
-    query = select(processing_runs.c.window_days, func.min(processing_runs.c.run_date)).group_by(
-        processing_runs.c.window_days
-    )
-    rows = in_transaction(engine, lambda connection: connection.execute(query).all())
-    return {row[0]: row[1] for row in rows}
 
 
 def _complete(run: StoredRun | None) -> bool:

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES  # not exported
 from dagster._core.storage.event_log import SqliteEventLogStorage  # not exported
 
 from predictbench_assets import launch
@@ -25,6 +24,8 @@ from predictbench_assets.settings import Settings
 
 RUNS = "Dagster's runs with their event logs"
 
+_FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
 _PAGE = 200
 
 _log = logging.getLogger(__name__)
@@ -55,11 +56,10 @@ def prune_runs(instance: dg.DagsterInstance, *, now: datetime, days: int, dry_ru
     pruned = Pruned(RUNS, bytes=None)
     before = now - timedelta(days=days)
     newest = _newest_materializations(instance)
-    old = [run for run in _run_ids(instance, FINISHED_STATUSES, before) if run not in newest]
+    old = [run for run in _run_ids(instance, _FINISHED, before) if run not in newest]
     pruned.add(len(old), 0)
-    unfinished = len(_run_ids(instance, NOT_FINISHED_STATUSES, before))
-    pruned.kept = unfinished
-    if unfinished:
+    pruned.kept = len(_run_ids(instance, _UNFINISHED, before))
+    if pruned.kept:
         pruned.notes.append(
             "a run that never ended died with its machine: a daemon's run monitoring ends it, or a person in the UI"
         )
