@@ -46,6 +46,7 @@ def upgrade(url: URL | str, revision: str = "head") -> None:
 
     Raises:
         DatabaseUnavailable: not reached, or a table stayed in use; the database is as it was.
+        SchemaOutdated: a newer version has migrated it.
     """
     _run(url, lambda config: command.upgrade(config, revision))
 
@@ -82,10 +83,20 @@ def require_current(engine: Engine) -> None:
     Raises:
         SchemaOutdated: says which revision it is at and which command brings it here.
     """
-    found = current(engine)
+    _require_known(found := current(engine))
     if found != head():
         raise SchemaOutdated(
             f"the database is at revision {found or 'none'}, this code needs {head()}: run `predictbench db upgrade`."
+        )
+
+
+def _require_known(revision: str | None) -> None:
+    """Refuse a database that a newer version of this code has migrated: no command here can do anything about it."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaOutdated(
+            f"the database is at revision {revision}, which this code (at {head()}) does not know: a newer Predictbench "
+            "has migrated it. Use that one: `git pull && make setup`."
         )
 
 
@@ -124,6 +135,7 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
             action(config)
 
     in_transaction(engine, lambda _: None)  # a server that is not there is told soon; a busy table is waited for
+    _require_known(current(engine))
     _PATIENCE.run(once)
     _log.info("database migrated", extra={"process_stage": "migrations"})
 

@@ -56,6 +56,14 @@ def test_up_down_and_up_again_leaves_the_tables_of_others_alone(empty_database_u
         migrations.require_current(engine)
 
 
+def test_a_database_of_a_newer_version_is_not_told_to_be_upgraded(database_url: str, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {SCHEMA}.{VERSION_TABLE} SET version_num = '9999'"))
+    for refused in (lambda: migrations.require_current(engine), lambda: migrations.upgrade(database_url)):
+        with pytest.raises(migrations.SchemaOutdated, match="revision 9999, which this code .* does not know"):
+            refused()
+
+
 def test_nothing_is_printed(
     empty_database_url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
