@@ -95,7 +95,7 @@ def _require_known(revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if revision is not None and revision not in known:
         raise SchemaOutdated(
-            f"the database is at revision {revision}, which this code (at {head()}) does not know: a newer Predictbench "
+            f"the database is at revision {revision}, which this code (at {head()}) does not know: a newer one "
             "has migrated it. Use that one: `git pull && make setup`."
         )
 

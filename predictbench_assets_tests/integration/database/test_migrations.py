@@ -60,7 +60,7 @@ def test_a_database_of_a_newer_version_is_not_told_to_be_upgraded(database_url: 
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE {SCHEMA}.{VERSION_TABLE} SET version_num = '9999'"))
     for refused in (lambda: migrations.require_current(engine), lambda: migrations.upgrade(database_url)):
-        with pytest.raises(migrations.SchemaOutdated, match="revision 9999, which this code .* does not know"):
+        with pytest.raises(migrations.SchemaOutdated, match=r"revision 9999, which this code .* does not know"):
             refused()
 
 
