@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError  # not exported
+from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
 
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.logs import bound
@@ -52,7 +52,7 @@ def stage(
         try:
             beat()
             yield beat
-        except DagsterExecutionInterruptedError:
+        except dg.DagsterExecutionInterruptedError:
             # Dagster calls no failure hook then, and the run would be taken for one under way.
             with suppress(PredictbenchError):
                 database.fail(key, context.run.run_id, name, _INTERRUPTED, retriable=True)
