@@ -1,13 +1,16 @@
-"""What any test may ask for: a real Postgres for the session, and a migrated database of its own."""
+"""What any test may ask for: a database of its own on a real Postgres, a bucket of its own on a real S3 API."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import boto3
 import psycopg
 import pytest
+from moto.server import ThreadedMotoServer
 from sqlalchemy import URL, Engine
 from sqlalchemy.engine import make_url
 
@@ -16,6 +19,48 @@ from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 
 TEMPLATE = "predictbench_template"
+
+
+@pytest.fixture(autouse=True)
+def our_logger_as_it_was() -> Iterator[None]:
+    """Dagster sets the level of the loggers that an instance manages, for the rest of the process."""
+    logger = logging.getLogger("predictbench_assets")
+    before = logger.level
+    yield
+    logger.setLevel(before)
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The address of an S3 API for the whole session."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def store(object_store: str) -> dict[str, str]:
+    """A folder of an empty bucket for this test alone, as the settings of staging."""
+    bucket = f"bucket-{uuid4().hex[:12]}"
+    settings = {
+        "STAGING_URI": f"s3://{bucket}/some/folder",
+        "STAGING_S3_ENDPOINT_URL": object_store,
+        "STAGING_S3_REGION": "us-east-1",
+        "STAGING_S3_ACCESS_KEY_ID": "planted-key-id",
+        "STAGING_S3_SECRET_ACCESS_KEY": "planted-secret-key",
+    }
+    client = boto3.client(
+        "s3",
+        endpoint_url=object_store,
+        region_name=settings["STAGING_S3_REGION"],
+        aws_access_key_id=settings["STAGING_S3_ACCESS_KEY_ID"],
+        aws_secret_access_key=settings["STAGING_S3_SECRET_ACCESS_KEY"],
+    )
+    client.create_bucket(Bucket=bucket)
+    client.close()
+    return settings
 
 
 @pytest.fixture(scope="session")

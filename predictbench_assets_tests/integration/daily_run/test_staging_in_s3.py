@@ -1,42 +1,10 @@
 """A run whose staged files are in an object store: nothing of it is on the runner that is thrown away."""
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import boto3
-import pytest
-from moto.server import ThreadedMotoServer
 
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, differences
-
-KEYS = {"STAGING_S3_ACCESS_KEY_ID": "an-id", "STAGING_S3_SECRET_ACCESS_KEY": "a-secret"}
-BUCKET = "predictbench"
-
-
-@pytest.fixture
-def store() -> Iterator[dict[str, str]]:
-    """An object store with an empty bucket, as settings."""
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=KEYS["STAGING_S3_ACCESS_KEY_ID"],
-        aws_secret_access_key=KEYS["STAGING_S3_SECRET_ACCESS_KEY"],
-    )
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
-    yield {
-        "STAGING_URI": f"s3://{BUCKET}/some/folder",
-        "STAGING_S3_ENDPOINT_URL": endpoint,
-        "STAGING_S3_REGION": "us-east-1",
-    } | KEYS
-    server.stop()
 
 
 def test_a_runner_that_finds_only_the_store_goes_on(store: dict[str, str], make_run: MakeRun, tmp_path: Path) -> None:
@@ -52,7 +20,7 @@ def test_a_runner_that_finds_only_the_store_goes_on(store: dict[str, str], make_
 
     assert ran.exit_code == 0
     assert ran.said["processed_markets"] == 20
-    assert ran.said["snapshot"]["uri"].startswith(f"s3://{BUCKET}/some/folder/")
+    assert ran.said["snapshot"]["uri"].startswith(f"{store['STAGING_URI']}/")
     assert sum(daily.sandbox.requests.values()) == requests
     assert not calls.exists()
     assert not (daily.folder / "home" / "staging").exists()

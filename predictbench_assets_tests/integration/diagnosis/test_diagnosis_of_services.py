@@ -13,6 +13,7 @@ from predictbench_assets.diagnosis.remote import rest_api_findings, schedule_fin
 from predictbench_assets.diagnosis.storage import PROBE, archive_findings, dagster_findings, staging_findings
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
+from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.integration.diagnosis.conftest import NOW, MakeSettings, Service
 
 NOBODY = "http://127.0.0.1:9"
@@ -153,36 +154,21 @@ def test_a_staging_area_that_cannot_be_used(make_settings: MakeSettings, tmp_pat
     assert "STAGING_URI" in finding.fix
 
 
-def test_staging_in_s3(make_settings: MakeSettings) -> None:
-    from moto.server import ThreadedMotoServer
+def test_staging_in_s3(make_settings: MakeSettings, store: dict[str, str]) -> None:
+    options = {name.lower(): value for name, value in store.items() if name != "STAGING_URI"}
+    bucket = store["STAGING_URI"].split("/")[2]
+    [finding] = staging_findings(make_settings(staging_uri="s3://bukcet/staging", **options))
+    assert finding.level == "fail"
+    assert "STAGING_S3_ACCESS_KEY_ID" in finding.fix
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        options = {
-            "staging_s3_endpoint_url": f"http://{host}:{port}",
-            "staging_s3_access_key_id": "access-key",
-            "staging_s3_secret_access_key": "secret-key",
-        }
-        settings = make_settings(staging_uri="s3://bucket/staging", **options)
-        [finding] = staging_findings(settings)
-        assert finding.level == "fail"
-        assert "STAGING_S3_ACCESS_KEY_ID" in finding.fix
-
-        from predictbench_assets.staging import StagingArea
-
-        area = StagingArea(settings.staging, settings.staging_options)
-        area.fs.mkdir("bucket")
-        [finding] = staging_findings(settings)
-        assert finding == Finding("ok", "staging", "s3://bucket/staging: written, read, deleted")
-        assert [name for name in area.list("") if PROBE in name] == []
-        [finding] = archive_findings(settings)
-        assert (finding.level, finding.found) == ("ok", "s3://bucket/archive: nothing archived yet")
-        [finding] = archive_findings(make_settings(staging_uri="s3://bucket/s", archive_uri="s3://bukcet/a", **options))
-        assert (finding.level, "does not exist" in finding.found) == ("fail", True)
-    finally:
-        server.stop()
+    settings = make_settings(staging_uri=f"s3://{bucket}/staging", **options)
+    [finding] = staging_findings(settings)
+    assert finding == Finding("ok", "staging", f"s3://{bucket}/staging: written, read, deleted")
+    assert [name for name in StagingArea(settings.staging, settings.staging_options).list("") if PROBE in name] == []
+    [finding] = archive_findings(settings)
+    assert (finding.level, finding.found) == ("ok", f"s3://{bucket}/archive: nothing archived yet")
+    [finding] = archive_findings(make_settings(staging_uri=f"s3://{bucket}/s", archive_uri="s3://bukcet/a", **options))
+    assert (finding.level, "does not exist" in finding.found) == ("fail", True)
 
 
 def test_the_archive_is_only_looked_at(make_settings: MakeSettings, tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from predictbench_assets.settings import all_variables, load_settings
 from predictbench_assets.staging import StagedFileMissing, StagingArea
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, DailyRun
-from predictbench_assets_tests.integration.daily_run.test_staging_in_s3 import store  # noqa: F401 - a fixture
 from predictbench_assets_tests.integration.retention.conftest import KEY, Stored
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
@@ -256,10 +255,10 @@ def test_a_half_export_is_not_taken_for_a_whole_one(
     }
 
 
-def test_an_export_into_an_object_store(stored: Stored, store: dict[str, str], tmp_path: Path) -> None:  # noqa: F811
+def test_an_export_into_an_object_store(stored: Stored, store: dict[str, str], tmp_path: Path) -> None:
     stored.run(1, 2)
     settings = load_settings(**{name.lower(): value for name, value in store.items()})
-    address = "s3://predictbench/exports/day"
+    address = f"{store['STAGING_URI']}/exports/day"
     area = StagingArea(address, settings.storage_options(address))
     for format_ in ("parquet", "jsonl"):
         export_tables(
@@ -270,7 +269,7 @@ def test_an_export_into_an_object_store(stored: Stored, store: dict[str, str], t
         area.read_bytes("markets.parquet")
 
 
-def test_no_bucket_is_made_of_a_misspelt_name(stored: Stored, store: dict[str, str]) -> None:  # noqa: F811
+def test_no_bucket_is_made_of_a_misspelt_name(stored: Stored, store: dict[str, str]) -> None:
     settings = load_settings(**{name.lower(): value for name, value in store.items() if name != "STAGING_S3_REGION"})
     address = "s3://predictbenhc/exports"
     area = StagingArea(address, settings.storage_options(address))

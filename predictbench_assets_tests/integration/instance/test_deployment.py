@@ -11,7 +11,6 @@ import httpx
 
 from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun, Ran
-from predictbench_assets_tests.integration.instance.conftest import SECRET
 from predictbench_assets_tests.integration.instance.services import (
     CLONE,
     DEPLOYED,
@@ -35,7 +34,7 @@ def test_the_services_run_a_job_and_repair_what_a_runner_left(runner: DailyRun, 
 
     with deployment(CLONE / "docker-compose.dev.yml", home=home, environment=environment) as (web, services):
         assert well(services.healthcheck("code-location"), home, environment)
-        shows_the_run_of_the_runner(web, ran)
+        shows_the_run_of_the_runner(web, runner, ran)
         # As the UI does it: one experiment again, with the asset that stores it, and another window's run.
         assert attempts_of_uniform(runner) == [(1, "not_run", 0)]
         again = web.materialize(["experiment_results/uniform", "persisted_run"], partition_tags(KEY))
@@ -54,7 +53,7 @@ def test_the_services_run_a_job_and_repair_what_a_runner_left(runner: DailyRun, 
     assert not (tmp_path / "ui-state" / "staging").exists(), "everything is in the object store"
 
 
-def shows_the_run_of_the_runner(web: Webserver, ran: Ran) -> None:
+def shows_the_run_of_the_runner(web: Webserver, runner: DailyRun, ran: Ran) -> None:
     run_id = ran.said["dagster_run_id"]
     for asset in ASSETS:
         assert web.partitions(asset) == {str(KEY)}
@@ -66,7 +65,7 @@ def shows_the_run_of_the_runner(web: Webserver, ran: Ran) -> None:
     # What was on the runner's console from the first step to the last, and no secret.
     assert log["stderr"].count('"event": "STEP_START"') == 8
     assert set(log["stderr"].splitlines()) < set(ran.output.splitlines())
-    assert SECRET not in log["stderr"]
+    assert runner.variables["STAGING_S3_SECRET_ACCESS_KEY"] not in log["stderr"]
     assert log["url"].startswith("/logs/")
     assert httpx.get(web.address + log["url"]).text == log["stderr"]
 

@@ -21,7 +21,6 @@ from predictbench_assets.settings import all_variables
 from predictbench_assets.staging import StagedFileBroken, StagingArea
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun, differences
-from predictbench_assets_tests.integration.daily_run.test_staging_in_s3 import store  # noqa: F401 - a fixture
 
 SETTLED = datetime(2026, 3, 12, tzinfo=UTC)
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
@@ -248,7 +247,7 @@ def test_the_archive_may_not_be_the_staging_area(ran: DailyRun, engine: Engine, 
     assert len(ran.staging.list("snapshots")) == 1
 
 
-def test_in_an_object_store(store: dict[str, str], make_run: MakeRun) -> None:  # noqa: F811 - the fixture
+def test_in_an_object_store(store: dict[str, str], make_run: MakeRun) -> None:
     daily = make_run(**store)
     assert daily.here().exit_code == 0
     settle(daily)
@@ -264,7 +263,7 @@ def test_in_an_object_store(store: dict[str, str], make_run: MakeRun) -> None:  
     }
     assert set(counts(prune(daily)).values()) == {0}
     [(uri,)] = daily.rows("SELECT uri FROM predictbench.snapshots")
-    assert uri.startswith("s3://predictbench/some/archive/snapshots/")
+    assert uri.startswith(f"{store['STAGING_URI'].replace('folder', 'archive')}/snapshots/")
     [(uri,)] = daily.rows("SELECT uri FROM predictbench.archives")
     assert uri.startswith("s3://predictbench/some/archive/raw_snapshots/")
     again = daily.here(PREDICTBENCH_NOW=NOW.isoformat())

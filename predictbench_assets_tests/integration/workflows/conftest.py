@@ -9,10 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psycopg
 import pytest
-from moto.server import ThreadedMotoServer
 from sqlalchemy.engine import make_url
 
 from predictbench_assets.sandbox.server import SandboxServer, serve
@@ -20,8 +18,7 @@ from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.workflows.actions_runner import Job, Runner, copy_of_the_project
 
 NOW = datetime(2026, 3, 2, 7, 4, tzinfo=UTC)
-BUCKET = "predictbench-staging"
-STORE_KEYS = {"STAGING_S3_ACCESS_KEY_ID": "planted-key-id", "STAGING_S3_SECRET_ACCESS_KEY": "planted-secret-key"}
+STORE_KEYS = ("STAGING_S3_ACCESS_KEY_ID", "STAGING_S3_SECRET_ACCESS_KEY")
 PASSWORD = "planted-password"
 EXPERIMENTS = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
 
@@ -124,25 +121,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_of_the_project(tmp_path_factory.mktemp("clone"))
 
 
-@pytest.fixture(scope="session")
-def store() -> Iterator[Mapping[str, str]]:
-    """An object store with an empty bucket, as settings."""
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id=STORE_KEYS["STAGING_S3_ACCESS_KEY_ID"],
-        aws_secret_access_key=STORE_KEYS["STAGING_S3_SECRET_ACCESS_KEY"],
-    )
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
-    yield {"STAGING_S3_ENDPOINT_URL": f"http://{host}:{port}", "STAGING_S3_REGION": "us-east-1"}
-    server.stop()
-
-
 @pytest.fixture
 def told() -> Iterator[Told]:
     """Somebody who is told."""
@@ -181,14 +159,13 @@ def deployment(
             "POLYMARKET_CLOB_URL": exchange.clob_url,
             "POLYMARKET_REQUESTS_PER_SECOND": "1000",
             "POLYMARKET_MAX_ATTEMPTS": "2",
-            "STAGING_URI": f"s3://{BUCKET}/{tmp_path.name}",
-            **store,
+            **{name: value for name, value in store.items() if name not in STORE_KEYS},
         },
         secrets={
             "SUPABASE_DB_URL": with_password(database_url),
             "NOTIFY_WEBHOOK_URL": f"{told.address}/hook",
             "DEAD_MAN_URL": f"{told.address}/alive",
-            **STORE_KEYS,
+            **{name: store[name] for name in STORE_KEYS},
         },
         machine=machine,
     )
