@@ -84,9 +84,11 @@ class _Progress:
 
 
 def _show(manifest: "Manifest", address: str) -> None:
+    from predictbench_assets.reporting.pages import size
+
     files: list[Any] = [file for file in manifest.files if file.rows is not None]
     for file in files:
-        click.echo(f"{file.name:20} {file.rows:>12,} rows {file.bytes / 1e6:>10,.1f} MB")
+        click.echo(f"{file.name:20} {file.rows:>12,} rows {size(file.bytes):>12}")
     if not manifest.rows:
         click.echo(f"no run is stored from {manifest.since} to {manifest.until}: the files have no rows")
     click.echo(address)

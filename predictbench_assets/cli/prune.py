@@ -155,13 +155,15 @@ def _show(lines: "list[Pruned]", *, dry_run: bool, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from predictbench_assets.reporting.pages import size
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("what")
     for head in ("would go" if dry_run else "gone", "size", "kept"):
         table.add_column(head, justify="right")
     for one in lines:
-        size = "?" if one.bytes is None else f"{one.bytes / 1e6:,.1f} MB"
-        table.add_row(one.what, f"{one.count:,}", size if one.count else "", f"{one.kept:,}" if one.kept else "")
+        room = "?" if one.bytes is None else size(one.bytes)
+        table.add_row(one.what, f"{one.count:,}", room if one.count else "", f"{one.kept:,}" if one.kept else "")
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
     for one in lines:
         for note in one.notes:

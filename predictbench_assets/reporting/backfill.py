@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from rich.console import RenderableType
 
-from predictbench_assets.reporting.summary import RunSummary, markdown_table, publish, rich_table
+from predictbench_assets.reporting.pages import markdown_table, publish, rich_table
+from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
 
 BackfillOutcome = Literal["stored", "failed", "missing", "not_run"]
@@ -85,10 +86,7 @@ class BackfillSummary(BaseModel):
 
     def write(self, path: Path) -> Path:
         """Publish the JSON at `path`, and the Markdown beside it with the suffix `.md`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        publish(path.with_suffix(".md"), self.to_markdown())
-        publish(path, self.model_dump_json(indent=2) + "\n")
-        return path
+        return publish(path, json=self.model_dump_json(indent=2) + "\n", markdown=self.to_markdown())
 
     def _title(self) -> str:
         told = ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in self.counts.items())

@@ -3,20 +3,19 @@
 It is written for failed runs too, so every count has a default and every moment may be missing.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from predictbench_assets.failures import Failure
+from predictbench_assets.reporting.pages import markdown_table, publish, rich_table, size
 from predictbench_assets.runs import RunKey
 
 RunStatus = Literal["completed", "partial", "failed", "interrupted", "skipped"]
@@ -178,10 +177,7 @@ class RunSummary(_Part):
 
     def write(self, path: Path) -> Path:
         """Publish the JSON at `path`, and the Markdown beside it with the suffix `.md`, each in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        publish(path.with_suffix(".md"), self.to_markdown())
-        publish(path, self.to_json())
-        return path
+        return publish(path, json=self.to_json(), markdown=self.to_markdown())
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -220,7 +216,7 @@ class RunSummary(_Part):
             yield "snapshot", f"{how} at {at}, {self.snapshot.rows:,} rows, {self.snapshot.sha256[:12]}"
         yield (
             "requests",
-            f"{self.api.requests:,} ({self.api.pages:,} pages, {self.api.retries:,} retries, {_size(self.api.bytes)})",
+            f"{self.api.requests:,} ({self.api.pages:,} pages, {self.api.retries:,} retries, {size(self.api.bytes)})",
         )
         if self.exchange:
             yield "exchange", self.exchange
@@ -253,47 +249,3 @@ def _failure_cells(failure: FailureLine) -> tuple[str, ...]:
 def _counted(total: int, parts: Mapping[str, int]) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in parts.items() if count)
     return f"{total:,} ({reasons})" if reasons else f"{total:,}"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
-
-
-def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """The lines of a table in Markdown; its cells are plain text."""
-    return [f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in (head, ("---",) * len(head), *rows)]
-
-
-_ENTITIES = str.maketrans({character: f"&#{ord(character)};" for character in "&<|[`\\"})
-
-
-def _markdown_cell(text: str) -> str:
-    """Text that cannot end its cell, start a line or become markup: reasons quote what a server sent."""
-    return " ".join(text.split()).translate(_ENTITIES)
-
-
-def rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> RenderableType:
-    """Narrow enough for 80 columns, whatever the terminal."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for index, name in enumerate(head):
-        numeric = bool(rows) and all(row[index].replace(",", "").replace(".", "").isdigit() for row in rows)
-        table.add_column(name, justify="right" if numeric and index else "left", overflow="fold", no_wrap=not index)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return Group("", Text(title, "bold"), Padding(table, (0, 0, 0, 2)))
-
-
-def publish(path: Path, text: str) -> None:
-    """Put a text into a file in one step: who reads it meanwhile sees the old one or the new one."""
-    partial = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

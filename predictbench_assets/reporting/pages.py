@@ -1,0 +1,64 @@
+"""What summaries have in common: how tables and sizes look, and how their files are written."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+
+def size(count: int) -> str:
+    """So many bytes, for people."""
+    for unit, bytes_of in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= bytes_of:
+            return f"{count / bytes_of:,.1f} {unit}"
+    return f"{count} bytes"
+
+
+def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The lines of a table in Markdown; its cells are plain text."""
+    return [f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in (head, ("---",) * len(head), *rows)]
+
+
+_ENTITIES = str.maketrans({character: f"&#{ord(character)};" for character in "&<|[`\\"})
+
+
+def _markdown_cell(text: str) -> str:
+    """Text that cannot end its cell, start a line or become markup: reasons quote what a server sent."""
+    return " ".join(text.split()).translate(_ENTITIES)
+
+
+def rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> RenderableType:
+    """Narrow enough for 80 columns, whatever the terminal."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    for index, name in enumerate(head):
+        numeric = bool(rows) and all(row[index].replace(",", "").replace(".", "").isdigit() for row in rows)
+        table.add_column(name, justify="right" if numeric and index else "left", overflow="fold", no_wrap=not index)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return Group("", Text(title, "bold"), Padding(table, (0, 0, 0, 2)))
+
+
+def publish(path: Path, *, json: str, markdown: str) -> Path:
+    """Write a summary: the JSON at `path`, and the Markdown beside it with the suffix `.md`, each in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path.with_suffix(".md"), markdown)
+    _replace(path, json)
+    return path
+
+
+def _replace(path: Path, text: str) -> None:
+    """Who reads the file meanwhile sees the old text or the new one."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
