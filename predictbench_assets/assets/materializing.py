@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.logs import bound
@@ -106,7 +107,7 @@ def record_failure(context: dg.HookContext) -> None:
         return  # the failure is that there is no partition; there is no run to write it to
     error = context.op_exception
     reason = _reason(context, error)
-    retriable = isinstance(error, PredictbenchError) and error.retriable
+    retriable = error.retriable if isinstance(error, PredictbenchError) else isinstance(error, OperationalError)
     name = cast(Stage, context.op.name.partition("__")[0])
     seconds = run_seconds(context.instance, context.run_id)
     context.resources.reporter.failed(key, context.run_id, name, reason, retriable=retriable, seconds=seconds)
@@ -118,6 +119,9 @@ def _reason(context: dg.HookContext, error: BaseException | None) -> str:
         return _failed_checks(context) or str(error)
     if isinstance(error, dg.Failure) and error.description:
         return error.description
+    if isinstance(error, DBAPIError):  # those of our own database have become ours long before
+        said = (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
+        return f"Dagster could not write to its own storage (DAGSTER_POSTGRES_URL): {said}"
     return str(error) if isinstance(error, PredictbenchError | UnknownPartition) else f"{type(error).__name__}: {error}"
 
 

@@ -12,6 +12,7 @@ from predictbench_assets.resources.dagster_storage import (
     check_dagster_storage,
 )
 from predictbench_assets.settings import Settings, load_settings
+from predictbench_assets_tests.integration.daily_run.harness import DailyRun
 from predictbench_assets_tests.integration.instance.services import dagster_url, postgres_instance
 
 
@@ -63,6 +64,27 @@ def test_the_instance_opens_an_address_as_people_have_it(database_url: str, sche
         # The processes that Dagster starts are handed the configuration, not the storage.
         with dg.DagsterInstance.from_ref(instance.get_ref()) as again:
             assert again.get_runs_count() == 0
+
+
+def test_a_run_that_loses_the_storage_says_so_and_in_one_sentence(runner: DailyRun, database_url: str) -> None:
+    with postgres_instance(dagster_url(database_url)) as instance:
+        instance.get_runs_count()  # makes the tables
+    execute(
+        database_url,
+        "CREATE FUNCTION lost() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE EXCEPTION 'terminated by somebody' USING ERRCODE = '57P01'; END$$",
+    )
+    execute(
+        database_url,
+        "CREATE TRIGGER lost BEFORE INSERT ON event_logs FOR EACH ROW"
+        " WHEN (NEW.dagster_event_type = 'STEP_OUTPUT' AND NEW.step_key = 'normalized_markets')"
+        " EXECUTE FUNCTION lost()",
+    )
+    ran = runner.process()
+    assert ran.exit_code == 1
+    reason = "Dagster could not write to its own storage (DAGSTER_POSTGRES_URL): terminated by somebody"
+    assert runner.run_row("status", "stage", "reason") == ("failed", "normalized_markets", reason)
+    assert runner.rows("SELECT retriable FROM predictbench.processing_failures") == [(True,)]
 
 
 def test_the_instance_refuses_a_transaction_pooler() -> None:
