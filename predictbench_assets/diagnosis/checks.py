@@ -90,6 +90,11 @@ def failed(name: str, error: BaseException, fix: str = "") -> Finding:
     return Finding("fail", name, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", fix)
 
 
+def megabytes(size: float) -> str:
+    """Bytes as plans for databases count them: 1,024 kilobytes each, and no other unit."""
+    return f"{size / 1024 / 1024:,.1f} MB"
+
+
 def clock_finding(name: str, found: timedelta | None, *, warn: timedelta, fail: timedelta) -> Finding:
     """Whether two clocks agree; None is a clock that was not told."""
     if found is None:

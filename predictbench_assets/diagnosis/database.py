@@ -10,7 +10,7 @@ from predictbench_assets.database import health
 from predictbench_assets.database.connection import DatabaseNotRunning, database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.queries import StoredRun, first_days, stored_runs
-from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed
+from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed, megabytes
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.runs import RunKey
 from predictbench_assets.schedule import is_running, scheduled_day
@@ -123,9 +123,9 @@ def _pooler(engine: Engine) -> Iterator[Finding]:
 
 def _size(settings: Settings, engine: Engine) -> Iterator[Finding]:
     size = health.size(engine, settings.clock.now())
-    found = f"{_megabytes(size.database)} in all, {_megabytes(size.ours)} ours"
+    found = f"{megabytes(size.database)} in all, {megabytes(size.ours)} ours"
     if size.per_day is not None:
-        found += f", {_megabytes(size.per_day)} more a day"
+        found += f", {megabytes(size.per_day)} more a day"
     if settings.database_size_limit_mb is None:
         yield Finding("ok", "size", f"{found}; DATABASE_SIZE_LIMIT_MB would tell the days until full")
         return
@@ -218,7 +218,3 @@ def _mended_by(key: RunKey, now: datetime) -> str:
 def _some(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - _SHOWN_RIGHTS} more" if len(names) > _SHOWN_RIGHTS else ""
     return ", ".join(names[:_SHOWN_RIGHTS]) + more
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1024 / 1024:,.1f} MB"

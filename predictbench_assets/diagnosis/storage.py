@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from predictbench_assets.diagnosis.checks import Finding, failed
+from predictbench_assets.diagnosis.checks import Finding, failed, megabytes
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagingArea
 
@@ -89,8 +89,8 @@ def dagster_findings(settings: Settings) -> Iterator[Finding]:
             found = f"{where}: a newer Dagster has migrated it"
             yield Finding("fail", name, found, "install the Dagster that the other machines use: `make setup`")
         case "current":
-            size = f"{storage.bytes / 1024 / 1024:,.1f} MB"
-            yield Finding("ok", name, f"{where}: {storage.runs:,} runs, {storage.events:,} events, {size}")
+            counts = f"{storage.runs:,} runs, {storage.events:,} events, {megabytes(storage.bytes)}"
+            yield Finding("ok", name, f"{where}: {counts}")
 
 
 def _impatient(settings: Settings) -> dict[str, Any]:
