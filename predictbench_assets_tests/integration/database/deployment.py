@@ -1,5 +1,7 @@
 """A server as a deployment has it: an administrator who is no superuser, a public API's roles, and ours."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,15 @@ class Deployment:
         run(self.url("postgres", "postgres"), f"CREATE ROLE {ADMINISTRATOR} LOGIN CREATEROLE CREATEDB")
         for role in API_ROLES:
             run(self.url(ADMINISTRATOR, "postgres"), f"CREATE ROLE {role} LOGIN")
+
+    @classmethod
+    @contextmanager
+    def started(cls) -> Iterator["Deployment"]:
+        """On a server of its own: roles belong to the whole server, and other tests know of none."""
+        folder = Path(tempfile.mkdtemp(prefix="pb-"))  # short: the socket's path has a limit
+        with EmbeddedPostgres(folder, durable=False) as server:
+            yield cls(server)
+        shutil.rmtree(folder)
 
     def url(self, role: str, database: str) -> URL:
         """The address of a database, past any pooler, as one of the roles."""

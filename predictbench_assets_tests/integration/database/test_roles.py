@@ -1,7 +1,5 @@
 """`migrations/roles.sql`: every role does its work and nothing else, and the public API's roles see nothing."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,6 @@ from sqlalchemy import Engine
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database import health, migrations
-from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.leases import open_lease
 from predictbench_assets.database.privileges import API_ROLES, DAGSTER, OWNER, READER, WRITER, WRITER_NEEDS
@@ -29,11 +26,8 @@ REFUSED = psycopg.errors.InsufficientPrivilege
 
 @pytest.fixture(scope="module")
 def deployment() -> Iterator[Deployment]:
-    """A server of its own: roles belong to the whole server, and other tests know of none."""
-    folder = Path(tempfile.mkdtemp(prefix="pb-r-"))
-    with EmbeddedPostgres(folder, durable=False) as server:
-        yield Deployment(server)
-    shutil.rmtree(folder)
+    with Deployment.started() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -97,10 +97,8 @@ def deployment() -> Iterator[Deployment]:
     """A server that may be stopped, with all roles."""
     if PGBOUNCER is None:
         pytest.skip("pgbouncer is not installed (apt install pgbouncer; .ci/run does)")
-    folder = Path(tempfile.mkdtemp(prefix="pb-p-"))
-    with EmbeddedPostgres(folder, durable=False) as server:
-        yield Deployment(server)
-    shutil.rmtree(folder)
+    with Deployment.started() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

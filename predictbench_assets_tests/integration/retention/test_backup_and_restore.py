@@ -1,8 +1,6 @@
 """A backup that was restored: the commands of the handbook, on a server with our roles and on one without."""
 
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,7 +13,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.engine import make_url
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.database.embedded import EmbeddedPostgres, _binaries
+from predictbench_assets.database.embedded import _binaries
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.migrations import ROLES_FILE
 from predictbench_assets.database.privileges import OWNER, READER, WRITER
@@ -35,10 +33,8 @@ Contents = dict[str, tuple[int, str]]
 @pytest.fixture(scope="module")
 def deployment() -> Iterator[Deployment]:
     """Another server, whose administrator is no superuser."""
-    folder = Path(tempfile.mkdtemp(prefix="pb-"))
-    with EmbeddedPostgres(folder, durable=False) as server:
-        yield Deployment(server)
-    shutil.rmtree(folder)
+    with Deployment.started() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
