@@ -14,7 +14,7 @@ from predictbench_assets.observability.notices import NotDelivered, Notice, tell
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.runs import RunKey
-from predictbench_assets.schedule import is_done, missed_reason
+from predictbench_assets.schedule import done_windows, missed_reason
 from predictbench_assets.settings import Settings
 
 DAILY_RUN = "daily_run"
@@ -52,7 +52,8 @@ def build_daily_schedule(
         """
         now, day = settings.clock.now(), context.scheduled_execution_time.date()
         stored = database.runs_of(day)
-        left = [window for window in settings.windows if window not in stored or not is_done(stored[window])]
+        done = done_windows(settings.windows, stored)
+        left = [window for window in settings.windows if window not in done]
         if not left:
             yield dg.SkipReason(f"every window of {day} is stored")
         elif day != now.date():

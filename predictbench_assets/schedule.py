@@ -69,7 +69,7 @@ def owed_by_schedule(now: datetime, run_at: time, windows: Sequence[int], stored
         stored: the runs of `scheduled_day(now, run_at)` that are in the database, by window.
     """
     day = scheduled_day(now, run_at)
-    done = tuple(window for window in windows if window in stored and is_done(stored[window]))
+    done = done_windows(windows, stored)
     left = tuple(window for window in windows if window not in done)
     if day == now.astimezone(UTC).date():
         return Due(day, windows=left, done=done)
@@ -80,13 +80,13 @@ def owed_by_schedule(now: datetime, run_at: time, windows: Sequence[int], stored
 
 def asked_for(run_date: date, windows: Sequence[int], stored: Mapping[int, RunState]) -> Due:
     """What a person asked to run: all of it. What becomes of complete ones is for `--on-existing` to say."""
-    done = tuple(window for window in windows if window in stored and is_done(stored[window]))
+    done = done_windows(windows, stored)
     return Due(run_date, windows=tuple(windows), done=done)
 
 
-def is_done(run: RunState) -> bool:
-    """Whether `--on-existing skip` would pass over the run."""
-    return run.status == "completed"
+def done_windows(windows: Sequence[int], stored: Mapping[int, RunState]) -> tuple[int, ...]:
+    """The windows whose run `--on-existing skip` would pass over."""
+    return tuple(window for window in windows if window in stored and stored[window].status == "completed")
 
 
 def is_running(run: RunState, now: datetime) -> bool:

@@ -17,7 +17,8 @@ from predictbench_assets.database.schema import archives, snapshots
 from predictbench_assets.runs import RUN_NAMESPACE, RunKey
 
 _SILENT = timedelta(days=1)
-"""A run that is called running and was not heard of for this long is not."""
+"""A run that is called running and was not heard of for this long is not; longer than a schedule has patience, since
+what is removed under a run's feet does not come back."""
 
 # Since when a market is in its present state: the first observation after the last one that said something else.
 _SINCE = """
