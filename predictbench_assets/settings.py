@@ -202,7 +202,7 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         try:
-            return tuple(int(part) for part in value.split(",") if part.strip())
+            return tuple(dict.fromkeys(int(part) for part in value.split(",") if part.strip()))
         except ValueError as error:
             raise ValueError("expected whole numbers separated by commas, such as 1,7,30") from error
 

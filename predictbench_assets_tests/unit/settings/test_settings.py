@@ -140,6 +140,10 @@ def test_all_problems_are_told_at_once() -> None:
     assert {problem.partition(":")[0] for problem in found} == {"SUPABASE_DB_URL", "STAGING_URI"}
 
 
+def test_a_window_that_is_named_twice_is_scheduled_once() -> None:
+    assert load_settings(horizons="30, 7,7,1,30,").windows == (30, 7, 1)
+
+
 def test_now_is_the_clock() -> None:
     instant = datetime(2026, 2, 2, 7, tzinfo=UTC)
     assert load_settings(predictbench_now=instant).clock.now() == instant
