@@ -46,6 +46,8 @@ def export(since: date, until: date | None, format_: "Format", to: str, as_json:
     from predictbench_assets.settings import load_settings
     from predictbench_assets.staging import StagingArea
 
+    if not to.strip():
+        raise click.UsageError("--to is empty: name a folder, or s3://bucket/prefix")
     settings = load_settings()
     configure_logging(settings)
     now = settings.clock.now()

@@ -18,6 +18,7 @@ from predictbench_assets.settings import all_variables
         (["export", "--to", "x"], "--since"),
         (["export", "--since", "2026-02-30", "--to", "x"], "no day of the calendar"),
         (["export", "--since", "2026-02-02", "--until", "2026-02-01", "--to", "x"], "is after --until 2026-02-01"),
+        (["export", "--since", "2026-02-02", "--to", ""], "--to is empty"),
         (["export", "--since", "2026-02-02", "--format", "csv", "--to", "x"], "'csv' is not one of"),
     ],
 )
