@@ -3,13 +3,15 @@
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.failures import TransientError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -65,7 +67,7 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
     dry_run = dry_run or settings.predictbench_dry_run
     if dry_run and restore is not None:
         raise click.UsageError("--restore writes to the database, which PREDICTBENCH_DRY_RUN forbids")
-    with opened_database(settings) as engine:
+    with opened_database(settings) as engine, _stores():
         if verify:
             sys.exit(_verify(settings, engine, as_json=as_json))
         if restore is not None:
@@ -73,6 +75,24 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
             return
         lines = _prune(settings, engine, parts or PARTS, batch=batch, dry_run=dry_run)
     _show(lines, dry_run=dry_run, as_json=as_json)
+
+
+class StoreFailed(TransientError):
+    """The staging area or the archive does not take, or give, what is asked; what was done before stays done."""
+
+
+@contextmanager
+def _stores() -> Iterator[None]:
+    """Errors of the stores, as one that names their settings."""
+    from botocore.exceptions import BotoCoreError, ClientError  # s3fs lets some of them through
+
+    try:
+        yield
+    except (OSError, BotoCoreError, ClientError) as error:
+        raise StoreFailed(
+            f"{type(error).__name__}: {error}. Check STAGING_URI, ARCHIVE_URI, STAGING_S3_..., and the rights and the "
+            "space there; then run `predictbench prune` again, it goes on where it stopped."
+        ) from error
 
 
 def _prune(

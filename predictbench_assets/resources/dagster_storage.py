@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from dagster._core.storage.schedules.schema import ScheduleStorageSqlMetadata
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.run_storage import run_storage
-from dagster_postgres.utils import pg_alembic_config
+from dagster_postgres.utils import DagsterPostgresException, pg_alembic_config
 from sqlalchemy.exc import SQLAlchemyError
 
 from predictbench_assets.database.urls import DatabaseUrlError, dagster_storage_url
@@ -85,7 +86,7 @@ def check_dagster_storage(settings: Settings) -> DagsterStorage:
         return DagsterStorage("sqlite")
     url = secret.get_secret_value()
     engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
-    try:
+    with classified(settings):
         with engine.connect() as connection:
             schema = connection.scalar(sa.text("SELECT current_schema()"))
             present, size, events = connection.execute(_SIZES, {"tables": _TABLES}).one()
@@ -93,10 +94,19 @@ def check_dagster_storage(settings: Settings) -> DagsterStorage:
             return DagsterStorage("postgres", "absent", schema)
         state, runs = _revision_and_runs(url)
         return DagsterStorage("postgres", state, schema, runs, int(events), int(size))
-    except SQLAlchemyError as error:
+
+
+@contextmanager
+def classified(settings: Settings) -> Iterator[None]:
+    """Errors of the storage in Postgres, as one that names its setting.
+
+    Raises:
+        DagsterStorageError: in the place of an error of SQLAlchemy's or dagster-postgres'.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, DagsterPostgresException) as error:
         raise DagsterStorageError(f"DAGSTER_POSTGRES_URL: {_first_line(settings, error)}") from None
-    finally:
-        engine.dispose()
 
 
 # Tables on the search path, as Dagster itself finds them.
@@ -130,6 +140,7 @@ def _state(found: object, head: object) -> Literal["behind", "ahead", "current"]
     return "behind" if found is None or found in {one.revision for one in revisions} else "ahead"
 
 
-def _first_line(settings: Settings, error: SQLAlchemyError) -> str:
-    text = str(getattr(error, "orig", None) or error).strip()
+def _first_line(settings: Settings, error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error, DagsterPostgresException) else error  # it says "too many retries"
+    text = str(getattr(cause, "orig", None) or cause or error).strip()
     return settings.redact(text.splitlines()[0] if text else type(error).__name__)

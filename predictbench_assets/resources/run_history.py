@@ -19,6 +19,7 @@ from dagster._core.storage.event_log import SqliteEventLogStorage  # not exporte
 
 from predictbench_assets import launch
 from predictbench_assets.partitions import run_partitions
+from predictbench_assets.resources.dagster_storage import classified
 from predictbench_assets.retention.report import Pruned
 from predictbench_assets.settings import Settings
 
@@ -33,7 +34,11 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance | None]:
-    """The instance that runs of these settings are recorded in; None where there has never been one."""
+    """The instance that runs of these settings are recorded in; None where there has never been one.
+
+    Raises:
+        DagsterStorageError: here or in the block, its storage in Postgres was not reached or refused.
+    """
     secret = settings.dagster_postgres_url
     home = settings.home / "dagster"
     if secret is None and not home.is_dir():
@@ -44,7 +49,8 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance | None]:
             # Read by Dagster itself, from where its configuration says.
             os.environ["DAGSTER_POSTGRES_URL"] = secret.get_secret_value()
             home = Path(temporary)
-        with dg.DagsterInstance.from_config(str(launch.prepare_home(settings, home))) as instance:
+        config = str(launch.prepare_home(settings, home))
+        with classified(settings), dg.DagsterInstance.from_config(config) as instance:
             yield instance
 
 
