@@ -14,9 +14,7 @@ from predictbench_assets.database.engine import make_engine
 from predictbench_assets.resources.dagster_storage import DagsterStorageError, classified
 from predictbench_assets.settings import all_variables, load_settings
 
-ARCHIVE = (
-    "INSERT INTO predictbench.archives VALUES (gen_random_uuid(), 's3://bucket/archive/a.jsonl.zst', 'x', 1, now())"
-)
+ARCHIVE = "INSERT INTO predictbench.archives VALUES (gen_random_uuid(), 's3://bucket/archive/a', 'x', 1, now())"
 
 
 @pytest.mark.parametrize("arguments", [["--only", "staging"], ["--verify"]], ids=" ".join)
