@@ -37,6 +37,7 @@ from predictbench_assets.polymarket.transport import (
     RequestFailed,
     Transport,
     UnexpectedAnswer,
+    authorization,
     error_text,
 )
 
@@ -179,7 +180,7 @@ class PolymarketClient:
         self._page_size = page_size
         self._slices = slices
         self._rng = rng or random.Random()  # noqa: S311 - which slice to check again is no secret
-        secret = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+        secret = authorization(api_key)
 
         def transport(url: str, headers: dict[str, str]) -> Transport:
             return Transport(

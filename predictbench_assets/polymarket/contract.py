@@ -46,6 +46,7 @@ from predictbench_assets.polymarket.transport import (
     RequestRefused,
     Transport,
     UnexpectedAnswer,
+    authorization,
     error_text,
     http_date,
 )
@@ -126,7 +127,6 @@ async def examine(
     Raises:
         ExchangeUnreachable: not even the first request was answered.
     """
-    headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
 
     def transport(url: str, headers: Mapping[str, str]) -> Transport:
         return Transport(
@@ -140,7 +140,7 @@ async def examine(
             sleep=sleep,
         )
 
-    async with transport(base_url, headers) as gamma, transport(clob_url, {}) as clob:
+    async with transport(base_url, authorization(api_key)) as gamma, transport(clob_url, {}) as clob:
         examiner = _Examiner(gamma, clob, clock, opens or clock.now(), rejected_share_limit)
         await (examiner.briefly() if brief else examiner.thoroughly())
         return examiner.examination

@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 import httpx
 import msgspec
 from aiolimiter import AsyncLimiter
+from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from predictbench_assets.clock import Clock
@@ -244,6 +245,11 @@ def _wait(state: RetryCallState) -> float:
     failure = state.outcome.exception() if state.outcome else None
     asked = failure.retry_after if isinstance(failure, PassingFailure) else None
     return max(_BACKOFF(state), min(asked or 0.0, _LONGEST_WAIT_S))
+
+
+def authorization(api_key: SecretStr | None) -> dict[str, str]:
+    """The header that carries the key, which is Gamma's alone; none without a key."""
+    return {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
 
 
 def http_date(text: str) -> datetime | None:
