@@ -38,6 +38,21 @@ def test_both_compose_files_run_the_same_commands(name: str) -> None:
     assert local[-2:] == ["--log-format", "json"]
 
 
+def test_a_deployments_instance_is_a_clones_but_for_what_must_survive_the_machine() -> None:
+    local, deployed = (yaml.safe_load((CLONE / name).read_text()) for name in ("dagster.yaml", "deploy/dagster.yaml"))
+    assert "storage" not in local
+    assert deployed.pop("storage")["custom"]["config"] == {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}
+    assert local.pop("compute_logs")["class"] == "NoOpComputeLogManager"
+    assert deployed.pop("compute_logs")["class"] == "StagingComputeLogManager"
+    assert deployed == local
+    monitoring = local["run_monitoring"]
+    assert (monitoring["enabled"], set(monitoring)) == (
+        True,
+        {"enabled", "start_timeout_seconds", "max_runtime_seconds"},
+    )
+    assert local["telemetry"] == {"enabled": False}
+
+
 def test_the_image_runs_the_web_server_unless_told_otherwise() -> None:
     [command] = instructions("CMD")
     assert yaml.safe_load(command) == services(DEPLOYED)["webserver"]["command"]
