@@ -9,15 +9,13 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # for types only
 
 from predictbench_assets.assets.materializing import record_failure
-from predictbench_assets.launch import run_config
+from predictbench_assets.launch import DAILY_RUN, run_config
 from predictbench_assets.observability.notices import NotDelivered, Notice, tell
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.runs import RunKey
 from predictbench_assets.schedule import done_windows, missed_reason
 from predictbench_assets.settings import Settings
-
-DAILY_RUN = "daily_run"
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets.settings import ENV_FILE_VARIABLE, Settings, default_env_file
 
 DEFINITIONS = "predictbench_assets.definitions"
-JOB = "daily_run"
+DAILY_RUN = "daily_run"
 CLONE = Path(__file__).resolve().parents[1]
 
 _GRACE_SECONDS = 5.0
@@ -92,7 +92,7 @@ def run_command(
         scratch: makes it a dry run, whose new files go there.
     """
     tags = json.dumps(partition_tags(key), separators=(",", ":"))
-    arguments = ("job", "execute", "-m", DEFINITIONS, "-j", JOB, "--tags", tags, "-c", str(config_file))
+    arguments = ("job", "execute", "-m", DEFINITIONS, "-j", DAILY_RUN, "--tags", tags, "-c", str(config_file))
     variables = shared_variables(settings, home) | {"PREDICTBENCH_SUMMARY": str(summary)}
     if import_path is not None:
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(import_path), os.environ.get("PYTHONPATH")]))

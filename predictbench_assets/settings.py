@@ -483,7 +483,7 @@ def usable_settings() -> Settings:
 
     For what has to work when something is wrong, such as telling somebody so.
     """
-    defaults = {name: field for field, info in Settings.model_fields.items() for name in (field, *variables(field))}
+    field_of = {name: field for field in Settings.model_fields for name in (field, *variables(field))}
     replaced: dict[str, Any] = {}
     while True:
         try:
@@ -492,7 +492,7 @@ def usable_settings() -> Settings:
             wrong = {str(detail["loc"][0]) for detail in error.errors(include_input=False) if detail["loc"]}
             if not wrong - replaced.keys():
                 raise SettingsError(_problems(error)) from None
-            replaced |= {name: Settings.model_fields[defaults[name]].get_default() for name in wrong}
+            replaced |= {name: Settings.model_fields[field_of[name]].get_default() for name in wrong}
 
 
 @lru_cache(maxsize=1)
