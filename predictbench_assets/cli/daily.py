@@ -31,6 +31,9 @@ OnExisting = Literal["update", "skip", "fail"]
 _LOG = "log.jsonl"
 _SUMMARY = "summary.json"
 
+_INTERRUPTED = "DagsterExecutionInterruptedError"
+"""All that Dagster says of a step that a signal ended."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -373,10 +376,10 @@ def _seen_from_outside(
     skipped = options.on_existing == "skip" and watched.exit_code == 0
     if skipped:
         reason = "the run is stored already, nothing was done; --on-existing update writes it again"
+    elif watched.signal is not None and watched.reason in (None, _INTERRUPTED):
+        reason = f"stopped by signal {watched.signal}; run it again, it goes on where it stopped"
     elif watched.reason is not None:
         reason = watched.reason
-    elif watched.signal is not None:
-        reason = f"stopped by signal {watched.signal}"
     elif watched.exit_code is not None and watched.exit_code < 0:
         reason = f"the process was killed by signal {-watched.exit_code}; run it again, it goes on where it stopped"
     else:

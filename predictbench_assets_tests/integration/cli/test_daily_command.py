@@ -247,8 +247,9 @@ def test_a_signal_ends_the_run_and_is_recorded(
     assert running.returncode == 128 + number, errors
     assert time.monotonic() - began < 15
     read = json.loads((tmp_path / "s.json").read_text())
-    assert read["status"] == "failed"
+    reason = f"stopped by signal {int(number)}; run it again, it goes on where it stopped"
+    assert (read["status"], read["reason"]) == ("failed", reason)
     today = datetime.now(UTC).date()
-    assert rows(environment["DATABASE_URL"], "select run_date, status from predictbench.processing_runs") == [
-        (today, "failed")
+    assert rows(environment["DATABASE_URL"], "select run_date, status, reason from predictbench.processing_runs") == [
+        (today, "failed", reason)
     ]
