@@ -16,7 +16,7 @@ TRANSACTION_POOLER_PORT = 6543
 
 _SUPABASE_HOST = re.compile(r"(^|\.)supabase\.(co|com|in|net)$")
 _PLACEHOLDER = re.compile(
-    r"^[\[<{(].*[\]>})]$|^your[-_ ]?(db[-_ ]?|database[-_ ]?)?password([-_ ]here)?$|^change[-_]?me$", re.I
+    r"^[\[<{(][a-z _-]+[\]>})]$|^your[-_ ]?(db[-_ ]?|database[-_ ]?)?password([-_ ]here)?$|^change[-_]?me$", re.I
 )
 
 
