@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Connection, Engine
 
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import Backoff, classified, in_transaction
@@ -58,11 +58,12 @@ def downgrade(url: URL | str, revision: str) -> None:
 
 def current(engine: Engine) -> str | None:
     """The revision a database is at, or None for one that was never migrated."""
-    with classified(), engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
-        )
-        return context.get_current_revision()
+
+    def work(connection: Connection) -> str | None:
+        options = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
+        return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+    return in_transaction(engine, work)
 
 
 def head() -> str:
@@ -134,8 +135,7 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
             config.attributes["connection"] = connection
             action(config)
 
-    in_transaction(engine, lambda _: None)  # a server that is not there is told soon; a busy table is waited for
-    _require_known(current(engine))
+    _require_known(current(engine))  # and a server that is not there is told soon; a busy table is waited for
     _PATIENCE.run(once)
     _log.info("database migrated", extra={"process_stage": "migrations"})
 
