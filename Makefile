@@ -53,11 +53,14 @@ ui-production: setup ## The Dagster UI on the storage that DAGSTER_POSTGRES_URL 
 stop: setup ## Stop what our commands left running
 	@$(BIN)/predictbench stop
 
+# A file at a time to each of as many processes as there are cores, four at the most: each starts a Postgres.
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
+
 test: setup-dev ## The tests, without the long ones
-	@$(BIN)/python -m pytest -q -m "not long"
+	@$(PYTEST) -m "not long"
 
 test-all: setup-dev ## All tests
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 # Without shellcheck, which a CI machine may have and another may not: everybody sees the same findings.
 lint: setup-dev ## Style, types, who may import whom, workflows, compose and container files
