@@ -1,6 +1,8 @@
 """Migrations on a real Postgres: all the way up, down and up again, beside other people's tables."""
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic import command
@@ -103,3 +105,19 @@ def test_an_unreachable_server_is_told_as_such(tmp_path: object) -> None:
         migrations.current(engine)
     assert getattr(caught.value, "retriable", None) is True
     assert "DATABASE_URL" in str(caught.value)
+
+
+def test_a_second_migration_waits_for_the_first(empty_database_url: str) -> None:
+    engine = make_engine(empty_database_url, pool_size=0)
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with ThreadPoolExecutor(1) as threads:
+        with engine.begin() as first:
+            first.execute(text("SELECT pg_advisory_xact_lock(hashtext('predictbench migrations'))"))
+            second = threads.submit(migrations.upgrade, empty_database_url)
+            deadline = time.monotonic() + 20
+            while first.execute(text(waiting)).scalar_one() == 0:
+                assert not second.done(), "it did not wait"
+                assert time.monotonic() < deadline
+            assert our_tables(engine) == set()
+        second.result(timeout=30)
+    assert migrations.is_current(engine)
