@@ -62,6 +62,8 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
 
     if sum((dry_run, verify, restore is not None)) > 1:
         raise click.UsageError("--dry-run, --verify and --restore exclude each other")
+    if parts and (verify or restore is not None):
+        raise click.UsageError("--only is for pruning: --verify reads all archives, --restore says itself what")
     settings = load_settings()
     configure_logging(settings)
     dry_run = dry_run or settings.predictbench_dry_run

@@ -14,6 +14,7 @@ from predictbench_assets.settings import all_variables
     [
         (["prune", "--dry-run", "--verify"], "exclude each other"),
         (["prune", "--verify", "--restore", "m1"], "exclude each other"),
+        (["prune", "--verify", "--only", "raw"], "--only is for pruning"),
         (["prune", "--only", "everything"], "'everything' is not one of"),
         (["export", "--to", "x"], "--since"),
         (["export", "--since", "2026-02-30", "--to", "x"], "no day of the calendar"),
