@@ -142,8 +142,9 @@ def _state(database: "RunDatabase", run: "StoredRun") -> tuple[date, int, str]:
 
 def _stored(database: "RunDatabase", run_date: date) -> Mapping[int, "StoredRun"]:
     from predictbench_assets.database import migrations
+    from predictbench_assets.database.errors import BRIEF
 
-    if migrations.current(database.engine) is None:
+    if migrations.current(database.engine, BRIEF) is None:
         _log.warning("the database has no tables yet, so nothing is stored: `predictbench db upgrade` makes them")
         return {}
     return database.runs_of(run_date)

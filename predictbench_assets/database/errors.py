@@ -78,6 +78,9 @@ class Backoff:
 BRIEF = Backoff(attempts=4, first=0.25, longest=2.0)
 """For single short transactions, where a person or a failure hook is waiting."""
 
+ONCE = Backoff(attempts=1)
+"""Where the answer that the database is not there is as good as any."""
+
 
 def verdict(sqlstate: str | None) -> Verdict:
     """What a SQLSTATE says; None stands for a connection that broke before any could be sent."""

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.errors import Backoff, classified, in_transaction
+from predictbench_assets.database.errors import BRIEF, ONCE, Backoff, classified, in_transaction
 from predictbench_assets.database.privileges import grants_sql
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE
 from predictbench_assets.failures import PermanentError
@@ -56,14 +56,14 @@ def downgrade(url: URL | str, revision: str) -> None:
     _run(url, lambda config: command.downgrade(config, revision))
 
 
-def current(engine: Engine) -> str | None:
+def current(engine: Engine, backoff: Backoff = ONCE) -> str | None:
     """The revision a database is at, or None for one that was never migrated."""
 
     def work(connection: Connection) -> str | None:
         options = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
         return MigrationContext.configure(connection, opts=options).get_current_revision()
 
-    return in_transaction(engine, work)
+    return in_transaction(engine, work, backoff)
 
 
 def head() -> str:
@@ -135,7 +135,7 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
             config.attributes["connection"] = connection
             action(config)
 
-    _require_known(current(engine))  # and a server that is not there is told soon; a busy table is waited for
+    _require_known(current(engine, BRIEF))  # and a server that is not there is told soon; a busy table is waited for
     _PATIENCE.run(once)
     _log.info("database migrated", extra={"process_stage": "migrations"})
 
