@@ -324,6 +324,91 @@ ALTER TABLE predictbench.processed_markets ADD CONSTRAINT ck_processed_markets_r
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0002' WHERE predictbench.predictbench_alembic_version.version_num = '0001';
 
+-- Running upgrade 0002 -> 0003
+
+ALTER TABLE predictbench.experiments ADD COLUMN control BOOLEAN DEFAULT false NOT NULL;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN stored_at TIMESTAMP WITH TIME ZONE;
+
+UPDATE predictbench.experiment_results r SET stored_at = coalesce(a.finished_at, a.started_at) FROM predictbench.experiment_runs a WHERE a.experiment_run_id = r.experiment_run_id;
+
+ALTER TABLE predictbench.processed_markets ADD COLUMN group_item_title TEXT;
+
+ALTER TABLE predictbench.processed_markets ADD COLUMN group_item_threshold DOUBLE PRECISION;
+
+ALTER TABLE predictbench.resolution_observations ADD COLUMN status TEXT;
+
+CREATE TABLE predictbench.resolution_checks (
+    market_id TEXT NOT NULL, 
+    checked_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    checks INTEGER NOT NULL, 
+    problem TEXT, 
+    CONSTRAINT pk_resolution_checks PRIMARY KEY (market_id)
+);
+
+CREATE TABLE predictbench.experiment_scores (
+    experiment_result_id UUID NOT NULL, 
+    observation_id UUID NOT NULL, 
+    outcome DOUBLE PRECISION NOT NULL, 
+    brier DOUBLE PRECISION NOT NULL, 
+    log_loss DOUBLE PRECISION NOT NULL, 
+    clipped BOOLEAN NOT NULL, 
+    edge DOUBLE PRECISION, 
+    disagreement DOUBLE PRECISION, 
+    scoring_version TEXT NOT NULL, 
+    scored_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT pk_experiment_scores PRIMARY KEY (experiment_result_id), 
+    CONSTRAINT fk_experiment_scores_experiment_result_id FOREIGN KEY(experiment_result_id) REFERENCES predictbench.experiment_results (experiment_result_id) ON DELETE CASCADE, 
+    CONSTRAINT fk_experiment_scores_observation_id FOREIGN KEY(observation_id) REFERENCES predictbench.resolution_observations (observation_id)
+);
+
+CREATE INDEX ix_experiment_scores_observation_id ON predictbench.experiment_scores (observation_id);
+
+CREATE TABLE predictbench.leaderboards (
+    leaderboard_id UUID NOT NULL, 
+    as_of TIMESTAMP WITH TIME ZONE NOT NULL, 
+    computed_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    scoring_version TEXT NOT NULL, 
+    content_hash TEXT NOT NULL, 
+    detail JSONB NOT NULL, 
+    CONSTRAINT pk_leaderboards PRIMARY KEY (leaderboard_id)
+);
+
+CREATE INDEX ix_leaderboards_as_of ON predictbench.leaderboards (as_of);
+
+CREATE TABLE predictbench.leaderboard_rows (
+    leaderboard_id UUID NOT NULL, 
+    position INTEGER NOT NULL, 
+    board TEXT NOT NULL, 
+    window_days INTEGER NOT NULL, 
+    category TEXT NOT NULL, 
+    price_bin TEXT NOT NULL, 
+    experiment TEXT NOT NULL, 
+    version TEXT NOT NULL, 
+    n_markets INTEGER NOT NULL, 
+    n_events INTEGER NOT NULL, 
+    mean_edge DOUBLE PRECISION, 
+    edge_low DOUBLE PRECISION, 
+    edge_high DOUBLE PRECISION, 
+    rank INTEGER, 
+    row JSONB NOT NULL, 
+    CONSTRAINT pk_leaderboard_rows PRIMARY KEY (leaderboard_id, position), 
+    CONSTRAINT fk_leaderboard_rows_leaderboard_id FOREIGN KEY(leaderboard_id) REFERENCES predictbench.leaderboards (leaderboard_id) ON DELETE CASCADE
+);
+
+CREATE TABLE predictbench.forecast_digests (
+    run_id UUID NOT NULL, 
+    digest TEXT NOT NULL, 
+    algorithm TEXT NOT NULL, 
+    attempt INTEGER NOT NULL, 
+    forecasts INTEGER NOT NULL, 
+    made_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT pk_forecast_digests PRIMARY KEY (run_id, digest), 
+    CONSTRAINT fk_forecast_digests_run_id FOREIGN KEY(run_id) REFERENCES predictbench.processing_runs (run_id) ON DELETE CASCADE
+);
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0003' WHERE predictbench.predictbench_alembic_version.version_num = '0002';
+
 DO $$
 DECLARE
     wanted record;
@@ -334,12 +419,17 @@ BEGIN
         ('events', 'SELECT, INSERT, UPDATE'),
         ('experiment_results', 'SELECT, INSERT'),
         ('experiment_runs', 'SELECT, INSERT'),
+        ('experiment_scores', 'SELECT, INSERT, UPDATE'),
         ('experiments', 'SELECT, INSERT, UPDATE'),
+        ('forecast_digests', 'SELECT, INSERT'),
+        ('leaderboard_rows', 'SELECT, INSERT'),
+        ('leaderboards', 'SELECT, INSERT'),
         ('processed_contracts', 'SELECT, INSERT, UPDATE, DELETE'),
         ('processing_failures', 'SELECT, INSERT, UPDATE, DELETE'),
         ('processed_markets', 'SELECT, INSERT, UPDATE'),
         ('processing_attempts', 'SELECT, INSERT, UPDATE'),
         ('processing_runs', 'SELECT, INSERT, UPDATE'),
+        ('resolution_checks', 'SELECT, INSERT, UPDATE'),
         ('resolution_observations', 'SELECT, INSERT'),
         ('snapshots', 'SELECT, INSERT, UPDATE'),
         ('latest_experiment_results', 'SELECT'),

@@ -214,6 +214,7 @@ def _staged_experiment(
         "description": experiment.description,
         "information": experiment.information,
         "mandatory": experiment.mandatory,
+        "control": experiment.control,
         "snapshot_hash": cohort.meta["snapshot_hash"],
         "config_hash": registry.config_hash(experiment.name),
     }

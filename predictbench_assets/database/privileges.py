@@ -29,13 +29,18 @@ WRITER_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     # Forecasts and observations are only ever added: not even a stolen password of the writer's changes one.
     "experiment_results": _ADD,
     "experiment_runs": _ADD,
+    "experiment_scores": _CHANGE,
     "experiments": _CHANGE,
+    "forecast_digests": _ADD,
+    "leaderboard_rows": _ADD,
+    "leaderboards": _ADD,
     # Contracts that a market no longer has, and the failures that an attempt tells anew.
     "processed_contracts": (*_CHANGE, "DELETE"),
     "processing_failures": (*_CHANGE, "DELETE"),
     "processed_markets": _CHANGE,
     "processing_attempts": _CHANGE,
     "processing_runs": _CHANGE,
+    "resolution_checks": _CHANGE,
     "resolution_observations": _ADD,
     "snapshots": _CHANGE,
     **dict.fromkeys(VIEWS, _READ),

@@ -55,6 +55,7 @@ class ExperimentAttempt:
     status: AttemptStatus
     content_hash: str
     """Of the staged results: version and content equal to the newest stored attempt's mean the same attempt."""
+    control: bool = False
     snapshot_hash: str | None = None
     config_hash: str | None = None
     started_at: datetime | None = None

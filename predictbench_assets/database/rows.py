@@ -92,6 +92,8 @@ class _MarketRow(_Row):
     volume: float | None = None
     liquidity: float | None = None
     core_weight: float | None = None
+    group_item_title: str | None = None
+    group_item_threshold: float | None = None
 
 
 class _ContractRow(_Row):
@@ -203,6 +205,8 @@ def _market_row(market: Market, market_uuid: str, raw: msgspec.Raw) -> _MarketRo
         volume=market.volume,
         liquidity=market.liquidity,
         core_weight=market.core_weight,
+        group_item_title=market.group_item_title,
+        group_item_threshold=market.group_item_threshold,
     )
 
 
@@ -262,6 +266,7 @@ def _check_market(market: Market) -> None:
     _check_finite("volume", market.volume)
     _check_finite("liquidity", market.liquidity)
     _check_finite("core_weight", market.core_weight)
+    _check_finite("group_item_threshold", market.group_item_threshold)
     _check_zone("close_time", market.close_time)
     _check_zone("captured_at", market.captured_at)
     _check_zone("price.at", price.at)

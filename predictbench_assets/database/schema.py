@@ -272,6 +272,9 @@ processed_markets = Table(
     Column("core", Boolean, nullable=False),
     Column("core_weight", Double),
     _text("snapshot_hash"),
+    # Where the market stands in its event, as Polymarket has it: a ladder's rungs are told apart by these.
+    _text("group_item_title"),
+    Column("group_item_threshold", Double),
     # Whether the snapshot was put together afterwards (a backfill) rather than captured on the day.
     Column("reconstructed", Boolean, nullable=False, server_default=text("false")),
     # Set when a later complete run of the same day no longer has the market.
@@ -330,6 +333,8 @@ experiments = Table(
     # blind, market or search: what the experiment is allowed to know.
     _text("information", nullable=False),
     Column("mandatory", Boolean, nullable=False),
+    # Whether it knows nothing on purpose: one that beats the market shows a bug or a leak.
+    Column("control", Boolean, nullable=False, server_default=text("false")),
     # Whether this is the version that was registered last.
     Column("is_active", Boolean, nullable=False),
     UniqueConstraint("name", "version"),
@@ -390,6 +395,8 @@ experiment_results = Table(
     _json("diagnostics"),
     # When the forecast was made; boards count only those inside the freeze window.
     _time("forecast_at"),
+    # When the row was written: what a board of a past day could know. Null in rows older than the column counts as known.
+    _time("stored_at"),
     _text("snapshot_hash"),
     _text("config_hash"),
     UniqueConstraint("experiment_run_id", "processed_market_id"),
@@ -426,6 +433,8 @@ resolution_observations = Table(
     _time("observed_at", nullable=False),
     _text("source", nullable=False),
     _text("state", nullable=False),
+    # What the source itself calls its state; of Gamma's rows umaResolutionStatus.
+    _text("status"),
     # Per outcome, first outcome first; `outcome` is the first of them. A half is a settlement too.
     _json("payout"),
     Column("outcome", Double),
@@ -435,6 +444,91 @@ resolution_observations = Table(
     *_unit("outcome"),
     _one_of("state", RESOLUTION_STATES),
     CheckConstraint("char_length(market_id) <= 255", name="lengths"),
+)
+
+resolution_checks = Table(
+    "resolution_checks",
+    metadata,
+    # When the sweep last looked at a market: an observation equal to the newest one adds no row to the ledger.
+    Column("market_id", Text, primary_key=True),
+    _time("checked_at", nullable=False),
+    Column("checks", Integer, nullable=False),
+    # Why the last look gave no observation (not found, no readable payout); null where it gave one.
+    _text("problem"),
+)
+
+experiment_scores = Table(
+    "experiment_scores",
+    metadata,
+    # The state of today: a changed resolution overwrites. The ledger and the forecasts rebuild every earlier one.
+    Column(
+        "experiment_result_id",
+        Uuid,
+        ForeignKey(experiment_results.c.experiment_result_id, ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("observation_id", Uuid, ForeignKey(resolution_observations.c.observation_id), nullable=False),
+    Column("outcome", Double, nullable=False),
+    Column("brier", Double, nullable=False),
+    Column("log_loss", Double, nullable=False),
+    # Whether the forecast was so sure that the log loss took another, see scoring/rules.py.
+    Column("clipped", Boolean, nullable=False),
+    # Null where the market had no price of its own.
+    Column("edge", Double),
+    Column("disagreement", Double),
+    _text("scoring_version", nullable=False),
+    _time("scored_at", nullable=False),
+    Index(None, "observation_id"),
+)
+
+leaderboards = Table(
+    "leaderboards",
+    metadata,
+    Column("leaderboard_id", Uuid, primary_key=True),
+    # The ledger's time: nothing observed or stored later is in the board.
+    _time("as_of", nullable=False),
+    _time("computed_at", nullable=False),
+    _text("scoring_version", nullable=False),
+    # Of rows and detail: a rebuild of the same moment has the same.
+    _text("content_hash", nullable=False),
+    # What is not a row: comparisons, calibration curves, edge over time, coherence.
+    Column("detail", JSONB(none_as_null=True), nullable=False),
+    Index(None, "as_of"),
+)
+
+leaderboard_rows = Table(
+    "leaderboard_rows",
+    metadata,
+    Column("leaderboard_id", Uuid, ForeignKey(leaderboards.c.leaderboard_id, ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    _text("board", nullable=False),
+    Column("window_days", Integer, nullable=False),
+    _text("category", nullable=False),
+    _text("price_bin", nullable=False),
+    _text("experiment", nullable=False),
+    _text("version", nullable=False),
+    Column("n_markets", Integer, nullable=False),
+    Column("n_events", Integer, nullable=False),
+    Column("mean_edge", Double),
+    Column("edge_low", Double),
+    Column("edge_high", Double),
+    Column("rank", Integer),
+    # The whole row, as `predictbench leaderboard --format json` shows it.
+    Column("row", JSONB(none_as_null=True), nullable=False),
+    PrimaryKeyConstraint("leaderboard_id", "position"),
+)
+
+forecast_digests = Table(
+    "forecast_digests",
+    metadata,
+    # A run has one for each time that its forecasts had changed when it ended.
+    Column("run_id", Uuid, ForeignKey(processing_runs.c.run_id, ondelete="CASCADE"), nullable=False),
+    _text("digest", nullable=False),
+    _text("algorithm", nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("forecasts", Integer, nullable=False),
+    _time("made_at", nullable=False),
+    PrimaryKeyConstraint("run_id", "digest"),
 )
 
 # Made in the migrations, where their text is; Alembic does not compare views.

@@ -39,6 +39,8 @@ _MARKET = {
     "liquidity": "float8",
     "core": "boolean",
     "core_weight": "float8",
+    "group_item_title": "text",
+    "group_item_threshold": "float8",
 }
 _CONTRACT = {
     "processed_contract_id": "uuid",
@@ -125,8 +127,8 @@ def _batch_sql(*, filling: bool) -> bytes:
         FROM lease, jsonb_to_recordset($7) AS x({_record(_CONTRACT)}, index integer)
         ON CONFLICT (processed_contract_id) {_update("c", ["contract_id", "name", "price", "metadata"])}
     ), stored_results AS (
-        INSERT INTO predictbench.experiment_results ({_columns(_RESULT)}, snapshot_hash, config_hash)
-        SELECT {_columns(_RESULT, "x.")}, attempt.snapshot_hash, attempt.config_hash
+        INSERT INTO predictbench.experiment_results ({_columns(_RESULT)}, stored_at, snapshot_hash, config_hash)
+        SELECT {_columns(_RESULT, "x.")}, $3, attempt.snapshot_hash, attempt.config_hash
         FROM lease, jsonb_to_recordset($8) AS x({_record(_RESULT)}, fill boolean)
         JOIN predictbench.experiment_runs attempt USING (experiment_run_id)
         JOIN predictbench.experiments named USING (experiment_id){_UNLESS_ANY if filling else ""}
@@ -160,8 +162,9 @@ _EXPERIMENT = {
     "description": "text",
     "information": "text",
     "mandatory": "boolean",
+    "control": "boolean",
 }
-_EXPERIMENT_CHANGES = ["description", "information", "mandatory", "is_active"]
+_EXPERIMENT_CHANGES = ["description", "information", "mandatory", "control", "is_active"]
 
 _ALL_ATTEMPTS = b"""
     SELECT coalesce(jsonb_agg(jsonb_build_object(

@@ -176,6 +176,7 @@ class Experiment(ABC):
         requires: names of experiments whose results `context.required` must hold; they run first.
         mandatory: a market without a result of a mandatory experiment is not stored.
         information: what the experiment may see; decides what context it gets.
+        control: whether it knows nothing on purpose; a board on which one beats the market says so in red.
         timeout_seconds: limit for one call of `run` or `run_event`; None for the setting's default.
         max_concurrency: markets (or events) at once; None for the setting's default.
     """
@@ -186,6 +187,7 @@ class Experiment(ABC):
     requires: ClassVar[tuple[str, ...]] = ()
     mandatory: ClassVar[bool] = False
     information: ClassVar[Information] = "market"
+    control: ClassVar[bool] = False
     timeout_seconds: ClassVar[float | None] = None
     max_concurrency: ClassVar[int | None] = None
 

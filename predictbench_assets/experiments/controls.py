@@ -11,6 +11,7 @@ class UniformExperiment(Experiment):
     version = "1"
     description = "The same probability for every outcome: 0.5 of two."
     information = "blind"
+    control = True
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult:  # noqa: ARG002 - the protocol's
         """Forecast even odds."""

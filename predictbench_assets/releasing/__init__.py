@@ -1,0 +1,1 @@
+"""What leaves the house to be checked by others: digests of forecasts, and the frozen dataset."""

@@ -1,0 +1,1 @@
+"""How stored markets settled: the sweep, and the ledger of what it observed."""

@@ -1,0 +1,210 @@
+"""What scoring comes to: rows of boards, comparisons, curves. Plain records, written as JSON and read back unchanged.
+
+Numbers that cannot be told are null: an interval of one cluster, a rank that is not allowed. Edges, Brier scores and
+their differences are in squared probability, intervals are at 95 %.
+"""
+
+from datetime import date, datetime
+from typing import Final, Literal
+
+import msgspec
+
+BoardName = Literal["core", "full", "backfill"]
+
+ALL: Final = "all"
+"""The category, or the price bin, of a row that is not cut by it."""
+
+PRICE_BIN_LABELS: Final = ("0-5", "5-20", "20-40", "40-60", "60-80", "80-95", "95-100")
+"""Of the bins in per cent that `polymarket.core_sample.price_bin` numbers."""
+
+Flag = Literal[
+    "provisional",
+    "price_echo",
+    "control_beats_market",
+    "too_few_events",
+    "low_coverage",
+    "order_differs_by_event",
+]
+"""provisional: some of its cohorts are less than 95 % final. price_echo: forecasts correlate above 0.99 with the price
+shown. control_beats_market: a negative control whose interval is above 0, a bug or a leak. too_few_events: fewer than 30
+clusters. low_coverage: less than 95 % of the board's markets forecast. order_differs_by_event: against a neighbour in
+rank, the mean per event says otherwise than the mean per market."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class BoardRow(_Record):
+    """One entrant on one board, cut by category or by price bin (never by both)."""
+
+    board: BoardName
+    window_days: int
+    category: str
+    price_bin: str
+    experiment: str
+    version: str
+    information: str
+    control: bool
+    reference: bool
+
+    n_markets: int
+    """Settled markets (outcome 0 or 1, with a good price) that it forecast."""
+    n_events: int
+    """Clusters among them."""
+    n_board: int
+    """Markets of the board and stratum, settled or not."""
+    n_splits: int
+    """Forecast markets that settled at one half: shown apart, in no mean."""
+    n_open: int
+    """Forecast markets that are not final."""
+    n_provisional: int
+    """Of n_markets, those of cohorts that are less than 95 % final."""
+    n_clipped: int
+    """Forecasts outside of [0.001, 0.999], whose log loss took the bound."""
+    coverage: float | None
+    """Forecast markets over markets of the board."""
+    effective_n: float | None
+
+    mean_edge: float | None
+    edge_se: float | None
+    edge_low: float | None
+    edge_high: float | None
+    edge_low_by_date: float | None
+    edge_high_by_date: float | None
+    event_mean_edge: float | None
+    """Mean over clusters of the cluster's mean."""
+    minimum_detectable_edge: float | None
+    """At 80 % power: 2.8 standard errors."""
+    skill: float | None
+    """1 - mean Brier / mean Brier of the market's price on the same markets."""
+    skill_low: float | None
+    skill_high: float | None
+    brier: float | None
+    market_brier: float | None
+    """Of the market's price on the same markets."""
+    log_loss: float | None
+    disagreement: float | None
+    intention_to_treat_brier: float | None
+    """With one half for each settled market of the board that it did not forecast."""
+    intention_to_treat_edge: float | None
+
+    reliability: float | None
+    resolution: float | None
+    uncertainty: float | None
+    """Murphy's decomposition over ten bins."""
+    miscalibration: float | None
+    discrimination: float | None
+    """CORP's, from the isotonic fit."""
+    ece: float | None
+    ece_expected: float | None
+    """What a calibrated forecaster with these forecasts would show."""
+    price_correlation: float | None
+
+    n_ranked: int | None
+    """Markets of the intersection that ranks are made on."""
+    ranked_edge: float | None
+    """Mean edge on that intersection."""
+    rank: int | None
+    flags: tuple[Flag, ...] = ()
+
+
+class Comparison(_Record):
+    """Two entrants on the markets that both forecast; above 0 the first is better."""
+
+    board: BoardName
+    window_days: int
+    first: str
+    second: str
+    """Name and version, as `Entrant.label`."""
+    n_markets: int
+    n_events: int
+    mean_difference: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    significant: bool
+    """After Benjamini-Hochberg over the board's and window's family, q = 0.10."""
+
+
+class CurvePoint(_Record):
+    """A bin of a reliability curve."""
+
+    forecast: float
+    """Mean forecast of the bin."""
+    observed: float
+    """Share that settled at 1."""
+    low: float | None
+    high: float | None
+    n_markets: int
+
+
+class Curve(_Record):
+    """A reliability curve with bootstrap bands."""
+
+    board: BoardName
+    window_days: int
+    experiment: str
+    version: str
+    points: tuple[CurvePoint, ...]
+
+
+class EdgePoint(_Record):
+    """One cohort, and all up to it."""
+
+    board: BoardName
+    window_days: int
+    experiment: str
+    version: str
+    run_date: date
+    n_markets: int
+    mean_edge: float
+    """Of the cohort."""
+    cumulative_edge: float
+    """Mean over all markets of cohorts up to this one."""
+    cumulative_low: float | None
+    cumulative_high: float | None
+
+
+class Coherence(_Record):
+    """Whether an entrant's forecasts of related markets fit together."""
+
+    window_days: int
+    experiment: str
+    version: str
+    n_groups: int
+    """Whole neg-risk groups that it forecast entirely."""
+    sum_error: float | None
+    """Mean over groups of |sum of the forecasts - 1|."""
+    worst_sum_error: float | None
+    n_pairs: int
+    """Neighbouring rungs of ladders that it forecast both."""
+    violations: int
+    """Pairs where the implied one is the less likely."""
+    mean_violation: float | None
+    """Mean over pairs of how far the order is broken, 0 where it holds."""
+
+
+class CohortState(_Record):
+    """How far one cohort has settled."""
+
+    run_date: date
+    window_days: int
+    n_markets: int
+    n_final: int
+    n_splits: int
+    provisional: bool
+    """Less than 95 % final."""
+
+
+class Leaderboard(_Record):
+    """All boards, as known at `as_of`."""
+
+    as_of: datetime
+    scoring_version: str
+    rows: tuple[BoardRow, ...]
+    comparisons: tuple[Comparison, ...]
+    curves: tuple[Curve, ...]
+    edges: tuple[EdgePoint, ...]
+    coherence: tuple[Coherence, ...]
+    cohorts: tuple[CohortState, ...]

@@ -1,0 +1,85 @@
+"""What is scored: every market of every cohort, and what each entrant forecast of it, as columns.
+
+A row of `Cohorts` is a market in a run, so a market that two windows captured is two rows. A matrix of `Forecasts` has a
+row for each entrant and a column for each row of `Cohorts`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Days = NDArray[np.datetime64]
+Texts = NDArray[np.object_]
+
+FREEZE_WINDOW_HOURS = 24
+"""A forecast counts as timely when it was made at most this long after the snapshot."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One version of an experiment. Versions are never mixed."""
+
+    experiment: str
+    version: str
+    information: str
+    """blind, market or search: what it may see."""
+    control: bool = False
+    reference: bool = False
+    """Whether it is the market's own price, frozen: the baseline that skill is measured against."""
+    description: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name and version."""
+        return f"{self.experiment} {self.version}"
+
+
+@dataclass(frozen=True)
+class Cohorts:
+    """Every market of every complete run, in the order of run date, window and market id; arrays of one length M."""
+
+    market_id: Texts
+    run_date: Days
+    """datetime64[D]."""
+    window_days: Ints
+    end_date: Days
+    """The UTC day of the nominal end."""
+    category: Texts
+    cluster: Ints
+    """The number of the cluster, the same across cohorts: markets with one number are not independent."""
+    price: Floats
+    """The market's own price of the first outcome at the snapshot; NaN where it had none."""
+    good: Bools
+    """Whether that price is of quality `good`; only such markets are in the headline."""
+    core: Bools
+    core_weight: Floats
+    reconstructed: Bools
+    """Whether the snapshot was put together afterwards."""
+    final: Bools
+    """Whether the newest observation by `as_of` says that the market has settled."""
+    outcome: Floats
+    """Settled value of the first outcome: 0, 1, 0.5 for a split; NaN where it is not final."""
+
+    def __len__(self) -> int:
+        return len(self.market_id)
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Cohorts and what the entrants said about them, as known at `as_of`."""
+
+    as_of: datetime
+    cohorts: Cohorts
+    entrants: tuple[Entrant, ...]
+    probability: Floats
+    """Shape (entrants, M): the forecast that counts on the live boards (the newest timely one); NaN for none."""
+    late: Floats
+    """Shape (entrants, M): the newest forecast that was not timely, or on a reconstructed snapshot; NaN for none."""
+    coherence: tuple[Any, ...] = ()
+    """Rows of `boards.Coherence`, which need no outcomes."""
