@@ -26,8 +26,8 @@ Flag = Literal[
     "order_differs_by_event",
 ]
 """provisional: some of its cohorts are less than 95 % final. price_echo: forecasts correlate above 0.99 with the price
-shown. control_beats_market: a negative control whose interval is above 0, a bug or a leak. too_few_events: fewer than 30
-clusters. low_coverage: less than 95 % of the board's markets forecast. order_differs_by_event: against a neighbour in
+shown. control_beats_market: a negative control whose interval is above 0, a bug or a leak. too_few_events: fewer than
+30 clusters. low_coverage: less than 95 % of the board's markets forecast. order_differs_by_event: against a neighbour in
 rank, the mean per event says otherwise than the mean per market."""
 
 
@@ -35,7 +35,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
 
-class BoardRow(_Record):
+class BoardRow(_Record, frozen=True):
     """One entrant on one board, cut by category or by price bin (never by both)."""
 
     board: BoardName
@@ -109,7 +109,7 @@ class BoardRow(_Record):
     flags: tuple[Flag, ...] = ()
 
 
-class Comparison(_Record):
+class Comparison(_Record, frozen=True):
     """Two entrants on the markets that both forecast; above 0 the first is better."""
 
     board: BoardName
@@ -127,7 +127,7 @@ class Comparison(_Record):
     """After Benjamini-Hochberg over the board's and window's family, q = 0.10."""
 
 
-class CurvePoint(_Record):
+class CurvePoint(_Record, frozen=True):
     """A bin of a reliability curve."""
 
     forecast: float
@@ -139,7 +139,7 @@ class CurvePoint(_Record):
     n_markets: int
 
 
-class Curve(_Record):
+class Curve(_Record, frozen=True):
     """A reliability curve with bootstrap bands."""
 
     board: BoardName
@@ -149,7 +149,7 @@ class Curve(_Record):
     points: tuple[CurvePoint, ...]
 
 
-class EdgePoint(_Record):
+class EdgePoint(_Record, frozen=True):
     """One cohort, and all up to it."""
 
     board: BoardName
@@ -166,7 +166,7 @@ class EdgePoint(_Record):
     cumulative_high: float | None
 
 
-class Coherence(_Record):
+class Coherence(_Record, frozen=True):
     """Whether an entrant's forecasts of related markets fit together."""
 
     window_days: int
@@ -185,7 +185,7 @@ class Coherence(_Record):
     """Mean over pairs of how far the order is broken, 0 where it holds."""
 
 
-class CohortState(_Record):
+class CohortState(_Record, frozen=True):
     """How far one cohort has settled."""
 
     run_date: date
@@ -197,7 +197,7 @@ class CohortState(_Record):
     """Less than 95 % final."""
 
 
-class Leaderboard(_Record):
+class Leaderboard(_Record, frozen=True):
     """All boards, as known at `as_of`."""
 
     as_of: datetime

@@ -1,7 +1,7 @@
 """What is scored: every market of every cohort, and what each entrant forecast of it, as columns.
 
-A row of `Cohorts` is a market in a run, so a market that two windows captured is two rows. A matrix of `Forecasts` has a
-row for each entrant and a column for each row of `Cohorts`.
+A row of `Cohorts` is a market in a run, so a market that two windows captured is two rows. A matrix of `Forecasts`
+has a row for each entrant and a column for each row of `Cohorts`.
 """
 
 from dataclasses import dataclass
