@@ -395,7 +395,7 @@ experiment_results = Table(
     _json("diagnostics"),
     # When the forecast was made; boards count only those inside the freeze window.
     _time("forecast_at"),
-    # When the row was written: what a board of a past day could know. Null in rows older than the column counts as known.
+    # When the row was written: what a board of a past day could know. Null, in older rows, counts as known.
     _time("stored_at"),
     _text("snapshot_hash"),
     _text("config_hash"),

@@ -27,8 +27,8 @@ Flag = Literal[
 ]
 """provisional: some of its cohorts are less than 95 % final. price_echo: forecasts correlate above 0.99 with the price
 shown. control_beats_market: a negative control whose interval is above 0, a bug or a leak. too_few_events: fewer than
-30 clusters. low_coverage: less than 95 % of the board's markets forecast. order_differs_by_event: against a neighbour in
-rank, the mean per event says otherwise than the mean per market."""
+30 clusters. low_coverage: less than 95 % of the board's markets forecast. order_differs_by_event: against a neighbour
+in rank, the mean per event says otherwise than the mean per market."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
