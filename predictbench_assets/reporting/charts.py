@@ -1,0 +1,399 @@
+"""Charts of the boards: as SVG for the page, as PNG for the metadata of assets.
+
+The SVG has its text as text and its colours as the page's CSS variables, so that it follows the page into the dark;
+its size is the container's. Only this module loads matplotlib, and only when something is drawn.
+"""
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from predictbench_assets.scoring.boards import ALL, BoardRow, Curve, EdgePoint, Leaderboard
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Tone = Literal["entrant", "control", "reference", "alarm"]
+
+COLOURS: Final = {
+    "ink": "#1b2330",
+    "muted": "#566072",
+    "grid": "#e1e5ec",
+    "zero": "#8b95a6",
+    "entrant": "#2459c4",
+    "control": "#6d7689",
+    "reference": "#8a5a00",
+    "alarm": "#b3231b",
+    "paper": "#fefefe",
+}
+"""Of the light scheme. Each is replaced by `var(--chart-NAME)` in an SVG; that is why no two are equal."""
+
+PNG_DPI = 110
+_FONT = 12.0
+_SMALL = 10.5
+_CHARACTER = 6.7
+"""About as wide as a character of that font, in pixels."""
+
+_NARROW = 400
+_LONGEST_LABEL = 30
+_MOST_PANELS = 12
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A dot with its whiskers, and what it is of."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    tone: Tone = "entrant"
+
+
+def tone_of(row: BoardRow) -> Tone:
+    """How a row is coloured: red only where a control beats the market."""
+    if "control_beats_market" in row.flags:
+        return "alarm"
+    return "reference" if row.reference else "control" if row.control else "entrant"
+
+
+def board_intervals(rows: Sequence[BoardRow]) -> list[Interval]:
+    """The mean edges of entrants, in the order given; those without one are left out, as is the price itself."""
+    return [
+        Interval(f"{row.experiment} {row.version}", row.mean_edge, row.edge_low, row.edge_high, tone_of(row))
+        for row in rows
+        if row.mean_edge is not None and not row.reference
+    ]
+
+
+def intervals_svg(
+    intervals: Sequence[Interval], *, identity: str, alternative: str, width: int = 860, above: bool = False
+) -> str:
+    """Dots and whiskers beside a line at zero, one below the other.
+
+    Args:
+        intervals: from the top down.
+        identity: a word that no other chart of the page has.
+        alternative: what the chart shows, in words.
+        width: in pixels, where it is shown at its natural size.
+        above: with the labels above the whiskers, for a narrow column.
+    """
+    longest = max((len(_short(one.label)) for one in intervals), default=0)
+    left = 14.0 if above else longest * _CHARACTER + 22
+    step = 40.0 if above else 28.0
+    height = len(intervals) * step + 50
+    figure, (axes,) = _figure([_Box(left, 8, width - left - 14, height - 50)], width, height)
+    _draw_intervals(axes, intervals, above=above, wide=width > _NARROW)
+    return _svg(figure, identity, alternative)
+
+
+def reliability_svg(curve: Curve, *, identity: str, alternative: str, tone: Tone = "entrant") -> str:
+    """Share settled at 1 against the forecast, with its band; a calibrated forecaster is on the diagonal."""
+    figure, (axes,) = _figure([_Box(48, 10, 240, 240)], 300, 296)
+    _draw_reliability(axes, curve, tone)
+    return _svg(figure, identity, alternative)
+
+
+def edges_svg(points: Sequence[EdgePoint], *, identity: str, alternative: str, tone: Tone = "entrant") -> str:
+    """The mean edge over all markets so far, day by day, with its interval; the days themselves are dots."""
+    figure, (axes,) = _figure([_Box(60, 10, 268, 160)], 340, 206)
+    _draw_edges(axes, points, tone)
+    return _svg(figure, identity, alternative)
+
+
+def board_png(leaderboard: Leaderboard) -> bytes:
+    """The core board, a panel for each window."""
+    panels: list[tuple[str, list[Interval]]] = []
+    for window in sorted({row.window_days for row in leaderboard.rows}):
+        rows = [row for row in leaderboard.rows if row.window_days == window and row.board == "core" and is_whole(row)]
+        if intervals := board_intervals(rows):
+            panels.append((f"Edge over the market's price, core board, {window} days ahead", intervals[:40]))
+    if not panels:
+        return _nothing_png()
+    longest = max(len(_short(one.label)) for _, intervals in panels for one in intervals)
+    left, boxes, top = longest * _CHARACTER + 22, [], 0.0
+    for _, intervals in panels:
+        inner = len(intervals) * 26.0
+        boxes.append(_Box(left, top + 30, 760 - left - 16, inner))
+        top += inner + 82
+    figure, axes = _figure(boxes, 760, top)
+    for one, (title, intervals) in zip(axes, panels, strict=True):
+        _draw_intervals(one, intervals, above=False, wide=True)
+        _title(one, title)
+    return _png(figure)
+
+
+def reliability_png(leaderboard: Leaderboard) -> bytes:
+    """Reliability diagrams of the core board, twelve panels at the most."""
+    curves = [curve for curve in leaderboard.curves if curve.board == "core" and curve.points][:_MOST_PANELS]
+
+    def draw(axes: "Axes", curve: Curve) -> None:
+        _draw_reliability(axes, curve, "entrant")
+        _title(axes, f"{_short(f'{curve.experiment} {curve.version}')}, {curve.window_days} days")
+
+    return _panels_png(curves, draw, inner=(220, 220))
+
+
+def edge_over_time_png(leaderboard: Leaderboard) -> bytes:
+    """The mean edge so far, day by day, on the core board, twelve panels at the most."""
+    series: dict[tuple[str, str, int], list[EdgePoint]] = {}
+    for point in leaderboard.edges:
+        if point.board == "core":
+            series.setdefault((point.experiment, point.version, point.window_days), []).append(point)
+
+    def draw(axes: "Axes", item: tuple[tuple[str, str, int], list[EdgePoint]]) -> None:
+        (experiment, version, window), points = item
+        _draw_edges(axes, points, "entrant")
+        _title(axes, f"{_short(f'{experiment} {version}')}, {window} days")
+
+    return _panels_png(list(series.items())[:_MOST_PANELS], draw, inner=(300, 160))
+
+
+def is_whole(row: BoardRow) -> bool:
+    """Whether a row is of its whole board, not of a category or a price bin."""
+    return row.category == ALL and row.price_bin == ALL
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A panel in pixels, from the top left."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def _figure(boxes: Sequence[_Box], width: float, height: float) -> "tuple[Figure, list[Axes]]":
+    """A figure of so many pixels with a panel in each box. One pixel is one point, so font sizes are pixels too."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
+    panels = []
+    for box in boxes:
+        axes = figure.add_axes(
+            (
+                box.left / width,
+                1 - (box.top + box.height) / height,
+                box.width / width,
+                box.height / height,
+            )
+        )
+        axes.set_facecolor("none")
+        for side in ("top", "right", "left", "bottom"):
+            axes.spines[side].set_visible(False)
+        axes.tick_params(length=0, labelsize=_SMALL, colors=COLOURS["muted"], pad=5)
+        axes.grid(True, color=COLOURS["grid"], linewidth=1)
+        axes.set_axisbelow(True)
+        panels.append(axes)
+    return figure, panels
+
+
+def _title(axes: "Axes", text: str) -> None:
+    axes.set_title(text, fontsize=_FONT, color=COLOURS["ink"], loc="left", parse_math=False)
+
+
+def _draw_intervals(axes: "Axes", intervals: Sequence[Interval], *, above: bool, wide: bool) -> None:
+    for position, one in enumerate(intervals):
+        colour = COLOURS[one.tone]
+        if one.low is not None and one.high is not None:
+            axes.plot([one.low, one.high], [position, position], color=colour, linewidth=2.5, solid_capstyle="round")
+        axes.plot([one.value], [position], marker="o", markersize=8, color=colour, markeredgecolor=COLOURS["paper"])
+        if above:
+            place: dict[str, Any] = {"x": 0.0, "y": position - 0.42, "ha": "left"}
+        else:
+            place = {"x": -0.012, "y": position, "ha": "right"}
+        axes.text(
+            **place,
+            s=_short(one.label),
+            va="center",
+            fontsize=_FONT,
+            color=COLOURS["alarm" if one.tone == "alarm" else "ink"],
+            transform=axes.get_yaxis_transform(),
+            parse_math=False,
+        )
+    reach = _reach([edge for one in intervals for edge in (one.value, one.low, one.high) if edge is not None])
+    axes.set_xlim(*reach)
+    axes.set_ylim(len(intervals) - 0.5, -0.75 if above else -0.5)
+    axes.set_yticks([])
+    axes.grid(True, axis="x", color=COLOURS["grid"], linewidth=1)
+    axes.axvline(0, color=COLOURS["zero"], linewidth=1.5, zorder=1)
+    _few_ticks(axes, "x", 7 if wide else 3)
+    told = "worse than the price   ←   mean edge   →   better" if wide else "worse   ←   mean edge   →   better"
+    axes.set_xlabel(told, fontsize=_SMALL, color=COLOURS["muted"])
+
+
+def _draw_reliability(axes: "Axes", curve: Curve, tone: Tone) -> None:
+    colour = COLOURS[tone]
+    axes.plot([0, 1], [0, 1], color=COLOURS["zero"], linewidth=1.5, dashes=(4, 3))
+    points = sorted(curve.points, key=lambda point: point.forecast)
+    banded = [point for point in points if point.low is not None and point.high is not None]
+    if len(banded) > 1:
+        axes.fill_between(
+            [point.forecast for point in banded],
+            [point.low or 0.0 for point in banded],
+            [point.high or 0.0 for point in banded],
+            color=colour,
+            alpha=0.16,
+            linewidth=0,
+        )
+    axes.plot([point.forecast for point in points], [point.observed for point in points], color=colour, linewidth=1.8)
+    most = max((point.n_markets for point in points), default=1)
+    for point in points:
+        # The area of a dot is the share of markets that it stands for.
+        size = 3.5 + 6.5 * math.sqrt(point.n_markets / max(most, 1))
+        axes.plot(
+            [point.forecast], [point.observed], "o", markersize=size, color=colour, markeredgecolor=COLOURS["paper"]
+        )
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.03)
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    axes.set_xticks(ticks, ["0", "25", "50", "75", "100 %"])
+    axes.set_yticks(ticks, ["0", "25", "50", "75", "100 %"])
+    axes.set_xlabel("forecast", fontsize=_SMALL, color=COLOURS["muted"])
+
+
+def _draw_edges(axes: "Axes", points: Sequence[EdgePoint], tone: Tone) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+
+    colour = COLOURS[tone]
+    points = sorted(points, key=lambda point: point.run_date)
+    # As numbers: the converter for dates is a registry of the whole process.
+    days = [float(date2num(point.run_date)) for point in points]  # type: ignore[no-untyped-call]
+    axes.axhline(0, color=COLOURS["zero"], linewidth=1.5, zorder=1)
+    banded = [
+        (day, point.cumulative_low, point.cumulative_high)
+        for day, point in zip(days, points, strict=True)
+        if point.cumulative_low is not None and point.cumulative_high is not None
+    ]
+    if banded:
+        axes.fill_between(
+            [day for day, _, _ in banded],
+            [low for _, low, _ in banded],
+            [high for _, _, high in banded],
+            color=colour,
+            alpha=0.16,
+            linewidth=0,
+        )
+    axes.plot(days, [point.mean_edge for point in points], "o", markersize=3, color=colour, alpha=0.4, linewidth=0)
+    axes.plot(days, [point.cumulative_edge for point in points], color=colour, linewidth=2)
+    # The intervals of the first days and single bad days would flatten all the rest.
+    later = banded[len(banded) // 4 :]
+    wanted = [edge for point in points for edge in (point.cumulative_edge,)]
+    axes.set_ylim(*_reach([*wanted, *(edge for _, low, high in later for edge in (low, high))]))
+    if len(set(days)) == 1:
+        axes.set_xlim(days[0] - 1, days[0] + 1)
+    locator = AutoDateLocator(minticks=2, maxticks=4)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))  # type: ignore[no-untyped-call]
+    _few_ticks(axes, "y", 5)
+
+
+def _few_ticks(axes: "Axes", which: Literal["x", "y"], most: int) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
+
+
+def _signed(value: float) -> str:
+    """With a sign and no more digits than it has."""
+    if abs(value) < 1e-12:
+        return "0"
+    sign = "+" if value > 0 else "\N{MINUS SIGN}"
+    return sign + f"{abs(value):.6f}".rstrip("0").rstrip(".")
+
+
+def _reach(values: Sequence[float]) -> tuple[float, float]:
+    """Limits that hold all values and zero, with some air."""
+    low, high = min([0.0, *values]), max([0.0, *values])
+    air = 0.06 * (high - low) or 0.01
+    return low - air, high + air
+
+
+def _short(label: str) -> str:
+    label = " ".join(label.split())
+    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
+
+
+def _panels_png(items: Sequence[Any], draw: Callable[["Axes", Any], None], inner: tuple[float, float]) -> bytes:
+    if not items:
+        return _nothing_png()
+    columns = min(3, len(items))
+    rows = math.ceil(len(items) / columns)
+    wide, high = inner[0] + 76, inner[1] + 78
+    boxes = [
+        _Box(58 + index % columns * wide, 32 + index // columns * high, inner[0], inner[1])
+        for index in range(len(items))
+    ]
+    figure, panels = _figure(boxes, columns * wide, rows * high)
+    for axes, item in zip(panels, items, strict=True):
+        draw(axes, item)
+    return _png(figure)
+
+
+def _nothing_png() -> bytes:
+    figure, (axes,) = _figure([_Box(0, 0, 420, 60)], 420, 60)
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "Nothing has settled yet", ha="center", va="center", fontsize=_FONT, color=COLOURS["muted"])
+    return _png(figure)
+
+
+@contextmanager
+def _drawing(salt: str = "") -> Iterator[None]:
+    import matplotlib as mpl
+
+    with warnings.catch_warnings(), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        # A browser has the letters that matplotlib's own font lacks; a PNG shows a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _png(figure: "Figure") -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    figure.set_facecolor("white")
+    with _drawing():
+        FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+_IDS = re.compile(r' id="([^"]*)"')
+_USES = re.compile(r'(url\(#|href="#)([^")]+)')
+_HEXES = re.compile("|".join(COLOURS.values()))
+_VARIABLES = {colour: f"var(--chart-{name})" for name, colour in COLOURS.items()}
+
+
+def _svg(figure: "Figure", identity: str, alternative: str) -> str:
+    """The figure as an element for an HTML page."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.StringIO()
+    without = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with _drawing(identity):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=without)  # type: ignore[no-untyped-call]
+    drawn = buffer.getvalue()
+    start = drawn.index("<svg")
+    opening, _, inside = drawn[start:].partition(">")
+    view = re.search(r'viewBox="[^"]*"', opening)
+    assert view is not None
+    for part in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->"):
+        inside = re.sub(part, "", inside, flags=re.S)
+    used = {match.group(2) for match in _USES.finditer(inside)}
+    # One document holds many charts, and their ids must not meet; nobody asks for most of them.
+    inside = _IDS.sub(lambda m: f' id="{identity}-{m[1]}"' if m[1] in used else "", inside)
+    inside = _USES.sub(rf"\g<1>{identity}-\g<2>", inside)
+    inside = _HEXES.sub(lambda match: _VARIABLES[match[0]], inside)
+    inside = inside.replace("xlink:href", "href")
+    inside = re.sub(r' font-family: [^;"]*;', "", inside)  # the page's
+    inside = re.sub(r"\n\s*", "\n", inside)
+    return f'<svg class="chart" role="img" aria-label="{escape(alternative)}" {view[0]}>{inside.strip()}'
