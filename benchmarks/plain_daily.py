@@ -18,7 +18,6 @@ from predictbench_assets.experiments.outcomes import Outcome, content_hash
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.polymarket.normalize import Filters, normalize_cohort
-from predictbench_assets.polymarket.payloads import first_token_id
 from predictbench_assets.polymarket.snapshot import capture
 from predictbench_assets.resources.polymarket import polymarket_client
 from predictbench_assets.runs import RunKey
@@ -30,7 +29,7 @@ def main() -> None:
     settings = load_settings()
     key = RunKey(date.fromisoformat(sys.argv[1]), int(sys.argv[2]))
     captured = asyncio.run(capture(polymarket_client(settings), key, settings.clock))
-    rows = [(row.raw, captured.quotes.get(first_token_id(row.raw))) for row in captured.walk.rows]
+    rows = [(row.raw, captured.quote(row.raw)) for row in captured.walk.rows]
     cohort = normalize_cohort(
         rows, captured_at=captured.captured_at, filters=Filters(), core_size=settings.core_sample_size, seed=1
     )

@@ -35,6 +35,9 @@ DEFAULT_EXPERIMENTS = (
     BASELINE,
     "predictbench_assets.experiments.pricing:DeviggedEventExperiment",
     "predictbench_assets.experiments.controls:UniformExperiment",
+    "predictbench_assets.experiments.controls:BaseRateExperiment",
+    "predictbench_assets.experiments.controls:ShuffledPriceExperiment",
+    "predictbench_assets.experiments.controls:PriceDayAgoExperiment",
     "predictbench_assets.experiments.pricing:ShrunkMarketExperiment",
 )
 
@@ -112,7 +115,13 @@ class Settings(BaseSettings):
     polymarket_requests_per_second: float = Field(10.0, ge=0.1, description="averaged over 10 seconds, per host")
     polymarket_concurrency: int = Field(8, ge=1, le=64, description="requests in flight")
     polymarket_timeout_seconds: float = Field(20.0, gt=0, description="time limit of one request")
+    polymarket_price_history: bool = Field(
+        True, description="freeze each market's price of 24 hours before, too: a request for every 20 markets"
+    )
     polymarket_max_attempts: int = Field(7, ge=1, description="tries of one request before the walk is given up")
+    resolution_max_requests: int = Field(
+        20_000, ge=1, description="requests of one resolution sweep; the markets left over come first in the next one"
+    )
     min_liquidity: float | None = Field(None, ge=0, description="leave out markets with less liquidity (USDC)")
     min_volume: float | None = Field(None, ge=0, description="leave out markets with less volume (USDC)")
     max_markets: int | None = Field(None, ge=1, description="leave out all but this many markets")

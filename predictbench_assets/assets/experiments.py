@@ -65,6 +65,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
             "version": experiment.version,
             "information": experiment.information,
             "mandatory": experiment.mandatory,
+            "control": experiment.control,
             "requires": ", ".join(experiment.requires) or "nothing",
             "config_hash": config_hash,
         },

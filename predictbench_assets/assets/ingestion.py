@@ -223,9 +223,13 @@ def _refuse_other_days(settings: Settings, key: RunKey, *, refresh: bool) -> Non
 def _captured_snapshot(
     context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, staging: StagingArea, key: RunKey
 ) -> StagedFile:
-    captured = asyncio.run(capture(polymarket_client(settings), key, settings.clock))
+    captured = asyncio.run(
+        capture(polymarket_client(settings), key, settings.clock, price_history=settings.polymarket_price_history)
+    )
     if not captured.quotes.available:
         context.log.warning(f"the CLOB gave no quotes, Gamma's are used instead: {captured.quotes.reason}")
+    if captured.past_prices.reason is not None:
+        context.log.warning(f"prices of a day before are missing: {captured.past_prices.reason}")
     snapshot = freeze_snapshot(staging, key, captured, exchange=settings.exchange, dagster_run_id=context.run.run_id)
     record = SnapshotRecord(
         key=key,
@@ -275,6 +279,7 @@ def _snapshot_metadata(snapshot: StagedFile, *, reused: bool) -> dict[str, Any]:
         "throttle_seconds": api["throttle_seconds"],
         "quotes": snapshot.meta["quotes"],
         "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
+        "prices_of_a_day_before": snapshot.meta.get("past_prices", 0),
         "api": dg.MetadataValue.json(api),
     }
 
@@ -294,6 +299,7 @@ def _cohort_metadata(staged: StagedFile, cohort: Cohort) -> dict[str, Any]:
         "core_sample": meta["core"],
         "clusters": meta["clusters"],
         "good_prices": meta["price_quality"].get("good", 0),
+        "priced_day_ago": meta["priced_day_ago"],
         "price_quality": dg.MetadataValue.json(meta["price_quality"]),
         "categories": dg.MetadataValue.json(meta["category"]),
         "excluded_by_reason": dg.MetadataValue.json(meta["excluded"]),

@@ -21,11 +21,12 @@ instead. Sync code runs in threads, so an instance must not keep state that two 
 import logging
 import math
 import random
+import threading
 from abc import ABC
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -37,6 +38,8 @@ Information = Literal["blind", "market", "search"]
 """What an experiment may see: no price at all, the market's price at the snapshot, or the world at run time."""
 
 SUM_TOLERANCE = 1e-6
+
+T = TypeVar("T")
 
 
 class ExperimentResult(BaseModel):
@@ -124,12 +127,27 @@ class HistoryInTheFuture(ValueError):
     """An experiment asked for resolutions that were not known when the snapshot was frozen."""
 
 
+class MadeOnce:
+    """Things made at most once each, by name, whatever thread asks first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._made: dict[str, object] = {}
+
+    def get(self, name: str, make: Callable[[], T]) -> T:
+        """The thing of that name, made now if it is not there; what `make` raises is raised, and nothing kept."""
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = make()
+            return cast(T, self._made[name])
+
+
 @dataclass(frozen=True)
 class PipelineContext:
     """What an experiment is handed beside the market.
 
-    A blind experiment's context has no price of any kind: siblings and history come without, and `required` can only
-    hold results of other blind experiments.
+    A blind experiment's context has no price of any kind: siblings, cohort and history come without, and `required`
+    can only hold results of other blind experiments.
     """
 
     run: RunMetadata
@@ -143,11 +161,14 @@ class PipelineContext:
     """Results of the required experiments for this market, by name; one that gave none is absent."""
     siblings: tuple[Market, ...] = ()
     """The other markets of the same event in this cohort."""
+    cohort: Sequence[Market] = ()
+    """All markets of this cohort, this one among them; one sequence for all, so going through it for each is slow."""
+    _once: MadeOnce = field(default_factory=MadeOnce, repr=False)
     _history: Callable[[datetime], Iterable[SettledMarket]] = field(default=lambda _: (), repr=False)
     _artifacts: Callable[[str, bytes], str] | None = field(default=None, repr=False)
 
     def history(self, as_of: datetime | None = None) -> Iterable[SettledMarket]:
-        """Markets whose resolution was known at `as_of` (default: the freeze), oldest first.
+        """Markets whose resolution was known at `as_of` (default: the freeze), oldest first, each of them once.
 
         Raises:
             HistoryInTheFuture: `as_of` is later than the freeze; that would leak outcomes into forecasts.
@@ -158,6 +179,13 @@ class PipelineContext:
                 f"history(as_of={moment.isoformat()}) is later than the freeze at {self.run.captured_at.isoformat()}"
             )
         return self._history(moment)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` returns, called for one market of this experiment's run and remembered for all others.
+
+        For what is the same for each market and takes long: a summary of the history, a model read from a file.
+        """
+        return self._once.get(name, make)
 
     def artifact(self, name: str, content: bytes) -> str:
         """Store something bigger beside the forecast (a transcript, a picture); returns its address."""

@@ -20,6 +20,7 @@ from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.base import (
     Experiment,
     ExperimentResult,
+    MadeOnce,
     PipelineContext,
     RunMetadata,
     SettledMarket,
@@ -56,14 +57,16 @@ class Contexts:
         )
         self._clock = clock
         blind = experiment.information == "blind"
-        remembered = _nothing if history is None else _remembered(history)
-        self._history = _without_prices(remembered) if blind else remembered
+        shown_history = _nothing if history is None else _without_prices(history) if blind else history
+        self._history = _remembered(shown_history)
+        self._once = MadeOnce()
         self._artifacts = artifacts
         self._logger = logger
         self._redact = redact
         self._events: dict[str, list[Market]] = defaultdict(list)
         self._shown = {market.market_id: market.blinded() if blind else market for market in markets}
-        for market in self._shown.values():
+        self._cohort = tuple(self._shown.values())
+        for market in self._cohort:
             if market.event is not None:
                 self._events[market.event.event_id].append(market)
 
@@ -82,6 +85,8 @@ class Contexts:
             rng=generator(self._experiment, market.market_id),
             required=MappingProxyType(dict(required)),
             siblings=tuple(other for other in event if other.market_id != market.market_id),
+            cohort=self._cohort,
+            _once=self._once,
             _history=self._history,
             _artifacts=None if self._artifacts is None else self._artifacts_of(market),
         )

@@ -212,6 +212,8 @@ def _problem_of_class(kind: Any) -> str | None:
         return f"its information {kind.information!r} is none of {', '.join(_SEES_MORE)}"
     if not isinstance(kind.mandatory, bool):
         return f"its mandatory {kind.mandatory!r} is neither True nor False"
+    if not isinstance(kind.control, bool):
+        return f"its control {kind.control!r} is neither True nor False"
     for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int)):
         value = getattr(kind, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):

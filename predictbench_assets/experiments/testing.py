@@ -80,6 +80,7 @@ def make_context(
     *,
     required: Mapping[str, ExperimentResult] | None = None,
     siblings: Iterable[Market] = (),
+    cohort: Iterable[Market] = (),
     history: Iterable[SettledMarket] = (),
     settings: Mapping[str, Any] | None = None,
     run: RunMetadata | None = None,
@@ -94,6 +95,7 @@ def make_context(
         rng=random.Random(market_id),  # noqa: S311 - reproducible on purpose
         required=required or {},
         siblings=tuple(siblings),
+        cohort=tuple(cohort),
         _history=lambda as_of: (market for market in settled if market.settled_at <= as_of),
         _artifacts=lambda name, _: f"memory:{name}",
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote as escaped
 
 import msgspec
 from pydantic import SecretStr
@@ -29,12 +30,20 @@ from predictbench_assets.polymarket.payloads import (
     read_head,
     shortened,
 )
+from predictbench_assets.polymarket.price_history import (
+    PastPrice,
+    PastPrices,
+    UnreadableHistory,
+    history_request,
+    read_histories,
+)
 from predictbench_assets.polymarket.quotes import Quote, Quotes, UnreadablePrices, prices_request, read_prices
 from predictbench_assets.polymarket.stats import ApiStats
 from predictbench_assets.polymarket.transport import (
     LIMIT_PERIOD_S,
     PassingFailure,
     RequestFailed,
+    RequestRefused,
     Transport,
     UnexpectedAnswer,
     authorization,
@@ -49,8 +58,17 @@ LISTING = "/markets/keyset"
 PRICES = "/prices"
 """The CLOB's route."""
 
+PRICE_HISTORY = "/batch-prices-history"
+"""The CLOB's route."""
+
+HISTORIES_PER_REQUEST = 20
+"""Tokens in one `POST /batch-prices-history`; more are refused."""
+
 LARGEST_PAGE = 100
 """The API clamps larger pages to this silently."""
+
+CONDITIONS_PER_REQUEST = 40
+"""With 50 and more, the query is so long that Cloudflare answers in Gamma's place."""
 
 QUOTES_PER_REQUEST = 250
 """Tokens in one `POST /prices`; each takes two entries of the 500 that a request may hold."""
@@ -61,6 +79,8 @@ _INNER_MARGIN = timedelta(seconds=1)
 # Markets end at full minutes. Cuts at odd seconds keep the thousands that end at one instant in one slice.
 _CUT_OFFSET = timedelta(seconds=37)
 _PAGES_WITHOUT_NEWS = 3
+_OK, _NO_SUCH_THING = 200, (404, 422)
+_FAILED_HISTORIES = 3
 _MOST_PAGES = 5_000
 
 T = TypeVar("T")
@@ -274,6 +294,90 @@ class PolymarketClient:
         reason = f"{len(batches) - answered} of {len(batches)} batches: {failures[0]}" if failures else None
         return Quotes(available=answered > 0 or not batches, reason=reason, by_token=quotes, stats=stats)
 
+    async def fetch_past_prices(
+        self, token_ids: Sequence[str], captured_at: datetime, *, budget_s: float = 300.0
+    ) -> PastPrices:
+        """The price of each token a day before the capture; one that has none is absent.
+
+        Never raises for what the CLOB does, and never takes longer than `budget_s` seconds: what is missing then is
+        missing, and there is a reason.
+        """
+        stats = ApiStats()
+        tokens = list(dict.fromkeys(token for token in token_ids if token.isascii() and token.isdecimal()))
+        batches = [
+            tokens[first : first + HISTORIES_PER_REQUEST] for first in range(0, len(tokens), HISTORIES_PER_REQUEST)
+        ]
+        failures: list[str] = []
+        found: dict[str, PastPrice] = {}
+        answered = 0
+
+        async def read(batch: list[str]) -> None:
+            nonlocal answered
+            if len(failures) >= _FAILED_HISTORIES:
+                return  # one batch may be refused for a token in it; several mean that there is nothing to be had
+            try:
+                found.update(await self._past_prices_of(batch, captured_at, stats))
+                answered += 1
+            except PredictbenchError as error:
+                failures.append(str(error))
+
+        with stats.phase("price_history"):
+            try:
+                async with asyncio.timeout(budget_s):
+                    await _side_by_side([read(batch) for batch in batches])
+            except TimeoutError:
+                failures.append(f"not all answered within {budget_s:g} s")
+        if failures:
+            logger.warning("prices of a day before are missing: %s", failures[0])
+        logger.info("read %d prices of a day before", len(found), extra={"api": stats.as_dict()})
+        reason = f"{len(batches) - answered} of {len(batches)} batches: {failures[0]}" if failures else None
+        return PastPrices(reason=reason, by_token=found, stats=stats)
+
+    async def fetch_conditions(self, condition_ids: Sequence[str], *, closed: bool, stats: ApiStats) -> list[RawRow]:
+        """The rows of those of up to 40 conditions that are closed, or of those that are open; unknown ones are absent.
+
+        Raises:
+            RequestFailed: the API was unwell for longer than the retries last.
+            RequestRefused: it refused the request.
+            UnexpectedAnswer: the answer was no page of markets, or its pages do not end.
+        """
+        if not 1 <= len(condition_ids) <= CONDITIONS_PER_REQUEST:
+            raise ValueError(f"1 to {CONDITIONS_PER_REQUEST} conditions at a time, got {len(condition_ids)}")
+        params: dict[str, str | Sequence[str]] = {
+            "condition_ids": list(condition_ids),
+            "closed": "true" if closed else "false",
+            "limit": str(LARGEST_PAGE),
+        }
+        rows: list[RawRow] = []
+        for _ in range(len(condition_ids) + 1):  # a page may be shorter than was asked for, but not empty
+            found, cursor = await self._gamma.ask(
+                "GET", LISTING, lambda body: split_page(body, LISTING), stats, params=params
+            )
+            rows += [_row(raw) for raw in found]
+            stats.pages += 1
+            if not cursor:
+                return rows
+            params["after_cursor"] = cursor
+        raise UnexpectedAnswer(
+            f"{LISTING} has no end for {len(condition_ids)} conditions: the API ignores its own cursor"
+        )
+
+    async def fetch_market(self, market_id: str, *, stats: ApiStats) -> bytes | None:
+        """Gamma's row of a market whatever its state, or None where there is none with that id.
+
+        Raises:
+            RequestFailed, RequestRefused: as for `fetch_conditions`.
+        """
+        return await _known(self._gamma, f"/markets/{escaped(market_id, safe='')}", stats)
+
+    async def fetch_clob_market(self, condition_id: str, *, stats: ApiStats) -> bytes | None:
+        """A market as the CLOB has it, winner included, or None where it does not know the condition.
+
+        Raises:
+            RequestFailed, RequestRefused: as for `fetch_conditions`.
+        """
+        return await _known(self._clob, f"/markets/{escaped(condition_id, safe='')}", stats)
+
     async def _upper_bound(self, end: datetime, stats: ApiStats) -> datetime:
         """The `end_date_max` that has the window's last second in it, and not more than it must.
 
@@ -365,6 +469,27 @@ class PolymarketClient:
                 raise PassingFailure("undecodable", shortened(str(error))) from error
 
         return await self._clob.ask("POST", PRICES, read, stats, json=prices_request(tokens))
+
+    async def _past_prices_of(self, tokens: list[str], captured_at: datetime, stats: ApiStats) -> dict[str, PastPrice]:
+        def read(body: bytes) -> dict[str, PastPrice]:
+            try:
+                found = read_histories(body, captured_at)
+            except UnreadableHistory as error:
+                raise PassingFailure("undecodable", shortened(str(error))) from error
+            return {token: found[token] for token in tokens if token in found}
+
+        body = history_request(tokens, captured_at)
+        return await self._clob.ask("POST", PRICE_HISTORY, read, stats, json=body)
+
+
+async def _known(transport: Transport, path: str, stats: ApiStats) -> bytes | None:
+    """The body of an answer, or None where the API says that it has no such thing."""
+    response = await transport.answer("GET", path, stats)
+    if response.status_code in _NO_SUCH_THING:
+        return None
+    if response.status_code != _OK:
+        raise RequestRefused(path, response.status_code, error_text(response.content))
+    return response.content
 
 
 def slice_window(start: datetime, end: datetime, count: int) -> list[tuple[datetime, datetime]]:

@@ -10,7 +10,8 @@ from predictbench_assets.polymarket.markets import Market, PriceQuality, Rejecte
 from predictbench_assets.polymarket.normalize import Cohort
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
-COHORT = Schema("normalized_markets", 1)
+COHORT = Schema("normalized_markets", 2, upgrade=lambda row: row)
+"""The second version has the price of a day before, where one was frozen; markets without are as they were."""
 
 
 class _CohortRow(msgspec.Struct):
@@ -31,6 +32,7 @@ def stage_cohort(area: StagingArea, name: str, cohort: Cohort, meta: dict[str, A
         "clusters": len({market.cluster for market in cohort.markets}),
         "price_quality": {quality: qualities[quality] for quality in get_args(PriceQuality) if qualities[quality]},
         "price_source": dict(Counter(market.price.source for market in cohort.markets)),
+        "priced_day_ago": sum(market.price_24h_ago is not None for market in cohort.markets),
         "category": dict(Counter(market.category for market in cohort.markets).most_common()),
         "unreadable": cohort.unreadable,
     }
@@ -53,7 +55,9 @@ def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:
 
 def _lines(cohort: Cohort) -> Iterator[bytes]:
     for market in cohort.markets:
-        yield b'{"market":' + market.model_dump_json().encode() + b"}"
+        # Without the key, so that the cohort of an older snapshot keeps its hash, and experiments their journals.
+        absent = {"price_24h_ago"} if market.price_24h_ago is None else None
+        yield b'{"market":' + market.model_dump_json(exclude=absent).encode() + b"}"
     for rejected in cohort.rejected:
         yield b'{"rejected":' + rejected.model_dump_json().encode() + b"}"
 

@@ -95,6 +95,8 @@ class Market(Frozen):
     liquidity: float | None
     price: MarketPrice
     captured_at: datetime
+    price_24h_ago: Probability | None = None
+    """Of the first outcome, a day (at most some hours more) before the capture; None where none was frozen."""
     core: bool = False
     """Whether the market is in the frozen core sample of its snapshot."""
     core_weight: float | None = None
@@ -111,6 +113,7 @@ class Market(Frozen):
             update={
                 "contracts": tuple(contract.model_copy(update={"price": None}) for contract in self.contracts),
                 "price": WITHHELD,
+                "price_24h_ago": None,
                 "core_weight": None,  # strata are cut by price, so the weight would give it away
             }
         )

@@ -188,6 +188,7 @@ def _read(raw: bytes, captured_at: datetime, quote: Quote | None) -> tuple[Marke
         liquidity=row.liquidity,
         price=market_price(row, contracts[0].price, quote, captured_at),
         captured_at=captured_at,
+        price_24h_ago=quote.day_ago.price if quote is not None and quote.day_ago is not None else None,
     )
     return market, links, skipped
 

@@ -1,4 +1,4 @@
-"""Best bid and ask of a token, as the CLOB's `POST /prices` reports them."""
+"""Best bid and ask of a token, as the CLOB's `POST /prices` reports them; a day-old price is frozen with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from predictbench_assets.polymarket.markets import Frozen, Probability
+from predictbench_assets.polymarket.price_history import PastPrice
 from predictbench_assets.polymarket.stats import ApiStats
 
 
@@ -18,6 +19,8 @@ class Quote(Frozen):
     ask: Probability | None
     at: datetime
     """When the answer came back, UTC."""
+    day_ago: PastPrice | None = None
+    """The price of a day before, where the exchange told one."""
 
 
 @dataclass(frozen=True)

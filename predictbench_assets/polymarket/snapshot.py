@@ -1,11 +1,12 @@
-"""The frozen snapshot: a day's rows exactly as Polymarket sent them, each with the quote read at the same time.
+"""The frozen snapshot: a day's rows exactly as Polymarket sent them, each with the quote read at the same time, and
+with the price of a day before.
 
 A snapshot is a staged file that is written once and never changed; a refresh writes another. Everything downstream
 is computed from it, so that a run can be repeated long after the exchange has moved on.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,12 +15,14 @@ import msgspec
 from predictbench_assets.clock import Clock
 from predictbench_assets.polymarket.client import PolymarketClient, Walk
 from predictbench_assets.polymarket.payloads import DECODE_ERRORS, first_token_id, json_members
+from predictbench_assets.polymarket.price_history import PastPrices
 from predictbench_assets.polymarket.quotes import Quote, Quotes
 from predictbench_assets.polymarket.stats import ApiStats
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
 
-SNAPSHOT = Schema("raw_markets", 1)
+SNAPSHOT = Schema("raw_markets", 2, upgrade=lambda row: row)
+"""The second version has the price of a day before in some quotes; rows without one are as they were."""
 
 
 class _SnapshotRow(msgspec.Struct):
@@ -35,18 +38,31 @@ class Capture:
     quotes: Quotes
     captured_at: datetime
     """When the last quote had come in, UTC: the freeze."""
+    past_prices: PastPrices = field(default_factory=lambda: PastPrices(asked=False))
+    """Read after the freeze, of a day before it."""
 
     @property
     def stats(self) -> ApiStats:
-        """What reading took: the listing and the quotes together."""
-        both = ApiStats()
-        both.add(self.walk.stats)
-        both.add(self.quotes.stats)
-        return both
+        """What reading took: the listing, the quotes and the older prices together."""
+        together = ApiStats()
+        for part in (self.walk.stats, self.quotes.stats, self.past_prices.stats):
+            together.add(part)
+        return together
+
+    def quote(self, row: bytes) -> Quote | None:
+        """What the CLOB said about a row's first outcome; with neither bid nor ask where only the past is known."""
+        token = first_token_id(row)
+        quote, day_ago = self.quotes.get(token), self.past_prices.get(token)
+        if day_ago is None or token is None:
+            return quote
+        quote = quote or Quote(token_id=token, bid=None, ask=None, at=self.captured_at)
+        return quote.model_copy(update={"day_ago": day_ago})
 
 
-async def capture(client: PolymarketClient, key: RunKey, clock: Clock) -> Capture:
+async def capture(client: PolymarketClient, key: RunKey, clock: Clock, *, price_history: bool = True) -> Capture:
     """Read every market that closes on the run's target date, and right after that the quotes of their first outcomes.
+
+    With `price_history`, also what those were a day before, as far as the CLOB answers.
 
     Raises:
         WalkIncomplete, RequestRefused, UnexpectedAnswer: the listing could not be read to its end. A CLOB that does
@@ -56,7 +72,14 @@ async def capture(client: PolymarketClient, key: RunKey, clock: Clock) -> Captur
         walk = await client.fetch_window(key.start, key.end)
         tokens = [token for row in walk.rows if (token := first_token_id(row.raw)) is not None]
         quotes = await client.fetch_quotes(tokens)
-    return Capture(walk, quotes, clock.now())
+        captured_at = clock.now()
+        if not price_history:
+            return Capture(walk, quotes, captured_at)
+        if not quotes.available:
+            past_prices = PastPrices(asked=False, reason="not asked for, since the CLOB gave no quotes")
+        else:
+            past_prices = await client.fetch_past_prices(tokens, captured_at)
+    return Capture(walk, quotes, captured_at, past_prices)
 
 
 def freeze_snapshot(
@@ -76,9 +99,12 @@ def freeze_snapshot(
         "quotes": len(quotes.by_token),
         "quotes_available": quotes.available,
         "quotes_reason": quotes.reason,
+        "past_prices": len(captured.past_prices.by_token),
+        "past_prices_asked": captured.past_prices.asked,
+        "past_prices_reason": captured.past_prices.reason,
     }
     name = f"snapshots/{key.slug}/{captured.captured_at:%Y%m%dT%H%M%S.%fZ}{SUFFIX}"
-    return area.publish(name, SNAPSHOT, meta, (_line(row.raw, quotes) for row in walk.rows))
+    return area.publish(name, SNAPSHOT, meta, (_line(row.raw, captured.quote(row.raw)) for row in walk.rows))
 
 
 def snapshot_rows(snapshot: StagedFile) -> Iterator[tuple[bytes, Quote | None]]:
@@ -94,7 +120,8 @@ def snapshot_rows(snapshot: StagedFile) -> Iterator[tuple[bytes, Quote | None]]:
         yield bytes(staged.row), None if staged.quote is None else Quote.model_validate(staged.quote)
 
 
-def _line(row: bytes, quotes: Quotes) -> bytes:
-    quote = quotes.get(first_token_id(row))
-    encoded = b"null" if quote is None else quote.model_dump_json().encode()
+def _line(row: bytes, quote: Quote | None) -> bytes:
+    # A key of its own only where there is a price, so that rows without one are what they always were.
+    absent = {"day_ago"} if quote is not None and quote.day_ago is None else None
+    encoded = b"null" if quote is None else quote.model_dump_json(exclude=absent).encode()
     return b'{"quote":' + encoded + b',"row":' + row + b"}"

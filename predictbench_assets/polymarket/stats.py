@@ -30,7 +30,7 @@ class ApiStats:
     cut_rows: int = 0
     """Rows asked for in the margin and cut, since they end outside of the window."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Duration of each phase: `walk`, `recheck`, `quotes`."""
+    """Duration of each phase: `walk`, `recheck`, `quotes`, `price_history`."""
 
     def add(self, other: "ApiStats") -> None:
         """Take another's figures into this one."""

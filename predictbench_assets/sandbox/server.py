@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import uvicorn
@@ -36,6 +36,7 @@ from predictbench_assets.sandbox.listing import Invalid
 from predictbench_assets.sandbox.world import DAY, HOUR, Market, Quote, World
 
 _MAX_TOKENS = 500
+_MAX_HISTORIES = 20
 _LONGEST_HISTORY = 15 * DAY
 _INTERVALS = {"1h": HOUR, "6h": 6 * HOUR, "1d": DAY, "1w": 7 * DAY, "1m": 30 * DAY, "max": 31 * DAY, "all": 31 * DAY}
 _LEAST_FIDELITY = {"1w": 5, "1m": 10}
@@ -54,6 +55,10 @@ _CLOUDFLARE_PAGE = (
 
 class TimeGoesForward(PermanentError):
     """The exchange was told to go back in time: what has settled cannot be open again. Start another one."""
+
+
+class InvalidFilters(Exception):
+    """What the order books' host answers with 400."""
 
 
 class SandboxApp:
@@ -90,6 +95,7 @@ class SandboxApp:
             Route("/midpoint", self._midpoint),
             Route("/midpoints", self._midpoints, methods=["POST"]),
             Route("/prices-history", self._history),
+            Route("/batch-prices-history", self._histories, methods=["POST"]),
             Route("/markets/{condition_id}", self._clob_market),
         ]
         control = [
@@ -106,7 +112,7 @@ class SandboxApp:
                 Mount("/data", routes=[Route("/v2/resolutions", self._resolutions)]),
                 *gamma,
             ],
-            exception_handlers={Invalid: _invalid, PermanentError: _refused},
+            exception_handlers={InvalidFilters: _invalid_filters, Invalid: _invalid, PermanentError: _refused},
         )
 
     # Time and faults
@@ -328,31 +334,26 @@ class SandboxApp:
         return _json({token: middle for token, middle in middles if middle})
 
     async def _history(self, request: Request) -> Response:
-        params, at = request.query_params, self.view.at
-        interval = params.get("interval")
-        try:
-            starts, ends = int(params.get("startTs") or 0), int(params.get("endTs") or at)
-            fidelity = int(params.get("fidelity") or 1)
-        except ValueError:
-            return _json({"error": "invalid filters: not a number"}, 400)
-        if interval is not None and interval not in _INTERVALS:
-            return _json({"error": "invalid filters: 'interval' is not valid"}, 400)
-        if interval is None and not starts:
-            return _json({"error": "invalid filters: 'startTs' or 'interval' is required"}, 400)
-        if fidelity < _LEAST_FIDELITY.get(interval or "", 1):
-            return _json({"error": f"invalid filters: minimum 'fidelity' for '{interval}' range is"
-                          f" {_LEAST_FIDELITY[interval or '']}"}, 400)  # fmt: skip
-        if interval is None and "endTs" in params and ends - starts > _LONGEST_HISTORY:
-            return _json({"error": "invalid filters: 'startTs' and 'endTs' interval is too long"}, 400)
-        world = self.view.exchange.world
-        found = world.market_of_token(params.get("market", "")) if world else None
+        params = request.query_params
+        asked = _asked_history(params, ("startTs", "endTs"), self.view.at)
+        return _json({"history": self._points(params.get("market", ""), asked)})
+
+    async def _histories(self, request: Request) -> Response:
+        body = await _object(request)
+        tokens = body.get("markets")
+        if not isinstance(tokens, list) or not 0 < len(tokens) <= _MAX_HISTORIES:
+            raise InvalidFilters(f"'markets' must hold 1 to {_MAX_HISTORIES} token ids")
+        asked = _asked_history(body, ("start_ts", "end_ts"), self.view.at)
+        return _json({"history": {str(token): self._points(str(token), asked) for token in tokens}})
+
+    def _points(self, token_id: str, asked: "_AskedHistory") -> list[dict[str, Any]]:
+        at, world = self.view.at, self.view.exchange.world
+        found = world.market_of_token(token_id) if world else None
         if found is None or found[0].created > at:
-            return _json({"history": []})
-        if interval is not None:
-            starts, ends = at - _INTERVALS[interval], at
-            if found[0].is_closed(at) and fidelity < 720:
-                return _json({"history": []})  # an interval is anchored to now, and fine data are gone
-        return _json({"history": payloads.history(*found, starts, min(ends, at), 60 * fidelity)})
+            return []
+        if asked.anchored and found[0].is_closed(at) and asked.fidelity < 720:
+            return []  # an interval is anchored to now, and fine data are gone
+        return payloads.history(*found, asked.starts, min(asked.ends, at), 60 * asked.fidelity)
 
     async def _clob_market(self, request: Request) -> Response:
         market = self.view.find(condition_id=request.path_params["condition_id"])
@@ -623,6 +624,10 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return _json({"type": "validation error", "error": str(error)}, 422)
 
 
+async def _invalid_filters(_: Request, error: Exception) -> Response:
+    return _json({"error": f"invalid filters: {error}"}, 400)
+
+
 async def _refused(_: Request, error: Exception) -> Response:
     return _json({"error": str(error)}, 409)
 
@@ -643,6 +648,36 @@ async def _tokens(request: Request) -> list[dict[str, Any]]:
     if len(items) > _MAX_TOKENS:
         raise Invalid("Payload exceeds the limit")
     return [item for item in items if isinstance(item.get("token_id"), str)]
+
+
+class _AskedHistory(NamedTuple):
+    starts: int
+    ends: int
+    fidelity: int
+    """Minutes between points."""
+    anchored: bool
+    """Whether the time was given as an interval up to now."""
+
+
+def _asked_history(params: Mapping[str, Any], names: tuple[str, str], at: int) -> _AskedHistory:
+    """What a request for price histories asks for; `names` are those of the start and the end."""
+    interval = params.get("interval")
+    try:
+        starts, ends = (int(params.get(name) or usual) for name, usual in zip(names, (0, at), strict=True))
+        fidelity = int(params.get("fidelity") or 1)
+    except (TypeError, ValueError) as error:
+        raise InvalidFilters("not a number") from error
+    if interval is not None and interval not in _INTERVALS:
+        raise InvalidFilters("'interval' is not valid")
+    if interval is None and not starts:
+        raise InvalidFilters(f"'{names[0]}' or 'interval' is required")
+    if fidelity < (least := _LEAST_FIDELITY.get(interval or "", 1)):
+        raise InvalidFilters(f"minimum 'fidelity' for '{interval}' range is {least}")
+    if interval is None and names[1] in params and ends - starts > _LONGEST_HISTORY:
+        raise InvalidFilters(f"'{names[0]}' and '{names[1]}' interval is too long")
+    if interval is not None:
+        starts, ends = at - _INTERVALS[interval], at
+    return _AskedHistory(starts, ends, fidelity, anchored=interval is not None)
 
 
 _IDENTIFIER = re.compile(r"/(slug/[^/]+|\d+|0x[0-9a-fA-F]+)(?=/|$)")

@@ -1,0 +1,66 @@
+"""Which stored markets belong together, and how coherent the forecasts of them are."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Row
+
+from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.forecasts import load_forecasts
+from predictbench_assets.scoring.boards import Coherence
+from predictbench_assets.scoring.coherence import Member, Relations, coherence, relations
+from predictbench_assets.scoring.forecasts import Cohorts, Forecasts
+from predictbench_assets.scoring.ladders import WORDS
+
+# Markets of neg-risk groups, and those of other events whose words may put them on a ladder: a small part of a day.
+_RELATED: Final = """
+    SELECT p.run_date, p.window_days, m.market_id, m.event_id, m.question, m.close_time, m.captured_at,
+        CASE WHEN m.neg_risk THEN m.neg_risk_market_id END AS neg_risk_group
+    FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
+    WHERE m.captured_at <= %(as_of)s AND (m.withdrawn_at IS NULL OR m.withdrawn_at > %(as_of)s) AND (
+        (m.neg_risk AND m.neg_risk_market_id IS NOT NULL)
+        OR (NOT m.neg_risk AND m.event_id IS NOT NULL AND m.question ~* %(words)s AND EXISTS (
+            SELECT FROM predictbench.processed_contracts c
+            WHERE c.processed_market_id = m.processed_market_id
+              AND c.metadata ->> 'index' = '0' AND lower(c.name) = 'yes'
+        ))
+    )
+    ORDER BY p.run_date, p.window_days, m.market_id COLLATE "C\""""
+
+
+def load_relations(engine: Engine, cohorts: Cohorts, as_of: datetime) -> Relations:
+    """The whole neg-risk groups and the ladders of some cohorts.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused: as the names say.
+    """
+    values = {"as_of": as_of, "words": WORDS}
+
+    def read(connection: Connection) -> Sequence[Row[Any]]:
+        return connection.exec_driver_sql(_RELATED, values).all()
+
+    keys = zip(cohorts.run_date.tolist(), cohorts.window_days.tolist(), cohorts.market_id.tolist(), strict=True)
+    columns = {key: column for column, key in enumerate(keys)}
+    rows = in_transaction(engine, read)
+    return relations(
+        cohorts,
+        (
+            Member(column, row.event_id, row.neg_risk_group, row.question, row.close_time, row.captured_at)
+            for row in rows
+            if (column := columns.get((row.run_date, row.window_days, row.market_id))) is not None
+        ),
+    )
+
+
+def load_coherence(engine: Engine, as_of: datetime, forecasts: Forecasts | None = None) -> tuple[Coherence, ...]:
+    """How coherent each entrant's forecasts are, in each window, as known at `as_of`.
+
+    Args:
+        forecasts: as loaded for the same moment, to save reading them again.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused: as the names say.
+    """
+    loaded = load_forecasts(engine, as_of) if forecasts is None else forecasts
+    return coherence(loaded, load_relations(engine, loaded.cohorts, as_of))

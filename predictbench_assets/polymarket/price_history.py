@@ -1,0 +1,108 @@
+"""What a token's price was a day before the capture, as the CLOB's `POST /batch-prices-history` reports it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from predictbench_assets.polymarket.markets import Frozen, Probability
+from predictbench_assets.polymarket.payloads import DECODE_ERRORS
+from predictbench_assets.polymarket.stats import ApiStats
+
+PAST: Final = timedelta(hours=24)
+"""How long before the capture the price is looked for."""
+
+LOOK_BACK: Final = timedelta(hours=6)
+"""A price may be this much older: histories have gaps of an hour and more."""
+
+FIDELITY_MINUTES: Final = 60
+"""Between the points that are asked for. A market's price of 24 to 25 hours ago will do."""
+
+
+class PastPrice(Frozen):
+    """A token's price at an earlier instant."""
+
+    at: datetime
+    """UTC."""
+    price: Probability
+
+
+@dataclass(frozen=True)
+class PastPrices:
+    """What the CLOB knew of a list of tokens; one without a price in the time looked at is absent."""
+
+    asked: bool = True
+    """Whether it was asked at all."""
+    reason: str | None = None
+    """Why prices are missing, where that is not because there were none."""
+    by_token: Mapping[str, PastPrice] = field(default_factory=dict)
+    stats: ApiStats = field(default_factory=ApiStats)
+
+    def get(self, token_id: str | None) -> PastPrice | None:
+        """The price of a token, if there is one."""
+        return None if token_id is None else self.by_token.get(token_id)
+
+
+class UnreadableHistory(ValueError):
+    """An answer of the CLOB that is not a map from tokens to histories."""
+
+
+def history_request(token_ids: Sequence[str], captured_at: datetime) -> dict[str, Any]:
+    """The body that asks for the hours up to a day before the capture."""
+    ends = captured_at - PAST
+    return {
+        "markets": list(token_ids),
+        "start_ts": math.floor((ends - LOOK_BACK).timestamp()),
+        "end_ts": math.floor(ends.timestamp()),
+        "fidelity": FIDELITY_MINUTES,
+    }
+
+
+def read_histories(body: bytes, captured_at: datetime) -> dict[str, PastPrice]:
+    """The newest price of each token that is at least `PAST` old, and at most `LOOK_BACK` older than that.
+
+    The answer is `{"history": {token: [{"t": seconds, "p": price}, ...]}}`. What is no point (no time, no price from 0
+    to 1) is passed over; points outside of the time asked for are too, so that nothing later than it can slip in.
+
+    Raises:
+        UnreadableHistory: the answer is not such a map.
+    """
+    try:
+        answer = msgspec.json.decode(body)
+    except DECODE_ERRORS as error:
+        raise UnreadableHistory(str(error)) from error
+    histories = answer.get("history") if isinstance(answer, dict) else None
+    if not isinstance(histories, dict):
+        raise UnreadableHistory("no object named history")
+    last = (captured_at - PAST).timestamp()
+    first = last - LOOK_BACK.total_seconds()
+    found = {}
+    for token, points in histories.items():
+        if not isinstance(points, list):
+            raise UnreadableHistory("a token's history is not a list")
+        usable = [pair for pair in map(_point, points) if pair is not None and first <= pair[0] <= last]
+        if usable:
+            at, price = max(usable, key=lambda pair: pair[0])
+            found[token] = PastPrice(at=datetime.fromtimestamp(at, UTC), price=price)
+    return found
+
+
+def _point(value: object) -> tuple[float, float] | None:
+    """Seconds and price of a point, if it has both."""
+    if not isinstance(value, dict):
+        return None
+    at, price = _number(value.get("t")), _number(value.get("p"))
+    return (at, price) if at is not None and price is not None and 0.0 <= price <= 1.0 else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
