@@ -1,28 +1,84 @@
 """`predictbench resolve`: how stored markets settled."""
 
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
 import click
 
+from predictbench_assets.cli.database import opened_database
+from predictbench_assets.cli.demo import demo_option
 
-@click.command(short_help="How closed markets settled.", epilog="\b\nExample:\n  predictbench resolve")
-def resolve() -> None:
-    """Say how many stored markets are past their close and not known to be final.
 
-    Nothing is fetched: the sweep that observes how markets settled is not part of this version.
+class _Shown(Protocol):
+    def __call__(self, done: int, total: int) -> None: ...
+
+
+@click.command(
+    short_help="How stored markets settled.",
+    epilog="""\
+\b
+Examples:
+  predictbench resolve
+  predictbench resolve --limit 1000 --json
+  predictbench db sql "select state, count(*) from predictbench.market_resolutions group by 1"
+""",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="K", help="Look at K markets only.")
+@click.option(
+    "--max-requests",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Send N requests.  [default: RESOLUTION_MAX_REQUESTS]",
+)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@demo_option
+def resolve(limit: int | None, max_requests: int | None, as_json: bool) -> None:
+    """Look up how stored markets settled, and keep every observation.
+
+    Those past their close are looked at each time until they are final (given up after 60 days), final ones for 30
+    more days, the others every second day. What one sweep does not get to, the next one begins with. Exit code 0 if
+    the exchange answered, 1 if it stopped to (what was seen is stored).
     """
-    from predictbench_assets.database import migrations
-    from predictbench_assets.database.connection import database_url
-    from predictbench_assets.database.engine import make_engine
-    from predictbench_assets.database.queries import unsettled_markets
+    from predictbench_assets.cli.daily import put_on_page, unwound_by_signals
     from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.resolution.sweep import SweepInterrupted
+    from predictbench_assets.resources.resolution import run_sweep
     from predictbench_assets.settings import load_settings
 
     settings = load_settings()
     configure_logging(settings)
-    engine = make_engine(database_url(settings), pool_size=0, application_name="predictbench resolve")
-    if migrations.current(engine) is None:
-        click.echo("the database has no tables yet: `predictbench db upgrade` makes them")
+    failure = None
+    with unwound_by_signals(), opened_database(settings) as engine, _progress() as shown:
+        try:
+            report = run_sweep(settings, engine, limit=limit, max_requests=max_requests, on_progress=shown)
+        except SweepInterrupted as error:
+            report, failure = error.report, error
+    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.to_text())
+    put_on_page(report.to_markdown())
+    if failure is not None:
+        raise failure
+
+
+@contextmanager
+def _progress() -> Iterator[_Shown]:
+    """A bar on a terminal's stderr; lines of the log where nobody watches."""
+    if not sys.stderr.isatty():
+        import logging
+
+        log = logging.getLogger(__name__)
+        yield lambda done, total: log.info("looked at %d of %d markets", done, total)
         return
-    unsettled, closed = unsettled_markets(engine, settings.clock.now())
-    click.echo(f"{unsettled:,} of {closed:,} stored markets past their close are not known to be final.")
-    if unsettled:
-        click.echo("This version does not fetch how they settled; they are kept for the one that does.")
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("markets"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show

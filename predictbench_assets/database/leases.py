@@ -247,7 +247,7 @@ def open_lease(
 
     def work(connection: Connection) -> Lease:
         connection.execute(_OPENING)  # first runs of two exchanges at once must not both find an empty database
-        _refuse_foreign(connection, exchange)
+        refuse_foreign(connection, exchange)
         row = connection.execute(
             select(processing_runs).where(processing_runs.c.run_id == key.run_id).with_for_update()
         ).one_or_none()
@@ -296,7 +296,7 @@ def record_missed(
 
     def work(connection: Connection) -> set[RunKey]:
         connection.execute(_OPENING)
-        _refuse_foreign(connection, exchange)
+        refuse_foreign(connection, exchange)
         now = clock.now()
         rows = [
             {
@@ -412,7 +412,12 @@ def _take(
     )
 
 
-def _refuse_foreign(connection: Connection, exchange: str) -> None:
+def refuse_foreign(connection: Connection, exchange: str) -> None:
+    """Refuse to go on where the database holds another exchange's runs.
+
+    Raises:
+        ForeignExchange: it does.
+    """
     other = connection.execute(
         select(processing_runs.c.exchange).where(processing_runs.c.exchange != exchange).limit(1)
     ).scalar_one_or_none()

@@ -6,7 +6,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -34,6 +34,8 @@ _ERROR_SHOWN = 200
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=20)
 
 T = TypeVar("T")
+Params = Mapping[str, str | Sequence[str]]
+"""Of a query; a parameter with several values is sent once for each."""
 
 
 class RequestRefused(PermanentError):
@@ -129,7 +131,7 @@ class Transport:
         read: Callable[[bytes], T],
         stats: ApiStats,
         *,
-        params: Mapping[str, str] | None = None,
+        params: Params | None = None,
         json: object = None,
     ) -> T:
         """Send a request until `read` makes something of its body.
@@ -147,7 +149,7 @@ class Transport:
         return await self._until_read(method, path, read_good, stats, params=params, json=json)
 
     async def answer(
-        self, method: str, path: str, stats: ApiStats, *, params: Mapping[str, str] | None = None, json: object = None
+        self, method: str, path: str, stats: ApiStats, *, params: Params | None = None, json: object = None
     ) -> httpx.Response:
         """The answer to a request as it came, a refusal included; only what may pass is asked for again.
 
@@ -163,7 +165,7 @@ class Transport:
         read: Callable[[httpx.Response], T],
         stats: ApiStats,
         *,
-        params: Mapping[str, str] | None,
+        params: Params | None,
         json: object,
     ) -> T:
         def build() -> httpx.Request:

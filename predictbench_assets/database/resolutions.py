@@ -1,0 +1,291 @@
+"""The ledger of how markets settled: which ones to look at, what is known of them, and what a look has added.
+
+Observations are only ever added. One that says the same as the newest of its market adds nothing but the time of the
+look, so a sweep that is run again, or was killed and goes on, changes nothing that it need not.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, text
+
+from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.leases import refuse_foreign
+
+LOOKED_AT_AGAIN = timedelta(days=30)
+"""For so long after the newest observation a final market is looked at: resolutions are corrected."""
+
+GIVEN_UP_AFTER = timedelta(days=60)
+"""After its close a market that is still not final is looked at one last time."""
+
+EARLY_LOOK_EVERY = timedelta(hours=44)
+"""Before its close a market is looked at every second day: a third of them close more than a day early."""
+
+_LOCK = "predictbench.resolution_observations"
+_LONGEST_PROBLEM = 500
+
+_QUEUE = text("""
+    WITH stored AS (
+        SELECT market_id, max(close_time) AS close_time, min(captured_at) AS captured_at
+        FROM predictbench.processed_markets GROUP BY market_id
+    )
+    SELECT market_id
+    FROM stored
+    LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
+    LEFT JOIN predictbench.resolution_checks AS looked USING (market_id)
+    WHERE CASE
+        WHEN known.state = 'gave_up' THEN false
+        WHEN known.state = 'final' THEN known.observed_at > :final_since
+        WHEN stored.close_time <= :now THEN true
+        ELSE coalesce(looked.checked_at, stored.captured_at) <= :early_since
+    END
+    ORDER BY looked.checked_at NULLS FIRST, stored.close_time, market_id
+""")
+
+_WATCHED = text("""
+    SELECT DISTINCT ON (market_id)
+        market_id, condition_id, contract_id AS first_token, max(close_time) OVER (PARTITION BY market_id) AS close_time
+    FROM predictbench.processed_markets
+    LEFT JOIN predictbench.processed_contracts AS contract
+        ON contract.processed_market_id = processed_markets.processed_market_id AND contract.metadata->>'index' = '0'
+    WHERE market_id = ANY(:ids)
+    ORDER BY market_id, captured_at, contract_id
+""")
+
+_NEWEST = text("""
+    SELECT DISTINCT ON (market_id) market_id, observed_at, source, state, payout, closed_time, status
+    FROM predictbench.resolution_observations
+    WHERE market_id = ANY(:ids)
+    ORDER BY market_id, observed_at DESC, observation_id
+""")
+
+_ADD = text("""
+    INSERT INTO predictbench.resolution_observations
+        (market_id, observed_at, source, state, status, payout, outcome, closed_time, raw)
+    SELECT market_id, observed_at, source, state, status, payout, outcome, closed_time, raw
+    FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS t (
+        market_id text, observed_at timestamptz, source text, state text, status text, payout jsonb, outcome float8,
+        closed_time timestamptz, raw jsonb
+    )
+""")
+
+_LOOKED = text("""
+    INSERT INTO predictbench.resolution_checks AS known (market_id, checked_at, checks, problem)
+    SELECT market_id, :now, 1, problem
+    FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS t (market_id text, problem text)
+    ON CONFLICT (market_id) DO UPDATE SET
+        checked_at = greatest(known.checked_at, excluded.checked_at),
+        checks = known.checks + 1,
+        problem = excluded.problem
+""")
+
+_UNSETTLED = text("""
+    SELECT count(*) AS closed, count(*) FILTER (WHERE state IS DISTINCT FROM 'final') AS unsettled
+    FROM (
+        SELECT DISTINCT market_id FROM predictbench.processed_markets WHERE close_time <= :now AND withdrawn_at IS NULL
+    ) AS closed LEFT JOIN predictbench.market_resolutions USING (market_id)
+""")
+
+_COHORTS = text("""
+    SELECT run_date, window_days, count(*) AS markets,
+        count(*) FILTER (WHERE known.state = 'final') AS final,
+        count(*) FILTER (WHERE known.state = 'gave_up') AS gave_up,
+        count(*) FILTER (WHERE known.state = 'final' AND known.outcome NOT IN (0, 1)) AS splits,
+        count(*) FILTER (
+            WHERE known.state IS DISTINCT FROM 'final' AND known.state IS DISTINCT FROM 'gave_up'
+                AND close_time <= :long_open_since
+        ) AS long_open
+    FROM predictbench.processed_markets
+    JOIN predictbench.processing_runs USING (run_id)
+    LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
+    WHERE processing_runs.status IN ('completed', 'partial') AND withdrawn_at IS NULL AND close_time <= :closed_by
+    GROUP BY run_date, window_days
+    ORDER BY run_date, window_days
+""")
+
+
+@dataclass(frozen=True)
+class Known:
+    """The newest observation of a market."""
+
+    observed_at: datetime
+    source: str
+    state: str
+    payout: tuple[float, ...] | None
+    closed_time: datetime | None
+    status: str | None
+
+    @property
+    def says(self) -> tuple[object, ...]:
+        """What an observation is compared by."""
+        return self.state, self.payout, self.closed_time, self.status
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A market whose settlement is waited for."""
+
+    market_id: str
+    condition_id: str | None
+    first_token: str | None
+    """The CLOB token of the outcome that forecasts are about."""
+    close_time: datetime
+    known: Known | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a market gave: an observation, or why there is none."""
+
+    market_id: str
+    state: str | None = None
+    """None where nothing could be observed; `problem` says why."""
+    source: str = "gamma"
+    payout: tuple[float, ...] | None = None
+    closed_time: datetime | None = None
+    status: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def says(self) -> tuple[object, ...]:
+        """What an observation is compared by."""
+        return self.state, self.payout, self.closed_time, self.status
+
+
+@dataclass(frozen=True)
+class Added:
+    """A row that was added to the ledger, and what was known before."""
+
+    look: Look
+    before: Known | None
+
+    @property
+    def changed_settlement(self) -> bool:
+        """Whether a market that was final is not any more, or has another payout."""
+        return (
+            self.before is not None
+            and self.before.state == "final"
+            and (self.look.state != "final" or self.look.payout != self.before.payout)
+        )
+
+
+@dataclass(frozen=True)
+class CohortSettled:
+    """How far the markets of one run have settled, of those past their close for long enough."""
+
+    run_date: date
+    window_days: int
+    markets: int
+    final: int
+    gave_up: int
+    splits: int
+    long_open: int
+    """Neither final nor given up, although their close is long past."""
+
+
+def require_exchange(engine: Engine, exchange: str) -> None:
+    """Refuse to go on where the database holds another exchange's markets.
+
+    Raises:
+        ForeignExchange: it does.
+    """
+    in_transaction(engine, lambda connection: refuse_foreign(connection, exchange))
+
+
+def resolution_queue(engine: Engine, now: datetime) -> list[str]:
+    """The ids of all markets that should be looked at now, those first that were not looked at for longest."""
+    given = {"now": now, "final_since": now - LOOKED_AT_AGAIN, "early_since": now - EARLY_LOOK_EVERY}
+    return in_transaction(engine, lambda connection: list(connection.execute(_QUEUE, given).scalars()))
+
+
+def watched_markets(engine: Engine, market_ids: Sequence[str]) -> list[Watched]:
+    """What is stored of some markets, in the order of the ids."""
+
+    def work(connection: Connection) -> list[Watched]:
+        ids = {"ids": list(market_ids)}
+        known = _newest(connection, market_ids)
+        rows = {row.market_id: row for row in connection.execute(_WATCHED, ids)}
+        return [
+            Watched(**rows[market_id]._asdict(), known=known.get(market_id))
+            for market_id in market_ids
+            if market_id in rows
+        ]
+
+    return in_transaction(engine, work)
+
+
+def record_looks(engine: Engine, looks: Sequence[Look], now: datetime) -> list[Added]:
+    """Note that markets were looked at, and add the observations that say something new. One transaction.
+
+    An observation is always later than the one before it, whatever the clock says, so that the newest is never in
+    doubt.
+    """
+
+    def work(connection: Connection) -> list[Added]:
+        # Two sweeps at once must not both find an observation new. Held to the end of this transaction only.
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
+        newest = _newest(connection, [look.market_id for look in looks])
+        added = [Added(look, newest.get(look.market_id)) for look in looks if look.state is not None]
+        added = [one for one in added if one.before is None or one.look.says != one.before.says]
+        if added:
+            connection.execute(_ADD, {"rows": json.dumps([_row(one, now) for one in added])})
+        checks = [
+            {"market_id": look.market_id, "problem": (look.problem or "")[:_LONGEST_PROBLEM] or None} for look in looks
+        ]
+        if checks:
+            connection.execute(_LOOKED, {"now": now, "rows": json.dumps(checks)})
+        return added
+
+    return in_transaction(engine, work)
+
+
+def unsettled_markets(engine: Engine, now: datetime) -> tuple[int, int]:
+    """Stored markets that are past their close: how many are not known to be final, and how many there are."""
+    row = in_transaction(engine, lambda connection: connection.execute(_UNSETTLED, {"now": now}).one())
+    return row.unsettled, row.closed
+
+
+def settled_cohorts(
+    engine: Engine, now: datetime, *, closed_for: timedelta, long_open: timedelta
+) -> list[CohortSettled]:
+    """How far each run's markets have settled.
+
+    Args:
+        closed_for: only markets whose close is so long past are counted.
+        long_open: of which those are `long_open` whose close is even longer past.
+    """
+    given = {"closed_by": now - closed_for, "long_open_since": now - long_open}
+    rows = in_transaction(engine, lambda connection: connection.execute(_COHORTS, given).all())
+    return [CohortSettled(**row._asdict()) for row in rows]
+
+
+def _newest(connection: Connection, market_ids: Sequence[str]) -> dict[str, Known]:
+    rows = connection.execute(_NEWEST, {"ids": list(market_ids)})
+    return {row.market_id: _known(row) for row in rows}
+
+
+def _known(row: Row[Any]) -> Known:
+    values = row._asdict()
+    del values["market_id"]
+    payout = values.pop("payout")
+    return Known(payout=None if payout is None else tuple(map(float, payout)), **values)
+
+
+def _row(added: Added, now: datetime) -> dict[str, Any]:
+    look, before = added.look, added.before
+    observed_at = now if before is None else max(now, before.observed_at + timedelta(microseconds=1))
+    return {
+        "market_id": look.market_id,
+        "observed_at": observed_at.isoformat(),
+        "source": look.source,
+        "state": look.state,
+        "status": look.status,
+        "payout": look.payout,
+        "outcome": look.payout[0] if look.payout else None,
+        "closed_time": look.closed_time.isoformat() if look.closed_time else None,
+        "raw": dict(look.raw),
+    }

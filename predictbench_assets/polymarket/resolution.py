@@ -1,0 +1,272 @@
+"""How a market settled, read from the two places that tell: Gamma's row and the CLOB's market. Pure.
+
+Final is a market that is closed and whose payout is exact: one outcome takes all, or all share alike. Nothing else
+is: not a price near 1, not the oracle's status, which lags (closed and paid markets still say `proposed`), not the
+residual prices of markets from before 2023.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+
+from predictbench_assets.polymarket.payloads import (
+    DECODE_ERRORS,
+    UnreadableJson,
+    json_members,
+    parse_instant,
+    shortened,
+)
+
+State = Literal["open", "proposed", "disputed", "final"]
+Source = Literal["gamma", "clob"]
+
+_GAMMA_KEYS = (
+    *("id", "conditionId", "slug", "question", "endDate", "closed", "closedTime", "outcomes", "outcomePrices"),
+    *("clobTokenIds", "umaResolutionStatus", "umaResolutionStatuses", "umaEndDate", "resolvedBy"),
+    *("automaticallyResolved", "updatedAt"),
+)
+_CLOB_KEYS = ("condition_id", "market_slug", "closed", "is_50_50_outcome", "tokens")
+"""What of an answer the ledger keeps: all that says how a market settled, and none of the rest."""
+
+_STATES: Mapping[str | None, State] = {
+    "proposed": "proposed",
+    "reproposed": "proposed",
+    "disputed": "disputed",
+    "challenged": "disputed",
+}
+_LONGEST_STATUS = 100
+_LONGEST_KEPT = 4_000
+_HALF = Decimal("0.5")
+_MOST_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one answer says about how a market settled."""
+
+    source: Source
+    market_id: str | None
+    """None where the source does not tell (the CLOB) or it cannot be read."""
+    state: State
+    payout: tuple[float, ...] | None
+    """What a share of each outcome is worth, the first outcome first, adding up to 1; None unless final."""
+    closed: bool
+    closed_time: datetime | None
+    status: str | None
+    """The source's own word for its state; of Gamma's rows `umaResolutionStatus`."""
+    disputed: bool
+    """Whether its oracle's answer was ever disputed."""
+    problem: str | None
+    """Why a closed market is not final, or what else needs a look."""
+    raw: Mapping[str, Any]
+    """The keys of the answer that say how the market settled, as they were sent."""
+
+    @property
+    def outcome(self) -> float | None:
+        """The settled value of the first outcome: 1, 0, or a half (of several outcomes, an equal share)."""
+        return None if self.payout is None else self.payout[0]
+
+    @property
+    def split(self) -> bool:
+        """Whether all outcomes share alike: the question was voided, or settled as a draw."""
+        return self.payout is not None and max(self.payout) < 1
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether another source should be heard before it is believed."""
+        return (self.closed and self.payout is None) or self.split or (self.closed and self.disputed)
+
+
+def settled_payout(values: Sequence[Decimal]) -> tuple[float, ...] | None:
+    """The payout that a vector stands for, adding up to 1; None where it is no settlement.
+
+    One outcome at exactly 1 and the others at 0 is a win. All outcomes at an equal share of 1 is a split, and so is
+    all of them at 1, as Polymarket wrote splits in the summer of 2024.
+    """
+    count = len(values)
+    if count < 2 or not all(value.is_finite() for value in values):
+        return None
+    if sum(value == 1 for value in values) == 1 and sum(value == 0 for value in values) == count - 1:
+        return tuple(float(value) for value in values)
+    if len(set(values)) == 1 and (values[0] == 1 or _is_share(values[0], count)):
+        return (1 / count,) * count
+    return None
+
+
+def read_gamma(raw: bytes, first_token: str | None = None) -> Reading:
+    """What a row of Gamma says; never raises, whatever was sent.
+
+    Args:
+        raw: the row's JSON.
+        first_token: the CLOB token of the outcome that was first when the market was stored. Where the row lists it in
+            another place, the payout is turned round.
+    """
+    row = _members(raw, _GAMMA_KEYS)
+    closed = row.get("closed") is True
+    text = row.get("umaResolutionStatus")
+    status = text if isinstance(text, str) and len(text) <= _LONGEST_STATUS and text.isprintable() else None
+    history = _listed(row.get("umaResolutionStatuses")) or []
+    payout = settled_payout(_decimals(row.get("outcomePrices"))) if closed else None
+    outcomes = _listed(row.get("outcomes"))
+    if payout is not None and outcomes is not None and len(outcomes) != len(payout):
+        payout = None
+    problem = None
+    if closed and payout is None:
+        problem = f"closed, but its payout is no settlement: {shortened(row.get('outcomePrices'))}"
+    if payout is not None:
+        payout = _first_first(payout, _listed(row.get("clobTokenIds")) or [], first_token)
+    return Reading(
+        source="gamma",
+        market_id=_identifier(row.get("id")),
+        state="final" if payout is not None else _STATES.get(status, "open"),
+        payout=payout,
+        closed=closed,
+        closed_time=parse_instant(row.get("closedTime")) if closed else None,
+        status=status,
+        disputed=any(_STATES.get(word) == "disputed" for word in (status, *_texts(history))),
+        problem=problem,
+        raw=_kept(row),
+    )
+
+
+def read_clob(raw: bytes, first_token: str | None = None) -> Reading:
+    """What the CLOB says of a market; never raises. It tells the winner, and where there is none the prices paid.
+
+    Args:
+        raw: the body of `GET /markets/{condition_id}`.
+        first_token: as for `read_gamma`.
+    """
+    row = _members(raw, _CLOB_KEYS)
+    closed = row.get("closed") is True
+    listed = row.get("tokens")
+    tokens = [token for token in listed if isinstance(token, dict)] if isinstance(listed, list) else []
+    winners = [token.get("winner") is True for token in tokens]
+    paid = [Decimal(int(won)) for won in winners] if any(winners) else [_decimal(one.get("price")) for one in tokens]
+    payout = settled_payout(paid) if closed else None
+    if payout is not None:
+        payout = _first_first(payout, [token.get("token_id") for token in tokens], first_token)
+    return Reading(
+        source="clob",
+        market_id=None,
+        state="final" if payout is not None else "open",
+        payout=payout,
+        closed=closed,
+        closed_time=None,
+        status=None,
+        disputed=False,
+        problem=None if payout is not None or not closed else "closed, but the CLOB names no winner",
+        raw=_kept(row),
+    )
+
+
+def weighed(gamma: Reading, clob: Reading | None) -> Reading:
+    """What to believe of two answers: the CLOB where it has settled, since it is what pays, else Gamma.
+
+    Time of closing and status stay Gamma's, so that a market does not seem to change when the CLOB is asked and when
+    it is not.
+    """
+    if clob is None:
+        return gamma
+    raw = {"gamma": gamma.raw, "clob": clob.raw}
+    if clob.payout is None:
+        return replace(gamma, raw=raw)
+    problem = None
+    if gamma.payout is not None and gamma.payout != clob.payout:
+        problem = f"Gamma says {_shown(gamma.payout)}, the CLOB {_shown(clob.payout)}; the CLOB is believed"
+    elif gamma.payout == clob.payout:
+        return replace(gamma, raw=raw)
+    return replace(gamma, source="clob", state="final", payout=clob.payout, problem=problem, raw=raw)
+
+
+def _shown(payout: Iterable[float]) -> str:
+    return "/".join(f"{share:g}" for share in payout)
+
+
+def _is_share(value: Decimal, count: int) -> bool:
+    """Whether it is one part in `count`, as exact as its digits allow: 0.5, or 0.333 of three."""
+    digits = min(-int(value.as_tuple().exponent), _MOST_DIGITS)
+    if count == 2:
+        return value == _HALF
+    return digits >= 2 and abs(value - Decimal(1) / count) < Decimal(1).scaleb(-digits)
+
+
+def _first_first(payout: tuple[float, ...], tokens: Sequence[object], first_token: str | None) -> tuple[float, ...]:
+    """The payout with the share of `first_token` first, if it is listed."""
+    if first_token is None or len(tokens) != len(payout) or first_token not in tokens:
+        return payout
+    place = list(tokens).index(first_token)
+    return (payout[place], *payout[:place], *payout[place + 1 :])
+
+
+def _members(raw: bytes, keys: Iterable[str]) -> dict[str, Any]:
+    """Some members of an object, decoded; one that cannot be read is left out, and all where there is no object."""
+    try:
+        found: Mapping[str | None, Any] = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except DECODE_ERRORS:
+        try:
+            found = dict(json_members(raw))
+        except UnreadableJson:
+            return {}
+    values = {}
+    for key in keys:
+        if key in found:
+            try:
+                values[key] = msgspec.json.decode(found[key])
+            except DECODE_ERRORS:
+                continue
+    return values
+
+
+def _listed(value: object) -> list[Any] | None:
+    """A list, mostly sent as JSON inside a string."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except (*DECODE_ERRORS, UnicodeEncodeError):
+            return None
+    return value if isinstance(value, list) else None
+
+
+def _texts(values: Iterable[object]) -> list[str]:
+    return [value for value in values if isinstance(value, str)]
+
+
+def _decimals(value: object) -> list[Decimal]:
+    """The numbers of a list, exactly: as a float, 0.99999999999999999999 would be 1. Empty where one is none."""
+    try:
+        if isinstance(value, str):
+            return msgspec.json.decode(value, type=list[Decimal])
+        return [_decimal(one) for one in value] if isinstance(value, list) else []
+    except (*DECODE_ERRORS, UnicodeEncodeError):
+        return []
+
+
+def _decimal(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return Decimal("NaN")
+    try:
+        return Decimal(str(value))
+    except ArithmeticError:
+        return Decimal("NaN")
+
+
+def _identifier(value: object) -> str | None:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return text if isinstance(text, str) and text else None
+
+
+def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an answer the database's JSON can hold: no NUL, no lone surrogate, nothing that is endless."""
+    kept = {}
+    for key, value in row.items():
+        try:
+            text = msgspec.json.encode(value)
+        except (TypeError, ValueError, UnicodeEncodeError, RecursionError):
+            continue
+        if len(text) <= _LONGEST_KEPT and b"\\u0000" not in text:
+            kept[key] = value
+    return kept

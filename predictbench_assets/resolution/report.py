@@ -1,0 +1,100 @@
+"""What a resolution sweep came to, as a person, a page or a program reads it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class ChangedResolution:
+    """A market that was final and is not any more, or has another payout."""
+
+    market_id: str
+    before: str
+    now: str
+    """Payouts such as `1/0`, or a state."""
+    source: str
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """Counts of one sweep."""
+
+    started_at: datetime
+    seconds: float
+    queued: int
+    """Markets that should have been looked at."""
+    looked_at: int
+    """Of those, the markets that the exchange said something about, if only that it does not know them."""
+    states: Mapping[str, int]
+    """Markets by the state that was seen: open, proposed, disputed, final, gave_up."""
+    splits: int
+    """Final ones without a winner."""
+    observations: int
+    """Rows added to the ledger: what was not known before."""
+    became_final: int
+    changed: tuple[ChangedResolution, ...]
+    vanished: int
+    """Markets that the exchange does not know any more, neither by condition nor by id."""
+    unreadable: int
+    """Closed markets whose payout is no settlement, and answers that nothing can be made of."""
+    gave_up: int
+    requests: int
+    """Sent, each attempt counted."""
+    remaining: int
+    """Markets left for the next sweep, which begins with them."""
+    problems: tuple[str, ...] = ()
+    """Why the sweep ended early, or went without the CLOB."""
+    api: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        return asdict(self) | {
+            "started_at": self.started_at.isoformat(),
+            "changed": [asdict(one) for one in self.changed],
+        }
+
+    def to_markdown(self) -> str:
+        """A table of the counts, and one of what changed, for a page."""
+        lines = ["### Resolution", "", "| | |", "|---|---:|"]
+        lines += [f"| {name} | {value} |" for name, value in self._facts()]
+        if self.changed:
+            lines += ["", "**Changed settlements**", "", "| market | before | now | source |", "|---|---|---|---|"]
+            lines += [f"| {one.market_id} | {one.before} | {one.now} | {one.source} |" for one in self.changed[:_SHOWN]]
+            lines += [f"\nand {len(self.changed) - _SHOWN:,} more"] if len(self.changed) > _SHOWN else []
+        lines += ["", *(f"- {problem}" for problem in self.problems)] if self.problems else []
+        return "\n".join(lines) + "\n"
+
+    def to_text(self) -> str:
+        """The same for a terminal."""
+        width = max(len(name) for name, _ in self._facts())
+        lines = [f"{name:<{width}}  {value:>9}" for name, value in self._facts()]
+        lines += [f"market {one.market_id}: {one.before} -> {one.now} ({one.source})" for one in self.changed[:_SHOWN]]
+        return "\n".join([*lines, *self.problems])
+
+    def write(self, path: Path) -> Path:
+        """Write it as JSON, and as Markdown beside it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        path.with_suffix(".md").write_text(self.to_markdown(), encoding="utf-8")
+        return path
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        yield "markets looked at", f"{self.looked_at:,} of {self.queued:,}"
+        for state, count in sorted(self.states.items()):
+            yield f"  {state.replace('_', ' ')}", f"{count:,}"
+        yield "final without a winner", f"{self.splits:,}"
+        yield "newly final", f"{self.became_final:,}"
+        yield "changed settlements", f"{len(self.changed):,}"
+        yield "unknown to the exchange", f"{self.vanished:,}"
+        yield "closed or answered unreadably", f"{self.unreadable:,}"
+        yield "given up now", f"{self.gave_up:,}"
+        yield "new observations", f"{self.observations:,}"
+        yield "left for the next sweep", f"{self.remaining:,}"
+        yield "requests", f"{self.requests:,}"
+        yield "seconds", f"{self.seconds:,.1f}"
