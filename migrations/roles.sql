@@ -118,7 +118,7 @@ BEGIN
         ('events', 'SELECT, INSERT, UPDATE'),
         ('experiment_results', 'SELECT, INSERT'),
         ('experiment_runs', 'SELECT, INSERT'),
-        ('experiment_scores', 'SELECT, INSERT, UPDATE'),
+        ('experiment_scores', 'SELECT, INSERT, UPDATE, DELETE'),
         ('experiments', 'SELECT, INSERT, UPDATE'),
         ('forecast_digests', 'SELECT, INSERT'),
         ('leaderboard_rows', 'SELECT, INSERT'),

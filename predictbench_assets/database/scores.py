@@ -1,0 +1,166 @@
+"""Scores of single forecasts, kept in step with the ledger of resolutions.
+
+A forecast has a score exactly while the newest observation of its market is final. The score names that observation
+and the version of the rules; whatever has another one is scored anew, and nothing else is touched.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, text
+
+from predictbench_assets.database.columns import Kind, fetch_columns
+from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.scoring import rules
+
+AT_ONCE: Final = 1_000_000
+"""The most forecasts that are held in memory, about 80 bytes each."""
+
+_BATCH: Final = 20_000
+
+# A forecast made on a snapshot that was replaced since has no price to be compared with.
+_DUE = """
+    SELECT r.experiment_result_id, n.observation_id, r.probability, n.outcome,
+        coalesce(CASE WHEN coalesce(r.snapshot_hash = m.snapshot_hash, true) THEN m.price END, 'NaN'::float8),
+        s.experiment_result_id IS NOT NULL
+    FROM (
+        SELECT DISTINCT ON (market_id) market_id, observation_id, state, outcome
+        FROM predictbench.resolution_observations ORDER BY market_id, observed_at DESC, observation_id
+    ) n
+    JOIN predictbench.processed_markets m USING (market_id)
+    JOIN predictbench.experiment_results r USING (processed_market_id)
+    LEFT JOIN predictbench.experiment_scores s USING (experiment_result_id)
+    WHERE n.state = 'final' AND n.outcome IS NOT NULL AND r.status = 'completed' AND r.probability IS NOT NULL
+      AND (s.observation_id, s.scoring_version) IS DISTINCT FROM (n.observation_id, %(version)s)
+    ORDER BY r.experiment_result_id LIMIT %(limit)s"""
+_DUE_KINDS: Final[Mapping[str, Kind]] = {
+    "result": "uuid",
+    "observation": "uuid",
+    "forecast": "float",
+    "outcome": "float",
+    "price": "float",
+    "again": "bool",
+}
+
+_STORE = text("""
+    INSERT INTO predictbench.experiment_scores AS s (experiment_result_id, observation_id, outcome, brier, log_loss,
+        clipped, edge, disagreement, scoring_version, scored_at)
+    SELECT x.result, x.observation, x.outcome, x.brier, x.log_loss, x.clipped, x.edge, x.disagreement, :version, :now
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(result uuid, observation uuid, outcome float8, brier float8,
+        log_loss float8, clipped boolean, edge float8, disagreement float8)
+    ON CONFLICT (experiment_result_id) DO UPDATE SET observation_id = excluded.observation_id,
+        outcome = excluded.outcome, brier = excluded.brier, log_loss = excluded.log_loss, clipped = excluded.clipped,
+        edge = excluded.edge, disagreement = excluded.disagreement, scoring_version = excluded.scoring_version,
+        scored_at = excluded.scored_at
+    WHERE (s.observation_id, s.scoring_version) IS DISTINCT FROM (excluded.observation_id, excluded.scoring_version)""")
+
+_REOPENED = """
+    predictbench.resolution_observations used JOIN predictbench.market_resolutions newest USING (market_id)
+    WHERE used.observation_id = s.observation_id
+      AND (newest.state = 'final' AND newest.outcome IS NOT NULL) IS NOT TRUE"""
+_REMOVE = text(f"DELETE FROM predictbench.experiment_scores s USING {_REOPENED}")  # noqa: S608 - names of ours
+_COUNT_REMOVABLE = text(f"SELECT count(*) FROM predictbench.experiment_scores s, {_REOPENED}")  # noqa: S608
+
+_TOTALS = text("""
+    SELECT (SELECT count(*) FROM predictbench.experiment_scores) AS scores,
+        (SELECT count(*) FROM predictbench.experiment_results WHERE status = 'completed' AND probability IS NOT NULL)
+            AS forecasts""")
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What scoring did; every number counts forecasts, but for `markets`."""
+
+    scored: int
+    """That had no score."""
+    rescored: int
+    """Whose resolution, or whose rules, had changed."""
+    removed: int
+    """Scores of markets that are not settled any more."""
+    markets: int
+    """Markets that these belong to, removed ones left out."""
+    scores: int
+    """Scores that are stored now."""
+    waiting: int
+    """Stored forecasts of markets that are not final."""
+    scoring_version: str
+
+
+def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> ScoreReport:
+    """Score what is settled and not scored yet, or was scored by another observation or other rules. Idempotent.
+
+    Scores are written in batches, each a transaction of its own: what is cut short goes on the next time.
+
+    Args:
+        now: when they count as scored.
+        dry_run: only say what would be done.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused: as the names say.
+    """
+    removed = in_transaction(engine, lambda connection: _remove_reopened(connection, dry_run=dry_run))
+    scored, rescored, markets = 0, 0, set[bytes]()
+    for due in _due(engine, once=dry_run):
+        again = int(due["again"].sum())
+        scored, rescored = scored + len(due) - again, rescored + again
+        markets.update(due["observation"].tolist())
+        if not dry_run:
+            for start in range(0, len(due), _BATCH):
+                _store(engine, due[start : start + _BATCH], now)
+    totals = in_transaction(engine, lambda connection: connection.execute(_TOTALS).one())
+    stored = totals.scores + (scored - removed if dry_run else 0)
+    return ScoreReport(
+        scored=scored,
+        rescored=rescored,
+        removed=removed,
+        markets=len(markets),
+        scores=stored,
+        waiting=totals.forecasts - stored,
+        scoring_version=rules.SCORING_VERSION,
+    )
+
+
+def _due(engine: Engine, *, once: bool) -> Iterator[NDArray[Any]]:
+    """What is to be scored, in portions; a portion must be scored before the next one is asked for."""
+    values = {"version": rules.SCORING_VERSION, "limit": None if once else AT_ONCE}
+    while True:
+        due = in_transaction(engine, lambda connection: fetch_columns(connection, _DUE, values, _DUE_KINDS))
+        if len(due):
+            yield due
+        if once or len(due) < AT_ONCE:
+            return
+
+
+def _store(engine: Engine, due: NDArray[Any], now: datetime) -> None:
+    rows = msgspec.json.encode(_scores(due)).decode()
+    values = {"rows": rows, "version": rules.SCORING_VERSION, "now": now}
+    in_transaction(engine, lambda connection: connection.execute(_STORE, values))
+
+
+def _scores(due: NDArray[Any]) -> list[dict[str, Any]]:
+    """The scores of forecasts as rows of JSON; what needs a price is null where there is none."""
+    forecast, outcome, price = (due[name].astype(np.float64) for name in ("forecast", "outcome", "price"))
+    columns = {
+        "result": [UUID(bytes=one) for one in due["result"].tolist()],
+        "observation": [UUID(bytes=one) for one in due["observation"].tolist()],
+        "outcome": outcome,
+        "brier": rules.brier(forecast, outcome),
+        "log_loss": rules.log_loss(forecast, outcome),
+        "clipped": rules.clipped(forecast),
+        "edge": rules.edge(forecast, price, outcome),
+        "disagreement": rules.disagreement(forecast, price),
+    }
+    lists = [column if isinstance(column, list) else column.tolist() for column in columns.values()]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
+
+
+def _remove_reopened(connection: Connection, *, dry_run: bool) -> int:
+    if dry_run:
+        return int(connection.execute(_COUNT_REMOVABLE).scalar_one())
+    return connection.execute(_REMOVE).rowcount
