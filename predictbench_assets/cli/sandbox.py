@@ -22,6 +22,10 @@ Examples:
 \b
 Then, in another terminal:
   POLYMARKET_BASE_URL=http://127.0.0.1:8765 POLYMARKET_CLOB_URL=http://127.0.0.1:8765/clob predictbench daily
+\b
+Its time stands still; these move it, and settle a market (`null` opens it again, "vanish": true takes it away):
+  curl -d '{"advance_hours": 24}' http://127.0.0.1:8765/_sandbox/time
+  curl -d '{"market_id": "219600012", "payout": [0, 1]}' http://127.0.0.1:8765/_sandbox/settle
 """
 )
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")

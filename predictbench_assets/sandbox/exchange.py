@@ -10,8 +10,12 @@ import msgspec
 
 from predictbench_assets.sandbox import payloads
 from predictbench_assets.sandbox.listing import Invalid, Listed, Query, seconds
-from predictbench_assets.sandbox.world import Event, Market, World
+from predictbench_assets.sandbox.world import Event, Market, Settlement, World
 
+Payout = tuple[float, float]
+
+_NEVER = 4_102_444_800
+"""The year 2100."""
 _ROWS_KEPT = 60_000
 _SELECTIONS_KEPT = 32
 
@@ -36,6 +40,17 @@ class Exchange(Protocol):
         """A market's JSON."""
         ...
 
+    def settle(self, market_id: str, payout: Payout | None, at: int, gamma: Payout | None) -> bool:
+        """Pay a market out so from that instant on, or open it again (None); False where there is no such market.
+
+        `gamma` is what Gamma writes of it, where that is something else.
+        """
+        ...
+
+    def vanish(self, market_id: str) -> bool:
+        """Know nothing of a market any more; False where there is no such market."""
+        ...
+
 
 class WorldExchange:
     """A world, served."""
@@ -43,13 +58,19 @@ class WorldExchange:
     def __init__(self, world: World) -> None:
         self.world: World | None = world
         self._world = world
+        self._vanished: set[str] = set()
 
     def listed(self, at: int, ends_from: int | None, ends_to: int | None) -> Iterator[Market]:
         """Markets created by then."""
-        return self._world.listed(at, ends_from, ends_to)
+        markets = self._world.listed(at, ends_from, ends_to)
+        return markets if not self._vanished else (one for one in markets if one.market_id not in self._vanished)
 
     def find(self, *, market_id: str = "", slug: str = "", condition_id: str = "", token_id: str = "") -> Market | None:
         """By what the identifier itself says; nothing is searched."""
+        found = self._find(market_id, slug, condition_id, token_id)
+        return None if found is None or found.market_id in self._vanished else found
+
+    def _find(self, market_id: str, slug: str, condition_id: str, token_id: str) -> Market | None:
         world = self._world
         if market_id:
             return world.market(market_id)
@@ -63,6 +84,25 @@ class WorldExchange:
     def row(self, market: Listed, at: int, event: bytes | None, *, include_tag: bool) -> bytes:
         """The row at that instant."""
         return payloads.market_row(cast("Market", market), at, include_tag=include_tag, event=event)
+
+    def settle(self, market_id: str, payout: Payout | None, at: int, gamma: Payout | None) -> bool:
+        """Gamma and the CLOB tell it; a payout of 1 and 1 is a split that Gamma writes so."""
+        market = self._world.market(market_id)
+        if market is None:
+            return False
+        proposals = market.settlement.proposals
+        if payout is None:
+            settlement = Settlement(_NEVER, (0.0, 0.0), proposals)
+        else:
+            paid, written = ((0.5, 0.5), payout) if payout == (1, 1) else (payout, None)
+            settlement = Settlement(min(market.settlement.closed, at), paid, proposals, gamma or written)
+        return self._world.settle(market_id, settlement) is not None
+
+    def vanish(self, market_id: str) -> bool:
+        """Neither listings nor identifiers lead to it."""
+        known = self._world.market(market_id) is not None
+        self._vanished.add(market_id)
+        return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +208,25 @@ class ReplayWorld:
     def row(self, market: Listed, _at: int, _event: bytes | None, *, include_tag: bool) -> bytes:  # noqa: ARG002
         """As recorded, tags or not."""
         return cast("Recorded", market).body
+
+    def settle(self, market_id: str, payout: Payout | None, at: int, gamma: Payout | None) -> bool:
+        """In the row; there is no CLOB to tell it."""
+        for place, market in enumerate(self._rows):
+            if market.market_id == market_id:
+                row = msgspec.json.decode(market.body) | {"closed": payout is not None}
+                row.pop("closedTime", None)
+                if payout is not None:
+                    paid = [f"{share:g}" for share in gamma or payout]
+                    row |= {"closedTime": payloads.spaced(at), "outcomePrices": payloads.listed(paid)}
+                self._rows[place] = Recorded.of(msgspec.json.encode(row), row)
+                return True
+        return False
+
+    def vanish(self, market_id: str) -> bool:
+        """The row is gone."""
+        left = [market for market in self._rows if market.market_id != market_id]
+        known, self._rows = len(left) < len(self._rows), left
+        return known
 
 
 class View:

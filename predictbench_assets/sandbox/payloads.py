@@ -181,7 +181,7 @@ def _closing(market: Market) -> Json:
 def _prices(market: Market, at: int, quote: Quote) -> Sequence[str]:
     """Indicative prices while open, payouts once closed."""
     if market.is_closed(at):
-        return [str(_number(share)) for share in market.settlement.payout]
+        return [str(_number(share)) for share in market.settlement.shown]
     price = quote.shown
     return [str(_number(price)), str(_number(round(1 - price, 5)))]
 

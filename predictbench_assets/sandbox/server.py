@@ -3,6 +3,10 @@
 Its time stands still until it is moved, forward only, by `POST /_sandbox/time`. `GET /_sandbox/status` tells what has
 been asked and what went wrong on purpose, `GET /_sandbox/truth` what no real exchange would tell, and
 `POST /_sandbox/warm` prepares rows ahead for a bench.
+
+`POST /_sandbox/settle` settles a market otherwise than by chance, also one that has settled: `{"market_id": "1",
+"payout": [0, 1]}`. A payout of `null` opens it again, `"gamma": [0.9, 0.1]` beside the payout has Gamma write something
+else than the CLOB tells, and `{"market_id": "1", "vanish": true}` takes the market away.
 """
 
 import asyncio
@@ -100,6 +104,7 @@ class SandboxApp:
         ]
         control = [
             Route("/time", self._time, methods=["GET", "POST"]),
+            Route("/settle", self._settle, methods=["POST"]),
             Route("/faults", self._faults, methods=["GET", "POST"]),
             Route("/warm", self._warm, methods=["POST"]),
             Route("/status", self._status),
@@ -136,6 +141,27 @@ class SandboxApp:
                 f"the exchange is at {self.now.isoformat()} already, it cannot go to {now.isoformat()}"
             )
         self.view = View(self.view.exchange, at)
+
+    def settle(
+        self,
+        market_id: str,
+        payout: tuple[float, float] | None,
+        *,
+        gamma: tuple[float, float] | None = None,
+        vanish: bool = False,
+    ) -> bool:
+        """Pay a market out from now on, whatever it was before; False where there is no such market.
+
+        Args:
+            market_id: of the market.
+            payout: what a share of each outcome is worth; None opens the market again.
+            gamma: what Gamma writes of it, where that is something else than the CLOB tells.
+            vanish: know nothing of the market any more instead.
+        """
+        exchange, at = self.view.exchange, self.view.at
+        known = exchange.vanish(market_id) if vanish else exchange.settle(market_id, payout, at, gamma)
+        self.view = View(exchange, at)
+        return known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, unless it is this one's turn to go wrong."""
@@ -382,6 +408,18 @@ class SandboxApp:
                 raise Invalid('send {"now": "2026-11-30T12:00:00Z"} or {"advance_hours": 24}')
         return _json({"now": payloads.instant(self.view.at)})
 
+    async def _settle(self, request: Request) -> Response:
+        """Settle a market, now or otherwise than before; open it again; or forget it."""
+        body = await _object(request)
+        if "payout" not in body and body.get("vanish") is not True:
+            raise Invalid('send {"market_id": "1", "payout": [0, 1]} or {"market_id": "1", "vanish": true}')
+        market_id = str(body.get("market_id", ""))
+        if not self.settle(
+            market_id, _payout(body, "payout"), gamma=_payout(body, "gamma"), vanish=body.get("vanish") is True
+        ):
+            return _json({"type": "not found error", "error": "id not found"}, 404)
+        return _json({"market_id": market_id, "now": payloads.instant(self.view.at)})
+
     async def _faults(self, request: Request) -> Response:
         if request.method == "POST":
             body = await _object(request)
@@ -469,6 +507,22 @@ class SandboxServer:
     def set_time(self, now: datetime) -> None:
         """Move the exchange's time forward (see `SandboxApp.set_time`)."""
         self.app.set_time(now)
+
+    def settle(
+        self,
+        market_id: str,
+        payout: tuple[float, float] | None = None,
+        *,
+        gamma: tuple[float, float] | None = None,
+        vanish: bool = False,
+    ) -> None:
+        """Settle a market otherwise than by chance, open it again, or forget it (see `SandboxApp.settle`).
+
+        Raises:
+            KeyError: there is no such market.
+        """
+        if not self.app.settle(market_id, payout, gamma=gamma, vanish=vanish):
+            raise KeyError(market_id)
 
     def set_faults(self, faults: Faults | str) -> None:
         """Replace what goes wrong."""
@@ -637,6 +691,19 @@ async def _object(request: Request) -> dict[str, Any]:
         return msgspec.json.decode(await request.body(), type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise Invalid("the body is not a JSON object") from error
+
+
+def _payout(body: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """Two numbers of a body; None where it has none."""
+    if body.get(name) is None:
+        return None
+    try:
+        first, second = map(float, body[name])
+    except (TypeError, ValueError) as error:
+        raise Invalid(
+            f'{name} is two numbers, such as [0, 1], of a body such as {{"market_id": "1", "payout": [0, 1]}}'
+        ) from error
+    return first, second
 
 
 async def _tokens(request: Request) -> list[dict[str, Any]]:

@@ -72,6 +72,13 @@ class Settlement:
     """What one share of each outcome is worth: 1 and 0, or one half each."""
     proposals: tuple[tuple[int, str], ...]
     """The oracle's steps, `proposed` and `disputed`, with their instants; none where prices settle it natively."""
+    written: tuple[float, float] | None = None
+    """What Gamma writes for the payout, where that is something else: 1 and 1 for a split, or nonsense."""
+
+    @property
+    def shown(self) -> tuple[float, float]:
+        """The payout as Gamma writes it."""
+        return self.payout if self.written is None else self.written
 
 
 @dataclass(slots=True)
@@ -271,6 +278,7 @@ class World:
         self.poison = poison
         self.poisons = tuple(poisons)
         self.day: Callable[[date], Day] = lru_cache(maxsize=128)(self._day)
+        self._settled: dict[int, Settlement] = {}
         self._ladders: Callable[[date], list[_Ladder]] = lru_cache(maxsize=512)(self._make_ladders)
 
     # What an exchange is asked
@@ -336,6 +344,15 @@ class World:
         found = [self.market(str(number)) for number, _ in self._members(event)]
         return [market for market in found if market is not None]
 
+    def settle(self, market_id: str, settlement: Settlement) -> Market | None:
+        """Let a market settle in this way rather than by chance, whether it has settled or not; None without one."""
+        market = self.market(market_id)
+        if market is None:
+            return None
+        self._settled[market.number] = settlement
+        _settle_in(self.day(_EPOCH + timedelta(days=market.number // _PER_DAY)), market.number, settlement)
+        return self.market(market_id)
+
     # Days
 
     def _exists(self, day: date) -> bool:
@@ -398,7 +415,11 @@ class World:
         return _Ladder(event, question, begins, ends, safe, happens, rate)
 
     def _day(self, day: date) -> Day:
-        return _DayBuilder(self, day).build()
+        built = _DayBuilder(self, day).build()
+        for number, settlement in self._settled.items():
+            if number in built.by_number:
+                _settle_in(built, number, settlement)
+        return built
 
 
 @dataclass(slots=True)
@@ -718,7 +739,8 @@ def _settle(key: int, life: _Life, latent: Latent, *, whole: bool) -> Settlement
     payout = (1.0, 0.0) if latent.outcome else (0.0, 1.0)
     if life.prompt or draw >= 0.05:
         split = not whole and not life.prompt and uniform(key, 23) < 0.003
-        return Settlement(proposed + 2 * HOUR, (0.5, 0.5) if split else payout, ((proposed, "proposed"),))
+        written = (1.0, 1.0) if split and uniform(key, 26) < 0.33 else None  # as was done in 2024
+        return Settlement(proposed + 2 * HOUR, (0.5, 0.5) if split else payout, ((proposed, "proposed"),), written)
     if draw < 0.01:
         disputed = proposed + HOUR
         again = disputed + 12 * HOUR
@@ -726,6 +748,12 @@ def _settle(key: int, life: _Life, latent: Latent, *, whole: bool) -> Settlement
         return Settlement(closed, payout, ((proposed, "proposed"), (disputed, "disputed"), (again, "proposed")))
     late = proposed + int(DAY * (1 + 20 * uniform(key, 25) ** 3))
     return Settlement(late + 2 * HOUR, payout, ((late, "proposed"),))
+
+
+def _settle_in(day: Day, number: int, settlement: Settlement) -> None:
+    settled = replace(day.by_number[number], settlement=settlement)
+    day.by_number[number] = settled
+    day.markets[[market.number for market in day.markets].index(number)] = settled
 
 
 def _number(identifier: str) -> int:
