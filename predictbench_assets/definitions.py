@@ -11,9 +11,16 @@ from predictbench_assets.assets.experiments import PREFIX, build_experiment_asse
 from predictbench_assets.assets.ingestion import WINDOW, normalized_markets, raw_markets, target_window
 from predictbench_assets.assets.materializing import discreet
 from predictbench_assets.assets.persistence import build_persisted_run
+from predictbench_assets.assets.resolution import market_resolutions
+from predictbench_assets.assets.scoring import benchmark_report, experiment_scores, leaderboard
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.registry import load_registry
-from predictbench_assets.jobs import build_daily_run, build_daily_schedule
+from predictbench_assets.jobs import (
+    build_daily_run,
+    build_daily_schedule,
+    build_resolution_sweep,
+    build_sweep_schedule,
+)
 from predictbench_assets.observability.logs import configure_logging
 from predictbench_assets.polymarket.cohort import COHORT
 from predictbench_assets.polymarket.snapshot import SNAPSHOT
@@ -42,12 +49,16 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
         *build_experiment_assets(registry),
         build_persisted_run(registry),
     ]
-    daily_run = build_daily_run(run_assets)
+    benchmark_assets = [market_resolutions, experiment_scores, leaderboard, benchmark_report]
+    daily_run, resolution_sweep = build_daily_run(run_assets), build_resolution_sweep(benchmark_assets)
     resources = _resources(settings) | overrides
     return dg.Definitions(
-        assets=run_assets,
-        jobs=[daily_run],
-        schedules=[build_daily_schedule(settings, daily_run, resources["database"])],
+        assets=[*run_assets, *benchmark_assets],
+        jobs=[daily_run, resolution_sweep],
+        schedules=[
+            build_daily_schedule(settings, daily_run, resources["database"]),
+            build_sweep_schedule(settings, resolution_sweep),
+        ],
         sensors=[build_failure_sensor(settings)],
         resources=resources,
         executor=_executor(settings),

@@ -9,7 +9,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # for types only
 
 from predictbench_assets.assets.materializing import record_failure
-from predictbench_assets.launch import DAILY_RUN, run_config
+from predictbench_assets.launch import DAILY_RUN, RESOLUTION_SWEEP, run_config
 from predictbench_assets.observability.notices import NotDelivered, Notice, tell
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.resources.database import RunDatabase
@@ -27,6 +27,15 @@ def build_daily_run(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJob
         selection=list(assets),
         hooks={record_failure},
         description="Freeze the markets that close in N days, forecast each with every experiment, store the results.",
+    )
+
+
+def build_resolution_sweep(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
+    """The job of the benchmark, from resolutions to the page. It has no partition: it looks at all that is stored."""
+    return dg.define_asset_job(
+        RESOLUTION_SWEEP,
+        selection=list(assets),
+        description="Look up how stored markets settled, score their forecasts, make the boards and the page.",
     )
 
 
@@ -62,6 +71,18 @@ def build_daily_schedule(
                 yield dg.RunRequest(run_key=str(key), partition_key=key, run_config=json.loads(run_config(_SCHEDULED)))
 
     return daily_run_schedule
+
+
+def build_sweep_schedule(settings: Settings, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """Every day an hour after the daily run."""
+    at = settings.pipeline_run_at_utc
+    return dg.ScheduleDefinition(
+        name="resolution_sweep_schedule",
+        job=job,
+        cron_schedule=f"{at.minute} {(at.hour + 1) % 24} * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+    )
 
 
 _REPAIR = "what began and is not complete can be materialized again from its partition's page"

@@ -27,6 +27,7 @@ from predictbench_assets.settings import ENV_FILE_VARIABLE, Settings, default_en
 
 DEFINITIONS = "predictbench_assets.definitions"
 DAILY_RUN = "daily_run"
+RESOLUTION_SWEEP = "resolution_sweep"
 CLONE = Path(__file__).resolve().parents[1]
 
 _GRACE_SECONDS = 5.0

@@ -11,7 +11,9 @@ from statistics import median
 import dagster as dg
 
 from predictbench_assets.database.leases import RunCounts
+from predictbench_assets.database.score_checks import ScoreProblems
 from predictbench_assets.polymarket.normalize import Cohort
+from predictbench_assets.scoring.boards import ALL, Leaderboard
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagedFile
 
@@ -60,6 +62,27 @@ RUN_CHECKS = [
     ),
     dg.AssetCheckSpec(
         "completeness", asset="persisted_run", description="Every market handed to the experiments was stored."
+    ),
+]
+
+SCORE_CHECKS = [
+    dg.AssetCheckSpec(
+        "scores_in_range",
+        asset="experiment_scores",
+        description="Brier scores and disagreements lie in [0, 1], edges in [-1, 1], log losses in [0, 6.91].",
+    ),
+    dg.AssetCheckSpec(
+        "market_edge_zero",
+        asset="experiment_scores",
+        description="The market's price, scored as a forecast, has an edge of exactly 0 over itself.",
+    ),
+]
+
+BOARD_CHECKS = [
+    dg.AssetCheckSpec(
+        "controls_beaten",
+        asset="leaderboard",
+        description="No negative control beats the market: one that does shows a bug, or a leak of the future.",
     ),
 ]
 
@@ -139,4 +162,44 @@ def check_run(counts: RunCounts) -> Iterator[dg.AssetCheckResult]:
         severity=dg.AssetCheckSeverity.WARN,
         description="" if counts.failed == 0 else "Some markets were not stored; processing_failures says why.",
         metadata={"stored": counts.processed, "failed": counts.failed},
+    )
+
+
+def check_scores(problems: ScoreProblems) -> Iterator[dg.AssetCheckResult]:
+    """The checks of `experiment_scores`."""
+    yield dg.AssetCheckResult(
+        check_name="scores_in_range",
+        passed=problems.out_of_range == 0,
+        description="The arithmetic of scoring/rules.py is at fault; no board is to be believed."
+        if problems.out_of_range
+        else "",
+        metadata={"scores": problems.scores, "out_of_range": problems.out_of_range},
+    )
+    yield dg.AssetCheckResult(
+        check_name="market_edge_zero",
+        passed=problems.reference_edges == 0,
+        description=(
+            "Forecasts of baseline_snapshot are not the prices they are compared with: see whether the price of a "
+            "market was changed after it was stored."
+            if problems.reference_edges
+            else ""
+        ),
+        metadata={"scores": problems.reference_scores, "with_an_edge": problems.reference_edges},
+    )
+
+
+def check_leaderboard(leaderboard: Leaderboard) -> Iterator[dg.AssetCheckResult]:
+    """The check of `leaderboard`."""
+    beating = sorted(
+        {
+            f"{row.experiment} {row.version} ({row.board}, {row.window_days} days)"
+            for row in leaderboard.rows
+            if "control_beats_market" in row.flags and row.category == ALL and row.price_bin == ALL
+        }
+    )
+    yield dg.AssetCheckResult(
+        check_name="controls_beaten",
+        passed=not beating,
+        description="A control beats the market's price: look for a bug or a leak." if beating else "",
+        metadata={"controls": dg.MetadataValue.json(beating)},
     )

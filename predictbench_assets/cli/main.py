@@ -18,11 +18,13 @@ from predictbench_assets.cli.doctor import doctor
 from predictbench_assets.cli.due import due
 from predictbench_assets.cli.export import export
 from predictbench_assets.cli.instance import stop, ui
+from predictbench_assets.cli.leaderboard import leaderboard
 from predictbench_assets.cli.notify import notify
 from predictbench_assets.cli.overview import config, experiments
 from predictbench_assets.cli.prune import prune
 from predictbench_assets.cli.resolve import resolve
 from predictbench_assets.cli.sandbox import sandbox
+from predictbench_assets.cli.score import score
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.observability.secrecy import Redact, redacted_error
 
@@ -70,7 +72,8 @@ def main() -> None:
 
 for command in (
     *(demo, daily, ui, stop, experiments, db, config, doctor),
-    *(due, partition, run_config, notify, backfill, resolve),
+    *(due, partition, run_config, notify, backfill),
+    *(resolve, score, leaderboard),
     *(contract, prune, export, sandbox),
 ):
     main.add_command(command)

@@ -5,6 +5,7 @@ Two statements, each a transaction of its own: a run that is being stored meanwh
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -14,11 +15,9 @@ from sqlalchemy import Connection, Engine, Row
 
 from predictbench_assets.database.columns import Kind, fetch_columns, positions
 from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.score_checks import REFERENCE
 from predictbench_assets.scoring.clusters import cluster_numbers
 from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS, Bools, Cohorts, Entrant, Floats, Forecasts, Ints
-
-REFERENCE: Final = "baseline_snapshot"
-"""The experiment that says what the market said."""
 
 _EPOCH_US: Final = int(np.datetime64("2000-01-01", "us").astype(np.int64))
 _FREEZE_WINDOW_US: Final = FREEZE_WINDOW_HOURS * 3_600_000_000
@@ -97,6 +96,8 @@ def load_forecasts(
     Raises:
         DatabaseUnavailable, DatabaseRefused: as the names say.
     """
+    from predictbench_assets.database.coherence import load_coherence  # which reads forecasts, too, for those who ask
+
     values = {"as_of": as_of, "since": since or date.min, "until": until or date.max}
 
     def read_few(connection: Connection) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
@@ -107,7 +108,9 @@ def load_forecasts(
     results = in_transaction(engine, lambda connection: fetch_columns(connection, _RESULTS, values, _RESULT_KINDS))
     # Whatever a run stores of a market has a result of each experiment: without one that is known, it came later.
     there = set(results["market"].tolist())
-    return _assembled(as_of, [row for row in markets if row.processed_market_id.bytes in there], attempts, results)
+    markets = [row for row in markets if row.processed_market_id.bytes in there]
+    forecasts = _assembled(as_of, markets, attempts, results)
+    return replace(forecasts, coherence=load_coherence(engine, as_of, forecasts))
 
 
 def _assembled(

@@ -1,0 +1,136 @@
+"""Scoring: what settled forecasts are worth, the boards made of it, and the page that shows them.
+
+Computed from the database alone, as of the moment they are asked for. The libraries for it are loaded in the bodies:
+a daily run must not pay for them.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+
+from predictbench_assets.assets.checks import BOARD_CHECKS, SCORE_CHECKS, check_leaderboard, check_scores
+from predictbench_assets.assets.materializing import OWNERS, discreet
+from predictbench_assets.assets.resolution import market_resolutions
+from predictbench_assets.database.score_checks import score_problems
+from predictbench_assets.observability.logs import bound
+from predictbench_assets.reporting.leaderboard import as_markdown
+from predictbench_assets.reporting.plots import as_markdown_image
+from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.scoring.boards import ALL, Leaderboard
+from predictbench_assets.settings import Settings
+
+GROUP = "scoring"
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"postgres", "python"},
+    code_version="1",
+    deps=[market_resolutions, "persisted_run"],
+    check_specs=SCORE_CHECKS,
+)
+def experiment_scores(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeResult as "no value" and objects
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    database: dg.ResourceParam[RunDatabase],
+):
+    """Scores of every forecast whose market has settled; only what is new or has changed is computed."""
+    from predictbench_assets.database.scores import score_settled
+
+    with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
+        report = score_settled(database.engine, settings.clock.now(), dry_run=database.dry)
+        checks = list(check_scores(score_problems(database.engine)))
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": report.scores, **asdict(report)}, check_results=checks
+        )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"postgres", "python"},
+    code_version="1",
+    deps=[experiment_scores],
+    check_specs=BOARD_CHECKS,
+)
+def leaderboard(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeResult as "no value" and objects
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    database: dg.ResourceParam[RunDatabase],
+):
+    """All boards as of now, stored with their moment and the version of the rules, so that they can be rebuilt."""
+    from predictbench_assets.database.leaderboards import content_hash, rebuild_leaderboard, store_leaderboard
+
+    with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
+        board = rebuild_leaderboard(database.engine, settings.clock.now())
+        if not database.dry:
+            store_leaderboard(database.engine, board, settings.clock.now())
+        return dg.MaterializeResult(
+            metadata=_board_metadata(board) | {"content_hash": content_hash(board)},
+            check_results=list(check_leaderboard(board)),
+        )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"html", "python"},
+    code_version="1",
+    deps=[leaderboard],
+)
+def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeResult as "no value" and objects
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    database: dg.ResourceParam[RunDatabase],
+):
+    """The page: a folder that any static host serves and that opens from the disk."""
+    from predictbench_assets.database.leaderboards import stored_leaderboard
+    from predictbench_assets.reporting.report.site import write_report
+
+    with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
+        now = settings.clock.now()
+        board = stored_leaderboard(database.engine, now)
+        summary = write_report(
+            database.engine,
+            settings.home / "report",
+            now=now,
+            as_of=now if board is None else board.as_of,
+            leaderboard=board,
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "index": dg.MetadataValue.path(summary.index),
+                "files": summary.files,
+                "bytes": summary.bytes,
+                "seconds": summary.seconds,
+                "markets": summary.markets,
+                "experiments": summary.experiments,
+                "as_of": summary.as_of.isoformat(),
+                "leaderboard_hash": summary.leaderboard_hash,
+            }
+        )
+
+
+def _board_metadata(board: Leaderboard) -> dict[str, Any]:
+    """The board in words and pictures."""
+    from predictbench_assets.reporting import charts
+
+    whole = [row for row in board.rows if row.category == ALL and row.price_bin == ALL]
+    pictures: dict[str, Callable[[Leaderboard], bytes]] = {
+        "edges": charts.board_png,
+        "reliability": charts.reliability_png,
+        "edge_over_time": charts.edge_over_time_png,
+    }
+    return {
+        "dagster/row_count": len(board.rows),
+        "as_of": board.as_of.isoformat(),
+        "scoring_version": board.scoring_version,
+        "board": dg.MetadataValue.md(as_markdown(board, whole)),
+        **{
+            name: dg.MetadataValue.md(as_markdown_image(draw(board), name.replace("_", " ")))
+            for name, draw in pictures.items()
+        },
+    }

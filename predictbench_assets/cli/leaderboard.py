@@ -1,0 +1,166 @@
+"""`predictbench leaderboard`: who beats the market, and how sure that is; today's board, or any past one."""
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from predictbench_assets.cli.database import opened_database
+from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.partitions import day_option
+
+if TYPE_CHECKING:
+    from predictbench_assets.scoring.boards import BoardRow, Leaderboard
+
+Format = Literal["table", "csv", "json", "md"]
+
+_EVERY = "every"
+_WIDTH = 100
+
+
+def _moment(_: click.Context, __: click.Parameter, given: str | None) -> date | datetime | None:
+    """A day, or an instant; one without a zone is UTC."""
+    if not given:
+        return None
+    try:
+        return date.fromisoformat(given)
+    except ValueError:
+        pass
+    try:
+        instant = datetime.fromisoformat(given)
+    except ValueError as error:
+        wanted = "write a day as 2026-11-23, or an instant as 2026-11-23T08:00Z"
+        raise click.BadParameter(f"{given!r} is no moment; {wanted}") from error
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def known_until(moment: date | datetime | None, now: datetime) -> datetime:
+    """The instant that a board is as of: of a day its end, of today the present.
+
+    Raises:
+        click.BadParameter: it lies in the future, of which nothing is known.
+    """
+    if moment is None:
+        return now
+    if not isinstance(moment, datetime):
+        if moment == now.date():
+            return now
+        moment = datetime.combine(moment, time.max, UTC)
+    if moment > now:
+        raise click.BadParameter(f"{moment.isoformat()} is in the future", param_hint="--as-of")
+    return moment
+
+
+@click.command(
+    short_help="Who beats the market, and how sure that is.",
+    epilog="""\
+\b
+Examples:
+  predictbench leaderboard
+  predictbench leaderboard --as-of 2026-11-23 --board core
+  predictbench leaderboard --window-days 7 --price-bin every
+  predictbench leaderboard --format json --output board.json
+""",
+)
+@click.option(
+    "--as-of",
+    "moment",
+    callback=_moment,
+    metavar="DATE|INSTANT",
+    help="As it could be known then; of a day its end, UTC.  [default: now]",
+)
+@click.option("--board", type=click.Choice(["core", "full", "backfill"]), help="Only this one.  [default: all three]")
+@click.option("--window-days", type=int, metavar="N", help="Only this window.  [default: all]")
+@click.option(
+    "--category",
+    metavar="NAME",
+    help="Only this one; `all` is the board as a whole, `every` each cut.  [default: all in table and md, else every]",
+)
+@click.option(
+    "--price-bin",
+    default="all",
+    metavar="BIN",
+    help="Such as 5-20 (per cent); `all` is the board as a whole, `every` each cut.",
+)
+@day_option("--since", help="Only runs from this date on.")
+@day_option("--until", help="Only runs up to this date.")
+@click.option("--format", "format_", type=click.Choice(["table", "csv", "json", "md"]), default="table")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write it there.")
+@demo_option
+def leaderboard(
+    moment: date | datetime | None,
+    board: str | None,
+    window_days: int | None,
+    category: str | None,
+    price_bin: str,
+    since: date | None,
+    until: date | None,
+    format_: Format,
+    output: Path | None,
+) -> None:
+    """Compute the boards from the stored forecasts and from what was known of their markets.
+
+    Reads only; the same moment gives the same board, whenever it is asked for. What each number means is in
+    docs/reading-the-board.md.
+    """
+    from predictbench_assets.database.leaderboards import rebuild_leaderboard
+    from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.scoring.boards import ALL, PRICE_BIN_LABELS
+    from predictbench_assets.settings import load_settings
+
+    if price_bin not in (ALL, _EVERY, *PRICE_BIN_LABELS):
+        bins = ", ".join((*PRICE_BIN_LABELS, ALL, _EVERY))
+        raise click.BadParameter(f"{price_bin!r} is none of {bins}", param_hint="--price-bin")
+    if since and until and since > until:
+        raise click.UsageError(f"--since {since} is after --until {until}")
+    settings = load_settings()
+    configure_logging(settings)
+    as_of = known_until(moment, settings.clock.now())
+    with opened_database(settings) as engine:
+        built = rebuild_leaderboard(engine, as_of, since=since, until=until)
+    # A cut by category is one of its own, never one by price as well.
+    cut = category or (ALL if format_ in ("table", "md") or price_bin != ALL else _EVERY)
+    rows = [
+        row
+        for row in built.rows
+        if board in (None, row.board)
+        and window_days in (None, row.window_days)
+        and cut in (_EVERY, row.category)
+        and price_bin in (_EVERY, row.price_bin)
+    ]
+    if built.rows and not rows:
+        click.echo(f"no row is of that kind; there are {_kinds(built.rows)}", err=True)
+    _write(built, rows, format_, output)
+
+
+def _kinds(rows: "Sequence[BoardRow]") -> str:
+    boards, windows, categories = (
+        ", ".join(map(str, dict.fromkeys(getattr(row, name) for row in rows)))
+        for name in ("board", "window_days", "category")
+    )
+    return f"boards {boards}; windows {windows}; categories {categories}"
+
+
+def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, output: Path | None) -> None:
+    from rich.console import Console
+
+    from predictbench_assets.reporting.leaderboard import as_csv, as_json, as_markdown, as_table
+
+    if format_ == "table":
+        console = Console(highlight=False, width=None if output is None and sys.stdout.isatty() else _WIDTH)
+        with console.capture() as captured:
+            console.print(as_table(built, rows))
+        text = captured.get()
+    else:
+        text = {"csv": as_csv, "json": as_json}[format_](rows) if format_ != "md" else as_markdown(built, rows)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(output)

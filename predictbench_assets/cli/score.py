@@ -1,0 +1,40 @@
+"""`predictbench score`: what settled forecasts are worth."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from predictbench_assets.cli.database import opened_database
+from predictbench_assets.cli.demo import demo_option
+
+
+@click.command(
+    short_help="Score settled forecasts.",
+    epilog="\b\nExamples:\n  predictbench score\n  predictbench score --json",
+)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@demo_option
+def score(as_json: bool) -> None:
+    """Score every forecast whose market has settled and that is not scored yet, or was scored by another resolution.
+
+    Nothing is fetched: `predictbench resolve` looks up how markets settled.
+    """
+    from predictbench_assets.database.scores import score_settled
+    from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.settings import load_settings
+
+    settings = load_settings()
+    configure_logging(settings)
+    with opened_database(settings) as engine:
+        report = score_settled(engine, settings.clock.now(), dry_run=settings.predictbench_dry_run)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2))
+        return
+    would = "would be " if settings.predictbench_dry_run else ""
+    click.echo(f"{report.scored:,} forecasts {would}scored for the first time, of {report.markets:,} markets")
+    if report.rescored:
+        click.echo(f"{report.rescored:,} {would}scored anew: their resolution or the rules had changed")
+    if report.removed:
+        click.echo(f"{report.removed:,} scores {would}removed: their markets are not settled any more")
+    click.echo(f"{report.scores:,} scores in all, {report.waiting:,} forecasts wait for their market")

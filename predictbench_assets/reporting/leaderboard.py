@@ -1,0 +1,120 @@
+"""Boards as text: a table for a terminal, Markdown for a page, CSV and JSON for programs."""
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, Final
+
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from predictbench_assets.reporting.pages import markdown_table
+from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
+
+NOTHING: Final = "no market of a stored run counts yet: run `predictbench daily`, and `predictbench resolve` later"
+
+_HEAD: Final = ("rank", "experiment", "markets", "events", "cover", "edge, 95 % interval", "Brier", "flags")
+_LEGEND: Final = (
+    "edge: Brier score of the market's price minus that of the forecasts, in thousandths; above 0 beats the market. "
+    "cover: share of the board's markets that were forecast."
+)
+
+
+def as_json(rows: Sequence[BoardRow]) -> str:
+    """A list of objects with all fields of a row."""
+    return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n"
+
+
+def as_csv(rows: Sequence[BoardRow]) -> str:
+    """A line for each row, all fields; flags with spaces between them, empty for what cannot be told."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [field.name for field in msgspec.structs.fields(BoardRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(msgspec.structs.asdict(row) | {"flags": " ".join(row.flags)} for row in rows)
+    return buffer.getvalue()
+
+
+def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> str:
+    """A table for each board, window, category and price bin."""
+    lines = [_heading(leaderboard), ""]
+    for title, group in _groups(rows):
+        lines += [f"**{title}**", "", *markdown_table(_HEAD, [_cells(row) for row in group]), ""]
+    lines.append(_LEGEND if rows else NOTHING)
+    return "\n".join(lines) + "\n"
+
+
+def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> RenderableType:
+    """The same for a terminal of 100 columns or more."""
+    parts: list[RenderableType] = [Text(_heading(leaderboard))]
+    for title, group in _groups(rows):
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in _HEAD:
+            words = name in ("experiment", "flags", "edge, 95 % interval")
+            table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap="edge" in name)
+        for row in group:
+            alarm = "control_beats_market" in row.flags
+            style = "bold red" if alarm else "dim" if row.control or row.reference else None
+            table.add_row(*(Text(cell) for cell in _cells(row)), style=style)
+        parts += [Text(f"\n{title}", "bold"), table]
+    parts.append(Text(_LEGEND if rows else NOTHING, "dim"))
+    return Group(*parts)
+
+
+def _heading(leaderboard: Leaderboard) -> str:
+    at = leaderboard.as_of.isoformat(timespec="seconds").replace("+00:00", "Z")
+    final = sum(cohort.n_final for cohort in leaderboard.cohorts)
+    stored = sum(cohort.n_markets for cohort in leaderboard.cohorts)
+    runs = len(leaderboard.cohorts)
+    return f"As known at {at}: {final:,} of {stored:,} markets of {runs:,} runs have settled."
+
+
+def _groups(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:
+    """Rows that belong into one table, best first, and its title."""
+
+    def place(row: BoardRow) -> tuple[Any, ...]:
+        return row.board, row.window_days, row.category, row.price_bin
+
+    def merit(row: BoardRow) -> tuple[Any, ...]:
+        unranked, unknown = row.rank is None, row.mean_edge is None
+        return unranked, row.rank or 0, unknown, -(row.mean_edge or 0.0), row.experiment, row.version
+
+    order = list(dict.fromkeys(map(place, rows)))
+    ordered = sorted(rows, key=lambda row: (order.index(place(row)), merit(row)))
+    return [(_title(*key), list(group)) for key, group in groupby(ordered, place)]
+
+
+def _title(board: str, window_days: int, category: str, price_bin: str) -> str:
+    title = f"{board} board, {window_days} day{'s' if window_days != 1 else ''} ahead"
+    title += f", {category}" if category != ALL else ""
+    return title + (f", price {price_bin} %" if price_bin != ALL else "")
+
+
+def _cells(row: BoardRow) -> tuple[str, ...]:
+    kind = " (the price)" if row.reference else " (control)" if row.control else ""
+    return (
+        str(row.rank or ""),
+        f"{row.experiment} {row.version}{kind}",
+        f"{row.n_markets:,}",
+        f"{row.n_events:,}",
+        "" if row.coverage is None else f"{row.coverage:.0%}",
+        _interval(row),
+        "" if row.brier is None else f"{row.brier:.4f}",
+        ", ".join(flag.replace("_", " ") for flag in row.flags),
+    )
+
+
+def _interval(row: BoardRow) -> str:
+    if row.mean_edge is None:
+        return ""
+    edge = _thousandths(row.mean_edge)
+    if row.edge_low is None or row.edge_high is None:
+        return edge
+    return f"{edge} [{_thousandths(row.edge_low)}, {_thousandths(row.edge_high)}]"
+
+
+def _thousandths(value: float) -> str:
+    return f"{1000 * value:+.2f}" if value else "0"
