@@ -1,0 +1,378 @@
+"""What the page reads of the database, beside the board: days, markets, forecasts and how they settled.
+
+Everything is what was known at `as_of`, in short transactions, a few hundred markets at a time.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, text
+
+from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS
+
+CHUNK = 400
+"""Markets that are read at a time."""
+
+
+@dataclass(frozen=True)
+class WindowCounts:
+    """What became of everything that the exchange offered for one window."""
+
+    window_days: int
+    runs: int
+    first: date
+    last: date
+    offered: int
+    excluded: int
+    excluded_by_reason: Mapping[str, int]
+    rejected: int
+    failed: int
+    processed: int
+    core: int
+    good: int
+    thin: int
+    unpriced: int
+    withdrawn: int
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    """A registered version of an experiment."""
+
+    name: str
+    version: str
+    description: str
+    information: str
+    mandatory: bool
+    control: bool
+    is_active: bool
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the front page says of the whole benchmark."""
+
+    windows: tuple[WindowCounts, ...]
+    experiments: tuple[ExperimentRecord, ...]
+    next_close: datetime | None
+    exchange: str | None
+    digests: Mapping[tuple[date, int], str]
+    """The newest digest of the forecasts of a run, by run date and window."""
+
+
+@dataclass(frozen=True)
+class CoreMarket:
+    """A market of a cohort's core sample, in a line."""
+
+    market_id: str
+    question: str
+    category: str
+    price: float | None
+    close_time: datetime
+    state: str
+    outcome: float | None
+
+
+@dataclass(frozen=True)
+class StoredForecast:
+    """What an experiment said about a market; the one that counts where there is one."""
+
+    experiment: str
+    version: str
+    control: bool
+    status: str
+    probability: float | None
+    forecast_at: datetime | None
+    timely: bool
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A market as one run froze it, with its forecasts."""
+
+    run_date: date
+    window_days: int
+    captured_at: datetime
+    price: float | None
+    bid: float | None
+    ask: float | None
+    spread: float | None
+    price_source: str
+    price_quality: str
+    price_at: datetime | None
+    volume: float | None
+    liquidity: float | None
+    core: bool
+    core_weight: float | None
+    reconstructed: bool
+    forecasts: tuple[StoredForecast, ...]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A line of the ledger: what was seen of a market's settlement."""
+
+    observed_at: datetime
+    source: str
+    state: str
+    outcome: float | None
+    closed_time: datetime | None
+
+
+@dataclass(frozen=True)
+class MarketRecord:
+    """Everything that is stored about a market, oldest capture first."""
+
+    market_id: str
+    slug: str
+    event_slug: str | None
+    event_title: str | None
+    question: str
+    category: str
+    close_time: datetime
+    rules: str | None
+    """None where the raw snapshot has been moved to the archive."""
+    outcomes: tuple[str, ...]
+    captures: tuple[Capture, ...] = ()
+    observations: tuple[Observation, ...] = field(default=())
+    """Oldest first."""
+
+    @property
+    def settled(self) -> Observation | None:
+        """The newest observation, if it is final."""
+        newest = self.observations[-1] if self.observations else None
+        return newest if newest is not None and newest.state == "final" else None
+
+
+# A run counts from the end of its first complete attempt on.
+_RUNS = """
+    SELECT p.* FROM predictbench.processing_runs p WHERE EXISTS (
+        SELECT FROM predictbench.processing_attempts a
+        WHERE a.run_id = p.run_id AND a.status IN ('completed', 'partial') AND a.finished_at <= :as_of
+    )"""
+_LISTED = "m.captured_at <= :as_of AND (m.withdrawn_at IS NULL OR m.withdrawn_at > :as_of)"
+
+_WINDOWS = text(f"""
+    WITH runs AS ({_RUNS}), markets AS (
+        SELECT r.window_days, count(*) FILTER (WHERE {_LISTED} AND m.core) AS core,
+            count(*) FILTER (WHERE {_LISTED} AND m.price_quality = 'good') AS good,
+            count(*) FILTER (WHERE {_LISTED} AND m.price_quality = 'thin') AS thin,
+            count(*) FILTER (WHERE {_LISTED} AND m.price_quality = 'none') AS unpriced,
+            count(*) FILTER (WHERE m.withdrawn_at <= :as_of) AS withdrawn
+        FROM predictbench.processed_markets m JOIN runs r USING (run_id) GROUP BY r.window_days
+    ), reasons AS (
+        SELECT window_days, jsonb_object_agg(reason, markets) AS excluded_by_reason FROM (
+            SELECT window_days, reason, sum(markets::bigint)::bigint AS markets
+            FROM runs, jsonb_each_text(excluded_by_reason) AS each(reason, markets) GROUP BY window_days, reason
+        ) AS summed GROUP BY window_days
+    )
+    SELECT r.window_days, count(*) AS runs, min(run_date) AS first, max(run_date) AS last,
+        coalesce(sum(offered_markets), 0) AS offered, coalesce(sum(excluded_markets), 0) AS excluded,
+        coalesce(sum(rejected_markets), 0) AS rejected, coalesce(sum(failed_markets), 0) AS failed,
+        coalesce(sum(processed_markets), 0) AS processed,
+        coalesce(max(core), 0) AS core, coalesce(max(good), 0) AS good, coalesce(max(thin), 0) AS thin,
+        coalesce(max(unpriced), 0) AS unpriced, coalesce(max(withdrawn), 0) AS withdrawn,
+        (SELECT excluded_by_reason FROM reasons WHERE reasons.window_days = r.window_days) AS excluded_by_reason
+    FROM runs r LEFT JOIN markets USING (window_days) GROUP BY r.window_days ORDER BY r.window_days
+""")  # noqa: S608 - texts of ours
+
+_EXPERIMENTS = text("""
+    SELECT name, version, description, information, mandatory, control, is_active
+    FROM predictbench.experiments ORDER BY name, is_active DESC, version
+""")
+
+_NEXT_CLOSE = text(f"""
+    WITH runs AS ({_RUNS})
+    SELECT min(m.close_time) AS next_close FROM predictbench.processed_markets m JOIN runs USING (run_id)
+    WHERE {_LISTED} AND m.close_time > :as_of
+""")  # noqa: S608 - texts of ours
+
+_EXCHANGE = text("SELECT exchange FROM predictbench.processing_runs ORDER BY started_at DESC LIMIT 1")
+
+_DIGESTS = text("""
+    SELECT DISTINCT ON (d.run_id) p.run_date, p.window_days, d.digest
+    FROM predictbench.forecast_digests d JOIN predictbench.processing_runs p USING (run_id)
+    WHERE d.made_at <= :as_of ORDER BY d.run_id, d.made_at DESC, d.digest
+""")
+
+_COHORTS = text(f"""
+    WITH runs AS ({_RUNS})
+    SELECT DISTINCT r.run_id, r.run_date, r.window_days FROM runs r JOIN predictbench.processed_markets m USING (run_id)
+    WHERE m.core AND {_LISTED} AND r.run_date >= :since ORDER BY r.run_date DESC, r.window_days
+""")  # noqa: S608 - texts of ours
+
+_CORE_OF_A_RUN = text(f"""
+    SELECT m.market_id, m.question, m.category, m.price, m.close_time,
+        coalesce(known.state, 'open') AS state, CASE WHEN known.state = 'final' THEN known.outcome END AS outcome
+    FROM predictbench.processed_markets m LEFT JOIN LATERAL (
+        SELECT o.state, o.outcome FROM predictbench.resolution_observations o
+        WHERE o.market_id = m.market_id AND o.observed_at <= :as_of
+        ORDER BY o.observed_at DESC, o.observation_id LIMIT 1
+    ) AS known ON true
+    WHERE m.run_id = :run_id AND m.core AND {_LISTED} ORDER BY m.category, m.question, m.market_id
+""")  # noqa: S608 - texts of ours
+
+_CAPTURES = text(f"""
+    WITH runs AS ({_RUNS})
+    SELECT m.processed_market_id, m.market_id, m.market_slug, m.question, m.category, m.close_time,
+        m.raw_snapshot ->> 'description' AS rules, m.raw_snapshot IS NULL AS archived,
+        e.slug AS event_slug, e.title AS event_title, r.run_date, r.window_days,
+        m.captured_at, m.price, m.bid, m.ask, m.spread, m.price_source, m.price_quality, m.price_at, m.volume,
+        m.liquidity, m.core, m.core_weight, m.reconstructed
+    FROM predictbench.processed_markets m JOIN runs r USING (run_id) LEFT JOIN predictbench.events e USING (event_id)
+    WHERE m.market_id = ANY(:ids) AND {_LISTED} ORDER BY m.market_id, r.run_date, r.window_days
+""")  # noqa: S608 - texts of ours
+
+_CONTRACTS = text("""
+    SELECT processed_market_id, name FROM predictbench.processed_contracts
+    WHERE processed_market_id = ANY(:captures) ORDER BY processed_market_id, (metadata ->> 'index')::int
+""")
+
+_OBSERVATIONS = text("""
+    SELECT market_id, observed_at, source, state, outcome, closed_time FROM predictbench.resolution_observations
+    WHERE market_id = ANY(:ids) AND observed_at <= :as_of ORDER BY market_id, observed_at, observation_id DESC
+""")
+
+# Attempts of the same version from the newest back. Rows without a forecast say that there was none. What was made on
+# a snapshot that a refresh has replaced answers to another price.
+_FORECASTS = text("""
+    SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at
+    FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
+    JOIN predictbench.experiments e USING (experiment_id)
+    JOIN predictbench.processed_markets m ON m.processed_market_id = r.processed_market_id
+    WHERE r.processed_market_id = ANY(:captures) AND coalesce(a.snapshot_hash = m.snapshot_hash, true)
+      AND (r.stored_at IS NULL OR r.stored_at <= :as_of)
+    ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
+""")
+
+_QUESTIONS = text("""
+    SELECT DISTINCT ON (market_id) market_id, question FROM predictbench.processed_markets
+    WHERE market_id = ANY(:ids) ORDER BY market_id, captured_at DESC
+""")
+
+
+def overview(engine: Engine, as_of: datetime) -> Overview:
+    """Counts over all complete runs, the registered experiments and the digests."""
+
+    def work(connection: Connection) -> Overview:
+        known = {"as_of": as_of}
+        windows = []
+        for row in connection.execute(_WINDOWS, known):
+            values = row._asdict()
+            values["excluded_by_reason"] = values["excluded_by_reason"] or {}
+            windows.append(WindowCounts(**{name: _whole(value) for name, value in values.items()}))
+        return Overview(
+            windows=tuple(windows),
+            experiments=tuple(ExperimentRecord(**row._asdict()) for row in connection.execute(_EXPERIMENTS)),
+            next_close=connection.execute(_NEXT_CLOSE, known).scalar(),
+            exchange=connection.execute(_EXCHANGE).scalar(),
+            digests={(row.run_date, row.window_days): row.digest for row in connection.execute(_DIGESTS, known)},
+        )
+
+    return in_transaction(engine, work)
+
+
+def cohorts(engine: Engine, as_of: datetime, since: date) -> Iterator[tuple[date, int, list[CoreMarket]]]:
+    """The core sample of each complete run from `since` on, newest first."""
+    known = {"as_of": as_of, "since": since}
+    runs = in_transaction(engine, lambda connection: connection.execute(_COHORTS, known).all())
+    for run in runs:
+        yield run.run_date, run.window_days, _core_of(engine, run.run_id, as_of)
+
+
+def markets(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketRecord]:
+    """Everything about the markets named, in the order of their ids."""
+    wanted = sorted(set(ids))
+    for start in range(0, len(wanted), CHUNK):
+        yield from _records(engine, as_of, wanted[start : start + CHUNK])
+
+
+def questions(engine: Engine, ids: Sequence[str]) -> dict[str, str]:
+    """The questions of markets, as they were captured last."""
+    rows = in_transaction(engine, lambda connection: connection.execute(_QUESTIONS, {"ids": list(ids)}).all())
+    return {row.market_id: row.question for row in rows}
+
+
+def _whole(value: Any) -> Any:
+    """Sums of Postgres are decimals."""
+    return int(value) if type(value).__name__ == "Decimal" else value
+
+
+def _core_of(engine: Engine, run_id: UUID, as_of: datetime) -> list[CoreMarket]:
+    known = {"as_of": as_of, "run_id": run_id}
+    rows = in_transaction(engine, lambda connection: connection.execute(_CORE_OF_A_RUN, known).all())
+    return [CoreMarket(**row._asdict()) for row in rows]
+
+
+def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketRecord]:
+    known = {"as_of": as_of, "ids": list(ids)}
+
+    def work(connection: Connection) -> tuple[Sequence[Any], ...]:
+        captures = connection.execute(_CAPTURES, known).all()
+        keys = {"captures": [row.processed_market_id for row in captures], "as_of": as_of}
+        return (
+            captures,
+            connection.execute(_OBSERVATIONS, known).all(),
+            connection.execute(_CONTRACTS, {"captures": keys["captures"]}).all(),
+            connection.execute(_FORECASTS, keys).all(),
+        )
+
+    captures, observed, contracts, results = in_transaction(engine, work)
+    observations = defaultdict(list)
+    for row in observed:
+        values = row._asdict()
+        observations[values.pop("market_id")].append(Observation(**values))
+    outcomes = defaultdict(list)
+    for row in contracts:
+        outcomes[row.processed_market_id].append(row.name)
+    forecasts = defaultdict(list)
+    for row in results:
+        forecasts[row.processed_market_id].append(row)
+    rows_of = defaultdict(list)
+    for row in captures:
+        rows_of[row.market_id].append(row)
+    for market_id, rows in rows_of.items():
+        newest = rows[-1]
+        ledger = observations[market_id]
+        closed = ledger[-1].closed_time if ledger else None
+        yield MarketRecord(
+            market_id=market_id,
+            slug=newest.market_slug,
+            event_slug=newest.event_slug,
+            event_title=newest.event_title,
+            question=newest.question,
+            category=newest.category,
+            close_time=newest.close_time,
+            rules=next((row.rules or "" for row in reversed(rows) if not row.archived), None),
+            outcomes=tuple(outcomes[newest.processed_market_id]),
+            captures=tuple(_capture(row, forecasts[row.processed_market_id], closed) for row in rows),
+            observations=tuple(ledger),
+        )
+
+
+def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Capture:
+    values = {name: getattr(row, name) for name in Capture.__dataclass_fields__ if name != "forecasts"}
+    frozen = row.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS)
+    shut = closed or row.close_time
+    best: dict[tuple[str, str], StoredForecast] = {}
+    for result in results:
+        at = result.forecast_at
+        made = result.status == "completed" and result.probability is not None
+        timely = bool(made and at is not None and at <= frozen and at < shut and not row.reconstructed)
+        found = StoredForecast(
+            result.name, result.version, result.control, result.status, result.probability, at, timely
+        )
+        key = (result.name, result.version)
+        # From the newest attempt back: one that counts before one that does not, a forecast before none.
+        if key not in best or _worth(found) > _worth(best[key]):
+            best[key] = found
+    return Capture(**values, forecasts=tuple(best.values()))
+
+
+def _worth(forecast: StoredForecast) -> tuple[bool, bool]:
+    return forecast.timely, forecast.probability is not None

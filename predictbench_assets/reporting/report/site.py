@@ -1,0 +1,461 @@
+"""Writes the page: a front page that stands alone, and pages for experiments, days and markets beside it.
+
+No page asks for anything outside of its folder, and its security policy would not let it.
+"""
+
+import base64
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from sqlalchemy import Engine
+
+from predictbench_assets import __version__
+from predictbench_assets.database.leaderboards import content_hash, encoded_leaderboard
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.reporting.charts import is_whole
+from predictbench_assets.reporting.report import views
+from predictbench_assets.reporting.report.data import (
+    Capture,
+    Overview,
+    StoredForecast,
+    cohorts,
+    markets,
+    overview,
+    questions,
+)
+from predictbench_assets.reporting.report.names import cohort_name, page_name, polymarket_address
+from predictbench_assets.scoring.boards import BoardRow, Leaderboard
+from predictbench_assets.scoring.forecasts import Entrant, Forecasts
+
+MARKER: Final = "report.json"
+"""Says that a folder is a page of ours, which the next one may replace."""
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_FEW = 10
+"""Best and worst markets on the page of an experiment."""
+
+
+class FolderNotOurs(PermanentError):
+    """The page was to go where something else is."""
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What was written."""
+
+    folder: Path
+    files: int
+    bytes: int
+    seconds: float
+    markets: int
+    experiments: int
+    as_of: datetime
+    leaderboard_hash: str
+
+    @property
+    def index(self) -> Path:
+        """The front page."""
+        return self.folder / "index.html"
+
+
+@dataclass(frozen=True)
+class MarketScore:
+    """A market that an entrant forecast, and what came of it."""
+
+    market_id: str
+    page: str | None
+    question: str
+    run_date: date
+    price: float
+    probability: float
+    outcome: float
+    edge: float
+
+
+def write_report(
+    engine: Engine,
+    folder: Path,
+    *,
+    now: datetime,
+    as_of: datetime | None = None,
+    leaderboard: Leaderboard | None = None,
+    forecasts: Forecasts | None = None,
+    markets_since: date | None = None,
+) -> ReportSummary:
+    """Write the whole page into `folder`, replacing the one that is there in one step.
+
+    Args:
+        now: when the page is made, UTC.
+        as_of: what is known; default `now`.
+        leaderboard: the boards as of that moment, where they have been built already.
+        forecasts: what they were built from, where that is at hand.
+        markets_since: only markets of this run date and later have pages of their own; default all.
+
+    Raises:
+        FolderNotOurs: `folder` has files, and they are no page of ours.
+        DatabaseUnavailable, DatabaseRefused: as the names say; the page that was there stays.
+    """
+    started = time.monotonic()
+    as_of = as_of or now
+    folder = folder.expanduser().resolve()
+    _refuse_to_replace(folder)
+    if forecasts is None:
+        forecasts = _forecasts(engine, as_of)
+    if leaderboard is None:
+        from predictbench_assets.scoring.leaderboard import build_leaderboard
+
+        leaderboard = build_leaderboard(forecasts)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    try:
+        written = _Site(engine, partial, leaderboard, forecasts, now).write(markets_since)
+        summary = ReportSummary(
+            folder=folder,
+            files=sum(1 for path in partial.rglob("*") if path.is_file()),
+            bytes=sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()),
+            seconds=time.monotonic() - started,
+            markets=written.markets,
+            experiments=written.experiments,
+            as_of=as_of,
+            leaderboard_hash=content_hash(leaderboard),
+        )
+        _swap(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return summary
+
+
+def _forecasts(engine: Engine, as_of: datetime) -> Forecasts:
+    from predictbench_assets.database.forecasts import load_forecasts
+
+    return load_forecasts(engine, as_of)
+
+
+def _refuse_to_replace(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FolderNotOurs(f"{folder} is a file: name a folder with --output")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise FolderNotOurs(
+            f"{folder} has files and no {MARKER}, so it is no page of ours to replace: "
+            "name another folder with --output"
+        )
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    """Put the new page where the old one is; a reader finds one of them but for an instant."""
+    old = folder.with_name(f".{folder.name}.{uuid4().hex}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Written:
+    markets: int
+    experiments: int
+
+
+class _Site:
+    """One page being written."""
+
+    def __init__(
+        self, engine: Engine, folder: Path, leaderboard: Leaderboard, forecasts: Forecasts, now: datetime
+    ) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._leaderboard = leaderboard
+        self._forecasts = forecasts
+        self._as_of = leaderboard.as_of
+        self._now = now
+        self._style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+        self._script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+        self._environment = _environment()
+        self._environment.globals |= {
+            "style": Markup(self._style),  # noqa: S704 - files of ours
+            "script": Markup(self._script),  # noqa: S704
+            "script_hash": base64.b64encode(hashlib.sha256(self._script.encode()).digest()).decode(),
+            "as_of": self._as_of,
+            "now": now,
+            "program_version": __version__,
+            "scoring_version": leaderboard.scoring_version,
+            "leaderboard_hash": content_hash(leaderboard),
+        }
+
+    def write(self, markets_since: date | None) -> _Written:
+        """All pages."""
+        self._folder.mkdir()
+        seen = overview(self._engine, self._as_of)
+        pages, days = self._write_cohorts(markets_since or date.min, seen)
+        self._write_markets(pages, days)
+        experiments = self._write_experiments(seen, set(pages))
+        self._write_index(seen, set(days))
+        self._put("assets/report.css", self._style)
+        self._put("assets/report.js", self._script)
+        self._put("leaderboard.json", encoded_leaderboard(self._leaderboard).decode())
+        made = {
+            "what": "A page of Predictbench; the next one replaces this folder.",
+            "made_at": self._now.isoformat(),
+            "as_of": self._as_of.isoformat(),
+            "scoring_version": self._leaderboard.scoring_version,
+            "leaderboard_sha256": content_hash(self._leaderboard),
+            "markets": len(pages),
+            "experiments": experiments,
+        }
+        self._put(MARKER, json.dumps(made, indent=2) + "\n")
+        return _Written(markets=len(pages), experiments=experiments)
+
+    def _write_index(self, seen: Overview, days: set[tuple[date, int]]) -> None:
+        shown = views.windows(self._leaderboard)
+        self._render(
+            "index.html",
+            "index.html.j2",
+            root="",
+            headline=views.headline(self._leaderboard, seen),
+            windows=shown,
+            overview=seen,
+            cohorts=sorted(self._leaderboard.cohorts, key=lambda one: (one.run_date, -one.window_days), reverse=True),
+            coherence=self._leaderboard.coherence,
+            cohort_pages=days,
+            experiment_pages=set(_entrants(self._leaderboard, self._forecasts)),
+            settlement=_settlement(self._leaderboard, self._forecasts),
+            flags_used=_flags_used(self._leaderboard.rows),
+        )
+
+    def _write_cohorts(self, since: date, seen: Overview) -> tuple[dict[str, str], dict[tuple[date, int], list[str]]]:
+        """Pages of days, with links to their markets; the page of each market, and the markets of each day."""
+        pages: dict[str, str] = {}
+        days: dict[tuple[date, int], list[str]] = {}
+        for run_date, window, core in cohorts(self._engine, self._as_of, since):
+            for market in core:
+                pages.setdefault(market.market_id, page_name(market.market_id))
+            days[run_date, window] = [market.market_id for market in core]
+            self._render(
+                f"cohorts/{cohort_name(run_date, window)}.html",
+                "cohort.html.j2",
+                root="../",
+                run_date=run_date,
+                window=window,
+                markets=core,
+                pages=pages,
+                digest=seen.digests.get((run_date, window)),
+            )
+        return pages, days
+
+    def _write_markets(self, pages: Mapping[str, str], days: Mapping[tuple[date, int], Sequence[str]]) -> None:
+        for record in markets(self._engine, self._as_of, list(pages)):
+            settled = record.settled
+            self._render(
+                f"markets/{pages[record.market_id]}.html",
+                "market.html.j2",
+                root="../",
+                market=record,
+                settled=settled,
+                first_outcome=record.outcomes[0] if record.outcomes else "the first outcome",
+                address=polymarket_address(record.event_slug or record.slug),
+                captures=[
+                    _scored(capture, settled.outcome if settled else None) for capture in reversed(record.captures)
+                ],
+                linked_days={
+                    key for key in days if any(key == (one.run_date, one.window_days) for one in record.captures)
+                },
+            )
+
+    def _write_experiments(self, seen: Overview, with_pages: set[str]) -> int:
+        registered = {(one.name, one.version): one for one in seen.experiments}
+        entrants = _entrants(self._leaderboard, self._forecasts)
+        best_and_worst = {key: self._best_and_worst(key, with_pages) for key in entrants}
+        for key, entrant in entrants.items():
+            rows = [row for row in self._leaderboard.rows if (row.experiment, row.version) == key]
+            whole = sorted(
+                (row for row in rows if is_whole(row)),
+                key=lambda row: (views.BOARDS.index(row.board), row.window_days),
+            )
+            best, worst = best_and_worst[key]
+            self._render(
+                f"experiments/{page_name(*key)}.html",
+                "experiment.html.j2",
+                root="../",
+                entrant=entrant,
+                record=registered.get(key),
+                versions=sorted(version for name, version in entrants if name == key[0] and version != key[1]),
+                rows=whole,
+                cuts=[row for row in rows if not is_whole(row) and row.board == "core" and row.n_markets],
+                charts=[self._charts(rows, row) for row in whole if row.board == "core" and row.n_markets],
+                best=best,
+                worst=worst,
+            )
+        return len(entrants)
+
+    def _charts(self, rows: Sequence[BoardRow], row: BoardRow) -> tuple[int, list[tuple[str, views.Panel]]]:
+        panels = [
+            ("Calibration", views.reliability_panel(self._leaderboard, row)),
+            ("Edge over time", views.over_time_panel(self._leaderboard, row)),
+            ("Edge by price", views.by_price_panel(rows, row)),
+            ("Edge by category", views.by_category_panel(rows, row)),
+        ]
+        return row.window_days, [(title, panel) for title, panel in panels if panel is not None]
+
+    def _best_and_worst(
+        self, key: tuple[str, str], with_pages: set[str]
+    ) -> tuple[list[MarketScore], list[MarketScore]]:
+        """The markets on which an entrant was most above the market's price, and most below."""
+        data, place = self._forecasts.cohorts, _place(self._forecasts.entrants, key)
+        if place is None:
+            return [], []
+        forecast = self._forecasts.probability[place]
+        with np.errstate(invalid="ignore"):
+            edge = (data.price - data.outcome) ** 2 - (forecast - data.outcome) ** 2
+            counted = np.flatnonzero(~np.isnan(edge) & data.good & ((data.outcome == 0) | (data.outcome == 1)))
+        ordered = counted[np.argsort(-edge[counted], kind="stable")]
+        best = [int(one) for one in ordered[:_FEW] if edge[one] > 0]
+        worst = [int(one) for one in ordered[::-1][:_FEW] if edge[one] < 0]
+        told = questions(self._engine, [str(data.market_id[one]) for one in (*best, *worst)])
+
+        def line(at: int) -> MarketScore:
+            market_id = str(data.market_id[at])
+            return MarketScore(
+                market_id=market_id,
+                page=page_name(market_id) if market_id in with_pages else None,
+                question=told.get(market_id, market_id),
+                run_date=data.run_date[at].astype(object),
+                price=float(data.price[at]),
+                probability=float(forecast[at]),
+                outcome=float(data.outcome[at]),
+                edge=float(edge[at]),
+            )
+
+        return [line(one) for one in best], [line(one) for one in worst]
+
+    def _render(self, path: str, template: str, **values: Any) -> None:
+        self._put(path, self._environment.get_template(template).render(**values))
+
+    def _put(self, path: str, text: str) -> None:
+        place = self._folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A capture, and each forecast with its scores where the market has settled at 0 or 1."""
+
+    capture: Capture
+    forecasts: tuple[tuple[StoredForecast, float | None, float | None], ...]
+    """With Brier score and edge."""
+
+
+def _scored(capture: Capture, outcome: float | None) -> _Scored:
+    def scores(probability: float | None) -> tuple[float | None, float | None]:
+        if probability is None or outcome is None or outcome not in (0.0, 1.0):
+            return None, None
+        brier = (probability - outcome) ** 2
+        return brier, None if capture.price is None else (capture.price - outcome) ** 2 - brier
+
+    ordered = sorted(capture.forecasts, key=lambda one: (one.control, one.experiment, one.version))
+    return _Scored(capture, tuple((one, *scores(one.probability)) for one in ordered))
+
+
+@dataclass(frozen=True)
+class _Settlement:
+    """What is in no mean, counted over cohorts' markets."""
+
+    n_markets: int
+    n_final: int
+    n_splits: int
+    n_without_good_price: int
+    n_late: int
+    """Forecasts that were made too late, or on a snapshot put together afterwards."""
+
+
+def _settlement(leaderboard: Leaderboard, forecasts: Forecasts) -> _Settlement:
+    return _Settlement(
+        n_markets=sum(one.n_markets for one in leaderboard.cohorts),
+        n_final=sum(one.n_final for one in leaderboard.cohorts),
+        n_splits=sum(one.n_splits for one in leaderboard.cohorts),
+        n_without_good_price=int((~forecasts.cohorts.good).sum()),
+        n_late=int((~np.isnan(forecasts.late)).sum()),
+    )
+
+
+def _flags_used(rows: Iterable[BoardRow]) -> list[tuple[str, str]]:
+    used = {flag for row in rows if is_whole(row) for flag in row.flags}
+    return [text for flag, text in views.FLAG_TEXTS.items() if flag in used]
+
+
+def _entrants(leaderboard: Leaderboard, forecasts: Forecasts) -> dict[tuple[str, str], Entrant]:
+    """Everybody on any board or in the forecasts, by name and version."""
+    found = {(one.experiment, one.version): one for one in forecasts.entrants}
+    for row in leaderboard.rows:
+        found.setdefault(
+            (row.experiment, row.version),
+            Entrant(row.experiment, row.version, row.information, row.control, row.reference),
+        )
+    return dict(sorted(found.items()))
+
+
+def _place(entrants: Sequence[Entrant], key: tuple[str, str]) -> int | None:
+    return next((place for place, one in enumerate(entrants) if (one.experiment, one.version) == key), None)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "edge": _edge,
+        "number": _number,
+        "percent": _percent,
+        "count": lambda value: f"{value:,}",
+        "instant": views.instant,
+        "short": _short,
+    }
+    environment.globals |= {
+        "FLAG_TEXTS": views.FLAG_TEXTS,
+        "BOARD_TEXTS": views.BOARD_TEXTS,
+        "page_name": page_name,
+        "cohort_name": cohort_name,
+        "days_ahead": views.days_ahead,
+    }
+    return environment
+
+
+_NONE = "\N{EN DASH}"
+
+
+def _edge(value: float | None) -> str:
+    """Signed, in squared probability."""
+    return _NONE if value is None else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return _NONE if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _percent(value: float | None, digits: int = 0) -> str:
+    return _NONE if value is None else f"{100 * value:.{digits}f} %".replace("-", "\N{MINUS SIGN}")
+
+
+def _short(text: str, length: int = 120) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"

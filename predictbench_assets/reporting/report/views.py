@@ -1,0 +1,389 @@
+"""What the templates show: a leaderboard turned into sentences, tables and charts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from markupsafe import Markup
+
+from predictbench_assets.reporting.charts import (
+    Interval,
+    board_intervals,
+    edges_svg,
+    intervals_svg,
+    is_whole,
+    reliability_svg,
+    tone_of,
+)
+from predictbench_assets.reporting.report.data import Overview
+from predictbench_assets.reporting.report.names import page_name
+from predictbench_assets.scoring.boards import (
+    ALL,
+    PRICE_BIN_LABELS,
+    BoardName,
+    BoardRow,
+    Comparison,
+    Curve,
+    EdgePoint,
+    Flag,
+    Leaderboard,
+)
+
+BOARDS: Final[tuple[BoardName, ...]] = ("core", "full", "backfill")
+
+BOARD_TEXTS: Final[dict[BoardName, tuple[str, str]]] = {
+    "core": (
+        "Core board",
+        "The sample that each day froze beforehand, spread over topics, events and prices. Ranks are made here.",
+    ),
+    "full": ("Full board", "Every market of each day with a good price, whoever forecast it. Shown, not ranked."),
+    "backfill": (
+        "Backfill board",
+        "Forecasts made too late, or on days put together afterwards. They prove nothing about foresight.",
+    ),
+}
+
+FLAG_TEXTS: Final[dict[Flag, tuple[str, str]]] = {
+    "control_beats_market": (
+        "control beats market",
+        "A control, which knows nothing on purpose, is better than the price: a bug or a leak. Trust nothing here.",
+    ),
+    "provisional": (
+        "provisional",
+        "Some of its days are less than 95 % settled. What settles early leans to Yes, so these numbers will move.",
+    ),
+    "too_few_events": (
+        "too few events",
+        "Fewer than 30 independent events have settled. Not ranked: luck alone can do this.",
+    ),
+    "price_echo": ("price echo", "Its forecasts are the price it was shown, or nearly so (correlation above 0.99)."),
+    "low_coverage": (
+        "low coverage",
+        "It forecast less than 95 % of the board's markets. Not ranked: it may have picked the easy ones.",
+    ),
+    "order_differs_by_event": (
+        "order differs by event",
+        "Counted per event rather than per market, it and a neighbour in rank change places.",
+    ),
+}
+
+_MOST_PANELS = 12
+_MOST_CATEGORIES = 14
+_TOLD = 3
+_Tone = Literal["plain", "win", "alarm"]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The result in a sentence for somebody who reads nothing else, and what stands behind it in another."""
+
+    sentence: str
+    detail: str
+    tone: _Tone
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A small chart of one entrant."""
+
+    experiment: str
+    version: str
+    page: str
+    chart: Markup
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class BoardView:
+    """A board of a window: its whole rows in the order in which they are shown, and the chart of them."""
+
+    name: BoardName
+    title: str
+    about: str
+    window_days: int
+    reference: BoardRow | None
+    entrants: tuple[BoardRow, ...]
+    controls: tuple[BoardRow, ...]
+    wide: Markup | None
+    narrow: Markup | None
+
+    @property
+    def settled(self) -> int:
+        """Settled markets of the board, as far as any row says."""
+        return max((row.n_markets for row in self.rows), default=0)
+
+    @property
+    def rows(self) -> tuple[BoardRow, ...]:
+        """All of them."""
+        return (*self.entrants, *self.controls, *([self.reference] if self.reference else []))
+
+    @property
+    def alarm(self) -> bool:
+        """Whether a control beats the market."""
+        return any("control_beats_market" in row.flags for row in self.rows)
+
+
+@dataclass(frozen=True)
+class WindowView:
+    """Everything about markets that close so many days ahead."""
+
+    window_days: int
+    boards: tuple[BoardView, ...]
+    reliability: tuple[Panel, ...]
+    over_time: tuple[Panel, ...]
+    by_price: tuple[Panel, ...]
+    by_category: tuple[Panel, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def clear(self) -> tuple[Comparison, ...]:
+        """Comparisons that hold after the correction for how many there are."""
+        return tuple(one for one in self.comparisons if one.significant)
+
+    @property
+    def unclear(self) -> tuple[Comparison, ...]:
+        """The others."""
+        return tuple(one for one in self.comparisons if not one.significant)
+
+
+def days_ahead(window_days: int) -> str:
+    """How a window is called in a sentence."""
+    return "1 day ahead" if window_days == 1 else f"{window_days} days ahead"
+
+
+def headline(leaderboard: Leaderboard, overview: Overview) -> Headline:
+    """What a layman should take home."""
+    core = [row for row in leaderboard.rows if row.board == "core" and is_whole(row)]
+    if any("control_beats_market" in row.flags for row in leaderboard.rows if is_whole(row)):
+        return Headline(
+            "Something is wrong: a forecaster that knows nothing beats the market.",
+            "A negative control is better than the price by more than chance allows, so there is a bug or a leak. "
+            "Read nothing else on this page as a result until it is found.",
+            "alarm",
+        )
+    settled = max((row.n_markets for row in core), default=0)
+    if not settled:
+        return _nothing_settled(leaderboard, overview)
+    ranked = [row for row in core if row.rank is not None and not row.control and not row.reference]
+    if not ranked:
+        events = max((row.n_events for row in core if row.n_markets), default=0)
+        return Headline(
+            "Too early to tell: too little has settled to rank anybody.",
+            f"{settled:,} markets in {events:,} independent {_events(events)} have settled. An experiment is ranked "
+            "from 30 events on, if it forecast at least 95 % of the core markets.",
+            "plain",
+        )
+    winners = [row for row in ranked if row.edge_low is not None and row.edge_low > 0]
+    entrants = len({(row.experiment, row.version) for row in ranked})
+    have = "experiment has" if entrants == 1 else "experiments have"
+    if not winners:
+        nearest = max(ranked, key=lambda row: row.mean_edge if row.mean_edge is not None else -1.0)
+        return Headline(
+            "So far, nobody forecasts better than the market price.",
+            f"{entrants:,} ranked {have} been measured against the price. "
+            f"The nearest, {nearest.experiment} {days_ahead(nearest.window_days)}, {_by_how_much(nearest)}.",
+            "plain",
+        )
+    best = max(winners, key=lambda row: (row.n_events, row.mean_edge or 0.0))
+    names = list(dict.fromkeys(row.experiment for row in sorted(winners, key=lambda row: -(row.mean_edge or 0.0))))
+    verb = "forecasts" if len(names) == 1 else "forecast"
+    return Headline(
+        f"{_listed(names)} {verb} better than the market price.",
+        f"{best.experiment} {best.version}, {days_ahead(best.window_days)}, {_by_how_much(best)}.",
+        "win",
+    )
+
+
+def _nothing_settled(leaderboard: Leaderboard, overview: Overview) -> Headline:
+    markets = sum(cohort.n_markets for cohort in leaderboard.cohorts)
+    if not markets and not overview.windows:
+        return Headline(
+            "The benchmark has not begun: no day is stored yet.",
+            "The first daily run freezes the first markets; results follow when those have settled.",
+            "plain",
+        )
+    waiting = markets or sum(window.processed for window in overview.windows)
+    first = f" The next of them closes on {overview.next_close:%-d %B %Y}." if overview.next_close else ""
+    days = sum(window.runs for window in overview.windows)
+    return Headline(
+        "No result yet: no market of the core sample has settled.",
+        f"{waiting:,} markets are frozen, with every forecast of them, on {days:,} {'day' if days == 1 else 'days'}."
+        f"{first} There is nothing to do but wait.",
+        "plain",
+    )
+
+
+def _by_how_much(row: BoardRow) -> str:
+    events = f"{row.n_markets:,} settled markets in {row.n_events:,} independent {_events(row.n_events)}"
+    if row.skill is None:
+        return f"on {events}"
+    better = "smaller" if row.skill >= 0 else "larger"
+    sure = ""
+    if row.skill_low is not None and row.skill_high is not None:
+        if row.skill >= 0:
+            low, high = row.skill_low, row.skill_high
+        else:
+            low, high = -row.skill_high, -row.skill_low
+        sure = f" (95 % interval: {_percent(low)} to {_percent(high)})"
+    return f"has a squared error {_percent(abs(row.skill))} {better} than the price's{sure}, on {events}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %".replace("-", "\N{MINUS SIGN}")
+
+
+def _events(count: int) -> str:
+    return "event" if count == 1 else "events"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > _TOLD:
+        return f"{', '.join(names[:_TOLD])} and {len(names) - _TOLD:,} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def windows(leaderboard: Leaderboard) -> tuple[WindowView, ...]:
+    """All windows that the leaderboard knows, the shortest first."""
+    known = {row.window_days for row in leaderboard.rows} | {one.window_days for one in leaderboard.cohorts}
+    return tuple(_window(leaderboard, window) for window in sorted(known))
+
+
+def _window(leaderboard: Leaderboard, window: int) -> WindowView:
+    rows = [row for row in leaderboard.rows if row.window_days == window]
+    boards = [_board(rows, name, window) for name in BOARDS]
+    core = boards[0]
+    shown = [row for row in (*core.entrants, *([core.reference] if core.reference else [])) if row.n_markets]
+    shown = shown[:_MOST_PANELS]
+    return WindowView(
+        window_days=window,
+        boards=tuple(board for board in boards if board.settled or board.name == "core"),
+        reliability=tuple(_present(reliability_panel(leaderboard, row) for row in shown)),
+        over_time=tuple(_present(over_time_panel(leaderboard, row) for row in shown if not row.reference)),
+        by_price=tuple(_present(by_price_panel(rows, row) for row in shown if not row.reference)),
+        by_category=tuple(_present(by_category_panel(rows, row) for row in shown if not row.reference)),
+        comparisons=tuple(
+            sorted(
+                (one for one in leaderboard.comparisons if one.window_days == window and one.board == "core"),
+                key=lambda one: (one.p_value if one.p_value is not None else 1.0, one.first, one.second),
+            )
+        ),
+    )
+
+
+def _board(rows: Iterable[BoardRow], name: BoardName, window: int) -> BoardView:
+    whole = sorted((row for row in rows if row.board == name and is_whole(row)), key=_order)
+    reference = next((row for row in whole if row.reference), None)
+    entrants = tuple(row for row in whole if not row.reference and not row.control)
+    controls = tuple(row for row in whole if row.control)
+    wide = narrow = None
+    if intervals := board_intervals([*entrants, *controls]):
+        told = "; ".join(_told(one) for one in intervals)
+        alternative = f"Mean edge over the market price with 95 % intervals, {days_ahead(window)}: {told}."
+        identity = f"board-{name}-{window}"
+        wide = Markup(intervals_svg(intervals, identity=f"{identity}-wide", alternative=alternative))  # noqa: S704
+        narrow = Markup(  # noqa: S704 - our own drawing, its texts are escaped
+            intervals_svg(intervals, identity=f"{identity}-narrow", alternative=alternative, width=340, above=True)
+        )
+    title, about = BOARD_TEXTS[name]
+    return BoardView(name, title, about, window, reference, entrants, controls, wide, narrow)
+
+
+def _order(row: BoardRow) -> tuple[bool, int, float, str, str]:
+    edge = row.mean_edge if row.mean_edge is not None else float("-inf")
+    return row.rank is None, row.rank or 0, -edge, row.experiment, row.version
+
+
+def _told(one: Interval) -> str:
+    if one.low is None or one.high is None:
+        return f"{one.label} {one.value:+.4f}, no interval"
+    return f"{one.label} {one.value:+.4f}, from {one.low:+.4f} to {one.high:+.4f}"
+
+
+def _identity(kind: str, row: BoardRow) -> str:
+    return f"{kind}-{row.window_days}-{page_name(row.experiment, row.version)}"
+
+
+def _present(panels: Iterable[Panel | None]) -> Iterable[Panel]:
+    return (panel for panel in panels if panel is not None)
+
+
+def reliability_panel(leaderboard: Leaderboard, row: BoardRow) -> Panel | None:
+    """The reliability diagram of a row's entrant on its board and window; None where there is no curve."""
+    curve: Curve | None = next((one for one in leaderboard.curves if _same(one, row) and one.points), None)
+    if curve is None:
+        return None
+    told = "; ".join(
+        f"of {point.n_markets:,} forecasts near {point.forecast:.0%}, {point.observed:.0%} came true"
+        for point in curve.points
+    )
+    alternative = f"Reliability of {row.experiment} {row.version}: {told}."
+    drawn = reliability_svg(curve, identity=_identity("reliability", row), alternative=alternative, tone=tone_of(row))
+    note = (
+        ""
+        if row.ece is None or row.ece_expected is None
+        else f"ECE {row.ece:.3f}; {row.ece_expected:.3f} if calibrated"
+    )
+    return _panel(row, drawn, note)
+
+
+def over_time_panel(leaderboard: Leaderboard, row: BoardRow) -> Panel | None:
+    """The edge so far, day by day; None where no day has settled."""
+    points: list[EdgePoint] = [one for one in leaderboard.edges if _same(one, row)]
+    if not points:
+        return None
+    last = max(points, key=lambda point: point.run_date)
+    first = min(points, key=lambda point: point.run_date)
+    alternative = (
+        f"Edge of {row.experiment} {row.version} from {first.run_date} to {last.run_date}: "
+        f"{last.cumulative_edge:+.4f} over all of it."
+    )
+    drawn = edges_svg(points, identity=_identity("edges", row), alternative=alternative, tone=tone_of(row))
+    return _panel(row, drawn, f"{len(points):,} {'day' if len(points) == 1 else 'days'}")
+
+
+def by_price_panel(rows: Iterable[BoardRow], row: BoardRow) -> Panel | None:
+    """The edge by the market's price; None where there is none."""
+    order = {label: position for position, label in enumerate(PRICE_BIN_LABELS)}
+    cut = [one for one in rows if _same(one, row) and one.category == ALL and one.price_bin != ALL]
+    cut.sort(key=lambda one: order.get(one.price_bin, len(order)))
+    return _cut_panel(row, "price", [(one.price_bin.replace("-", "\N{EN DASH}") + " %", one) for one in cut])
+
+
+def by_category_panel(rows: Iterable[BoardRow], row: BoardRow) -> Panel | None:
+    """The edge by category, the largest first; None where there is none."""
+    cut = [one for one in rows if _same(one, row) and one.category != ALL and one.price_bin == ALL]
+    cut.sort(key=lambda one: (-one.n_markets, one.category))
+    return _cut_panel(row, "category", [(one.category, one) for one in cut[:_MOST_CATEGORIES]])
+
+
+def _cut_panel(row: BoardRow, kind: str, cut: Sequence[tuple[str, BoardRow]]) -> Panel | None:
+    intervals = [
+        Interval(f"{label[:20]} · {one.n_markets:,}", one.mean_edge, one.edge_low, one.edge_high, tone_of(row))
+        for label, one in cut
+        if one.mean_edge is not None
+    ]
+    if not intervals:
+        return None
+    alternative = f"Mean edge of {row.experiment} {row.version} by {kind}: {'; '.join(map(_told, intervals))}."
+    identity = _identity(f"by-{kind}", row)
+    return _panel(row, intervals_svg(intervals, identity=identity, alternative=alternative, width=340), "")
+
+
+def _panel(row: BoardRow, drawn: str, note: str) -> Panel:
+    page = page_name(row.experiment, row.version)
+    return Panel(row.experiment, row.version, page, Markup(drawn), note)  # noqa: S704 - ours, its texts are escaped
+
+
+def _same(one: Curve | EdgePoint | BoardRow, row: BoardRow) -> bool:
+    return (one.board, one.window_days, one.experiment, one.version) == (
+        row.board,
+        row.window_days,
+        row.experiment,
+        row.version,
+    )
+
+
+def instant(moment: datetime | None) -> str:
+    """A moment, as pages write it."""
+    return "\N{EN DASH}" if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
