@@ -161,7 +161,7 @@ class PipelineContext:
     """Results of the required experiments for this market, by name; one that gave none is absent."""
     siblings: tuple[Market, ...] = ()
     """The other markets of the same event in this cohort."""
-    cohort: Sequence[Market] = ()
+    cohort: Sequence[Market] = field(default=(), repr=False)
     """All markets of this cohort, this one among them; one sequence for all, so going through it for each is slow."""
     _once: MadeOnce = field(default_factory=MadeOnce, repr=False)
     _history: Callable[[datetime], Iterable[SettledMarket]] = field(default=lambda _: (), repr=False)

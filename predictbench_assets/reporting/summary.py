@@ -113,6 +113,8 @@ class RunSummary(_Part):
     core_markets: Count = 0
     price_quality: Mapping[str, int] = Field(default_factory=dict)
     quotes_source: str | None = None
+    priced_day_ago: Count = 0
+    """Markets whose price of a day before was frozen with the snapshot."""
     partial: bool = False
     dry_run: bool = False
     would_be_rows: Mapping[str, int] = Field(default_factory=dict)
@@ -210,6 +212,8 @@ class RunSummary(_Part):
             yield "prices", ", ".join(f"{count:,} {quality}" for quality, count in self.price_quality.items())
         if self.quotes_source:
             yield "quotes from", self.quotes_source
+        if self.total_markets:
+            yield "priced a day ago", f"{self.priced_day_ago:,}"
         if self.snapshot:
             how = "reused" if self.snapshot.reused else "frozen"
             at = self.snapshot.captured_at.isoformat(timespec="seconds")

@@ -143,6 +143,7 @@ def _cohort_facts(cohort: StagedFile) -> dict[str, Any]:
     return {
         "core_markets": cohort.meta["core"],
         "price_quality": cohort.meta["price_quality"],
+        "priced_day_ago": cohort.meta.get("priced_day_ago", 0),
         "partial": cohort.meta["limit"] is not None,
     }
 

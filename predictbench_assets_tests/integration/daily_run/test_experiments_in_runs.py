@@ -5,15 +5,13 @@ from pathlib import Path
 
 import dagster as dg
 
+from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, KEY, NOW, differences
 
 A_WEEK_LATER = {"PREDICTBENCH_NOW": (NOW + timedelta(days=7)).isoformat()}
 UNIFORM = "predictbench_assets.experiments.controls:UniformExperiment"
-DEFAULT = (
-    f"{BASELINE},predictbench_assets.experiments.pricing:DeviggedEventExperiment,{UNIFORM},"
-    "predictbench_assets.experiments.pricing:ShrunkMarketExperiment"
-)
+DEFAULT = ",".join(DEFAULT_EXPERIMENTS)
 FAILED_MARKETS = "SELECT market_id FROM predictbench.processing_failures WHERE market_id IS NOT NULL"
 
 
@@ -40,7 +38,7 @@ def test_an_experiment_that_is_added_later_adds_its_rows_and_nothing_else(make_r
         "SELECT experiment, count(*), count(probability) FROM predictbench.latest_experiment_results"
         " GROUP BY experiment ORDER BY experiment"
     )
-    assert [row[0] for row in board] == ["baseline_snapshot", "devigged_event", "later", "shrunk_market", "uniform"]
+    assert len(board) == len(DEFAULT_EXPERIMENTS) + 1
     assert ("later", 40, 40) in board
     [(forecast_at,)] = daily.rows(
         "SELECT DISTINCT forecast_at FROM predictbench.latest_experiment_results WHERE experiment = 'later'"
@@ -54,7 +52,8 @@ def test_the_whole_job_with_the_others_left_out_says_the_same(make_run: MakeRun)
     daily = make_run()
     first = daily.here()
     before = daily.tables()
-    names = ("baseline_snapshot", "devigged_event", "uniform", "shrunk_market")
+    names = list(first.said["experiments"])
+    assert len(names) == len(DEFAULT_EXPERIMENTS)
     ops = {f"experiment_results__{name}": {"selected": False} for name in names}
 
     ran = daily.here(ops=ops, PROCESSING_EXPERIMENTS=f"{DEFAULT},{EXPERIMENT}:Later", **A_WEEK_LATER)

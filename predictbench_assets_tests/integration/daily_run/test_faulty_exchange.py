@@ -9,6 +9,7 @@ from predictbench_assets.polymarket.client import PolymarketClient
 from predictbench_assets.sandbox.exchange import ReplayWorld, View
 from predictbench_assets.sandbox.faults import Faults, FaultSource
 from predictbench_assets.sandbox.world import World
+from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, Tables, differences
 
@@ -123,7 +124,7 @@ def test_a_day_without_markets_is_a_run_of_zeros(make_run: MakeRun) -> None:
     assert ran.said["status"] == "completed"
     assert daily.run_row("status", "offered_markets", "total_markets", "processed_markets") == ("completed", 0, 0, 0)
     assert ran.checks()["cohort_size"] is False
-    assert daily.count("experiment_runs") == 4
+    assert daily.count("experiment_runs") == len(DEFAULT_EXPERIMENTS)
 
 
 @pytest.mark.parametrize("fault", ["truncate", "reset", "html403", "http429"])

@@ -446,7 +446,7 @@ SETTLED = SettledMarket(
     price=0.7,
     settled_at=CAPTURED_AT - timedelta(days=2),
 )
-EVENT = [make_market(str(number), price=0.3, event_id="e") for number in range(3)]
+EVENT = [make_market(str(number), price=0.3, event_id="e", price_24h_ago=0.3) for number in range(3)]
 
 
 def test_the_context_has_the_run_the_clock_the_siblings_and_the_history(run_over: RunOver) -> None:
@@ -476,9 +476,58 @@ def test_the_history_is_asked_for_once_for_all_markets(run_over: RunOver) -> Non
     assert asked == [CAPTURED_AT]
 
 
+def test_every_market_is_given_the_one_cohort(run_over: RunOver) -> None:
+    cohorts: list[Sequence[Market]] = []
+
+    def look(_: Market, context: PipelineContext) -> ExperimentResult:
+        cohorts.append(context.cohort)
+        return EVEN
+
+    run_over(Sync(look), MARKETS, max_concurrency=4)
+    assert list(cohorts[0]) == MARKETS
+    assert len({id(cohort) for cohort in cohorts}) == 1
+
+
+def test_what_is_made_once_is_made_once_for_all_markets(run_over: RunOver) -> None:
+    made: list[str] = []
+
+    def look(market: Market, context: PipelineContext) -> ExperimentResult:
+        def make() -> str:
+            made.append(market.market_id)
+            time.sleep(0.01)  # the others arrive meanwhile
+            return market.market_id
+
+        return ExperimentResult.binary(0.5, payload={"made_for": context.once("thing", make)})
+
+    outcomes = run_over(Sync(look), MARKETS, max_concurrency=8)
+    assert len(made) == 1
+    assert [outcome.payload for outcome in outcomes] == [{"made_for": made[0]}] * len(MARKETS)
+    run_over(Sync(look), MARKETS)
+    assert len(made) == 2, "another run makes it anew"
+
+
+def test_what_could_not_be_made_is_tried_for_the_next_market(run_over: RunOver) -> None:
+    tries: list[str] = []
+
+    def look(market: Market, context: PipelineContext) -> ExperimentResult:
+        def make() -> int:
+            tries.append(market.market_id)
+            if len(tries) == 1:
+                raise ValueError("not yet")
+            return 7
+
+        return ExperimentResult.binary(0.5, payload={"made": context.once("thing", make)})
+
+    outcomes = run_over(Sync(look), MARKETS, max_concurrency=1)
+    assert [outcome.status for outcome in outcomes] == ["failed"] + ["completed"] * (len(MARKETS) - 1)
+    assert len(tries) == 2
+
+
 def test_a_blind_experiment_sees_no_price_of_any_kind(run_over: RunOver) -> None:
     market, context = given_context(run_over, Blind, EVENT, history=lambda as_of: [SETTLED])
-    for shown in (market, *context.siblings):
+    assert len(context.cohort) == len(EVENT)
+    for shown in (market, *context.siblings, *context.cohort):
+        assert shown.price_24h_ago is None
         assert shown.price.model_dump(exclude={"source", "quality"}) == {
             "value": None,
             "bid": None,
@@ -488,7 +537,7 @@ def test_a_blind_experiment_sees_no_price_of_any_kind(run_over: RunOver) -> None
         assert {contract.price for contract in shown.contracts} == {None}
     assert [settled.price for settled in context.history()] == [None]
     assert [settled.outcome for settled in context.history()] == [1.0]
-    assert "0.3" not in repr((market, context))
+    assert "0.3" not in repr((market, context, context.cohort))
 
 
 def test_a_blind_event_experiment_sees_no_price_either(run_over: RunOver) -> None:

@@ -64,9 +64,11 @@ def load(*paths: str) -> Registry:
 
 def test_the_default_experiments_load() -> None:
     registry = load_registry(installed=())
-    assert set(registry.names) == {"baseline_snapshot", "devigged_event", "uniform", "shrunk_market"}
+    controls = {"uniform", "base_rate", "shuffled_price", "price_24h_ago"}
+    assert set(registry.names) == {"baseline_snapshot", "devigged_event", "shrunk_market"} | controls
+    assert {experiment.name for experiment in registry if experiment.control} == controls
     assert registry.names[0] == "baseline_snapshot"
-    assert len(registry) == 4
+    assert len(registry) == 7
     assert [experiment.name for experiment in registry] == list(registry.names)
     assert "uniform" in registry
     assert registry["uniform"].information == "blind"
