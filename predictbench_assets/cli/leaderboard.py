@@ -22,7 +22,7 @@ _EVERY = "every"
 _WIDTH = 100
 
 
-def _moment(_: click.Context, __: click.Parameter, given: str | None) -> date | datetime | None:
+def read_moment(_: click.Context, __: click.Parameter, given: str | None) -> date | datetime | None:
     """A day, or an instant; one without a zone is UTC."""
     if not given:
         return None
@@ -69,7 +69,7 @@ Examples:
 @click.option(
     "--as-of",
     "moment",
-    callback=_moment,
+    callback=read_moment,
     metavar="DATE|INSTANT",
     help="As it could be known then; of a day its end, UTC.  [default: now]",
 )

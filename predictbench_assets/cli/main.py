@@ -22,6 +22,7 @@ from predictbench_assets.cli.leaderboard import leaderboard
 from predictbench_assets.cli.notify import notify
 from predictbench_assets.cli.overview import config, experiments
 from predictbench_assets.cli.prune import prune
+from predictbench_assets.cli.report import report
 from predictbench_assets.cli.resolve import resolve
 from predictbench_assets.cli.sandbox import sandbox
 from predictbench_assets.cli.score import score
@@ -73,7 +74,7 @@ def main() -> None:
 for command in (
     *(demo, daily, ui, stop, experiments, db, config, doctor),
     *(due, partition, run_config, notify, backfill),
-    *(resolve, score, leaderboard),
+    *(resolve, score, leaderboard, report),
     *(contract, prune, export, sandbox),
 ):
     main.add_command(command)

@@ -1,0 +1,64 @@
+"""`predictbench report`: the benchmark as a page."""
+
+from datetime import date, datetime
+from pathlib import Path
+
+import click
+
+from predictbench_assets.cli.database import opened_database
+from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.leaderboard import known_until, read_moment
+from predictbench_assets.cli.partitions import day_option
+
+FOLDER = "report"
+"""In PREDICTBENCH_HOME."""
+
+
+@click.command(
+    short_help="The benchmark as a page.",
+    epilog="""\
+\b
+Examples:
+  predictbench report --open
+  predictbench report --output public
+  predictbench report --as-of 2026-11-23 --output november
+""",
+)
+@click.option(
+    "--output", metavar="DIR", help="The folder; one that holds a page is replaced.  [default: in PREDICTBENCH_HOME]"
+)
+@click.option(
+    "--as-of",
+    "moment",
+    callback=read_moment,
+    metavar="DATE|INSTANT",
+    help="As it could be known then; of a day its end, UTC.  [default: now]",
+)
+@day_option(
+    "--markets-since", help="Pages for markets of this run date and later only.  [default: for all of the core]"
+)
+@click.option("--open", "open_", is_flag=True, help="Open it in the browser.")
+@demo_option
+def report(output: str | None, moment: date | datetime | None, markets_since: date | None, open_: bool) -> None:
+    """Write the boards, and a page for each experiment and each market of the core, as a folder of files.
+
+    Any static host serves it, and it opens from the disk; it asks for nothing outside of itself.
+    """
+    from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.reporting.pages import size
+    from predictbench_assets.reporting.report.site import write_report
+    from predictbench_assets.settings import load_settings
+
+    settings = load_settings()
+    configure_logging(settings)
+    now = settings.clock.now()
+    folder = Path(output).expanduser() if output else settings.home / FOLDER
+    with opened_database(settings) as engine:
+        written = write_report(engine, folder, now=now, as_of=known_until(moment, now), markets_since=markets_since)
+    click.echo(
+        f"{written.files:,} files, {size(written.bytes)}, {written.markets:,} markets, {written.seconds:.1f} s",
+        err=True,
+    )
+    click.echo(written.index)
+    if open_:
+        click.launch(written.index.as_uri())
