@@ -197,6 +197,7 @@ class PolymarketClient:
         if requests_per_second * LIMIT_PERIOD_S < 1:
             raise ValueError(f"requests_per_second must be at least {1 / LIMIT_PERIOD_S:g}, got {requests_per_second}")
         self._clock = clock
+        self._concurrency = concurrency
         self._page_size = page_size
         self._slices = slices
         self._rng = rng or random.Random()  # noqa: S311 - which slice to check again is no secret
@@ -287,7 +288,7 @@ class PolymarketClient:
                 failures.append(str(error))
 
         with stats.phase("quotes"):
-            await _side_by_side([read(batch) for batch in batches])
+            await self._in_turn(read, batches)
         if failures:
             logger.warning("quotes of the CLOB are missing: %s", failures[0])
         logger.info("read %d quotes", len(quotes), extra={"api": stats.as_dict()})
@@ -324,7 +325,7 @@ class PolymarketClient:
         with stats.phase("price_history"):
             try:
                 async with asyncio.timeout(budget_s):
-                    await _side_by_side([read(batch) for batch in batches])
+                    await self._in_turn(read, batches)
             except TimeoutError:
                 failures.append(f"not all answered within {budget_s:g} s")
         if failures:
@@ -460,6 +461,16 @@ class PolymarketClient:
             differing=differing,
             share=differing / len(first | second),
         )
+
+    async def _in_turn(self, read: Callable[[list[str]], Awaitable[None]], batches: Iterable[list[str]]) -> None:
+        """Read all batches, as many at once as requests may be under way: each begins knowing how others have ended."""
+        waiting = iter(batches)
+
+        async def work() -> None:
+            for batch in waiting:
+                await read(batch)
+
+        await _side_by_side([work() for _ in range(self._concurrency)])
 
     async def _quotes_of(self, tokens: list[str], stats: ApiStats) -> list[Quote]:
         def read(body: bytes) -> list[Quote]:

@@ -50,10 +50,14 @@ class Capture:
         return together
 
     def quote(self, row: bytes) -> Quote | None:
-        """What the CLOB said about a row's first outcome; with neither bid nor ask where only the past is known."""
+        """What the CLOB said about a row's first outcome."""
         token = first_token_id(row)
+        return None if token is None else self.quote_of(token)
+
+    def quote_of(self, token: str) -> Quote | None:
+        """What the CLOB said about a token; with neither bid nor ask where only the past is known."""
         quote, day_ago = self.quotes.get(token), self.past_prices.get(token)
-        if day_ago is None or token is None:
+        if day_ago is None:
             return quote
         quote = quote or Quote(token_id=token, bid=None, ask=None, at=self.captured_at)
         return quote.model_copy(update={"day_ago": day_ago})
