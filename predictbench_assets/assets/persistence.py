@@ -1,7 +1,7 @@
 """Persistence: the transactional write of a run, and its summary."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,8 +13,9 @@ from predictbench_assets.assets.checks import RUN_CHECKS, check_run
 from predictbench_assets.assets.experiments import experiment_key, unusable
 from predictbench_assets.assets.materializing import OWNERS, record_failure, run_seconds, stage
 from predictbench_assets.database.assembly import Assembly, StagedExperiment
+from predictbench_assets.database.digests import run_digest
 from predictbench_assets.database.leases import Lease, RunCounts
-from predictbench_assets.database.records import ExperimentAttempt, WriteReport
+from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, WriteReport
 from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.experiments.base import Experiment
 from predictbench_assets.experiments.outcomes import OUTCOMES
@@ -22,7 +23,8 @@ from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import cohort_rejected
-from predictbench_assets.reporting.summary import ExperimentSummary, FailureLine, RunSummary
+from predictbench_assets.releasing.digest import DigestedForecast, ForecastDigest, digest_of
+from predictbench_assets.reporting.summary import DigestSummary, ExperimentSummary, FailureLine, RunSummary
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.reporter import RunReporter
 from predictbench_assets.resources.staging import open_staged
@@ -92,6 +94,7 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
                 experiments=_experiments(staged, run.assembly),
                 would_be_rows=run.would_be_rows,
                 attempt=run.attempt,
+                forecast_digest=None if run.digest is None else DigestSummary.of(run.digest),
                 duration_seconds=run_seconds(context.instance, context.run.run_id),
                 **run.verdict,
             )
@@ -113,17 +116,23 @@ class _RunInHand:
     rejected: list[Failure]
     report: WriteReport = field(default_factory=lambda: WriteReport(0, [], 0, 0, 0))
     would_be_rows: dict[str, int] = field(default_factory=dict)
+    digest: ForecastDigest | None = None
+    """Of the run's forecasts: as stored, or in a dry run as they would be in a database without this run."""
     _lease: Lease | None = None
     _writer: RunWriter | None = None
 
     def store(self, lease: Lease, settings: Settings) -> None:
-        """Write the markets."""
+        """Write the markets, and read back what the run's forecasts come to."""
         self._lease, self._writer = lease, RunWriter(lease.engine, lease, settings.clock)
         attempts = [one.attempt for one in self.assembly.experiments]
         self.report = self._writer.write(self.assembly.records(), attempts)
+        if not self.nothing_stored:
+            self.digest = run_digest(lease.engine, self.key, settings.clock.now())
 
     def count(self) -> None:
         """Count the rows that would be written."""
+        attempts = {one.attempt.name: one.attempt for one in self.assembly.experiments}
+        forecasts: list[DigestedForecast] = []
         rows: dict[str, int] = dict.fromkeys(("processed_markets", "processed_contracts", "experiment_results"), 0)
         events = set()
         for record in self.assembly.records():
@@ -131,7 +140,9 @@ class _RunInHand:
             rows["processed_contracts"] += len(record.market.contracts)
             rows["experiment_results"] += len(record.results)
             events.add(record.market.event.event_id if record.market.event else None)
+            forecasts += _digested(record, attempts)
         self.report = WriteReport(rows["processed_markets"], [], 0, 0, 0)
+        self.digest = digest_of(self.key, forecasts, self.assembly.clock.now())
         rows |= {
             "events": len(events - {None}),
             "experiment_runs": len(self.assembly.experiments),
@@ -183,7 +194,7 @@ class _RunInHand:
             self._lease.fail("persisted_run", self._why_nothing(), retriable=True, failures=self.failures)
             return
         stored = summary.model_dump(mode="json")
-        self._writer.finish(self.counts, self._good_status(), self.failures, stored)
+        self._writer.finish(self.counts, self._good_status(), self.failures, stored, self.digest)
 
     def raise_if_nothing_stored(self) -> None:
         """A run of which nothing was stored is a failed one."""
@@ -246,6 +257,23 @@ def _rejections(cohort: StagedFile, settings: Settings) -> list[Failure]:
         )
         for one in cohort_rejected(cohort)
     ]
+
+
+def _digested(record: MarketRecord, attempts: Mapping[str, ExperimentAttempt]) -> Iterator[DigestedForecast]:
+    """A market's forecasts as the first attempts of their experiments would be stored."""
+    for result in record.results:
+        if result.status == "completed" and result.probability is not None:
+            made = attempts[result.experiment]
+            yield DigestedForecast(
+                made.name,
+                made.version,
+                1,
+                record.market.market_id,
+                result.probability,
+                result.forecast_at,
+                made.snapshot_hash,
+                made.config_hash,
+            )
 
 
 def _experiments(staged: Sequence[StagedExperiment], assembly: Assembly) -> dict[str, ExperimentSummary]:

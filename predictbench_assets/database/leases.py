@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from predictbench_assets.clock import Clock
+from predictbench_assets.database.digests import store_digest
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import (
     processed_markets,
@@ -22,6 +23,7 @@ from predictbench_assets.database.schema import (
     processing_runs,
 )
 from predictbench_assets.failures import Failure, PermanentError, Stage
+from predictbench_assets.releasing.digest import ForecastDigest
 from predictbench_assets.runs import RunKey
 
 OnExisting = Literal["update", "skip", "fail"]
@@ -123,10 +125,12 @@ class Lease:
         failures: Sequence[Failure] = (),
         summary: Mapping[str, Any] | None = None,
         stored: Collection[str] | None = None,
+        digest: ForecastDigest | None = None,
     ) -> None:
         """End this attempt well, in one transaction.
 
         Args:
+            digest: of the run's forecasts, kept with it.
             stored: ids of the markets that this attempt stored. When the run is complete, every other market of it is
                 marked withdrawn, so that the markets not withdrawn are exactly the processed ones.
 
@@ -154,6 +158,8 @@ class Lease:
             if status == "completed" and stored is not None:
                 self._withdraw_others(connection, stored)
             self._store_failures(connection, failures)
+            if digest is not None:
+                store_digest(connection, self.run_id, digest, self.attempt)
 
         in_transaction(self.engine, work)
 

@@ -42,6 +42,7 @@ from predictbench_assets.database.records import ExperimentAttempt, MarketRecord
 from predictbench_assets.database.rows import EncodedMarket, StoredAttempt, UnwritableMarket, encode_market
 from predictbench_assets.database.schema import experiment_id, experiment_run_id
 from predictbench_assets.failures import Failure
+from predictbench_assets.releasing.digest import ForecastDigest
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -142,15 +143,18 @@ class RunWriter:
         status: Literal["completed", "partial"],
         failures: Sequence[Failure] = (),
         summary: Mapping[str, Any] | None = None,
+        digest: ForecastDigest | None = None,
     ) -> None:
-        """Close the run in one transaction: status, counts, failures, and, when it is complete, withdrawals.
+        """Close the run in one transaction: status, counts, failures, digest, and, when it is complete, withdrawals.
 
         Raises:
             LeaseLost: a newer attempt has taken the run over.
         """
         if self._stored is None:
             raise RuntimeError("finish() follows write(): without it every stored market would count as withdrawn")
-        self._lease.finish(counts, status=status, failures=failures, summary=summary, stored=self._stored)
+        self._lease.finish(
+            counts, status=status, failures=failures, summary=summary, stored=self._stored, digest=digest
+        )
 
     def _open_attempts(self, attempts: Sequence[ExperimentAttempt]) -> dict[str, StoredAttempt]:
         """Rows of `experiments` and `experiment_runs`: the newest attempt where it is the same, else one more."""

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from predictbench_assets.failures import Failure
+from predictbench_assets.releasing.digest import ForecastDigest
 from predictbench_assets.reporting.pages import markdown_table, publish, rich_table, size
 from predictbench_assets.runs import RunKey
 
@@ -77,6 +78,20 @@ class SnapshotSummary(_Part):
     uri: str
 
 
+class DigestSummary(_Part):
+    """The hash over all forecasts of the run, for everyone to keep: see `releasing.digest`."""
+
+    digest: str
+    algorithm: str
+    forecasts: Count
+    made_at: datetime
+
+    @classmethod
+    def of(cls, digest: ForecastDigest) -> Self:
+        """What is told of a digest."""
+        return cls(digest=digest.digest, algorithm=digest.algorithm, forecasts=digest.forecasts, made_at=digest.made_at)
+
+
 class RunSummary(_Part):
     """Everything a person wants to know about a run, in one object.
 
@@ -110,6 +125,7 @@ class RunSummary(_Part):
     dagster_run_id: str | None = None
     exchange: str | None = None
     snapshot: SnapshotSummary | None = None
+    forecast_digest: DigestSummary | None = None
     core_markets: Count = 0
     price_quality: Mapping[str, int] = Field(default_factory=dict)
     quotes_source: str | None = None
@@ -218,6 +234,9 @@ class RunSummary(_Part):
             how = "reused" if self.snapshot.reused else "frozen"
             at = self.snapshot.captured_at.isoformat(timespec="seconds")
             yield "snapshot", f"{how} at {at}, {self.snapshot.rows:,} rows, {self.snapshot.sha256[:12]}"
+        if self.forecast_digest:
+            one = self.forecast_digest
+            yield "digest", f"{one.digest} of {one.forecasts:,} forecasts ({one.algorithm})"
         yield (
             "requests",
             f"{self.api.requests:,} ({self.api.pages:,} pages, {self.api.retries:,} retries, {size(self.api.bytes)})",
