@@ -18,8 +18,10 @@ from pydantic import SecretStr
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
 from predictbench_assets.failures import TransientError
 from predictbench_assets.polymarket.client import (
+    HISTORIES_PER_REQUEST,
     LARGEST_PAGE,
     LISTING,
+    PRICE_HISTORY,
     PRICES,
     QUOTES_PER_REQUEST,
     listing_params,
@@ -38,6 +40,7 @@ from predictbench_assets.polymarket.payloads import (
     read_head,
     wire_names,
 )
+from predictbench_assets.polymarket.price_history import UnreadableHistory, history_request, read_histories
 from predictbench_assets.polymarket.quotes import Quote, UnreadablePrices, order_price, prices_request, read_prices
 from predictbench_assets.polymarket.stats import ApiStats
 from predictbench_assets.polymarket.transport import (
@@ -162,6 +165,7 @@ class _Examiner:
         self._gamma = gamma
         self._clob = clob
         self._clock = clock
+        self._opens = opens
         midnight = datetime.combine(opens.astimezone(UTC).date() + timedelta(days=1), time.min, tzinfo=UTC)
         self._start, self._end = midnight, midnight + _WINDOW
         self._limit = limit
@@ -186,6 +190,7 @@ class _Examiner:
         await self._section("bad input", self._ask_badly)
         await self._section("quotes", lambda: self._judge_quotes(QUOTES_PER_REQUEST))
         await self._section("unknown token", self._ask_for_an_unknown_token)
+        await self._section("price history", self._judge_price_history)
         self.examination.requests = self._stats.requests
 
     # Asking
@@ -523,6 +528,26 @@ class _Examiner:
         level: Level = "ok" if far <= _PRICES_APART else "deviation" if other < far else "note"
         told = " as if the second outcome's" if level == "deviation" else ""
         self._say(level, name, expected, f"{far:.3f} apart in {len(apart)}{told}")
+
+    async def _judge_price_history(self) -> None:
+        """A run goes on without, so nothing here is a deviation."""
+        name, expected = "price history", "for most tokens a price of a day before, in one request"
+        known = (market.contracts[0].contract_id for market in self._markets)
+        tokens = [token for token in known if token.isascii() and token.isdecimal()][:HISTORIES_PER_REQUEST]
+        if not tokens:
+            self._say("note", name, expected, "no market to ask for")
+            return
+        try:
+            request = history_request(tokens, self._opens)
+            status, body = await self._ask(self._clob, "POST", PRICE_HISTORY, json=request)
+            if status != 200:
+                self._say("note", name, expected, f"status {status}: {error_text(body)}")
+                return
+            found = len(read_histories(body, self._opens).keys() & set(tokens))
+        except (RequestFailed, UnreadableHistory) as error:
+            self._say("note", name, expected, str(error))
+            return
+        self._say("ok" if found > len(tokens) / 2 else "note", name, expected, f"{found} of {len(tokens)} have one")
 
     async def _ask_for_an_unknown_token(self) -> None:
         known = [market.contracts[0].contract_id for market in self._markets[:_SHOWN]]

@@ -198,6 +198,7 @@ def with_unknown(_: Params, prices: Json) -> Json:
     return prices | {str(10**76 + 1): {"BUY": "0.4"}}
 
 
+HISTORIES = "/batch-prices-history"
 CURSOR, BOUNDS = ("after_cursor",), ("end_date_min", "end_date_max")
 
 # what an exchange does -> the deviations that are found, at least
@@ -255,6 +256,9 @@ NOTES: dict[str, tuple[Twist, set[str]]] = {
     "tells more in the envelope": (Twist(answered=lambda _, page: page | {"count": 5}), {"envelope"}),
     "no longer sends a title": (Twist(answered=changed(groupItemTitle=None)), {"market keys"}),
     "does not tell the time": (Twist(), {"clock"}),
+    "has no price histories": (Twist(answered=lambda *_: {}, status=404, path=HISTORIES), {"price history"}),
+    "tells histories otherwise": (Twist(answered=lambda *_: {"history": []}, path=HISTORIES), {"price history"}),
+    "tells empty histories": (Twist(answered=lambda *_: {"history": {}}, path=HISTORIES), {"price history"}),
 }
 
 

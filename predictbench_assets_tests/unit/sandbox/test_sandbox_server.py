@@ -279,6 +279,12 @@ def test_a_price_history_has_its_limits(server: SandboxServer, day: list[dict[st
         mirrored = clob.get("/prices-history", params={"market": second, "startTs": now - 86_400, "endTs": now,
                                                        "fidelity": 60}).json()["history"]  # fmt: skip
         assert [1 - point["p"] for point in mirrored] == pytest.approx([point["p"] for point in points])
+        batch = {"markets": [token, second, "1"], "start_ts": now - 86_400, "end_ts": now, "fidelity": 60}
+        assert clob.post("/batch-prices-history", json=batch).json() == {
+            "history": {token: points, second: mirrored, "1": []}
+        }
+        for refused in ({"markets": [token] * 21}, {"markets": []}, {"markets": None}, {"fidelity": "x"}):
+            assert clob.post("/batch-prices-history", json=batch | refused).status_code == 400
         ahead = history(startTs=now, endTs=now + 86_400, fidelity=60).json()["history"]
         assert len(ahead) == 1, "nobody is told the future"
 
