@@ -10,6 +10,7 @@ from predictbench_assets.assets.materializing import OWNERS, discreet
 from predictbench_assets.database.resolutions import CohortSettled, settled_cohorts
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.resolution.report import SweepReport
+from predictbench_assets.resolution.sweep import SweepInterrupted
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.resolution import run_sweep
 from predictbench_assets.settings import Settings
@@ -60,7 +61,11 @@ def market_resolutions(  # type: ignore[no-untyped-def]  # Dagster reads Materia
 ):
     """How markets settled: every observation that says something new, and what is believed now (the view)."""
     with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
-        report = run_sweep(settings, database.engine)
+        try:
+            report = run_sweep(settings, database.engine)
+        except SweepInterrupted as error:
+            error.report.write(settings.artifacts / REPORT)
+            raise
         report.write(settings.artifacts / REPORT)
         return dg.MaterializeResult(
             metadata=_metadata(report), check_results=list(_checks(database, settings.clock.now()))

@@ -30,13 +30,6 @@ _SETTLED = text("""
     ORDER BY settled_at, market_id
 """)
 
-_UNSETTLED = text("""
-    SELECT count(*) AS closed, count(*) FILTER (WHERE state IS DISTINCT FROM 'final') AS unsettled
-    FROM (
-        SELECT DISTINCT market_id FROM predictbench.processed_markets WHERE close_time <= :now AND withdrawn_at IS NULL
-    ) AS closed LEFT JOIN predictbench.market_resolutions USING (market_id)
-""")
-
 
 @dataclass(frozen=True)
 class StoredRun:
@@ -107,12 +100,6 @@ def frozen_runs(engine: Engine, first: date, last: date) -> set[RunKey]:
     )
     rows = in_transaction(engine, lambda connection: connection.execute(query).all())
     return {RunKey(row.run_date, row.window_days) for row in rows}
-
-
-def unsettled_markets(engine: Engine, now: datetime) -> tuple[int, int]:
-    """Stored markets that are past their close: how many are not known to be final, and how many there are."""
-    row = in_transaction(engine, lambda connection: connection.execute(_UNSETTLED, {"now": now}).one())
-    return row.unsettled, row.closed
 
 
 def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:

@@ -82,13 +82,6 @@ _LOOKED = text("""
         problem = excluded.problem
 """)
 
-_UNSETTLED = text("""
-    SELECT count(*) AS closed, count(*) FILTER (WHERE state IS DISTINCT FROM 'final') AS unsettled
-    FROM (
-        SELECT DISTINCT market_id FROM predictbench.processed_markets WHERE close_time <= :now AND withdrawn_at IS NULL
-    ) AS closed LEFT JOIN predictbench.market_resolutions USING (market_id)
-""")
-
 _COHORTS = text("""
     SELECT run_date, window_days, count(*) AS markets,
         count(*) FILTER (WHERE known.state = 'final') AS final,
@@ -241,12 +234,6 @@ def record_looks(engine: Engine, looks: Sequence[Look], now: datetime) -> list[A
         return added
 
     return in_transaction(engine, work)
-
-
-def unsettled_markets(engine: Engine, now: datetime) -> tuple[int, int]:
-    """Stored markets that are past their close: how many are not known to be final, and how many there are."""
-    row = in_transaction(engine, lambda connection: connection.execute(_UNSETTLED, {"now": now}).one())
-    return row.unsettled, row.closed
 
 
 def settled_cohorts(
