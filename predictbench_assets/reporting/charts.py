@@ -96,7 +96,7 @@ def intervals_svg(
 
 def reliability_svg(curve: Curve, *, identity: str, alternative: str, tone: Tone = "entrant") -> str:
     """Share settled at 1 against the forecast, with its band; a calibrated forecaster is on the diagonal."""
-    figure, (axes,) = _figure([_Box(48, 10, 240, 240)], 300, 296)
+    figure, (axes,) = _figure([_Box(62, 10, 240, 240)], 314, 296)
     _draw_reliability(axes, curve, tone)
     return _svg(figure, identity, alternative)
 
@@ -138,7 +138,7 @@ def reliability_png(leaderboard: Leaderboard) -> bytes:
         _draw_reliability(axes, curve, "entrant")
         _title(axes, f"{_short(f'{curve.experiment} {curve.version}')}, {curve.window_days} days")
 
-    return _panels_png(curves, draw, inner=(220, 220))
+    return _panels_png(curves, draw, inner=(210, 210))
 
 
 def edge_over_time_png(leaderboard: Leaderboard) -> bytes:
@@ -258,6 +258,7 @@ def _draw_reliability(axes: "Axes", curve: Curve, tone: Tone) -> None:
     axes.set_xticks(ticks, ["0", "25", "50", "75", "100 %"])
     axes.set_yticks(ticks, ["0", "25", "50", "75", "100 %"])
     axes.set_xlabel("forecast", fontsize=_SMALL, color=COLOURS["muted"])
+    axes.set_ylabel("came true", fontsize=_SMALL, color=COLOURS["muted"])
 
 
 def _draw_edges(axes: "Axes", points: Sequence[EdgePoint], tone: Tone) -> None:

@@ -167,8 +167,8 @@ _WINDOWS = text(f"""
         FROM predictbench.processed_markets m JOIN runs r USING (run_id) GROUP BY r.window_days
     ), reasons AS (
         SELECT window_days, jsonb_object_agg(reason, markets) AS excluded_by_reason FROM (
-            SELECT window_days, reason, sum(markets::bigint)::bigint AS markets
-            FROM runs, jsonb_each_text(excluded_by_reason) AS each(reason, markets) GROUP BY window_days, reason
+            SELECT window_days, each.reason, sum(each.markets::bigint)::bigint AS markets
+            FROM runs, jsonb_each_text(excluded_by_reason) AS each(reason, markets) GROUP BY window_days, each.reason
         ) AS summed GROUP BY window_days
     )
     SELECT r.window_days, count(*) AS runs, min(run_date) AS first, max(run_date) AS last,

@@ -6,6 +6,7 @@ No page asks for anything outside of its folder, and its security policy would n
 import base64
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +42,7 @@ from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 MARKER: Final = "report.json"
 """Says that a folder is a page of ours, which the next one may replace."""
 
+_BEFORE_PERCENT = re.compile(r"(?<=[0-9]) %")
 _TEMPLATES = Path(__file__).with_name("templates")
 _FEW = 10
 """Best and worst markets on the page of an experiment."""
@@ -344,7 +346,8 @@ class _Site:
         return [line(one) for one in best], [line(one) for one in worst]
 
     def _render(self, path: str, template: str, **values: Any) -> None:
-        self._put(path, self._environment.get_template(template).render(**values))
+        page = self._environment.get_template(template).render(**values)
+        self._put(path, _BEFORE_PERCENT.sub("\N{NO-BREAK SPACE}%", page))
 
     def _put(self, path: str, text: str) -> None:
         place = self._folder / path
@@ -444,7 +447,9 @@ _NONE = "\N{EN DASH}"
 
 
 def _edge(value: float | None) -> str:
-    """Signed, in squared probability."""
+    """Signed, in squared probability; nothing is nothing, whatever its sign."""
+    if value == 0:
+        return "0"
     return _NONE if value is None else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -68,7 +68,8 @@ FLAG_TEXTS: Final[dict[Flag, tuple[str, str]]] = {
     ),
 }
 
-_MOST_PANELS = 12
+_MOST_PANELS = 6
+
 _MOST_CATEGORIES = 14
 _TOLD = 3
 _Tone = Literal["plain", "win", "alarm"]
@@ -135,6 +136,8 @@ class WindowView:
     by_price: tuple[Panel, ...]
     by_category: tuple[Panel, ...]
     comparisons: tuple[Comparison, ...]
+    hidden: int
+    """Entrants without panels here; each has a page of its own."""
 
     @property
     def clear(self) -> tuple[Comparison, ...]:
@@ -253,8 +256,8 @@ def _window(leaderboard: Leaderboard, window: int) -> WindowView:
     rows = [row for row in leaderboard.rows if row.window_days == window]
     boards = [_board(rows, name, window) for name in BOARDS]
     core = boards[0]
-    shown = [row for row in (*core.entrants, *([core.reference] if core.reference else [])) if row.n_markets]
-    shown = shown[:_MOST_PANELS]
+    entrants = [row for row in core.entrants if row.n_markets]
+    shown = [*entrants[:_MOST_PANELS], *([core.reference] if core.reference and core.reference.n_markets else [])]
     return WindowView(
         window_days=window,
         boards=tuple(board for board in boards if board.settled or board.name == "core"),
@@ -262,6 +265,7 @@ def _window(leaderboard: Leaderboard, window: int) -> WindowView:
         over_time=tuple(_present(over_time_panel(leaderboard, row) for row in shown if not row.reference)),
         by_price=tuple(_present(by_price_panel(rows, row) for row in shown if not row.reference)),
         by_category=tuple(_present(by_category_panel(rows, row) for row in shown if not row.reference)),
+        hidden=len(entrants[_MOST_PANELS:]),
         comparisons=tuple(
             sorted(
                 (one for one in leaderboard.comparisons if one.window_days == window and one.board == "core"),
