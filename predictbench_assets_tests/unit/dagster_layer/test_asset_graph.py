@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from predictbench_assets.definitions import build_defs
+from predictbench_assets.launch import DAILY_RUN, RESOLUTION_SWEEP
 from predictbench_assets.settings import SettingsError, load_settings
 
 CLONE = Path(__file__).resolve().parents[3]
@@ -40,12 +41,21 @@ GRAPH = {
             "experiment_results/shrunk_market",
         },
     ),
+    "market_resolutions": ("resolution", {"persisted_run"}),
+    "experiment_scores": ("scoring", {"market_resolutions", "persisted_run"}),
+    "leaderboard": ("scoring", {"experiment_scores"}),
+    "benchmark_report": ("scoring", {"leaderboard"}),
 }
+WHOLE = {"market_resolutions", "experiment_scores", "leaderboard", "benchmark_report"}
+"""Assets without partitions: they look at all that is stored."""
 
 CHECKS = {
     "raw_markets": {"walk_repeatable": True, "no_duplicates": False},
     "normalized_markets": {"rejected_share": True, "price_sums": False, "cohort_size": False},
     "persisted_run": {"counts_add_up": False, "completeness": False},
+    "market_resolutions": {"cohorts_final": False, "split_share": False, "long_open": False},
+    "experiment_scores": {"scores_in_range": False, "market_edge_zero": False},
+    "leaderboard": {"controls_beaten": False},
 }
 """Checks by asset, and whether a failed one stops what is downstream."""
 
@@ -75,7 +85,10 @@ def test_every_asset_says_what_it_is(defs: dg.Definitions) -> None:
         assert node.owners == ["team:predictbench"], key
         assert node.kinds, key
         assert node.code_version, key
-        assert isinstance(node.partitions_def, dg.MultiPartitionsDefinition), key
+        if key.to_user_string() in WHOLE:
+            assert node.partitions_def is None, key
+        else:
+            assert isinstance(node.partitions_def, dg.MultiPartitionsDefinition), key
 
 
 def test_the_checks_and_which_of_them_stop_a_run(defs: dg.Definitions) -> None:
@@ -86,14 +99,27 @@ def test_the_checks_and_which_of_them_stop_a_run(defs: dg.Definitions) -> None:
     assert found == CHECKS
 
 
+def test_each_job_has_its_part_of_the_graph(defs: dg.Definitions) -> None:
+    jobs = {
+        name: {key.to_user_string() for key in defs.resolve_job_def(name).asset_layer.executable_asset_keys}
+        for name in (DAILY_RUN, RESOLUTION_SWEEP)
+    }
+    assert jobs == {DAILY_RUN: set(GRAPH) - WHOLE, RESOLUTION_SWEEP: WHOLE}
+
+
 def test_the_definitions_load(defs: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(defs)
 
 
 def test_the_code_location_loads_in_a_fresh_interpreter() -> None:
-    code = "from predictbench_assets.definitions import defs; print(len(defs.assets))"
+    code = (
+        "import sys; from predictbench_assets.definitions import defs; print(len(defs.assets));"
+        "print([name for name in ('numpy', 'scipy', 'matplotlib', 'jinja2') if name in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert found.stdout.strip() == str(len(GRAPH))
+    assets, slow_to_load = found.stdout.split("\n", 1)
+    assert assets == str(len(GRAPH))
+    assert slow_to_load.strip() == "[]", "a daily run pays for what only scoring needs"
 
 
 def test_an_unknown_executor_is_named() -> None:
@@ -111,6 +137,11 @@ def test_what_a_daemon_would_do_ships_stopped() -> None:
     schedule = defs.resolve_schedule_def("daily_run_schedule")
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
     assert schedule.cron_schedule == "30 6 * * *"
+    sweep = defs.resolve_schedule_def("resolution_sweep_schedule")
+    assert sweep.default_status is dg.DefaultScheduleStatus.STOPPED
+    assert sweep.cron_schedule == "30 7 * * *"
+    late = build_defs(load_settings(pipeline_run_at_utc="23:15")).resolve_schedule_def("resolution_sweep_schedule")
+    assert late.cron_schedule == "15 0 * * *"
     sensor = defs.resolve_sensor_def("failed_runs_are_told")
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
 
