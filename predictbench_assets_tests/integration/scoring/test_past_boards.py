@@ -1,0 +1,299 @@
+"""Boards of a moment: stored, read back, and rebuilt exactly after everything has moved on."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine
+
+from predictbench_assets.cli.main import main
+from predictbench_assets.database.leaderboards import (
+    content_hash,
+    encoded_leaderboard,
+    rebuild_leaderboard,
+    store_leaderboard,
+    stored_leaderboard,
+)
+from predictbench_assets.database.scores import score_settled
+from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
+
+from .ledger import DAY, Forecaster, Ledger, at
+
+Predictbench = Callable[..., Result]
+
+DAYS = 4
+EVENTS = 40
+THEN = at(date(2026, 2, 20))
+NOW = at(date(2026, 3, 10))
+
+
+def prices(day: int) -> dict[str, float]:
+    return {f"m{1000 * day + 3 * number}": (number % 19 + 0.5) / 20 for number in range(EVENTS)}
+
+
+def nudged(of: dict[str, float], by: float) -> dict[str, float]:
+    return {one: min(max(price + by, 0.0), 1.0) for one, price in of.items()}
+
+
+@pytest.fixture
+def season(ledger: Ledger) -> Ledger:
+    """Four days of two forecasters and a control, most of them settled; all of it before THEN."""
+    for day in range(DAYS):
+        there = prices(day)
+        few = dict(list(there.items())[:10])
+        ledger.run(
+            there,
+            Forecaster("bold", nudged(there, 0.2)),
+            Forecaster("lazy", few),
+            Forecaster("uniform", dict.fromkeys(there, 0.5), control=True),
+            key=RunKey(DAY + timedelta(days=day), 7),
+            core=True,
+            core_weight=1.0,
+        )
+        settled = [one for number, one in enumerate(there) if number % 20 or day < 2]
+        outcomes = {one: float(hash_of(one) < there[one]) for one in settled}
+        ledger.observe(outcomes, THEN - timedelta(days=1), closed=THEN - timedelta(days=2))
+    return ledger
+
+
+def hash_of(market_id: str) -> float:
+    """A number in [0, 1) that belongs to a market."""
+    return int(market_id.removeprefix("m")) * 7919 % 1009 / 1009
+
+
+def move_on(ledger: Ledger) -> None:
+    """What comes after THEN: a day more, a run made again, corrections, a market withdrawn."""
+    later = DAY + timedelta(days=10)
+    ledger.run(
+        {"m90000": 0.4}, Forecaster("newcomer", {"m90000": 0.6}), key=RunKey(later, 7), now=THEN + timedelta(days=1)
+    )
+    first = prices(0)
+    ledger.run(
+        dict(list(first.items())[1:]),
+        Forecaster("bold", dict.fromkeys(first, 0.99), made_at=at(DAY, 8)),
+        Forecaster("late", dict.fromkeys(first, 0.5)),
+        now=THEN + timedelta(days=2),
+        core=True,
+        core_weight=1.0,
+    )
+    second = list(prices(1))
+    ledger.observe({second[0]: 0.5, second[1]: None}, THEN + timedelta(days=3), state="")
+    ledger.observe({second[2]: 1.0 - float(hash_of(second[2]) < prices(1)[second[2]])}, THEN + timedelta(days=4))
+    ledger.observe({"m90000": 1.0}, THEN + timedelta(days=5))
+
+
+def test_a_past_board_is_rebuilt_byte_for_byte(engine: Engine, season: Ledger) -> None:
+    score_settled(engine, THEN)
+    board = rebuild_leaderboard(engine, THEN)
+    assert board.as_of == THEN
+    assert board.rows
+    store_leaderboard(engine, board, THEN)
+
+    move_on(season)
+    score_settled(engine, NOW)
+    newer = rebuild_leaderboard(engine, NOW)
+    assert encoded_leaderboard(newer) != encoded_leaderboard(msgspec.structs.replace(board, as_of=NOW))
+    assert {row.experiment for row in newer.rows} > {row.experiment for row in board.rows}
+
+    again = rebuild_leaderboard(engine, THEN)
+    assert encoded_leaderboard(again) == encoded_leaderboard(board)
+    stored = stored_leaderboard(engine, THEN)
+    assert stored is not None
+    assert encoded_leaderboard(stored) == encoded_leaderboard(board)
+
+
+def test_a_stored_board_is_the_one_that_was_made(engine: Engine, season: Ledger) -> None:
+    assert stored_leaderboard(engine, NOW) is None
+    first, second = rebuild_leaderboard(engine, THEN), rebuild_leaderboard(engine, THEN + timedelta(hours=1))
+    identity = store_leaderboard(engine, first, NOW)
+    assert store_leaderboard(engine, first, NOW + timedelta(days=1)) == identity
+    assert store_leaderboard(engine, second, NOW) != identity
+    assert stored_leaderboard(engine, THEN - timedelta(seconds=1)) is None
+    assert stored_leaderboard(engine, THEN) == first
+    assert stored_leaderboard(engine, NOW) == second
+    [row] = season.rows(
+        "SELECT as_of, computed_at, scoring_version, content_hash FROM predictbench.leaderboards"
+        " WHERE leaderboard_id = :id",
+        id=identity,
+    )
+    assert row == (THEN, NOW, first.scoring_version, content_hash(first))
+    stored = season.rows(
+        "SELECT board, window_days, category, price_bin, experiment, version, n_markets, n_events, mean_edge, edge_low,"
+        " edge_high, rank, position FROM predictbench.leaderboard_rows WHERE leaderboard_id = :id ORDER BY position",
+        id=identity,
+    )
+    names = (
+        *("board", "window_days", "category", "price_bin", "experiment", "version", "n_markets", "n_events"),
+        *("mean_edge", "edge_low", "edge_high", "rank"),
+    )
+    assert stored == [(*(getattr(row, name) for name in names), n) for n, row in enumerate(first.rows)]
+
+
+def test_the_boards_say_what_was_planted(engine: Engine, season: Ledger) -> None:
+    board = rebuild_leaderboard(engine, THEN)
+    rows = {
+        row.experiment: row
+        for row in board.rows
+        if (row.board, row.category, row.price_bin) == ("full", ALL, ALL) and row.window_days == 7
+    }
+    assert set(rows) == {"baseline_snapshot", "bold", "lazy", "uniform"}
+    price = rows["baseline_snapshot"]
+    assert (price.mean_edge, price.edge_low, price.edge_high) == (0.0, 0.0, 0.0)
+    assert price.n_markets == DAYS * EVENTS - 4
+    assert price.n_open == 4
+    assert rows["lazy"].coverage == pytest.approx(0.25)
+    assert "low_coverage" in rows["lazy"].flags
+    assert rows["lazy"].rank is None
+    assert rows["uniform"].control
+    assert rows["uniform"].brier == pytest.approx(0.25)
+    assert rows["bold"].mean_edge is not None
+    assert rows["bold"].mean_edge < 0
+    assert not any("control_beats_market" in row.flags for row in rows.values())
+
+
+def test_only_runs_of_chosen_dates_count_where_that_is_asked_for(engine: Engine, season: Ledger) -> None:
+    board = rebuild_leaderboard(engine, THEN, since=DAY + timedelta(days=2), until=DAY + timedelta(days=3))
+    assert [cohort.run_date for cohort in board.cohorts] == [DAY + timedelta(days=number) for number in (2, 3)]
+
+
+@pytest.fixture
+def predictbench(database_url: str, season: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Predictbench:
+    """The command in this process, on the season, at NOW."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("PREDICTBENCH_NOW", NOW.isoformat())
+    monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, arguments, prog_name="predictbench")
+
+    return run
+
+
+def rows_of(done: Result) -> list[dict[str, Any]]:
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert isinstance(found, list)
+    return found
+
+
+def test_the_leaderboard_as_json(predictbench: Predictbench, engine: Engine) -> None:
+    rows = rows_of(predictbench("leaderboard", "--format", "json"))
+    assert rows
+    wanted = {
+        *("board", "window_days", "category", "experiment", "version", "n_markets", "n_events", "coverage"),
+        *("mean_edge", "edge_low", "edge_high", "brier", "log_loss", "rank", "flags"),
+    }
+    assert all(wanted <= set(row) and isinstance(row["flags"], list) for row in rows)
+    keys = [tuple(row[name] for name in ("board", "window_days", "category", "experiment", "version")) for row in rows]
+    assert len(keys) == len(set(keys))
+    assert {row["category"] for row in rows} == {ALL, "politics"}
+    built = [row for row in rebuild_leaderboard(engine, NOW).rows if row.price_bin == ALL]
+    assert msgspec.convert(rows, list[BoardRow]) == built
+
+
+def test_a_past_board_by_day_and_by_instant(predictbench: Predictbench, season: Ledger, tmp_path: Path) -> None:
+    by_day = predictbench("leaderboard", "--as-of", "2026-02-20", "--format", "json").stdout
+    move_on(season)
+    assert predictbench("leaderboard", "--as-of", "2026-02-20", "--format", "json").stdout == by_day
+    instants = ("2026-02-20T23:59:59.999999Z", "2026-02-20T23:59:59.999999", "2026-02-21T01:59:59.999999+02:00")
+    for instant in instants:
+        assert predictbench("leaderboard", "--as-of", instant, "--format", "json").stdout == by_day, instant
+    assert predictbench("leaderboard", "--format", "json").stdout != by_day
+    file = tmp_path / "new" / "board.json"
+    assert predictbench("leaderboard", "--as-of", "2026-02-20", "--format", "json", "--output", str(file)).output == ""
+    assert file.read_text() == by_day
+
+
+def test_cuts_of_the_leaderboard(predictbench: Predictbench) -> None:
+    for option, name, value in (("--board", "board", "full"), ("--category", "category", "politics")):
+        assert {row[name] for row in rows_of(predictbench("leaderboard", "--format", "json", option, value))} == {value}
+    assert rows_of(predictbench("leaderboard", "--format", "json", "--window-days", "3")) == []
+    assert "windows 7" in predictbench("leaderboard", "--window-days", "3").stderr
+    one = rows_of(predictbench("leaderboard", "--format", "json", "--price-bin", "40-60"))
+    assert {(row["price_bin"], row["category"]) for row in one} == {("40-60", ALL)}
+    assert (
+        len(
+            {
+                row["price_bin"]
+                for row in rows_of(predictbench("leaderboard", "--format", "json", "--price-bin", "every"))
+            }
+        )
+        == 8
+    )
+
+
+def test_the_leaderboard_as_a_table_fits_into_100_columns(predictbench: Predictbench) -> None:
+    done = predictbench("leaderboard")
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "full board, 7 days ahead" in done.stdout
+    for words in ("bold 1", "uniform 1", "low coverage", "156 of 160 markets of 4 runs have settled"):
+        assert words in " ".join(done.stdout.split()), done.stdout
+    assert "politics" not in done.stdout
+
+
+def test_the_leaderboard_as_csv_and_markdown(predictbench: Predictbench) -> None:
+    found = list(csv.DictReader(io.StringIO(predictbench("leaderboard", "--format", "csv").stdout)))
+    told = rows_of(predictbench("leaderboard", "--format", "json"))
+    assert len(found) == len(told)
+    assert [row["flags"].split() for row in found] == [row["flags"] for row in told]
+    assert [row["mean_edge"] for row in found] == [
+        "" if row["mean_edge"] is None else repr(row["mean_edge"]) for row in told
+    ]
+    page = predictbench("leaderboard", "--format", "md").stdout
+    assert "**full board, 7 days ahead**" in page
+    assert "| bold 1 |" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--as-of", "2026-13-01"], "is no moment"),
+        (["--as-of", "2026-03-11"], "in the future"),
+        (["--price-bin", "0-100"], "0-5"),
+        (["--board", "gold"], "core"),
+        (["--since", "2026-02-03", "--until", "2026-02-02"], "is after"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(arguments: list[str], said: str, predictbench: Predictbench) -> None:
+    done = predictbench("leaderboard", *arguments)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_nothing_stored_is_said(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["leaderboard"])
+    assert done.exit_code == 0, done.output
+    assert "predictbench resolve" in done.stdout
+    assert CliRunner().invoke(main, ["leaderboard", "--format", "json"]).stdout == "[]\n"
+    assert "0 forecasts scored" in CliRunner().invoke(main, ["score"]).stdout
+
+
+def test_scoring_from_the_command_line(predictbench: Predictbench, season: Ledger) -> None:
+    done = predictbench("score", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["scored"] == told["scores"] > 0
+    assert "scored for the first time" in predictbench("score").stdout
+    move_on(season)
+    assert "scored anew" in predictbench("score").stdout
+
+
+def test_a_board_without_a_row_is_stored_too(engine: Engine) -> None:
+    empty = rebuild_leaderboard(engine, THEN)
+    assert isinstance(empty, Leaderboard)
+    assert empty.rows == ()
+    store_leaderboard(engine, empty, NOW)
+    assert stored_leaderboard(engine, NOW) == empty
