@@ -12,10 +12,11 @@ from datetime import date
 from itertools import pairwise
 from typing import Final
 
-RISING: Final = ("above", "over", "more than", "at least", "greater than", "higher than", "exceed", "reach")
-"""Before a number: the higher the number, the less likely."""
+RISING: Final = ("above", "over", "more than", "at least", "greater than", "higher than", "exceed")
+"""Before a number: the higher the number, the less likely. Not "reach" or "hit": what stands above a number has to fall
+to reach it, so the order of such markets is not that of their numbers."""
 
-FALLING: Final = ("below", "under", "less than", "at most", "fewer than", "lower than", "dip to")
+FALLING: Final = ("below", "under", "less than", "at most", "fewer than", "lower than")
 """Before a number: the higher the number, the more likely."""
 
 DEADLINE: Final = ("by", "before")
@@ -36,15 +37,17 @@ def _any(words: Iterable[str]) -> str:
     return "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in words)
 
 
-_NUMBER = (
-    r"(?P<number>-?[$€£]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?[$€£]?\d+(?:\.\d+)?)"
-    r"(?P<scale>\s?(?:thousand|million|billion|trillion)\b|[kmbt]\b)?"
-)
+_NUMBER = r"-?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+_SCALE = r"\s?(?:thousand|million|billion|trillion)\b|[kmbt]\b"
 _UNIT = r"(?:\s?(?:%|°\s?[CF]?|[a-z]{1,12}))?"
+_MORE, _LESS = r"[>\u2265]\s?", r"[<\u2264]\s?"
 _THRESHOLD = re.compile(
-    rf"\b(?:(?P<rising>{_any(RISING)})|(?P<falling>{_any(FALLING)}))\s+{_NUMBER}"
-    rf"|(?<![\w.,$€£-]){_NUMBER.replace('P<number>', 'P<number_before>').replace('P<scale>', 'P<scale_before>')}{_UNIT}"
-    rf"(?:(?P<plus>\+)|\s+(?:(?P<rising_after>{_any(_RISING_AFTER)})|(?P<falling_after>{_any(_FALLING_AFTER)}))\b)",
+    # A word or a sign, then a number: "above $60,000", ">$2B".
+    rf"(?:\b(?:(?P<rising>{_any(RISING)})|{_any(FALLING)})\s+|(?P<more>{_MORE})|{_LESS})"
+    rf"(?P<number>{_NUMBER})(?P<scale>{_SCALE})?"
+    # Or a number, then words or a sign: "40°C or higher", "300+".
+    rf"|(?<![\w.,$€£-])(?P<number_before>{_NUMBER})(?P<scale_before>{_SCALE})?{_UNIT}"
+    rf"(?:(?P<plus>\+)|\s+(?:(?P<rising_after>{_any(_RISING_AFTER)})|{_any(_FALLING_AFTER)})\b)",
     re.IGNORECASE,
 )
 _DATE = re.compile(
@@ -57,7 +60,8 @@ _UNCERTAIN = re.compile(
     r"first|and|or)\b|n't\b",
     re.IGNORECASE,
 )
-WORDS: Final = rf"\d\+|\m({'|'.join((*RISING, *FALLING, *_RISING_AFTER, *_FALLING_AFTER, *DEADLINE))})\M"
+_WORDS = (*RISING, *FALLING, *_RISING_AFTER, *_FALLING_AFTER, *DEADLINE)
+WORDS: Final = rf"\d\+|{_MORE}[$€£\d]|{_LESS}[$€£\d]|\m({'|'.join(_WORDS)})\M"
 """A regular expression of Postgres's for the questions that may be rungs."""
 
 _OR_MORE = re.compile(rf"\b(?:{_any((*_RISING_AFTER, *_FALLING_AFTER))})\b", re.IGNORECASE)
@@ -82,9 +86,11 @@ def rung(question: str, ends: date) -> Rung | None:
     """
     question = question.translate(_PLAIN)
     thresholds, dates = list(_THRESHOLD.finditer(question)), list(_DATE.finditer(question))
-    if len(thresholds) + len(dates) != 1 or _UNCERTAIN.search(_OR_MORE.sub("", question)):
+    if _UNCERTAIN.search(_OR_MORE.sub("", question)):
         return None
-    return _threshold(question, thresholds[0]) if thresholds else _deadline(question, dates[0], ends)
+    if len(thresholds) == 1:
+        return _threshold(question, thresholds[0])  # a deadline beside it is the same for all rungs
+    return _deadline(question, dates[0], ends) if len(dates) == 1 and not thresholds else None
 
 
 def implications(positions: Mapping[int, float]) -> list[tuple[int, int]]:
@@ -108,7 +114,7 @@ def _threshold(question: str, found: re.Match[str]) -> Rung | None:
     # "60-64" is a range, and 5 of "5/1" is no threshold.
     if re.match(r"[-/:]\d", question[end + len(scale) :]):
         return None
-    rising = bool(found["rising"] or found["rising_after"] or found["plus"])
+    rising = any(found[name] for name in ("rising", "more", "plus", "rising_after"))
     text = _normal(f"{question[:start]}#{question[end + len(scale) :]}")
     return Rung(ladder=f"{'rising' if rising else 'falling'}|{text}", position=-value if rising else value)
 
