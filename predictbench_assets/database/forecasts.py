@@ -72,10 +72,11 @@ _RESULT_KINDS: Final[Mapping[str, Kind]] = {
 _LINKS: Final = ("market_id", "event_id", "neg_risk_market_id", "game_id", "cluster")
 """Markets that share any of these are of one cluster."""
 _MARKET_COLUMNS: Final = (
-    *_LINKS,
-    *("run_date", "window_days", "end_date", "category", "price", "good", "core", "core_weight", "reconstructed"),
+    *("processed_market_id", "market_id", "run_date", "window_days", "end_date", "category", "cluster", "event_id"),
+    *("neg_risk_market_id", "game_id", "price", "good", "core", "core_weight", "reconstructed", "snapshot_hash"),
     *("captured_at", "closed_at", "outcome"),
 )
+"""In the order of the query."""
 
 
 def load_forecasts(
@@ -116,7 +117,8 @@ def load_forecasts(
 def _assembled(
     as_of: datetime, markets: Sequence[Row[Any]], attempts: Sequence[Row[Any]], results: NDArray[Any]
 ) -> Forecasts:
-    column = {name: [getattr(row, name) for row in markets] for name in _MARKET_COLUMNS}
+    values = zip(*markets, strict=True) if markets else ((),) * len(_MARKET_COLUMNS)
+    column: dict[str, Sequence[Any]] = dict(zip(_MARKET_COLUMNS, values, strict=True))
     outcome = np.array(column["outcome"], np.float64)
     cohorts = Cohorts(
         market_id=np.array(column["market_id"], np.object_),

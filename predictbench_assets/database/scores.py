@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -146,9 +145,9 @@ def _store(engine: Engine, due: NDArray[Any], now: datetime) -> None:
 def _scores(due: NDArray[Any]) -> list[dict[str, Any]]:
     """The scores of forecasts as rows of JSON; what needs a price is null where there is none."""
     forecast, outcome, price = (due[name].astype(np.float64) for name in ("forecast", "outcome", "price"))
-    columns = {
-        "result": [UUID(bytes=one) for one in due["result"].tolist()],
-        "observation": [UUID(bytes=one) for one in due["observation"].tolist()],
+    columns: dict[str, Any] = {
+        "result": [one.hex() for one in due["result"].tolist()],
+        "observation": [one.hex() for one in due["observation"].tolist()],
         "outcome": outcome,
         "brier": rules.brier(forecast, outcome),
         "log_loss": rules.log_loss(forecast, outcome),
