@@ -1,0 +1,77 @@
+"""The base rate walks forward: it knows what the ledger knew at the freeze, and counts every market once."""
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert
+
+from predictbench_assets.clock import FixedClock
+from predictbench_assets.database.leases import Lease
+from predictbench_assets.database.queries import settled_markets
+from predictbench_assets.database.schema import resolution_observations
+from predictbench_assets.database.writer import RunWriter
+from predictbench_assets.experiments.base import RunMetadata
+from predictbench_assets.experiments.controls import PRIOR_MARKETS, BaseRateExperiment
+from predictbench_assets.experiments.runner import run_experiment_sync
+from predictbench_assets.runs import RunKey
+
+from .conftest import KEY, NOW, attempt, market, record
+
+Takes = Callable[..., Lease]
+
+
+@pytest.fixture
+def ledger(take: Takes, engine: Engine) -> Engine:
+    """Four markets, each captured by two runs, that settle one after another."""
+    for key in (KEY, RunKey(KEY.run_date + timedelta(days=1), KEY.window_days - 1)):
+        lease = take(key, dagster_run_id=str(key))
+        RunWriter(engine, lease, lease.clock).write([record(number) for number in range(4)], [attempt()])
+    observe(engine, 0, "final", 1.0, days=1)
+    observe(engine, 1, "final", 0.5, days=2)
+    observe(engine, 2, "final", 1.0, days=3)
+    observe(engine, 2, "final", 0.0, days=5)  # settled otherwise after all
+    observe(engine, 3, "disputed", None, days=1)
+    return engine
+
+
+def observe(engine: Engine, number: int, state: str, outcome: float | None, *, days: int) -> None:
+    values = {"market_id": f"m{number}", "state": state, "outcome": outcome, "source": "gamma"}
+    with engine.begin() as connection:
+        connection.execute(insert(resolution_observations).values(observed_at=NOW + timedelta(days=days), **values))
+
+
+def base_rate(engine: Engine, captured_at: datetime) -> tuple[float, Any]:
+    """The rate and the number of settled markets behind it, of a run that is frozen then."""
+    key = RunKey(date(2026, 2, 20), 7)
+    run = RunMetadata(key.run_id, key.run_date, key.window_days, key.target_date, captured_at, "0" * 64)
+    [outcome] = run_experiment_sync(
+        BaseRateExperiment(),
+        [market(77)],
+        run=run,
+        settings_view={},
+        clock=FixedClock(NOW + timedelta(days=30)),
+        history=partial(settled_markets, engine),
+    )
+    assert outcome.probability is not None
+    assert outcome.payload is not None
+    return outcome.probability, outcome.payload["settled"]
+
+
+def rate(first: float, settled: int) -> float:
+    """All markets are of one category, which is drawn towards the overall rate, and that towards one half."""
+    overall = (first + PRIOR_MARKETS * 0.5) / (settled + PRIOR_MARKETS)
+    return (first + PRIOR_MARKETS * overall) / (settled + PRIOR_MARKETS)
+
+
+def test_only_what_was_observed_before_the_freeze_counts_and_each_market_once(ledger: Engine) -> None:
+    day, moment = timedelta(days=1), timedelta(microseconds=1)
+    assert base_rate(ledger, NOW) == (0.5, 0)
+    assert base_rate(ledger, NOW + day - moment) == (0.5, 0)
+    assert base_rate(ledger, NOW + day) == (pytest.approx(rate(1.0, 1)), 1)
+    assert base_rate(ledger, NOW + 2 * day) == (pytest.approx(rate(1.5, 2)), 2)
+    assert base_rate(ledger, NOW + 4 * day) == (pytest.approx(rate(2.5, 3)), 3)
+    # The run is made on the thirtieth day. A settlement that was changed counts as it was known at the freeze.
+    assert base_rate(ledger, NOW + 6 * day) == (pytest.approx(rate(1.5, 3)), 3)
