@@ -22,10 +22,12 @@ from predictbench_assets.cli.leaderboard import leaderboard
 from predictbench_assets.cli.notify import notify
 from predictbench_assets.cli.overview import config, experiments
 from predictbench_assets.cli.prune import prune
+from predictbench_assets.cli.release import release
 from predictbench_assets.cli.report import report
 from predictbench_assets.cli.resolve import resolve
 from predictbench_assets.cli.sandbox import sandbox
 from predictbench_assets.cli.score import score
+from predictbench_assets.cli.verify import verify
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.observability.secrecy import Redact, redacted_error
 
@@ -75,7 +77,7 @@ for command in (
     *(demo, daily, ui, stop, experiments, db, config, doctor),
     *(due, partition, run_config, notify, backfill),
     *(resolve, score, leaderboard, report),
-    *(contract, prune, export, sandbox),
+    *(contract, prune, export, release, verify, sandbox),
 ):
     main.add_command(command)
 

@@ -41,7 +41,7 @@ _VALUES: Mapping[Kind, Callable[[Any], Any]] = {
 def write_file(path: Path, format_: Format, table: ExportedTable, rows: Iterable[Row]) -> int:
     """Write a table into a file; returns how many rows it got."""
     write = _write_parquet if format_ == "parquet" else _write_jsonl
-    return write(path, table, _values(table, rows))
+    return write(path, table, as_written(table, rows))
 
 
 def parquet_schema(table: ExportedTable) -> pa.Schema:
@@ -79,10 +79,11 @@ def _write_jsonl(path: Path, table: ExportedTable, rows: Iterable[Row]) -> int:
     return count
 
 
-def _values(table: ExportedTable, rows: Iterable[Row]) -> Iterable[Row]:
-    as_written = [_VALUES.get(column.kind) for column in table.columns]
+def as_written(table: ExportedTable, rows: Iterable[Row]) -> Iterable[list[Any]]:
+    """Rows of the driver's values as rows of what both formats hold."""
+    converters = [_VALUES.get(column.kind) for column in table.columns]
     for row in rows:
         yield [
             value if value is None or convert is None else convert(value)
-            for value, convert in zip(row, as_written, strict=True)
+            for value, convert in zip(row, converters, strict=True)
         ]

@@ -3,7 +3,7 @@
 The writers take columns and types from here, and the data dictionary is printed from here, so the two cannot differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,6 +115,8 @@ MARKETS = ExportedTable(
             source="m.neg_risk",
             required=True,
         ),
+        Column("group_item_title", "text", "which of its event's markets it is, in Polymarket's words"),
+        Column("group_item_threshold", "double", "the number of that, where it is a rung of a ladder"),
         Column("close_time", "time", "when it closes", required=True),
         Column("captured_at", "time", "when it was frozen; every forecast is about this moment", required=True),
         Column("price", "double", "the market's own forecast of its first outcome at capture", "probability"),
@@ -180,12 +182,14 @@ FORECASTS = ExportedTable(
         _MARKET,
         Column("experiment", "category", "name of the experiment", source="n.name", required=True),
         Column("version", "category", "its version", source="n.version", required=True),
+        Column("control", "boolean", "whether it knows nothing on purpose", source="n.control", required=True),
         Column("attempt", "integer", "which attempt of the experiment in this run", source="a.attempt", required=True),
         Column("status", "category", "completed, skipped, failed or not_run", source="r.status", required=True),
         Column("probability", "double", "of the market's first outcome", "probability"),
         Column("probabilities", "doubles", "one for each outcome, the first one first", "probability"),
         Column("score", "double", "what the experiment itself made of it"),
         Column("forecast_at", "time", "when it was made"),
+        Column("stored_at", "time", "when it was stored; null in rows of before that was kept"),
         Column("reason", "text", "why there is no forecast", source="r.reason"),
         Column("exception_type", "category", "the error, where one was raised", source="r.exception_type"),
         Column("artifact_uri", "text", "where the experiment left more"),
@@ -201,6 +205,53 @@ FORECASTS = ExportedTable(
     # As the view latest_experiment_results has it; asked of the view, every run ever stored would be sorted.
     "m.market_id, n.name, (r.status = 'not_run'), a.attempt DESC",
     "DISTINCT ON (m.market_id, n.name)",
+)
+
+SCORES = ExportedTable(
+    "scores",
+    "A row for each forecast of a settled market, of every attempt: how good it was, by the newest resolution.",
+    (
+        *_RUN,
+        _MARKET,
+        Column("experiment", "category", "name of the experiment", source="n.name", required=True),
+        Column("version", "category", "its version", source="n.version", required=True),
+        Column("attempt", "integer", "which attempt of the experiment in this run", source="a.attempt", required=True),
+        Column("outcome", "double", "what the first outcome paid", "probability", source="s.outcome", required=True),
+        Column("brier", "double", "squared difference of forecast and outcome", "squared probability", required=True),
+        Column("log_loss", "double", "negative logarithm of the forecast of what came true", "nats", required=True),
+        Column("clipped", "boolean", "whether the log loss took a forecast less sure than it was", required=True),
+        Column("edge", "double", "Brier score of the market's price less that of the forecast", "squared probability"),
+        Column("disagreement", "double", "squared difference of forecast and price", "squared probability"),
+        Column("scoring_version", "category", "of the rules", required=True),
+        Column("observed_at", "time", "when that resolution was observed", source="o.observed_at", required=True),
+        Column("scored_at", "time", "when it was scored", required=True),
+    ),
+    """predictbench.experiment_scores s
+    JOIN predictbench.experiment_results r USING (experiment_result_id)
+    JOIN predictbench.resolution_observations o USING (observation_id)
+    JOIN predictbench.experiment_runs a USING (experiment_run_id)
+    JOIN predictbench.experiments n USING (experiment_id)
+    JOIN predictbench.processed_markets m USING (processed_market_id)
+    JOIN predictbench.processing_runs p ON p.run_id = a.run_id
+    WHERE a.run_id = :run_id""",
+    "m.market_id, n.name, n.version, a.attempt",
+)
+
+DIGESTS = ExportedTable(
+    "digests",
+    "A row for each hash over all forecasts of a run that was made when the run ended: see `predictbench verify`.",
+    (
+        *_RUN,
+        Column("digest", "text", "SHA-256 of the run's forecasts, in hexadecimal", source="d.digest", required=True),
+        Column("algorithm", "category", "how it is made", required=True),
+        Column("attempt", "integer", "the attempt of the run that made it", source="d.attempt", required=True),
+        Column("forecasts", "integer", "how many it is over", "forecasts", source="d.forecasts", required=True),
+        Column("made_at", "time", "when; forecasts stored later are not in it", required=True),
+    ),
+    """predictbench.forecast_digests d
+    JOIN predictbench.processing_runs p USING (run_id)
+    WHERE d.run_id = :run_id""",
+    "d.made_at, d.attempt, d.digest",
 )
 
 FAILURES = ExportedTable(
@@ -224,7 +275,7 @@ FAILURES = ExportedTable(
     "f.attempt, f.logged_at, f.failure_id",
 )
 
-TABLES = (RUNS, MARKETS, FORECASTS, FAILURES)
+TABLES = (RUNS, MARKETS, FORECASTS, SCORES, DIGESTS, FAILURES)
 
 
 _INTRODUCTION = (
@@ -253,10 +304,10 @@ def dictionary() -> dict[str, object]:
     }
 
 
-def dictionary_markdown() -> str:
+def dictionary_markdown(tables: Sequence[ExportedTable] = TABLES) -> str:
     """The data dictionary, for people."""
     lines = ["# Data dictionary", "", _INTRODUCTION, ""]
-    for table in TABLES:
+    for table in tables:
         lines += [f"## {table.name}", "", table.meaning, "", "| column | type | unit | null | meaning |"]
         lines.append("| --- | --- | --- | --- | --- |")
         for one in table.columns:

@@ -1,0 +1,94 @@
+"""`predictbench release`: the benchmark's data as files that stay as they are."""
+
+import json
+from datetime import date, datetime
+from pathlib import Path
+
+import click
+
+from predictbench_assets.cli.database import opened_database
+from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.leaderboard import known_until, read_moment
+from predictbench_assets.cli.partitions import day_option
+
+
+@click.command(
+    short_help="A frozen, versioned data set.",
+    epilog="""\
+\b
+Examples:
+  predictbench release --output releases/2026-11 --until 2026-11-30
+  predictbench release --output releases/2026-12 --previous releases/2026-11
+  predictbench verify --release releases/2026-12
+""",
+)
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A folder that is not there yet."
+)
+@click.option("--version", metavar="NAME", help="Of the release.  [default: the day of --as-of]")
+@day_option("--since", help="The first run date.  [default: of --previous, else the first one stored]")
+@day_option("--until", help="The last run date, itself included.  [default: the last one stored]")
+@click.option(
+    "--as-of",
+    "moment",
+    callback=read_moment,
+    metavar="DATE|INSTANT",
+    help="As it could be known then; of a day its end, UTC.  [default: now]",
+)
+@click.option(
+    "--previous",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="DIR|MANIFEST",
+    help="An earlier release: refuse if more than resolutions has changed since.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+@demo_option
+def release(
+    output: Path,
+    version: str | None,
+    since: date | None,
+    until: date | None,
+    moment: date | datetime | None,
+    previous: Path | None,
+    as_json: bool,
+) -> None:
+    """Write markets, contracts, forecasts, experiments, resolutions, scores and digests of all complete runs as files.
+
+    Parquet and JSON lines, with a data dictionary, a notice and a manifest that has the SHA-256 of each. A run of
+    today may still be forecast again, which a later release would refuse: leave it out with --until.
+    """
+    from predictbench_assets.commit import running_commit
+    from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.releasing.release import VERSION, make_release
+    from predictbench_assets.settings import load_settings
+
+    settings = load_settings()
+    configure_logging(settings)
+    as_of = known_until(moment, settings.clock.now())
+    named = version or as_of.date().isoformat()
+    if VERSION.fullmatch(named) is None:
+        raise click.BadParameter(
+            f"{named!r}: use letters, digits, dots and dashes, such as 2026-11.1", param_hint="--version"
+        )
+    if since is not None and until is not None and since > until:
+        raise click.UsageError(f"--since {since} is after --until {until}")
+    with opened_database(settings) as engine:
+        manifest = make_release(
+            engine,
+            output.expanduser().resolve(),
+            as_of=as_of,
+            version=named,
+            git_sha=running_commit(settings),
+            since=since,
+            until=until,
+            previous=previous,
+        )
+    if as_json:
+        click.echo(json.dumps(json.loads(manifest.encoded()), indent=2))
+        return
+    for table, rows in manifest.rows.items():
+        click.echo(f"{table:12} {rows:>12,} rows")
+    left_out = sum(cohort.left_out for cohort in manifest.cohorts)
+    if left_out:
+        click.echo(f"left out: {left_out:,} forecasts that were stored after their cohort was released first")
+    click.echo(f"release {manifest.version}, {len(manifest.cohorts):,} cohorts: {output}")

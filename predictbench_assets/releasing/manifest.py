@@ -1,0 +1,151 @@
+"""The manifest of a release: what it holds, with a hash of each file and of each cohort's rows.
+
+Because of the latter a manifest alone is enough to see that a later release changes nothing but resolutions.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.runs import RunKey
+
+MANIFEST: Final = "MANIFEST.json"
+FORMAT: Final = "predictbench-release-1"
+
+
+class ManifestUnreadable(PermanentError):
+    """There is no manifest, or it is none of ours."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class ReleasedFile(_Record, frozen=True):
+    """A file of the release."""
+
+    name: str
+    bytes: int
+    sha256: str
+    rows: int | None
+    """None for a file without rows."""
+
+
+class HashedRows(_Record, frozen=True):
+    """A cohort's rows of one table."""
+
+    rows: int
+    sha256: str
+    """Of their JSON lines, in the order of the file."""
+
+
+class Cohort(_Record, frozen=True):
+    """One run of the release."""
+
+    run_date: date
+    window_days: int
+    frozen_at: datetime
+    """When it was released first: what was stored later is in no release."""
+    left_out: int
+    """Forecasts that were stored after that, by later attempts."""
+    digests: tuple[str, ...]
+    """Of its forecasts, oldest first."""
+    tables: Mapping[str, HashedRows]
+
+    @property
+    def key(self) -> RunKey:
+        """Which run it is."""
+        return RunKey(self.run_date, self.window_days)
+
+
+class Earlier(_Record, frozen=True):
+    """The release that this one was checked against."""
+
+    version: str
+    manifest_sha256: str
+
+
+class Manifest(_Record, frozen=True):
+    """What a release holds."""
+
+    format: str
+    """`FORMAT`, which changes with the form of this file and of the hashes in it."""
+    version: str
+    as_of: datetime
+    """Resolutions that were observed later are not in it."""
+    since: date | None
+    until: date | None
+    """The first and the last run date that were asked for, the last one itself included."""
+    scoring_version: str
+    git_sha: str | None
+    previous: Earlier | None
+    rows: Mapping[str, int]
+    """By table."""
+    files: tuple[ReleasedFile, ...]
+    """Each but the manifest."""
+    experiments: Mapping[str, str]
+    """SHA-256 of the row of each version of each experiment, by name and version."""
+    cohorts: tuple[Cohort, ...]
+
+    def encoded(self) -> bytes:
+        """As the file's bytes."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def read_manifest(place: Path) -> Manifest:
+    """The manifest of a release, given its folder or the manifest itself.
+
+    Raises:
+        ManifestUnreadable: see there.
+    """
+    path = manifest_of(place)
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except OSError as error:
+        raise ManifestUnreadable(f"{path} cannot be read ({error.strerror}): name the folder of a release") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ManifestUnreadable(f"{path} is not the manifest of a release: {error}") from error
+    if manifest.format != FORMAT:
+        raise ManifestUnreadable(
+            f"{path} is of format {manifest.format!r}, this version of Predictbench knows {FORMAT}"
+        )
+    return manifest
+
+
+def manifest_of(place: Path) -> Path:
+    """The manifest's path, given that of the folder or its own."""
+    return place / MANIFEST if place.is_dir() else place
+
+
+def changes(earlier: Manifest, later: Manifest) -> Iterator[str]:
+    """What a later release has otherwise than an earlier one, resolutions and scores left out: a sentence for each."""
+    if later.version == earlier.version:
+        yield f"the version {later.version} was released before: name another one with --version"
+    if later.as_of < earlier.as_of:
+        yield f"the earlier release is as of {earlier.as_of.isoformat()}, which is later"
+    for name, row in earlier.experiments.items():
+        if name not in later.experiments:
+            yield f"the experiment {name} is gone"
+        elif later.experiments[name] != row:
+            yield f"the experiment {name} is described otherwise: what is released keeps its description"
+    cohorts = {cohort.key: cohort for cohort in later.cohorts}
+    for cohort in earlier.cohorts:
+        if cohort.key not in cohorts:
+            yield f"the cohort {cohort.key} is gone: it is not stored any more, or --since and --until leave it out"
+        else:
+            yield from _changes_of_cohort(cohort, cohorts[cohort.key])
+
+
+def _changes_of_cohort(earlier: Cohort, later: Cohort) -> Iterator[str]:
+    for table, was in earlier.tables.items():
+        now = later.tables.get(table)
+        if now is None:
+            yield f"the cohort {earlier.key} has no {table} any more"
+        elif now.rows != was.rows:
+            yield f"the cohort {earlier.key} has {now.rows:,} rows of {table}, it had {was.rows:,}"
+        elif now.sha256 != was.sha256:
+            yield f"the cohort {earlier.key} has other rows of {table}, as many as it had"

@@ -1,0 +1,288 @@
+"""A release: the benchmark's data as files that stay as they are, a version at a time.
+
+What a release has of a cohort is what had been stored when the cohort was released first. So from one release to the
+next nothing can change but resolutions and the scores that follow from them; where something has, nothing is released.
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import numpy as np
+from sqlalchemy import Connection, Engine, text
+
+from predictbench_assets.database.errors import classified
+from predictbench_assets.exporting.files import CHUNK, Row
+from predictbench_assets.exporting.tables import ExportedTable
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.releasing.documents import DICTIONARY, NOTICE, data_dictionary, license_notice
+from predictbench_assets.releasing.files import TableWriter, sha256_of
+from predictbench_assets.releasing.manifest import (
+    FORMAT,
+    MANIFEST,
+    Cohort,
+    Earlier,
+    HashedRows,
+    Manifest,
+    ReleasedFile,
+    changes,
+    manifest_of,
+    read_manifest,
+)
+from predictbench_assets.releasing.tables import (
+    FROZEN_TABLES,
+    RELEASED_DIGESTS,
+    RELEASED_EXPERIMENTS,
+    RELEASED_RESOLUTIONS,
+    RELEASED_SCORES,
+    SCORED_FORECASTS,
+)
+from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring import rules
+
+VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
+
+_SHOWN_CHANGES: Final = 10
+
+# A run counts from the end of its first complete attempt on, whatever later attempts come to.
+_RUNS = text("""
+    SELECT p.run_id, p.run_date, p.window_days FROM predictbench.processing_runs p
+    WHERE p.run_date BETWEEN :since AND :until AND EXISTS (
+        SELECT FROM predictbench.processing_attempts ended
+        WHERE ended.run_id = p.run_id AND ended.status = 'completed' AND ended.finished_at <= :as_of)
+    ORDER BY p.run_date, p.window_days""")
+
+_LEFT_OUT = text("""
+    SELECT count(*) FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
+    WHERE a.run_id = :run_id AND r.status = 'completed' AND r.stored_at > :frozen_at AND r.stored_at <= :as_of""")
+
+
+class NothingToRelease(PermanentError):
+    """No complete run is stored of the days asked for."""
+
+
+class ReleaseExists(PermanentError):
+    """Where the release is to go there is something already."""
+
+
+class ReleaseChanged(PermanentError):
+    """Something else than resolutions is otherwise than in the earlier release."""
+
+
+class ReleaseUnwritable(PermanentError):
+    """The place where the release is to go does not take it."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    run_id: UUID
+    key: RunKey
+    frozen_at: datetime
+
+
+def make_release(
+    engine: Engine,
+    output: Path,
+    *,
+    as_of: datetime,
+    version: str,
+    git_sha: str | None,
+    since: date | None = None,
+    until: date | None = None,
+    previous: Path | None = None,
+) -> Manifest:
+    """Write a release of the complete runs into a new folder, whole or not at all.
+
+    The same moment gives the same bytes. All tables are read in one read-only transaction.
+
+    Args:
+        output: must not be there yet.
+        as_of: runs that ended and resolutions that were observed later are not in it.
+        since: the first run date; default: that of the earlier release, or the first stored.
+        until: the last run date, itself included.
+        previous: an earlier release, or its manifest: its cohorts must be as they were.
+
+    Raises:
+        NothingToRelease, ReleaseExists, ReleaseChanged, ReleaseUnwritable: nothing was written.
+        ManifestUnreadable: `previous` is no release.
+        DatabaseUnavailable, DatabaseRefused: nothing was written.
+    """
+    if output.exists():
+        raise ReleaseExists(f"{output} is there already, and a release is never overwritten: name a new folder")
+    earlier = None if previous is None else read_manifest(previous)
+    if since is None and earlier is not None:
+        since = earlier.since
+    partial = output.parent / f".{output.name}.partial-{uuid4().hex[:12]}"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        with classified(), engine.connect() as connection:
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            written = _Writing(connection, partial, as_of).write(_runs(connection, since, until, as_of, earlier))
+        (partial / DICTIONARY).write_text(data_dictionary(), encoding="utf-8")
+        (partial / NOTICE).write_text(license_notice(), encoding="utf-8")
+        manifest = Manifest(
+            format=FORMAT,
+            version=version,
+            as_of=as_of,
+            since=since,
+            until=until,
+            scoring_version=rules.SCORING_VERSION,
+            git_sha=git_sha,
+            previous=None if previous is None else _named(previous),
+            rows=written.rows,
+            files=tuple(_described(path, written.rows) for path in sorted(partial.iterdir())),
+            experiments=written.experiments,
+            cohorts=tuple(written.cohorts),
+        )
+        if earlier is not None:
+            _refuse_changes(earlier, manifest)
+        (partial / MANIFEST).write_bytes(manifest.encoded())
+        partial.rename(output)
+    except OSError as error:
+        raise ReleaseUnwritable(
+            f"the release cannot be written to {output} ({error}): see to the space and the rights there"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def _runs(
+    connection: Connection, since: date | None, until: date | None, as_of: datetime, earlier: Manifest | None
+) -> list[_Run]:
+    frozen = {} if earlier is None else {cohort.key: cohort.frozen_at for cohort in earlier.cohorts}
+    chosen = {"since": since or date.min, "until": until or date.max, "as_of": as_of}
+    runs = []
+    for row in connection.execute(_RUNS, chosen):
+        key = RunKey(row.run_date, row.window_days)
+        runs.append(_Run(row.run_id, key, frozen.get(key, as_of)))
+    if not runs:
+        days = f"from {since or 'the first'} to {until or 'the last'}"
+        raise NothingToRelease(f"no run of the days {days} was complete by {as_of.isoformat()}: nothing to release")
+    return runs
+
+
+class _Writing:
+    """Writes the tables of a release into a folder."""
+
+    def __init__(self, connection: Connection, folder: Path, as_of: datetime) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._as_of = as_of
+        self.rows: dict[str, int] = {}
+        self.experiments: dict[str, str] = {}
+        self.cohorts: list[Cohort] = []
+
+    def write(self, runs: Sequence[_Run]) -> "_Writing":
+        """Write all tables, and keep what the manifest says of them."""
+        digests: dict[RunKey, list[str]] = {run.key: [] for run in runs}
+        tables: dict[RunKey, dict[str, HashedRows]] = {run.key: {} for run in runs}
+        for table in FROZEN_TABLES:
+            with TableWriter(self._folder, table) as writer:
+                for run in runs:
+                    hashed, before = hashlib.sha256(), writer.rows
+                    for rows in self._read(table.query, self._of(run)):
+                        hashed.update(writer.write(rows))
+                        if table is RELEASED_DIGESTS:
+                            digests[run.key] += [row.digest for row in rows]
+                    tables[run.key][table.name] = HashedRows(rows=writer.rows - before, sha256=hashed.hexdigest())
+                self.rows[table.name] = writer.rows
+        self._write_experiments(runs)
+        self._write_resolutions(runs)
+        self._write_scores(runs)
+        self.cohorts = [
+            Cohort(
+                run_date=run.key.run_date,
+                window_days=run.key.window_days,
+                frozen_at=run.frozen_at,
+                left_out=self._connection.execute(_LEFT_OUT, self._of(run)).scalar_one(),
+                digests=tuple(digests[run.key]),
+                tables=tables[run.key],
+            )
+            for run in runs
+        ]
+        return self
+
+    def _write_experiments(self, runs: Sequence[_Run]) -> None:
+        with TableWriter(self._folder, RELEASED_EXPERIMENTS) as writer:
+            for rows in self._read(RELEASED_EXPERIMENTS.query, self._of_all(runs)):
+                for row in rows:
+                    line = writer.write([row])
+                    self.experiments[f"{row.experiment} {row.version}"] = hashlib.sha256(line).hexdigest()
+            self.rows[RELEASED_EXPERIMENTS.name] = writer.rows
+
+    def _write_resolutions(self, runs: Sequence[_Run]) -> None:
+        with TableWriter(self._folder, RELEASED_RESOLUTIONS) as writer:
+            for rows in self._read(RELEASED_RESOLUTIONS.query, self._of_all(runs)):
+                writer.write(rows)
+            self.rows[RELEASED_RESOLUTIONS.name] = writer.rows
+
+    def _write_scores(self, runs: Sequence[_Run]) -> None:
+        with TableWriter(self._folder, RELEASED_SCORES) as writer:
+            for run in runs:
+                for rows in self._read(SCORED_FORECASTS, self._of(run)):
+                    writer.write(_scored(rows, RELEASED_SCORES))
+            self.rows[RELEASED_SCORES.name] = writer.rows
+
+    def _of(self, run: _Run) -> dict[str, Any]:
+        return {"run_id": run.run_id, "frozen_at": run.frozen_at, "as_of": self._as_of}
+
+    def _of_all(self, runs: Sequence[_Run]) -> dict[str, Any]:
+        return {"runs": [run.run_id for run in runs], "as_of": self._as_of}
+
+    def _read(self, query: str, values: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+        # A cursor of the server's: it lives in this transaction, which a pooler leaves on one connection.
+        statement = text(query).execution_options(stream_results=True, max_row_buffer=CHUNK)
+        yield from self._connection.execute(statement, values).partitions(CHUNK)
+
+
+def _scored(rows: Sequence[Any], table: ExportedTable) -> list[Row]:
+    """Forecasts with their outcomes as rows of scores; what needs a price is null where there is none."""
+    forecast, outcome, price = (
+        np.array([getattr(row, name) for row in rows], np.float64) for name in ("probability", "outcome", "price")
+    )
+    columns = {
+        name: [getattr(row, name) for row in rows] for name in ("run_date", "window_days", "market_id", "observed_at")
+    }
+    columns |= {"experiment": [row.name for row in rows], "version": [row.version for row in rows]}
+    columns |= {"attempt": [row.attempt for row in rows], "scoring_version": [rules.SCORING_VERSION] * len(rows)}
+    scores = {
+        "outcome": outcome,
+        "brier": rules.brier(forecast, outcome),
+        "log_loss": rules.log_loss(forecast, outcome),
+        "clipped": rules.clipped(forecast),
+        "edge": rules.edge(forecast, price, outcome),
+        "disagreement": rules.disagreement(forecast, price),
+    }
+    for name, values in scores.items():
+        columns[name] = [None if value != value else value for value in values.tolist()]
+    return list(zip(*(columns[column.name] for column in table.columns), strict=True))
+
+
+def _described(path: Path, rows: Mapping[str, int]) -> ReleasedFile:
+    table = path.name.partition(".")[0]
+    return ReleasedFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path), rows=rows.get(table))
+
+
+def _named(previous: Path) -> Earlier:
+    path = manifest_of(previous)
+    return Earlier(version=read_manifest(path).version, manifest_sha256=sha256_of(path))
+
+
+def _refuse_changes(earlier: Manifest, later: Manifest) -> None:
+    found = list(changes(earlier, later))
+    if not found:
+        return
+    shown = "\n".join(f"- {one}" for one in found[:_SHOWN_CHANGES])
+    more = f"\n- and {len(found) - _SHOWN_CHANGES:,} more" if len(found) > _SHOWN_CHANGES else ""
+    raise ReleaseChanged(
+        f"only resolutions may change after release {earlier.version}, and there is more, so nothing was released:\n"
+        f"{shown}{more}"
+    )
