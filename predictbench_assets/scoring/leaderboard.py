@@ -1,0 +1,584 @@
+"""Boards out of forecasts: every entrant on every board, window, category and price bin.
+
+A board is a choice of markets. `core`: the frozen core sample of live snapshots. `full`: every market of a live
+snapshot that had a good price. `backfill`: those with a good price of which any entrant said something too late to
+count, or on a snapshot put together afterwards. Only forecasts of a board's own kind are scored on it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from predictbench_assets.polymarket.core_sample import PRICE_BINS
+from predictbench_assets.scoring.boards import (
+    ALL,
+    PRICE_BIN_LABELS,
+    BoardName,
+    BoardRow,
+    CohortState,
+    Comparison,
+    Curve,
+    CurvePoint,
+    EdgePoint,
+    Flag,
+    Leaderboard,
+)
+from predictbench_assets.scoring.calibration import (
+    BINS,
+    calibration_error,
+    corp,
+    decompose,
+    expected_calibration_error,
+    forecast_bins,
+)
+from predictbench_assets.scoring.forecasts import Bools, Cohorts, Days, Entrant, Floats, Forecasts, Ints
+from predictbench_assets.scoring.intervals import (
+    Estimate,
+    bootstrap_totals,
+    clustered_mean,
+    growing_means,
+    percentile_interval,
+)
+from predictbench_assets.scoring.rules import SCORING_VERSION, brier, clipped, disagreement, edge, log_loss
+
+MIN_EVENTS: Final = 30
+"""With fewer clusters an interval is shown, but nothing is concluded from it."""
+
+MIN_COVERAGE: Final = 0.95
+"""Of a board's markets, for a rank on it."""
+
+MIN_FINAL: Final = 0.95
+"""Of a cohort's markets, to be more than provisional: those that close early lean to Yes."""
+
+ECHO_CORRELATION: Final = 0.99
+
+FALSE_DISCOVERY_RATE: Final = 0.10
+
+_MISSING: Final = 0.5
+"""What an intention to treat puts for a forecast that was not made."""
+
+_DECIMALS: Final = 10
+"""Of what is told. The last bits of a sum depend on the processor; a board rebuilt elsewhere must not."""
+
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Markets of one board, and what each entrant said of them: a row of `forecast` for each entrant."""
+
+    forecast: Floats
+    price: Floats
+    outcome: Floats
+    final: Bools
+    scored: Bools
+    """Whether the market settled at 0 or 1."""
+    cluster: Ints
+    """From 0, without gaps."""
+    end_date: Ints
+    """From 0, without gaps."""
+    run_date: Days
+    provisional: Bools
+    """Whether its cohort is."""
+    category: Ints
+    price_bin: Ints
+
+    def __len__(self) -> int:
+        return len(self.price)
+
+    def cut(self, chosen: Bools) -> "_Field":
+        """Some of the markets."""
+        return _Field(
+            forecast=self.forecast[:, chosen],
+            price=self.price[chosen],
+            outcome=self.outcome[chosen],
+            final=self.final[chosen],
+            scored=self.scored[chosen],
+            cluster=_numbered(self.cluster[chosen]),
+            end_date=_numbered(self.end_date[chosen]),
+            run_date=self.run_date[chosen],
+            provisional=self.provisional[chosen],
+            category=self.category[chosen],
+            price_bin=self.price_bin[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """An entrant on the markets that ranks are made on."""
+
+    n_markets: int
+    edge: float
+    rank: int
+    order_differs: bool
+
+
+@dataclass(frozen=True)
+class _Bootstrapped:
+    skill: Interval
+    bins: Mapping[int, Interval]
+    """Of the bins of a reliability curve."""
+
+
+def build_leaderboard(forecasts: Forecasts) -> Leaderboard:
+    """Everything that the boards say. The same forecasts give the same records, whatever else is computed.
+
+    Rows are in the order of board, window, category, price bin and entrant; an entrant without a forecast has rows
+    only where a live board is not cut, to say that it covers none.
+    """
+    cohorts = forecasts.cohorts
+    states = cohort_states(cohorts)
+    categories = sorted(set(cohorts.category.tolist()))
+    whole = _whole_field(cohorts, categories, states)
+    rows: list[BoardRow] = []
+    comparisons: list[Comparison] = []
+    curves: list[Curve] = []
+    edges: list[EdgePoint] = []
+    for board, window, field in _boards(forecasts, whole):
+        section = _Section(board, window, forecasts.entrants, categories, field)
+        rows += section.rows()
+        comparisons += section.comparisons()
+        curves += section.curves()
+        edges += section.edges()
+    return Leaderboard(
+        as_of=forecasts.as_of,
+        scoring_version=SCORING_VERSION,
+        rows=tuple(rows),
+        comparisons=tuple(comparisons),
+        curves=tuple(curves),
+        edges=tuple(edges),
+        coherence=tuple(forecasts.coherence),
+        cohorts=states,
+    )
+
+
+def cohort_states(cohorts: Cohorts) -> tuple[CohortState, ...]:
+    """How far each run date and window has settled, over all of its markets, in that order."""
+    numbers, keys = _cohort_numbers(cohorts)
+    counts = np.bincount(numbers, minlength=len(keys))
+    final = np.bincount(numbers[cohorts.final], minlength=len(keys))
+    splits = np.bincount(numbers[cohorts.final & (cohorts.outcome == 0.5)], minlength=len(keys))
+    return tuple(
+        CohortState(
+            run_date=np.datetime64(int(day), "D").item(),
+            window_days=int(window),
+            n_markets=int(counts[number]),
+            n_final=int(final[number]),
+            n_splits=int(splits[number]),
+            provisional=bool(final[number] < MIN_FINAL * counts[number]),
+        )
+        for number, (day, window) in enumerate(keys)
+    )
+
+
+def _cohort_numbers(cohorts: Cohorts) -> tuple[Ints, Ints]:
+    """The number of each market's cohort, and the cohorts as (day, window), sorted."""
+    days = cohorts.run_date.astype("datetime64[D]").astype(np.int64)
+    keys, numbers = np.unique(np.column_stack([days, cohorts.window_days]), axis=0, return_inverse=True)
+    return numbers.reshape(-1), keys
+
+
+def _whole_field(cohorts: Cohorts, categories: list[str], states: tuple[CohortState, ...]) -> _Field:
+    """Every market, without forecasts."""
+    number = {category: position for position, category in enumerate(categories)}
+    cohort, _ = _cohort_numbers(cohorts)
+    return _Field(
+        forecast=np.empty((0, len(cohorts))),
+        price=cohorts.price,
+        outcome=cohorts.outcome,
+        final=cohorts.final,
+        scored=cohorts.final & ((cohorts.outcome == 0) | (cohorts.outcome == 1)),
+        cluster=cohorts.cluster,
+        end_date=cohorts.end_date.astype("datetime64[D]").astype(np.int64),
+        run_date=cohorts.run_date,
+        provisional=np.array([state.provisional for state in states], np.bool_)[cohort],
+        category=np.array([number[category] for category in cohorts.category.tolist()], np.int64),
+        price_bin=np.searchsorted(PRICE_BINS, cohorts.price, side="right"),
+    )
+
+
+def _boards(forecasts: Forecasts, whole: _Field) -> Iterator[tuple[BoardName, int, _Field]]:
+    """Each board and window that has markets."""
+    cohorts = forecasts.cohorts
+    priced = cohorts.good & ~np.isnan(cohorts.price)
+    live = priced & ~cohorts.reconstructed
+    late = priced & ~np.isnan(forecasts.late).all(axis=0)
+    markets: tuple[tuple[BoardName, Bools, Floats], ...] = (
+        ("core", live & cohorts.core, forecasts.probability),
+        ("full", live, forecasts.probability),
+        ("backfill", late, forecasts.late),
+    )
+    for board, chosen, forecast in markets:
+        for window in np.unique(cohorts.window_days[chosen]).tolist():
+            here = chosen & (cohorts.window_days == window)
+            yield board, window, replace(whole, forecast=forecast).cut(here)
+
+
+class _Section:
+    """One board and window."""
+
+    def __init__(
+        self,
+        board: BoardName,
+        window_days: int,
+        entrants: tuple[Entrant, ...],
+        categories: list[str],
+        field: _Field,
+    ) -> None:
+        self.board = board
+        self.window_days = window_days
+        self.entrants = entrants
+        self.categories = categories
+        self.field = field
+        self.standings = {} if board == "backfill" else _standings(field, entrants)
+        self.bootstrapped = self._bootstrap(field, ALL, ALL, curves=True)
+
+    def rows(self) -> Iterator[BoardRow]:
+        """Of the whole board, then of each category, then of each price bin."""
+        field = self.field
+        yield from self._rows_of(field, ALL, ALL, self.bootstrapped)
+        for number in np.unique(field.category).tolist():
+            part, category = field.cut(field.category == number), self.categories[number]
+            yield from self._rows_of(part, category, ALL, self._bootstrap(part, category, ALL))
+        for number in np.unique(field.price_bin).tolist():
+            part, label = field.cut(field.price_bin == number), PRICE_BIN_LABELS[number]
+            yield from self._rows_of(part, ALL, label, self._bootstrap(part, ALL, label))
+
+    def _rows_of(
+        self, field: _Field, category: str, price_bin: str, bootstrapped: Mapping[int, _Bootstrapped]
+    ) -> Iterator[BoardRow]:
+        whole_board = category == ALL and price_bin == ALL
+        for number, entrant in enumerate(self.entrants):
+            if np.isnan(field.forecast[number]).all() and not (whole_board and self.board != "backfill"):
+                continue
+            skill = bootstrapped[number].skill if number in bootstrapped else None
+            standing = self.standings.get(number) if whole_board else None
+            yield self._row(entrant, field, field.forecast[number], category, price_bin, skill, standing)
+
+    def _row(
+        self,
+        entrant: Entrant,
+        field: _Field,
+        forecast: Floats,
+        category: str,
+        price_bin: str,
+        skill: Interval,
+        standing: _Standing | None,
+    ) -> BoardRow:
+        said = ~np.isnan(forecast)
+        counted = said & field.scored
+        f, m, y = forecast[counted], field.price[counted], field.outcome[counted]
+        edges = edge(f, m, y)
+        found = clustered_mean(edges, field.cluster[counted]) if len(f) else None
+        by_date = clustered_mean(edges, field.end_date[counted]) if len(f) else None
+        murphy = decompose(f, y) if len(f) else None
+        isotonic = corp(f, y) if len(f) else None
+        own, markets = _mean(brier(f, y)), _mean(brier(m, y))
+        n_provisional = int((counted & field.provisional).sum())
+        coverage = float(said.mean())
+        correlation = _correlation(forecast[said], field.price[said])
+        return BoardRow(
+            board=self.board,
+            window_days=self.window_days,
+            category=category,
+            price_bin=price_bin,
+            experiment=entrant.experiment,
+            version=entrant.version,
+            information=entrant.information,
+            control=entrant.control,
+            reference=entrant.reference,
+            n_markets=len(f),
+            n_events=found.clusters if found else 0,
+            n_board=len(field),
+            n_splits=int((said & field.final & (field.outcome == 0.5)).sum()),
+            n_open=int((said & ~field.final).sum()),
+            n_provisional=n_provisional,
+            n_clipped=int(clipped(f).sum()),
+            coverage=_told(coverage),
+            effective_n=_told(found.effective_n if found else None),
+            mean_edge=_told(found.mean if found else None),
+            edge_se=_told(found.se if found else None),
+            edge_low=_told(found.low if found else None),
+            edge_high=_told(found.high if found else None),
+            edge_low_by_date=_told(by_date.low if by_date else None),
+            edge_high_by_date=_told(by_date.high if by_date else None),
+            event_mean_edge=_told(found.cluster_mean if found else None),
+            minimum_detectable_edge=_told(found.minimum_detectable if found else None),
+            skill=_told(1 - own / markets if own is not None and markets else None),
+            skill_low=_told(skill[0] if skill else None),
+            skill_high=_told(skill[1] if skill else None),
+            brier=_told(own),
+            market_brier=_told(markets),
+            log_loss=_told(_mean(log_loss(f, y))),
+            disagreement=_told(_mean(disagreement(f, m))),
+            **_intention_to_treat(field, forecast),
+            reliability=_told(murphy.reliability if murphy else None),
+            resolution=_told(murphy.resolution if murphy else None),
+            uncertainty=_told(murphy.uncertainty if murphy else None),
+            miscalibration=_told(isotonic.miscalibration if isotonic else None),
+            discrimination=_told(isotonic.discrimination if isotonic else None),
+            ece=_told(calibration_error(f, y) if len(f) else None),
+            ece_expected=_told(expected_calibration_error(f) if len(f) else None),
+            price_correlation=_told(correlation),
+            n_ranked=standing.n_markets if standing else None,
+            ranked_edge=_told(standing.edge if standing else None),
+            rank=standing.rank if standing else None,
+            flags=_flags(entrant, found, n_provisional, coverage, correlation, int(said.sum()), standing),
+        )
+
+    def _bootstrap(
+        self, field: _Field, category: str, price_bin: str, *, curves: bool = False
+    ) -> dict[int, _Bootstrapped]:
+        """Intervals of ratios, by entrant. Entrants that forecast the same clusters are drawn together."""
+        together: dict[bytes, list[tuple[int, Floats]]] = {}
+        for number, forecast in enumerate(field.forecast):
+            counted = ~np.isnan(forecast) & field.scored
+            present = np.bincount(field.cluster[counted], minlength=1) > 0
+            if present.sum() < 2:
+                continue
+            sums = _cluster_sums(forecast[counted], field, counted, curves=curves)[present]
+            together.setdefault(np.packbits(present).tobytes(), []).append((number, sums))
+        key = f"{self.board}|{self.window_days}|{category}|{price_bin}"
+        found: dict[int, _Bootstrapped] = {}
+        for group in together.values():
+            totals = bootstrap_totals(np.hstack([sums for _, sums in group]), key)
+            width = group[0][1].shape[1]
+            for position, (number, sums) in enumerate(group):
+                found[number] = _bootstrapped(totals[:, position * width : (position + 1) * width], sums)
+        return found
+
+    def comparisons(self) -> list[Comparison]:
+        """Every two entrants that both forecast some settled market."""
+        field = self.field
+        found = []
+        for first in range(len(self.entrants)):
+            for second in range(first + 1, len(self.entrants)):
+                ours, theirs = field.forecast[first], field.forecast[second]
+                both = field.scored & ~np.isnan(ours) & ~np.isnan(theirs)
+                if both.any():
+                    # The same arithmetic as an edge, against the other forecaster in place of the price.
+                    differences = edge(ours[both], theirs[both], field.outcome[both])
+                    found.append((first, second, clustered_mean(differences, field.cluster[both])))
+        significant = _discoveries([estimate for _, _, estimate in found])
+        return [
+            Comparison(
+                board=self.board,
+                window_days=self.window_days,
+                first=self.entrants[first].label,
+                second=self.entrants[second].label,
+                n_markets=estimate.n,
+                n_events=estimate.clusters,
+                mean_difference=_told(estimate.mean),
+                low=_told(estimate.low),
+                high=_told(estimate.high),
+                p_value=_told(estimate.p_value),
+                significant=discovered,
+            )
+            for (first, second, estimate), discovered in zip(found, significant, strict=True)
+        ]
+
+    def curves(self) -> Iterator[Curve]:
+        """A reliability curve for each entrant with a settled forecast."""
+        for number, entrant in enumerate(self.entrants):
+            forecast = self.field.forecast[number]
+            counted = ~np.isnan(forecast) & self.field.scored
+            if not counted.any():
+                continue
+            bands = self.bootstrapped[number].bins if number in self.bootstrapped else {}
+            points = _curve_points(forecast[counted], self.field.outcome[counted], bands)
+            yield Curve(
+                board=self.board,
+                window_days=self.window_days,
+                experiment=entrant.experiment,
+                version=entrant.version,
+                points=points,
+            )
+
+    def edges(self) -> Iterator[EdgePoint]:
+        """For each entrant, each cohort with a settled forecast."""
+        field = self.field
+        for number, entrant in enumerate(self.entrants):
+            forecast = field.forecast[number]
+            counted = ~np.isnan(forecast) & field.scored
+            days, step = np.unique(field.run_date[counted], return_inverse=True)
+            values = edge(forecast[counted], field.price[counted], field.outcome[counted])
+            counts, sums = np.bincount(step), np.bincount(step, weights=values)
+            means, lows, highs = growing_means(values, field.cluster[counted], step, len(days))
+            for position, day in enumerate(days.astype("datetime64[D]").tolist()):
+                yield EdgePoint(
+                    board=self.board,
+                    window_days=self.window_days,
+                    experiment=entrant.experiment,
+                    version=entrant.version,
+                    run_date=day,
+                    n_markets=int(counts[position]),
+                    mean_edge=_rounded(sums[position] / counts[position]),
+                    cumulative_edge=_rounded(means[position]),
+                    cumulative_low=_told(lows[position]),
+                    cumulative_high=_told(highs[position]),
+                )
+
+
+def _standings(field: _Field, entrants: tuple[Entrant, ...]) -> dict[int, _Standing]:
+    """Ranks, on the settled markets that all who cover enough of the board forecast. Equal edges share a rank."""
+    said = ~np.isnan(field.forecast)
+    takers = [
+        number
+        for number, entrant in enumerate(entrants)
+        if not entrant.control and float(said[number].mean()) >= MIN_COVERAGE
+    ]
+    shared = field.scored & said[takers].all(axis=0)
+    if not takers or len(np.unique(field.cluster[shared])) < MIN_EVENTS:
+        return {}
+    price, outcome, cluster = field.price[shared], field.outcome[shared], field.cluster[shared]
+    found = {number: clustered_mean(edge(field.forecast[number, shared], price, outcome), cluster) for number in takers}
+    means = {number: _rounded(estimate.mean) for number, estimate in found.items()}
+    by_event = {number: _rounded(estimate.cluster_mean) for number, estimate in found.items()}
+    order = sorted(takers, key=lambda number: (-means[number], number))
+    differing: set[int] = set()
+    for above, below in pairwise(order):
+        if means[above] > means[below] and by_event[above] < by_event[below]:
+            differing |= {above, below}
+    return {
+        number: _Standing(
+            n_markets=int(shared.sum()),
+            edge=means[number],
+            rank=1 + sum(other > means[number] for other in means.values()),
+            order_differs=number in differing,
+        )
+        for number in order
+    }
+
+
+def _flags(
+    entrant: Entrant,
+    found: Estimate | None,
+    n_provisional: int,
+    coverage: float,
+    correlation: float | None,
+    n_said: int,
+    standing: _Standing | None,
+) -> tuple[Flag, ...]:
+    enough = found is not None and found.clusters >= MIN_EVENTS
+    above = found is not None and found.low is not None and _rounded(found.low) > 0
+    echoes = not entrant.reference and n_said >= MIN_EVENTS and correlation is not None
+    flags: dict[Flag, bool] = {
+        "provisional": n_provisional > 0,
+        "price_echo": echoes and correlation is not None and correlation > ECHO_CORRELATION,
+        "control_beats_market": entrant.control and enough and above,
+        "too_few_events": not enough,
+        "low_coverage": coverage < MIN_COVERAGE,
+        "order_differs_by_event": standing is not None and standing.order_differs,
+    }
+    return tuple(flag for flag, holds in flags.items() if holds)
+
+
+def _intention_to_treat(field: _Field, forecast: Floats) -> dict[str, float | None]:
+    """Over all settled markets of the board, with one half where nothing was said."""
+    y = field.outcome[field.scored]
+    f = np.where(np.isnan(forecast), _MISSING, forecast)[field.scored]
+    return {
+        "intention_to_treat_brier": _told(_mean(brier(f, y))),
+        "intention_to_treat_edge": _told(_mean(edge(f, field.price[field.scored], y))),
+    }
+
+
+def _cluster_sums(forecast: Floats, field: _Field, counted: Bools, *, curves: bool) -> Floats:
+    """What each cluster adds to the sums of ratios: Brier, the market's Brier; with curves each bin's 1s and markets.
+
+    Shape (clusters up to the last one counted, 2 or 2 + 2 * bins).
+    """
+    outcome, price, cluster = field.outcome[counted], field.price[counted], field.cluster[counted]
+    columns = [np.bincount(cluster, weights=brier(each, outcome)) for each in (forecast, price)]
+    sums: Floats = np.column_stack(columns)
+    if not curves:
+        return sums
+    cells = cluster * BINS + forecast_bins(forecast)
+    shape = (len(sums), BINS)
+    size = len(sums) * BINS
+    ones = np.bincount(cells, weights=outcome, minlength=size).reshape(shape)
+    markets = np.bincount(cells, minlength=size).reshape(shape)
+    return np.hstack([sums, ones, markets])
+
+
+def _bootstrapped(totals: Floats, sums: Floats) -> _Bootstrapped:
+    """From drawn totals of `_cluster_sums` to intervals."""
+    skill = percentile_interval(1 - _ratio(totals[:, 0], totals[:, 1]))
+    bins: dict[int, Interval] = {}
+    if sums.shape[1] > 2:
+        ones, markets = totals[:, 2 : 2 + BINS], totals[:, 2 + BINS :]
+        clusters = (sums[:, 2 + BINS :] > 0).sum(axis=0)  # a bin that one cluster fills always comes out the same
+        bins = {
+            number: percentile_interval(_ratio(ones[:, number], markets[:, number]))
+            for number in range(BINS)
+            if clusters[number] >= 2
+        }
+    return _Bootstrapped(skill, bins)
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+
+
+def _curve_points(forecast: Floats, outcome: Floats, bands: Mapping[int, Interval]) -> tuple[CurvePoint, ...]:
+    bins = forecast_bins(forecast)
+    counts = np.bincount(bins)
+    forecasts, ones = np.bincount(bins, weights=forecast), np.bincount(bins, weights=outcome)
+    points = []
+    for number in np.flatnonzero(counts).tolist():
+        band = bands.get(number)
+        points.append(
+            CurvePoint(
+                forecast=_rounded(forecasts[number] / counts[number]),
+                observed=_rounded(ones[number] / counts[number]),
+                low=_told(band[0] if band else None),
+                high=_told(band[1] if band else None),
+                n_markets=int(counts[number]),
+            )
+        )
+    return tuple(points)
+
+
+def _discoveries(estimates: list[Estimate]) -> list[bool]:
+    """Benjamini-Hochberg over the comparisons that have enough clusters to conclude from."""
+    from scipy.stats import false_discovery_control
+
+    family = [
+        (position, estimate.p_value)
+        for position, estimate in enumerate(estimates)
+        if estimate.clusters >= MIN_EVENTS and estimate.p_value is not None
+    ]
+    significant = [False] * len(estimates)
+    if family:
+        adjusted = false_discovery_control([p_value for _, p_value in family], method="bh")
+        for (position, _), value in zip(family, adjusted.tolist(), strict=True):
+            significant[position] = value <= FALSE_DISCOVERY_RATE
+    return significant
+
+
+def _correlation(forecast: Floats, price: Floats) -> float | None:
+    """Pearson's; None where either does not vary."""
+    if len(forecast) < 3 or np.ptp(forecast) == 0 or np.ptp(price) == 0:
+        return None
+    return float(np.corrcoef(forecast, price)[0, 1])
+
+
+def _numbered(numbers: Ints) -> Ints:
+    """The same numbers from 0 on and without gaps, in the same order."""
+    _, inverse = np.unique(numbers, return_inverse=True)
+    return inverse.astype(np.int64)
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _told(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else _rounded(value)
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), _DECIMALS) + 0.0  # which makes -0.0 a 0
