@@ -1,0 +1,22 @@
+"""A database that lives as long as a module's tests, since a season is played once and looked at often."""
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+# The definitions read the environment when they are imported; here that is the defaults, whatever the machine has set.
+os.environ["PREDICTBENCH_ENV_FILE"] = ""
+
+from predictbench_assets.database.embedded import EmbeddedPostgres
+from predictbench_assets_tests.conftest import administer, in_database
+
+
+@pytest.fixture(scope="module")
+def season_database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """The URL of a migrated, empty database for this module alone."""
+    name = f"test_{uuid4().hex[:12]}"
+    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    yield in_database(postgres_server, name).render_as_string(hide_password=False)
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
