@@ -36,6 +36,7 @@ from predictbench_assets.reporting.report.data import (
     questions,
 )
 from predictbench_assets.reporting.report.names import cohort_name, page_name, polymarket_address
+from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.boards import BoardRow, Leaderboard
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 
@@ -186,6 +187,7 @@ class _Site:
         self._forecasts = forecasts
         self._as_of = leaderboard.as_of
         self._now = now
+        self._panels = views.Panels(leaderboard)
         self._style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
         self._script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
         self._environment = _environment()
@@ -224,7 +226,7 @@ class _Site:
         return _Written(markets=len(pages), experiments=experiments)
 
     def _write_index(self, seen: Overview, days: set[tuple[date, int]]) -> None:
-        shown = views.windows(self._leaderboard)
+        shown = views.windows(self._leaderboard, self._panels)
         self._render(
             "index.html",
             "index.html.j2",
@@ -299,18 +301,18 @@ class _Site:
                 versions=sorted(version for name, version in entrants if name == key[0] and version != key[1]),
                 rows=whole,
                 cuts=[row for row in rows if not is_whole(row) and row.board == "core" and row.n_markets],
-                charts=[self._charts(rows, row) for row in whole if row.board == "core" and row.n_markets],
+                charts=[self._charts(row) for row in whole if row.board == "core" and row.n_markets],
                 best=best,
                 worst=worst,
             )
         return len(entrants)
 
-    def _charts(self, rows: Sequence[BoardRow], row: BoardRow) -> tuple[int, list[tuple[str, views.Panel]]]:
+    def _charts(self, row: BoardRow) -> tuple[int, list[tuple[str, views.Panel]]]:
         panels = [
-            ("Calibration", views.reliability_panel(self._leaderboard, row)),
-            ("Edge over time", views.over_time_panel(self._leaderboard, row)),
-            ("Edge by price", views.by_price_panel(rows, row)),
-            ("Edge by category", views.by_category_panel(rows, row)),
+            ("Calibration", self._panels.reliability(row)),
+            ("Edge over time", self._panels.over_time(row)),
+            ("Edge by price", self._panels.by_price(row)),
+            ("Edge by category", self._panels.by_category(row)),
         ]
         return row.window_days, [(title, panel) for title, panel in panels if panel is not None]
 
@@ -323,7 +325,7 @@ class _Site:
             return [], []
         forecast = self._forecasts.probability[place]
         with np.errstate(invalid="ignore"):
-            edge = (data.price - data.outcome) ** 2 - (forecast - data.outcome) ** 2
+            edge = rules.edge(forecast, data.price, data.outcome)
             counted = np.flatnonzero(~np.isnan(edge) & data.good & ((data.outcome == 0) | (data.outcome == 1)))
         ordered = counted[np.argsort(-edge[counted], kind="stable")]
         best = [int(one) for one in ordered[:_FEW] if edge[one] > 0]
@@ -356,23 +358,33 @@ class _Site:
 
 
 @dataclass(frozen=True)
+class _Scores:
+    brier: float
+    log_loss: float
+    edge: float | None
+
+
+@dataclass(frozen=True)
 class _Scored:
     """A capture, and each forecast with its scores where the market has settled at 0 or 1."""
 
     capture: Capture
-    forecasts: tuple[tuple[StoredForecast, float | None, float | None], ...]
-    """With Brier score and edge."""
+    forecasts: tuple[tuple[StoredForecast, _Scores | None], ...]
 
 
 def _scored(capture: Capture, outcome: float | None) -> _Scored:
-    def scores(probability: float | None) -> tuple[float | None, float | None]:
-        if probability is None or outcome is None or outcome not in (0.0, 1.0):
-            return None, None
-        brier = (probability - outcome) ** 2
-        return brier, None if capture.price is None else (capture.price - outcome) ** 2 - brier
-
     ordered = sorted(capture.forecasts, key=lambda one: (one.control, one.experiment, one.version))
-    return _Scored(capture, tuple((one, *scores(one.probability)) for one in ordered))
+    if outcome not in (0.0, 1.0):
+        return _Scored(capture, tuple((one, None) for one in ordered))
+    made = [one.probability is not None for one in ordered]
+    forecast = np.array([one.probability for one in ordered], np.float64)
+    settled, price = np.full(len(ordered), outcome), np.full(len(ordered), capture.price, np.float64)
+    columns = (rules.brier(forecast, settled), rules.log_loss(forecast, settled), rules.edge(forecast, price, settled))
+    scores = [
+        _Scores(brier, loss, None if capture.price is None else edge) if known else None
+        for known, brier, loss, edge in zip(made, *(column.tolist() for column in columns), strict=True)
+    ]
+    return _Scored(capture, tuple(zip(ordered, scores, strict=True)))
 
 
 @dataclass(frozen=True)

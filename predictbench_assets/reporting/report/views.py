@@ -1,6 +1,6 @@
 """What the templates show: a leaderboard turned into sentences, tables and charts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -246,13 +246,13 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def windows(leaderboard: Leaderboard) -> tuple[WindowView, ...]:
+def windows(leaderboard: Leaderboard, panels: "Panels") -> tuple[WindowView, ...]:
     """All windows that the leaderboard knows, the shortest first."""
     known = {row.window_days for row in leaderboard.rows} | {one.window_days for one in leaderboard.cohorts}
-    return tuple(_window(leaderboard, window) for window in sorted(known))
+    return tuple(_window(leaderboard, panels, window) for window in sorted(known))
 
 
-def _window(leaderboard: Leaderboard, window: int) -> WindowView:
+def _window(leaderboard: Leaderboard, panels: "Panels", window: int) -> WindowView:
     rows = [row for row in leaderboard.rows if row.window_days == window]
     boards = [_board(rows, name, window) for name in BOARDS]
     core = boards[0]
@@ -261,10 +261,10 @@ def _window(leaderboard: Leaderboard, window: int) -> WindowView:
     return WindowView(
         window_days=window,
         boards=tuple(board for board in boards if board.settled or board.name == "core"),
-        reliability=tuple(_present(reliability_panel(leaderboard, row) for row in shown)),
-        over_time=tuple(_present(over_time_panel(leaderboard, row) for row in shown if not row.reference)),
-        by_price=tuple(_present(by_price_panel(rows, row) for row in shown if not row.reference)),
-        by_category=tuple(_present(by_category_panel(rows, row) for row in shown if not row.reference)),
+        reliability=tuple(_present(panels.reliability(row) for row in shown)),
+        over_time=tuple(_present(panels.over_time(row) for row in shown if not row.reference)),
+        by_price=tuple(_present(panels.by_price(row) for row in shown if not row.reference)),
+        by_category=tuple(_present(panels.by_category(row) for row in shown if not row.reference)),
         hidden=len(entrants[_MOST_PANELS:]),
         comparisons=tuple(
             sorted(
@@ -312,53 +312,77 @@ def _present(panels: Iterable[Panel | None]) -> Iterable[Panel]:
     return (panel for panel in panels if panel is not None)
 
 
-def reliability_panel(leaderboard: Leaderboard, row: BoardRow) -> Panel | None:
-    """The reliability diagram of a row's entrant on its board and window; None where there is no curve."""
-    curve: Curve | None = next((one for one in leaderboard.curves if _same(one, row) and one.points), None)
-    if curve is None:
-        return None
-    told = "; ".join(
-        f"of {point.n_markets:,} forecasts near {point.forecast:.0%}, {point.observed:.0%} came true"
-        for point in curve.points
-    )
-    alternative = f"Reliability of {row.experiment} {row.version}: {told}."
-    drawn = reliability_svg(curve, identity=_identity("reliability", row), alternative=alternative, tone=tone_of(row))
-    note = (
-        ""
-        if row.ece is None or row.ece_expected is None
-        else f"ECE {row.ece:.3f}; {row.ece_expected:.3f} if calibrated"
-    )
-    return _panel(row, drawn, note)
+class Panels:
+    """The small charts of a leaderboard, each drawn once: the front page and an experiment's own show the same."""
 
+    def __init__(self, leaderboard: Leaderboard) -> None:
+        self._curves = {_entrant(curve): curve for curve in leaderboard.curves if curve.points}
+        self._edges: dict[_Entrant, list[EdgePoint]] = {}
+        self._strata: dict[_Entrant, list[BoardRow]] = {}
+        for point in leaderboard.edges:
+            self._edges.setdefault(_entrant(point), []).append(point)
+        for row in leaderboard.rows:
+            if not is_whole(row):
+                self._strata.setdefault(_entrant(row), []).append(row)
+        self._drawn: dict[tuple[str, _Entrant], Panel | None] = {}
 
-def over_time_panel(leaderboard: Leaderboard, row: BoardRow) -> Panel | None:
-    """The edge so far, day by day; None where no day has settled."""
-    points: list[EdgePoint] = [one for one in leaderboard.edges if _same(one, row)]
-    if not points:
-        return None
-    last = max(points, key=lambda point: point.run_date)
-    first = min(points, key=lambda point: point.run_date)
-    alternative = (
-        f"Edge of {row.experiment} {row.version} from {first.run_date} to {last.run_date}: "
-        f"{last.cumulative_edge:+.4f} over all of it."
-    )
-    drawn = edges_svg(points, identity=_identity("edges", row), alternative=alternative, tone=tone_of(row))
-    return _panel(row, drawn, f"{len(points):,} {'day' if len(points) == 1 else 'days'}")
+    def reliability(self, row: BoardRow) -> Panel | None:
+        """The reliability diagram of a row's entrant on its board and window; None where there is no curve."""
+        return self._once("reliability", row, self._draw_reliability)
 
+    def over_time(self, row: BoardRow) -> Panel | None:
+        """The edge so far, day by day; None where no day has settled."""
+        return self._once("edges", row, self._draw_edges)
 
-def by_price_panel(rows: Iterable[BoardRow], row: BoardRow) -> Panel | None:
-    """The edge by the market's price; None where there is none."""
-    order = {label: position for position, label in enumerate(PRICE_BIN_LABELS)}
-    cut = [one for one in rows if _same(one, row) and one.category == ALL and one.price_bin != ALL]
-    cut.sort(key=lambda one: order.get(one.price_bin, len(order)))
-    return _cut_panel(row, "price", [(one.price_bin.replace("-", "\N{EN DASH}") + " %", one) for one in cut])
+    def by_price(self, row: BoardRow) -> Panel | None:
+        """The edge by the market's price; None where there is none."""
+        return self._once("by-price", row, self._draw_by_price)
 
+    def by_category(self, row: BoardRow) -> Panel | None:
+        """The edge by category, the largest first; None where there is none."""
+        return self._once("by-category", row, self._draw_by_category)
 
-def by_category_panel(rows: Iterable[BoardRow], row: BoardRow) -> Panel | None:
-    """The edge by category, the largest first; None where there is none."""
-    cut = [one for one in rows if _same(one, row) and one.category != ALL and one.price_bin == ALL]
-    cut.sort(key=lambda one: (-one.n_markets, one.category))
-    return _cut_panel(row, "category", [(one.category, one) for one in cut[:_MOST_CATEGORIES]])
+    def _once(self, kind: str, row: BoardRow, draw: Callable[[BoardRow], Panel | None]) -> Panel | None:
+        key = kind, _entrant(row)
+        if key not in self._drawn:
+            self._drawn[key] = draw(row)
+        return self._drawn[key]
+
+    def _draw_reliability(self, row: BoardRow) -> Panel | None:
+        curve = self._curves.get(_entrant(row))
+        if curve is None:
+            return None
+        told = "; ".join(
+            f"of {point.n_markets:,} forecasts near {point.forecast:.0%}, {point.observed:.0%} came true"
+            for point in curve.points
+        )
+        alternative = f"Reliability of {row.experiment} {row.version}: {told}."
+        identity = _identity("reliability", row)
+        drawn = reliability_svg(curve, identity=identity, alternative=alternative, tone=tone_of(row))
+        known = row.ece is not None and row.ece_expected is not None
+        return _panel(row, drawn, f"ECE {row.ece:.3f}; {row.ece_expected:.3f} if calibrated" if known else "")
+
+    def _draw_edges(self, row: BoardRow) -> Panel | None:
+        points = sorted(self._edges.get(_entrant(row), ()), key=lambda point: point.run_date)
+        if not points:
+            return None
+        alternative = (
+            f"Edge of {row.experiment} {row.version} from {points[0].run_date} to {points[-1].run_date}: "
+            f"{points[-1].cumulative_edge:+.4f} over all of it."
+        )
+        drawn = edges_svg(points, identity=_identity("edges", row), alternative=alternative, tone=tone_of(row))
+        return _panel(row, drawn, f"{len(points):,} {'day' if len(points) == 1 else 'days'}")
+
+    def _draw_by_price(self, row: BoardRow) -> Panel | None:
+        order = {label: position for position, label in enumerate(PRICE_BIN_LABELS)}
+        cut = [one for one in self._strata.get(_entrant(row), ()) if one.price_bin != ALL]
+        cut.sort(key=lambda one: order.get(one.price_bin, len(order)))
+        return _cut_panel(row, "price", [(one.price_bin.replace("-", "\N{EN DASH}") + " %", one) for one in cut])
+
+    def _draw_by_category(self, row: BoardRow) -> Panel | None:
+        cut = [one for one in self._strata.get(_entrant(row), ()) if one.category != ALL and one.n_markets]
+        cut.sort(key=lambda one: (-one.n_markets, one.category))
+        return _cut_panel(row, "category", [(one.category, one) for one in cut[:_MOST_CATEGORIES]])
 
 
 def _cut_panel(row: BoardRow, kind: str, cut: Sequence[tuple[str, BoardRow]]) -> Panel | None:
@@ -379,13 +403,12 @@ def _panel(row: BoardRow, drawn: str, note: str) -> Panel:
     return Panel(row.experiment, row.version, page, Markup(drawn), note)  # noqa: S704 - ours, its texts are escaped
 
 
-def _same(one: Curve | EdgePoint | BoardRow, row: BoardRow) -> bool:
-    return (one.board, one.window_days, one.experiment, one.version) == (
-        row.board,
-        row.window_days,
-        row.experiment,
-        row.version,
-    )
+_Entrant = tuple[str, int, str, str]
+
+
+def _entrant(one: Curve | EdgePoint | BoardRow) -> _Entrant:
+    """Whose it is, on which board and window."""
+    return one.board, one.window_days, one.experiment, one.version
 
 
 def instant(moment: datetime | None) -> str:

@@ -25,6 +25,8 @@ from predictbench_assets.database.schema import (
     resolution_observations,
 )
 from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.boards import PRICE_BIN_LABELS, BoardRow, Coherence, Leaderboard
+from predictbench_assets_tests.integration.reporting.handmade import board, cohort, comparison, curve, edges, row
 
 FIRST = date(2026, 9, 1)
 CATEGORIES = ("sports", "politics", "crypto", "weather")
@@ -267,3 +269,67 @@ def _market(
 def _add(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     if rows:
         connection.execute(insert(table), rows)
+
+
+HOSTILE = (
+    Market(
+        '<script>alert("x")</script><img src=x onerror=alert(1)> will it?',
+        market_id="../../<b>evil",
+        rules='</blockquote><script>alert(2)</script>\n\nLine "two" & {{ 7 * 7 }}',
+        slug='../x"onmouseover="a',
+        event_title="<i>event</i>",
+        category="<u>cat</u> & co",
+    ),
+    Market("هل سيفوز الفريق؟ \u202eevil\u202c by 2027", market_id="900001", rules="قواعد\n" * 4),
+    Market("Will " + "very " * 150 + "long" + "g" * 300 + "?", market_id="900002", rules="x" * 5_000),
+    Market("Пройдёт ли 🎉 $E=mc^2$ {% raw %} {{ 7 * 7 }}?", market_id="900003", category="😀 long " * 8),
+)
+"""Markets whose words want to be markup, are longer than any screen, or run from the right."""
+
+
+def planted_board(as_of: datetime, chosen: Sequence[Planted] = EXPERIMENTS) -> Leaderboard:
+    """A leaderboard on which all of the planted stand, with every kind of row, chart and table that the page has."""
+    rows: list[BoardRow] = []
+    for place, one in enumerate(chosen):
+        reference = one.name == "baseline_snapshot"
+        ranked = not reference and not one.control
+        edge = 0.0 if reference else 0.012 - 0.005 * place
+        given: dict[str, Any] = {
+            "version": one.version,
+            "information": one.information,
+            "control": one.control,
+            "reference": reference,
+            "mean_edge": edge,
+            "edge_low": edge - 0.004,
+            "edge_high": edge + 0.004,
+        }
+        rank = {"rank": place if ranked else None, "flags": ("provisional", "price_echo") if place == 1 else ()}
+        rows.append(row(one.name, **given, **rank))
+        rows += [row(one.name, **given, board=name, rank=None) for name in ("full", "backfill")]
+        rows += [row(one.name, **given, category=name, rank=None) for name in CATEGORIES]
+        rows += [row(one.name, **given, price_bin=name, rank=None) for name in PRICE_BIN_LABELS]
+    named = [{"experiment": one.name, "version": one.version} for one in chosen]
+    labels = [f"{one.name} {one.version}" for one in chosen]
+    return board(
+        *rows,
+        as_of=as_of,
+        curves=tuple(curve(**name) for name in named),
+        edges=tuple(point for name in named for point in edges(**name)),
+        comparisons=tuple(
+            comparison(labels[1], other, significant=bool(place % 2)) for place, other in enumerate(labels[2:])
+        ),
+        coherence=tuple(
+            Coherence(
+                window_days=7,
+                **name,
+                n_groups=12,
+                sum_error=0.04,
+                worst_sum_error=0.21,
+                n_pairs=30,
+                violations=2,
+                mean_violation=0.004,
+            )
+            for name in named
+        ),
+        cohorts=tuple(cohort(day, provisional=day > 15, n_final=99 if day <= 15 else 40) for day in range(1, 21)),
+    )

@@ -1,0 +1,97 @@
+"""Charts follow the page's colours, say in words what they show, and never let a name become markup."""
+
+import io
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from predictbench_assets.reporting.charts import (
+    COLOURS,
+    Interval,
+    board_png,
+    edge_over_time_png,
+    edges_svg,
+    intervals_svg,
+    reliability_png,
+    reliability_svg,
+)
+from predictbench_assets_tests.integration.reporting.handmade import board, curve, edges, row
+
+HOSTILE = '<script>alert("x")</script> $\\frac{1}{0}$ & \u202e\u65e5\u672c \U0001f389'
+
+
+def drawn() -> dict[str, str]:
+    intervals = [Interval("thinker 1.0.0", 0.01, 0.002, 0.02), Interval("uniform 1", -0.1, None, None, "control")]
+    return {
+        "wide": intervals_svg(intervals, identity="a", alternative="wide"),
+        "narrow": intervals_svg(intervals, identity="b", alternative="narrow", width=340, above=True),
+        "reliability": reliability_svg(curve(), identity="c", alternative="curve"),
+        "edges": edges_svg(edges(), identity="d", alternative="edges"),
+        "one day": edges_svg(edges(days=1), identity="e", alternative="one day"),
+    }
+
+
+@pytest.mark.parametrize("svg", drawn().values(), ids=drawn())
+def test_an_svg_has_the_pages_colours_and_size_and_an_alternative(svg: str) -> None:
+    element = ElementTree.fromstring(svg)
+    assert element.get("role") == "img"
+    assert element.get("aria-label")
+    assert element.get("viewBox")
+    assert not {"width", "height"} & set(element.keys())
+    assert not re.search(r"#[0-9a-f]{6}\b", svg), "a colour that the dark scheme does not reach"
+    assert "font-family" not in svg
+    assert "<style" not in svg
+    used = {name for name in COLOURS if f"var(--chart-{name})" in svg}
+    assert used >= {"grid", "muted", "entrant"}
+
+
+def test_its_text_is_text() -> None:
+    svg = intervals_svg([Interval("thinker 1.0.0", 0.01, 0.0, 0.02)], identity="a", alternative="x")
+    texts = ["".join(one.itertext()) for one in ElementTree.fromstring(svg).iter() if one.tag.endswith("text")]
+    assert "thinker 1.0.0" in texts
+    assert "+0.02" in texts
+
+
+def test_a_hostile_name_stays_a_name() -> None:
+    svg = intervals_svg([Interval(HOSTILE, 0.01, 0.0, 0.02)], identity="a", alternative=HOSTILE)
+    element = ElementTree.fromstring(svg)
+    assert element.get("aria-label") == HOSTILE
+    assert not [one for one in element.iter() if one.tag.endswith("script")]
+    assert any("".join(one.itertext()).startswith("<script>") for one in element.iter())
+
+
+def test_charts_of_one_page_share_no_id() -> None:
+    charts = drawn().values()
+    found = [re.findall(r' id="([^"]*)"', svg) for svg in charts]
+    flat = [one for ids in found for one in ids]
+    assert len(flat) == len(set(flat))
+    for svg, ids in zip(charts, found, strict=True):
+        assert set(re.findall(r"#([^\")]+)", svg)) <= set(ids)
+
+
+def test_the_same_chart_is_the_same_bytes() -> None:
+    assert drawn() == drawn()
+
+
+def test_pngs_of_a_board_and_of_none() -> None:
+    full = board(row(), row("other", rank=2, mean_edge=-0.01), curves=(curve(),), edges=edges())
+    empty = board(row(n_markets=0, mean_edge=None, edge_low=None, edge_high=None))
+    for draw in (board_png, reliability_png, edge_over_time_png):
+        sizes = [Image.open(io.BytesIO(draw(one))).size for one in (full, empty)]
+        assert sizes[0][1] > sizes[1][1]
+        assert sizes[1][1] > 50
+
+
+def test_nothing_of_pyplot_and_no_window() -> None:
+    code = (
+        "import sys, predictbench_assets.reporting.charts as charts\n"
+        "assert 'matplotlib' not in sys.modules, 'loaded before anything is drawn'\n"
+        "charts.intervals_svg([charts.Interval('a', 0.1, 0.0, 0.2)], identity='a', alternative='a')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
