@@ -23,8 +23,11 @@ POWER_FACTOR: Final = 2.8
 _NOISE: Final = 1e-12
 """A standard error below this is what rounding leaves of none."""
 
-_CELLS_AT_ONCE: Final = 1 << 17
-"""Of the matrix of bootstrap weights: what stays in a processor's cache while it is counted, 1 MB."""
+_CELLS_COUNTED: Final = 1 << 17
+"""Of the matrix of bootstrap weights, at once: 1 MB stays in a processor's cache."""
+
+_CELLS_MULTIPLIED: Final = 1 << 22
+"""At once: 32 MB, since each multiplication rearranges all of the sums first."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,19 @@ def bootstrap_totals(sums: Floats, key: str, draws: int = DRAWS) -> Floats:
     clusters = len(sums)
     raw = np.random.PCG64(int.from_bytes(blake2b(key.encode(), digest_size=16).digest(), "big"))
     totals = np.empty((draws, sums.shape[1]))
-    at_once = max(1, _CELLS_AT_ONCE // max(clusters, 1))
+    block = max(1, min(draws, _CELLS_MULTIPLIED // max(clusters, 1)))
+    times = np.empty((block, clusters))
+    for start in range(0, draws, block):
+        rows = min(block, draws - start)
+        _count_picks(raw, times[:rows])
+        totals[start : start + rows] = times[:rows] @ sums
+    return totals
+
+
+def _count_picks(raw: np.random.PCG64, times: Floats) -> None:
+    """Fill each row with how often each cluster is picked, of as many picks as there are clusters."""
+    draws, clusters = times.shape
+    at_once = max(1, _CELLS_COUNTED // max(clusters, 1))
     for start in range(0, draws, at_once):
         rows = min(at_once, draws - start)
         # The upper half of a 64-bit number times the clusters, shifted: uniform but for one part in 4 billion.
@@ -183,9 +198,8 @@ def bootstrap_totals(sums: Floats, key: str, draws: int = DRAWS) -> Floats:
         picks >>= np.uint64(32)
         cells = picks.view(np.int64).reshape(rows, clusters)
         cells += np.arange(rows)[:, None] * clusters
-        times = np.bincount(cells.ravel(), minlength=rows * clusters).reshape(rows, clusters)
-        totals[start : start + rows] = times.astype(np.float64) @ sums
-    return totals
+        counts = np.bincount(cells.ravel(), minlength=rows * clusters)
+        times[start : start + rows] = counts.reshape(rows, clusters)
 
 
 def percentile_interval(numbers: Floats) -> tuple[float, float] | None:

@@ -332,23 +332,23 @@ class _Section:
     def _bootstrap(
         self, field: _Field, category: str, price_bin: str, *, curves: bool = False
     ) -> dict[int, _Bootstrapped]:
-        """Intervals of ratios, by entrant. Entrants that forecast the same clusters are drawn together."""
-        together: dict[bytes, list[tuple[int, Floats]]] = {}
+        """Intervals of ratios, by entrant with at least two clusters.
+
+        It is the board's settled clusters that are drawn, once for all entrants: one that an entrant did not forecast
+        adds nothing to its sums. So no entrant's interval depends on who else takes part.
+        """
+        settled = np.unique(field.cluster[field.scored])
+        sums = {}
         for number, forecast in enumerate(field.forecast):
             counted = ~np.isnan(forecast) & field.scored
-            present = np.bincount(field.cluster[counted], minlength=1) > 0
-            if present.sum() < 2:
-                continue
-            sums = _cluster_sums(forecast[counted], field, counted, curves=curves)[present]
-            together.setdefault(np.packbits(present).tobytes(), []).append((number, sums))
+            if np.count_nonzero(np.bincount(field.cluster[counted])) >= 2:
+                sums[number] = _cluster_sums(forecast, field, counted, curves=curves)[settled]
+        if not sums:
+            return {}
         key = f"{self.board}|{self.window_days}|{category}|{price_bin}"
-        found: dict[int, _Bootstrapped] = {}
-        for group in together.values():
-            totals = bootstrap_totals(np.hstack([sums for _, sums in group]), key)
-            width = group[0][1].shape[1]
-            for position, (number, sums) in enumerate(group):
-                found[number] = _bootstrapped(totals[:, position * width : (position + 1) * width], sums)
-        return found
+        totals = bootstrap_totals(np.hstack(list(sums.values())), key)
+        parts = np.split(totals, len(sums), axis=1)
+        return {number: _bootstrapped(part, sums[number]) for number, part in zip(sums, parts, strict=True)}
 
     def comparisons(self) -> list[Comparison]:
         """Every two entrants that both forecast some settled market."""
@@ -489,18 +489,18 @@ def _intention_to_treat(field: _Field, forecast: Floats) -> dict[str, float | No
 def _cluster_sums(forecast: Floats, field: _Field, counted: Bools, *, curves: bool) -> Floats:
     """What each cluster adds to the sums of ratios: Brier, the market's Brier; with curves each bin's 1s and markets.
 
-    Shape (clusters up to the last one counted, 2 or 2 + 2 * bins).
+    Shape (clusters of the field, 2 or 2 + 2 * bins).
     """
-    outcome, price, cluster = field.outcome[counted], field.price[counted], field.cluster[counted]
-    columns = [np.bincount(cluster, weights=brier(each, outcome)) for each in (forecast, price)]
-    sums: Floats = np.column_stack(columns)
+    f, m, y = forecast[counted], field.price[counted], field.outcome[counted]
+    cluster, clusters = field.cluster[counted], int(field.cluster.max()) + 1
+    sums: Floats = np.column_stack(
+        [np.bincount(cluster, weights=brier(each, y), minlength=clusters) for each in (f, m)]
+    )
     if not curves:
         return sums
-    cells = cluster * BINS + forecast_bins(forecast)
-    shape = (len(sums), BINS)
-    size = len(sums) * BINS
-    ones = np.bincount(cells, weights=outcome, minlength=size).reshape(shape)
-    markets = np.bincount(cells, minlength=size).reshape(shape)
+    cells = cluster * BINS + forecast_bins(f)
+    ones = np.bincount(cells, weights=y, minlength=clusters * BINS).reshape(clusters, BINS)
+    markets = np.bincount(cells, minlength=clusters * BINS).reshape(clusters, BINS)
     return np.hstack([sums, ones, markets])
 
 
