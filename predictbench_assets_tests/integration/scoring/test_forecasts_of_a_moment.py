@@ -42,7 +42,7 @@ def test_a_run_as_it_was_stored(engine: Engine, ledger: Ledger) -> None:
         PRICES, Forecaster("bold", {"m0": 0.1, "m3": 1.0}), Forecaster("half", dict.fromkeys(PRICES, 0.5), control=True)
     )
     ledger.observe({"m0": 1.0, "m3": 0.5}, at(date(2026, 2, 11)), closed=at(date(2026, 2, 10)))
-    ledger.observe({"m1": None}, at(date(2026, 2, 11)))
+    ledger.observe({"m1": 1.0}, at(date(2026, 2, 11)), state="proposed")
     forecasts = load_forecasts(engine, LATER)
     cohorts = forecasts.cohorts
 
@@ -142,6 +142,7 @@ def test_only_complete_runs_count_and_stay_so_while_they_are_run_again(engine: E
     ledger.run(PRICES, now=at(DAY, 9))
     ledger.run(PRICES, finished=False, now=at(DAY, 10))
     assert len(load_forecasts(engine, LATER).cohorts) == 3
+    assert len(load_forecasts(engine, at(DAY, 8, 30)).cohorts) == 0
 
 
 def test_nothing_that_came_later_is_known(engine: Engine, ledger: Ledger) -> None:

@@ -41,7 +41,8 @@ def scored_at(ledger: Ledger) -> dict[tuple[str, str, int], datetime]:
 
 def test_what_is_settled_is_scored_and_nothing_else(engine: Engine, ledger: Ledger) -> None:
     ledger.run(PRICES, BOLD, Forecaster("shy", {"m0": 0.3}))
-    ledger.observe({"m0": 1.0, "m1": None, "m3": 1.0}, SEEN)
+    ledger.observe({"m0": 1.0, "m3": 1.0}, SEEN)
+    ledger.observe({"m1": 1.0}, SEEN, state="proposed")
     report = score_settled(engine, FIRST)
     assert (report.scored, report.rescored, report.removed, report.markets) == (5, 0, 0, 2)
     assert (report.scores, report.waiting) == (5, 2)
