@@ -1,0 +1,148 @@
+"""The page where it is read: on a phone and on a desk, in light and dark, by keyboard, from the disk and a host."""
+
+import re
+import time
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from predictbench_assets_tests.browser.conftest import Open, Scheme
+
+WIDTHS = (360, 768, 1280)
+
+OVERFLOWING = """() => document.documentElement.scrollWidth > innerWidth
+    ? [...document.querySelectorAll('body *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1
+        && !one.closest('.scroll') && !one.closest('svg')).map(one => one.outerHTML.slice(0, 120))
+    : []"""
+
+FOCUSED = """() => {
+    const one = document.activeElement;
+    const style = getComputedStyle(one);
+    return {
+        what: one.className || one.getAttribute('aria-label') || one.textContent.trim(),
+        tag: one.tagName,
+        ring: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2,
+        shown: one.getBoundingClientRect().width > 0,
+    };
+}"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_page_is_wider_than_the_screen(visit: Open, paths: tuple[str, ...], width: int) -> None:
+    opened = visit(width=width)
+    for path in paths:
+        page = opened.go(path)
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        assert page.evaluate(OVERFLOWING) == [], path
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    assert opened.complaints == []
+    assert opened.outside == []
+
+
+@pytest.mark.parametrize("from_disk", [True, False], ids=["from the disk", "from a host"])
+def test_nothing_complains_and_nothing_is_asked_for_outside(
+    visit: Open, paths: tuple[str, ...], served: str, from_disk: bool
+) -> None:
+    opened = visit(address=None if from_disk else served)
+    for path in paths:
+        page = opened.go(path)
+        assert page.title().endswith("Predictbench") or "Predictbench:" in page.title()
+        # The style that pages beside the front page share has arrived, and the script has run.
+        assert page.evaluate("getComputedStyle(document.querySelector('.page')).maxWidth") == "1120px", path
+        assert page.locator(".toggle").is_visible()
+    assert opened.complaints == []
+    assert opened.outside == []
+
+
+def test_links_lead_from_the_front_page_to_a_market_and_back(visit: Open) -> None:
+    opened = visit()
+    page = opened.go("index.html")
+    page.locator("#experiments").get_by_role("link", name="deep_thinker").click()
+    assert "Reads the news" in page.locator("main").inner_text()
+    page.locator("a[href^='../markets/']").first.click()
+    assert "Forecasts made" in (page.get_by_role("region").first.get_attribute("aria-label") or "")
+    page.get_by_role("link", name="Predictbench", exact=True).click()
+    assert page.url.endswith("index.html")
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_rules_of_accessibility_hold_contrast_included(visit: Open, paths: tuple[str, ...], scheme: Scheme) -> None:
+    opened = visit(scheme=scheme, width=768)
+    for path in (*paths[:2], paths[3]):
+        page = opened.go(path)
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        # Without fetching style sheets once more, which the page's own policy forbids.
+        results = Axe().run(page, options={"preload": False})
+        assert results.violations_count == 0, f"{path}\n{results.generate_report()}"
+    assert opened.complaints == []
+
+
+def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(visit: Open) -> None:
+    page = visit().go("index.html")
+    stops = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(FOCUSED)
+        if stop["tag"] == "BODY":
+            break
+        assert stop["ring"], stop
+        assert stop["shown"], stop
+        stops.append(stop["what"])
+    assert stops[:4] == ["skip", "brand", "toggle", "7 days ahead"]
+    first_table = stops.index("scroll")
+    assert stops.index("How to read this") < first_table
+    assert "deep_thinker" in stops[first_table:]
+
+
+def test_the_keyboard_changes_the_theme_opens_a_board_and_scrolls_a_table(visit: Open) -> None:
+    opened = visit(width=360)
+    page = opened.go("index.html")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.locator(".toggle").focus()
+    page.keyboard.press("Enter")
+    dark = page.evaluate(background)
+    assert dark != light
+    assert page.locator(".toggle").inner_text() == "Light theme"
+    # Charts follow; the choice is kept from page to page.
+    chart = page.locator("svg.chart:visible").first
+    ink = chart.evaluate("one => getComputedStyle(one).getPropertyValue('--chart-entrant').trim()")
+    assert ink == "#7eabff"
+    page.locator("#experiments a").first.click()
+    assert page.evaluate(background) == dark
+    opened.go("index.html")
+    page.locator("details summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("details").first.evaluate("one => one.open")
+    table = page.locator(".scroll").first
+    table.focus()
+    page.keyboard.press("ArrowRight")
+    deadline = time.monotonic() + 5
+    while not table.evaluate("one => one.scrollLeft") and time.monotonic() < deadline:
+        page.wait_for_timeout(10)
+    assert table.evaluate("one => one.scrollLeft") > 0
+    assert opened.complaints == []
+
+
+def test_a_dark_desk_gets_a_dark_page_and_a_phone_gets_its_own_chart(visit: Open) -> None:
+    wide, narrow = visit(scheme="dark").go("index.html"), visit(width=360).go("index.html")
+    [red, green, blue] = map(
+        int, re.findall(r"\d+", wide.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
+    )
+    assert max(red, green, blue) < 64
+    for page, shown, hidden in ((wide, ".wide", ".narrow"), (narrow, ".narrow", ".wide")):
+        assert page.locator(f"figure{shown} svg").first.is_visible()
+        assert not page.locator(f"figure{hidden} svg").first.is_visible()
+    # As large as life: nobody has to squint at a chart of the desk that was shrunk to a phone.
+    label = narrow.locator("figure.narrow svg text", has_text="deep_thinker").first
+    assert label.evaluate("one => one.getBoundingClientRect().height") >= 11
+
+
+def test_it_can_be_read_without_its_script(visit: Open) -> None:
+    opened = visit(script=False)
+    page = opened.go("index.html")
+    assert page.locator("h1").is_visible()
+    assert page.locator("table").first.is_visible()
+    assert not page.locator(".toggle").is_visible()
+    assert opened.outside == []
