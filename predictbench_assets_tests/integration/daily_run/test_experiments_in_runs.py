@@ -33,6 +33,7 @@ def test_an_experiment_that_is_added_later_adds_its_rows_and_nothing_else(make_r
         "experiments": (0, 1),
         "experiment_runs": (0, 1),
         "experiment_results": (0, 40),
+        "forecast_digests": (0, 1),
     }
     board = daily.rows(
         "SELECT experiment, count(*), count(probability) FROM predictbench.latest_experiment_results"
@@ -59,7 +60,8 @@ def test_the_whole_job_with_the_others_left_out_says_the_same(make_run: MakeRun)
     ran = daily.here(ops=ops, PROCESSING_EXPERIMENTS=f"{DEFAULT},{EXPERIMENT}:Later", **A_WEEK_LATER)
 
     assert ran.exit_code == 0
-    assert differences(before, daily.tables()).keys() == {"experiments", "experiment_runs", "experiment_results"}
+    added = {"experiments", "experiment_runs", "experiment_results", "forecast_digests"}
+    assert differences(before, daily.tables()).keys() == added
     for name in names:
         kept, told = ran.said["experiments"][name], first.said["experiments"][name]
         assert (kept["completed"], kept["skipped"]) == (told["completed"], told["skipped"])

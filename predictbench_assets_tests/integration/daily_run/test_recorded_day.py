@@ -10,6 +10,7 @@ import pytest
 
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.exchange import ReplayWorld
+from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import CLONE
 
@@ -42,7 +43,7 @@ def test_a_recorded_day_is_stored_market_by_market(rows: list[dict[str, Any]], m
     assert all(question == expected[market_id]["question"] for market_id, _, question, _ in stored)
     assert {close_time.date().isoformat() for *_, close_time in stored} == {"2026-02-09"}
     assert daily.count("processed_contracts") == 66
-    assert daily.count("experiment_results") == 4 * 33
+    assert daily.count("experiment_results") == len(DEFAULT_EXPERIMENTS) * 33
     assert daily.count("processing_failures") == 0
     counts = ("offered_markets", "processed_markets", "failed_markets", "rejected_markets", "excluded_markets")
     assert daily.run_row("status", *counts) == ("completed", 33, 33, 0, 0, 0)
