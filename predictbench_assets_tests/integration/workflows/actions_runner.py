@@ -27,7 +27,7 @@ OWN_ACTION = "$/"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 _STATUS = re.compile(r"\b(success|failure|always|cancelled)\(")
-_TAKEN_FOR_DONE = {"actions/checkout", "actions/setup-python", "actions/upload-artifact"}
+_TAKEN_FOR_DONE = {"actions/checkout", "actions/setup-python", "actions/upload-artifact", "actions/deploy-pages"}
 _LONGEST_STEP_SECONDS = 240
 
 
@@ -157,7 +157,16 @@ class _JobInHand:
         cell: Mapping[str, Any],
         number: int,
     ) -> None:
-        known = set(job) - {"name", "if", "needs", "runs-on", "timeout-minutes", "environment", "strategy"}
+        known = set(job) - {
+            "name",
+            "if",
+            "needs",
+            "runs-on",
+            "timeout-minutes",
+            "environment",
+            "strategy",
+            "permissions",
+        }
         if known - {"concurrency", "env", "steps", "outputs"}:
             raise NotRunnable(f"{known} of job {name}")
         place = "-".join(map(str, [runner.runs, number, name, *cell.values()]))

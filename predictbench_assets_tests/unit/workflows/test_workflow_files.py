@@ -20,7 +20,10 @@ CLONE = Path(__file__).resolve().parents[3]
 WORKFLOWS = sorted((CLONE / ".github" / "workflows").glob("*.yml"))
 ACTIONS = sorted((CLONE / ".github" / "actions").glob("*/action.yml"))
 FILES = [*WORKFLOWS, *ACTIONS]
-DEPLOYED = {"daily-pipeline", "resolution", "backfill", "maintenance", "contract"}
+DEPLOYED = {"daily-pipeline", "resolution", "backfill", "maintenance", "contract", "publish"}
+
+# The jobs that may write, and what. They run nothing of ours, so a job after each tells of its failure.
+WRITERS = {("publish", "deploy"): ({"pages": "write", "id-token": "write"}, "deployment-failed")}
 
 PINNED = re.compile(r"uses: (?P<action>[\w./-]+)@(?P<commit>[0-9a-f]{40}) # v\d+\.\d+\.\d+$")
 OURS = re.compile(r"uses: \$/\.github/actions/(?P<name>\w+)$")
@@ -89,8 +92,10 @@ def lines(file: Path) -> list[str]:
 def test_permissions_are_read_only_and_checkouts_keep_no_credentials(file: Path) -> None:
     workflow = read(file)
     assert workflow["permissions"] == {"contents": "read"}
-    for job in workflow["jobs"].values():
-        assert "permissions" not in job
+    for name, job in workflow["jobs"].items():
+        allowed, _ = WRITERS.get((file.stem, name), (None, None))
+        assert job.get("permissions") == allowed
+        assert allowed is None or all("run" not in step for step in job["steps"])
         assert job["timeout-minutes"] <= 360
     for step in steps(file):
         if step.get("uses", "").startswith("actions/checkout@"):
@@ -137,10 +142,18 @@ def test_a_schedule_does_nothing_until_it_is_enabled(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(DEPLOYED))
 def test_every_job_of_the_deployment_tells_of_its_failure(name: str) -> None:
-    for job in read(CLONE / ".github" / "workflows" / f"{name}.yml")["jobs"].values():
+    jobs = read(CLONE / ".github" / "workflows" / f"{name}.yml")["jobs"]
+    tellers = {teller: writer for (file, writer), (_, teller) in WRITERS.items() if file == name}
+    for job_name, job in jobs.items():
         assert "environment" in job
         telling = [step for step in job["steps"] if step.get("uses") == "$/.github/actions/notify"]
-        assert any(step["if"] == "${{ !success() }}" and step["with"]["outcome"] == "failure" for step in telling)
+        if job_name in tellers:
+            writer = tellers[job_name]
+            assert job["needs"] == writer
+            assert job["if"] == f"${{{{ !cancelled() && needs.{writer}.result == 'failure' }}}}"
+            assert [step["with"]["outcome"] for step in telling] == ["failure"]
+        elif job_name not in tellers.values():
+            assert any(step["if"] == "${{ !success() }}" and step["with"]["outcome"] == "failure" for step in telling)
 
 
 def test_nothing_that_waits_or_runs_is_cancelled() -> None:
@@ -201,7 +214,7 @@ def predictbench_commands(file: Path) -> Iterator[list[str]]:
 
 def test_there_are_commands_to_check() -> None:
     called = {words[0] for file in FILES for words in predictbench_commands(file)}
-    assert called == {"due", "db", "run-config", "partition", "notify", "backfill", "contract", "prune"}
+    assert called == {"due", "db", "run-config", "partition", "notify", "report", "backfill", "contract", "prune"}
 
 
 @pytest.mark.parametrize(
