@@ -24,7 +24,9 @@ GIVEN_UP_AFTER = timedelta(days=60)
 EARLY_LOOK_EVERY = timedelta(hours=44)
 """Before its close a market is looked at every second day: a third of them close more than a day early."""
 
-_LOCK = "predictbench.resolution_observations"
+LEDGER_LOCK = "predictbench.resolution_observations"
+"""The name of the advisory lock under which observations are added."""
+
 _LONGEST_PROBLEM = 500
 
 _QUEUE = text("""
@@ -220,7 +222,7 @@ def record_looks(engine: Engine, looks: Sequence[Look], now: datetime) -> list[A
 
     def work(connection: Connection) -> list[Added]:
         # Two sweeps at once must not both find an observation new. Held to the end of this transaction only.
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": LEDGER_LOCK})
         newest = _newest(connection, [look.market_id for look in looks])
         added = [Added(look, newest.get(look.market_id)) for look in looks if look.state is not None]
         added = [one for one in added if one.before is None or one.look.says != one.before.says]

@@ -1,11 +1,14 @@
 """The sweep against an exchange that settles, corrects itself, forgets and falls silent."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from predictbench_assets.database.leases import ForeignExchange
+from predictbench_assets.database.resolutions import LEDGER_LOCK
 from predictbench_assets.resolution.sweep import ROUND, SweepInterrupted
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import Market, Settlement, World
@@ -154,7 +157,7 @@ def test_a_split_is_read_however_gamma_writes_it(swept: Swept, cohort: list[Mark
     for market_id in (half, whole):
         assert swept.resolution(market_id) == ("final", 0.5, "gamma")
     rows = swept.rows("SELECT raw #>> '{gamma,outcomePrices}' FROM resolution_observations WHERE outcome = 0.5")
-    assert {text for (text,) in rows} == {'["0.5","0.5"]', '["1","1"]'}
+    assert {written for (written,) in rows} == {'["0.5","0.5"]', '["1","1"]'}
 
 
 def test_the_clob_is_asked_where_gamma_cannot_be_read_or_takes_something_back(swept: Swept, one: Market) -> None:
@@ -250,6 +253,15 @@ def test_a_market_that_never_settles_is_given_up_after_sixty_days(swept: Swept, 
     assert swept.resolution(one.market_id) == ("gave_up", None, "gamma")
 
 
+def test_a_late_settlement_that_is_taken_back_is_asked_about_once_more(swept: Swept, one: Market) -> None:
+    swept.store([one])
+    close = datetime.fromtimestamp(one.ends, UTC) - NOW
+    assert swept.at(close + 45 * DAYS).became_final == 1
+    swept.exchange.settle(one.market_id, None)
+    assert swept.at(close + 61 * DAYS).gave_up == 0
+    assert swept.at(close + 62 * DAYS).gave_up == 1
+
+
 def test_one_that_settled_in_the_meantime_is_not_given_up(swept: Swept, one: Market) -> None:
     swept.store([one])
     assert swept.at(70 * DAYS).gave_up == 0
@@ -291,12 +303,37 @@ def test_a_faulty_exchange_gives_the_same_ledger(swept: Swept, cohort: list[Mark
     assert sorted(final) == sorted((one.market_id, one.settlement.payout[0]) for one in cohort)
 
 
-def test_two_sweeps_at_once_add_each_observation_once(swept: Swept, cohort: list[Market]) -> None:
-    swept.store(cohort)
+def test_a_sweep_waits_for_the_observations_of_another(swept: Swept, one: Market) -> None:
+    """Both have found the market final; the one that comes second sees that it is known."""
+    swept.store([one])
     swept.exchange.set_time(NOW + AFTER)
-    with ThreadPoolExecutor(2) as threads:
-        reports = [each.result() for each in [threads.submit(swept.again) for _ in range(2)]]
-    assert sum(report.observations for report in reports) == swept.observations() == len(cohort)
+    with ThreadPoolExecutor(1) as threads:
+        with swept.engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": LEDGER_LOCK})
+            other = threads.submit(swept.again)
+            waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            deadline = time.monotonic() + 10
+            while connection.execute(waiting).scalar_one() == 0:
+                assert time.monotonic() < deadline
+                assert not other.done(), "it did not wait"
+                time.sleep(0.01)
+            connection.execute(text(FINAL), {"id": one.market_id, "now": NOW + AFTER - DAYS, **said(one)})
+        assert other.result().observations == 0
+    assert swept.observations(one.market_id) == 1
+
+
+FINAL = """
+    INSERT INTO predictbench.resolution_observations
+        (market_id, observed_at, source, state, status, payout, outcome, closed_time)
+    VALUES (:id, :now, 'gamma', 'final', 'resolved', cast(:payout AS jsonb), :outcome, :closed)
+"""
+
+
+def said(market: Market) -> dict[str, object]:
+    """What Gamma says of a settled market, as parameters."""
+    payout = market.settlement.payout
+    closed = datetime.fromtimestamp(market.settlement.closed, UTC)
+    return {"payout": str(list(payout)), "outcome": payout[0], "closed": closed}
 
 
 def test_another_exchanges_database_is_refused(swept: Swept, cohort: list[Market]) -> None:
