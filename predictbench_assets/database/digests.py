@@ -25,29 +25,40 @@ _GUARD = text(
 
 _FORECASTS = """
     FROM predictbench.experiment_runs a
-    JOIN predictbench.experiments e USING (experiment_id)
     JOIN predictbench.experiment_results r USING (experiment_run_id)
     JOIN predictbench.processed_markets m USING (processed_market_id)
-    WHERE a.run_id = {run_id} AND r.status = 'completed' AND r.probability IS NOT NULL"""
+    WHERE a.run_id = :run_id AND r.status = 'completed' AND r.probability IS NOT NULL"""
 
 # What `releasing.digest` says a line is. The placeholders are psycopg's, which fills them in itself in a COPY.
-_LINES = f"""
+# Attempts are put in order before their forecasts are: comparing their names 140,000 times takes most of a second.
+_LINES = """
     COPY (
-        SELECT e.name, e.version, a.attempt, m.market_id, r.probability,
+        SELECT a.name, a.version, a.attempt, m.market_id, r.probability,
             to_char(r.forecast_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), r.snapshot_hash, r.config_hash
-        {_FORECASTS.format(run_id="%(run_id)s")} AND coalesce(r.stored_at, '-infinity') <= %(made_at)s
-        ORDER BY e.name COLLATE "C", e.version COLLATE "C", a.attempt, m.market_id COLLATE "C"
+        FROM (
+            SELECT experiment_run_id, name, version, attempt,
+                row_number() OVER (ORDER BY name COLLATE "C", version COLLATE "C", attempt) AS place
+            FROM predictbench.experiment_runs JOIN predictbench.experiments USING (experiment_id)
+            WHERE run_id = %(run_id)s
+        ) a
+        JOIN predictbench.experiment_results r USING (experiment_run_id)
+        JOIN predictbench.processed_markets m USING (processed_market_id)
+        WHERE r.status = 'completed' AND r.probability IS NOT NULL
+            AND coalesce(r.stored_at, '-infinity') <= %(made_at)s
+        ORDER BY a.place, m.market_id COLLATE "C"
     ) TO STDOUT"""
 
-_NEWEST = text("SELECT max(r.stored_at) " + _FORECASTS.format(run_id=":run_id"))
+_NEWEST = text("""
+    SELECT max(r.stored_at) FROM predictbench.experiment_runs a
+    JOIN predictbench.experiment_results r USING (experiment_run_id) WHERE a.run_id = :run_id""")
 
 _LATE = text(
     f"""
-    SELECT count(*) {_FORECASTS.format(run_id=":run_id")}
+    SELECT count(*) {_FORECASTS}
         AND coalesce(r.stored_at, '-infinity') > :after AND coalesce(r.stored_at, '-infinity') <= :made_at
         AND r.forecast_at < m.close_time AND m.close_time <= :made_at"""
 )
-_LATER = text(f"SELECT count(*) {_FORECASTS.format(run_id=':run_id')} AND r.stored_at > :made_at")
+_LATER = text(f"SELECT count(*) {_FORECASTS} AND r.stored_at > :made_at")
 _FIRST_CLOSE = text("SELECT min(close_time) FROM predictbench.processed_markets WHERE run_id = :run_id")
 
 _RUNS = text("""

@@ -74,8 +74,11 @@ def test_both_formats_have_the_same_rows(daily: DailyRun, tmp_path: Path) -> Non
         assert parquet(tmp_path / "parquet", table.name) == rows
         assert all(list(row) == [column.name for column in table.columns] for row in rows)
     assert len(lines(tmp_path / "jsonl", "markets")) == 40
-    assert len(lines(tmp_path / "jsonl", "forecasts")) == 40 * 4
+    forecasts = lines(tmp_path / "jsonl", "forecasts")
+    assert len(forecasts) == 40 * len({row["experiment"] for row in forecasts})
     assert len(lines(tmp_path / "jsonl", "runs")) == 1
+    [digest] = lines(tmp_path / "jsonl", "digests")
+    assert digest["forecasts"] == sum(row["status"] == "completed" for row in forecasts)
 
 
 def test_the_manifest_vouches_for_every_file(stored: Stored, tmp_path: Path) -> None:
@@ -184,7 +187,8 @@ def test_days_without_runs_make_files_without_rows(stored: Stored, tmp_path: Pat
         folder = tmp_path / format_
         assert exported(stored, folder, format_, **january).rows == 0
         assert (folder / "manifest.json").exists()
-        assert [(parquet if format_ == "parquet" else lines)(folder, table.name) for table in TABLES] == [[]] * 4
+        read = parquet if format_ == "parquet" else lines
+        assert not any(read(folder, table.name) for table in TABLES)
 
 
 def test_the_days_asked_for_are_both_included(stored: Stored, tmp_path: Path) -> None:
@@ -208,7 +212,7 @@ def test_all_files_show_one_moment(stored: Stored, tmp_path: Path) -> None:
 
     exported(stored, tmp_path, progress=meanwhile)
     assert set(seen) == {table.name for table in TABLES}
-    assert [len(lines(tmp_path, table.name)) for table in TABLES] == [1, 1, 1, 0]
+    assert [len(lines(tmp_path, table.name)) for table in TABLES] == [1, 1, 1, 0, 0, 0]
     assert lines(tmp_path, "forecasts")[0]["probability"] == 0.4
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from predictbench_assets.database.digests import _LINES, check_digests
+from predictbench_assets.database.digests import _LINES, check_digests, run_digest
 from predictbench_assets.releasing.digest import DigestedForecast, digest_of
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.integration.releasing.conftest import CLOSE, KEY, Benchmark, morning
@@ -33,14 +33,15 @@ FORECASTS = st.builds(
 @given(st.lists(FORECASTS, max_size=30, unique_by=lambda one: one[:4]))
 def test_the_database_writes_lines_as_the_promise_says(engine: Engine, forecasts: list[DigestedForecast]) -> None:
     """The same form, order and escapes, for any text and any number that a column can hold."""
-    query = _LINES
-    tables = query[query.index("FROM predictbench") : query.index("ORDER BY")]
-    query = query.replace(
+    tables = _LINES[_LINES.index("FROM (") : _LINES.index("WHERE r.status")]
+    query = _LINES.replace(
         tables,
-        """FROM jsonb_to_recordset(%(rows)s::jsonb) AS x(name text, version text, attempt integer, market_id text,
-            probability float8, forecast_at timestamptz, snapshot_hash text, config_hash text),
-        LATERAL (SELECT x.name, x.version) e, LATERAL (SELECT x.attempt) a, LATERAL (SELECT x.market_id) m,
-        LATERAL (SELECT x.probability, x.forecast_at, x.snapshot_hash, x.config_hash) r """,
+        """FROM (
+            SELECT *, row_number() OVER (ORDER BY name COLLATE "C", version COLLATE "C", attempt) AS place,
+                'completed' AS status, NULL::timestamptz AS stored_at
+            FROM jsonb_to_recordset(%(rows)s::jsonb) AS x(name text, version text, attempt integer, market_id text,
+                probability float8, forecast_at timestamptz, snapshot_hash text, config_hash text)
+        ) a, LATERAL (SELECT a.*) r, LATERAL (SELECT a.market_id) m """,
     )
     assert query != _LINES
     rows = [
@@ -51,7 +52,7 @@ def test_the_database_writes_lines_as_the_promise_says(engine: Engine, forecasts
         connection.execute(text("SET LOCAL extra_float_digits = 1"))
         driver = connection.connection.driver_connection
         assert driver is not None
-        with driver.cursor() as cursor, cursor.copy(query, {"rows": json.dumps(rows)}) as copy:
+        with driver.cursor() as cursor, cursor.copy(query, {"rows": json.dumps(rows), "made_at": morning()}) as copy:
             lines = b"".join(bytes(block) for block in copy)
     assert lines == b"".join(one.line() for one in sorted(forecasts, key=lambda one: one[:4]))
     assert digest_of(KEY, forecasts, morning()).forecasts == lines.count(b"\n")
@@ -216,3 +217,20 @@ def test_a_digest_does_not_need_raw_snapshots(benchmark: Benchmark) -> None:
         " raw_archive_id = (SELECT archive_id FROM predictbench.archives)"
     )
     assert benchmark.verify("--all").exit_code == 0
+
+
+def test_a_digest_is_what_anyone_makes_of_the_rows(benchmark: Benchmark) -> None:
+    """Whatever order the server's language puts names and ids in."""
+    benchmark.run(1, 2, 10, ended=False)
+    benchmark.run(1, 2, 10, at=morning() + timedelta(hours=1), probability=1e-7, ended=False)
+    benchmark.execute("UPDATE predictbench.experiments SET name = CASE name WHEN 'coin' THEN 'Zoë' ELSE 'ape' END")
+    benchmark.execute("UPDATE predictbench.experiment_runs SET attempt = attempt + 8")
+    rows = benchmark.rows(
+        """SELECT e.name, e.version, a.attempt, m.market_id, r.probability, r.forecast_at, r.snapshot_hash, r.config_hash
+        FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
+        JOIN predictbench.experiments e USING (experiment_id)
+        JOIN predictbench.processed_markets m USING (processed_market_id) ORDER BY random()"""
+    )
+    assert {row[2] for row in rows} == {9, 10}
+    now = morning() + timedelta(hours=2)
+    assert run_digest(benchmark.engine, KEY, now) == digest_of(KEY, [DigestedForecast(*row) for row in rows], now)
