@@ -1,0 +1,332 @@
+"""Boards: which markets are on them, what a row says, who gets a rank, what is flagged."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import msgspec
+import numpy as np
+import pytest
+
+from predictbench_assets.scoring.boards import BoardRow, Leaderboard
+from predictbench_assets.scoring.forecasts import Cohorts, Entrant, Floats, Forecasts
+from predictbench_assets.scoring.intervals import clustered_mean
+from predictbench_assets.scoring.leaderboard import build_leaderboard
+from predictbench_assets.scoring.rules import edge
+
+AS_OF = datetime(2026, 11, 23, tzinfo=UTC)
+MARKETS = 400
+Said = Callable[["Floats", "Floats"], "Floats"]
+
+
+def reference() -> Entrant:
+    return Entrant("baseline_snapshot", "1", "market", reference=True)
+
+
+def settled(markets: int = MARKETS, days: int = 5) -> Cohorts:
+    """Markets that all settled at 0 or 1, in pairs of one cluster, evenly over days and two categories."""
+    rng = np.random.default_rng(8)
+    truth = rng.uniform(0.05, 0.95, markets)
+    run_date = np.datetime64("2026-01-01") + np.sort(np.arange(markets) % days)
+    return Cohorts(
+        market_id=np.array([str(number) for number in range(markets)], np.object_),
+        run_date=run_date,
+        window_days=np.full(markets, 7),
+        end_date=run_date + 7,
+        category=np.array(["politics", "sports"], np.object_)[np.arange(markets) % 2],
+        cluster=np.arange(markets) // 2,
+        price=np.clip(truth + rng.uniform(-0.1, 0.1, markets), 0.01, 0.99),
+        good=np.ones(markets, np.bool_),
+        core=np.arange(markets) < markets // 2,
+        core_weight=np.ones(markets),
+        reconstructed=np.zeros(markets, np.bool_),
+        final=np.ones(markets, np.bool_),
+        outcome=(rng.random(markets) < truth) * 1.0,
+    )
+
+
+def board_of(
+    cohorts: Cohorts,
+    said: Sequence[tuple[Entrant, Floats]],
+    late: Sequence[Floats] = (),
+) -> Leaderboard:
+    nothing = np.full((len(said), len(cohorts)), np.nan)
+    forecast = np.array([numbers for _, numbers in said]) if said else nothing
+    entrants = tuple(entrant for entrant, _ in said)
+    return build_leaderboard(Forecasts(AS_OF, cohorts, entrants, forecast, np.array(late) if late else nothing))
+
+
+def row(
+    leaderboard: Leaderboard, experiment: str, board: str = "full", category: str = "all", price_bin: str = "all"
+) -> BoardRow:
+    (found,) = (
+        one
+        for one in leaderboard.rows
+        if (one.experiment, one.board, one.category, one.price_bin) == (experiment, board, category, price_bin)
+    )
+    return found
+
+
+def better(cohorts: Cohorts, by: float = 0.05) -> Floats:
+    """Forecasts that know the outcome a little."""
+    return np.clip(cohorts.price + by * np.sign(cohorts.outcome - 0.5), 0.0, 1.0)
+
+
+def entrant(name: str, *, control: bool = False) -> Entrant:
+    return Entrant(name, "1", "market", control=control)
+
+
+def test_a_row_is_what_its_forecasts_come_to() -> None:
+    cohorts = settled()
+    known = better(cohorts)
+    found = row(board_of(cohorts, [(reference(), cohorts.price), (entrant("knows"), known)]), "knows")
+    edges = edge(known, cohorts.price, cohorts.outcome)
+    by_hand = clustered_mean(edges, cohorts.cluster)
+    assert (found.n_markets, found.n_events, found.n_board, found.coverage) == (400, 200, 400, 1.0)
+    assert (found.mean_edge, found.edge_low, found.edge_high) == pytest.approx(
+        (by_hand.mean, by_hand.low, by_hand.high), abs=1e-9
+    )
+    assert found.minimum_detectable_edge == pytest.approx(2.8 * (by_hand.se or 0), abs=1e-9)
+    by_date = clustered_mean(edges, np.arange(400) // 80)
+    assert (found.edge_low_by_date, found.edge_high_by_date) == pytest.approx((by_date.low, by_date.high), abs=1e-9)
+    assert found.brier is not None
+    assert found.market_brier is not None
+    assert found.mean_edge == pytest.approx(found.market_brier - found.brier, abs=1e-9)
+    assert found.skill == pytest.approx(1 - found.brier / found.market_brier, abs=1e-8)
+    assert found.skill_low is not None
+    assert found.skill_high is not None
+    assert 0 < found.skill_low < (found.skill or 0) < found.skill_high
+    assert found.intention_to_treat_edge == found.mean_edge
+    assert found.flags == ()
+
+
+def test_the_market_against_itself_has_an_edge_of_exactly_0() -> None:
+    cohorts = settled()
+    found = row(board_of(cohorts, [(reference(), cohorts.price)]), "baseline_snapshot", "core")
+    assert (found.mean_edge, found.edge_low, found.edge_high, found.skill) == (0.0, 0.0, 0.0, 0.0)
+    assert (found.minimum_detectable_edge, found.effective_n) == (None, None)
+    assert (found.rank, found.flags) == (1, ())
+
+
+def test_each_market_is_on_the_boards_that_its_snapshot_allows() -> None:
+    cohorts = settled()
+    cohorts = replace(
+        cohorts,
+        good=np.arange(400) != 0,
+        reconstructed=np.arange(400) >= 390,
+        price=np.where(np.arange(400) == 0, np.nan, cohorts.price),
+    )
+    late = np.where(np.arange(400) >= 380, 0.5, np.nan)
+    leaderboard = board_of(cohorts, [(entrant("half"), np.full(400, 0.5))], [late])
+    boards = {board: row(leaderboard, "half", board) for board in ("core", "full", "backfill")}
+    assert {name: one.n_board for name, one in boards.items()} == {"core": 199, "full": 389, "backfill": 20}
+    assert boards["backfill"].n_markets == 20
+    assert {one.rank for one in boards.values()} <= {1, None}
+    assert boards["backfill"].rank is None
+
+
+def test_strata_add_up_to_the_board_and_come_in_order() -> None:
+    cohorts = settled()
+    rows = [one for one in board_of(cohorts, [(entrant("a"), better(cohorts))]).rows if one.board == "full"]
+    order = [(one.category, one.price_bin) for one in rows]
+    bins = ["0-5", "5-20", "20-40", "40-60", "60-80", "80-95", "95-100"]
+    assert order == [("all", "all"), ("politics", "all"), ("sports", "all"), *(("all", label) for label in bins)]
+    for part in (rows[1:3], rows[3:]):
+        assert sum(one.n_markets for one in part) == 400
+        assert sum((one.mean_edge or 0) * one.n_markets for one in part) == pytest.approx(
+            (rows[0].mean_edge or 0) * 400, abs=1e-6
+        )
+
+
+def test_a_forecaster_has_no_row_where_it_said_nothing_but_on_the_whole_board() -> None:
+    cohorts = settled()
+    sports_only = np.where(cohorts.category == "sports", cohorts.price, np.nan)
+    silent = np.full(400, np.nan)
+    leaderboard = board_of(cohorts, [(entrant("sports"), sports_only), (entrant("silent"), silent)])
+    full = [
+        (one.experiment, one.category) for one in leaderboard.rows if one.board == "full" and one.price_bin == "all"
+    ]
+    assert full == [("sports", "all"), ("silent", "all"), ("sports", "sports")]
+    found = row(leaderboard, "silent")
+    assert (found.coverage, found.n_markets, found.mean_edge, found.brier, found.rank) == (0.0, 0, None, None, None)
+    assert found.intention_to_treat_brier == pytest.approx(0.25)
+    assert not [one for one in leaderboard.rows if one.board == "backfill"]
+
+
+def test_splits_and_open_markets_are_counted_and_in_no_mean() -> None:
+    cohorts = settled()
+    outcome = cohorts.outcome.copy()
+    outcome[:3], outcome[3:5] = 0.5, np.nan
+    cohorts = replace(cohorts, outcome=outcome, final=~np.isnan(outcome))
+    said = np.where(np.arange(400) == 2, np.nan, 0.5)
+    found = row(board_of(cohorts, [(entrant("half"), said)]), "half")
+    assert (found.n_markets, found.n_splits, found.n_open, found.n_board) == (395, 2, 2, 400)
+    assert found.brier == pytest.approx(0.25)
+    assert found.coverage == pytest.approx(399 / 400)
+
+
+def test_skipping_is_never_free() -> None:
+    cohorts = settled()
+    timid = np.where(np.abs(cohorts.price - cohorts.outcome) < 0.5, cohorts.price, np.nan)
+    found = row(board_of(cohorts, [(entrant("timid"), timid)]), "timid")
+    assert found.mean_edge == 0.0
+    assert (found.intention_to_treat_brier or 0) > (found.brier or 0)
+    assert found.rank is None
+    assert "low_coverage" in found.flags
+
+
+def test_ranks_are_on_the_markets_that_all_who_cover_enough_forecast() -> None:
+    cohorts = settled()
+    nearly = better(cohorts).copy()
+    nearly[:8] = np.nan
+    few = better(cohorts, 0.2).copy()
+    few[20:] = np.nan
+    leaderboard = board_of(
+        cohorts,
+        [
+            (reference(), cohorts.price),
+            (entrant("worse"), better(cohorts, -0.05)),
+            (entrant("nearly"), nearly),
+            (entrant("few"), few),
+            (entrant("echo"), cohorts.price),
+            (entrant("leaky", control=True), better(cohorts, 0.3)),
+        ],
+    )
+    full = {
+        one.experiment: one
+        for one in leaderboard.rows
+        if (one.board, one.category, one.price_bin) == ("full", "all", "all")
+    }
+    assert {name: one.rank for name, one in full.items()} == {
+        "baseline_snapshot": 2,
+        "worse": 4,
+        "nearly": 1,
+        "few": None,
+        "echo": 2,
+        "leaky": None,
+    }
+    assert {one.n_ranked for one in full.values()} == {392, None}
+    expected = edge(better(cohorts, -0.05), cohorts.price, cohorts.outcome)[8:].mean()
+    assert full["worse"].ranked_edge == pytest.approx(expected, abs=1e-9)
+    assert full["worse"].mean_edge != full["worse"].ranked_edge
+    assert all(one.rank is None for one in leaderboard.rows if (one.category, one.price_bin) != ("all", "all"))
+    assert "control_beats_market" in full["leaky"].flags
+    assert "price_echo" in full["echo"].flags
+    assert full["baseline_snapshot"].flags == ()
+
+
+def test_with_few_events_nothing_is_ranked() -> None:
+    cohorts = settled(58)
+    leaderboard = board_of(
+        cohorts, [(reference(), cohorts.price), (entrant("leaky", control=True), better(cohorts, 0.3))]
+    )
+    found = row(leaderboard, "leaky")
+    assert found.n_events == 29
+    assert {"too_few_events"} <= set(found.flags)
+    assert "control_beats_market" not in found.flags
+    assert row(leaderboard, "baseline_snapshot").rank is None
+    assert row(board_of(settled(60), [(reference(), settled(60).price)]), "baseline_snapshot").rank == 1
+
+
+def test_a_cohort_is_provisional_until_95_in_100_are_final() -> None:
+    cohorts = settled(400, days=4)
+    outcome = cohorts.outcome.copy()
+    outcome[:5], outcome[100:106] = np.nan, np.nan
+    cohorts = replace(cohorts, outcome=outcome, final=~np.isnan(outcome))
+    leaderboard = board_of(cohorts, [(entrant("half"), np.full(400, 0.5))])
+    assert [(one.run_date, one.n_final, one.provisional) for one in leaderboard.cohorts] == [
+        (date(2026, 1, 1), 95, False),
+        (date(2026, 1, 2), 94, True),
+        (date(2026, 1, 3), 100, False),
+        (date(2026, 1, 4), 100, False),
+    ]
+    found = row(leaderboard, "half")
+    assert found.n_provisional == 94
+    assert "provisional" in found.flags
+
+
+def test_neighbours_that_events_would_rank_otherwise_are_flagged() -> None:
+    cohorts = settled(400)
+    # Half of the markets are in one cluster of 200, on which alone the first is better.
+    cohorts = replace(cohorts, cluster=np.where(np.arange(400) < 200, 0, np.arange(400)))
+    ahead = better(cohorts, 0.1)
+    ahead[200:] = better(cohorts, -0.01)[200:]
+    steady = better(cohorts, 0.0)
+    leaderboard = board_of(cohorts, [(entrant("ahead"), ahead), (entrant("steady"), steady)])
+    first, second = row(leaderboard, "ahead"), row(leaderboard, "steady")
+    assert (first.rank, second.rank) == (1, 2)
+    assert (first.event_mean_edge or 0) < (second.event_mean_edge or 0)
+    assert "order_differs_by_event" in first.flags
+    assert "order_differs_by_event" in second.flags
+
+
+def test_every_two_entrants_are_compared_and_chance_is_kept_in_bounds() -> None:
+    cohorts = settled()
+    rng = np.random.default_rng(9)
+    entrants = [(entrant(f"noise{n}"), np.clip(cohorts.price + rng.normal(0, 0.02, 400), 0, 1)) for n in range(8)]
+    leaderboard = board_of(cohorts, [(entrant("knows"), better(cohorts, 0.1)), *entrants])
+    full = [one for one in leaderboard.comparisons if one.board == "full"]
+    assert len(full) == 36
+    against = [one for one in full if one.first == "knows 1"]
+    assert all(one.significant and (one.low or 0) > 0 for one in against)
+    others = [one for one in full if one.first != "knows 1"]
+    assert sum(one.significant for one in others) <= 2
+    by_hand = edge(better(cohorts, 0.1), entrants[0][1], cohorts.outcome).mean()
+    assert against[0].mean_difference == pytest.approx(by_hand, abs=1e-9)
+
+
+def test_reliability_curves_hold_what_was_observed() -> None:
+    cohorts = settled()
+    (curve,) = [one for one in board_of(cohorts, [(entrant("a"), cohorts.price)]).curves if one.board == "full"]
+    assert sum(point.n_markets for point in curve.points) == 400
+    assert [point.forecast for point in curve.points] == sorted(point.forecast for point in curve.points)
+    assert all(point.low is not None and point.low <= point.observed <= (point.high or 0) for point in curve.points)
+
+
+def test_edges_over_time_end_at_the_boards_edge() -> None:
+    cohorts = settled()
+    leaderboard = board_of(cohorts, [(entrant("a"), better(cohorts))])
+    points = [one for one in leaderboard.edges if one.board == "full"]
+    assert [(one.run_date.day, one.n_markets) for one in points] == [(day, 80) for day in range(1, 6)]
+    found = row(leaderboard, "a")
+    assert (points[-1].cumulative_edge, points[-1].cumulative_low, points[-1].cumulative_high) == pytest.approx(
+        (found.mean_edge, found.edge_low, found.edge_high), abs=1e-8
+    )
+    assert points[0].mean_edge == pytest.approx(points[0].cumulative_edge, abs=1e-9)
+
+
+def test_the_same_forecasts_give_the_same_bytes_and_others_change_no_row() -> None:
+    cohorts = settled()
+    mine = (entrant("mine"), better(cohorts))
+    other = (entrant("other"), np.where(np.arange(400) % 3 == 0, np.nan, 0.4))
+    alone, again, together = board_of(cohorts, [mine]), board_of(cohorts, [mine]), board_of(cohorts, [mine, other])
+    assert msgspec.json.encode(alone) == msgspec.json.encode(again)
+    unranked = [
+        [
+            msgspec.structs.replace(one, rank=None, n_ranked=None, ranked_edge=None)
+            for one in board.rows
+            if one.experiment == "mine"
+        ]
+        for board in (alone, together)
+    ]
+    assert unranked[0] == unranked[1]
+    assert msgspec.json.decode(msgspec.json.encode(together), type=Leaderboard) == together
+
+
+def test_nothing_to_score_is_a_board_without_rows() -> None:
+    empty = board_of(settled(0), [])
+    assert (empty.rows, empty.comparisons, empty.curves, empty.edges, empty.cohorts) == ((), (), (), (), ())
+    nobody = board_of(settled(), [])
+    assert nobody.rows == ()
+    assert len(nobody.cohorts) == 5
+
+
+def test_nothing_settled_yet_says_so_in_nulls() -> None:
+    cohorts = settled(80)
+    cohorts = replace(cohorts, outcome=np.full(80, np.nan), final=np.zeros(80, np.bool_))
+    leaderboard = board_of(cohorts, [(reference(), cohorts.price)])
+    found = row(leaderboard, "baseline_snapshot")
+    assert (found.n_markets, found.n_open, found.mean_edge, found.skill, found.ece) == (0, 80, None, None, None)
+    assert (found.coverage, found.rank, found.price_correlation) == (1.0, None, 1.0)
+    assert b"NaN" not in msgspec.json.encode(leaderboard)
+    assert leaderboard.curves == ()
