@@ -156,9 +156,10 @@ def main() -> int:
         options.json.write_text(json.dumps(found, indent=1))
     print(
         f"{ENTRANTS} entrants x {found['markets']:,} markets, {found['clusters']:,} clusters: {found['rows']} rows in "
-        f"{found['seconds']} s ({found['cpu_seconds']} s of processors), peak {found['peak_mb']} MB ({found['input_mb']} MB before)\n"
-        f"plain loop, not cut at all, scaled from one entrant and {LOOP_DRAWS} draws: {found['loop_seconds_scaled']} s, "
-        f"{found['loop_ratio']} times as long"
+        f"{found['seconds']} s ({found['cpu_seconds']} s of processors), peak {found['peak_mb']} MB "
+        f"({found['input_mb']} MB before)\n"
+        f"plain loop, not cut at all, scaled from one entrant and {LOOP_DRAWS} draws: "
+        f"{found['loop_seconds_scaled']} s, {found['loop_ratio']} times as long"
     )
     met = found["seconds"] <= GOAL_SECONDS and found["peak_mb"] <= GOAL_MB
     print(f"goal: {GOAL_SECONDS:.0f} s and {GOAL_MB:,.0f} MB: {'met' if met else 'MISSED'}")
