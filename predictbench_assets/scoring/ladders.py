@@ -60,8 +60,8 @@ _UNCERTAIN = re.compile(
     r"first|and|or)\b|n't\b",
     re.IGNORECASE,
 )
-_WORDS = (*RISING, *FALLING, *_RISING_AFTER, *_FALLING_AFTER, *DEADLINE)
-WORDS: Final = rf"\d\+|{_MORE}[$€£\d]|{_LESS}[$€£\d]|\m({'|'.join(_WORDS)})\M"
+_WORDS = "|".join((*RISING, *FALLING, *_RISING_AFTER, *_FALLING_AFTER))
+WORDS: Final = rf"\d\+|{_MORE}[$€£\d]|{_LESS}[$€£\d]|\m({_WORDS})\M|\m({'|'.join(DEADLINE)})\s+({'|'.join(_MONTHS)})\M"
 """A regular expression of Postgres's for the questions that may be rungs."""
 
 _OR_MORE = re.compile(rf"\b(?:{_any((*_RISING_AFTER, *_FALLING_AFTER))})\b", re.IGNORECASE)
@@ -86,7 +86,7 @@ def rung(question: str, ends: date) -> Rung | None:
     """
     question = question.translate(_PLAIN)
     thresholds, dates = list(_THRESHOLD.finditer(question)), list(_DATE.finditer(question))
-    if _UNCERTAIN.search(_OR_MORE.sub("", question)):
+    if not (thresholds or dates) or _UNCERTAIN.search(_OR_MORE.sub("", question)):
         return None
     if len(thresholds) == 1:
         return _threshold(question, thresholds[0])  # a deadline beside it is the same for all rungs
