@@ -1,7 +1,7 @@
 """A sandbox exchange whose markets are stored, and sweeps of it at any time."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -161,6 +161,3 @@ def one(cohort: list[Market]) -> Market:
         and len(market.settlement.proposals) == 1
         and max(market.settlement.shown) == 1 == sum(market.settlement.shown)
     )
-
-
-Sweeping = Callable[..., SweepReport]

@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
-import pytest
 from sqlalchemy import text
 
 from predictbench_assets.assets.resolution import REPORT, market_resolutions
@@ -97,8 +96,7 @@ def test_the_asset_fails_where_the_exchange_does_and_leaves_its_report(
     assert json.loads((tmp_path / "artifacts" / REPORT).read_text())["remaining"] == len(cohort)
 
 
-@pytest.mark.parametrize("dry", [True])
-def test_a_dry_run_sweeps_nothing(swept: Swept, cohort: list[Market], tmp_path: Path, dry: bool) -> None:
+def test_a_dry_run_sweeps_nothing(swept: Swept, cohort: list[Market], tmp_path: Path) -> None:
     swept.store(cohort)
-    assert not materialized(asset_settings(swept, tmp_path, predictbench_dry_run=dry)).success
+    assert not materialized(asset_settings(swept, tmp_path, predictbench_dry_run=True)).success
     assert swept.asked() == 0

@@ -221,10 +221,10 @@ def test_a_market_that_vanished_is_noted_and_given_up_in_the_end(
     report = swept.at(datetime.fromtimestamp(one.ends, UTC) + 60 * DAYS - NOW)
     assert (report.vanished, report.gave_up) == (1, 1)
     assert swept.resolution(one.market_id) == ("gave_up", None, "gamma")
-    assert one.market_id not in asked_ids(swept, report.queued)
+    assert one.market_id not in asked_again(swept)
 
 
-def asked_ids(swept: Swept, _: int) -> set[str]:
+def asked_again(swept: Swept) -> set[str]:
     """The markets that another sweep would look at."""
     before = dict(swept.rows("SELECT market_id, checks FROM resolution_checks"))
     swept.again()
