@@ -158,11 +158,13 @@ def days_ahead(window_days: int) -> str:
 def headline(leaderboard: Leaderboard, overview: Overview) -> Headline:
     """What a layman should take home."""
     core = [row for row in leaderboard.rows if row.board == "core" and is_whole(row)]
-    if any("control_beats_market" in row.flags for row in leaderboard.rows if is_whole(row)):
+    if any(
+        "control_beats_market" in row.flags for row in leaderboard.rows if is_whole(row) and row.board != "backfill"
+    ):
         return Headline(
             "Something is wrong: a forecaster that knows nothing beats the market.",
-            "A negative control is better than the price by more than chance allows, so there is a bug or a leak. "
-            "Read nothing else on this page as a result until it is found.",
+            "A negative control is better than the price by more than chance should allow: a bug or a leak. "
+            "Until it is found, nothing else on this page is a result.",
             "alarm",
         )
     settled = max((row.n_markets for row in core), default=0)
@@ -389,7 +391,8 @@ def _cut_panel(row: BoardRow, kind: str, cut: Sequence[tuple[str, BoardRow]]) ->
     intervals = [
         Interval(f"{label[:20]} · {one.n_markets:,}", one.mean_edge, one.edge_low, one.edge_high, tone_of(row))
         for label, one in cut
-        if one.mean_edge is not None
+        # A single event has no interval, and its edge would set the scale for all the others.
+        if one.mean_edge is not None and one.edge_low is not None
     ]
     if not intervals:
         return None
