@@ -98,6 +98,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
                     for name, staged in inputs.items()
                 },
                 history=database.history,
+                history_counts=database.history_counts,
                 artifacts=lambda path, content: staging.write_bytes(f"artifacts/{key.slug}/{path}", content),
                 journal=Journal(staging, _journal_key(key, experiment, config_hash, cohort), context.run.run_id),
                 max_concurrency=settings.experiment_concurrency,

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Engine, func, select, text
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import processing_runs, snapshots
-from predictbench_assets.experiments.base import SettledMarket
+from predictbench_assets.experiments.base import SettledCount, SettledMarket
 from predictbench_assets.runs import RunKey
 
-_SETTLED = text("""
+_KNOWN = """
     WITH known AS (
         SELECT DISTINCT ON (market_id) market_id, state, outcome, observed_at AS settled_at
         FROM predictbench.resolution_observations
@@ -23,12 +23,17 @@ _SETTLED = text("""
         FROM predictbench.processed_markets
         WHERE captured_at <= :as_of
         ORDER BY market_id, captured_at
+    ), settled AS (
+        SELECT * FROM known JOIN captured USING (market_id) WHERE state = 'final' AND outcome IS NOT NULL
     )
+"""
+_SETTLED = text(f"""{_KNOWN}
     SELECT market_id, question, category, close_time, outcome, price, settled_at
-    FROM known JOIN captured USING (market_id)
-    WHERE state = 'final' AND outcome IS NOT NULL
-    ORDER BY settled_at, market_id
-""")
+    FROM settled ORDER BY settled_at, market_id
+""")  # noqa: S608 - a text of ours
+_SETTLED_COUNTS = text(f"""{_KNOWN}
+    SELECT category, count(*) AS markets, sum(outcome) AS first_outcomes FROM settled GROUP BY category
+""")  # noqa: S608 - a text of ours
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,12 @@ def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:
     # Fetched at once: a cursor would keep a transaction open for as long as experiments run.
     rows = in_transaction(engine, lambda connection: connection.execute(_SETTLED, {"as_of": as_of}).all())
     return (SettledMarket(**row._asdict()) for row in rows)
+
+
+def settled_counts(engine: Engine, as_of: datetime) -> dict[str, SettledCount]:
+    """What `settled_markets` tells of each category in short, counted by the database."""
+    rows = in_transaction(engine, lambda connection: connection.execute(_SETTLED_COUNTS, {"as_of": as_of}).all())
+    return {row.category: SettledCount(row.markets, row.first_outcomes) for row in rows}
 
 
 def cohort_sizes(engine: Engine, key: RunKey, days: int) -> dict[date, int]:

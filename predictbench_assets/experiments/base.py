@@ -123,6 +123,23 @@ class SettledMarket:
     settled_at: datetime
 
 
+@dataclass(frozen=True)
+class SettledCount:
+    """The settled markets of a category, in short."""
+
+    markets: int
+    first_outcomes: float
+    """How many of them settled at their first outcome, a split counting as half of one."""
+
+
+def count_settled(history: Iterable[SettledMarket]) -> Mapping[str, SettledCount]:
+    """A history in short, by category."""
+    outcomes: dict[str, list[float]] = {}
+    for market in history:
+        outcomes.setdefault(market.category, []).append(market.outcome)
+    return {category: SettledCount(len(each), math.fsum(each)) for category, each in outcomes.items()}
+
+
 class HistoryInTheFuture(ValueError):
     """An experiment asked for resolutions that were not known when the snapshot was frozen."""
 
@@ -165,6 +182,7 @@ class PipelineContext:
     """All markets of this cohort, this one among them; one sequence for all, so going through it for each is slow."""
     _once: MadeOnce = field(default_factory=MadeOnce, repr=False)
     _history: Callable[[datetime], Iterable[SettledMarket]] = field(default=lambda _: (), repr=False)
+    _counts: Callable[[datetime], Mapping[str, SettledCount]] | None = field(default=None, repr=False)
     _artifacts: Callable[[str, bytes], str] | None = field(default=None, repr=False)
 
     def history(self, as_of: datetime | None = None) -> Iterable[SettledMarket]:
@@ -173,12 +191,24 @@ class PipelineContext:
         Raises:
             HistoryInTheFuture: `as_of` is later than the freeze; that would leak outcomes into forecasts.
         """
+        return self._history(self._past(as_of))
+
+    def settled_counts(self, as_of: datetime | None = None) -> Mapping[str, SettledCount]:
+        """The history in short, by category: after a year it is long, and this is a line for each category.
+
+        Raises:
+            HistoryInTheFuture: as `history`.
+        """
+        moment = self._past(as_of)
+        return count_settled(self._history(moment)) if self._counts is None else self._counts(moment)
+
+    def _past(self, as_of: datetime | None) -> datetime:
         moment = as_of or self.run.captured_at
         if moment > self.run.captured_at:
             raise HistoryInTheFuture(
                 f"history(as_of={moment.isoformat()}) is later than the freeze at {self.run.captured_at.isoformat()}"
             )
-        return self._history(moment)
+        return moment
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` returns, called for one market of this experiment's run and remembered for all others.

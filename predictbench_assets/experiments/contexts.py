@@ -23,12 +23,16 @@ from predictbench_assets.experiments.base import (
     MadeOnce,
     PipelineContext,
     RunMetadata,
+    SettledCount,
     SettledMarket,
 )
 from predictbench_assets.polymarket.markets import Market
 
 History = Callable[[datetime], Iterable[SettledMarket]]
 """The settled markets whose resolution was known at an instant."""
+
+HistoryCounts = Callable[[datetime], Mapping[str, SettledCount]]
+"""The same in short, by category."""
 
 Artifacts = Callable[[str, bytes], str]
 """Stores bytes under a relative path and returns their address; called from several threads at once."""
@@ -46,6 +50,7 @@ class Contexts:
         settings_view: Mapping[str, Any],
         clock: Clock,
         history: History | None,
+        history_counts: HistoryCounts | None = None,
         artifacts: Artifacts | None,
         logger: logging.Logger,
         redact: Callable[[str], str] = str,
@@ -59,6 +64,7 @@ class Contexts:
         blind = experiment.information == "blind"
         shown_history = _nothing if history is None else _without_prices(history) if blind else history
         self._history = _remembered(shown_history)
+        self._history_counts = history_counts
         self._once = MadeOnce()
         self._artifacts = artifacts
         self._logger = logger
@@ -88,6 +94,7 @@ class Contexts:
             cohort=self._cohort,
             _once=self._once,
             _history=self._history,
+            _counts=self._history_counts,
             _artifacts=None if self._artifacts is None else self._artifacts_of(market),
         )
 

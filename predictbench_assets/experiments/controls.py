@@ -1,8 +1,8 @@
 """Negative controls: experiments that know nothing, or nothing new. One that beats the market is a bug or a leak."""
 
+import math
 import random
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from predictbench_assets.experiments.base import (
     ExperimentResult,
     ExperimentSkip,
     PipelineContext,
-    SettledMarket,
+    SettledCount,
 )
 from predictbench_assets.polymarket.markets import Market
 
@@ -48,24 +48,21 @@ class BaseRates:
         return self.by_category.get(category, self.overall)
 
 
-def base_rates(history: Iterable[SettledMarket], prior_markets: float = PRIOR_MARKETS) -> BaseRates:
+def base_rates(settled: Mapping[str, SettledCount], prior_markets: float = PRIOR_MARKETS) -> BaseRates:
     """The share of markets that settled at their first outcome, a split counting as half of one.
 
     The overall rate is drawn towards one half, and each category's towards the overall rate, by the weight of
     `prior_markets` markets: with nothing settled the rate is one half.
     """
-    settled: Counter[str] = Counter()
-    first: defaultdict[str, float] = defaultdict(float)
-    for market in history:
-        settled[market.category] += 1
-        first[market.category] += market.outcome
-    overall = _shrunk(sum(first.values()), settled.total(), 0.5, prior_markets)
-    rates = {category: _shrunk(first[category], count, overall, prior_markets) for category, count in settled.items()}
-    return BaseRates(overall=overall, by_category=rates, settled=dict(settled))
+    markets = sum(count.markets for count in settled.values())
+    first = math.fsum(count.first_outcomes for count in settled.values())
+    overall = _shrunk(SettledCount(markets, first), 0.5, prior_markets)
+    rates = {category: _shrunk(count, overall, prior_markets) for category, count in settled.items()}
+    return BaseRates(overall, rates, {category: count.markets for category, count in settled.items()})
 
 
-def _shrunk(total: float, count: int, towards: float, weight: float) -> float:
-    return (total + weight * towards) / (count + weight)
+def _shrunk(count: SettledCount, towards: float, weight: float) -> float:
+    return (count.first_outcomes + weight * towards) / (count.markets + weight)
 
 
 class BaseRateExperiment(Experiment):
@@ -84,7 +81,7 @@ class BaseRateExperiment(Experiment):
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Forecast the base rate of the market's category."""
-        rates = context.once("base_rates", lambda: base_rates(context.history()))
+        rates = context.once("base_rates", lambda: base_rates(context.settled_counts()))
         payload = {
             "settled": sum(rates.settled.values()),
             "settled_in_category": rates.settled.get(market.category, 0),

@@ -26,7 +26,7 @@ from predictbench_assets.experiments.base import (
     RunMetadata,
 )
 from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut
-from predictbench_assets.experiments.contexts import Artifacts, Contexts, History
+from predictbench_assets.experiments.contexts import Artifacts, Contexts, History, HistoryCounts
 from predictbench_assets.experiments.journal import Journal
 from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed
 from predictbench_assets.failures import PredictbenchError
@@ -75,6 +75,7 @@ async def run_experiment(
     clock: Clock,
     required: Mapping[str, Mapping[str, Outcome]] | None = None,
     history: History | None = None,
+    history_counts: HistoryCounts | None = None,
     artifacts: Artifacts | None = None,
     journal: Journal | None = None,
     max_concurrency: int = 8,
@@ -95,6 +96,7 @@ async def run_experiment(
         required: outcomes of the required experiments by name and market id. A market for which one did not complete
             is skipped without a call, and not journalled, because the requirement may come later.
         history: settled markets as of an instant; asked once for each, whatever the number of calls.
+        history_counts: the same in short; made of `history` where it is not given.
         artifacts: stores an artifact under a relative path, returns its address; called from several threads.
         journal: where answers are looked up and recorded; None to keep none.
         max_concurrency: calls under way at once.
@@ -117,6 +119,7 @@ async def run_experiment(
             settings_view=settings_view,
             clock=clock,
             history=history,
+            history_counts=history_counts,
             artifacts=artifacts,
             logger=logger,
             redact=redact,

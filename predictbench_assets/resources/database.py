@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime
 from functools import cached_property
 
@@ -13,10 +13,17 @@ from predictbench_assets.database.connection import database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.leases import Lease, OnExisting, open_lease, record_missed
-from predictbench_assets.database.queries import StoredRun, cohort_sizes, settled_markets, stored_run, stored_runs
+from predictbench_assets.database.queries import (
+    StoredRun,
+    cohort_sizes,
+    settled_counts,
+    settled_markets,
+    stored_run,
+    stored_runs,
+)
 from predictbench_assets.database.schema import processing_attempts
 from predictbench_assets.database.snapshots import SnapshotRecord, find_snapshot, register_snapshot
-from predictbench_assets.experiments.base import SettledMarket
+from predictbench_assets.experiments.base import SettledCount, SettledMarket
 from predictbench_assets.failures import Stage
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
@@ -83,6 +90,10 @@ class RunDatabase:
     def history(self, as_of: datetime) -> Iterable[SettledMarket]:
         """Markets whose resolution was known at an instant, oldest first."""
         return settled_markets(self.engine, as_of)
+
+    def history_counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
+        """The same in short, by category."""
+        return settled_counts(self.engine, as_of)
 
     def cohort_sizes(self, key: RunKey, days: int) -> dict[date, int]:
         """How many markets were offered on each of the days before, for the same window."""

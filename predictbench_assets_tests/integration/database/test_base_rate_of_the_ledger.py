@@ -10,10 +10,10 @@ from sqlalchemy import Engine, insert
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.leases import Lease
-from predictbench_assets.database.queries import settled_markets
+from predictbench_assets.database.queries import settled_counts, settled_markets
 from predictbench_assets.database.schema import resolution_observations
 from predictbench_assets.database.writer import RunWriter
-from predictbench_assets.experiments.base import RunMetadata
+from predictbench_assets.experiments.base import RunMetadata, count_settled
 from predictbench_assets.experiments.controls import PRIOR_MARKETS, BaseRateExperiment
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.runs import RunKey
@@ -53,7 +53,7 @@ def base_rate(engine: Engine, captured_at: datetime) -> tuple[float, Any]:
         run=run,
         settings_view={},
         clock=FixedClock(NOW + timedelta(days=30)),
-        history=partial(settled_markets, engine),
+        history_counts=partial(settled_counts, engine),
     )
     assert outcome.probability is not None
     assert outcome.payload is not None
@@ -75,3 +75,9 @@ def test_only_what_was_observed_before_the_freeze_counts_and_each_market_once(le
     assert base_rate(ledger, NOW + 4 * day) == (pytest.approx(rate(2.5, 3)), 3)
     # The run is made on the thirtieth day. A settlement that was changed counts as it was known at the freeze.
     assert base_rate(ledger, NOW + 6 * day) == (pytest.approx(rate(1.5, 3)), 3)
+
+
+@pytest.mark.parametrize("days", range(7))
+def test_the_history_in_short_is_that_of_the_history(ledger: Engine, days: int) -> None:
+    moment = NOW + timedelta(days=days)
+    assert settled_counts(ledger, moment) == count_settled(settled_markets(ledger, moment))

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.experiments.base import ExperimentSkip, HistoryInTheFuture, SettledMarket
+from predictbench_assets.experiments.base import (
+    ExperimentSkip,
+    HistoryInTheFuture,
+    SettledMarket,
+    count_settled,
+)
 from predictbench_assets.experiments.controls import (
     PRIOR_MARKETS,
     BaseRateExperiment,
@@ -54,15 +59,17 @@ def test_a_category_that_has_settled_often_has_its_own_rate_and_others_have_the_
 
 
 def test_a_rare_category_is_drawn_towards_the_overall_rate() -> None:
-    rates = base_rates([*(settled(number, 0.0, "sports") for number in range(200)), settled(200, 1.0, "weather")])
+    rates = base_rates(
+        count_settled([*(settled(number, 0.0, "sports") for number in range(200)), settled(200, 1.0, "weather")])
+    )
     overall = (1 + PRIOR_MARKETS * 0.5) / (201 + PRIOR_MARKETS)
     assert rates.overall == pytest.approx(overall)
     assert rates.of("weather") == pytest.approx((1 + PRIOR_MARKETS * overall) / (1 + PRIOR_MARKETS))
 
 
 def test_a_split_counts_as_half_a_win() -> None:
-    assert base_rates(settled(number, 0.5) for number in range(100)).overall == 0.5
-    assert base_rates([settled(1, 0.5), settled(2, 1.0)], prior_markets=0).of("other") == 0.75
+    assert base_rates(count_settled(settled(number, 0.5) for number in range(100))).overall == 0.5
+    assert base_rates(count_settled([settled(1, 0.5), settled(2, 1.0)]), prior_markets=0).of("other") == 0.75
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from("abc"), st.integers(-500, 500))))
@@ -76,13 +83,15 @@ def test_a_market_that_settles_after_the_freeze_never_counts(drawn: list[tuple[f
         market = make_market(category=category)
         forecast = BaseRateExperiment().run(market, make_context(history=history))
         assert forecast == BaseRateExperiment().run(market, make_context(history=known))
-        assert forecast.probability == base_rates(known).of(category)
+        assert forecast.probability == base_rates(count_settled(known)).of(category)
         assert 0.0 < forecast.probability < 1.0
 
 
 def test_the_future_cannot_be_asked_for() -> None:
     with pytest.raises(HistoryInTheFuture):
         make_context().history(CAPTURED_AT + timedelta(seconds=1))
+    with pytest.raises(HistoryInTheFuture):
+        make_context().settled_counts(CAPTURED_AT + timedelta(seconds=1))
 
 
 def test_the_other_outcomes_of_a_market_share_the_rest() -> None:
