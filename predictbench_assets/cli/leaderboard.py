@@ -1,6 +1,7 @@
 """`predictbench leaderboard`: who beats the market, and how sure that is; today's board, or any past one."""
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
@@ -151,7 +152,9 @@ def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, ou
     from predictbench_assets.reporting.leaderboard import as_csv, as_json, as_markdown, as_table
 
     if format_ == "table":
-        console = Console(highlight=False, width=None if output is None and sys.stdout.isatty() else _WIDTH)
+        shown = output is None and sys.stdout.isatty()
+        width = max(_WIDTH, shutil.get_terminal_size().columns) if shown else _WIDTH
+        console = Console(highlight=False, width=width)
         with console.capture() as captured:
             console.print(as_table(built, rows))
         text = captured.get()

@@ -17,9 +17,9 @@ from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
 
 NOTHING: Final = "no market of a stored run counts yet: run `predictbench daily`, and `predictbench resolve` later"
 
-_HEAD: Final = ("rank", "experiment", "markets", "events", "cover", "edge, 95 % interval", "Brier", "flags")
+_HEAD: Final = ("rank", "experiment", "markets", "events", "cover", "edge, 95 % interval", "Brier", "remarks")
 _LEGEND: Final = (
-    "edge: Brier score of the market's price minus that of the forecasts, in thousandths; above 0 beats the market. "
+    "edge: Brier score of the market's price minus that of the forecasts; above 0 beats the market. "
     "cover: share of the board's markets that were forecast."
 )
 
@@ -51,10 +51,18 @@ def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> RenderableTy
     """The same for a terminal of 100 columns or more."""
     parts: list[RenderableType] = [Text(_heading(leaderboard))]
     for title, group in _groups(rows):
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
         for name in _HEAD:
-            words = name in ("experiment", "flags", "edge, 95 % interval")
-            table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap="edge" in name)
+            words = name in ("experiment", "remarks", "edge, 95 % interval")
+            wide = {"experiment": 20, "remarks": 16}.get(name)
+            table.add_column(
+                name,
+                justify="left" if words else "right",
+                overflow="fold",
+                min_width=wide,
+                max_width=wide if name == "remarks" else None,
+                no_wrap=wide is None,
+            )
         for row in group:
             alarm = "control_beats_market" in row.flags
             style = "bold red" if alarm else "dim" if row.control or row.reference else None
@@ -94,27 +102,27 @@ def _title(board: str, window_days: int, category: str, price_bin: str) -> str:
 
 
 def _cells(row: BoardRow) -> tuple[str, ...]:
-    kind = " (the price)" if row.reference else " (control)" if row.control else ""
+    kind = ["the price"] if row.reference else ["control"] if row.control else []
     return (
         str(row.rank or ""),
-        f"{row.experiment} {row.version}{kind}",
+        f"{row.experiment} {row.version}",
         f"{row.n_markets:,}",
         f"{row.n_events:,}",
         "" if row.coverage is None else f"{row.coverage:.0%}",
         _interval(row),
         "" if row.brier is None else f"{row.brier:.4f}",
-        ", ".join(flag.replace("_", " ") for flag in row.flags),
+        ", ".join([*kind, *(flag.replace("_", " ") for flag in row.flags)]),
     )
 
 
 def _interval(row: BoardRow) -> str:
     if row.mean_edge is None:
         return ""
-    edge = _thousandths(row.mean_edge)
+    edge = _signed(row.mean_edge)
     if row.edge_low is None or row.edge_high is None:
         return edge
-    return f"{edge} [{_thousandths(row.edge_low)}, {_thousandths(row.edge_high)}]"
+    return f"{edge} [{_signed(row.edge_low)}, {_signed(row.edge_high)}]"
 
 
-def _thousandths(value: float) -> str:
-    return f"{1000 * value:+.2f}" if value else "0"
+def _signed(value: float) -> str:
+    return f"{value:+.4f}" if value else "0"
