@@ -85,19 +85,15 @@ def expected_calibration_error(forecast: Floats) -> float:
     """The ECE that these forecasts would show on average if every one of them were true and markets independent.
 
     It is above 0, and the more so the fewer they are: an ECE means nothing without it. In each bin, the number of
-    markets that settle at 1 is taken for a binomial one, whose mean distance from its mean is known (De Moivre), and
-    scaled to the spread that the forecasts in the bin really have.
+    markets that settle at 1 is taken for a binomial one, whose mean distance from its mean is known (De Moivre).
     """
     from scipy.stats import binom
 
     bins = forecast_bins(forecast)
-    counts = np.bincount(bins, minlength=BINS)
+    counts = np.bincount(bins)
     used = counts > 0
     counts = counts[used]
-    means = np.clip(np.bincount(bins, weights=forecast, minlength=BINS)[used] / counts, 0.0, 1.0)
-    variances = np.bincount(bins, weights=forecast * (1 - forecast), minlength=BINS)[used]
-    binomial = counts * means * (1 - means)
+    means = np.minimum(np.bincount(bins, weights=forecast)[used] / counts, 1.0)
     above = np.minimum(np.floor(counts * means), counts - 1) + 1  # the first count above the mean
     distance = 2 * above * (1 - means) * binom.pmf(above, counts, means)
-    spread = np.sqrt(np.divide(variances, binomial, out=np.zeros_like(variances), where=binomial > 0))
-    return float((distance * spread).sum() / len(forecast))
+    return float(distance.sum() / len(forecast))

@@ -275,6 +275,20 @@ def test_every_two_entrants_are_compared_and_chance_is_kept_in_bounds() -> None:
     assert against[0].mean_difference == pytest.approx(by_hand, abs=1e-9)
 
 
+def test_significance_is_benjamini_hochbergs() -> None:
+    cohorts = settled()
+    rng = np.random.default_rng(10)
+    entrants = [
+        (entrant(f"e{n}"), np.clip(better(cohorts, 0.004 * n) + rng.normal(0, 0.05, 400), 0, 1)) for n in range(7)
+    ]
+    full = [one for one in board_of(cohorts, entrants).comparisons if one.board == "full"]
+    p_values = sorted(one.p_value or 0.0 for one in full)
+    bound = max(p for rank, p in enumerate(p_values, 1) if p <= 0.10 * rank / len(p_values))
+    assert {one.significant for one in full} == {True, False}
+    assert [one.significant for one in full] == [(one.p_value or 0.0) <= bound for one in full]
+    assert any(not one.significant and (one.p_value or 0.0) <= 0.10 for one in full)
+
+
 def test_reliability_curves_hold_what_was_observed() -> None:
     cohorts = settled()
     (curve,) = [one for one in board_of(cohorts, [(entrant("a"), cohorts.price)]).curves if one.board == "full"]
