@@ -272,7 +272,7 @@ processed_markets = Table(
     Column("core", Boolean, nullable=False),
     Column("core_weight", Double),
     _text("snapshot_hash"),
-    # Where the market stands in its event, as Polymarket has it: a ladder's rungs are told apart by these.
+    # Where the market stands in its event, in Polymarket's words: for readers of the data; often missing or repeated.
     _text("group_item_title"),
     Column("group_item_threshold", Double),
     # Whether the snapshot was put together afterwards (a backfill) rather than captured on the day.
