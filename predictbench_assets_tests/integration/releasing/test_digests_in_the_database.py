@@ -226,7 +226,7 @@ def test_a_digest_is_what_anyone_makes_of_the_rows(benchmark: Benchmark) -> None
     benchmark.execute("UPDATE predictbench.experiments SET name = CASE name WHEN 'coin' THEN 'Zoë' ELSE 'ape' END")
     benchmark.execute("UPDATE predictbench.experiment_runs SET attempt = attempt + 8")
     rows = benchmark.rows(
-        """SELECT e.name, e.version, a.attempt, m.market_id, r.probability, r.forecast_at, r.snapshot_hash, r.config_hash
+        """SELECT name, version, attempt, m.market_id, r.probability, r.forecast_at, r.snapshot_hash, r.config_hash
         FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
         JOIN predictbench.experiments e USING (experiment_id)
         JOIN predictbench.processed_markets m USING (processed_market_id) ORDER BY random()"""

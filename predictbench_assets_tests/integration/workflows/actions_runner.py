@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ OWN_ACTION = "$/"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 _STATUS = re.compile(r"\b(success|failure|always|cancelled)\(")
-_TAKEN_FOR_DONE = {"actions/checkout", "actions/setup-python", "actions/upload-artifact", "actions/deploy-pages"}
+_TAKEN_FOR_DONE = {
+    *("actions/checkout", "actions/setup-python", "actions/deploy-pages"),
+    *("actions/upload-artifact", "actions/download-artifact"),
+}
 _LONGEST_STEP_SECONDS = 240
 
 
@@ -94,6 +98,8 @@ class Runner:
     cancelled: Mapping[str, Callable[[], bool]] = field(default_factory=dict)
     """When to cancel the workflow during the step of that name: once this is true."""
     runs: int = 0
+    kept: dict[str, Path] = field(default_factory=dict)
+    """The artifacts of the last run, by name."""
 
     def run(
         self,
@@ -106,6 +112,7 @@ class Runner:
     ) -> dict[str, list[Job]]:
         """Run a workflow's jobs and return them by id, one for each cell of a matrix."""
         self.runs += 1
+        self.kept.clear()
         loaded = yaml.safe_load((self.clone / ".github" / "workflows" / f"{workflow}.yml").read_text())
         assert event in loaded[True], f"{workflow} is not started by {event}"
         contexts = {
@@ -167,7 +174,7 @@ class _JobInHand:
             "strategy",
             "permissions",
         }
-        if known - {"concurrency", "env", "steps", "outputs"}:
+        if known - {"concurrency", "env", "steps", "outputs", "permissions"}:
             raise NotRunnable(f"{known} of job {name}")
         place = "-".join(map(str, [runner.runs, number, name, *cell.values()]))
         self.job = Job(name, runner.folder / place / "temp")
@@ -250,6 +257,11 @@ class _JobInHand:
             self.job.artifacts[given["name"]] = sorted(
                 str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file()
             )
+            self._runner.kept[given["name"]] = kept
+        if action == "actions/download-artifact":
+            for name, kept in self._runner.kept.items():
+                if fnmatch(name, given["pattern"]):
+                    shutil.copytree(kept, Path(given["path"]) / name)
         return "success", ""
 
     def _own_action(
