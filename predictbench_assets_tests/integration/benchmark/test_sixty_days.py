@@ -107,6 +107,17 @@ def test_experiments_that_differ_stand_in_the_right_order(played: Played, board:
 
 
 @pytest.mark.parametrize("board", BOARDS)
+def test_of_two_experiments_the_better_one_is_found_better(played: Played, board: BoardName) -> None:
+    truth = played.truth(board)
+    found = [pair for pair in played.board.comparisons if pair.board == board and pair.significant]
+    assert len(found) >= 20, "hardly any pair of experiments was told apart"
+    for pair in found:
+        deserved = truth[pair.first.split()[0]] - truth[pair.second.split()[0]]
+        assert pair.mean_difference is not None
+        assert pair.mean_difference * deserved > 0, f"{pair} and not {deserved:+.4f}"
+
+
+@pytest.mark.parametrize("board", BOARDS)
 def test_nobody_without_an_edge_is_declared_a_winner(played: Played, board: BoardName) -> None:
     rows = played.rows(board)
     for name in (*WITHOUT_EDGE, *CONTROLS):
