@@ -17,7 +17,15 @@ DOCUMENTS = [CLONE / "README.md", *sorted((CLONE / "docs").glob("*.md"))]
 
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```", re.M | re.S)
 # What no command of ours reads: GitHub's, a shell's, and words of SQL.
-NO_SETTINGS = {"PIPELINE_ENABLED", "OWNER_URL", "ADMIN_URL", "ON_ERROR_STOP", "DAGSTER_HOME"}
+NO_SETTINGS = {
+    "PIPELINE_ENABLED",
+    "PUBLISH_DIGESTS",
+    "PUBLISH_PAGE",
+    "OWNER_URL",
+    "ADMIN_URL",
+    "ON_ERROR_STOP",
+    "DAGSTER_HOME",
+}
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 
