@@ -1,10 +1,9 @@
 """`predictbench leaderboard`: who beats the market, and how sure that is; today's board, or any past one."""
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +11,7 @@ import click
 
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.moments import as_of_option, known_until
 from predictbench_assets.cli.partitions import day_option
 
 if TYPE_CHECKING:
@@ -21,39 +21,6 @@ Format = Literal["table", "csv", "json", "md"]
 
 _EVERY = "every"
 _WIDTH = 100
-
-
-def read_moment(_: click.Context, __: click.Parameter, given: str | None) -> date | datetime | None:
-    """A day, or an instant; one without a zone is UTC."""
-    if not given:
-        return None
-    try:
-        return date.fromisoformat(given)
-    except ValueError:
-        pass
-    try:
-        instant = datetime.fromisoformat(given)
-    except ValueError as error:
-        wanted = "write a day as 2026-11-23, or an instant as 2026-11-23T08:00Z"
-        raise click.BadParameter(f"{given!r} is no moment; {wanted}") from error
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-
-
-def known_until(moment: date | datetime | None, now: datetime) -> datetime:
-    """The instant that a board is as of: of a day its end, of today the present.
-
-    Raises:
-        click.BadParameter: it lies in the future, of which nothing is known.
-    """
-    if moment is None:
-        return now
-    if not isinstance(moment, datetime):
-        if moment == now.date():
-            return now
-        moment = datetime.combine(moment, time.max, UTC)
-    if moment > now:
-        raise click.BadParameter(f"{moment.isoformat()} is in the future", param_hint="--as-of")
-    return moment
 
 
 @click.command(
@@ -67,13 +34,7 @@ Examples:
   predictbench leaderboard --format json --output board.json
 """,
 )
-@click.option(
-    "--as-of",
-    "moment",
-    callback=read_moment,
-    metavar="DATE|INSTANT",
-    help="As it could be known then; of a day its end, UTC.  [default: now]",
-)
+@as_of_option
 @click.option("--board", type=click.Choice(["core", "full", "backfill"]), help="Only this one.  [default: all three]")
 @click.option("--window-days", type=int, metavar="N", help="Only this window.  [default: all]")
 @click.option(
@@ -150,6 +111,7 @@ def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, ou
     from rich.console import Console
 
     from predictbench_assets.reporting.leaderboard import as_csv, as_json, as_markdown, as_table
+    from predictbench_assets.reporting.pages import write_at_once
 
     if format_ == "table":
         shown = output is None and sys.stdout.isatty()
@@ -164,6 +126,4 @@ def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, ou
         click.echo(text, nl=False)
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(output)
+    write_at_once(output, text)

@@ -1,6 +1,5 @@
 """`predictbench release`: the benchmark's data as files that stay as they are."""
 
-import json
 from datetime import date, datetime
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import click
 
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.leaderboard import known_until, read_moment
+from predictbench_assets.cli.moments import as_of_option, known_until
 from predictbench_assets.cli.partitions import day_option
 
 
@@ -28,13 +27,7 @@ Examples:
 @click.option("--version", metavar="NAME", help="Of the release.  [default: the day of --as-of]")
 @day_option("--since", help="The first run date.  [default: of --previous, else the first one stored]")
 @day_option("--until", help="The last run date, itself included.  [default: the last one stored]")
-@click.option(
-    "--as-of",
-    "moment",
-    callback=read_moment,
-    metavar="DATE|INSTANT",
-    help="As it could be known then; of a day its end, UTC.  [default: now]",
-)
+@as_of_option
 @click.option(
     "--previous",
     type=click.Path(exists=True, path_type=Path),
@@ -84,7 +77,7 @@ def release(
             previous=previous,
         )
     if as_json:
-        click.echo(json.dumps(json.loads(manifest.encoded()), indent=2))
+        click.echo(manifest.encoded(), nl=False)
         return
     for table, rows in manifest.rows.items():
         click.echo(f"{table:12} {rows:>12,} rows")

@@ -7,7 +7,7 @@ import click
 
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.leaderboard import known_until, read_moment
+from predictbench_assets.cli.moments import as_of_option, known_until
 from predictbench_assets.cli.partitions import day_option
 
 FOLDER = "report"
@@ -27,13 +27,7 @@ Examples:
 @click.option(
     "--output", metavar="DIR", help="The folder; one that holds a page is replaced.  [default: in PREDICTBENCH_HOME]"
 )
-@click.option(
-    "--as-of",
-    "moment",
-    callback=read_moment,
-    metavar="DATE|INSTANT",
-    help="As it could be known then; of a day its end, UTC.  [default: now]",
-)
+@as_of_option
 @day_option(
     "--markets-since", help="Pages for markets of this run date and later only.  [default: for all of the core]"
 )

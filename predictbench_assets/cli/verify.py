@@ -84,7 +84,7 @@ def verify(
     if folder is not None and (chosen or every):
         raise click.UsageError("--release checks a folder as a whole: leave out what chooses runs")
     if folder is None and not chosen and not every and digest is None:
-        raise click.UsageError("say what to check: --run-date, --since, --all, --digest or --release")
+        raise click.UsageError("say what to check: --run-date, --window-days, --since, --all, --digest or --release")
     if (every and chosen) or (run_date is not None and since is not None):
         raise click.UsageError("--run-date, --since and --all exclude each other")
     if folder is not None:

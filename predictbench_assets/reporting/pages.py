@@ -46,13 +46,13 @@ def rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]
 def publish(path: Path, *, json: str, markdown: str) -> Path:
     """Write a summary: the JSON at `path`, and the Markdown beside it with the suffix `.md`, each in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path.with_suffix(".md"), markdown)
-    _replace(path, json)
+    write_at_once(path.with_suffix(".md"), markdown)
+    write_at_once(path, json)
     return path
 
 
-def _replace(path: Path, text: str) -> None:
-    """Who reads the file meanwhile sees the old text or the new one."""
+def write_at_once(path: Path, text: str) -> None:
+    """Write a file in one step: who reads it meanwhile sees the old text or the new one."""
     partial = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with partial.open("w", encoding="utf-8") as file:

@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
-from predictbench_assets.cli.leaderboard import known_until, leaderboard, read_moment
+from predictbench_assets.cli.leaderboard import leaderboard
 from predictbench_assets.cli.main import main
+from predictbench_assets.cli.moments import known_until, read_moment
 from predictbench_assets.database.leaderboards import (
     content_hash,
     encoded_leaderboard,
