@@ -53,7 +53,6 @@ def make_forecasts(markets: int, clusters: int) -> Forecasts:
         price=price,
         good=np.ones(markets, np.bool_),
         core=rng.random(markets) < 0.2,
-        core_weight=np.ones(markets),
         reconstructed=np.zeros(markets, np.bool_),
         final=~np.isnan(outcome),
         outcome=outcome,

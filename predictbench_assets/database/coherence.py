@@ -7,7 +7,6 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Row
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.forecasts import load_forecasts
 from predictbench_assets.scoring.boards import Coherence
 from predictbench_assets.scoring.coherence import Member, Relations, coherence, relations
 from predictbench_assets.scoring.forecasts import Cohorts, Forecasts
@@ -53,14 +52,10 @@ def load_relations(engine: Engine, cohorts: Cohorts, as_of: datetime) -> Relatio
     )
 
 
-def load_coherence(engine: Engine, as_of: datetime, forecasts: Forecasts | None = None) -> tuple[Coherence, ...]:
-    """How coherent each entrant's forecasts are, in each window, as known at `as_of`.
-
-    Args:
-        forecasts: as loaded for the same moment, to save reading them again.
+def load_coherence(engine: Engine, forecasts: Forecasts) -> tuple[Coherence, ...]:
+    """How coherent each entrant's forecasts are, in each window, as known when the forecasts were.
 
     Raises:
         DatabaseUnavailable, DatabaseRefused: as the names say.
     """
-    loaded = load_forecasts(engine, as_of) if forecasts is None else forecasts
-    return coherence(loaded, load_relations(engine, loaded.cohorts, as_of))
+    return coherence(forecasts, load_relations(engine, forecasts.cohorts, forecasts.as_of))

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Row
 
+from predictbench_assets.database.coherence import load_coherence
 from predictbench_assets.database.columns import Kind, fetch_columns, positions
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.score_checks import REFERENCE
+from predictbench_assets.experiments.baseline import BaselineSnapshotExperiment
 from predictbench_assets.scoring.clusters import cluster_numbers
 from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS, Bools, Cohorts, Entrant, Floats, Forecasts, Ints
 
@@ -38,8 +39,8 @@ _MARKETS = f"""
     )
     SELECT m.processed_market_id, m.market_id, runs.run_date, runs.window_days,
         (m.close_time AT TIME ZONE 'UTC')::date AS end_date, m.category, m.cluster, m.event_id, m.neg_risk_market_id,
-        m.game_id, m.price, m.price IS NOT NULL AND m.price_quality = 'good' AS good, m.core, m.core_weight,
-        m.reconstructed, m.snapshot_hash, m.captured_at AT TIME ZONE 'UTC' AS captured_at,
+        m.game_id, m.price, m.price IS NOT NULL AND m.price_quality = 'good' AS good, m.core, m.reconstructed,
+        m.snapshot_hash, m.captured_at AT TIME ZONE 'UTC' AS captured_at,
         coalesce(newest.closed_time, m.close_time) AT TIME ZONE 'UTC' AS closed_at,
         CASE WHEN newest.state = 'final' THEN newest.outcome END AS outcome
     FROM predictbench.processed_markets m JOIN runs USING (run_id) LEFT JOIN newest USING (market_id)
@@ -73,7 +74,7 @@ _LINKS: Final = ("market_id", "event_id", "neg_risk_market_id", "game_id", "clus
 """Markets that share any of these are of one cluster."""
 _MARKET_COLUMNS: Final = (
     *("processed_market_id", "market_id", "run_date", "window_days", "end_date", "category", "cluster", "event_id"),
-    *("neg_risk_market_id", "game_id", "price", "good", "core", "core_weight", "reconstructed", "snapshot_hash"),
+    *("neg_risk_market_id", "game_id", "price", "good", "core", "reconstructed", "snapshot_hash"),
     *("captured_at", "closed_at", "outcome"),
 )
 """In the order of the query."""
@@ -97,8 +98,6 @@ def load_forecasts(
     Raises:
         DatabaseUnavailable, DatabaseRefused: as the names say.
     """
-    from predictbench_assets.database.coherence import load_coherence  # which reads forecasts, too, for those who ask
-
     values = {"as_of": as_of, "since": since or date.min, "until": until or date.max}
 
     def read_few(connection: Connection) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
@@ -111,7 +110,7 @@ def load_forecasts(
     there = set(results["market"].tolist())
     markets = [row for row in markets if row.processed_market_id.bytes in there]
     forecasts = _assembled(as_of, markets, attempts, results)
-    return replace(forecasts, coherence=load_coherence(engine, as_of, forecasts))
+    return replace(forecasts, coherence=load_coherence(engine, forecasts))
 
 
 def _assembled(
@@ -130,7 +129,6 @@ def _assembled(
         price=np.array(column["price"], np.float64),
         good=np.array(column["good"], np.bool_),
         core=np.array(column["core"], np.bool_),
-        core_weight=np.array(column["core_weight"], np.float64),
         reconstructed=np.array(column["reconstructed"], np.bool_),
         final=~np.isnan(outcome),
         outcome=outcome,
@@ -164,9 +162,10 @@ def _assembled(
 
 def _entrants(attempts: Sequence[Row[Any]], that_ran: set[int]) -> tuple[Entrant, ...]:
     """Each version of an experiment that ran at least once, even if it never gave a forecast; by name and version."""
+    reference = BaselineSnapshotExperiment.name
     rows = {(row.name, row.version): row for position, row in enumerate(attempts) if position in that_ran}
     return tuple(
-        Entrant(name, version, row.information, row.control, name == REFERENCE, row.description)
+        Entrant(name, version, row.information, row.control, name == reference, row.description)
         for (name, version), row in sorted(rows.items())
     )
 

@@ -6,10 +6,11 @@ has a row for each entrant and a column for each row of `Cohorts`.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from predictbench_assets.scoring.boards import Coherence
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -58,7 +59,6 @@ class Cohorts:
     good: Bools
     """Whether that price is of quality `good`; only such markets are in the headline."""
     core: Bools
-    core_weight: Floats
     reconstructed: Bools
     """Whether the snapshot was put together afterwards."""
     final: Bools
@@ -81,5 +81,5 @@ class Forecasts:
     """Shape (entrants, M): the forecast that counts on the live boards (the newest timely one); NaN for none."""
     late: Floats
     """Shape (entrants, M): the newest forecast that was not timely, or on a reconstructed snapshot; NaN for none."""
-    coherence: tuple[Any, ...] = ()
-    """Rows of `boards.Coherence`, which need no outcomes."""
+    coherence: tuple[Coherence, ...] = ()
+    """It needs no outcomes."""

@@ -12,8 +12,8 @@ from statistics import fmean
 import pytest
 from sqlalchemy.engine import make_url
 
-from predictbench_assets.database.coherence import load_coherence
 from predictbench_assets.database.engine import make_engine
+from predictbench_assets.database.forecasts import load_forecasts
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.boards import Coherence
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
@@ -85,7 +85,7 @@ def test_the_price_of_a_day_before_is_the_exchanges(day: tuple[DailyRun, Ran], w
 def coherence_at(day: tuple[DailyRun, Ran]) -> Iterator[Callable[[datetime], dict[str, Coherence]]]:
     """The coherence of each experiment, as known at a moment."""
     engine = make_engine(make_url(day[0].database_url).set(drivername="postgresql+psycopg"), pool_size=2)
-    yield lambda moment: {row.experiment: row for row in load_coherence(engine, moment)}
+    yield lambda moment: {row.experiment: row for row in load_forecasts(engine, moment).coherence}
     engine.dispose()
 
 

@@ -55,7 +55,6 @@ def test_a_run_as_it_was_stored(engine: Engine, ledger: Ledger) -> None:
     assert cohorts.price.tolist() == [0.2, 0.5, 0.9]
     assert cohorts.good.tolist() == [True] * 3
     assert cohorts.core.tolist() == [True, False, False]
-    np.testing.assert_array_equal(cohorts.core_weight, [2.0, np.nan, np.nan])
     assert cohorts.final.tolist() == [True, False, True]
     np.testing.assert_array_equal(cohorts.outcome, [1.0, np.nan, 0.5])
     assert cohorts.cluster[0] == cohorts.cluster[1] != cohorts.cluster[2]

@@ -38,7 +38,6 @@ def settled(markets: int = MARKETS, days: int = 5) -> Cohorts:
         price=np.clip(truth + rng.uniform(-0.1, 0.1, markets), 0.01, 0.99),
         good=np.ones(markets, np.bool_),
         core=np.arange(markets) < markets // 2,
-        core_weight=np.ones(markets),
         reconstructed=np.zeros(markets, np.bool_),
         final=np.ones(markets, np.bool_),
         outcome=(rng.random(markets) < truth) * 1.0,

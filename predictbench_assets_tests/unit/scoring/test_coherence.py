@@ -31,7 +31,6 @@ def cohorts(
         price=np.array(prices, np.float64),
         good=np.ones(count, np.bool_),
         core=np.ones(count, np.bool_),
-        core_weight=np.ones(count),
         reconstructed=np.zeros(count, np.bool_),
         final=np.zeros(count, np.bool_),
         outcome=np.full(count, np.nan),
