@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.experiments.baseline import BaselineSnapshotExperiment
 
-REFERENCE = "baseline_snapshot"
-"""The experiment that says what the market said: its edge over the market is exactly 0."""
-
-_LONGEST_LOG_LOSS = -math.log(0.001)
+_ROUNDING = 1e-9
 
 # One that is not a number is greater than every number.
 _PROBLEMS = text("""
@@ -43,7 +41,10 @@ def score_problems(engine: Engine) -> ScoreProblems:
     Raises:
         DatabaseUnavailable, DatabaseRefused: as the names say.
     """
-    values = {"reference": REFERENCE, "longest": _LONGEST_LOG_LOSS + 1e-9}
+    from predictbench_assets.scoring.rules import CLIP_LOW  # with numpy, which a daily run does not load
+
+    longest = -math.log(CLIP_LOW) + _ROUNDING
+    values = {"reference": BaselineSnapshotExperiment.name, "longest": longest}
 
     def work(connection: Connection) -> ScoreProblems:
         return ScoreProblems(**connection.execute(_PROBLEMS, values).one()._asdict())

@@ -149,11 +149,7 @@ def _scores(due: NDArray[Any]) -> list[dict[str, Any]]:
         "result": [one.hex() for one in due["result"].tolist()],
         "observation": [one.hex() for one in due["observation"].tolist()],
         "outcome": outcome,
-        "brier": rules.brier(forecast, outcome),
-        "log_loss": rules.log_loss(forecast, outcome),
-        "clipped": rules.clipped(forecast),
-        "edge": rules.edge(forecast, price, outcome),
-        "disagreement": rules.disagreement(forecast, price),
+        **rules.scores(forecast, price, outcome),
     }
     lists = [column if isinstance(column, list) else column.tolist() for column in columns.values()]
     return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]

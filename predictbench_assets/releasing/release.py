@@ -253,15 +253,7 @@ def _scored(rows: Sequence[Any], table: ExportedTable) -> list[Row]:
     }
     columns |= {"experiment": [row.name for row in rows], "version": [row.version for row in rows]}
     columns |= {"attempt": [row.attempt for row in rows], "scoring_version": [rules.SCORING_VERSION] * len(rows)}
-    scores = {
-        "outcome": outcome,
-        "brier": rules.brier(forecast, outcome),
-        "log_loss": rules.log_loss(forecast, outcome),
-        "clipped": rules.clipped(forecast),
-        "edge": rules.edge(forecast, price, outcome),
-        "disagreement": rules.disagreement(forecast, price),
-    }
-    for name, values in scores.items():
+    for name, values in {"outcome": outcome, **rules.scores(forecast, price, outcome)}.items():
         columns[name] = [None if value != value else value for value in values.tolist()]
     return list(zip(*(columns[column.name] for column in table.columns), strict=True))
 

@@ -16,6 +16,17 @@ CLIP_HIGH: Final = 0.999
 """The bounds of what log loss sees: a forecast of 0 or 1 that turns out wrong would cost infinitely much."""
 
 
+def scores(forecast: Floats, price: Floats, outcome: Floats) -> dict[str, Floats | Bools]:
+    """All of them, by the names of the columns that keep them; what needs a price is NaN where there is none."""
+    return {
+        "brier": brier(forecast, outcome),
+        "log_loss": log_loss(forecast, outcome),
+        "clipped": clipped(forecast),
+        "edge": edge(forecast, price, outcome),
+        "disagreement": disagreement(forecast, price),
+    }
+
+
 def brier(forecast: Floats, outcome: Floats) -> Floats:
     """(f - y)^2, in [0, 1]; lower is better."""
     return np.square(forecast - outcome)
