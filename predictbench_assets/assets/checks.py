@@ -13,7 +13,7 @@ import dagster as dg
 from predictbench_assets.database.leases import RunCounts
 from predictbench_assets.database.score_checks import ScoreProblems
 from predictbench_assets.polymarket.normalize import Cohort
-from predictbench_assets.scoring.boards import ALL, Leaderboard
+from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagedFile
 
@@ -194,7 +194,7 @@ def check_leaderboard(leaderboard: Leaderboard) -> Iterator[dg.AssetCheckResult]
         {
             f"{row.experiment} {row.version} ({row.board}, {row.window_days} days)"
             for row in leaderboard.rows
-            if "control_beats_market" in row.flags and row.category == ALL and row.price_bin == ALL
+            if "control_beats_market" in row.flags and row.is_whole
         }
     )
     yield dg.AssetCheckResult(

@@ -17,8 +17,9 @@ from predictbench_assets.database.score_checks import score_problems
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.reporting.leaderboard import as_markdown
 from predictbench_assets.reporting.plots import as_markdown_image
+from predictbench_assets.reporting.report.names import FOLDER
 from predictbench_assets.resources.database import RunDatabase
-from predictbench_assets.scoring.boards import ALL, Leaderboard
+from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.settings import Settings
 
 GROUP = "scoring"
@@ -95,7 +96,7 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
         board = stored_leaderboard(database.engine, now)
         summary = write_report(
             database.engine,
-            settings.home / "report",
+            settings.home / FOLDER,
             now=now,
             as_of=now if board is None else board.as_of,
             leaderboard=board,
@@ -118,7 +119,7 @@ def _board_metadata(board: Leaderboard) -> dict[str, Any]:
     """The board in words and pictures."""
     from predictbench_assets.reporting import charts
 
-    whole = [row for row in board.rows if row.category == ALL and row.price_bin == ALL]
+    whole = [row for row in board.rows if row.is_whole]
     pictures: dict[str, Callable[[Leaderboard], bytes]] = {
         "edges": charts.board_png,
         "reliability": charts.reliability_png,

@@ -10,9 +10,6 @@ from predictbench_assets.cli.demo import demo_option
 from predictbench_assets.cli.moments import as_of_option, known_until
 from predictbench_assets.cli.partitions import day_option
 
-FOLDER = "report"
-"""In PREDICTBENCH_HOME."""
-
 
 @click.command(
     short_help="The benchmark as a page.",
@@ -40,6 +37,7 @@ def report(output: str | None, moment: date | datetime | None, markets_since: da
     """
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.reporting.pages import size
+    from predictbench_assets.reporting.report.names import FOLDER
     from predictbench_assets.reporting.report.site import write_report
     from predictbench_assets.settings import load_settings
 

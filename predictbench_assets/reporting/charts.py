@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from predictbench_assets.scoring.boards import ALL, BoardRow, Curve, EdgePoint, Leaderboard
+from predictbench_assets.scoring.boards import BoardRow, Curve, EdgePoint, Leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,7 +112,7 @@ def board_png(leaderboard: Leaderboard) -> bytes:
     """The core board, a panel for each window."""
     panels: list[tuple[str, list[Interval]]] = []
     for window in sorted({row.window_days for row in leaderboard.rows}):
-        rows = [row for row in leaderboard.rows if row.window_days == window and row.board == "core" and is_whole(row)]
+        rows = [row for row in leaderboard.rows if row.window_days == window and row.board == "core" and row.is_whole]
         if intervals := board_intervals(rows):
             panels.append((f"Edge over the market's price, core board, {window} days ahead", intervals[:40]))
     if not panels:
@@ -154,11 +154,6 @@ def edge_over_time_png(leaderboard: Leaderboard) -> bytes:
         _title(axes, f"{_short(f'{experiment} {version}')}, {window} days")
 
     return _panels_png(list(series.items())[:_MOST_PANELS], draw, inner=(300, 160))
-
-
-def is_whole(row: BoardRow) -> bool:
-    """Whether a row is of its whole board, not of a category or a price bin."""
-    return row.category == ALL and row.price_bin == ALL
 
 
 @dataclass(frozen=True)

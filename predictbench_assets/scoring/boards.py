@@ -108,6 +108,11 @@ class BoardRow(_Record, frozen=True):
     rank: int | None
     flags: tuple[Flag, ...] = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is of the whole board, not of a category or a price bin."""
+        return self.category == ALL and self.price_bin == ALL
+
 
 class Comparison(_Record, frozen=True):
     """Two entrants on the markets that both forecast; above 0 the first is better."""

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -300,7 +301,7 @@ def questions(engine: Engine, ids: Sequence[str]) -> dict[str, str]:
 
 def _whole(value: Any) -> Any:
     """Sums of Postgres are decimals."""
-    return int(value) if type(value).__name__ == "Decimal" else value
+    return int(value) if isinstance(value, Decimal) else value
 
 
 def _core_of(engine: Engine, run_id: UUID, as_of: datetime) -> list[CoreMarket]:

@@ -2,7 +2,11 @@
 
 import re
 from hashlib import sha256
+from typing import Final
 from urllib.parse import quote
+
+FOLDER: Final = "report"
+"""Where the page is in PREDICTBENCH_HOME."""
 
 _SEPARATOR = "\0"
 """No text of the database has it."""

@@ -24,7 +24,6 @@ from sqlalchemy import Engine
 from predictbench_assets import __version__
 from predictbench_assets.database.leaderboards import content_hash, encoded_leaderboard
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.reporting.charts import is_whole
 from predictbench_assets.reporting.report import views
 from predictbench_assets.reporting.report.data import (
     Capture,
@@ -288,7 +287,7 @@ class _Site:
         for key, entrant in entrants.items():
             rows = [row for row in self._leaderboard.rows if (row.experiment, row.version) == key]
             whole = sorted(
-                (row for row in rows if is_whole(row)),
+                (row for row in rows if row.is_whole),
                 key=lambda row: (views.BOARDS.index(row.board), row.window_days),
             )
             best, worst = best_and_worst[key]
@@ -300,7 +299,7 @@ class _Site:
                 record=registered.get(key),
                 versions=sorted(version for name, version in entrants if name == key[0] and version != key[1]),
                 rows=whole,
-                cuts=[row for row in rows if not is_whole(row) and row.board == "core" and row.n_markets],
+                cuts=[row for row in rows if not row.is_whole and row.board == "core" and row.n_markets],
                 charts=[self._charts(row) for row in whole if row.board == "core" and row.n_markets],
                 best=best,
                 worst=worst,
@@ -410,7 +409,7 @@ def _settlement(leaderboard: Leaderboard, forecasts: Forecasts) -> _Settlement:
 
 
 def _flags_used(rows: Iterable[BoardRow]) -> list[tuple[str, str]]:
-    used = {flag for row in rows if is_whole(row) for flag in row.flags}
+    used = {flag for row in rows if row.is_whole for flag in row.flags}
     return [text for flag, text in views.FLAG_TEXTS.items() if flag in used]
 
 

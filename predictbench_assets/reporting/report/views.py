@@ -12,7 +12,6 @@ from predictbench_assets.reporting.charts import (
     board_intervals,
     edges_svg,
     intervals_svg,
-    is_whole,
     reliability_svg,
     tone_of,
 )
@@ -157,10 +156,8 @@ def days_ahead(window_days: int) -> str:
 
 def headline(leaderboard: Leaderboard, overview: Overview) -> Headline:
     """What a layman should take home."""
-    core = [row for row in leaderboard.rows if row.board == "core" and is_whole(row)]
-    if any(
-        "control_beats_market" in row.flags for row in leaderboard.rows if is_whole(row) and row.board != "backfill"
-    ):
+    core = [row for row in leaderboard.rows if row.board == "core" and row.is_whole]
+    if any("control_beats_market" in row.flags for row in leaderboard.rows if row.is_whole and row.board != "backfill"):
         return Headline(
             "Something is wrong: a forecaster that knows nothing beats the market.",
             "A negative control is better than the price by more than chance should allow: a bug or a leak. "
@@ -278,7 +275,7 @@ def _window(leaderboard: Leaderboard, panels: "Panels", window: int) -> WindowVi
 
 
 def _board(rows: Iterable[BoardRow], name: BoardName, window: int) -> BoardView:
-    whole = sorted((row for row in rows if row.board == name and is_whole(row)), key=_order)
+    whole = sorted((row for row in rows if row.board == name and row.is_whole), key=_order)
     reference = next((row for row in whole if row.reference), None)
     entrants = tuple(row for row in whole if not row.reference and not row.control)
     controls = tuple(row for row in whole if row.control)
@@ -324,7 +321,7 @@ class Panels:
         for point in leaderboard.edges:
             self._edges.setdefault(_entrant(point), []).append(point)
         for row in leaderboard.rows:
-            if not is_whole(row):
+            if not row.is_whole:
                 self._strata.setdefault(_entrant(row), []).append(row)
         self._drawn: dict[tuple[str, _Entrant], Panel | None] = {}
 
