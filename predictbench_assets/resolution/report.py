@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from predictbench_assets.reporting.pages import markdown_table, publish
+
 _SHOWN = 20
 
 
@@ -61,13 +63,14 @@ class SweepReport:
 
     def to_markdown(self) -> str:
         """A table of the counts, and one of what changed, for a page."""
-        lines = ["### Resolution", "", "| | |", "|---|---:|"]
-        lines += [f"| {name} | {value} |" for name, value in self._facts()]
+        lines = ["### Resolution", "", *markdown_table(("", ""), list(self._facts()))]
         if self.changed:
-            lines += ["", "**Changed settlements**", "", "| market | before | now | source |", "|---|---|---|---|"]
-            lines += [f"| {one.market_id} | {one.before} | {one.now} | {one.source} |" for one in self.changed[:_SHOWN]]
+            changed = [(one.market_id, one.before, one.now, one.source) for one in self.changed[:_SHOWN]]
+            lines += ["", "### Changed settlements", ""]
+            lines += markdown_table(("market", "before", "now", "source"), changed)
             lines += [f"\nand {len(self.changed) - _SHOWN:,} more"] if len(self.changed) > _SHOWN else []
-        lines += ["", *(f"- {problem}" for problem in self.problems)] if self.problems else []
+        if self.problems:
+            lines += ["", *markdown_table(("problem",), [(problem,) for problem in self.problems])]
         return "\n".join(lines) + "\n"
 
     def to_text(self) -> str:
@@ -78,11 +81,8 @@ class SweepReport:
         return "\n".join([*lines, *self.problems])
 
     def write(self, path: Path) -> Path:
-        """Write it as JSON, and as Markdown beside it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
-        path.with_suffix(".md").write_text(self.to_markdown(), encoding="utf-8")
-        return path
+        """Publish it as JSON at `path`, and as Markdown beside it with the suffix `.md`, each in one step."""
+        return publish(path, json=json.dumps(self.as_dict(), indent=2) + "\n", markdown=self.to_markdown())
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         yield "markets looked at", f"{self.looked_at:,} of {self.queued:,}"

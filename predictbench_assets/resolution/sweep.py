@@ -42,7 +42,6 @@ ROUND = 8 * CONDITIONS_PER_REQUEST
 
 _CONDITION = re.compile(r"0x[0-9a-fA-F]{64}")
 
-
 _UNKNOWN = "the exchange does not know it any more, neither by its condition nor by its id"
 _MOST_REFUSALS = 20
 
@@ -97,7 +96,8 @@ async def sweep(
         now = clock.now()
         watched = watched_markets(engine, taken[first : first + ROUND])
         looks = await lookup.look(watched, now)
-        tally.take(looks, record_looks(engine, looks, now))
+        # As of the answers, not of the questions: a board of a moment in between could not know them.
+        tally.take(looks, record_looks(engine, looks, clock.now()))
         if on_progress is not None:
             on_progress(tally.looked_at, len(taken))
     report = tally.report(started_at, time.monotonic() - began, len(queue), lookup)
@@ -150,7 +150,7 @@ class _Lookup:
             _absent(market, absent[market.market_id], now) for market in watched if market.market_id in absent
         ]
 
-    async def _rows(self, watched: Sequence[Watched], now: datetime) -> tuple[dict[str, bytes], dict[str, "_Absence"]]:
+    async def _rows(self, watched: Sequence[Watched], now: datetime) -> tuple[dict[str, bytes], dict[str, _Absence]]:
         """Gamma's rows by market, and why others have none; a market without an answer is in neither."""
         by_condition = [
             market for market in watched if market.condition_id and _CONDITION.fullmatch(market.condition_id)
@@ -202,7 +202,7 @@ class _Lookup:
         await asyncio.gather(*(ask(batch) for batch in _batches(markets)))
         return missing, refused
 
-    async def _single(self, market_id: str, rows: dict[str, bytes], absent: dict[str, "_Absence"]) -> None:
+    async def _single(self, market_id: str, rows: dict[str, bytes], absent: dict[str, _Absence]) -> None:
         """Put the row of one market into `rows`, or why there is none into `absent`."""
         if not self._may_ask():
             return
@@ -333,7 +333,7 @@ def _look(market: Watched, reading: Reading, now: datetime) -> Look:
     )
 
 
-def _absent(market: Watched, absence: "_Absence", now: datetime) -> Look:
+def _absent(market: Watched, absence: _Absence, now: datetime) -> Look:
     state = "gave_up" if absence.certain and _given_up(market, now) else None
     return Look(market.market_id, state, problem=absence.problem)
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from predictbench_assets.clock import FixedClock
+from predictbench_assets.clock import Clock, FixedClock
 from predictbench_assets.polymarket.client import PolymarketClient
 from predictbench_assets.resolution.report import SweepReport
 from predictbench_assets.resolution.sweep import sweep
@@ -79,15 +79,22 @@ class Swept:
         self.exchange.set_time(max(now, self.exchange.now))
         return self.again(now, **options)
 
-    def again(self, now: datetime | None = None, *, clob_url: str | None = None, **options: Any) -> SweepReport:
-        """A sweep at the exchange's present time, or at another."""
+    def again(
+        self,
+        now: datetime | None = None,
+        *,
+        clob_url: str | None = None,
+        moving: Clock | None = None,
+        **options: Any,
+    ) -> SweepReport:
+        """A sweep at the exchange's present time, at another, or while a clock moves on."""
 
         async def no_sleep(seconds: float) -> None:
             self.waits.append(seconds)
             await asyncio.sleep(0)
 
         async def work() -> SweepReport:
-            clock = FixedClock(now or self.exchange.now)
+            clock = moving or FixedClock(now or self.exchange.now)
             async with PolymarketClient(
                 self.exchange.base_url,
                 clob_url or self.exchange.clob_url,

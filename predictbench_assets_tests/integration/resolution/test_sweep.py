@@ -68,6 +68,20 @@ def test_a_sweep_that_is_run_again_adds_nothing(swept: Swept, cohort: list[Marke
     assert {checks for (checks,) in swept.rows("SELECT checks FROM resolution_checks")} == {2}
 
 
+def test_an_observation_is_as_of_its_answer_not_of_its_question(swept: Swept, cohort: list[Market]) -> None:
+    class SecondPerRequest:
+        def now(self) -> datetime:
+            return began + swept.asked() * timedelta(seconds=1)
+
+    swept.store(cohort)
+    began = NOW + AFTER
+    swept.exchange.set_time(began)
+    report = swept.again(moving=SecondPerRequest())
+    assert report.requests > 0
+    observed = {at for (at,) in swept.rows("SELECT observed_at FROM resolution_observations")}
+    assert observed == {began + report.requests * timedelta(seconds=1)}, "a board of before must not know them"
+
+
 def test_what_the_budget_does_not_reach_comes_first_the_next_time(swept: Swept, cohort: list[Market]) -> None:
     swept.store(cohort)
     first, second = (swept.at(AFTER + hours * timedelta(hours=1), max_requests=1) for hours in range(2))
