@@ -39,9 +39,9 @@ class Visit:
 Open = Callable[..., Visit]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop goes on for as long, and nobody else may start one meanwhile
 def chromium() -> Iterator[Browser]:
-    """A browser for all tests."""
+    """A browser for all tests of a file."""
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     with sync_playwright() as playwright:

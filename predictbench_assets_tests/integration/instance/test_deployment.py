@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from predictbench_assets.runs import RunKey, partition_tags
+from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun, Ran
 from predictbench_assets_tests.integration.instance.services import (
     CLONE,
@@ -63,7 +64,7 @@ def shows_the_run_of_the_runner(web: Webserver, runner: DailyRun, ran: Ran) -> N
     assert "| baseline_snapshot |" in stored["metadata"]["summary"]
     log = web.printed(run_id)
     # What was on the runner's console from the first step to the last, and no secret.
-    assert log["stderr"].count('"event": "STEP_START"') == 8
+    assert log["stderr"].count('"event": "STEP_START"') == len(ASSETS) + len(DEFAULT_EXPERIMENTS)
     assert set(log["stderr"].splitlines()) < set(ran.output.splitlines())
     assert runner.variables["STAGING_S3_SECRET_ACCESS_KEY"] not in log["stderr"]
     assert log["url"].startswith("/logs/")

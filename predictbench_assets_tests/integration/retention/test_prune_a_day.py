@@ -17,7 +17,7 @@ from predictbench_assets.database.queries import settled_markets
 from predictbench_assets.retention import staged_files
 from predictbench_assets.retention.report import Pruned
 from predictbench_assets.retention.staged_files import ArchiveInStaging, archive_snapshots, prune_journals, prune_staged
-from predictbench_assets.settings import all_variables
+from predictbench_assets.settings import DEFAULT_EXPERIMENTS, all_variables
 from predictbench_assets.staging import StagedFileBroken, StagingArea
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun, differences
@@ -25,6 +25,8 @@ from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRu
 SETTLED = datetime(2026, 3, 12, tzinfo=UTC)
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 DAYS: dict[str, Any] = {"now": NOW, "days": 120}
+EXPERIMENTS = len(DEFAULT_EXPERIMENTS)
+"""Each has a staged file and a journal; the window, the snapshot's pointer and the cohort are three more files."""
 
 
 def settle(daily: DailyRun, state: str = "final", *, but: int = 0) -> None:
@@ -107,8 +109,8 @@ def test_a_day_that_is_over_and_done_with(ran: DailyRun) -> None:
         == {
             "raw snapshots of settled markets": 40,
             "frozen snapshots, moved to the archive": 1,
-            "staged files": 7,
-            "journals of experiments": 4,
+            "staged files": 3 + EXPERIMENTS,
+            "journals of experiments": EXPERIMENTS,
             "folders of runs and debug files": 1,
             "what killed processes left": 0,
             "Dagster's runs with their event logs": 0,
@@ -138,7 +140,7 @@ def test_a_day_that_is_over_and_done_with(ran: DailyRun) -> None:
 
     later = counts(prune(ran))
     assert later["raw snapshots of settled markets"] == 40
-    assert later["staged files"] == 7
+    assert later["staged files"] == 3 + EXPERIMENTS
     assert later["frozen snapshots, moved to the archive"] == 0
     assert set(counts(prune(ran)).values()) == {0}
     verified = prune(ran, "--verify")
@@ -156,8 +158,8 @@ def test_what_is_not_old_or_not_asked_for_stays(ran: DailyRun, engine: Engine, a
         assert prune_files(engine, ran.staging, **young).count == 0
     assert moved(engine, ran.staging, archive, **young).count == 0
     assert files(ran.folder / "home") == before
-    assert prune_journals(engine, ran.staging, **(young | {"days": 119})).count == 4
-    assert len(files(ran.folder / "home")) == len(before) - 4
+    assert prune_journals(engine, ran.staging, **(young | {"days": 119})).count == EXPERIMENTS
+    assert len(files(ran.folder / "home")) == len(before) - EXPERIMENTS
 
 
 @pytest.mark.parametrize(("state", "but", "goes"), [("final", 1, False), ("disputed", 0, False), ("gave_up", 0, True)])
@@ -252,11 +254,11 @@ def test_in_an_object_store(store: dict[str, str], make_run: MakeRun) -> None:
     assert daily.here().exit_code == 0
     settle(daily)
     done = counts(prune(daily))
-    assert done.pop("journals of experiments") >= 4  # an object for each group that was answered at a time
+    assert done.pop("journals of experiments") >= EXPERIMENTS  # an object for each group that was answered at a time
     assert done == {
         "raw snapshots of settled markets": 40,
         "frozen snapshots, moved to the archive": 1,
-        "staged files": 7,
+        "staged files": 3 + EXPERIMENTS,
         "folders of runs and debug files": 0,
         "what killed processes left": 0,
         "Dagster's runs with their event logs": 0,

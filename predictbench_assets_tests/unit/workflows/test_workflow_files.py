@@ -22,8 +22,12 @@ ACTIONS = sorted((CLONE / ".github" / "actions").glob("*/action.yml"))
 FILES = [*WORKFLOWS, *ACTIONS]
 DEPLOYED = {"daily-pipeline", "resolution", "backfill", "maintenance", "contract", "publish"}
 
-# The jobs that may write, and what. They run nothing of ours, so a job after each tells of its failure.
-WRITERS = {("publish", "deploy"): ({"pages": "write", "id-token": "write"}, "deployment-failed")}
+# The jobs that may write, and what. They install nothing, ours included; one that runs no script at all cannot tell of
+# its own failure either, so a job after it does.
+WRITERS: dict[tuple[str, str], tuple[dict[str, str], str | None]] = {
+    ("publish", "deploy"): ({"pages": "write", "id-token": "write"}, "deployment-failed"),
+    ("daily-pipeline", "publish"): ({"contents": "write"}, None),
+}
 
 PINNED = re.compile(r"uses: (?P<action>[\w./-]+)@(?P<commit>[0-9a-f]{40}) # v\d+\.\d+\.\d+$")
 OURS = re.compile(r"uses: \$/\.github/actions/(?P<name>\w+)$")
@@ -32,6 +36,7 @@ OURS = re.compile(r"uses: \$/\.github/actions/(?P<name>\w+)$")
 OWN_VARIABLES = {
     *("RUN_DATE", "WINDOW_DAYS", "LINK", "MISSED", "ON_EXISTING", "DEBUG_ARTIFACTS", "DRY_RUN", "FROM", "TO"),
     *("DAGSTER_STORAGE_IS_SET", "DATABASE_IS_SET", "OUTCOME", "WORKFLOW", "STAGE", "SUMMARY"),
+    *("GH_TOKEN", "GH_REPO"),  # of GitHub's own command
 }
 
 
@@ -93,9 +98,10 @@ def test_permissions_are_read_only_and_checkouts_keep_no_credentials(file: Path)
     workflow = read(file)
     assert workflow["permissions"] == {"contents": "read"}
     for name, job in workflow["jobs"].items():
-        allowed, _ = WRITERS.get((file.stem, name), (None, None))
+        allowed, teller = WRITERS.get((file.stem, name), (None, None))
         assert job.get("permissions") == allowed
-        assert allowed is None or all("run" not in step for step in job["steps"])
+        assert teller is None or all("run" not in step for step in job["steps"])
+        assert allowed is None or all("actions/setup" not in step.get("uses", "") for step in job["steps"])
         assert job["timeout-minutes"] <= 360
     for step in steps(file):
         if step.get("uses", "").startswith("actions/checkout@"):
@@ -143,7 +149,7 @@ def test_a_schedule_does_nothing_until_it_is_enabled(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(DEPLOYED))
 def test_every_job_of_the_deployment_tells_of_its_failure(name: str) -> None:
     jobs = read(CLONE / ".github" / "workflows" / f"{name}.yml")["jobs"]
-    tellers = {teller: writer for (file, writer), (_, teller) in WRITERS.items() if file == name}
+    tellers = {teller: writer for (file, writer), (_, teller) in WRITERS.items() if file == name and teller}
     for job_name, job in jobs.items():
         assert "environment" in job
         telling = [step for step in job["steps"] if step.get("uses") == "$/.github/actions/notify"]
@@ -214,7 +220,10 @@ def predictbench_commands(file: Path) -> Iterator[list[str]]:
 
 def test_there_are_commands_to_check() -> None:
     called = {words[0] for file in FILES for words in predictbench_commands(file)}
-    assert called == {"due", "db", "run-config", "partition", "notify", "report", "backfill", "contract", "prune"}
+    assert called == {
+        *("due", "db", "run-config", "partition", "notify", "report", "backfill", "contract", "prune"),
+        "verify",  # what the notes of a published digest tell their reader to type
+    }
 
 
 @pytest.mark.parametrize(
