@@ -19,13 +19,17 @@ def test_the_page_is_packed_as_pages_wants_it_and_deployed_where_that_is_switche
     assert "index.html" in job.summary
     assert deployment.told.requests == []
 
-    deployment.variables["PUBLISH_PAGE"] = "true"
+    deployment.variables["PUBLISH_PAGE"] = "staging"
     [job], [deploy], [told] = deployment.run("publish", event="schedule").values()
     assert (job.conclusion, deploy.conclusion, told.conclusion) == ("success", "success", "skipped"), job.log
 
+    deployment.variables["PUBLISH_PAGE"] = "production"
+    [job], [deploy], [told] = deployment.run("publish", event="schedule").values()
+    assert (job.conclusion, deploy.conclusion) == ("success", "skipped"), "the page of staging is not production's"
+
 
 def test_a_page_that_cannot_be_written_is_told_and_not_deployed(deployment: Deployment) -> None:
-    deployment.variables["PUBLISH_PAGE"] = "true"
+    deployment.variables["PUBLISH_PAGE"] = "staging"
     del deployment.secrets["SUPABASE_DB_URL"]
     [job], [deploy], [told] = deployment.run("publish", event="schedule").values()
     assert (job.conclusion, deploy.conclusion, told.conclusion) == ("failure", "skipped", "skipped")
