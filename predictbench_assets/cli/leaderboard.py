@@ -125,5 +125,8 @@ def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, ou
     if output is None:
         click.echo(text, nl=False)
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_at_once(output, text)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_at_once(output, text)
+    except OSError as error:
+        raise click.FileError(str(output), error.strerror) from error

@@ -16,10 +16,10 @@ def read_moment(_: click.Context, __: click.Parameter, given: str | None) -> dat
         pass
     try:
         instant = datetime.fromisoformat(given)
-    except ValueError as error:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # the first and the last year have instants that UTC has not
         wanted = "write a day as 2026-11-23, or an instant as 2026-11-23T08:00Z"
         raise click.BadParameter(f"{given!r} is no moment; {wanted}") from error
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 def as_of_option(command: Any) -> Any:

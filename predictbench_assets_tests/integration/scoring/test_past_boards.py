@@ -229,6 +229,22 @@ def test_what_a_moment_means(given: str | None, meant: datetime) -> None:
     assert known_until(moment, NOW) == meant
 
 
+@pytest.mark.parametrize(
+    "given", ["yesterday", "2026-13-01", "2026-02-20T25:00", "9999-12-31T23:59-23:00", "0001-01-01T00:00+05:00"]
+)
+def test_what_is_no_moment_is_refused(given: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no moment"):
+        read_moment(click.Context(leaderboard), leaderboard.params[0], given)
+
+
+def test_a_board_that_cannot_be_written_says_so(predictbench: Predictbench, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = predictbench("leaderboard", "--output", str(tmp_path / "file" / "board.json"))
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit), "no traceback"
+    assert "board.json" in done.output
+
+
 def test_cuts_of_the_leaderboard(predictbench: Predictbench) -> None:
     told = ("leaderboard", "--format", "json")
     chosen = rows_of(predictbench(*told, "--board", "full", "--category", "politics"))
