@@ -11,8 +11,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 ROUND = 8 * CONDITIONS_PER_REQUEST
 """Markets that are fetched side by side and stored together."""
 
+_FIRST_CLOSE = datetime(2020, 1, 1, tzinfo=UTC)
+_CLOCKS_DIFFER = timedelta(days=1)
 _CONDITION = re.compile(r"0x[0-9a-fA-F]{64}")
 
 _UNKNOWN = "the exchange does not know it any more, neither by its condition nor by its id"
@@ -127,6 +129,8 @@ class _Lookup:
         self.failure: str | None = None
         """Why Gamma is not asked any more."""
         self.clob_failure: str | None = None
+        """Why the CLOB is not asked any more."""
+        self.clob_refusal: str | None = None
         self._refusals = 0
 
     @property
@@ -143,7 +147,10 @@ class _Lookup:
         rows, absent = await self._rows(watched, now)
         asked = [market for market in watched if market.market_id in rows]
         readings = await asyncio.gather(
-            *(self._weigh(market, read_gamma(rows[market.market_id], market.first_token)) for market in asked)
+            *(
+                self._weigh(market, _with_sane_close(read_gamma(rows[market.market_id], market.first_token), now))
+                for market in asked
+            )
         )
         looks = [_look(market, reading, now) for market, reading in zip(asked, readings, strict=True) if reading]
         return looks + [
@@ -248,8 +255,10 @@ class _Lookup:
             return None, False
         try:
             return await self._client.fetch_clob_market(condition_id, stats=self.stats), True
-        except RequestRefused:
-            return None, True
+        except RequestRefused as error:  # it may know the market and not say
+            logger.warning("refused: %s", error)
+            self.clob_refusal = str(error)
+            return None, False
         except RequestFailed as error:
             self.clob_failure = str(error)
             return None, False
@@ -296,7 +305,8 @@ class _Tally:
     def report(self, started_at: datetime, seconds: float, queued: int, lookup: _Lookup) -> SweepReport:
         """The counts, at the end."""
         problems = [lookup.failure] if lookup.failure else []
-        problems += [f"without the CLOB's second opinion: {lookup.clob_failure}"] if lookup.clob_failure else []
+        unheard = lookup.clob_failure or lookup.clob_refusal
+        problems += [f"without the CLOB's second opinion: {unheard}"] if unheard else []
         return SweepReport(
             started_at=started_at,
             seconds=round(seconds, 3),
@@ -315,6 +325,15 @@ class _Tally:
             problems=tuple(problems),
             api=lookup.stats.as_dict(),
         )
+
+
+def _with_sane_close(reading: Reading, now: datetime) -> Reading:
+    """A reading without a time of closing that cannot be: forecasts count up to it, whenever it is."""
+    at = reading.closed_time
+    if at is None or _FIRST_CLOSE <= at <= now + _CLOCKS_DIFFER:
+        return reading
+    problem = reading.problem or f"it cannot have closed at {at.isoformat()}, so its nominal end is taken"
+    return replace(reading, closed_time=None, problem=problem)
 
 
 def _look(market: Watched, reading: Reading, now: datetime) -> Look:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -16,24 +16,32 @@ from predictbench_assets.sandbox.world import Market
 from predictbench_assets_tests.integration.resolution.conftest import EXCHANGE, NOW, Swept
 
 GAMMA = "https://gamma.test"
+CLOB = "https://clob.test"
 LATER = NOW + timedelta(days=10)
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
-def swept_from(swept: Swept, listing: Answer, single: Answer) -> SweepReport:
+def swept_from(
+    swept: Swept, listing: Answer, single: Answer, *, clob: Answer | None = None, now: datetime = LATER
+) -> SweepReport:
     async def work() -> SweepReport:
-        clock = FixedClock(LATER)
-        async with PolymarketClient(GAMMA, GAMMA, clock=clock, requests_per_second=10_000) as client:
+        clock = FixedClock(now)
+        async with PolymarketClient(GAMMA, CLOB, clock=clock, requests_per_second=10_000) as client:
             return await sweep(client, swept.engine, clock, exchange=EXCHANGE, max_requests=500)
 
     with respx.mock(assert_all_called=False) as mock:
         mock.get(f"{GAMMA}/markets/keyset").mock(side_effect=listing)
         mock.get(url__regex=f"{GAMMA}/markets/.*").mock(side_effect=single)
+        mock.get(url__regex=f"{CLOB}/markets/.*").mock(side_effect=clob or unknown)
         return asyncio.run(work())
 
 
 def refused(_: httpx.Request) -> httpx.Response:
     return httpx.Response(400, json={"error": "condition_ids are not valid"})
+
+
+def unknown(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(404, json={"error": "not found"})
 
 
 def settled(request: httpx.Request) -> httpx.Response:
@@ -60,6 +68,44 @@ def test_a_market_that_is_refused_is_noted_and_holds_nobody_up(swept: Swept, coh
     assert (report.remaining, report.unreadable) == (0, 1)
     assert "condition_ids are not valid" in str(swept.problem(odd))
     assert swept.resolution(odd) is None
+
+
+def test_a_market_that_is_refused_is_not_given_up(swept: Swept, one: Market) -> None:
+    swept.store([one])
+    report = swept_from(swept, refused, refused, now=NOW + timedelta(days=100))
+    assert (report.unreadable, report.gave_up) == (1, 0)
+    assert swept.resolution(one.market_id) is None
+    assert swept_from(swept, refused, unknown, now=NOW + timedelta(days=100)).gave_up == 1
+
+
+def test_a_clob_that_refuses_is_no_second_word_for_taking_a_settlement_back(swept: Swept, one: Market) -> None:
+    swept.store([one])
+    swept_from(swept, refused, settled)
+
+    def otherwise(request: httpx.Request) -> httpx.Response:
+        row = {"id": request.url.path.rpartition("/")[2], "closed": True, "outcomePrices": '["1","0"]'}
+        return httpx.Response(200, json=row)
+
+    blocked = lambda _: httpx.Response(403, json={"error": "not from your country"})  # noqa: E731
+    report = swept_from(swept, refused, otherwise, clob=blocked)
+    assert swept.resolution(one.market_id) == ("final", 0.0, "gamma")
+    assert (report.changed, report.remaining) == ((), 1)
+    assert "not from your country" in report.problems[0]
+    # One that does not know the market is asked in vain: then Gamma is all there is.
+    assert len(swept_from(swept, refused, otherwise).changed) == 1
+
+
+@pytest.mark.parametrize("closed", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_time_of_closing_that_cannot_be_is_noted_and_not_taken(swept: Swept, one: Market, closed: str) -> None:
+    def single(request: httpx.Request) -> httpx.Response:
+        row = {"id": request.url.path.rpartition("/")[2], "closed": True, "outcomePrices": '["0","1"]'}
+        return httpx.Response(200, json=row | {"closedTime": closed})
+
+    swept.store([one])
+    assert swept_from(swept, refused, single).observations == 1
+    assert swept.rows("SELECT state, closed_time FROM market_resolutions") == [("final", None)]
+    assert "cannot have closed at" in str(swept.problem(one.market_id))
+    assert swept_from(swept, refused, single).observations == 0
 
 
 def test_an_api_that_refuses_everything_ends_the_sweep(swept: Swept, cohort: list[Market]) -> None:
