@@ -77,6 +77,11 @@ def test_only_what_was_observed_before_the_freeze_counts_and_each_market_once(le
     assert base_rate(ledger, NOW + 6 * day) == (pytest.approx(rate(1.5, 3)), 3)
 
 
+def test_a_settlement_that_was_only_proposed_does_not_count(ledger: Engine) -> None:
+    observe(ledger, 3, "proposed", 1.0, days=2)
+    assert base_rate(ledger, NOW + timedelta(days=2)) == (pytest.approx(rate(1.5, 2)), 2)
+
+
 @pytest.mark.parametrize("days", range(7))
 def test_the_history_in_short_is_that_of_the_history(ledger: Engine, days: int) -> None:
     moment = NOW + timedelta(days=days)

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from predictbench_assets.database.errors import DatabaseRefused
+from predictbench_assets.reporting.report.data import markets
 from predictbench_assets.reporting.report.names import page_name
 from predictbench_assets.reporting.report.site import MARKER, FolderNotOurs, ReportSummary, write_report
 from predictbench_assets_tests.integration.reporting.handmade import board
@@ -183,6 +184,30 @@ def test_what_was_not_known_then_is_not_on_the_page(engine: Engine, tmp_path: Pa
     for path in (folder / "markets").iterdir():
         assert "Not settled yet" in read(path).text
     assert "As known on 2026-09-03 12:00 UTC. Made 2026-09-13 09:00 UTC" in read(folder / "index.html").text
+
+
+def test_late_forecasts_and_those_stored_later_do_not_count_on_the_page_of_a_market(
+    engine: Engine, tmp_path: Path
+) -> None:
+    now = plant(engine, days=1, markets=0, special=(Market("Will it?", market_id="5"),), chosen=FEW)
+    changes = {
+        # Before the freeze window is over, and at the very close of the market.
+        FEW[1].name: "forecast_at = m.close_time, stored_at = m.close_time",
+        FEW[2].name: "stored_at = now() + interval '100 years'",
+    }
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE predictbench.processed_markets SET close_time = captured_at + interval '2h'"))
+        for name, change in changes.items():
+            statement = f"""UPDATE predictbench.experiment_results r SET {change} FROM predictbench.processed_markets m,
+                predictbench.experiment_runs a JOIN predictbench.experiments e USING (experiment_id)
+                WHERE m.processed_market_id = r.processed_market_id AND a.experiment_run_id = r.experiment_run_id
+                AND e.name = :name"""
+            connection.execute(text(statement), {"name": name})
+    [market] = markets(engine, now, ["5"])
+    [capture] = market.captures
+    assert {one.experiment: one.timely for one in capture.forecasts} == {FEW[0].name: True, FEW[1].name: False}
+    folder = write(engine, tmp_path / "report", now)
+    assert FEW[2].name not in read(folder / "markets" / "5.html").text
 
 
 def test_pages_of_markets_can_be_limited_to_the_newest_days(engine: Engine, tmp_path: Path) -> None:

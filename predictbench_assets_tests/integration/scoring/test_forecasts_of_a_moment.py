@@ -165,6 +165,14 @@ def test_nothing_that_came_later_is_known(engine: Engine, ledger: Ledger) -> Non
     np.testing.assert_array_equal(now.cohorts.outcome, [0.0, 1.0, np.nan])
 
 
+def test_a_snapshot_that_was_refreshed_later_was_not_known_before(engine: Engine, ledger: Ledger) -> None:
+    """The row has the newer price by then, which nobody knew; the forecasts on the older one are no board's."""
+    ledger.run(PRICES, now=at(DAY, 8))
+    ledger.run(dict.fromkeys(PRICES, 0.4), now=at(DAY, 10), snapshot="newer", captured_at=at(DAY, 9, 30))
+    assert len(load_forecasts(engine, at(DAY, 9)).cohorts) == 0
+    assert load_forecasts(engine, at(DAY, 11)).cohorts.price.tolist() == [0.4] * 3
+
+
 def test_a_market_that_a_later_attempt_added_was_not_known_before(engine: Engine, ledger: Ledger) -> None:
     """As when a run with a limit is followed by the whole one: both are of the same snapshot."""
     ledger.run({"m0": 0.2}, now=at(DAY, 8))

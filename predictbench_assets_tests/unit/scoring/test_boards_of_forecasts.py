@@ -124,6 +124,24 @@ def test_each_market_is_on_the_boards_that_its_snapshot_allows() -> None:
     assert boards["backfill"].rank is None
 
 
+def test_thin_prices_are_on_no_board() -> None:
+    cohorts = settled()
+    cohorts = replace(cohorts, good=np.arange(400) % 10 != 0)
+    leaderboard = board_of(cohorts, [(entrant("half"), np.full(400, 0.5))], [np.full(400, 0.5)])
+    found = {board: row(leaderboard, "half", board) for board in ("core", "full", "backfill")}
+    assert {name: one.n_markets for name, one in found.items()} == {"core": 180, "full": 360, "backfill": 360}
+    assert {name: one.n_board for name, one in found.items()} == {"core": 180, "full": 360, "backfill": 360}
+
+
+def test_ninety_five_in_a_hundred_are_enough_for_a_rank() -> None:
+    cohorts = settled()
+    known = better(cohorts)
+    for missing, rank in ((20, 1), (21, None)):
+        said = np.where(np.arange(400) < missing, np.nan, known)
+        found = row(board_of(cohorts, [(entrant("knows"), said)]), "knows")
+        assert (found.rank, "low_coverage" in found.flags) == (rank, rank is None)
+
+
 def test_strata_add_up_to_the_board_and_come_in_order() -> None:
     cohorts = settled()
     rows = [one for one in board_of(cohorts, [(entrant("a"), better(cohorts))]).rows if one.board == "full"]
