@@ -116,7 +116,7 @@ MARKETS = ExportedTable(
             required=True,
         ),
         Column("group_item_title", "text", "which of its event's markets it is, in Polymarket's words"),
-        Column("group_item_threshold", "double", "the number of that, where it is a rung of a ladder"),
+        Column("group_item_threshold", "double", "the key Polymarket sorts them by; often missing or repeated"),
         Column("close_time", "time", "when it closes", required=True),
         Column("captured_at", "time", "when it was frozen; every forecast is about this moment", required=True),
         Column("price", "double", "the market's own forecast of its first outcome at capture", "probability"),

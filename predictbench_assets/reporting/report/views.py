@@ -34,9 +34,9 @@ BOARDS: Final[tuple[BoardName, ...]] = ("core", "full", "backfill")
 BOARD_TEXTS: Final[dict[BoardName, tuple[str, str]]] = {
     "core": (
         "Core board",
-        "The sample that each day froze beforehand, spread over topics, events and prices. Ranks are made here.",
+        "The sample that each day froze beforehand, spread over topics, events and prices. Its ranks are the ones to quote.",
     ),
-    "full": ("Full board", "Every market of each day with a good price, whoever forecast it. Shown, not ranked."),
+    "full": ("Full board", "Every market of each day with a good price, largely sport on most days. Ranked by itself."),
     "backfill": (
         "Backfill board",
         "Forecasts made too late, or on days put together afterwards. They prove nothing about foresight.",
