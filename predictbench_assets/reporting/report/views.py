@@ -34,7 +34,7 @@ BOARDS: Final[tuple[BoardName, ...]] = ("core", "full", "backfill")
 BOARD_TEXTS: Final[dict[BoardName, tuple[str, str]]] = {
     "core": (
         "Core board",
-        "A sample drawn before anybody forecast, spread over topics, events and prices. Its ranks are the ones to quote.",
+        "A sample drawn before anybody forecast, spread over topics, events and prices. Its ranks are those to quote.",
     ),
     "full": ("Full board", "Every market of each day with a good price, largely sport on most days. Ranked by itself."),
     "backfill": (
