@@ -52,6 +52,10 @@ class FolderNotOurs(PermanentError):
     """The page was to go where something else is."""
 
 
+class PageUnwritable(PermanentError):
+    """The place where the page is to go does not take it; one that was there stays."""
+
+
 @dataclass(frozen=True)
 class ReportSummary:
     """What was written."""
@@ -106,6 +110,7 @@ def write_report(
 
     Raises:
         FolderNotOurs: `folder` has files, and they are no page of ours.
+        PageUnwritable: there is no writing to it.
         DatabaseUnavailable, DatabaseRefused: as the names say; the page that was there stays.
     """
     started = time.monotonic()
@@ -118,9 +123,9 @@ def write_report(
         from predictbench_assets.scoring.leaderboard import build_leaderboard
 
         leaderboard = build_leaderboard(forecasts)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         written = _Site(engine, partial, leaderboard, forecasts, now).write(markets_since)
         summary = ReportSummary(
             folder=folder,
@@ -133,6 +138,8 @@ def write_report(
             leaderboard_hash=content_hash(leaderboard),
         )
         _swap(partial, folder)
+    except OSError as error:
+        raise PageUnwritable(f"{folder} cannot be written ({error}): see to the space and the rights there") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return summary

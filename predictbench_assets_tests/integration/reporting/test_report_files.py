@@ -16,7 +16,13 @@ from sqlalchemy import Engine, text
 from predictbench_assets.database.errors import DatabaseRefused
 from predictbench_assets.reporting.report.data import markets
 from predictbench_assets.reporting.report.names import page_name
-from predictbench_assets.reporting.report.site import MARKER, FolderNotOurs, ReportSummary, write_report
+from predictbench_assets.reporting.report.site import (
+    MARKER,
+    FolderNotOurs,
+    PageUnwritable,
+    ReportSummary,
+    write_report,
+)
 from predictbench_assets_tests.integration.reporting.handmade import board
 from predictbench_assets_tests.integration.reporting.planted import (
     EXPERIMENTS,
@@ -275,6 +281,12 @@ def test_a_folder_of_somebody_elses_is_not_replaced(engine: Engine, tmp_path: Pa
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
     with pytest.raises(FolderNotOurs, match="is a file"):
         write_report(engine, tmp_path / "thesis.tex", now=datetime(2026, 9, 1, tzinfo=UTC), leaderboard=board())
+
+
+def test_a_place_that_takes_no_page_is_named(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PageUnwritable, match="file/report"):
+        write_report(engine, tmp_path / "file" / "report", now=datetime(2026, 9, 1, tzinfo=UTC), leaderboard=board())
 
 
 def test_a_report_that_fails_leaves_the_page_that_was_there(engine: Engine, tmp_path: Path) -> None:
