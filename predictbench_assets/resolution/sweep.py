@@ -32,7 +32,7 @@ from predictbench_assets.polymarket.client import CONDITIONS_PER_REQUEST, Polyma
 from predictbench_assets.polymarket.payloads import read_head
 from predictbench_assets.polymarket.resolution import Reading, read_clob, read_gamma, weighed
 from predictbench_assets.polymarket.stats import ApiStats
-from predictbench_assets.polymarket.transport import RequestFailed, RequestRefused
+from predictbench_assets.polymarket.transport import RequestFailed, RequestRefused, UnexpectedAnswer
 from predictbench_assets.resolution.report import ChangedResolution, SweepReport
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class _Lookup:
             except RequestRefused as error:
                 self._note_refusal(error)
                 refused.update(market.market_id for market in batch)
-            except RequestFailed as error:
+            except (RequestFailed, UnexpectedAnswer) as error:
                 self.failure = str(error)
             else:
                 self._refusals = 0

@@ -95,6 +95,13 @@ def test_a_clob_that_refuses_is_no_second_word_for_taking_a_settlement_back(swep
     assert len(swept_from(swept, refused, otherwise).changed) == 1
 
 
+def test_an_api_that_has_changed_ends_the_sweep_with_what_was_seen(swept: Swept, cohort: list[Market]) -> None:
+    swept.store(cohort)
+    with pytest.raises(SweepInterrupted, match="the API has changed") as raised:
+        swept_from(swept, lambda _: httpx.Response(200, json={"data": []}), settled)
+    assert raised.value.report.remaining == len(cohort)
+
+
 @pytest.mark.parametrize("closed", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
 def test_a_time_of_closing_that_cannot_be_is_noted_and_not_taken(swept: Swept, one: Market, closed: str) -> None:
     def single(request: httpx.Request) -> httpx.Response:
