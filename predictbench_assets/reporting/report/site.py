@@ -22,6 +22,7 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from predictbench_assets import __version__
+from predictbench_assets.database.forecasts import load_forecasts
 from predictbench_assets.database.leaderboards import content_hash, encoded_leaderboard
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.reporting.report import views
@@ -38,6 +39,7 @@ from predictbench_assets.reporting.report.names import cohort_name, page_name, p
 from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.boards import BoardRow, Leaderboard
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
+from predictbench_assets.scoring.leaderboard import build_leaderboard
 
 MARKER: Final = "report.json"
 """Says that a folder is a page of ours, which the next one may replace."""
@@ -96,7 +98,6 @@ def write_report(
     now: datetime,
     as_of: datetime | None = None,
     leaderboard: Leaderboard | None = None,
-    forecasts: Forecasts | None = None,
     markets_since: date | None = None,
 ) -> ReportSummary:
     """Write the whole page into `folder`, replacing the one that is there in one step.
@@ -105,7 +106,6 @@ def write_report(
         now: when the page is made, UTC.
         as_of: what is known; default `now`.
         leaderboard: the boards as of that moment, where they have been built already.
-        forecasts: what they were built from, where that is at hand.
         markets_since: only markets of this run date and later have pages of their own; default all.
 
     Raises:
@@ -117,12 +117,8 @@ def write_report(
     as_of = as_of or now
     folder = folder.expanduser().resolve()
     _refuse_to_replace(folder)
-    if forecasts is None:
-        forecasts = _forecasts(engine, as_of)
-    if leaderboard is None:
-        from predictbench_assets.scoring.leaderboard import build_leaderboard
-
-        leaderboard = build_leaderboard(forecasts)
+    forecasts = load_forecasts(engine, as_of)
+    leaderboard = leaderboard or build_leaderboard(forecasts)
     partial = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -143,12 +139,6 @@ def write_report(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return summary
-
-
-def _forecasts(engine: Engine, as_of: datetime) -> Forecasts:
-    from predictbench_assets.database.forecasts import load_forecasts
-
-    return load_forecasts(engine, as_of)
 
 
 def _refuse_to_replace(folder: Path) -> None:
