@@ -6,6 +6,7 @@ a daily run must not pay for them.
 
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -23,6 +24,9 @@ from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.settings import Settings
 
 GROUP = "scoring"
+
+MARKET_PAGES = timedelta(days=180)
+"""Markets of older runs have no page of their own: after a year there would be a hundred thousand."""
 
 
 @dg.asset(
@@ -100,6 +104,7 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
             now=now,
             as_of=now if board is None else board.as_of,
             leaderboard=board,
+            markets_since=now.date() - MARKET_PAGES,
         )
         return dg.MaterializeResult(
             metadata={

@@ -67,7 +67,7 @@ def tone_of(row: BoardRow) -> Tone:
 def board_intervals(rows: Sequence[BoardRow]) -> list[Interval]:
     """The mean edges of entrants, in the order given; those without one are left out, as is the price itself."""
     return [
-        Interval(f"{row.experiment} {row.version}", row.mean_edge, row.edge_low, row.edge_high, tone_of(row))
+        Interval(row.label, row.mean_edge, row.edge_low, row.edge_high, tone_of(row))
         for row in rows
         if row.mean_edge is not None and not row.reference
     ]

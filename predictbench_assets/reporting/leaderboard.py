@@ -105,7 +105,7 @@ def _cells(row: BoardRow) -> tuple[str, ...]:
     kind = ["the price"] if row.reference else ["control"] if row.control else []
     return (
         str(row.rank or ""),
-        f"{row.experiment} {row.version}",
+        row.label,
         f"{row.n_markets:,}",
         f"{row.n_events:,}",
         "" if row.coverage is None else f"{row.coverage:.0%}",

@@ -109,6 +109,11 @@ class BoardRow(_Record, frozen=True):
     flags: tuple[Flag, ...] = ()
 
     @property
+    def label(self) -> str:
+        """Name and version, as `Entrant.label`."""
+        return f"{self.experiment} {self.version}"
+
+    @property
     def is_whole(self) -> bool:
         """Whether it is of the whole board, not of a category or a price bin."""
         return self.category == ALL and self.price_bin == ALL

@@ -176,7 +176,7 @@ def headline(leaderboard: Leaderboard, overview: Overview) -> Headline:
             "from 30 events on, if it forecast at least 95 % of the core markets.",
             "plain",
         )
-    winners = [row for row in ranked if row.edge_low is not None and row.edge_low > 0]
+    winners = [row for row in ranked if row.edge_low is not None and row.edge_low > 0 and _discovered(row, leaderboard)]
     entrants = len({(row.experiment, row.version) for row in ranked})
     have = "experiment has" if entrants == 1 else "experiments have"
     if not winners:
@@ -194,6 +194,19 @@ def headline(leaderboard: Leaderboard, overview: Overview) -> Headline:
         f"{_listed(names)} {verb} better than the market price.",
         f"{best.experiment} {best.version}, {days_ahead(best.window_days)}, {_by_how_much(best)}.",
         "win",
+    )
+
+
+def _discovered(row: BoardRow, leaderboard: Leaderboard) -> bool:
+    """Whether it is told apart from the price, counting how many comparisons its board and window make.
+
+    With ten entrants and three windows, some interval lies above 0 by luck alone every now and then.
+    """
+    prices = {one.label for one in leaderboard.rows if one.reference}
+    return any(
+        one.significant and row.label in (one.first, one.second) and prices & {one.first, one.second}
+        for one in leaderboard.comparisons
+        if (one.board, one.window_days) == (row.board, row.window_days)
     )
 
 
@@ -355,7 +368,7 @@ class Panels:
             f"of {point.n_markets:,} forecasts near {point.forecast:.0%}, {point.observed:.0%} came true"
             for point in curve.points
         )
-        alternative = f"Reliability of {row.experiment} {row.version}: {told}."
+        alternative = f"Reliability of {row.label}: {told}."
         identity = _identity("reliability", row)
         drawn = reliability_svg(curve, identity=identity, alternative=alternative, tone=tone_of(row))
         known = row.ece is not None and row.ece_expected is not None
@@ -366,7 +379,7 @@ class Panels:
         if not points:
             return None
         alternative = (
-            f"Edge of {row.experiment} {row.version} from {points[0].run_date} to {points[-1].run_date}: "
+            f"Edge of {row.label} from {points[0].run_date} to {points[-1].run_date}: "
             f"{points[-1].cumulative_edge:+.4f} over all of it."
         )
         drawn = edges_svg(points, identity=_identity("edges", row), alternative=alternative, tone=tone_of(row))
@@ -393,7 +406,7 @@ def _cut_panel(row: BoardRow, kind: str, cut: Sequence[tuple[str, BoardRow]]) ->
     ]
     if not intervals:
         return None
-    alternative = f"Mean edge of {row.experiment} {row.version} by {kind}: {'; '.join(map(_told, intervals))}."
+    alternative = f"Mean edge of {row.label} by {kind}: {'; '.join(map(_told, intervals))}."
     identity = _identity(f"by-{kind}", row)
     return _panel(row, intervals_svg(intervals, identity=identity, alternative=alternative, width=340), "")
 

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -32,6 +32,15 @@ WINNER = {
 }
 
 
+PRICE = row("baseline_snapshot", reference=True, mean_edge=0.0, rank=2)
+
+
+def told_apart(*names: str, significant: bool = True) -> dict[str, Any]:
+    """Comparisons of these experiments with the price."""
+    against = [comparison(PRICE.label, f"{name} 1.0.0", significant=significant) for name in names]
+    return {"comparisons": tuple(against)}
+
+
 def shown(leaderboard: Leaderboard) -> tuple[WindowView, ...]:
     return windows(leaderboard, Panels(leaderboard))
 
@@ -43,8 +52,15 @@ def shown(leaderboard: Leaderboard) -> tuple[WindowView, ...]:
         (board(row(n_markets=0, mean_edge=None, rank=None), cohorts=(cohort(n_final=0),)), "plain", "No result yet"),
         (board(row(rank=None, n_events=12, flags=("too_few_events",))), "plain", "Too early to tell"),
         (board(row()), "plain", "nobody forecasts better"),
-        (board(row(**WINNER)), "win", "thinker forecasts better"),
-        (board(row(**WINNER), row("other", **WINNER)), "win", "thinker and other forecast better"),
+        (board(row(**WINNER), PRICE, **told_apart("thinker")), "win", "thinker forecasts better"),
+        (
+            board(row(**WINNER), row("other", **WINNER), PRICE, **told_apart("thinker", "other")),
+            "win",
+            "thinker and other forecast better",
+        ),
+        # An interval above 0 is not enough where as many are looked at as a board has.
+        (board(row(**WINNER), PRICE, **told_apart("thinker", significant=False)), "plain", "nobody forecasts better"),
+        (board(row(**WINNER), PRICE, **told_apart("other")), "plain", "nobody forecasts better"),
         # Chance makes winners of few events; no rank, no claim.
         (board(row(), row("lucky", **WINNER | {"rank": None})), "plain", "nobody forecasts better"),
         # A winner on another board is none.
@@ -64,7 +80,7 @@ def test_the_headline_says_what_holds(leaderboard: Leaderboard, tone: str, sente
 
 
 def test_the_headline_gives_the_error_and_how_sure_it_is() -> None:
-    said = headline(board(row(**WINNER)), NOTHING_STORED)
+    said = headline(board(row(**WINNER), PRICE, **told_apart("thinker")), NOTHING_STORED)
     assert "5.0 % smaller than the price's (95 % interval: 1.0 % to 9.0 %)" in said.detail
     assert "500 settled markets in 200 independent events" in said.detail
     worse = headline(board(row(skill=-0.05, skill_low=-0.09, skill_high=-0.01)), NOTHING_STORED)
