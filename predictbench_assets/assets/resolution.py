@@ -26,6 +26,9 @@ ENOUGH_FINAL = 0.95
 MANY_SPLITS = 0.02
 FEWEST_TO_JUDGE = 50
 """Of fewer settled markets no share is judged."""
+MANY_CHANGES = 0.01
+FEWEST_CHANGES = 5
+"""As many settlements may change in any sweep: disputes happen, to one market or to those of one event."""
 
 RESOLUTION_CHECKS = [
     dg.AssetCheckSpec(
@@ -42,6 +45,11 @@ RESOLUTION_CHECKS = [
         "long_open",
         asset="market_resolutions",
         description="Few markets, at most 5 %, are still open two weeks after their close.",
+    ),
+    dg.AssetCheckSpec(
+        "settlements_stable",
+        asset="market_resolutions",
+        description="Of the final markets looked at again, at most 1 % have changed; more, and the API has.",
     ),
 ]
 
@@ -68,7 +76,8 @@ def market_resolutions(  # type: ignore[no-untyped-def]  # Dagster reads Materia
             raise
         report.write(settings.artifacts / REPORT)
         return dg.MaterializeResult(
-            metadata=_metadata(report), check_results=list(_checks(database, settings.clock.now()))
+            metadata=_metadata(report),
+            check_results=[*_checks(database, settings.clock.now()), check_stability(report)],
         )
 
 
@@ -92,6 +101,22 @@ def _metadata(report: SweepReport) -> dict[str, Any]:
 def _checks(database: RunDatabase, now: datetime) -> Iterator[dg.AssetCheckResult]:
     cohorts = settled_cohorts(database.engine, now, closed_for=CLOSED_FOR, long_open=LONG_OPEN)
     yield from check_resolutions(cohorts)
+
+
+def check_stability(report: SweepReport) -> dg.AssetCheckResult:
+    """Whether what was final stayed as it was: an exchange that takes many settlements back has changed its API."""
+    changed = len(report.changed)
+    final = report.states.get("final", 0) + changed
+    passed = changed <= max(FEWEST_CHANGES, MANY_CHANGES * final)
+    return dg.AssetCheckResult(
+        check_name="settlements_stable",
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=""
+        if passed
+        else "Look at what changed before believing any board of today; the ledger still has what was known before.",
+        metadata={"changed": changed, "final": final},
+    )
 
 
 def check_resolutions(cohorts: Sequence[CohortSettled]) -> Iterator[dg.AssetCheckResult]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from sqlalchemy import text
 
 from predictbench_assets.assets.resolution import REPORT, market_resolutions
@@ -79,11 +80,27 @@ def test_the_asset_says_what_a_sweep_came_to(swept: Swept, cohort: list[Market],
     [changed] = metadata["changed"].records  # type: ignore[union-attr]
     assert changed.data["market"] == one.market_id
     assert {check.check_name for check in result.get_asset_check_evaluations()} == {
-        *("cohorts_final", "split_share", "long_open")
+        *("cohorts_final", "split_share", "long_open", "settlements_stable")
     }
     report = json.loads((tmp_path / "artifacts" / REPORT).read_text())
     assert report["changed"][0]["market_id"] == one.market_id
     assert one.market_id in (tmp_path / "artifacts" / REPORT).with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(("reversed_markets", "stable"), [(5, True), (6, False)])
+def test_an_exchange_that_takes_settlements_back_in_numbers_is_pointed_out(
+    swept: Swept, cohort: list[Market], tmp_path: Path, reversed_markets: int, stable: bool
+) -> None:
+    swept.store(cohort)
+    swept.at(timedelta(days=20))
+    won = [market for market in cohort if market.settlement.payout[0] != 0.5][:reversed_markets]
+    for market in won:
+        swept.exchange.settle(market.market_id, tuple(reversed(market.settlement.payout)))  # type: ignore[arg-type]
+    result = materialized(asset_settings(swept, tmp_path))
+    assert result.success
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert checks["settlements_stable"].passed is stable
+    assert checks["settlements_stable"].metadata["changed"].value == reversed_markets
 
 
 def test_the_asset_fails_where_the_exchange_does_and_leaves_its_report(

@@ -72,7 +72,15 @@ def test_what_the_job_stores_and_shows(daily: DailyRun, engine: Engine, monkeypa
     told, checks = swept(daily, monkeypatch)
     assert set(told) == {"market_resolutions", "experiment_scores", "leaderboard", "benchmark_report"}
     assert set(checks) == {
-        *("cohorts_final", "split_share", "long_open", "scores_in_range", "market_edge_zero", "controls_beaten"),
+        *(
+            "cohorts_final",
+            "split_share",
+            "long_open",
+            "settlements_stable",
+            "scores_in_range",
+            "market_edge_zero",
+            "controls_beaten",
+        ),
     }
     assert checks["scores_in_range"]
     assert checks["market_edge_zero"]
