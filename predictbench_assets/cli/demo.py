@@ -40,28 +40,42 @@ class SandboxNotRunning(PermanentError):
 \b
 Examples:
   predictbench demo
+  predictbench demo --past 8                eight days before today's, settled and scored: a board
   predictbench demo --markets 2000
   predictbench ui --demo
   predictbench stop
 """,
 )
 @click.option("--markets", type=click.IntRange(1, 100_000), default=MARKETS, help="Markets that close on each day.")
-def demo(markets: int) -> None:
+@click.option(
+    "--past",
+    type=click.IntRange(0, 60),
+    default=0,
+    metavar="N",
+    help="Run N days of the past first and let them settle, so that there is a board.",
+)
+@click.pass_context
+def demo(context: click.Context, markets: int, past: int) -> None:
     """Run a whole day against the sandbox exchange, in an embedded Postgres; needs nothing and nobody.
 
     The exchange and the database keep running, so that the next demo is quick: `predictbench stop` ends them.
     """
     from predictbench_assets.cli.daily import DailyOptions, run_daily
+    from predictbench_assets.cli.demo_past import run_past_days, show_board
     from predictbench_assets.cli.progress import stages
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.settings import load_settings
 
     folder = enter_demo()
+    os.environ["LOG_FORMAT"] = "text"  # a person reads this, even where a pipe or a file lies between
+    if past and (code := run_past_days(folder, markets, past)) != 0:
+        sys.exit(code)
     use_sandbox(start_sandbox(folder, markets))
-    # A person reads this, even where a pipe or a file lies between.
-    settings = load_settings(log_format="text")
+    settings = load_settings()
     configure_logging(settings)
     code = run_daily(settings, DailyOptions(window_days=7), show=stages)
+    if code == 0 and past:
+        show_board(context)
     if code == 0:
         click.echo(_next_steps())
     sys.exit(code)
@@ -75,6 +89,7 @@ def _next_steps() -> str:
         "\nNext:\n"
         "  make ui DEMO=1      the asset graph of this run, at http://127.0.0.1:3000\n"
         f"  {program} db --demo sql '{query}'\n"
+        f"  {program} demo --past 8     days of the past as well, settled and scored: a board\n"
         "  make daily          the same for the real Polymarket\n"
         "  make stop           end the demo's exchange and database"
     )
@@ -160,6 +175,20 @@ def start_sandbox(folder: Path, markets: int | None = None) -> SandboxProcess:
         return started
 
 
+def start_sandbox_at(folder: Path, markets: int, now: datetime) -> SandboxProcess:
+    """A new sandbox at another time, in place of a running one: an exchange's time goes forward only.
+
+    Raises:
+        SandboxNotRunning: it does not come up.
+    """
+    with _locked(folder):
+        if (running := running_sandbox(folder)) is not None:
+            _end(running)
+        started = _start(folder, markets, "--now", now.isoformat())
+        _pid_file(folder).write_text(json.dumps(asdict(started)), encoding="utf-8")
+        return started
+
+
 def stop_sandbox(folder: Path) -> bool:
     """End the sandbox that a demo left running; false where there is none."""
     running = running_sandbox(folder)
@@ -183,13 +212,13 @@ def running_sandbox(folder: Path) -> SandboxProcess | None:
     return found if same else None
 
 
-def _start(folder: Path, markets: int) -> SandboxProcess:
+def _start(folder: Path, markets: int, *options: str) -> SandboxProcess:
     import psutil
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = folder / "sandbox.log"
-    arguments = ["sandbox", "serve", "--port", str(port), "--markets", str(markets)]
+    arguments = ["sandbox", "serve", "--port", str(port), "--markets", str(markets), *options]
     with log.open("wb") as output:
         child = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "predictbench_assets.cli.main", *arguments],

@@ -88,6 +88,24 @@ def test_demo_twice_then_stop(folder: Path) -> None:
     assert not psutil.pid_exists(pid)
 
 
+def test_days_of_the_past_are_settled_scored_and_shown(folder: Path) -> None:
+    first = run(folder, "demo", "--past", "2", "--markets", "30")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("30 markets stored") == 2
+    assert "core board, 7 days ahead" in first.stdout
+    assert '{"timestamp"' not in first.stderr
+    page = (folder / ".predictbench" / "demo" / "report" / "index.html").read_text()
+    assert "of them settled" in page
+    query = "select count(*) from predictbench.experiment_scores"
+    scores = int(run(folder, "db", "--demo", "sql", query).stdout.split()[-1])
+    assert scores > 300
+
+    second = run(folder, "demo", "--past", "2", "--markets", "30")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("stored before") == 2
+    assert int(run(folder, "db", "--demo", "sql", query).stdout.split()[-1]) == scores
+
+
 def test_a_sandbox_that_is_ahead_of_time_or_dead_is_replaced(folder: Path) -> None:
     assert run(folder, "demo", "--markets", "20").returncode == 0
     ahead = json.loads((folder / ".predictbench" / "demo" / "sandbox.json").read_text())
