@@ -53,7 +53,12 @@ CHECKS = {
     "raw_markets": {"walk_repeatable": True, "no_duplicates": False},
     "normalized_markets": {"rejected_share": True, "price_sums": False, "cohort_size": False},
     "persisted_run": {"counts_add_up": False, "completeness": False},
-    "market_resolutions": {"cohorts_final": False, "split_share": False, "long_open": False, "settlements_stable": False},
+    "market_resolutions": {
+        "cohorts_final": False,
+        "split_share": False,
+        "long_open": False,
+        "settlements_stable": False,
+    },
     "experiment_scores": {"scores_in_range": False, "market_edge_zero": False},
     "leaderboard": {"controls_beaten": False},
 }
