@@ -7,6 +7,7 @@ and the version of the rules; whatever has another one is scored anew, and nothi
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -16,28 +17,40 @@ from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.columns import Kind, fetch_columns
 from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.portions import AT_ONCE, portions
 from predictbench_assets.scoring import rules
-
-AT_ONCE: Final = 1_000_000
-"""The most forecasts that are held in memory, about 80 bytes each."""
 
 _BATCH: Final = 20_000
 
+_RUNS = text("""
+    SELECT p.run_id AS run, array_agg(a.experiment_run_id) AS attempts,
+        sum(coalesce(greatest(a.completed + a.skipped + a.failed, p.processed_markets), 0)) AS size
+    FROM predictbench.processing_runs p JOIN predictbench.experiment_runs a USING (run_id)
+    GROUP BY p.run_id ORDER BY p.run_date, p.window_days""")
+
 # A forecast made on a snapshot that was replaced since has no price to be compared with.
+# OFFSET 0 has scores looked up one by one: to read all that there are, for a few runs, may seem cheaper to the planner.
 _DUE = """
+    WITH settled AS MATERIALIZED (
+        SELECT m.processed_market_id, m.price, m.snapshot_hash, newest.observation_id, newest.outcome
+        FROM predictbench.processed_markets m CROSS JOIN LATERAL (
+            SELECT o.observation_id, o.state, o.outcome FROM predictbench.resolution_observations o
+            WHERE o.market_id = m.market_id ORDER BY o.observed_at DESC, o.observation_id LIMIT 1
+        ) newest
+        WHERE m.run_id = ANY(%(runs)s::uuid[]) AND newest.state = 'final' AND newest.outcome IS NOT NULL
+    )
     SELECT r.experiment_result_id, n.observation_id, r.probability, n.outcome,
-        coalesce(CASE WHEN coalesce(r.snapshot_hash = m.snapshot_hash, true) THEN m.price END, 'NaN'::float8),
-        s.experiment_result_id IS NOT NULL
-    FROM (
-        SELECT DISTINCT ON (market_id) market_id, observation_id, state, outcome
-        FROM predictbench.resolution_observations ORDER BY market_id, observed_at DESC, observation_id
-    ) n
-    JOIN predictbench.processed_markets m USING (market_id)
+        coalesce(CASE WHEN coalesce(r.snapshot_hash = n.snapshot_hash, true) THEN n.price END, 'NaN'::float8),
+        s.observation_id IS NOT NULL
+    FROM settled n
     JOIN predictbench.experiment_results r USING (processed_market_id)
-    LEFT JOIN predictbench.experiment_scores s USING (experiment_result_id)
-    WHERE n.state = 'final' AND n.outcome IS NOT NULL AND r.status = 'completed' AND r.probability IS NOT NULL
+    LEFT JOIN LATERAL (
+        SELECT scored.observation_id, scored.scoring_version FROM predictbench.experiment_scores scored
+        WHERE scored.experiment_result_id = r.experiment_result_id OFFSET 0
+    ) s ON true
+    WHERE r.experiment_run_id = ANY(%(attempts)s::uuid[]) AND r.status = 'completed' AND r.probability IS NOT NULL
       AND (s.observation_id, s.scoring_version) IS DISTINCT FROM (n.observation_id, %(version)s)
-    ORDER BY r.experiment_result_id LIMIT %(limit)s"""
+    ORDER BY r.experiment_result_id"""
 _DUE_KINDS: Final[Mapping[str, Kind]] = {
     "result": "uuid",
     "observation": "uuid",
@@ -66,10 +79,10 @@ _REOPENED = """
 _REMOVE = text(f"DELETE FROM predictbench.experiment_scores s USING {_REOPENED}")  # noqa: S608 - names of ours
 _COUNT_REMOVABLE = text(f"SELECT count(*) FROM predictbench.experiment_scores s, {_REOPENED}")  # noqa: S608
 
-_TOTALS = text("""
-    SELECT (SELECT count(*) FROM predictbench.experiment_scores) AS scores,
-        (SELECT count(*) FROM predictbench.experiment_results WHERE status = 'completed' AND probability IS NOT NULL)
-            AS forecasts""")
+_COUNT_SCORES = text("SELECT count(*) FROM predictbench.experiment_scores")
+_COUNT_FORECASTS = text("""
+    SELECT count(*) FROM predictbench.experiment_results
+    WHERE experiment_run_id = ANY(:attempts) AND status = 'completed' AND probability IS NOT NULL""")
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,8 @@ class ScoreReport:
 def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> ScoreReport:
     """Score what is settled and not scored yet, or was scored by another observation or other rules. Idempotent.
 
-    Scores are written in batches, each a transaction of its own: what is cut short goes on the next time.
+    Runs are looked at a few at a time, and scores are written in batches, each a transaction of its own: what is cut
+    short goes on the next time.
 
     Args:
         now: when they count as scored.
@@ -104,36 +118,39 @@ def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> Sc
         DatabaseUnavailable, DatabaseRefused: as the names say.
     """
     removed = in_transaction(engine, lambda connection: _remove_reopened(connection, dry_run=dry_run))
-    scored, rescored, markets = 0, 0, set[bytes]()
-    for due in _due(engine, once=dry_run):
+    scored, rescored, forecasts, markets = 0, 0, 0, set[bytes]()
+    for due, among in _due(engine):
         again = int(due["again"].sum())
-        scored, rescored = scored + len(due) - again, rescored + again
+        scored, rescored, forecasts = scored + len(due) - again, rescored + again, forecasts + among
         markets.update(due["observation"].tolist())
         if not dry_run:
             for start in range(0, len(due), _BATCH):
                 _store(engine, due[start : start + _BATCH], now)
-    totals = in_transaction(engine, lambda connection: connection.execute(_TOTALS).one())
-    stored = totals.scores + (scored - removed if dry_run else 0)
+    stored = in_transaction(engine, lambda connection: int(connection.execute(_COUNT_SCORES).scalar_one()))
+    stored += scored - removed if dry_run else 0
     return ScoreReport(
         scored=scored,
         rescored=rescored,
         removed=removed,
         markets=len(markets),
         scores=stored,
-        waiting=totals.forecasts - stored,
+        waiting=forecasts - stored,
         scoring_version=rules.SCORING_VERSION,
     )
 
 
-def _due(engine: Engine, *, once: bool) -> Iterator[NDArray[Any]]:
-    """What is to be scored, in portions; a portion must be scored before the next one is asked for."""
-    values = {"version": rules.SCORING_VERSION, "limit": None if once else AT_ONCE}
-    while True:
-        due = in_transaction(engine, lambda connection: fetch_columns(connection, _DUE, values, _DUE_KINDS))
-        if len(due):
-            yield due
-        if once or len(due) < AT_ONCE:
-            return
+def _due(engine: Engine) -> Iterator[tuple[NDArray[Any], int]]:
+    """What is to be scored of a few runs at a time, and among how many forecasts it was found."""
+    runs = in_transaction(engine, lambda connection: connection.execute(_RUNS).all())
+    for part in portions([row.size for row in runs], AT_ONCE):
+        attempts = [attempt for row in runs[part] for attempt in row.attempts]
+        values = {"runs": [row.run for row in runs[part]], "attempts": attempts, "version": rules.SCORING_VERSION}
+        yield in_transaction(engine, partial(_read, values=values))
+
+
+def _read(connection: Connection, values: Mapping[str, Any]) -> tuple[NDArray[Any], int]:
+    among = int(connection.execute(_COUNT_FORECASTS, {"attempts": values["attempts"]}).scalar_one())
+    return fetch_columns(connection, _DUE, values, _DUE_KINDS), among
 
 
 def _store(engine: Engine, due: NDArray[Any], now: datetime) -> None:

@@ -19,6 +19,25 @@ def cluster_numbers(*links: Sequence[Hashable | None]) -> Ints:
     Raises:
         ValueError: the columns differ in length.
     """
+    return linked(*(value_numbers(column, {}) for column in links))
+
+
+def value_numbers(values: Sequence[Hashable | None], known: dict[Hashable, int]) -> Ints:
+    """A number for each different value, from 0 in the order of their first; -1 for None.
+
+    Args:
+        known: numbers that were given before; new ones are added.
+    """
+    numbers = (-1 if one is None else known.setdefault(one, len(known)) for one in values)
+    return np.fromiter(numbers, np.int64, len(values))
+
+
+def linked(*links: Ints) -> Ints:
+    """`cluster_numbers` of columns that are numbers already, as `value_numbers` gives them.
+
+    Raises:
+        ValueError: the columns differ in length.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -26,17 +45,14 @@ def cluster_numbers(*links: Sequence[Hashable | None]) -> Ints:
     if any(len(column) != size for column in links):
         raise ValueError("the columns that link markets must have one length")
     # A graph of markets and of values: an edge from each market to each of its values.
-    markets: list[int] = []
-    values: list[int] = []
+    markets = [np.flatnonzero(column >= 0) for column in links]
+    values: list[Ints] = []
     nodes = size
-    for column in links:
-        known: dict[Hashable, int] = {}
-        for market, value in enumerate(column):
-            if value is not None:
-                markets.append(market)
-                values.append(known.setdefault(value, nodes + len(known)))
-        nodes += len(known)
-    graph = coo_array((np.ones(len(markets), np.int8), (markets, values)), shape=(nodes, nodes))
+    for column, some in zip(links, markets, strict=True):
+        values.append(column[some] + nodes)
+        nodes += int(column.max(initial=-1)) + 1
+    rows, columns = (np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in (markets, values))
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(nodes, nodes))
     _, components = connected_components(graph, directed=False)
     _, first, inverse = np.unique(components[:size], return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)

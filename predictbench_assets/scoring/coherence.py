@@ -77,6 +77,24 @@ def relations(cohorts: Cohorts, members: Iterable[Member]) -> Relations:
     )
 
 
+def joined(parts: Iterable[tuple[int, Relations]]) -> Relations:
+    """The relations of cohorts that were looked at one part after the other.
+
+    Args:
+        parts: each with the column in which it begins.
+    """
+    nothing = np.empty(0, np.int64)
+    members, starts, implying, implied = [nothing], [nothing], [nothing], [nothing]
+    before = 0
+    for first, part in parts:
+        members.append(part.members + first)
+        starts.append(part.starts + before)
+        implying.append(part.implying + first)
+        implied.append(part.implied + first)
+        before += len(part.members)
+    return Relations(*(np.concatenate(each) for each in (members, starts, implying, implied)))
+
+
 def coherence(forecasts: Forecasts, related: Relations) -> tuple[Coherence, ...]:
     """How coherent each entrant is in each window, by window and entrant; without those that forecast nothing related.
 

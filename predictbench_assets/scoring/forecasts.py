@@ -4,7 +4,7 @@ A row of `Cohorts` is a market in a run, so a market that two windows captured i
 has a row for each entrant and a column for each row of `Cohorts`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import numpy as np
@@ -68,6 +68,10 @@ class Cohorts:
 
     def __len__(self) -> int:
         return len(self.market_id)
+
+    def part(self, chosen: slice) -> "Cohorts":
+        """Some of them, not copied."""
+        return Cohorts(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,22 @@
+"""Long reads in portions, each a short transaction: no statement grows with the age of a deployment."""
+
+from collections.abc import Iterator, Sequence
+
+AT_ONCE = 200_000
+"""Results of experiments in one portion: about a second's work for the server, and some 50 MB here."""
+
+
+def portions(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Neighbours in portions of at most `most`; what is larger alone is a portion of its own.
+
+    Args:
+        sizes: of what is to be read, in its order.
+    """
+    start, taken = 0, 0
+    for position, size in enumerate(sizes):
+        if position > start and taken + size > most:
+            yield slice(start, position)
+            start, taken = position, 0
+        taken += size
+    if start < len(sizes):
+        yield slice(start, len(sizes))
