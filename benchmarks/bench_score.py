@@ -37,7 +37,7 @@ def make_forecasts(markets: int, clusters: int) -> Forecasts:
     """A world of clusters, most of them small, that span categories and days as events do not."""
     rng = np.random.default_rng(1)
     day = np.sort(rng.integers(0, 60, markets))
-    run_date = np.datetime64("2026-01-01") + day
+    run_date = np.datetime64("2026-01-01") + day.astype("timedelta64[D]")
     window = rng.choice([7, 30], markets)
     truth = rng.beta(0.7, 1.2, markets)
     outcome = (rng.random(markets) < truth) * 1.0

@@ -175,7 +175,12 @@ def test_the_clob_is_believed_where_it_has_settled_and_gamma_elsewhere() -> None
 def test_what_is_kept_can_be_stored_whatever_was_sent() -> None:
     kept = read_gamma(
         b'{"id": "7", "question": "\\u0000", "slug": "\\ud800", "closed": true, "outcomePrices": "[\\"1\\",\\"0\\"]",'
-        b' "resolvedBy": "' + b"x" * 9_000 + b'", "endDate": ' + b"[" * 2_000 + b"]" * 2_000 + b', "description": "d"}'
+        b' "resolvedBy": "'
+        + b"x" * 9_000
+        + b'", "endDate": '
+        + b"[" * 20_000
+        + b"]" * 20_000
+        + b', "description": "d"}'
     )
     assert kept.payout == (1, 0)
     assert set(kept.raw) == {"id", "closed", "outcomePrices"}

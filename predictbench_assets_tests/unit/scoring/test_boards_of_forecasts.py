@@ -27,12 +27,12 @@ def settled(markets: int = MARKETS, days: int = 5) -> Cohorts:
     """Markets that all settled at 0 or 1, in pairs of one cluster, evenly over days and two categories."""
     rng = np.random.default_rng(8)
     truth = rng.uniform(0.05, 0.95, markets)
-    run_date = np.datetime64("2026-01-01") + np.sort(np.arange(markets) % days)
+    run_date = np.datetime64("2026-01-01") + np.sort(np.arange(markets) % days).astype("timedelta64[D]")
     return Cohorts(
         market_id=np.array([str(number) for number in range(markets)], np.object_),
         run_date=run_date,
         window_days=np.full(markets, 7),
-        end_date=run_date + 7,
+        end_date=run_date + np.timedelta64(7, "D"),
         category=np.array(["politics", "sports"], np.object_)[np.arange(markets) % 2],
         cluster=np.arange(markets) // 2,
         price=np.clip(truth + rng.uniform(-0.1, 0.1, markets), 0.01, 0.99),
