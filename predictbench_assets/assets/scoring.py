@@ -129,6 +129,8 @@ def _board_metadata(board: Leaderboard) -> dict[str, Any]:
         "edges": charts.board_png,
         "reliability": charts.reliability_png,
         "edge_over_time": charts.edge_over_time_png,
+        "edge_by_price": charts.edge_by_price_png,
+        "edge_by_category": charts.edge_by_category_png,
     }
     return {
         "dagster/row_count": len(board.rows),

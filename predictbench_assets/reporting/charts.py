@@ -8,13 +8,13 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from predictbench_assets.scoring.boards import BoardRow, Curve, EdgePoint, Leaderboard
+from predictbench_assets.scoring.boards import ALL, PRICE_BIN_LABELS, BoardRow, Curve, EdgePoint, Leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +44,7 @@ _CHARACTER = 6.7
 _NARROW = 400
 _LONGEST_LABEL = 30
 _MOST_PANELS = 12
+_MOST_CATEGORIES = 14
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,29 @@ def board_intervals(rows: Sequence[BoardRow]) -> list[Interval]:
         Interval(row.label, row.mean_edge, row.edge_low, row.edge_high, tone_of(row))
         for row in rows
         if row.mean_edge is not None and not row.reference
+    ]
+
+
+def price_intervals(rows: Iterable[BoardRow]) -> list[Interval]:
+    """The edges by price bin, the cheapest first, among the rows of one entrant, board and window."""
+    cut = [row for row in rows if row.price_bin != ALL]
+    cut.sort(key=lambda row: PRICE_BIN_LABELS.index(row.price_bin))
+    return _cut_intervals([(row.price_bin.replace("-", "\N{EN DASH}") + " %", row) for row in cut])
+
+
+def category_intervals(rows: Iterable[BoardRow]) -> list[Interval]:
+    """The edges by category, the largest first, among the rows of one entrant, board and window."""
+    cut = [row for row in rows if row.category != ALL and row.n_markets]
+    cut.sort(key=lambda row: (-row.n_markets, row.category))
+    return _cut_intervals([(row.category, row) for row in cut[:_MOST_CATEGORIES]])
+
+
+def _cut_intervals(cut: Sequence[tuple[str, BoardRow]]) -> list[Interval]:
+    return [
+        Interval(f"{label[:20]} · {row.n_markets:,}", row.mean_edge, row.edge_low, row.edge_high, tone_of(row))
+        for label, row in cut
+        # A single event has no interval, and its edge would set the scale for all the others.
+        if row.mean_edge is not None and row.edge_low is not None
     ]
 
 
@@ -154,6 +178,32 @@ def edge_over_time_png(leaderboard: Leaderboard) -> bytes:
         _title(axes, f"{_short(f'{experiment} {version}')}, {window} days")
 
     return _panels_png(list(series.items())[:_MOST_PANELS], draw, inner=(300, 160))
+
+
+def edge_by_price_png(leaderboard: Leaderboard) -> bytes:
+    """The edge by price bin of each entrant of the core board, twelve panels at the most."""
+    return _cut_png(leaderboard, price_intervals)
+
+
+def edge_by_category_png(leaderboard: Leaderboard) -> bytes:
+    """The edge by category of each entrant of the core board, twelve panels at the most."""
+    return _cut_png(leaderboard, category_intervals)
+
+
+def _cut_png(leaderboard: Leaderboard, intervals_of: Callable[[Iterable[BoardRow]], list[Interval]]) -> bytes:
+    rows: dict[tuple[str, int], list[BoardRow]] = {}
+    for row in leaderboard.rows:
+        if row.board == "core" and not row.is_whole and not row.reference and not row.control:
+            rows.setdefault((row.label, row.window_days), []).append(row)
+    found = [(title, intervals) for title, cut in rows.items() if (intervals := intervals_of(cut))][:_MOST_PANELS]
+
+    def draw(axes: "Axes", item: tuple[tuple[str, int], list[Interval]]) -> None:
+        (label, window), intervals = item
+        _draw_intervals(axes, intervals, above=False, wide=False)
+        _title(axes, f"{_short(label)}, {window} days")
+
+    highest = max((len(intervals) for _, intervals in found), default=0)
+    return _panels_png(found, draw, inner=(200, highest * 24.0), left=150)
 
 
 @dataclass(frozen=True)
@@ -320,14 +370,17 @@ def _short(label: str) -> str:
     return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
 
 
-def _panels_png(items: Sequence[Any], draw: Callable[["Axes", Any], None], inner: tuple[float, float]) -> bytes:
+def _panels_png(
+    items: Sequence[Any], draw: Callable[["Axes", Any], None], inner: tuple[float, float], left: float = 58
+) -> bytes:
+    """A panel for each item, three beside each other; `left` of each is room for labels."""
     if not items:
         return _nothing_png()
     columns = min(3, len(items))
     rows = math.ceil(len(items) / columns)
-    wide, high = inner[0] + 76, inner[1] + 78
+    wide, high = inner[0] + left + 18, inner[1] + 78
     boxes = [
-        _Box(58 + index % columns * wide, 32 + index // columns * high, inner[0], inner[1])
+        _Box(left + index % columns * wide, 32 + index // columns * high, inner[0], inner[1])
         for index in range(len(items))
     ]
     figure, panels = _figure(boxes, columns * wide, rows * high)

@@ -10,16 +10,16 @@ from markupsafe import Markup
 from predictbench_assets.reporting.charts import (
     Interval,
     board_intervals,
+    category_intervals,
     edges_svg,
     intervals_svg,
+    price_intervals,
     reliability_svg,
     tone_of,
 )
 from predictbench_assets.reporting.report.data import Overview
 from predictbench_assets.reporting.report.names import page_name
 from predictbench_assets.scoring.boards import (
-    ALL,
-    PRICE_BIN_LABELS,
     BoardName,
     BoardRow,
     Comparison,
@@ -69,7 +69,6 @@ FLAG_TEXTS: Final[dict[Flag, tuple[str, str]]] = {
 
 _MOST_PANELS = 6
 
-_MOST_CATEGORIES = 14
 _TOLD = 3
 _Tone = Literal["plain", "win", "alarm"]
 
@@ -386,24 +385,13 @@ class Panels:
         return _panel(row, drawn, f"{len(points):,} {'day' if len(points) == 1 else 'days'}")
 
     def _draw_by_price(self, row: BoardRow) -> Panel | None:
-        order = {label: position for position, label in enumerate(PRICE_BIN_LABELS)}
-        cut = [one for one in self._strata.get(_entrant(row), ()) if one.price_bin != ALL]
-        cut.sort(key=lambda one: order.get(one.price_bin, len(order)))
-        return _cut_panel(row, "price", [(one.price_bin.replace("-", "\N{EN DASH}") + " %", one) for one in cut])
+        return _cut_panel(row, "price", price_intervals(self._strata.get(_entrant(row), ())))
 
     def _draw_by_category(self, row: BoardRow) -> Panel | None:
-        cut = [one for one in self._strata.get(_entrant(row), ()) if one.category != ALL and one.n_markets]
-        cut.sort(key=lambda one: (-one.n_markets, one.category))
-        return _cut_panel(row, "category", [(one.category, one) for one in cut[:_MOST_CATEGORIES]])
+        return _cut_panel(row, "category", category_intervals(self._strata.get(_entrant(row), ())))
 
 
-def _cut_panel(row: BoardRow, kind: str, cut: Sequence[tuple[str, BoardRow]]) -> Panel | None:
-    intervals = [
-        Interval(f"{label[:20]} · {one.n_markets:,}", one.mean_edge, one.edge_low, one.edge_high, tone_of(row))
-        for label, one in cut
-        # A single event has no interval, and its edge would set the scale for all the others.
-        if one.mean_edge is not None and one.edge_low is not None
-    ]
+def _cut_panel(row: BoardRow, kind: str, intervals: Sequence[Interval]) -> Panel | None:
     if not intervals:
         return None
     alternative = f"Mean edge of {row.label} by {kind}: {'; '.join(map(_told, intervals))}."

@@ -13,9 +13,13 @@ from predictbench_assets.reporting.charts import (
     COLOURS,
     Interval,
     board_png,
+    category_intervals,
+    edge_by_category_png,
+    edge_by_price_png,
     edge_over_time_png,
     edges_svg,
     intervals_svg,
+    price_intervals,
     reliability_png,
     reliability_svg,
 )
@@ -78,12 +82,25 @@ def test_the_same_chart_is_the_same_bytes() -> None:
 
 
 def test_pngs_of_a_board_and_of_none() -> None:
-    full = board(row(), row("other", rank=2, mean_edge=-0.01), curves=(curve(),), edges=edges())
+    cut = (row(category="sports"), row(price_bin="5-20"), row(price_bin="0-5"))
+    full = board(row(), row("other", rank=2, mean_edge=-0.01), *cut, curves=(curve(),), edges=edges())
     empty = board(row(n_markets=0, mean_edge=None, edge_low=None, edge_high=None))
-    for draw in (board_png, reliability_png, edge_over_time_png):
+    for draw in (board_png, reliability_png, edge_over_time_png, edge_by_price_png, edge_by_category_png):
         sizes = [Image.open(io.BytesIO(draw(one))).size for one in (full, empty)]
         assert sizes[0][1] > sizes[1][1]
         assert sizes[1][1] > 50
+
+
+def test_cuts_come_in_order_and_without_what_cannot_be_told() -> None:
+    rows = [
+        row(price_bin="95-100"),
+        row(),
+        row(price_bin="5-20"),
+        row(price_bin="40-60", edge_low=None, edge_high=None),
+    ]
+    assert [one.label[:4] for one in price_intervals(rows)] == ["5–20", "95–1"]  # noqa: RUF001
+    rows = [row(category="b", n_markets=7), row(category="a", n_markets=7), row(category="c", n_markets=90), row()]
+    assert [one.label for one in category_intervals(rows)] == ["c · 90", "a · 7", "b · 7"]
 
 
 def test_nothing_of_pyplot_and_no_window() -> None:
