@@ -18,12 +18,12 @@ from predictbench_assets.database.leases import Lease, RunCounts
 from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, WriteReport
 from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.experiments.base import Experiment
+from predictbench_assets.experiments.digest import DigestedForecast, ForecastDigest, digest_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import cohort_rejected
-from predictbench_assets.releasing.digest import DigestedForecast, ForecastDigest, digest_of
 from predictbench_assets.reporting.summary import DigestSummary, ExperimentSummary, FailureLine, RunSummary
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.reporter import RunReporter

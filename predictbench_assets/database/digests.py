@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import forecast_digests
-from predictbench_assets.releasing.digest import ALGORITHM, ForecastDigest, ForecastHasher
+from predictbench_assets.experiments.digest import ALGORITHM, ForecastDigest, ForecastHasher
 from predictbench_assets.runs import RunKey
 
 Verdict = Literal["ok", "late", "mismatch"]
@@ -29,7 +29,7 @@ _FORECASTS = """
     JOIN predictbench.processed_markets m USING (processed_market_id)
     WHERE a.run_id = :run_id AND r.status = 'completed' AND r.probability IS NOT NULL"""
 
-# What `releasing.digest` says a line is. The placeholders are psycopg's, which fills them in itself in a COPY.
+# What `experiments.digest` says a line is. The placeholders are psycopg's, which fills them in itself in a COPY.
 # Attempts are put in order before their forecasts are: comparing their names 140,000 times takes most of a second.
 _LINES = """
     COPY (

@@ -22,8 +22,8 @@ from predictbench_assets.database.schema import (
     processing_failures,
     processing_runs,
 )
+from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure, PermanentError, Stage
-from predictbench_assets.releasing.digest import ForecastDigest
 from predictbench_assets.runs import RunKey
 
 OnExisting = Literal["update", "skip", "fail"]

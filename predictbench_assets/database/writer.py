@@ -41,8 +41,8 @@ from predictbench_assets.database.pipeline import (
 from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, WriteReport
 from predictbench_assets.database.rows import EncodedMarket, StoredAttempt, UnwritableMarket, encode_market
 from predictbench_assets.database.schema import experiment_id, experiment_run_id
+from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure
-from predictbench_assets.releasing.digest import ForecastDigest
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")

@@ -1,1 +1,1 @@
-"""What leaves the house to be checked by others: digests of forecasts, and the frozen dataset."""
+"""What leaves the house to be checked by others: the frozen data set, and its check."""

@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure
-from predictbench_assets.releasing.digest import ForecastDigest
 from predictbench_assets.reporting.pages import markdown_table, publish, rich_table, size
 from predictbench_assets.runs import RunKey
 
@@ -79,7 +79,7 @@ class SnapshotSummary(_Part):
 
 
 class DigestSummary(_Part):
-    """The hash over all forecasts of the run, for everyone to keep: see `releasing.digest`."""
+    """The hash over all forecasts of the run, for everyone to keep: see `experiments.digest`."""
 
     digest: str
     algorithm: str

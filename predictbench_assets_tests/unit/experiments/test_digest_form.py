@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.releasing.digest import DigestedForecast, ForecastHasher, digest_of
+from predictbench_assets.experiments.digest import DigestedForecast, ForecastHasher, digest_of
 from predictbench_assets.runs import RunKey
 
 KEY = RunKey(date(2026, 11, 23), 7)
