@@ -8,6 +8,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine, Row
 
 from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.known import market_listed
 from predictbench_assets.database.portions import portions
 from predictbench_assets.scoring.boards import Coherence
 from predictbench_assets.scoring.coherence import Member, Relations, coherence, joined, relations
@@ -18,12 +19,12 @@ _AT_ONCE: Final = 20_000
 """Markets of one statement, which looks at the words of all of them: less than a second."""
 
 # Markets of neg-risk groups, and those of other events whose words may put them on a ladder: a small part of a day.
-_RELATED: Final = """
+_RELATED: Final = f"""
     SELECT p.run_date, p.window_days, m.market_id, m.event_id, m.question, m.close_time, m.captured_at,
         CASE WHEN m.neg_risk THEN m.neg_risk_market_id END AS neg_risk_group
     FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
     WHERE p.run_date BETWEEN %(first)s AND %(last)s
-      AND m.captured_at <= %(as_of)s AND (m.withdrawn_at IS NULL OR m.withdrawn_at > %(as_of)s) AND (
+      AND {market_listed("%(as_of)s")} AND (
         (m.neg_risk AND m.neg_risk_market_id IS NOT NULL)
         OR (NOT m.neg_risk AND m.event_id IS NOT NULL AND m.question ~* %(words)s AND EXISTS (
             SELECT FROM predictbench.processed_contracts c
@@ -32,7 +33,7 @@ _RELATED: Final = """
             OFFSET 0 -- else all contracts there are might be hashed
         ))
     )
-    ORDER BY p.run_date, p.window_days, m.market_id COLLATE "C\""""
+    ORDER BY p.run_date, p.window_days, m.market_id COLLATE "C\""""  # noqa: S608 - names of ours
 
 
 def load_relations(engine: Engine, cohorts: Cohorts, as_of: datetime) -> Relations:

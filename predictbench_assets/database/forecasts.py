@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, Row
 from predictbench_assets.database.coherence import load_coherence
 from predictbench_assets.database.columns import Kind, fetch_columns, positions
 from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.known import RESULTS_OF_AN_ATTEMPT, market_listed, newest_observation, run_counts
 from predictbench_assets.database.portions import AT_ONCE, portions
 from predictbench_assets.experiments.baseline import BaselineSnapshotExperiment
 from predictbench_assets.scoring.clusters import linked, value_numbers
@@ -28,20 +29,18 @@ from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS, Bools, Co
 _EPOCH_US: Final = int(np.datetime64("2000-01-01", "us").astype(np.int64))
 _FREEZE_WINDOW_US: Final = FREEZE_WINDOW_HOURS * 3_600_000_000
 
-# A run counts from the end of its first complete attempt on, whatever later attempts come to.
-_ATTEMPTS = """
+_AS_OF: Final = "%(as_of)s"
+
+_ATTEMPTS = f"""
     SELECT p.run_id, p.run_date, p.window_days, a.experiment_run_id, a.attempt, a.snapshot_hash, e.name, e.version,
         e.information, e.control, e.description,
-        coalesce(greatest(a.completed + a.skipped + a.failed, p.processed_markets), 0) AS size
+        {RESULTS_OF_AN_ATTEMPT} AS size
     FROM predictbench.processing_runs p
     JOIN predictbench.experiment_runs a USING (run_id) JOIN predictbench.experiments e USING (experiment_id)
-    WHERE p.run_date BETWEEN %(since)s AND %(until)s AND EXISTS (
-        SELECT FROM predictbench.processing_attempts ended
-        WHERE ended.run_id = p.run_id AND ended.status IN ('completed', 'partial') AND ended.finished_at <= %(as_of)s
-    )
-    ORDER BY p.run_date, p.window_days"""
+    WHERE p.run_date BETWEEN %(since)s AND %(until)s AND {run_counts("p", _AS_OF)}
+    ORDER BY p.run_date, p.window_days"""  # noqa: S608 - names of ours, here and below
 
-_MARKETS = """
+_MARKETS = f"""
     SELECT m.processed_market_id, m.market_id, p.run_date, p.window_days,
         (m.close_time AT TIME ZONE 'UTC')::date AS end_date, m.category, m.cluster, m.event_id, m.neg_risk_market_id,
         m.game_id, m.price, m.price IS NOT NULL AND m.price_quality = 'good' AS good, m.core, m.reconstructed,
@@ -49,14 +48,9 @@ _MARKETS = """
         coalesce(newest.closed_time, m.close_time) AT TIME ZONE 'UTC' AS closed_at,
         CASE WHEN newest.state = 'final' THEN newest.outcome END AS outcome
     FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
-    LEFT JOIN LATERAL (
-        SELECT o.state, o.outcome, o.closed_time FROM predictbench.resolution_observations o
-        WHERE o.market_id = m.market_id AND o.observed_at <= %(as_of)s
-        ORDER BY o.observed_at DESC, o.observation_id LIMIT 1
-    ) newest ON true
-    WHERE m.run_id = ANY(%(runs)s::uuid[])
-      AND m.captured_at <= %(as_of)s AND (m.withdrawn_at IS NULL OR m.withdrawn_at > %(as_of)s)
-    ORDER BY p.run_date, p.window_days, m.market_id COLLATE "C\""""
+    LEFT JOIN LATERAL ({newest_observation(_AS_OF)}) newest ON true
+    WHERE m.run_id = ANY(%(runs)s::uuid[]) AND {market_listed(_AS_OF)}
+    ORDER BY p.run_date, p.window_days, m.market_id COLLATE "C\""""  # noqa: S608
 
 # Rows without a forecast as well: they say that the market was there, and that the experiment was.
 _RESULTS = """

@@ -17,16 +17,17 @@ from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.columns import Kind, fetch_columns
 from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.known import RESULTS_OF_AN_ATTEMPT
 from predictbench_assets.database.portions import AT_ONCE, portions
 from predictbench_assets.scoring import rules
 
 _BATCH: Final = 20_000
 
-_RUNS = text("""
+_RUNS = text(f"""
     SELECT p.run_id AS run, array_agg(a.experiment_run_id) AS attempts,
-        sum(coalesce(greatest(a.completed + a.skipped + a.failed, p.processed_markets), 0)) AS size
+        sum({RESULTS_OF_AN_ATTEMPT}) AS size
     FROM predictbench.processing_runs p JOIN predictbench.experiment_runs a USING (run_id)
-    GROUP BY p.run_id ORDER BY p.run_date, p.window_days""")
+    GROUP BY p.run_id ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
 
 # A forecast made on a snapshot that was replaced since has no price to be compared with.
 # OFFSET 0 has scores looked up one by one: to read all that there are, for a few runs, may seem cheaper to the planner.

@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.known import market_listed, newest_observation, run_counts
 from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS
 
 CHUNK = 400
@@ -150,13 +151,8 @@ class MarketRecord:
         return newest if newest is not None and newest.state == "final" else None
 
 
-# A run counts from the end of its first complete attempt on.
-_RUNS = """
-    SELECT p.* FROM predictbench.processing_runs p WHERE EXISTS (
-        SELECT FROM predictbench.processing_attempts a
-        WHERE a.run_id = p.run_id AND a.status IN ('completed', 'partial') AND a.finished_at <= :as_of
-    )"""
-_LISTED = "m.captured_at <= :as_of AND (m.withdrawn_at IS NULL OR m.withdrawn_at > :as_of)"
+_RUNS = f"SELECT p.* FROM predictbench.processing_runs p WHERE {run_counts('p', ':as_of')}"  # noqa: S608 - texts of ours
+_LISTED = market_listed(":as_of")
 
 _WINDOWS = text(f"""
     WITH runs AS ({_RUNS}), markets AS (
@@ -210,11 +206,7 @@ _COHORTS = text(f"""
 _CORE_OF_A_RUN = text(f"""
     SELECT m.market_id, m.question, m.category, m.price, m.close_time,
         coalesce(known.state, 'open') AS state, CASE WHEN known.state = 'final' THEN known.outcome END AS outcome
-    FROM predictbench.processed_markets m LEFT JOIN LATERAL (
-        SELECT o.state, o.outcome FROM predictbench.resolution_observations o
-        WHERE o.market_id = m.market_id AND o.observed_at <= :as_of
-        ORDER BY o.observed_at DESC, o.observation_id LIMIT 1
-    ) AS known ON true
+    FROM predictbench.processed_markets m LEFT JOIN LATERAL ({newest_observation(":as_of")}) AS known ON true
     WHERE m.run_id = :run_id AND m.core AND {_LISTED} ORDER BY m.category, m.question, m.market_id
 """)  # noqa: S608 - texts of ours
 
