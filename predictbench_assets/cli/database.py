@@ -85,7 +85,7 @@ def status() -> None:
         found = server.status()
         click.echo(f"embedded, running as process {found.pid}, in {server.folder}\n{found.url}")
     else:
-        click.echo(settings.writer_url.render_as_string(hide_password=True))
+        click.echo(settings.redact(settings.writer_url.render_as_string(hide_password=True)))
     revision, head = _revisions(_writer())
     click.echo(f"revision {revision or 'none'}" + ("" if revision == head else f", this code needs {head}"))
     sys.exit(0 if revision == head else 1)

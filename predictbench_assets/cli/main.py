@@ -88,7 +88,7 @@ def _redaction() -> Redact:
 
     try:
         return usable_settings().redact
-    except (SettingsError, UnicodeDecodeError):
+    except SettingsError:
         return without_passwords
 
 
