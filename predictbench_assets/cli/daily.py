@@ -178,9 +178,11 @@ def run_daily(
     Returns:
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
     """
+    from predictbench_assets import web
     from predictbench_assets.cli.progress import progress
     from predictbench_assets.experiments.registry import load_registry
 
+    web.check_environment()
     if settings.predictbench_dry_run:
         options = replace(options, dry_run=True)
     key = _checked_key(settings, options.run_date, options.window_days)
