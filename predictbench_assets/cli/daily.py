@@ -340,7 +340,9 @@ def unwound_by_signals() -> Iterator[None]:
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    from predictbench_assets.launch import STOPS
+
+    before = {number: signal.signal(number, leave) for number in STOPS if number != signal.SIGINT}
     try:
         yield
     finally:

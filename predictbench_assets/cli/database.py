@@ -158,8 +158,8 @@ def ready_database(settings: "Settings") -> Iterator[None]:
     from predictbench_assets.database.engine import make_engine
 
     embedded = settings.writer_url is None
-    server = embedded_server(settings)
-    ours = embedded and settings.predictbench_dry_run and not server.status().running
+    server = embedded_server(settings) if embedded else None
+    ours = server is not None and settings.predictbench_dry_run and not server.status().running
     try:
         url = database_url(settings)
         engine = make_engine(url, pool_size=0)
@@ -168,7 +168,7 @@ def ready_database(settings: "Settings") -> Iterator[None]:
         migrations.require_current(engine)
         yield
     finally:
-        if ours:
+        if server is not None and ours:
             server.stop()
 
 

@@ -140,7 +140,7 @@ def seed_sql() -> str:
 
 def roles_sql() -> str:
     """The content of `migrations/roles.sql`: written by hand, but for the rights on tables between its two marks."""
-    before, begin, rest = ROLES_FILE.read_text().partition("-- begin: ")
+    before, begin, rest = ROLES_FILE.read_text(encoding="utf-8").partition("-- begin: ")
     mark, _, rest = rest.partition("\n")
     _, end, after = rest.partition("-- end\n")
     return f"{before}{begin}{mark}\n{grants_sql()};\n{end}{after}"
@@ -172,5 +172,5 @@ def _config(output: io.StringIO | None = None) -> Config:
 
 
 if __name__ == "__main__":
-    SEED_FILE.write_text(seed_sql())
-    ROLES_FILE.write_text(roles_sql())
+    SEED_FILE.write_text(seed_sql(), encoding="utf-8")
+    ROLES_FILE.write_text(roles_sql(), encoding="utf-8")
