@@ -1,6 +1,7 @@
 """Every setting and every secret, in one class, read from the environment and a `.env` file.
 
-An environment variable wins over `.env`. Nothing else in the project reads the environment. A setting that is missing
+An environment variable wins over `.env`. No other module reads a setting from the environment (proxies and certificates
+are read by `web`). Each text is trimmed and checked here, before anything is made of it. A setting that is missing
 or wrong stops everything at once, with the names of all that are at fault.
 """
 

@@ -24,7 +24,8 @@ _SCHEMES = ("http", "https", "all")
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Name certificates to trust instead of the usual ones; the first that is set wins."""
 
-VARIABLES = frozenset({*_BUNDLES, "SSL_CERT_DIR", "SSLKEYLOGFILE", "NO_PROXY", *(f"{s.upper()}_PROXY" for s in _SCHEMES)})
+_PROXIES = tuple(f"{scheme.upper()}_PROXY" for scheme in _SCHEMES)
+VARIABLES = frozenset({*_BUNDLES, "SSL_CERT_DIR", "SSLKEYLOGFILE", "NO_PROXY", *_PROXIES})
 """Everything of the environment that decides how an address is reached, in upper case."""
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")

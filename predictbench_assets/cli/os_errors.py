@@ -27,12 +27,13 @@ _WHY: Mapping[int, str] = {
 
 def explained(error: OSError) -> str | None:
     """A sentence on an error of the operating system; None for one that is none of files, or is a fault of ours."""
-    if error.errno not in _WHY:
+    why = _WHY.get(error.errno or 0)
+    if why is None:
         return None
     if error.filename is None:
         return _without_a_path(error)
     path = Path(os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename))
-    return f"{path}: {_WHY[error.errno]}.{_setting(path)}"
+    return f"{path}: {why}.{_setting(path)}"
 
 
 def _without_a_path(error: OSError) -> str | None:

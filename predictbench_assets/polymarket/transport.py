@@ -109,9 +109,7 @@ class Transport:
         self._sleep = sleep
 
     async def __aenter__(self) -> Self:
-        self._http = web.async_client(
-            timeout_s=self._timeout_s, connections=self._concurrency, headers=self._headers
-        )
+        self._http = web.async_client(timeout_s=self._timeout_s, connections=self._concurrency, headers=self._headers)
         self._under_way = asyncio.Semaphore(self._concurrency)
         # A window's worth at once, which then refills: at worst two windows' worth in one window, and the default of 10
         # a second stays below the documented 300 in 10 seconds even so.

@@ -39,8 +39,9 @@ def test_a_session_is_in_utc_iso_and_utf8(
     else:
         role = f"role_{uuid4().hex[:8]}"
         administer(postgres_server, f"CREATE ROLE {role} LOGIN")
+        set_up = name if what == "DATABASE" else role
         for setting, value in others.items():
-            administer(postgres_server, f"ALTER {what} {name if what == 'DATABASE' else role} SET {setting} = '{value}'")
+            administer(postgres_server, f"ALTER {what} {set_up} SET {setting} = '{value}'")
         url = make_url(empty_database_url).set(username=role).render_as_string(hide_password=False)
     settings, instant = seen(url)
     assert settings == {

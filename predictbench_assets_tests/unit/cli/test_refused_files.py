@@ -73,7 +73,10 @@ def failing(error: OSError) -> str:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (PermissionError(errno.EACCES, "", "/srv/other/file"), "Error: /srv/other/file: this user may not read or write"),
+        (
+            PermissionError(errno.EACCES, "", "/srv/other/file"),
+            "Error: /srv/other/file: this user may not read or write",
+        ),
         (OSError(errno.EROFS, "", "/srv/other"), "it is on a file system that can only be read"),
         (OSError(errno.ENOSPC, "", b"/srv/other"), "/srv/other: there is no room left on its disk"),
         (OSError(errno.ENOSPC, ""), "(no space left on device). Things are written to"),
@@ -96,8 +99,8 @@ def test_the_setting_that_leads_to_a_path_is_named(monkeypatch: pytest.MonkeyPat
 
 def test_a_fault_of_ours_stays_one() -> None:
     assert explained(ConnectionResetError(errno.ECONNRESET, "reset")) is None
+    group = Commands("group", commands=[click.Command("work", callback=_of_no_kind)])
     with pytest.raises(OSError, match="of no kind"):
-        group = Commands("group", commands=[click.Command("work", callback=_of_no_kind)])
         CliRunner().invoke(group, ["work"], catch_exceptions=False)
 
 
@@ -108,9 +111,7 @@ def _of_no_kind() -> None:
 def test_a_current_folder_that_was_removed_is_said(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    code = (
-        "import os; os.rmdir(os.getcwd()); from predictbench_assets.cli.main import main; main(['leaderboard'])"
-    )
+    code = "import os; os.rmdir(os.getcwd()); from predictbench_assets.cli.main import main; main(['leaderboard'])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=gone,

@@ -56,7 +56,7 @@ NO_TEXTS = {"pipeline_run_at_utc", "predictbench_now"}
 
 def loaded(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> object:
     """A setting as a run would have it, given by the environment with what else it needs."""
-    given = {"staging_uri": "s3://bucket/other", name: text} if "archive_uri" == name else {name: text}
+    given = {"staging_uri": "s3://bucket/other", name: text} if name == "archive_uri" else {name: text}
     if name == "environment":
         given |= {"supabase_db_url": TEXTS["supabase_db_url"], "staging_uri": TEXTS["staging_uri"]}
     for field, value in given.items():
