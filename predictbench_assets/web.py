@@ -24,6 +24,7 @@ _SCHEMES = ("http", "https", "all")
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Name certificates to trust instead of the usual ones; the first that is set wins."""
 
+_OF_STORES = "AWS_CA_BUNDLE"
 _PROXIES = tuple(f"{scheme.upper()}_PROXY" for scheme in _SCHEMES)
 VARIABLES = frozenset({*_BUNDLES, "SSL_CERT_DIR", "SSLKEYLOGFILE", "NO_PROXY", *_PROXIES})
 """Everything of the environment that decides how an address is reached, in upper case."""
@@ -83,10 +84,24 @@ def proxy_hint(url: str) -> str:
     return f" (through the proxy of {_variable(used)})" if used else ""
 
 
+def check_store_environment() -> None:
+    """Look at what the client of an object store reads by itself.
+
+    Raises:
+        WebEnvironmentError: names the variable at fault.
+    """
+    if place := trimmed(os.environ.get(_OF_STORES, "")):
+        _context(_OF_STORES, place)
+
+
 def _trusted() -> ssl.SSLContext:
     """The certificates that count."""
     name = next((one for one in (*_BUNDLES, "SSL_CERT_DIR") if trimmed(os.environ.get(one, ""))), None)
-    place = trimmed(os.environ[name]) if name else certifi.where()
+    return _context(name or "certifi", trimmed(os.environ[name]) if name else certifi.where())
+
+
+def _context(name: str, place: str) -> ssl.SSLContext:
+    """A context that trusts the certificates of a file or a folder."""
     try:
         if Path(place).is_dir():
             return ssl.create_default_context(capath=place)
@@ -98,7 +113,7 @@ def _trusted() -> ssl.SSLContext:
                 f"SSLKEYLOGFILE names {keys}, which cannot be written to: correct or unset it."
             ) from error
         raise WebEnvironmentError(
-            f"{name or 'certifi'} names {place}, which holds no certificates that can be read: correct or unset it."
+            f"{name} names {place}, which holds no certificates that can be read: correct or unset it."
         ) from error
 
 

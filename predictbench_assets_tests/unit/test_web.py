@@ -131,6 +131,19 @@ def test_a_variable_that_cannot_be_used_is_named_before_anything_is_begun(
     assert not (own_environment / ".predictbench").exists(), "nothing was begun"
 
 
+@pytest.mark.parametrize("command", [["daily"], ["doctor"]])
+def test_the_certificates_of_a_store_are_looked_at_where_one_is_used(
+    monkeypatch: pytest.MonkeyPatch, own_environment: Path, command: list[str]
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere.pem")
+    web.check_environment()
+    monkeypatch.setenv("STAGING_URI", "s3://bucket/prefix")
+    monkeypatch.setenv("POLYMARKET_BASE_URL", f"http://{NOBODY}")
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert "AWS_CA_BUNDLE names /nowhere.pem, which holds no certificates that can be read" in done.output
+
+
 def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, hook: Webhook) -> None:
     monkeypatch.setenv("ALL_PROXY", f"socks5://{NOBODY}")
     monkeypatch.setenv("NOTIFY_WEBHOOK_URL", elsewhere(hook))

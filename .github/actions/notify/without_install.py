@@ -26,10 +26,10 @@ def main() -> int:
     facts = [f"{name}: {os.environ[variable]}" for name, variable in FACTS.items() if os.environ.get(variable)]
     text = "\n".join([f"Predictbench, {os.environ['WORKFLOW']}: {os.environ['OUTCOME']}", *facts])
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    request = urllib.request.Request(  # noqa: S310 - the address is the owner's secret
-        address, json.dumps({"text": escaped}).encode(), {"Content-Type": "application/json"}
-    )
-    try:
+    try:  # what is no address is refused when the request is made
+        request = urllib.request.Request(  # noqa: S310 - the address is the owner's secret
+            address, json.dumps({"text": escaped}).encode(), {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=20):  # noqa: S310
             return 0
     except (OSError, ValueError, HTTPException):

@@ -54,6 +54,16 @@ def test_a_session_is_in_utc_iso_and_utf8(
     assert f"{instant:%Y-%m-%d %H:%M}" == "2026-02-02 23:30", "pages write the hour as it is read, and UTC behind it"
 
 
+def test_a_database_that_is_set_up_oddly_is_migrated_as_any_other(
+    postgres_server: EmbeddedPostgres, empty_database_url: str
+) -> None:
+    name = make_url(empty_database_url).database
+    for setting in ("search_path = 'nowhere'", "standard_conforming_strings = off", "client_encoding = 'SQL_ASCII'"):
+        administer(postgres_server, f"ALTER DATABASE {name} SET {setting}")
+    migrations.upgrade(empty_database_url)
+    migrations.require_current(make_engine(empty_database_url, pool_size=0))
+
+
 def test_options_of_the_address_are_kept(empty_database_url: str) -> None:
     url = make_url(empty_database_url).update_query_dict({"options": "-c statement_timeout=78"})
     assert seen(url.render_as_string(hide_password=False))[0]["statement_timeout"] == "78ms"

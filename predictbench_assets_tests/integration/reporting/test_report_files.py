@@ -268,7 +268,10 @@ def test_the_zone_and_the_style_that_the_database_is_set_to_change_no_byte(engin
     now = plant(engine, days=2, markets=3)
     write(engine, tmp_path / "one", now)
     with engine.begin() as connection:
-        for setting in ("timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'"):
+        for setting in (
+            *("timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'"),
+            *("search_path = 'nowhere'", "standard_conforming_strings = off", "bytea_output = 'escape'"),
+        ):
             connection.execute(text(f"ALTER DATABASE {engine.url.database} SET {setting}"))
     engine.dispose()
     write(make_engine(engine.url, pool_size=0), tmp_path / "two", now)
