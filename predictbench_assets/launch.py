@@ -30,6 +30,9 @@ DAILY_RUN = "daily_run"
 RESOLUTION_SWEEP = "resolution_sweep"
 CLONE = Path(__file__).resolve().parents[1]
 
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that ask a process to stop; Windows has no SIGHUP."""
+
 _GRACE_SECONDS = 5.0
 
 _OUTPUT = "output"
@@ -70,7 +73,8 @@ class Command:
     def environment(self) -> dict[str, str]:
         """Everything the child's environment holds."""
         warnings = ",".join([*filter(None, [os.environ.get("PYTHONWARNINGS")]), *_QUIET])
-        return {**os.environ, "PYTHONWARNINGS": warnings, **self.variables, **self.secrets}
+        # Not in the encoding of an old locale: experiments, YAML and logs are UTF-8.
+        return {**os.environ, "PYTHONUTF8": "1", "PYTHONWARNINGS": warnings, **self.variables, **self.secrets}
 
 
 def run_command(
@@ -164,8 +168,8 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
         text = text.replace("python_log_level: INFO", "python_log_level: DEBUG")
     home.mkdir(parents=True, exist_ok=True)
     target = home / "dagster.yaml"
-    if not target.exists() or target.read_text(encoding="utf-8") != text:
-        target.write_text(text, encoding="utf-8")
+    if not target.exists() or target.read_bytes() != text.encode():
+        target.write_bytes(text.encode())
     return home
 
 
@@ -238,7 +242,7 @@ def run_watched(
         subprocess.Popen(  # noqa: S603 - our own command
             command.arguments,
             cwd=command.folder,
-            env=command.environment() | {"LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"},
+            env=command.environment() | {"LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -273,9 +277,13 @@ def run_in_foreground(command: Command) -> int:
         ) as child,
     ):
         # It ends its processes on an interrupt, and forgets them on a request to terminate.
-        pass_to(lambda _: os.killpg(child.pid, signal.SIGINT), lambda: os.killpg(child.pid, signal.SIGKILL))
+        if hasattr(os, "killpg"):
+            pass_to(lambda _: os.killpg(child.pid, signal.SIGINT), lambda: os.killpg(child.pid, signal.SIGKILL))
+        else:
+            pass_to(lambda _: child.terminate(), child.kill)
         code = child.wait()
-    _end_group(child.pid)
+    if hasattr(os, "killpg"):
+        _end_group(child.pid)
     return code
 
 
@@ -313,14 +321,14 @@ def _signals_passed_on(watched: Watched) -> Iterator[PassTo]:
         for send, kill in child:
             with suppress(ProcessLookupError):
                 # A terminal that was closed is a request to stop, too.
-                kill() if len(received) >= 3 else send(signal.SIGTERM if number == signal.SIGHUP else number)
+                kill() if len(received) >= 3 else send(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
     def pass_to(send: Callable[[int], object], kill: Callable[[], object]) -> None:
         child.append((send, kill))
         if received:
             send(signal.SIGTERM)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, forward) for number in STOPS}
     try:
         yield pass_to
     finally:

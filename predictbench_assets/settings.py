@@ -1,31 +1,51 @@
 """Every setting and every secret, in one class, read from the environment and a `.env` file.
 
-An environment variable wins over `.env`. Nothing else in the project reads the environment. A setting that is missing
+An environment variable wins over `.env`. No other module reads a setting from the environment (proxies and certificates
+are read by `web`). Each text is trimmed and checked here, before anything is made of it. A setting that is missing
 or wrong stops everything at once, with the names of all that are at fault.
 """
 
+import io
 import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from dotenv import dotenv_values
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticUseDefault
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from sqlalchemy.engine import URL, make_url
 
 from predictbench_assets.clock import Clock, FixedClock, SystemClock
 from predictbench_assets.database.urls import (
     dagster_storage_url,
     normalized_url,
+    other_clients_parameters,
     supabase_project,
 )
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.observability.secrecy import secret_forms
 from predictbench_assets.runs import WINDOW_DAYS
+from predictbench_assets.texts import UndecodableFile, encoding_of, read_text, trimmed, unusable_character
 
 ENV_FILE_VARIABLE = "PREDICTBENCH_ENV_FILE"
 """Names the `.env` file to read; empty reads none. Default: `.env` in the current folder."""
@@ -44,6 +64,10 @@ DEFAULT_EXPERIMENTS = (
 _SHORTEST_PATH = 8
 """Characters of a path that can be a secret; a shorter one is `/ping` or the like."""
 
+_WEB_ADDRESS = "expected an address such as https://example.com/path, beginning with https:// or http://"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_PROJECT = re.compile(r"[a-z0-9-]+", re.ASCII)
+
 Environment = Literal["development", "staging", "production"]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -54,6 +78,14 @@ class SettingsError(PermanentError):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("settings are not usable:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+class DatabaseAddress(SecretStr):
+    """A database's address as our driver reads it, with the names of the parameters that were left out of it."""
+
+    def __init__(self, address: str, left_out: tuple[str, ...] = ()) -> None:
+        super().__init__(address)
+        self.left_out = left_out
 
 
 class Settings(BaseSettings):
@@ -198,12 +230,16 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del settings_cls, file_secret_settings
+        for source in (env_settings, dotenv_settings):
+            assert isinstance(source, EnvSettingsSource)
+            # A variable of blanks is unset as well, so that it does not hide what the file says.
+            source.env_vars = {name: text for name, text in source.env_vars.items() if text and trimmed(text)}
         return init_settings, env_settings, dotenv_settings
 
     @field_validator("processing_experiments", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
 
     @field_validator("horizons", mode="before")
     @classmethod
@@ -215,14 +251,61 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError("expected whole numbers separated by commas, such as 1,7,30") from error
 
-    @field_validator("polymarket_base_url", "polymarket_clob_url", "github_api_url", "supabase_api_url")
+    @field_validator(
+        *("polymarket_base_url", "polymarket_clob_url", "github_api_url", "supabase_api_url"), "staging_s3_endpoint_url"
+    )
     @classmethod
-    def _http(cls, value: str | None) -> str | None:
+    def _base_address(cls, value: str | None) -> str | None:
+        """An address that paths are added to."""
         if value is None:
             return None
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("expected an address that starts with https:// or http://")
+        _check_web_address(value)
+        if "?" in value or "#" in value:
+            raise ValueError("has a ? or # in it, behind which no path can be added")
         return value.rstrip("/")
+
+    @field_validator("prometheus_push_gateway")
+    @classmethod
+    def _gateway(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check_web_address(value if "://" in value else f"http://{value}")
+        return value
+
+    @field_validator(
+        *("polymarket_api_key", "github_token", "supabase_service_role_key"),
+        *("staging_s3_access_key_id", "staging_s3_secret_access_key"),
+    )
+    @classmethod
+    def _header(cls, value: SecretStr | None) -> SecretStr | None:
+        """A key that is sent in a header, which takes printable ASCII only."""
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("has a character in it that no key has (a blank, or one that is not ASCII): copy it again")
+        return value
+
+    @field_validator("github_repository")
+    @classmethod
+    def _repository(cls, value: str | None) -> str | None:
+        if value is not None and not _REPOSITORY.fullmatch(value):
+            raise ValueError("expected owner/name, such as octocat/hello-world")
+        return value
+
+    @field_validator("supabase_project_ref")
+    @classmethod
+    def _project(cls, value: str | None) -> str | None:
+        if value is not None and not _PROJECT.fullmatch(value):
+            raise ValueError("expected the project's reference, such as abcdefghijklmnopqrst: letters and digits only")
+        return value
+
+    @field_validator("staging_uri", "archive_uri")
+    @classmethod
+    def _store(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", value):
+            raise ValueError("has one slash after its colon; an address has two, as in s3://bucket/prefix")
+        if value.startswith("s3://") and not urlsplit(value).netloc:
+            raise ValueError("names no bucket; expected s3://bucket/prefix")
+        return value
 
     @field_validator("pipeline_run_at_utc")
     @classmethod
@@ -241,8 +324,8 @@ class Settings(BaseSettings):
     @field_validator("notify_webhook_url", "dead_man_url")
     @classmethod
     def _web_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
-            raise ValueError("expected an address that starts with https:// or http://")
+        if value is not None:
+            _check_web_address(value.get_secret_value())
         return value
 
     @field_validator("supabase_db_url", "supabase_migration_db_url", "database_url")
@@ -250,14 +333,18 @@ class Settings(BaseSettings):
     def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        return SecretStr(normalized_url(value.get_secret_value()).render_as_string(hide_password=False))
+        url = normalized_url(value.get_secret_value())
+        left_out = other_clients_parameters(value.get_secret_value())
+        return DatabaseAddress(url.render_as_string(hide_password=False), left_out)
 
     @field_validator("dagster_postgres_url")
     @classmethod
     def _dagster_postgres(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        return SecretStr(dagster_storage_url(value.get_secret_value()).render_as_string(hide_password=False))
+        url = dagster_storage_url(value.get_secret_value())
+        left_out = other_clients_parameters(value.get_secret_value())
+        return DatabaseAddress(url.render_as_string(hide_password=False), left_out)
 
     @field_validator("predictbench_now")
     @classmethod
@@ -269,6 +356,24 @@ class Settings(BaseSettings):
         if value > datetime.now(UTC):
             raise ValueError("is later than the real time; the future cannot be frozen")
         return value.astimezone(UTC)
+
+    # The last of the validators before a field's own type, so that it is the first to see the text.
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: object, info: ValidationInfo) -> object:
+        """The text without what a shell, an editor or a form has put around it; nothing but that counts as unset."""
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if not isinstance(value, str):
+            return value
+        text = trimmed(value)
+        if _is_list(info.field_name):
+            text = ",".join(filter(None, map(trimmed, text.split(","))))
+        if not text:
+            raise PydanticUseDefault
+        if (found := unusable_character(text)) is not None:
+            raise ValueError(f"has {found} in it: write it on one line, without invisible characters")
+        return text
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -405,11 +510,20 @@ class Settings(BaseSettings):
     @property
     def warnings(self) -> list[str]:
         """What is set and has no effect, a sentence each."""
+        found = [
+            f"{name.upper()}: its {'parameters' if len(secret.left_out) > 1 else 'parameter'} "
+            f"{', '.join(secret.left_out)} {'belong' if len(secret.left_out) > 1 else 'belongs'} to another client and "
+            "had no effect here"
+            for name in _DATABASE_ADDRESSES
+            if isinstance(secret := getattr(self, name), DatabaseAddress) and secret.left_out
+        ]
         if not self.deployed and self.supabase_db_url is not None:
-            return ["SUPABASE_DB_URL is ignored when ENVIRONMENT=development; use DATABASE_URL, or the embedded server"]
+            found.append(
+                "SUPABASE_DB_URL is ignored when ENVIRONMENT=development; use DATABASE_URL, or the embedded server"
+            )
         if self.deployed and self.database_url is not None:
-            return [f"DATABASE_URL is ignored when ENVIRONMENT={self.environment}; runs write to SUPABASE_DB_URL"]
-        return []
+            found.append(f"DATABASE_URL is ignored when ENVIRONMENT={self.environment}; runs write to SUPABASE_DB_URL")
+        return found
 
     def public_view(self) -> Mapping[str, Any]:
         """Every setting that is not a secret, by its environment name, as plain values."""
@@ -435,13 +549,37 @@ class Settings(BaseSettings):
         return tuple(sorted(texts, key=len, reverse=True))
 
 
+_DATABASE_ADDRESSES = ("supabase_db_url", "supabase_migration_db_url", "database_url", "dagster_postgres_url")
+
+
+def _check_web_address(text: str) -> None:
+    """Raise a ValueError for what the HTTP client cannot call; its own words would repeat the address."""
+    import httpx  # a while to import, and most settings are at their defaults
+
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise ValueError(_WEB_ADDRESS) from None
+    if url.scheme not in ("http", "https") or not url.host or " " in text or "\\" in text:
+        raise ValueError(_WEB_ADDRESS)
+    if url.port is not None and not 0 < url.port < 65536:
+        raise ValueError("has a port that is none: expected one from 1 to 65535")
+
+
+@lru_cache
+def _is_list(name: str | None) -> bool:
+    """Whether a field takes several texts with commas in between."""
+    return name is not None and get_origin(Settings.model_fields[name].annotation) is tuple
+
+
 def _secret_parts(name: str, address: str) -> list[str]:
     """What of a secret address is a secret by itself: libraries quote parts of one."""
     if name.endswith(("_db_url", "database_url", "postgres_url")):
         url = make_url(address)
         password = str(url.password or "")
         # One that is the name of the user or of the database protects nothing, and is part of many words.
-        return [] if password in (url.username, url.database) else [password]
+        own = [] if password in (url.username, url.database) else [password]
+        return [*own, *(str(url.query[name]) for name in ("sslpassword",) if name in url.query)]
     if name in ("notify_webhook_url", "dead_man_url"):
         # Not urlsplit, which refuses an address that is none.
         _, _, path = address.partition("://")[2].partition("/")
@@ -470,11 +608,13 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     Raises:
         SettingsError: with every problem found, each naming its setting and none repeating a secret.
     """
-    named = os.environ.get(ENV_FILE_VARIABLE)
-    if named and env_file is None and not Path(named).is_file():
-        raise SettingsError([f"{ENV_FILE_VARIABLE}: there is no file {named}"])
+    file = env_file or default_env_file()
+    if env_file is None and file is not None and os.environ.get(ENV_FILE_VARIABLE) and not file.exists():
+        raise SettingsError([f"{ENV_FILE_VARIABLE}: there is no file {file}"])
     try:
-        return Settings(_env_file=env_file or default_env_file(), **overrides)
+        return Settings(_env_file=file, _env_file_encoding=_encoding(file), **overrides)
+    except UndecodableFile as error:
+        raise SettingsError([str(error)]) from None
     except ValidationError as error:
         raise SettingsError(_problems(error)) from None  # the original's context would hold the values
 
@@ -494,9 +634,12 @@ def usable_settings() -> Settings:
     """
     field_of = {name: field for field in Settings.model_fields for name in (field, *variables(field))}
     replaced: dict[str, Any] = {}
+    file = default_env_file()
     while True:
         try:
-            return _Unchecked(_env_file=default_env_file(), **replaced)
+            return _Unchecked(_env_file=file, _env_file_encoding=_encoding(file), **replaced)
+        except UndecodableFile:
+            file = None
         except ValidationError as error:
             wrong = {str(detail["loc"][0]) for detail in error.errors(include_input=False) if detail["loc"]}
             if not wrong - replaced.keys():
@@ -513,9 +656,23 @@ def get_settings() -> Settings:
 def default_env_file() -> Path | None:
     """The `.env` file of this process: what `PREDICTBENCH_ENV_FILE` names, else `.env` in the current folder."""
     named = os.environ.get(ENV_FILE_VARIABLE)
-    if named == "":
-        return None
-    return Path(named) if named else Path(".env")
+    if named is None:
+        return Path(".env")
+    return Path(trimmed(named)) if trimmed(named) else None
+
+
+def _encoding(file: Path | None) -> str | None:
+    """The encoding of a `.env` file that is there. A pipe can be read only once, and has to be UTF-8."""
+    return encoding_of(file) if file is not None and (file.is_file() or file.is_dir()) else None
+
+
+def env_file_texts(file: Path) -> dict[str, str | None]:
+    """The variables of a `.env` file as they are written there; None for a line without an equals sign.
+
+    Raises:
+        UndecodableFile: it is no text that can be read.
+    """
+    return dotenv_values(stream=io.StringIO(read_text(file)))
 
 
 def variables(name: str) -> tuple[str, ...]:

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
 
-from dotenv import dotenv_values
-
 from predictbench_assets.settings import (
     Settings,
     all_variables,
     default_env_file,
+    env_file_texts,
     secret_names,
     variables,
     without_passwords,
 )
+from predictbench_assets.texts import UndecodableFile, trimmed
 
 _SECTIONS: Mapping[str, str] = {
     "environment": "Where this runs",
@@ -83,9 +83,7 @@ def describe_settings(settings: Settings | None, env_file: Path | None = None) -
 def unknown_in_env_file(env_file: Path | None = None) -> list[str]:
     """Names in the `.env` file that are no setting of ours: often a misspelt one."""
     file = env_file or default_env_file()
-    if file is None or not file.is_file():
-        return []
-    return [name for name in dotenv_values(file, interpolate=False) if name.upper() not in all_variables()]
+    return [name for name in _texts(file) if name.upper() not in all_variables()]
 
 
 def env_example() -> str:
@@ -109,14 +107,23 @@ def env_example() -> str:
 def _given(env_file: Path | None) -> dict[str, tuple[str, str]]:
     """Variable -> text and source, of everything that is set; an empty text counts as unset."""
     found: dict[str, tuple[str, str]] = {}
-    if env_file is not None and env_file.is_file():
-        for name, text in dotenv_values(env_file).items():
-            if text:
-                found[name.upper()] = (text, env_file.name)
+    for name, text in _texts(env_file).items():
+        if env_file is not None and text and trimmed(text):
+            found[name.upper()] = (trimmed(text), env_file.name)
     for name, text in os.environ.items():
-        if text and name.upper() in all_variables():
-            found[name.upper()] = (text, "environment")
+        if trimmed(text) and name.upper() in all_variables():
+            found[name.upper()] = (trimmed(text), "environment")
     return found
+
+
+def _texts(env_file: Path | None) -> Mapping[str, str | None]:
+    """What a `.env` file says; nothing where it cannot be read, which loading it has told of."""
+    if env_file is None or not env_file.is_file():
+        return {}
+    try:
+        return env_file_texts(env_file)
+    except UndecodableFile:
+        return {}
 
 
 def _shown(value: object) -> str:

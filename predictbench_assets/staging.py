@@ -34,6 +34,10 @@ class UnknownStore(PermanentError):
     """An address that names no kind of store that is installed here, or one that cannot be opened."""
 
 
+class StagingUnwritable(PermanentError):
+    """A folder of the staging area, the archive or an export, or the temporary folder, takes no files."""
+
+
 class StagedFileMissing(PermanentError):
     """Nothing is staged under that name: the stage has not run for this partition, or staging was thrown away."""
 
@@ -253,7 +257,15 @@ class StagingArea:
                 while chunk := body.read(_READ_SIZE):
                     target.write(chunk)
             return
-        final = Path(path)
+        try:
+            self._put_in_folder(Path(path), head, body)
+        except OSError as error:
+            raise StagingUnwritable(
+                f"{path} cannot be written ({(error.strerror or type(error).__name__).lower()}): see to the space and "
+                "the rights there, or name another place (STAGING_URI, ARCHIVE_URI, PREDICTBENCH_HOME)."
+            ) from error
+
+    def _put_in_folder(self, final: Path, head: bytes, body: BinaryIO | io.BytesIO) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = final.with_name(f".{final.name}.{uuid4().hex[:8]}.partial")
         try:

@@ -178,9 +178,14 @@ def run_daily(
     Returns:
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
     """
+    from predictbench_assets import web
     from predictbench_assets.cli.progress import progress
     from predictbench_assets.experiments.registry import load_registry
+    from predictbench_assets.settings import is_local
 
+    web.check_environment()
+    if not is_local(settings.staging):
+        web.check_store_environment()
     if settings.predictbench_dry_run:
         options = replace(options, dry_run=True)
     key = _checked_key(settings, options.run_date, options.window_days)
@@ -338,7 +343,9 @@ def unwound_by_signals() -> Iterator[None]:
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    from predictbench_assets.launch import STOPS
+
+    before = {number: signal.signal(number, leave) for number in STOPS if number != signal.SIGINT}
     try:
         yield
     finally:
@@ -438,9 +445,12 @@ def _report(summary: "RunSummary", watched: "Watched") -> None:
 
 
 def put_on_page(markdown: str) -> None:
-    """Show a text on the Action's page, where this is an Action."""
+    """Show a text on the Action's page, where this is an Action; a page that takes none fails nothing."""
     import os
 
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(page).open("a", encoding="utf-8") as file:
-            file.write(markdown)
+        try:
+            with Path(page).open("a", encoding="utf-8") as file:
+                file.write(markdown)
+        except OSError as error:
+            _log.warning("GITHUB_STEP_SUMMARY: %s cannot be written (%s)", page, error.strerror)

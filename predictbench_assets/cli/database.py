@@ -85,7 +85,7 @@ def status() -> None:
         found = server.status()
         click.echo(f"embedded, running as process {found.pid}, in {server.folder}\n{found.url}")
     else:
-        click.echo(settings.writer_url.render_as_string(hide_password=True))
+        click.echo(settings.redact(settings.writer_url.render_as_string(hide_password=True)))
     revision, head = _revisions(_writer())
     click.echo(f"revision {revision or 'none'}" + ("" if revision == head else f", this code needs {head}"))
     sys.exit(0 if revision == head else 1)
@@ -158,8 +158,8 @@ def ready_database(settings: "Settings") -> Iterator[None]:
     from predictbench_assets.database.engine import make_engine
 
     embedded = settings.writer_url is None
-    server = embedded_server(settings)
-    ours = embedded and settings.predictbench_dry_run and not server.status().running
+    server = embedded_server(settings) if embedded else None
+    ours = server is not None and settings.predictbench_dry_run and not server.status().running
     try:
         url = database_url(settings)
         engine = make_engine(url, pool_size=0)
@@ -168,7 +168,7 @@ def ready_database(settings: "Settings") -> Iterator[None]:
         migrations.require_current(engine)
         yield
     finally:
-        if ours:
+        if server is not None and ours:
             server.stop()
 
 

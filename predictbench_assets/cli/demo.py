@@ -4,7 +4,6 @@ Nothing of the user's is read: every variable that could be a setting of ours, o
 taken out of this process before anything is loaded, and `.env` is not opened.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -109,11 +108,12 @@ def demo_option(command: Any) -> Any:
 
 def enter_demo() -> Path:
     """Turn this process, and every child of it, to the demo's folder; returns that folder."""
+    from predictbench_assets import web
     from predictbench_assets.settings import ENV_FILE_VARIABLE, all_variables
 
     folder = FOLDER.resolve()
     for name in list(os.environ):
-        if name.upper() in all_variables() or name.upper().startswith(_FOREIGN_PREFIXES):
+        if name.upper() in all_variables() | web.VARIABLES or name.upper().startswith(_FOREIGN_PREFIXES):
             del os.environ[name]
     local = "127.0.0.1,localhost"
     os.environ |= {
@@ -126,7 +126,13 @@ def enter_demo() -> Path:
         "NO_PROXY": local,
         "no_proxy": local,
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise click.ClickException(
+            f"the demo cannot make its folder {folder} ({reason}): run it in a folder that you may write to"
+        ) from error
     if (running := running_sandbox(folder)) is not None:
         use_sandbox(running)
     return folder
@@ -273,6 +279,12 @@ def _pid_file(folder: Path) -> Path:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One process at a time starts a sandbox here."""
+    try:
+        import fcntl
+    except ImportError as error:
+        from predictbench_assets.database.connection import EmbeddedUnsupported
+
+        raise EmbeddedUnsupported from error
     with (folder / "sandbox.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -40,8 +40,6 @@ def doctor(as_json: bool) -> None:
     except SettingsError as error:
         problems = error.problems
         settings = usable_settings()
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"the .env file is not UTF-8 text ({error.reason}): save it as UTF-8") from None
     findings: list[Finding] = []
     results = sys.stdout
     with _quiet(), redacted_output(settings.redact), redirect_stdout(sys.stderr):  # experiments may print

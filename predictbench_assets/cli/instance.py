@@ -94,18 +94,17 @@ def _look(port: int) -> int:
 @click.command(short_help="Stop what was left running.", epilog="\b\nExample:\n  predictbench stop")
 def stop() -> None:
     """Stop what our commands left running here: the embedded databases and the demo's exchange."""
-    from predictbench_assets.database.connection import embedded_server
-    from predictbench_assets.database.embedded import EmbeddedPostgres
+    from predictbench_assets.database.connection import embedded_in, embedded_server
     from predictbench_assets.settings import SettingsError, load_settings
 
     folder = FOLDER.resolve()
     if stop_sandbox(folder):
         click.echo("stopped the demo's exchange")
-    servers: list[tuple[str, EmbeddedPostgres]] = [("the demo's database", EmbeddedPostgres(folder / "postgres"))]
+    servers = [("the demo's database", embedded_in(folder / "postgres"))]
     try:
         servers.append(("the embedded database", embedded_server(load_settings())))
     except SettingsError:
-        servers.append(("the embedded database", EmbeddedPostgres(Path(".predictbench").resolve() / "postgres")))
+        servers.append(("the embedded database", embedded_in(Path(".predictbench").resolve() / "postgres")))
     for name, server in servers:
         if server.folder.exists() and server.status().running:
             server.stop()

@@ -3,7 +3,8 @@
 Commands import what they need when they run, so that `--help` answers at once.
 """
 
-import os
+import io
+import sys
 from typing import Any
 
 import click
@@ -44,6 +45,13 @@ Examples:
 class Commands(click.Group):
     """A group whose expected errors are one readable message and exit code 1; no error shows a secret."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; a character that the terminal does not have is written as its number."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with LOG_LEVEL=DEBUG an expected error keeps its traceback, as an unexpected one does."""
         try:
@@ -51,9 +59,10 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            redact = _redaction()
-            if isinstance(error, PredictbenchError) and os.environ.get("LOG_LEVEL", "").upper() != "DEBUG":
-                raise click.ClickException(redact(str(error))) from error
+            redact, traceback_wanted = _redaction()
+            text = str(error) if isinstance(error, PredictbenchError) else _explained(error)
+            if text is not None and not traceback_wanted:
+                raise click.ClickException(redact(text)) from error
             shown = redacted_error(error, redact)
             if shown is error:
                 raise
@@ -82,14 +91,22 @@ for command in (
     main.add_command(command)
 
 
-def _redaction() -> Redact:
-    """What takes the secrets out of a text, as far as the settings can be read."""
+def _redaction() -> tuple[Redact, bool]:
+    """What takes the secrets out of a text, as far as the settings can be read; and whether LOG_LEVEL is DEBUG."""
     from predictbench_assets.settings import SettingsError, usable_settings, without_passwords
 
     try:
-        return usable_settings().redact
-    except (SettingsError, UnicodeDecodeError):
-        return without_passwords
+        settings = usable_settings()
+    except (SettingsError, OSError):
+        return without_passwords, False
+    return settings.redact, settings.log_level == "DEBUG"
+
+
+def _explained(error: Exception) -> str | None:
+    """A sentence on a file or a folder that cannot be used; None for a fault of ours."""
+    from predictbench_assets.cli.os_errors import explained
+
+    return explained(error) if isinstance(error, OSError) else None
 
 
 if __name__ == "__main__":

@@ -83,13 +83,14 @@ def _summary(file: Path | None, run_date: date | None, windows: tuple[int, ...] 
 
 
 def _unusable(*addresses: str) -> list[str]:
-    """What is wrong with these settings: an address that is none is not as good as unset."""
-    from predictbench_assets.settings import SettingsError, load_settings
+    """What is wrong with these settings, or with the file that may name them: that is not as good as unset."""
+    from predictbench_assets.settings import SettingsError, all_variables, load_settings
 
+    others = all_variables() - set(addresses)
     try:
         load_settings()
     except SettingsError as error:
-        return [problem for problem in error.problems if problem.partition(":")[0] in addresses]
+        return [problem for problem in error.problems if problem.partition(":")[0] not in others]
     return []
 
 

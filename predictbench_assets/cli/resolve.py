@@ -42,6 +42,7 @@ def resolve(limit: int | None, max_requests: int | None, as_json: bool) -> None:
     more days, the others every second day. What one sweep does not get to, the next one begins with. Exit code 0 if
     the exchange answered, 1 if it stopped to (what was seen is stored).
     """
+    from predictbench_assets import web
     from predictbench_assets.cli.daily import put_on_page, unwound_by_signals
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.resolution.sweep import SweepInterrupted
@@ -50,6 +51,7 @@ def resolve(limit: int | None, max_requests: int | None, as_json: bool) -> None:
 
     settings = load_settings()
     configure_logging(settings)
+    web.check_environment()
     failure = None
     with unwound_by_signals(), opened_database(settings) as engine, _progress() as shown:
         try:

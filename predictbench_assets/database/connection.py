@@ -1,14 +1,17 @@
 """Which database a process talks to: the one that is configured, or the embedded server of the local folder."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, make_url
 
 from predictbench_assets.database import migrations
-from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.urls import TRANSACTION_POOLER_PORT
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from predictbench_assets.database.embedded import EmbeddedPostgres
 
 _FOLDER = "postgres"
 
@@ -19,6 +22,16 @@ class TransactionPooled(PermanentError):
 
 class DatabaseNotRunning(PermanentError):
     """The embedded server is not running, and the caller did not want it started."""
+
+
+class EmbeddedUnsupported(PermanentError):
+    """The embedded server does not run on this system, Windows for one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the embedded database and the demo run on Linux and macOS only: on Windows work in WSL 2, or set "
+            "DATABASE_URL to a Postgres of your own."
+        )
 
 
 def database_url(settings: Settings, *, start: bool = True) -> URL:
@@ -65,12 +78,28 @@ def migration_url(settings: Settings) -> URL:
     return make_url(embedded_server(settings).start())
 
 
-def embedded_server(settings: Settings) -> EmbeddedPostgres:
+def embedded_server(settings: Settings) -> "EmbeddedPostgres":
     """The embedded server of the local folder, running or not.
 
     A dry run in a folder that has none gets one among its scratch files, so that it leaves nothing behind.
+
+    Raises:
+        EmbeddedUnsupported: there is none for this system.
     """
     folder: Path = settings.home / _FOLDER
     if settings.predictbench_dry_run and settings.predictbench_scratch is not None and not folder.exists():
         folder = settings.predictbench_scratch / _FOLDER
+    return embedded_in(folder)
+
+
+def embedded_in(folder: Path) -> "EmbeddedPostgres":
+    """The embedded server of a folder, running or not.
+
+    Raises:
+        EmbeddedUnsupported: there is none for this system.
+    """
+    try:
+        from predictbench_assets.database.embedded import EmbeddedPostgres  # locks and users as POSIX has them
+    except ImportError as error:
+        raise EmbeddedUnsupported from error
     return EmbeddedPostgres(folder)

@@ -1,7 +1,17 @@
 """Engines: few connections, nothing kept in a session, so that a transaction-mode pooler in between is no matter."""
 
-from sqlalchemy import URL, Engine, create_engine
+import os
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.pool import NullPool, Pool, QueuePool
+
+from predictbench_assets.database.errors import DatabaseUnsuitable
+
+_SESSION = {"PGTZ": "UTC", "PGDATESTYLE": "ISO, MDY", "PGCLIENTENCODING": "UTF8"}
+"""What every session begins with, whatever the server, the database or the role is set to. libpq reads these from the
+environment and sends them while it connects: no round trip, and a pooler in transaction mode keeps them for us."""
 
 _CONNECT_SECONDS = 10
 _POOL_WAIT_SECONDS = 30
@@ -18,9 +28,11 @@ def make_engine(url: URL | str, *, pool_size: int = 2, application_name: str = "
         pool_size: the most connections at a time; 0 opens one for each use and keeps none (migrations).
         application_name: how the connection shows in `pg_stat_activity`.
     """
+    set_session_defaults()
+    url = make_url(url)
     pool: type[Pool] = QueuePool if pool_size else NullPool
     limits = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": _POOL_WAIT_SECONDS} if pool_size else {}
-    return create_engine(
+    engine = create_engine(
         url,
         poolclass=pool,
         **limits,
@@ -28,6 +40,8 @@ def make_engine(url: URL | str, *, pool_size: int = 2, application_name: str = "
         hide_parameters=True,  # an error's text must not repeat a payload
         connect_args={
             "prepare_threshold": None,
+            "client_encoding": "utf8",
+            "options": url.query.get("options", ""),  # not those that PGOPTIONS holds for another program
             "application_name": application_name,
             "connect_timeout": _CONNECT_SECONDS,
             # A server that vanished without a word is noticed after about a minute instead of hours.
@@ -37,3 +51,35 @@ def make_engine(url: URL | str, *, pool_size: int = 2, application_name: str = "
             "keepalives_count": 3,
         },
     )
+    event.listen(engine, "connect", _check_session)
+    return engine
+
+
+def set_session_defaults() -> None:
+    """Have all sessions that this process opens from now on begin in UTC, ISO dates and UTF-8, Dagster's as well."""
+    for name, value in _SESSION.items():
+        if os.environ.get(name) != value:  # once: another thread may be connecting
+            os.environ[name] = value
+
+
+def _check_session(connection: psycopg.Connection[Any], _: object) -> None:
+    """Refuse a database whose texts, or whose times, would come back as others. The server has said so unasked.
+
+    Raises:
+        DatabaseUnsuitable: another encoding than UTF-8, or another time zone than the one that was asked for.
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    zone = connection.info.parameter_status("TimeZone")
+    database = connection.info.dbname
+    if encoding not in (None, "UTF8"):
+        connection.close()
+        raise DatabaseUnsuitable(
+            f"the database {database} stores texts as {encoding}, and has to be in UTF8: make one with CREATE DATABASE "
+            f"predictbench ENCODING 'UTF8' TEMPLATE template0, and use its address."
+        )
+    if zone not in (None, "UTC", "Etc/UTC"):
+        connection.close()
+        raise DatabaseUnsuitable(
+            f"sessions of the database {database} begin in the time zone {zone} although UTC is asked for (a pooler in "
+            f"between?): ALTER ROLE ... SET timezone = 'UTC', or use the direct connection."
+        )

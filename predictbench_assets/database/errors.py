@@ -49,6 +49,10 @@ class DatabaseRefused(PermanentError):
     """The database understood and said no: a missing table or right, a wrong password."""
 
 
+class DatabaseUnsuitable(DatabaseRefused):
+    """The database is reached, and set up so that what is stored would come back changed."""
+
+
 @dataclass(frozen=True)
 class Backoff:
     """How often and how long to try again when the database is unavailable (about a minute by default).

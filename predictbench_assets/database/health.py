@@ -110,9 +110,14 @@ class Connections:
 
 
 def server(engine: Engine) -> Server:
-    """Version, role, clock and limits."""
+    """Version, role, clock and limits.
+
+    Raises:
+        DatabaseUnsuitable: what is stored would come back changed.
+    """
     values = _one(engine, _SERVER)._asdict()
     limited = values.pop("limited")
+    migrations.require_exact_numbers(values.pop("digits"))
     return Server(**values, statement_timeout=timedelta(milliseconds=limited) if limited else None)
 
 
@@ -190,7 +195,7 @@ def connections(engine: Engine) -> Connections:
 
 _SERVER = """
     SELECT split_part(current_setting('server_version'), ' ', 1) AS version, current_user AS role,
-        current_database() AS database, clock_timestamp() AS now,
+        current_database() AS database, clock_timestamp() AS now, current_setting('extra_float_digits') AS digits,
         coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false) AS superuser,
         current_setting('transaction_read_only')::boolean OR pg_is_in_recovery() AS read_only,
         (SELECT reset_val::bigint FROM pg_settings WHERE name = 'statement_timeout') AS limited

@@ -9,10 +9,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, text
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.errors import BRIEF, ONCE, Backoff, classified, in_transaction
+from predictbench_assets.database.errors import BRIEF, ONCE, Backoff, DatabaseUnsuitable, classified, in_transaction
 from predictbench_assets.database.privileges import grants_sql
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE
 from predictbench_assets.failures import PermanentError
@@ -58,12 +58,12 @@ def downgrade(url: URL | str, revision: str) -> None:
 
 def current(engine: Engine, backoff: Backoff = ONCE) -> str | None:
     """The revision a database is at, or None for one that was never migrated."""
+    return in_transaction(engine, _revision_of, backoff)
 
-    def work(connection: Connection) -> str | None:
-        options = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
-        return MigrationContext.configure(connection, opts=options).get_current_revision()
 
-    return in_transaction(engine, work, backoff)
+def _revision_of(connection: Connection) -> str | None:
+    options = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
 def head() -> str:
@@ -79,15 +79,35 @@ def is_current(engine: Engine) -> bool:
 
 
 def require_current(engine: Engine) -> None:
-    """Refuse to work on a database of another revision.
+    """Refuse to work on a database of another revision, or one whose numbers would be rounded on their way here.
 
     Raises:
         SchemaOutdated: says which revision it is at and which command brings it here.
+        DatabaseUnsuitable: `extra_float_digits` is below one.
     """
-    _require_known(found := current(engine))
+
+    def look(connection: Connection) -> str | None:
+        # Not among what a pooler keeps for its clients, so it cannot be asked for when a session begins.
+        require_exact_numbers(connection.execute(text("SELECT current_setting('extra_float_digits')")).scalar_one())
+        return _revision_of(connection)
+
+    _require_known(found := in_transaction(engine, look, ONCE))
     if found != head():
         raise SchemaOutdated(
             f"the database is at revision {found or 'none'}, this code needs {head()}: run `predictbench db upgrade`."
+        )
+
+
+def require_exact_numbers(extra_float_digits: str) -> None:
+    """Refuse a session in which a stored number is read with fewer digits than it has.
+
+    Raises:
+        DatabaseUnsuitable: says what to reset.
+    """
+    if int(extra_float_digits) < 1:
+        raise DatabaseUnsuitable(
+            f"extra_float_digits is {extra_float_digits} for this role or database, which rounds the numbers that are "
+            "read: ALTER ROLE ... RESET extra_float_digits, or the same with ALTER DATABASE."
         )
 
 
@@ -120,7 +140,7 @@ def seed_sql() -> str:
 
 def roles_sql() -> str:
     """The content of `migrations/roles.sql`: written by hand, but for the rights on tables between its two marks."""
-    before, begin, rest = ROLES_FILE.read_text().partition("-- begin: ")
+    before, begin, rest = ROLES_FILE.read_text(encoding="utf-8").partition("-- begin: ")
     mark, _, rest = rest.partition("\n")
     _, end, after = rest.partition("-- end\n")
     return f"{before}{begin}{mark}\n{grants_sql()};\n{end}{after}"
@@ -152,5 +172,5 @@ def _config(output: io.StringIO | None = None) -> Config:
 
 
 if __name__ == "__main__":
-    SEED_FILE.write_text(seed_sql())
-    ROLES_FILE.write_text(roles_sql())
+    SEED_FILE.write_text(seed_sql(), encoding="utf-8")
+    ROLES_FILE.write_text(roles_sql(), encoding="utf-8")

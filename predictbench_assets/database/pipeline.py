@@ -69,7 +69,7 @@ def begin_transactions(connection: PGconn, transactions: Sequence[Sequence[State
             connection.send_query_params(statement.sql, statement.parameters, param_types=statement.oids)
         connection.pipeline_sync()
     while connection.flush():
-        _wait(connection, select.POLLIN | select.POLLOUT)
+        _wait(connection, writing=True)
 
 
 def collect_outcomes(connection: PGconn, number: int) -> list[Outcome]:
@@ -79,7 +79,7 @@ def collect_outcomes(connection: PGconn, number: int) -> list[Outcome]:
     while len(outcomes) < number:
         if connection.is_busy():
             try:
-                _wait(connection, select.POLLIN)
+                _wait(connection)
             except psycopg.OperationalError as error:
                 raise _last_words(refusal) or error from None
             continue
@@ -96,15 +96,24 @@ def collect_outcomes(connection: PGconn, number: int) -> list[Outcome]:
     return outcomes
 
 
-def _wait(connection: PGconn, events: int) -> None:
+def _wait(connection: PGconn, *, writing: bool = False) -> None:
     """Until the socket is ready, reading what it has: a server that cannot answer would stop listening."""
-    poll = select.poll()
-    poll.register(connection.socket, events)
-    ready = poll.poll(SILENCE_SECONDS * 1000)
+    ready, readable = _ready(connection.socket, writing)
     if not ready:
         raise psycopg.OperationalError(f"the server has been silent for {SILENCE_SECONDS:.0f} s")
-    if ready[0][1] & ~select.POLLOUT:
+    if readable:
         connection.consume_input()
+
+
+def _ready(socket: int, writing: bool) -> tuple[bool, bool]:
+    """Whether anything happened in time, and whether there is something to read (or the end of the connection)."""
+    if not hasattr(select, "poll"):  # Windows
+        reading, writable, _ = select.select([socket], [socket] if writing else [], [], SILENCE_SECONDS)
+        return bool(reading or writable), bool(reading)
+    poll = select.poll()
+    poll.register(socket, select.POLLIN | (select.POLLOUT if writing else 0))
+    events = poll.poll(SILENCE_SECONDS * 1000)
+    return bool(events), bool(events) and bool(events[0][1] & ~select.POLLOUT)
 
 
 def _last_words(refusal: Refusal | None) -> psycopg.Error | None:

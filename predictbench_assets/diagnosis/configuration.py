@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from predictbench_assets.diagnosis.checks import Finding
 from predictbench_assets.experiments.registry import load_registry
-from predictbench_assets.settings import Settings
+from predictbench_assets.settings import Settings, all_variables
 from predictbench_assets.settings_overview import describe_settings, unknown_in_env_file
 
 
@@ -12,7 +12,9 @@ def settings_findings(settings: Settings, problems: Sequence[str]) -> Iterator[F
     """Every problem of the settings, what is set without effect, and names in `.env` that are none of ours."""
     for problem in problems:
         name = problem.partition(":")[0]
-        yield Finding("fail", "settings", problem, f"correct {name}; `predictbench config` shows where it comes from")
+        known = name in all_variables()
+        fix = f"correct {name}; `predictbench config` shows where it comes from" if known else ""
+        yield Finding("fail", "settings", problem, fix)
     for warning in settings.warnings:
         yield Finding("warn", "settings", warning)
     for name in unknown_in_env_file():

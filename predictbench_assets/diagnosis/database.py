@@ -9,6 +9,7 @@ from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
 from predictbench_assets.database import health
 from predictbench_assets.database.connection import DatabaseNotRunning, database_url
 from predictbench_assets.database.engine import make_engine
+from predictbench_assets.database.errors import DatabaseUnsuitable
 from predictbench_assets.database.queries import StoredRun, first_days, stored_runs
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed, megabytes
 from predictbench_assets.failures import PredictbenchError
@@ -47,6 +48,10 @@ def database_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
 def _of_engine(settings: Settings, engine: Engine, clock: Clock) -> Iterator[Finding]:
     try:
         yield from _server(health.server(engine))
+    except DatabaseUnsuitable as error:
+        yield failed("database", error)
+        yield from (Finding("skip", part, "the database is not suitable") for part in _PARTS)
+        return
     except PredictbenchError as error:
         setting = "SUPABASE_DB_URL" if settings.deployed else "DATABASE_URL"
         yield failed("database", error, f"check {setting}, and that the server (or the Supabase project) is not paused")

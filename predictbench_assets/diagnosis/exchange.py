@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 
+from predictbench_assets import web
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed
 from predictbench_assets.polymarket.contract import ExchangeUnreachable, examine
@@ -32,6 +33,10 @@ def exchange_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
     except ExchangeUnreachable as error:
         yield failed("exchange", error, "check the network (Polymarket may be blocked here), POLYMARKET_BASE_URL")
         yield Finding("skip", _CLOCK, "the exchange was not reached")
+        return
+    except web.WebEnvironmentError as error:
+        yield failed("exchange", error)
+        yield Finding("skip", _CLOCK, "the exchange was not asked")
         return
     deviations = [finding for finding in examination.deviations if finding.name != "clock"]
     for one in deviations:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import httpx
 
+from predictbench_assets import web
 from predictbench_assets.database.schema import SCHEMA
 from predictbench_assets.diagnosis.checks import Finding
 from predictbench_assets.settings import Settings
@@ -76,9 +77,12 @@ def rest_api_findings(settings: Settings) -> Iterator[Finding]:
 def _got(url: str, headers: dict[str, str]) -> httpx.Response | str:
     """The answer, or why there is none."""
     try:
-        return httpx.get(url, headers=headers, timeout=_TIMEOUT_S)
+        with web.client(timeout_s=_TIMEOUT_S) as client:
+            return client.get(url, headers=headers)
+    except web.WebEnvironmentError as error:
+        return str(error)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}{web.proxy_hint(url)}"
 
 
 def _member(answer: httpx.Response, name: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from predictbench_assets import web
 from predictbench_assets.diagnosis.checks import Finding, failed, megabytes
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagingArea
@@ -20,6 +21,8 @@ _CREDENTIALS = "check STAGING_URI, STAGING_S3_ENDPOINT_URL, STAGING_S3_ACCESS_KE
 def staging_findings(settings: Settings) -> Iterator[Finding]:
     """Write, read and delete one small file; a folder that does not exist yet is only looked at."""
     area = StagingArea(settings.staging, _impatient(settings))
+    if not area.is_local:
+        web.check_store_environment()
     if area.is_local and not Path(area.root).is_dir():
         yield _local_folder("staging", Path(area.root), "STAGING_URI or PREDICTBENCH_HOME")
         return

@@ -15,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from predictbench_assets import web
 from predictbench_assets.failures import TransientError
 from predictbench_assets.reporting.summary import FailureLine, RunSummary
 from predictbench_assets.settings import Settings
@@ -194,12 +195,16 @@ def _requested(setting: str, method: str, url: SecretStr, body: Mapping[str, str
 
 def _request(setting: str, method: str, url: SecretStr, body: Mapping[str, str] | None) -> None:
     try:
-        answer = httpx.request(method, url.get_secret_value(), json=body, timeout=_TIMEOUT_S)
+        with web.client(timeout_s=_TIMEOUT_S) as client:
+            answer = client.request(method, url.get_secret_value(), json=body)
+    except web.WebEnvironmentError as error:
+        raise NotDelivered(f"{setting}: {error}") from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise NotDelivered(f"{setting}: is not an address that can be reached") from None
     except httpx.HTTPError as error:
         # Its text may quote the address; its type says as much as is needed.
-        raise _Unwell(f"no answer ({type(error).__name__})") from None
+        through = web.proxy_hint(url.get_secret_value())
+        raise _Unwell(f"no answer ({type(error).__name__}){through}") from None
     if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
         raise _Unwell(f"answered {answer.status_code}")
     if not answer.is_success:

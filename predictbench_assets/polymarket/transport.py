@@ -18,6 +18,7 @@ from aiolimiter import AsyncLimiter
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from predictbench_assets import web
 from predictbench_assets.clock import Clock
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.polymarket.payloads import DECODE_ERRORS
@@ -108,11 +109,7 @@ class Transport:
         self._sleep = sleep
 
     async def __aenter__(self) -> Self:
-        self._http = httpx.AsyncClient(
-            timeout=self._timeout_s,
-            limits=httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
-            headers=self._headers,
-        )
+        self._http = web.async_client(timeout_s=self._timeout_s, connections=self._concurrency, headers=self._headers)
         self._under_way = asyncio.Semaphore(self._concurrency)
         # A window's worth at once, which then refills: at worst two windows' worth in one window, and the default of 10
         # a second stays below the documented 300 in 10 seconds even so.
@@ -212,8 +209,9 @@ class Transport:
                 raise PassingFailure("timeout", f"no whole answer, waited {self._timeout_s:g} s") from error
             except (httpx.TransportError, httpx.DecodingError) as error:
                 cut = isinstance(error, httpx.DecodingError) or "complete message body" in str(error)
+                through = "" if cut else web.proxy_hint(str(request.url))
                 raise PassingFailure(
-                    "truncated" if cut else "connection", f"{type(error).__name__}: {error}"
+                    "truncated" if cut else "connection", f"{type(error).__name__}: {error}{through}"
                 ) from error
         stats.bytes += len(response.content)
         self._refuse_passing(response)

@@ -20,6 +20,7 @@ from dagster_postgres.run_storage import run_storage
 from dagster_postgres.utils import DagsterPostgresException, pg_alembic_config
 from sqlalchemy.exc import SQLAlchemyError
 
+from predictbench_assets.database.engine import set_session_defaults
 from predictbench_assets.database.urls import DatabaseUrlError, dagster_storage_url
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.settings import Settings
@@ -48,6 +49,7 @@ class PostgresStorage(DagsterPostgresStorage):
             url = dagster_storage_url(config_value["postgres_url"])
         except DatabaseUrlError as error:
             raise DagsterStorageMisconfigured(f"DAGSTER_POSTGRES_URL: {error}") from None
+        set_session_defaults()
         return cls(url.render_as_string(hide_password=False), inst_data=inst_data)
 
 

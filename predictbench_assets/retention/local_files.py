@@ -48,7 +48,7 @@ def prune_leftovers(folders: list[Path], scratch: Path, *, now: datetime, dry_ru
                 if not dry_run:
                     file.unlink(missing_ok=True)
     for folder in scratch.glob(_SCRATCH):
-        if folder.stat().st_uid == os.geteuid() and _left_behind(folder, now):
+        if _is_ours(folder) and _left_behind(folder, now):
             pruned.add(1, _size(folder))
             if not dry_run:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -72,3 +72,8 @@ def _older(folder: Path, pattern: re.Pattern[str], before: date) -> Iterator[Pat
             with suppress(ValueError):  # no day of the calendar: nothing of ours
                 if date(*map(int, match.groups())) < before:
                     yield one
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether this user made it; where users are no numbers, temporary folders are their own anyway."""
+    return not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()

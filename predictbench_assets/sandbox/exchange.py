@@ -11,6 +11,7 @@ import msgspec
 from predictbench_assets.sandbox import payloads
 from predictbench_assets.sandbox.listing import Invalid, Listed, Query, seconds
 from predictbench_assets.sandbox.world import Event, Market, Settlement, World
+from predictbench_assets.texts import read_text
 
 Payout = tuple[float, float]
 
@@ -184,8 +185,12 @@ class ReplayWorld:
 
     @classmethod
     def from_file(cls, path: str | Path) -> "ReplayWorld":
-        """Rows of a JSON file that holds an array of markets."""
-        return cls(bytes(row) for row in msgspec.json.decode(Path(path).read_bytes(), type=list[msgspec.Raw]))
+        """Rows of a JSON file that holds an array of markets.
+
+        Raises:
+            UndecodableFile: it is no text that can be read.
+        """
+        return cls(bytes(row) for row in msgspec.json.decode(read_text(Path(path)).encode(), type=list[msgspec.Raw]))
 
     def listed(self, _at: int, _ends_from: int | None, _ends_to: int | None) -> Sequence[Recorded]:
         """All rows; the filters do the rest."""

@@ -120,6 +120,23 @@ def test_a_read_only_database(look: Look, database_url: str) -> None:
     assert (parts["database"].level, "read-only" in parts["database"].found) == ("fail", True)
 
 
+def test_a_database_that_would_give_back_other_texts(look: Look, postgres_server: EmbeddedPostgres) -> None:
+    name = f"test_{uuid4().hex[:12]}"
+    administer(postgres_server, f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0")
+    url = make_url(postgres_server.url).set(database=name).render_as_string(hide_password=False)
+    parts = look(url)
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    database = parts.pop("database")
+    assert (database.level, "LATIN1" in database.found, "ENCODING 'UTF8'" in database.found) == ("fail", True, True)
+    assert set(levels(parts).values()) == {"skip"}
+
+
+def test_a_database_that_would_give_back_other_numbers(look: Look, database_url: str) -> None:
+    execute(database_url, f"ALTER DATABASE {make_url(database_url).database} SET extra_float_digits = 0")
+    database = look(database_url)["database"]
+    assert (database.level, "RESET extra_float_digits" in database.found) == ("fail", True)
+
+
 def test_a_server_with_another_time(look: Look, database_url: str) -> None:
     parts = look(database_url, FixedClock(datetime.now(UTC) + timedelta(minutes=5)))
     assert parts["clock of the database"].level == "fail"

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pytest
 from sqlalchemy import Engine, text
 
+from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseRefused
 from predictbench_assets.reporting.report.data import markets
 from predictbench_assets.reporting.report.names import page_name
@@ -261,6 +262,23 @@ def test_the_same_moment_gives_the_same_bytes(engine: Engine, tmp_path: Path) ->
         for folder in folders
     ]
     assert contents[0] == contents[1]
+
+
+def test_the_zone_and_the_style_that_the_database_is_set_to_change_no_byte(engine: Engine, tmp_path: Path) -> None:
+    now = plant(engine, days=2, markets=3)
+    write(engine, tmp_path / "one", now)
+    with engine.begin() as connection:
+        for setting in (
+            *("timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'"),
+            *("search_path = 'nowhere'", "standard_conforming_strings = off", "bytea_output = 'escape'"),
+        ):
+            connection.execute(text(f"ALTER DATABASE {engine.url.database} SET {setting}"))
+    engine.dispose()
+    write(make_engine(engine.url, pool_size=0), tmp_path / "two", now)
+    pages = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()}
+    assert len(pages) > 10
+    for page in pages:
+        assert (tmp_path / "one" / page).read_bytes() == (tmp_path / "two" / page).read_bytes(), page
 
 
 def test_a_second_page_replaces_the_first_whole_and_leaves_nothing_beside_it(engine: Engine, tmp_path: Path) -> None:

@@ -141,11 +141,11 @@ def test_who_says_no_is_asked_once(code: int) -> None:
     assert len(hook.texts) == 1
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:{free}/T0/key", "http://[::bad/T0/key", "http://a b/T0/key"])
-def test_the_address_is_in_no_message(address: str) -> None:
+def test_the_address_is_in_no_message() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         free = listening.getsockname()[1]
-    settings = load_settings(notify_webhook_url=address.format(free=free), dead_man_url=address.format(free=free))
+    address = f"http://127.0.0.1:{free}/T0/key"
+    settings = load_settings(notify_webhook_url=address, dead_man_url=address)
     for send in (lambda: tell(Notice("failure"), settings, pause_s=0.001), lambda: show_life(settings, pause_s=0.001)):
         with pytest.raises(NotDelivered) as caught:
             send()

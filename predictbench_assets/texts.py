@@ -1,0 +1,93 @@
+"""Texts that come from outside: decoded by what they are, trimmed, and checked for characters that nothing can use."""
+
+import codecs
+import unicodedata
+from pathlib import Path
+
+from predictbench_assets.failures import PermanentError
+
+_MARKS = (
+    # UTF-32 before UTF-16: its little-endian mark begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+_QUOTES = ('"', "'")
+# Control characters, line and paragraph separators, bytes that were not UTF-8.
+_UNUSABLE = frozenset({"Cc", "Zl", "Zp", "Cs"})
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+
+
+class UndecodableFile(PermanentError):
+    """A text file that cannot be read; the text names the file, the line, and what to do."""
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 where it begins with their mark; line ends become `\n`.
+
+    Raises:
+        UndecodableFile: in another encoding, binary, a folder, not there, or not readable by this user.
+    """
+    return _decoded(file)[0].replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoding_of(file: Path) -> str:
+    """The name of the encoding of a file that `read_text` can read.
+
+    Raises: as there.
+    """
+    return _decoded(file)[1]
+
+
+def _decoded(file: Path) -> tuple[str, str]:
+    try:
+        content = file.read_bytes()
+    except IsADirectoryError:
+        raise UndecodableFile(f"{file} is a folder, and has to be a file") from None
+    except OSError as error:
+        raise UndecodableFile(f"{file} cannot be read: {(error.strerror or type(error).__name__).lower()}") from None
+    encoding = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UndecodableFile(
+            f"{file}, line {line}, is not {encoding.removesuffix('-sig').upper()} text: save the file as UTF-8"
+        ) from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UndecodableFile(f"{file}, line {line}, has NUL characters (UTF-16 without its mark?): save it as UTF-8")
+    return text, encoding
+
+
+def trimmed(text: str) -> str:
+    """The text without blanks, line ends, byte order marks and one pair of quotes around it."""
+    text = _without_blanks(text)
+    if len(text) >= 2 and text[0] in _QUOTES and text[-1] == text[0]:
+        text = _without_blanks(text[1:-1])
+    return text
+
+
+def unusable_character(text: str) -> str | None:
+    """What a person would call the first character that no setting can hold, and where it is; None where none is."""
+    for position, character in enumerate(text, 1):
+        if unicodedata.category(character) in _UNUSABLE or character in _INVISIBLE:
+            return f"{_named(character)} at position {position}"
+    return None
+
+
+def _named(character: str) -> str:
+    if character in "\r\n\x85\u2028\u2029":
+        return "a line break"
+    if unicodedata.category(character) == "Cs":
+        return "a byte that is not UTF-8"
+    return f"the character U+{ord(character):04X}"
+
+
+def _without_blanks(text: str) -> str:
+    before = None
+    while text != before:
+        before, text = text, text.strip().strip(_INVISIBLE + "\0")
+    return text

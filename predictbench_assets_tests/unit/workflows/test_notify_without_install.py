@@ -1,0 +1,40 @@
+"""The program that tells a webhook where nothing is installed: with the secret as people paste it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from predictbench_assets_tests.unit.observability.webhook import webhook
+
+PROGRAM = Path(__file__).parents[3] / ".github" / "actions" / "notify" / "without_install.py"
+
+
+def tell(address: str) -> subprocess.CompletedProcess[str]:
+    given = {"OUTCOME": "failure", "WORKFLOW": "Daily", "STAGE": "install", "NOTIFY_WEBHOOK_URL": address}
+    return subprocess.run(
+        [sys.executable, "-S", str(PROGRAM)],
+        env={"PATH": os.environ["PATH"]} | given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("around", ["{}", "{}\n", "\ufeff{}\r\n", '"{}"'])
+def test_the_webhook_is_told(around: str) -> None:
+    with webhook() as hook:
+        done = tell(around.format(hook.url))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hook.texts == ["Predictbench, Daily: failure\nstage: install"]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9/s3cret", "http://h/s3\ncret", "s3cret", "http://[::bad/s3cret"]
+)
+def test_an_address_that_cannot_be_reached_is_not_shown(address: str) -> None:
+    done = tell(address)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
