@@ -69,9 +69,11 @@ lint: setup-dev ## Style, types, who may import whom, workflows, compose and con
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint -shellcheck= -pyflakes=; else echo "actionlint has no build for this machine: left out" >&2; fi
+	@$(BIN)/python .ci/check_actions.py
 	@$(BIN)/zizmor --offline --quiet --strict-collection --persona pedantic .github
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec $(wildcard docker-compose*.yml deploy/docker-compose*.yml)
 	@$(BIN)/hadolint deploy/Dockerfile
 

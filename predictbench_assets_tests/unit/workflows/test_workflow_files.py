@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -233,6 +234,8 @@ def test_there_are_commands_to_check() -> None:
         ["zizmor", "--offline", "--quiet", "--strict-collection", "--persona", "pedantic", ".github"],
         ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS)],
         ["check-jsonschema", "--builtin-schema", "vendor.github-actions", *map(str, ACTIONS)],
+        ["check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml"],
+        ["python", ".ci/check_actions.py"],
     ],
     ids=lambda arguments: " ".join(arguments[:3]),
 )
@@ -242,3 +245,39 @@ def test_linters_find_nothing(arguments: list[str]) -> None:
         pytest.skip(f"{arguments[0]} has no build for this machine")
     done = subprocess.run([program, *arguments[1:]], cwd=CLONE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683 # v4.2.2", 'checkout@v4: runtime "node20"'),
+        ("actions/checkout@f43a0e5ff2bd294095638e18286ca9a3d1956744 # v3.6.0", "checkout@v3: the runtime"),
+        ("nobody/knows-this@f43a0e5ff2bd294095638e18286ca9a3d1956744 # v9.9.9", "knows-this@v9: unknown"),
+    ],
+)
+@pytest.mark.parametrize("where", ["workflows/ci.yml", "actions/setup/action.yml"])
+def test_an_action_on_a_node_that_is_gone_is_found_by_its_pin(
+    tmp_path: Path, where: str, action: str, said: str
+) -> None:
+    if not Path(sys.executable).with_name("actionlint").exists():
+        pytest.skip("actionlint has no build for this machine")
+    for folder in (".ci", ".github"):
+        shutil.copytree(CLONE / folder, tmp_path / folder)
+    file = tmp_path / ".github" / where
+    file.write_text(re.sub(r"actions/setup-python@.*", action, file.read_text()))
+    done = subprocess.run(
+        [sys.executable, tmp_path / ".ci" / "check_actions.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert said in line
+
+
+def test_every_folder_with_pins_is_kept_up_to_date() -> None:
+    updates = {one["package-ecosystem"]: one for one in read(CLONE / ".github" / "dependabot.yml")["updates"]}
+    assert updates.keys() == {"github-actions", "pip", "docker", "docker-compose"}
+    assert updates["github-actions"]["directories"] == ["/", "/.github/actions/*"]
+    assert (CLONE / f".{updates['docker']['directory']}" / "Dockerfile").is_file()
+    for update in updates.values():
+        assert update["schedule"]["interval"] == "weekly"
+        assert update["groups"] == {"all": {"patterns": ["*"]}}
