@@ -121,6 +121,20 @@ def test_every_variable_is_a_setting_or_one_of_the_workflows_own(file: Path) -> 
     assert given <= all_variables() | OWN_VARIABLES
 
 
+def test_who_is_given_a_store_is_given_all_that_leads_to_it() -> None:
+    needed = {name.upper() for name in Settings.model_fields if name.startswith("staging_s3_")}
+    needed = {"STAGING_URI", "STAGING_TIMEOUT_SECONDS", *needed} - {
+        "STAGING_S3_ACCESS_KEY_ID",
+        "STAGING_S3_SECRET_ACCESS_KEY",
+    }
+    compose = read(CLONE / "deploy" / "docker-compose.yml")
+    given = [compose["x-instance"], *(environment for file in FILES for environment in environments(file))]
+    holders = [environment.keys() for environment in given if "STAGING_S3_ENDPOINT_URL" in environment]
+    assert len(holders) == 5
+    for names_given in holders:
+        assert needed <= names_given
+
+
 @every_workflow
 def test_the_owners_address_is_seen_by_the_migration_alone(file: Path) -> None:
     for step in steps(file):
