@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev-installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo daily ui ui-production stop test test-all lint bench lock clean
+.PHONY: help setup setup-dev demo daily ui ui-production stop test test-all lint hooks bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,18 +62,11 @@ test: setup-dev ## The tests, without the long ones
 test-all: setup-dev ## All tests
 	@$(PYTEST)
 
-# Without shellcheck, which a CI machine may have and another may not: everybody sees the same findings.
 lint: setup-dev ## Style, types, who may import whom, workflows, compose and container files
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
-	@if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint -shellcheck= -pyflakes=; else echo "actionlint has no build for this machine: left out" >&2; fi
-	@$(BIN)/zizmor --offline --quiet --strict-collection --persona pedantic .github
-	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
-	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec $(wildcard docker-compose*.yml deploy/docker-compose*.yml)
-	@$(BIN)/hadolint deploy/Dockerfile
+	@.ci/lint
+
+hooks: setup-dev ## Lint what is staged at each commit
+	@git config core.hooksPath .githooks
 
 bench: setup-dev ## The benchmarks, with their goals
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done

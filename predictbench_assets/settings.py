@@ -68,6 +68,8 @@ _WEB_ADDRESS = "expected an address such as https://example.com/path, beginning 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _PROJECT = re.compile(r"[a-z0-9-]+", re.ASCII)
 
+_CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
+
 Environment = Literal["development", "staging", "production"]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -164,10 +166,20 @@ class Settings(BaseSettings):
     # Where things go
     predictbench_home: Path = Field(Path(".predictbench"), description="local state: database, staging, Dagster's home")
     staging_uri: str | None = Field(None, description="a folder or s3://bucket/prefix; default: in PREDICTBENCH_HOME")
-    staging_s3_endpoint_url: str | None = Field(None, description="for S3-compatible stores, e.g. Supabase Storage")
+    staging_s3_endpoint_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("STAGING_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        description="for S3-compatible stores, e.g. Supabase Storage",
+    )
     staging_s3_region: str | None = Field(None, description="of the bucket")
+    staging_s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="where the bucket is named; auto: in the path at an endpoint of one's own"
+    )
     staging_s3_access_key_id: SecretStr | None = Field(None, description="for s3://; unset: the usual AWS sources")
     staging_s3_secret_access_key: SecretStr | None = Field(None, description="for s3://; unset: the usual AWS sources")
+    staging_timeout_seconds: float = Field(
+        120.0, gt=0, description="time limit of one request to the store, with all its tries"
+    )
     artifacts_dir: Path | None = Field(None, description="summaries and debug files; default: in PREDICTBENCH_HOME")
 
     # What is kept, and for how long
@@ -378,7 +390,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         problems = [*self._horizon_problems(), *self._deployment_problems(), *self._project_problems()]
-        problems += self._archive_problems()
+        problems += [*self._archive_problems(), *self._key_problems()]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -413,6 +425,14 @@ class Settings(BaseSettings):
         if schemes[0] == schemes[1]:
             return []
         return ["ARCHIVE_URI: must be in the same kind of store as STAGING_URI; one set of credentials opens both"]
+
+    def _key_problems(self) -> list[str]:
+        if (self.staging_s3_access_key_id is None) == (self.staging_s3_secret_access_key is None):
+            return []
+        missing = (
+            "STAGING_S3_ACCESS_KEY_ID" if self.staging_s3_access_key_id is None else "STAGING_S3_SECRET_ACCESS_KEY"
+        )
+        return [f"{missing}: required, since the other half of the key is set"]
 
     def _project_problems(self) -> list[str]:
         if self.supabase_project_ref is None:
@@ -481,11 +501,20 @@ class Settings(BaseSettings):
         return self.storage_options(self.staging)
 
     def storage_options(self, uri: str) -> dict[str, Any]:
-        """What fsspec needs beside an address: for `s3://` the endpoint and the keys of STAGING_S3_..."""
+        """What fsspec needs beside an address: for `s3://` the endpoint, the keys and the limits of STAGING_..."""
         if not uri.startswith("s3://"):
             return {}
         client = {"endpoint_url": self.staging_s3_endpoint_url, "region_name": self.staging_s3_region}
-        options: dict[str, Any] = {"client_kwargs": {key: value for key, value in client.items() if value}}
+        config: dict[str, Any] = {"s3": {"addressing_style": self.staging_s3_addressing}}
+        if self.staging_s3_endpoint_url:
+            # AWS's libraries send a checksum after the body since 2025; many other stores do not know that form.
+            unset = (name for name in _CHECKSUMS if not os.environ.get(f"AWS_{name.upper()}"))
+            config |= dict.fromkeys(unset, "when_required")
+        options: dict[str, Any] = {
+            "client_kwargs": {key: value for key, value in client.items() if value},
+            "config_kwargs": config,
+            "time_limit": self.staging_timeout_seconds,
+        }
         if self.staging_s3_access_key_id and self.staging_s3_secret_access_key:
             options["key"] = self.staging_s3_access_key_id.get_secret_value()
             options["secret"] = self.staging_s3_secret_access_key.get_secret_value()

@@ -96,7 +96,8 @@ def env_example() -> str:
         if name in _SECTIONS:
             parts += ["", "", f"# {_SECTIONS[name]}"]
         default = _shown(field.default)
-        also = "".join(f"; {other} is read too" for other in variables(name)[1:])
+        others = variables(name)[1:]
+        also = f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} read too" if others else ""
         parts += ["", f"# {field.description}{also}"]
         if name in _EXAMPLES:
             parts.append(f"#   such as {_EXAMPLES[name]}")

@@ -10,6 +10,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,7 +21,7 @@ import msgspec
 import zstandard
 from fsspec.core import url_to_fs
 
-from predictbench_assets.failures import PermanentError
+from predictbench_assets.failures import PermanentError, TransientError
 
 SUFFIX = ".jsonl.zst"
 _LEVEL = 1  # measured: level 3 is slower and no smaller on these payloads
@@ -36,6 +37,14 @@ class UnknownStore(PermanentError):
 
 class StagingUnwritable(PermanentError):
     """A folder of the staging area, the archive or an export, or the temporary folder, takes no files."""
+
+
+class StoreRefused(PermanentError):
+    """The store will not do what it is asked; the text names the setting, or the right, that is missing."""
+
+
+class StoreUnwell(TransientError):
+    """The store cannot be reached, does not answer in time, or is overloaded."""
 
 
 class StagedFileMissing(PermanentError):
@@ -116,7 +125,7 @@ class StagingArea:
         """
         self._options = dict(storage_options or {})
         try:
-            self.fs, self.root = url_to_fs(uri, **self._options)
+            self.fs, self.root = _opened_store(uri, self._options)
         except (ImportError, ValueError, OSError) as error:
             raise UnknownStore(
                 f"{uri} is no place that files can be kept in ({error}): use a folder or s3://bucket/prefix "
@@ -225,8 +234,8 @@ class StagingArea:
 
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens where there is none."""
-        if self.exists(name):
-            self.fs.rm(self.path(name))
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
 
     def _staged(self, name: str, schema: Schema, header: Mapping[str, Any]) -> StagedFile:
         found, version = header["schema"], header["version"]
@@ -279,6 +288,17 @@ class StagingArea:
             sync_folder(final.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _opened_store(uri: str, options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+    if not uri.startswith("s3://"):
+        return cast(tuple[fsspec.AbstractFileSystem, str], url_to_fs(uri, **options))
+    from predictbench_assets.object_store import ObjectStore  # half a second, which a folder need not wait for
+
+    root = ObjectStore._strip_protocol(uri)
+    if not root.partition("/")[0]:
+        raise ValueError("it names no bucket")
+    return ObjectStore(**options), root
 
 
 def sync_folder(folder: Path) -> None:

@@ -69,7 +69,7 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
     dry_run = dry_run or settings.predictbench_dry_run
     if dry_run and restore is not None:
         raise click.UsageError("--restore writes to the database, which PREDICTBENCH_DRY_RUN forbids")
-    with opened_database(settings) as engine, _stores():
+    with opened_database(settings) as engine, _folders():
         if verify:
             sys.exit(_verify(settings, engine, as_json=as_json))
         if restore is not None:
@@ -79,21 +79,19 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
     _show(lines, dry_run=dry_run, as_json=as_json)
 
 
-class StoreFailed(TransientError):
-    """The staging area or the archive does not take, or give, what is asked; what was done before stays done."""
+class FolderFailed(TransientError):
+    """The folder of staging or the archive does not take, or give, what is asked; what was done before stays done."""
 
 
 @contextmanager
-def _stores() -> Iterator[None]:
-    """Errors of the stores, as one that names their settings."""
-    from botocore.exceptions import BotoCoreError, ClientError  # s3fs lets some of them through
-
+def _folders() -> Iterator[None]:
+    """Errors of folders, as one that names their settings; an object store's name their settings already."""
     try:
         yield
-    except (OSError, BotoCoreError, ClientError) as error:
-        raise StoreFailed(
-            f"{type(error).__name__}: {error}. Check STAGING_URI, ARCHIVE_URI, STAGING_S3_..., and the rights and the "
-            "space there; then run `predictbench prune` again, it goes on where it stopped."
+    except OSError as error:
+        raise FolderFailed(
+            f"{type(error).__name__}: {error}. Check STAGING_URI, ARCHIVE_URI, and the rights and the space there; "
+            "then run `predictbench prune` again, it goes on where it stopped."
         ) from error
 
 

@@ -8,13 +8,15 @@ from uuid import uuid4
 
 from predictbench_assets import web
 from predictbench_assets.diagnosis.checks import Finding, failed, megabytes
+from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagingArea
 
 PROBE = ".doctor-"
 """How the name of the one file begins that doctor writes, and removes."""
 
-_TIMEOUT_S = 6
+_TIMEOUT_S = 6.0
+"""Twice as long, for a write and the removal after it, is within the limit of a check."""
 _CREDENTIALS = "check STAGING_URI, STAGING_S3_ENDPOINT_URL, STAGING_S3_ACCESS_KEY_ID and STAGING_S3_SECRET_ACCESS_KEY"
 
 
@@ -33,6 +35,9 @@ def staging_findings(settings: Settings) -> Iterator[Finding]:
             found = area.read_bytes(name)
         finally:
             area.delete(name)
+    except PredictbenchError as error:
+        yield failed("staging", error)
+        return
     except Exception as error:  # each store raises its own
         said = " ".join(str(error).split())
         yield Finding("fail", "staging", f"{settings.staging}: {type(error).__name__}: {said}", _CREDENTIALS)
@@ -55,6 +60,9 @@ def archive_findings(settings: Settings) -> Iterator[Finding]:
         # That of the staging area is written to anyway; its root need not be open to us.
         if not there and bucket != settings.staging.partition("://")[2].partition("/")[0]:
             area.fs.ls(bucket)
+    except PredictbenchError as error:
+        yield failed("archive", error)
+        return
     except Exception as error:
         said = " ".join(str(error).split())
         yield Finding(
@@ -99,10 +107,7 @@ def dagster_findings(settings: Settings) -> Iterator[Finding]:
 def _impatient(settings: Settings) -> dict[str, Any]:
     """The options of the stores, with short time-outs where one is reached over the network."""
     options = settings.staging_options
-    if not options:
-        return {}
-    limits = {"connect_timeout": _TIMEOUT_S, "read_timeout": _TIMEOUT_S, "retries": {"max_attempts": 1}}
-    return options | {"config_kwargs": limits}
+    return options | {"time_limit": min(_TIMEOUT_S, settings.staging_timeout_seconds)} if options else {}
 
 
 def _local_folder(name: str, folder: Path, setting: str) -> Finding:

@@ -36,6 +36,12 @@ _NOTICE: Final = """\
 This notice says where the data of this release come from. It grants no licence: whoever publishes the release says,
 beside it, under which terms their own part may be used.
 
+## The program
+
+Predictbench, the program that made this release, is under the Apache License 2.0 (SPDX: Apache-2.0,
+https://www.apache.org/licenses/LICENSE-2.0). That licence covers the program and its documents, the data dictionary
+among them. It does not cover the data.
+
 ## Made by the benchmark
 
 Forecasts, scores, digests, and what was derived for them: run dates, windows, clusters, categories, the core sample and

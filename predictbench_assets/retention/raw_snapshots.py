@@ -31,7 +31,7 @@ from predictbench_assets.failures import PermanentError, PredictbenchError
 from predictbench_assets.retention.archive import ArchiveBroken, archived_rows, open_archive, write_archive
 from predictbench_assets.retention.report import Pruned
 from predictbench_assets.runs import RunKey
-from predictbench_assets.staging import StagingArea
+from predictbench_assets.staging import StagingArea, StoreRefused, StoreUnwell
 
 BATCH_BYTES = 4_000_000
 """As stored, compressed: a batch is held in memory, where it is several times as large."""
@@ -87,12 +87,18 @@ def prune_raw_snapshots(
 
 
 def verify_archives(engine: Engine, archive: StagingArea) -> Verified:
-    """Read every archive again: is it whole, and does it have every market that counts on it?"""
+    """Read every archive again: is it whole, and does it have every market that counts on it?
+
+    Raises:
+        StoreRefused, StoreUnwell: the store cannot be read, which is not a fault of an archive.
+    """
     problems, rows = [], 0
     found = stored_archives(engine)
     for one in found:
         try:
             held = {row.processed_market_id for row in archived_rows(open_archive(archive, one.uri, one.sha256))}
+        except (StoreRefused, StoreUnwell):
+            raise
         except PredictbenchError as error:
             problems.append(f"archive {one.archive_id}: {error}")
             continue

@@ -1,10 +1,14 @@
 """A run whose staged files are in an object store: nothing of it is on the runner that is thrown away."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, differences
+from predictbench_assets_tests.integration.staging.other_store import Answer, Handler, OtherStore, hangs
 
 
 def test_a_runner_that_finds_only_the_store_goes_on(store: dict[str, str], make_run: MakeRun, tmp_path: Path) -> None:
@@ -32,3 +36,29 @@ def test_a_runner_that_finds_only_the_store_goes_on(store: dict[str, str], make_
     assert dry.said["snapshot"]["reused"] is True
     assert dry.said["processed_markets"] == 20
     assert not differences(before, daily.tables())
+
+
+@pytest.mark.parametrize(
+    ("unwell", "words", "retriable"),
+    [
+        (lambda _: Answer.error(403, "InvalidAccessKeyId"), "check STAGING_S3_ACCESS_KEY_ID", False),
+        (hangs, "did not answer within 0.5 s: check STAGING_S3_ENDPOINT_URL", True),
+    ],
+    ids=["refuses", "hangs"],
+)
+def test_a_run_says_what_is_wrong_with_its_store(
+    make_run: MakeRun, unwell: Callable[[Handler], Answer | None], words: str, retriable: bool
+) -> None:
+    store = OtherStore()
+    store.unwell = unwell
+    try:
+        settings = {"PROCESSING_EXPERIMENTS": BASELINE, "STAGING_TIMEOUT_SECONDS": "0.5"}
+        daily = make_run(World(markets_per_day=5), **settings, **store.settings)
+        ran = daily.here()
+    finally:
+        store.close()
+    assert ran.exit_code == 1
+    assert store.address in ran.said["reason"]
+    assert words in ran.said["reason"]
+    assert [one["retriable"] for one in ran.said["failures"]] == [retriable]
+    assert daily.run_row("status", "stage", "reason") == ("failed", "target_window", ran.said["reason"])

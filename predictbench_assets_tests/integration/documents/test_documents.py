@@ -14,7 +14,7 @@ from predictbench_assets.settings import all_variables
 from predictbench_assets.web import VARIABLES
 
 CLONE = Path(__file__).resolve().parents[3]
-DOCUMENTS = [CLONE / "README.md", *sorted((CLONE / "docs").glob("*.md"))]
+DOCUMENTS = [file for folder in (".", "docs", ".github") for file in sorted((CLONE / folder).glob("*.md"))]
 
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```", re.M | re.S)
 # What no command of ours reads: GitHub's, a shell's, and words of SQL.
@@ -26,9 +26,13 @@ NO_SETTINGS = {
     "ADMIN_URL",
     "ON_ERROR_STOP",
     "DAGSTER_HOME",
+    "SCORING_VERSION",
+    # Of AWS's libraries.
+    "AWS_ENDPOINT_URL",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
 }
 
-each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(CLONE)))
 
 
 def fenced(document: Path, *languages: str) -> Iterator[str]:
@@ -95,6 +99,19 @@ def test_links_lead_somewhere(document: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
             assert anchor in {as_anchor(title) for title in titles}, f"{document.name} links to {target}"
+
+
+def test_every_document_is_in_the_index() -> None:
+    index = CLONE / "docs" / "README.md"
+    linked = {
+        (index.parent / target).resolve()
+        for target in re.findall(r"\]\(([^)\s]+)\)", index.read_text())
+        if "://" not in target
+    }
+    pages = {file for file in (CLONE / "docs").rglob("*.md") if file != index}
+    assert pages <= linked
+    roots = {CLONE / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")}
+    assert roots <= linked
 
 
 def as_anchor(title: str) -> str:

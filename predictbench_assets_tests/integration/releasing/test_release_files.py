@@ -58,6 +58,9 @@ def test_all_of_it_is_there_twice_with_its_hash(filled: Benchmark) -> None:
         *(f"{table}.parquet" for table in TABLES),
         *(f"{table}.jsonl.zst" for table in TABLES),
     }
+    notice = (folder / "LICENSE-NOTICE.md").read_text()
+    assert "SPDX: Apache-2.0" in notice
+    assert "does not cover the data" in notice
     for file in told["files"]:
         content = (folder / file["name"]).read_bytes()
         assert file["sha256"] == hashlib.sha256(content).hexdigest()

@@ -21,6 +21,7 @@ from predictbench_assets.settings import DEFAULT_EXPERIMENTS, all_variables
 from predictbench_assets.staging import StagedFileBroken, StagingArea
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun, differences
+from predictbench_assets_tests.integration.staging.other_store import OtherStore
 
 SETTLED = datetime(2026, 3, 12, tzinfo=UTC)
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
@@ -249,8 +250,19 @@ def test_the_archive_may_not_be_the_staging_area(ran: DailyRun, engine: Engine, 
     assert len(ran.staging.list("snapshots")) == 1
 
 
-def test_in_an_object_store(store: dict[str, str], make_run: MakeRun) -> None:
-    daily = make_run(**store)
+@pytest.fixture(params=["amazons", "strict"])
+def any_store(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Settings of an object store, of one that does what Amazon's does and of one that takes less."""
+    if request.param == "amazons":
+        yield request.getfixturevalue("store")
+        return
+    strict = OtherStore()
+    yield strict.settings
+    strict.close()
+
+
+def test_in_an_object_store(any_store: dict[str, str], make_run: MakeRun) -> None:
+    daily = make_run(**any_store)
     assert daily.here().exit_code == 0
     settle(daily)
     done = counts(prune(daily))
@@ -264,7 +276,7 @@ def test_in_an_object_store(store: dict[str, str], make_run: MakeRun) -> None:
         "Dagster's runs with their event logs": 0,
     }
     assert set(counts(prune(daily)).values()) == {0}
-    archive = store["STAGING_URI"].replace("/some/folder", "/some/archive")
+    archive = any_store["STAGING_URI"].replace("/some/folder", "/some/archive")
     [(uri,)] = daily.rows("SELECT uri FROM predictbench.snapshots")
     assert uri.startswith(f"{archive}/snapshots/")
     [(uri,)] = daily.rows("SELECT uri FROM predictbench.archives")

@@ -51,7 +51,7 @@ def test_any_rows_survive(rows: list[dict[str, object]]) -> None:
     assert list(area.open(NAME, ROWS)) == rows
 
 
-@pytest.mark.parametrize("uri", ["nonsense://place", "ftp://127.0.0.1:9/place"])
+@pytest.mark.parametrize("uri", ["nonsense://place", "ftp://127.0.0.1:9/place", "s3://"])
 def test_an_address_without_a_store_is_told(uri: str) -> None:
     with pytest.raises(UnknownStore, match=f"{uri} is no place.*s3://bucket/prefix"):
         StagingArea(uri)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,20 @@ def test_every_variable_is_a_setting_or_one_of_the_workflows_own(file: Path) -> 
     assert given <= all_variables() | OWN_VARIABLES
 
 
+def test_who_is_given_a_store_is_given_all_that_leads_to_it() -> None:
+    needed = {name.upper() for name in Settings.model_fields if name.startswith("staging_s3_")}
+    needed = {"STAGING_URI", "STAGING_TIMEOUT_SECONDS", *needed} - {
+        "STAGING_S3_ACCESS_KEY_ID",
+        "STAGING_S3_SECRET_ACCESS_KEY",
+    }
+    compose = read(CLONE / "deploy" / "docker-compose.yml")
+    given = [compose["x-instance"], *(environment for file in FILES for environment in environments(file))]
+    holders = [environment.keys() for environment in given if "STAGING_S3_ENDPOINT_URL" in environment]
+    assert len(holders) == 5
+    for names_given in holders:
+        assert needed <= names_given
+
+
 @every_workflow
 def test_the_owners_address_is_seen_by_the_migration_alone(file: Path) -> None:
     for step in steps(file):
@@ -233,6 +248,8 @@ def test_there_are_commands_to_check() -> None:
         ["zizmor", "--offline", "--quiet", "--strict-collection", "--persona", "pedantic", ".github"],
         ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS)],
         ["check-jsonschema", "--builtin-schema", "vendor.github-actions", *map(str, ACTIONS)],
+        ["check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml"],
+        ["python", ".ci/check_actions.py"],
     ],
     ids=lambda arguments: " ".join(arguments[:3]),
 )
@@ -242,3 +259,39 @@ def test_linters_find_nothing(arguments: list[str]) -> None:
         pytest.skip(f"{arguments[0]} has no build for this machine")
     done = subprocess.run([program, *arguments[1:]], cwd=CLONE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683 # v4.2.2", 'checkout@v4: runtime "node20"'),
+        ("actions/checkout@f43a0e5ff2bd294095638e18286ca9a3d1956744 # v3.6.0", "checkout@v3: the runtime"),
+        ("nobody/knows-this@f43a0e5ff2bd294095638e18286ca9a3d1956744 # v9.9.9", "knows-this@v9: unknown"),
+    ],
+)
+@pytest.mark.parametrize("where", ["workflows/ci.yml", "actions/setup/action.yml"])
+def test_an_action_on_a_node_that_is_gone_is_found_by_its_pin(
+    tmp_path: Path, where: str, action: str, said: str
+) -> None:
+    if not Path(sys.executable).with_name("actionlint").exists():
+        pytest.skip("actionlint has no build for this machine")
+    for folder in (".ci", ".github"):
+        shutil.copytree(CLONE / folder, tmp_path / folder)
+    file = tmp_path / ".github" / where
+    file.write_text(re.sub(r"actions/setup-python@.*", action, file.read_text()))
+    done = subprocess.run(
+        [sys.executable, tmp_path / ".ci" / "check_actions.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert said in line
+
+
+def test_every_folder_with_pins_is_kept_up_to_date() -> None:
+    updates = {one["package-ecosystem"]: one for one in read(CLONE / ".github" / "dependabot.yml")["updates"]}
+    assert updates.keys() == {"github-actions", "pip", "docker", "docker-compose"}
+    assert updates["github-actions"]["directories"] == ["/", "/.github/actions/*"]
+    assert (CLONE / f".{updates['docker']['directory']}" / "Dockerfile").is_file()
+    for update in updates.values():
+        assert update["schedule"]["interval"] == "weekly"
+        assert update["groups"] == {"all": {"patterns": ["*"]}}

@@ -1,0 +1,97 @@
+"""Object stores that are not AWS's, over http and over https."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from predictbench_assets.settings import Settings, all_variables, load_settings
+from predictbench_assets.staging import StagingArea
+from predictbench_assets_tests.integration.staging.other_store import OtherStore
+
+OpenArea = Callable[..., StagingArea]
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of ours nor of AWS's libraries. A request is made once, unless a test wants otherwise."""
+    for name in (*all_variables(), "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for this machine that vouches for itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a store of the tests")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("certificate") / "store.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+@pytest.fixture(scope="session")
+def stores(certificate: Path) -> Iterator[dict[str, OtherStore]]:
+    """A strict store over http and one over https; one address each, since a client takes a while to be made."""
+    made = {"http": OtherStore(), "https": OtherStore(certificate)}
+    yield made
+    for store in made.values():
+        store.close()
+
+
+@pytest.fixture(params=["http", "https"])
+def other_store(
+    request: pytest.FixtureRequest,
+    stores: dict[str, OtherStore],
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> OtherStore:
+    """An empty store that is well, over http and over https."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    store = stores[request.param]
+    store.forget()
+    return store
+
+
+@pytest.fixture
+def plain_store(stores: dict[str, OtherStore]) -> OtherStore:
+    """An empty store that is well, over http."""
+    stores["http"].forget()
+    return stores["http"]
+
+
+def settings_for(store: OtherStore, **replaced: str) -> Settings:
+    """The settings that lead to a store, some of them replaced; with the time limit that `doctor` has."""
+    given = store.settings | {"STAGING_TIMEOUT_SECONDS": "6"} | replaced
+    return load_settings(**{name.lower(): value for name, value in given.items() if value})
+
+
+@pytest.fixture
+def open_area() -> OpenArea:
+    """The staging area that a store's settings lead to, some of them replaced."""
+
+    def opened(store: OtherStore, **replaced: str) -> StagingArea:
+        settings = settings_for(store, **replaced)
+        return StagingArea(settings.staging, settings.staging_options)
+
+    return opened
