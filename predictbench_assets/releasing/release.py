@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import classified
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.releasing.documents import DICTIONARY, NOTICE, data_dictionary, license_notice
+from predictbench_assets.releasing.card import CARD, dataset_card
+from predictbench_assets.releasing.documents import NOTICE, license_notice
 from predictbench_assets.releasing.files import TableWriter, sha256_of
 from predictbench_assets.releasing.manifest import (
     FORMAT,
@@ -110,7 +111,14 @@ def make_release(
         with classified(), engine.connect() as connection:
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             written = _Writing(connection, partial, as_of).write(_runs(connection, since, until, as_of, earlier))
-        (partial / DICTIONARY).write_text(data_dictionary(), encoding="utf-8")
+        card = dataset_card(
+            version=version,
+            as_of=as_of,
+            rows=written.rows,
+            cohorts=written.cohorts,
+            experiments=list(written.experiments),
+        )
+        (partial / CARD).write_text(card, encoding="utf-8")
         (partial / NOTICE).write_text(license_notice(), encoding="utf-8")
         manifest = Manifest(
             format=FORMAT,
