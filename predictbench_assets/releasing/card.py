@@ -71,7 +71,8 @@ GROUP BY window_days, experiment, version
 ORDER BY window_days, edge DESC
 ```
 
-With Predictbench's own code, which also leaves out forecasts that came too late, and has intervals:
+With Predictbench itself (`make setup` in a clone of it), which leaves out forecasts that came too late, and has
+intervals:
 
 ```python
 import predictbench_assets as pb
@@ -91,7 +92,6 @@ all of it, reads both formats and computes the digests again. Without Predictben
 ```python
 import hashlib
 import json
-import re
 from pathlib import Path
 
 for file in json.loads(Path("{MANIFEST}").read_text())["files"]:

@@ -1,5 +1,7 @@
 """A database with a past and its release, made once for the tests that only read them."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -7,8 +9,10 @@ from uuid import uuid4
 import pytest
 
 import predictbench_assets as pb
+from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
+from predictbench_assets.dataset.database import DEMO_FOLDER
 from predictbench_assets_tests.conftest import administer, in_database
 from predictbench_assets_tests.integration.dataset.planted import THEN, move_on, plant, released
 
@@ -38,3 +42,21 @@ def from_database(world: tuple[str, Path]) -> pb.Benchmark:
 @pytest.fixture
 def from_release(world: tuple[str, Path]) -> pb.Benchmark:
     return pb.open_benchmark(release=world[1])
+
+
+@pytest.fixture(scope="session")
+def demo_project() -> Iterator[Path]:
+    """A project's folder with a demo's database in it, which does not run, and a folder for notebooks."""
+    folder = Path(tempfile.mkdtemp(prefix="pb-"))
+    (folder / "examples").mkdir()
+    server = EmbeddedPostgres(folder / DEMO_FOLDER / "postgres", durable=False)
+    try:
+        migrations.upgrade(server.start())
+        engine = make_engine(server.url, pool_size=2)
+        plant(engine)
+        engine.dispose()
+        server.stop()
+        yield folder
+    finally:
+        server.stop()
+        shutil.rmtree(folder)

@@ -22,9 +22,6 @@ from sqlalchemy import Engine, event, make_url, text
 import predictbench_assets as pb
 from predictbench_assets.cli import demo
 from predictbench_assets.cli.main import main
-from predictbench_assets.database import migrations
-from predictbench_assets.database.embedded import EmbeddedPostgres
-from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseUnavailable
 from predictbench_assets.database.migrations import SchemaOutdated
 from predictbench_assets.dataset.benchmark import FramesMissing, UnknownExperiment
@@ -327,25 +324,15 @@ def test_settings_are_found_from_a_folder_below(world: World, tmp_path: Path, mo
         pb.open_benchmark()
 
 
-def test_the_embedded_databases_are_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_databases_are_started(demo_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert DEMO_FOLDER == demo.FOLDER
     for name in all_variables():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABASE_URL", "postgresql://somebody@127.0.0.1:1/else")
-    server = EmbeddedPostgres(tmp_path / DEMO_FOLDER / "postgres", durable=False)
-    try:
-        migrations.upgrade(server.start())
-        engine = make_engine(server.url, pool_size=2)
-        plant(engine)
-        engine.dispose()
-        server.stop()
-        (tmp_path / "examples").mkdir()
-        monkeypatch.chdir(tmp_path / "examples")
-        before = dict(os.environ)
-        assert len(pb.open_benchmark(demo=True).markets()) == DAYS * MARKETS
-        assert dict(os.environ) == before
-        monkeypatch.delenv("DATABASE_URL")
-        monkeypatch.setenv("PREDICTBENCH_HOME", ".predictbench/demo")
-        assert len(pb.open_benchmark().markets()) == DAYS * MARKETS
-    finally:
-        server.stop()
+    monkeypatch.chdir(demo_project / "examples")
+    before = dict(os.environ)
+    assert len(pb.open_benchmark(demo=True).markets()) == DAYS * MARKETS
+    assert dict(os.environ) == before
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("PREDICTBENCH_HOME", ".predictbench/demo")
+    assert len(pb.open_benchmark().markets()) == DAYS * MARKETS
