@@ -43,10 +43,11 @@ def plant(engine: Engine) -> Ledger:
         seen = THEN - timedelta(days=2)
         ledger.observe({one: outcomes[one] for one in settled}, seen, closed=seen - timedelta(hours=3))
         ledger.observe({settled[0]: 0.5}, seen + timedelta(hours=1))
-        ledger.observe({settled[1]: None}, seen + timedelta(hours=1), state="disputed")
+        ledger.observe({settled[1]: 1.0}, seen + timedelta(hours=1), state="proposed")
     _vary(ledger)
     first = {f"m{number}": (number % 19 + 0.5) / 20 for number in range(MARKETS)}
     without_one = dict(list(first.items())[1:])  # the market is withdrawn
+    ledger.observe({"m5": 1.0}, THEN - timedelta(hours=1), closed=at(DAY, 8))  # before it was forecast again
     again = Forecaster("bold", dict.fromkeys(without_one, 0.7), made_at=at(DAY, 9))
     ledger.run(without_one, again, now=at(DAY, 9), **core)
     _vary(ledger)

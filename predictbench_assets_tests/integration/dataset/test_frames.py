@@ -118,6 +118,7 @@ def test_what_is_in_the_frames(from_database: pb.Benchmark) -> None:
     assert len(markets) == DAYS * MARKETS
     assert markets.schema["captured_at"] == pl.Datetime("us", "UTC")
     assert markets.schema["run_date"] == pl.Date
+    assert markets.schema["category"] == markets.schema["market_id"] == pl.String
     assert markets["price"].null_count() == DAYS
     assert markets["withdrawn_at"].count() == 1
     forecasts = from_database.forecasts(experiment="bold")
@@ -126,7 +127,7 @@ def test_what_is_in_the_frames(from_database: pb.Benchmark) -> None:
     assert forecasts["probability"].is_between(0, 1).all()
     assert set(from_database.experiments()["experiment"]) == set(EXPERIMENTS)
     resolutions = from_database.resolutions()
-    assert set(resolutions["state"]) == {"final", "disputed"}
+    assert set(resolutions["state"]) == {"final", "proposed"}
     assert resolutions["outcome"].drop_nulls().unique().sort().to_list() == [0.0, 0.5, 1.0]
     scores = from_database.scores(columns=["experiment", "edge"])
     assert scores.columns == ["experiment", "edge"]
