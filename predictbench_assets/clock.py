@@ -1,7 +1,7 @@
 """Time, passed in. Nothing below the command line and the assets asks the operating system what time it is."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Protocol
 
 SKEW_NOTED = timedelta(seconds=2)
@@ -38,6 +38,41 @@ class FixedClock:
     def now(self) -> datetime:
         """The instant this clock was made with, in UTC."""
         return self.instant.astimezone(UTC)
+
+
+def parsed_moment(text: str) -> date | datetime:
+    """A day, or an instant in UTC; one without a zone is UTC already.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        pass
+    try:
+        instant = datetime.fromisoformat(text)
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # the first and the last year have instants that UTC has not
+        wanted = "write a day as 2026-11-23, or an instant as 2026-11-23T08:00Z"
+        raise ValueError(f"{text!r} is no moment; {wanted}") from error
+
+
+def known_until(moment: date | datetime | None, now: datetime) -> datetime:
+    """The instant that is meant by a moment: of a day its end, of today and of none the present.
+
+    Raises:
+        ValueError: it lies in the future, of which nothing is known.
+    """
+    if moment is None:
+        return now
+    if not isinstance(moment, datetime):
+        if moment == now.date():
+            return now
+        moment = datetime.combine(moment, time.max, UTC)
+    if moment > now:
+        raise ValueError(f"{moment.isoformat()} is in the future")
+    return moment
 
 
 def skew(before: datetime, theirs: datetime, after: datetime, *, resolution: timedelta = timedelta(0)) -> timedelta:

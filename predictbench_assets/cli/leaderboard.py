@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "csv", "json", "md"]
 
-_EVERY = "every"
 _WIDTH = 100
 
 
@@ -71,11 +70,11 @@ def leaderboard(
     """
     from predictbench_assets.database.leaderboards import rebuild_leaderboard
     from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.scoring.boards import ALL, PRICE_BIN_LABELS
+    from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, chosen_rows
     from predictbench_assets.settings import load_settings
 
-    if price_bin not in (ALL, _EVERY, *PRICE_BIN_LABELS):
-        bins = ", ".join((*PRICE_BIN_LABELS, ALL, _EVERY))
+    if price_bin not in (ALL, EVERY, *PRICE_BIN_LABELS):
+        bins = ", ".join((*PRICE_BIN_LABELS, ALL, EVERY))
         raise click.BadParameter(f"{price_bin!r} is none of {bins}", param_hint="--price-bin")
     if since and until and since > until:
         raise click.UsageError(f"--since {since} is after --until {until}")
@@ -85,15 +84,8 @@ def leaderboard(
     with opened_database(settings) as engine:
         built = rebuild_leaderboard(engine, as_of, since=since, until=until)
     # A cut by category is one of its own, never one by price as well.
-    cut = category or (ALL if format_ in ("table", "md") or price_bin != ALL else _EVERY)
-    rows = [
-        row
-        for row in built.rows
-        if board in (None, row.board)
-        and window_days in (None, row.window_days)
-        and cut in (_EVERY, row.category)
-        and price_bin in (_EVERY, row.price_bin)
-    ]
+    cut = category or (ALL if format_ in ("table", "md") or price_bin != ALL else EVERY)
+    rows = chosen_rows(built.rows, board=board, window_days=window_days, category=cut, price_bin=price_bin)
     if built.rows and not rows:
         click.echo(f"no row is of that kind; there are {_kinds(built.rows)}", err=True)
     _write(built, rows, format_, output)

@@ -1,9 +1,11 @@
 """How a moment of the past is given on a command line."""
 
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from typing import Any
 
 import click
+
+from predictbench_assets import clock
 
 
 def read_moment(_: click.Context, __: click.Parameter, given: str | None) -> date | datetime | None:
@@ -11,15 +13,9 @@ def read_moment(_: click.Context, __: click.Parameter, given: str | None) -> dat
     if not given:
         return None
     try:
-        return date.fromisoformat(given)
-    except ValueError:
-        pass
-    try:
-        instant = datetime.fromisoformat(given)
-        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-    except (ValueError, OverflowError) as error:  # the first and the last year have instants that UTC has not
-        wanted = "write a day as 2026-11-23, or an instant as 2026-11-23T08:00Z"
-        raise click.BadParameter(f"{given!r} is no moment; {wanted}") from error
+        return clock.parsed_moment(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def as_of_option(command: Any) -> Any:
@@ -39,12 +35,7 @@ def known_until(moment: date | datetime | None, now: datetime) -> datetime:
     Raises:
         click.BadParameter: it lies in the future, of which nothing is known.
     """
-    if moment is None:
-        return now
-    if not isinstance(moment, datetime):
-        if moment == now.date():
-            return now
-        moment = datetime.combine(moment, time.max, UTC)
-    if moment > now:
-        raise click.BadParameter(f"{moment.isoformat()} is in the future", param_hint="--as-of")
-    return moment
+    try:
+        return clock.known_until(moment, now)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--as-of") from error

@@ -47,7 +47,7 @@ def release(
 ) -> None:
     """Write markets, contracts, forecasts, experiments, resolutions, scores and digests of all complete runs as files.
 
-    Parquet and JSON lines, with a data dictionary, a notice and a manifest that has the SHA-256 of each. A run of
+    Parquet and JSON lines, with a card (README.md), a notice and a manifest that has the SHA-256 of each. A run of
     today may still be forecast again, which a later release would refuse: leave it out with --until.
     """
     from predictbench_assets.commit import running_commit

@@ -49,6 +49,13 @@ def parquet_schema(table: ExportedTable) -> pa.Schema:
     return pa.schema([_field(column) for column in table.columns], metadata={"meaning": table.meaning})
 
 
+def record_batch(schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBatch:
+    """Rows of what both formats hold, as columns of Arrow."""
+    columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
+    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
 def _field(column: Column) -> pa.Field:
     metadata = {"meaning": column.meaning} | ({"unit": column.unit} if column.unit else {})
     return pa.field(column.name, _PARQUET[column.kind], nullable=not column.required, metadata=metadata)
@@ -59,11 +66,7 @@ def _write_parquet(path: Path, table: ExportedTable, rows: Iterable[Row]) -> int
     count, left = 0, iter(rows)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while chunk := list(islice(left, CHUNK)):
-            arrays = [
-                pa.array(values, type=field.type)
-                for values, field in zip(zip(*chunk, strict=True), schema, strict=True)
-            ]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            writer.write_batch(record_batch(schema, chunk))
             count += len(chunk)
     return count
 

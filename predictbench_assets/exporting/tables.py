@@ -289,19 +289,24 @@ def dictionary() -> dict[str, object]:
     return {
         table.name: {
             "meaning": table.meaning,
-            "columns": [
-                {
-                    "name": column.name,
-                    "type": column.kind,
-                    "unit": column.unit or None,
-                    "nullable": not column.required,
-                    "meaning": column.meaning,
-                }
-                for column in table.columns
-            ],
+            "columns": described(table),
         }
         for table in TABLES
     }
+
+
+def described(table: ExportedTable) -> list[dict[str, object]]:
+    """The columns of a table, for programs."""
+    return [
+        {
+            "name": column.name,
+            "type": column.kind,
+            "unit": column.unit or None,
+            "nullable": not column.required,
+            "meaning": column.meaning,
+        }
+        for column in table.columns
+    ]
 
 
 def dictionary_markdown(tables: Sequence[ExportedTable] = TABLES) -> str:

@@ -6,7 +6,6 @@ from predictbench_assets.exporting.tables import dictionary_markdown
 from predictbench_assets.releasing.manifest import MANIFEST
 from predictbench_assets.releasing.tables import RELEASED_TABLES
 
-DICTIONARY: Final = "DATA_DICTIONARY.md"
 NOTICE: Final = "LICENSE-NOTICE.md"
 
 _HOW_TO_READ: Final = f"""

@@ -9,11 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from predictbench_assets.exporting.files import CHUNK, Row, as_written, parquet_schema
+from predictbench_assets.exporting.files import CHUNK, Row, as_written, parquet_schema, record_batch
 from predictbench_assets.exporting.tables import ExportedTable
 
 _LEVEL = 9
@@ -59,9 +58,7 @@ class TableWriter:
     def _flush(self) -> None:
         if not self._held:
             return
-        columns = zip(*self._held, strict=True)
-        arrays = [pa.array(values, type=field.type) for values, field in zip(columns, self._schema, strict=True)]
-        self._rows_of_parquet.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._rows_of_parquet.write_batch(record_batch(self._schema, self._held))
         self._held = []
 
 

@@ -7,21 +7,18 @@ next nothing can change but resolutions and the scores that follow from them; wh
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final
-from uuid import UUID, uuid4
+from typing import Final
+from uuid import uuid4
 
-import numpy as np
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import classified
-from predictbench_assets.exporting.files import CHUNK, Row
-from predictbench_assets.exporting.tables import ExportedTable
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.releasing.documents import DICTIONARY, NOTICE, data_dictionary, license_notice
+from predictbench_assets.releasing.card import CARD, dataset_card
+from predictbench_assets.releasing.documents import NOTICE, license_notice
 from predictbench_assets.releasing.files import TableWriter, sha256_of
 from predictbench_assets.releasing.manifest import (
     FORMAT,
@@ -35,13 +32,13 @@ from predictbench_assets.releasing.manifest import (
     manifest_of,
     read_manifest,
 )
+from predictbench_assets.releasing.stored import StoredRun, StoredTables
 from predictbench_assets.releasing.tables import (
     FROZEN_TABLES,
     RELEASED_DIGESTS,
     RELEASED_EXPERIMENTS,
     RELEASED_RESOLUTIONS,
     RELEASED_SCORES,
-    SCORED_FORECASTS,
 )
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring import rules
@@ -58,10 +55,6 @@ _RUNS = text("""
         WHERE ended.run_id = p.run_id AND ended.status = 'completed' AND ended.finished_at <= :as_of)
     ORDER BY p.run_date, p.window_days""")
 
-_LEFT_OUT = text("""
-    SELECT count(*) FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
-    WHERE a.run_id = :run_id AND r.status = 'completed' AND r.stored_at > :frozen_at AND r.stored_at <= :as_of""")
-
 
 class NothingToRelease(PermanentError):
     """No complete run is stored of the days asked for."""
@@ -77,13 +70,6 @@ class ReleaseChanged(PermanentError):
 
 class ReleaseUnwritable(PermanentError):
     """The place where the release is to go does not take it."""
-
-
-@dataclass(frozen=True)
-class _Run:
-    run_id: UUID
-    key: RunKey
-    frozen_at: datetime
 
 
 def make_release(
@@ -125,7 +111,14 @@ def make_release(
         with classified(), engine.connect() as connection:
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             written = _Writing(connection, partial, as_of).write(_runs(connection, since, until, as_of, earlier))
-        (partial / DICTIONARY).write_text(data_dictionary(), encoding="utf-8")
+        card = dataset_card(
+            version=version,
+            as_of=as_of,
+            rows=written.rows,
+            cohorts=written.cohorts,
+            experiments=list(written.experiments),
+        )
+        (partial / CARD).write_text(card, encoding="utf-8")
         (partial / NOTICE).write_text(license_notice(), encoding="utf-8")
         manifest = Manifest(
             format=FORMAT,
@@ -156,13 +149,13 @@ def make_release(
 
 def _runs(
     connection: Connection, since: date | None, until: date | None, as_of: datetime, earlier: Manifest | None
-) -> list[_Run]:
+) -> list[StoredRun]:
     frozen = {} if earlier is None else {cohort.key: cohort.frozen_at for cohort in earlier.cohorts}
     chosen = {"since": since or date.min, "until": until or date.max, "as_of": as_of}
     runs = []
     for row in connection.execute(_RUNS, chosen):
         key = RunKey(row.run_date, row.window_days)
-        runs.append(_Run(row.run_id, key, frozen.get(key, as_of)))
+        runs.append(StoredRun(row.run_id, key, frozen.get(key, as_of)))
     if not runs:
         days = f"from {since or 'the first'} to {until or 'the last'}"
         raise NothingToRelease(f"no run of the days {days} was complete by {as_of.isoformat()}: nothing to release")
@@ -173,14 +166,13 @@ class _Writing:
     """Writes the tables of a release into a folder."""
 
     def __init__(self, connection: Connection, folder: Path, as_of: datetime) -> None:
-        self._connection = connection
+        self._stored = StoredTables(connection, as_of)
         self._folder = folder
-        self._as_of = as_of
         self.rows: dict[str, int] = {}
         self.experiments: dict[str, str] = {}
         self.cohorts: list[Cohort] = []
 
-    def write(self, runs: Sequence[_Run]) -> "_Writing":
+    def write(self, runs: Sequence[StoredRun]) -> "_Writing":
         """Write all tables, and keep what the manifest says of them."""
         digests: dict[RunKey, list[str]] = {run.key: [] for run in runs}
         tables: dict[RunKey, dict[str, HashedRows]] = {run.key: {} for run in runs}
@@ -188,7 +180,7 @@ class _Writing:
             with TableWriter(self._folder, table) as writer:
                 for run in runs:
                     hashed, before = hashlib.sha256(), writer.rows
-                    for rows in self._read(table.query, self._of(run)):
+                    for rows in self._stored.of_run(table, run):
                         hashed.update(writer.write(rows))
                         if table is RELEASED_DIGESTS:
                             digests[run.key] += [row.digest for row in rows]
@@ -202,7 +194,7 @@ class _Writing:
                 run_date=run.key.run_date,
                 window_days=run.key.window_days,
                 frozen_at=run.frozen_at,
-                left_out=self._connection.execute(_LEFT_OUT, self._of(run)).scalar_one(),
+                left_out=self._stored.left_out(run),
                 digests=tuple(digests[run.key]),
                 tables=tables[run.key],
             )
@@ -210,52 +202,26 @@ class _Writing:
         ]
         return self
 
-    def _write_experiments(self, runs: Sequence[_Run]) -> None:
+    def _write_experiments(self, runs: Sequence[StoredRun]) -> None:
         with TableWriter(self._folder, RELEASED_EXPERIMENTS) as writer:
-            for rows in self._read(RELEASED_EXPERIMENTS.query, self._of_all(runs)):
+            for rows in self._stored.of_runs(RELEASED_EXPERIMENTS, runs):
                 for row in rows:
                     line = writer.write([row])
                     self.experiments[f"{row.experiment} {row.version}"] = hashlib.sha256(line).hexdigest()
             self.rows[RELEASED_EXPERIMENTS.name] = writer.rows
 
-    def _write_resolutions(self, runs: Sequence[_Run]) -> None:
+    def _write_resolutions(self, runs: Sequence[StoredRun]) -> None:
         with TableWriter(self._folder, RELEASED_RESOLUTIONS) as writer:
-            for rows in self._read(RELEASED_RESOLUTIONS.query, self._of_all(runs)):
+            for rows in self._stored.of_runs(RELEASED_RESOLUTIONS, runs):
                 writer.write(rows)
             self.rows[RELEASED_RESOLUTIONS.name] = writer.rows
 
-    def _write_scores(self, runs: Sequence[_Run]) -> None:
+    def _write_scores(self, runs: Sequence[StoredRun]) -> None:
         with TableWriter(self._folder, RELEASED_SCORES) as writer:
             for run in runs:
-                for rows in self._read(SCORED_FORECASTS, self._of(run)):
-                    writer.write(_scored(rows, RELEASED_SCORES))
+                for rows in self._stored.of_run(RELEASED_SCORES, run):
+                    writer.write(rows)
             self.rows[RELEASED_SCORES.name] = writer.rows
-
-    def _of(self, run: _Run) -> dict[str, Any]:
-        return {"run_id": run.run_id, "frozen_at": run.frozen_at, "as_of": self._as_of}
-
-    def _of_all(self, runs: Sequence[_Run]) -> dict[str, Any]:
-        return {"runs": [run.run_id for run in runs], "as_of": self._as_of}
-
-    def _read(self, query: str, values: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
-        # A cursor of the server's: it lives in this transaction, which a pooler leaves on one connection.
-        statement = text(query).execution_options(stream_results=True, max_row_buffer=CHUNK)
-        yield from self._connection.execute(statement, values).partitions(CHUNK)
-
-
-def _scored(rows: Sequence[Any], table: ExportedTable) -> list[Row]:
-    """Forecasts with their outcomes as rows of scores; what needs a price is null where there is none."""
-    forecast, outcome, price = (
-        np.array([getattr(row, name) for row in rows], np.float64) for name in ("probability", "outcome", "price")
-    )
-    columns = {
-        name: [getattr(row, name) for row in rows] for name in ("run_date", "window_days", "market_id", "observed_at")
-    }
-    columns |= {"experiment": [row.name for row in rows], "version": [row.version for row in rows]}
-    columns |= {"attempt": [row.attempt for row in rows], "scoring_version": [rules.SCORING_VERSION] * len(rows)}
-    for name, values in {"outcome": outcome, **rules.scores(forecast, price, outcome)}.items():
-        columns[name] = [None if value != value else value for value in values.tolist()]
-    return list(zip(*(columns[column.name] for column in table.columns), strict=True))
 
 
 def _described(path: Path, rows: Mapping[str, int]) -> ReleasedFile:

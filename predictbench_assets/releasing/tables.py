@@ -2,7 +2,8 @@
 
 Cohort tables are read run by run. Besides the run's id their queries have two parameters: `frozen_at`, the moment at
 which the cohort was released first (nothing stored later is in any release), and `as_of`, that of the release itself.
-Rows are in an order that is the same on every server.
+Those of forecasts have a third, `experiments`: the names to take, or null for all, as in a release. Rows are in an
+order that is the same on every server.
 """
 
 from typing import Final
@@ -64,7 +65,7 @@ RELEASED_CONTRACTS: Final = ExportedTable(
     WHERE m.run_id = :run_id AND EXISTS (
         SELECT FROM predictbench.experiment_results r
         WHERE r.processed_market_id = m.processed_market_id AND coalesce(r.stored_at, '-infinity') <= :frozen_at)""",
-    'm.market_id COLLATE "C", position, c.contract_id COLLATE "C"',
+    'm.market_id COLLATE "C", (c.metadata->>\'index\')::integer, c.contract_id COLLATE "C"',
 )
 
 _RESULTS: Final = """predictbench.experiment_results r
@@ -72,7 +73,8 @@ _RESULTS: Final = """predictbench.experiment_results r
     JOIN predictbench.experiments n USING (experiment_id)
     JOIN predictbench.processed_markets m USING (processed_market_id)
     JOIN predictbench.processing_runs p ON p.run_id = a.run_id"""
-_FROZEN: Final = "WHERE a.run_id = :run_id AND coalesce(r.stored_at, '-infinity') <= :frozen_at"
+_FROZEN: Final = """WHERE a.run_id = :run_id AND coalesce(r.stored_at, '-infinity') <= :frozen_at
+        AND (CAST(:experiments AS text[]) IS NULL OR n.name = ANY(CAST(:experiments AS text[])))"""
 _ORDER: Final = 'n.name COLLATE "C", n.version COLLATE "C", a.attempt, m.market_id COLLATE "C"'
 """The order in which a digest has them."""
 

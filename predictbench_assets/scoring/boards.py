@@ -4,6 +4,7 @@ Numbers that cannot be told are null: an interval of one cluster, a rank that is
 their differences are in squared probability, intervals are at 95 %.
 """
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Final, Literal
 
@@ -13,6 +14,9 @@ BoardName = Literal["core", "full", "backfill"]
 
 ALL: Final = "all"
 """The category, or the price bin, of a row that is not cut by it."""
+
+EVERY: Final = "every"
+"""Asks for the rows of each category, or of each price bin."""
 
 PRICE_BIN_LABELS: Final = ("0-5", "5-20", "20-40", "40-60", "60-80", "80-95", "95-100")
 """Of the bins in per cent that `polymarket.core_sample.price_bin` numbers."""
@@ -117,6 +121,20 @@ class BoardRow(_Record, frozen=True):
     def is_whole(self) -> bool:
         """Whether it is of the whole board, not of a category or a price bin."""
         return self.category == ALL and self.price_bin == ALL
+
+
+def chosen_rows(
+    rows: Iterable[BoardRow], *, board: str | None, window_days: int | None, category: str, price_bin: str
+) -> list[BoardRow]:
+    """Some of the rows; None, or `every` of a cut, is all of them."""
+    return [
+        row
+        for row in rows
+        if board in (None, row.board)
+        and window_days in (None, row.window_days)
+        and category in (EVERY, row.category)
+        and price_bin in (EVERY, row.price_bin)
+    ]
 
 
 class Comparison(_Record, frozen=True):

@@ -54,7 +54,7 @@ def test_all_of_it_is_there_twice_with_its_hash(filled: Benchmark) -> None:
     told = manifest(folder)
     assert {table.name for table in RELEASED_TABLES} == TABLES
     assert {path.name for path in folder.iterdir()} == {
-        *("MANIFEST.json", "DATA_DICTIONARY.md", "LICENSE-NOTICE.md"),
+        *("MANIFEST.json", "README.md", "LICENSE-NOTICE.md"),
         *(f"{table}.parquet" for table in TABLES),
         *(f"{table}.jsonl.zst" for table in TABLES),
     }
@@ -72,7 +72,7 @@ def test_all_of_it_is_there_twice_with_its_hash(filled: Benchmark) -> None:
     for table in RELEASED_TABLES:
         rows = pq.read_table(folder / f"{table.name}.parquet")
         assert rows.num_rows == told["rows"][table.name]
-        dictionary = (folder / "DATA_DICTIONARY.md").read_text()
+        dictionary = (folder / "README.md").read_text()
         assert all(f"| `{name}` |" in dictionary for name in rows.column_names)
     checked = filled.verify("--release", str(folder))
     assert checked.exit_code == 0, checked.output
@@ -234,7 +234,7 @@ def test_no_secret_and_no_private_address_leaves_the_house(filled: Benchmark) ->
     filled.execute("UPDATE predictbench.processing_runs SET holder = 'planted-host', reason = 'planted'")
     folder = filled.release("one")
     texts = [json.dumps(lines(folder, table)) for table in TABLES]
-    texts += [(folder / name).read_text() for name in ("MANIFEST.json", "DATA_DICTIONARY.md", "LICENSE-NOTICE.md")]
+    texts += [(folder / name).read_text() for name in ("MANIFEST.json", "README.md", "LICENSE-NOTICE.md")]
     assert not any("planted" in text or "host:1" in text for text in texts)
 
 

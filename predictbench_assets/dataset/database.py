@@ -1,0 +1,146 @@
+"""Frames out of a database: found as the commands find it, started if it is the embedded one, and only ever read."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from sqlalchemy import URL, Engine
+
+from predictbench_assets.clock import Clock, SystemClock
+from predictbench_assets.database import migrations
+from predictbench_assets.database.connection import database_url, embedded_server
+from predictbench_assets.database.engine import make_engine
+from predictbench_assets.database.errors import classified
+from predictbench_assets.database.leaderboards import rebuild_leaderboard
+from predictbench_assets.database.urls import DatabaseUrlError, normalized_url
+from predictbench_assets.dataset.source import Choice, frame_schema
+from predictbench_assets.exporting.files import as_written, record_batch
+from predictbench_assets.exporting.tables import ExportedTable
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.releasing.stored import StoredTables
+from predictbench_assets.releasing.tables import RELEASED_EXPERIMENTS, RELEASED_RESOLUTIONS
+from predictbench_assets.scoring.boards import BoardRow
+from predictbench_assets.settings import Settings, default_env_file, load_settings
+
+DEMO_FOLDER: Final = Path(".predictbench") / "demo"
+"""Where `predictbench demo` keeps its data."""
+
+_OF_ALL_RUNS: Final = (RELEASED_EXPERIMENTS.name, RELEASED_RESOLUTIONS.name)
+
+
+class NothingStored(PermanentError):
+    """No database is set, and there is none of ours in the folder."""
+
+
+@dataclass(frozen=True)
+class FoundDatabase:
+    """A database, and the clock that goes with it."""
+
+    url: URL
+    clock: Clock
+
+
+def database_at(url: str) -> FoundDatabase:
+    """The database of an address, whatever the settings say.
+
+    Raises:
+        ValueError: it is no address of a Postgres.
+    """
+    try:
+        return FoundDatabase(normalized_url(url), SystemClock())
+    except DatabaseUrlError as error:
+        raise ValueError(f"url {error}") from error
+
+
+def configured_database() -> FoundDatabase:
+    """The database that the commands use: of the environment, of `.env`, or the embedded one.
+
+    A notebook seldom runs in the folder of the commands, so `.env` and the local folder are looked for in the current
+    folder and then in those above it.
+
+    Raises:
+        NothingStored: there is none.
+        SettingsError: as the name says.
+        EmbeddedPostgresError: the embedded server does not start.
+    """
+    usual = Path(".env")
+    folder = _nearest(lambda one: (one / usual).is_file() or (one / ".predictbench").is_dir()) or Path.cwd()
+    env_file = default_env_file()
+    settings = load_settings(folder / usual if env_file == usual else env_file)
+    home = folder / settings.predictbench_home.expanduser()
+    return _found(
+        settings.model_copy(update={"predictbench_home": home}),
+        "run `predictbench daily`, set DATABASE_URL, or open the demo's with demo=True or a release with release=...",
+    )
+
+
+def demo_database() -> FoundDatabase:
+    """The database of `predictbench demo`, in the current folder or one above it; nothing of the settings is read.
+
+    Raises:
+        NothingStored: no demo was run there.
+        EmbeddedPostgresError: the server does not start.
+    """
+    folder = _nearest(lambda one: (one / DEMO_FOLDER).is_dir()) or Path.cwd()
+    return _found(
+        Settings.model_construct(predictbench_home=folder / DEMO_FOLDER),
+        "run `predictbench demo --past 8` in the folder of the project",
+    )
+
+
+def _nearest(holds: Callable[[Path], bool]) -> Path | None:
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if holds(folder)), None)
+
+
+def _found(settings: Settings, otherwise: str) -> FoundDatabase:
+    if settings.writer_url is None and not (folder := embedded_server(settings).folder).is_dir():
+        raise NothingStored(f"there is no database in {folder}: {otherwise}")
+    return FoundDatabase(database_url(settings), settings.clock)
+
+
+class DatabaseSource:
+    """The tables of a release, as a database has them at a moment.
+
+    The runs are those that boards count; forecasts and resolutions that came later than the moment are unknown.
+    Nothing is written: each transaction is read-only.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused, SchemaOutdated: as the names say.
+    """
+
+    def __init__(self, url: URL, as_of: datetime) -> None:
+        self.as_of = as_of
+        self._shown = url.render_as_string(hide_password=True)
+        # A notebook is left open for days: no connection is held between two reads.
+        engine = make_engine(url, pool_size=0, application_name="predictbench notebook")
+        self._engine: Engine = engine.execution_options(postgresql_readonly=True)
+        migrations.require_current(self._engine)
+
+    def __str__(self) -> str:
+        return self._shown
+
+    def batches(self, table: ExportedTable, choice: Choice) -> Iterator[pa.RecordBatch]:
+        """Rows of a table, all from one snapshot of the database."""
+        schema = frame_schema(table)
+        with classified(), self._engine.connect() as connection:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+            stored = StoredTables(connection, self.as_of)
+            for rows in _rows(stored, table, choice):
+                yield record_batch(schema, list(as_written(table, rows)))
+
+    def board_rows(self, since: date | None, until: date | None) -> Sequence[BoardRow]:
+        """As `predictbench leaderboard --as-of` computes them."""
+        return rebuild_leaderboard(self._engine, self.as_of, since=since, until=until).rows
+
+
+def _rows(stored: StoredTables, table: ExportedTable, choice: Choice) -> Iterator[Sequence[Any]]:
+    runs = stored.counted_runs(choice.since, choice.until)
+    if table.name in _OF_ALL_RUNS:
+        yield from stored.of_runs(table, runs)
+        return
+    for run in runs:
+        yield from stored.of_run(table, run, choice.experiments)

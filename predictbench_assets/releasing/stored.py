@@ -1,0 +1,101 @@
+"""The tables of a release as a database has them at a moment: what a release writes, and what notebooks read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import Connection, text
+
+from predictbench_assets.database.known import run_counts
+from predictbench_assets.exporting.files import CHUNK, Row
+from predictbench_assets.exporting.tables import ExportedTable
+from predictbench_assets.releasing.tables import RELEASED_SCORES, SCORED_FORECASTS
+from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring import rules
+
+_COUNTED_RUNS = text(f"""
+    SELECT p.run_id, p.run_date, p.window_days FROM predictbench.processing_runs p
+    WHERE p.run_date BETWEEN :since AND :until AND {run_counts("p", ":as_of")}
+    ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
+
+_LEFT_OUT = text("""
+    SELECT count(*) FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
+    WHERE a.run_id = :run_id AND r.status = 'completed' AND r.stored_at > :frozen_at AND r.stored_at <= :as_of""")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run to read."""
+
+    run_id: UUID
+    key: RunKey
+    frozen_at: datetime
+    """What was stored later is not read."""
+
+
+class StoredTables:
+    """Rows of the released tables, a few thousand at a time, in the order of the release.
+
+    Args:
+        connection: in a transaction; all rows should come from one snapshot.
+        as_of: resolutions that were observed later are unknown.
+    """
+
+    def __init__(self, connection: Connection, as_of: datetime) -> None:
+        self._connection = connection
+        self._as_of = as_of
+
+    def counted_runs(self, since: date | None, until: date | None) -> list[StoredRun]:
+        """The runs that boards count at the moment, oldest first, as they were stored by then."""
+        chosen = {"since": since or date.min, "until": until or date.max, "as_of": self._as_of}
+        rows = self._connection.execute(_COUNTED_RUNS, chosen)
+        return [StoredRun(row.run_id, RunKey(row.run_date, row.window_days), self._as_of) for row in rows]
+
+    def of_run(
+        self, table: ExportedTable, run: StoredRun, experiments: Sequence[str] | None = None
+    ) -> Iterator[Sequence[Any]]:
+        """The rows that a table has of one run.
+
+        Args:
+            experiments: of a table of forecasts or scores, only those of these names.
+        """
+        names = None if experiments is None else list(experiments)
+        values = {"run_id": run.run_id, "frozen_at": run.frozen_at, "as_of": self._as_of, "experiments": names}
+        if table.name == RELEASED_SCORES.name:
+            chosen = [RELEASED_SCORES.columns.index(column) for column in table.columns]
+            for rows in self._read(SCORED_FORECASTS, values):
+                yield [[row[place] for place in chosen] for row in _scored(rows)]
+        else:
+            yield from self._read(table.query, values)
+
+    def of_runs(self, table: ExportedTable, runs: Sequence[StoredRun]) -> Iterator[Sequence[Any]]:
+        """The rows of a table that is not by run: experiments and resolutions."""
+        yield from self._read(table.query, {"runs": [run.run_id for run in runs], "as_of": self._as_of})
+
+    def left_out(self, run: StoredRun) -> int:
+        """How many forecasts were stored after the run was frozen."""
+        values = {"run_id": run.run_id, "frozen_at": run.frozen_at, "as_of": self._as_of}
+        return int(self._connection.execute(_LEFT_OUT, values).scalar_one())
+
+    def _read(self, query: str, values: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+        # A cursor of the server's: it lives in this transaction, which a pooler leaves on one connection.
+        statement = text(query).execution_options(stream_results=True, max_row_buffer=CHUNK)
+        yield from self._connection.execute(statement, values).partitions(CHUNK)
+
+
+def _scored(rows: Sequence[Any]) -> list[Row]:
+    """Forecasts with their outcomes as rows of scores; what needs a price is null where there is none."""
+    forecast, outcome, price = (
+        np.array([getattr(row, name) for row in rows], np.float64) for name in ("probability", "outcome", "price")
+    )
+    columns = {
+        name: [getattr(row, name) for row in rows] for name in ("run_date", "window_days", "market_id", "observed_at")
+    }
+    columns |= {"experiment": [row.name for row in rows], "version": [row.version for row in rows]}
+    columns |= {"attempt": [row.attempt for row in rows], "scoring_version": [rules.SCORING_VERSION] * len(rows)}
+    for name, values in {"outcome": outcome, **rules.scores(forecast, price, outcome)}.items():
+        columns[name] = [None if value != value else value for value in values.tolist()]
+    return list(zip(*(columns[column.name] for column in RELEASED_SCORES.columns), strict=True))
