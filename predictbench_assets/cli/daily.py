@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from predictbench_assets.cli.database import ready_database
+from predictbench_assets.cli.output import console
 from predictbench_assets.cli.partitions import run_date_option, window_option
 
 if TYPE_CHECKING:
@@ -429,9 +430,7 @@ def _record_failure(settings: "Settings", key: "RunKey", watched: "Watched", sta
 
 def _report(summary: "RunSummary", watched: "Watched") -> None:
     """Show the summary here, and on the Action's page."""
-    from rich.console import Console
-
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(summary.to_table())
+    console().print(summary.to_table())
     if summary.succeeded and watched.exit_code != 0:
         click.echo(f"the run's data are stored, but Dagster ended with exit code {watched.exit_code}", err=True)
     put_on_page(summary.to_markdown())

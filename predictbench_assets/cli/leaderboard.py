@@ -1,7 +1,5 @@
 """`predictbench leaderboard`: who beats the market, and how sure that is; today's board, or any past one."""
 
-import shutil
-import sys
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -12,7 +10,9 @@ import click
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
 from predictbench_assets.cli.moments import as_of_option, known_until
+from predictbench_assets.cli.output import console
 from predictbench_assets.cli.partitions import day_option
+from predictbench_assets.printable import printable
 
 if TYPE_CHECKING:
     from predictbench_assets.scoring.boards import BoardRow, Leaderboard
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Format = Literal["table", "csv", "json", "md"]
 
 _EVERY = "every"
-_WIDTH = 100
 
 
 @click.command(
@@ -95,7 +94,7 @@ def leaderboard(
         and price_bin in (_EVERY, row.price_bin)
     ]
     if built.rows and not rows:
-        click.echo(f"no row is of that kind; there are {_kinds(built.rows)}", err=True)
+        click.echo(f"no row is of that kind; there are {printable(_kinds(built.rows))}", err=True)
     _write(built, rows, format_, output)
 
 
@@ -108,18 +107,14 @@ def _kinds(rows: "Sequence[BoardRow]") -> str:
 
 
 def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, output: Path | None) -> None:
-    from rich.console import Console
-
     from predictbench_assets.reporting.leaderboard import as_csv, as_json, as_markdown, as_table
     from predictbench_assets.reporting.pages import write_at_once
 
     if format_ == "table":
-        shown = output is None and sys.stdout.isatty()
-        width = max(_WIDTH, shutil.get_terminal_size().columns) if shown else _WIDTH
-        console = Console(highlight=False, width=width)
-        with console.capture() as captured:
-            console.print(as_table(built, rows))
-        text = captured.get()
+        printer = console()
+        with printer.capture() as captured:
+            printer.print(as_table(built, rows))
+        text = captured.get() if output is None else click.unstyle(captured.get())
     else:
         text = {"csv": as_csv, "json": as_json}[format_](rows) if format_ != "md" else as_markdown(built, rows)
     if output is None:

@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from predictbench_assets.cli.output import print_table
+
 
 @click.command(
     short_help="Every setting and its source.",
@@ -33,7 +35,7 @@ def config(as_json: bool, example: bool) -> None:
         values = {line.name: {"value": line.value, "source": line.source} for line in lines}
         click.echo(json.dumps({"settings": values, "problems": problems, "warnings": warnings}, indent=2))
     else:
-        _print_table(
+        print_table(
             ("setting", "value", "source", "meaning"),
             [(line.name, line.value, line.source, line.description) for line in lines],
         )
@@ -70,7 +72,7 @@ def experiments(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     head = ("name", "version", "needs", "mandatory", "information", "description")
-    _print_table(
+    print_table(
         head,
         [
             (
@@ -84,18 +86,3 @@ def experiments(as_json: bool) -> None:
             for one in registry
         ],
     )
-
-
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(head):
-        table.add_column(name, overflow="fold", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    # Not on a terminal there is no width to keep to; a table that folds at 80 cannot be searched.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure
+from predictbench_assets.printable import printable
 from predictbench_assets.reporting.pages import markdown_table, publish, rich_table, size
 from predictbench_assets.runs import RunKey
 
@@ -181,7 +182,7 @@ class RunSummary(_Part):
         facts.add_column(style="dim")
         facts.add_column(overflow="fold")
         for name, value in self._facts():
-            facts.add_row(name, Text(value))
+            facts.add_row(name, Text(printable(value)))
         parts: list[RenderableType] = [title, facts]
         if self.would_be_rows:
             rows = [(table, f"{count:,}") for table, count in self.would_be_rows.items()]
