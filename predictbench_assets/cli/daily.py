@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from predictbench_assets.cli.completion import experiment_names
 from predictbench_assets.cli.database import ready_database
 from predictbench_assets.cli.output import console
 from predictbench_assets.cli.partitions import run_date_option, window_option
@@ -65,6 +66,7 @@ def _run_options(command: Any) -> Any:
                 "experiments",
                 multiple=True,
                 metavar="NAME",
+                shell_complete=experiment_names,
                 help="Only this one (repeatable), what it requires, and the mandatory ones.",
             ),
             click.option("--refresh", is_flag=True, help="Freeze a new snapshot although one is stored; today's only."),

@@ -11,7 +11,7 @@ from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
 from predictbench_assets.cli.moments import as_of_option, known_until
 from predictbench_assets.cli.output import console
-from predictbench_assets.cli.partitions import day_option
+from predictbench_assets.cli.partitions import day_option, windows_begun
 from predictbench_assets.printable import printable
 
 if TYPE_CHECKING:
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 Format = Literal["table", "csv", "json", "md"]
 
 _EVERY = "every"
+
+
+def _bins_begun(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    """Price bins, for a shell to complete."""
+    from predictbench_assets.scoring.boards import ALL, PRICE_BIN_LABELS
+
+    return [label for label in (ALL, _EVERY, *PRICE_BIN_LABELS) if label.startswith(begun)]
 
 
 @click.command(
@@ -35,7 +42,9 @@ Examples:
 )
 @as_of_option
 @click.option("--board", type=click.Choice(["core", "full", "backfill"]), help="Only this one.  [default: all three]")
-@click.option("--window-days", type=int, metavar="N", help="Only this window.  [default: all]")
+@click.option(
+    "--window-days", type=int, metavar="N", shell_complete=windows_begun, help="Only this window.  [default: all]"
+)
 @click.option(
     "--category",
     metavar="NAME",
@@ -45,6 +54,7 @@ Examples:
     "--price-bin",
     default="all",
     metavar="BIN",
+    shell_complete=_bins_begun,
     help="Such as 5-20 (per cent); `all` is the board as a whole, `every` each cut.",
 )
 @day_option("--since", help="Only runs from this date on.")

@@ -13,7 +13,7 @@ import click
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
 from predictbench_assets.cli.output import print_item
-from predictbench_assets.cli.partitions import day_option
+from predictbench_assets.cli.partitions import day_option, windows_begun
 
 if TYPE_CHECKING:
     from predictbench_assets.database.digests import CheckedRun
@@ -45,7 +45,7 @@ Examples:
 """,
 )
 @day_option("--run-date", help="Only runs of this day.")
-@click.option("--window-days", type=int, metavar="N", help="Only runs of this window.")
+@click.option("--window-days", type=int, metavar="N", shell_complete=windows_begun, help="Only runs of this window.")
 @day_option("--since", help="Only runs from this date on.")
 @click.option("--all", "every", is_flag=True, help="All runs.")
 @click.option(
