@@ -28,7 +28,8 @@ _ASKED_ABOVE = 10
 \b
 Examples:
   predictbench backfill --from 2026-11-16 --to 2026-11-22
-  predictbench backfill --from 2026-11-22 --to 2026-11-23 --window-days 1,7 --yes --summary backfill.json
+  predictbench backfill --from 2026-11-22 --to 2026-11-23 --window-days 1,7 \\
+    --yes --summary backfill.json
 """,
 )
 @day_option("--from", "first", required=True, help="The first run date.")

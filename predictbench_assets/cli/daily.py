@@ -125,7 +125,8 @@ def daily(**options: Any) -> None:
 \b
 Examples:
   predictbench partition --window-days 1
-  dagster job execute -m predictbench_assets.definitions -j daily_run --tags "$(predictbench partition)"
+  dagster job execute -m predictbench_assets.definitions -j daily_run \\
+    --tags "$(predictbench partition)"
 """,
 )
 @run_date_option
@@ -148,7 +149,8 @@ def partition(run_date: date | None, window_days: int | None) -> None:
 \b
 Examples:
   predictbench run-config --on-existing skip > run.json
-  dagster job execute -m predictbench_assets.definitions -j daily_run -c run.json --tags "$(predictbench partition)"
+  dagster job execute -m predictbench_assets.definitions -j daily_run \\
+    -c run.json --tags "$(predictbench partition)"
 """,
 )
 @_run_options

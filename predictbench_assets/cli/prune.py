@@ -34,7 +34,7 @@ Examples:
   predictbench prune --dry-run
   predictbench prune --only raw --only dagster
   predictbench prune --verify                  read all archives again
-  predictbench prune --restore 1234567         the raw snapshots of a market, back in the database
+  predictbench prune --restore 1234567         a market's raw snapshots, back
   predictbench prune --restore "2026-11-23|7"  those of a run
 """,
 )
@@ -51,8 +51,10 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
     """Archive and remove what is old.
 
     \b
-    raw       raw snapshots of markets that are final since RAW_RETENTION_DAYS go to ARCHIVE_URI
-    staging   staged files and folders of runs older than STAGING_RETENTION_DAYS go; frozen snapshots go to ARCHIVE_URI
+    raw       raw snapshots of markets that are final since RAW_RETENTION_DAYS
+              go to ARCHIVE_URI
+    staging   staged files and folders of runs older than
+              STAGING_RETENTION_DAYS go; frozen snapshots go to ARCHIVE_URI
     journals  journals of experiments older than STAGING_RETENTION_DAYS go
     dagster   Dagster's runs and event logs older than DAGSTER_RETENTION_DAYS go
 

@@ -24,7 +24,8 @@ class _Shown(Protocol):
 Examples:
   predictbench resolve
   predictbench resolve --limit 1000 --json
-  predictbench db sql "select state, count(*) from predictbench.market_resolutions group by 1"
+  predictbench db sql \\
+    "select state, count(*) from predictbench.market_resolutions group by 1"
 """,
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="K", help="Look at K markets only.")
