@@ -176,7 +176,7 @@ def sql(query: str | None, write: bool, format_: str) -> None:
         raise click.UsageError("--write changes the database, which PREDICTBENCH_DRY_RUN forbids")
     url = _writer() if write else reading_url(settings)
     if write:
-        where = url.render_as_string(hide_password=True)
+        where = "the embedded database" if settings.writer_url is None else f"{url.database} at {url.host}"
         click.echo(f"writing to {where} as {url.username or 'its default role'}", err=True)
     if query is None:
         sys.exit(_open_psql(url, read_only=not write))
@@ -298,6 +298,7 @@ def _plain(url: "URL") -> str:
 def _print_answers(url: "URL", query: str, *, write: bool, format_: str) -> None:
     from predictbench_assets.database.ad_hoc import answers
 
+    number = None
     for number, answer in enumerate(answers(url, query, write=write)):
         if number and format_ != "json":
             click.echo()
@@ -309,6 +310,8 @@ def _print_answers(url: "URL", query: str, *, write: bool, format_: str) -> None
             _print_csv(answer)
         else:
             _print_json(answer)
+    if number is None:
+        raise click.UsageError("there is no statement in it")
 
 
 def _print_rows(answer: "Answer") -> None:

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from predictbench_assets.cli.output import print_table
+from predictbench_assets.cli.output import print_item, print_table
 
 
 @click.command(
@@ -35,10 +35,10 @@ def config(as_json: bool, example: bool) -> None:
         values = {line.name: {"value": line.value, "source": line.source} for line in lines}
         click.echo(json.dumps({"settings": values, "problems": problems, "warnings": warnings}, indent=2))
     else:
-        print_table(
-            ("setting", "value", "source", "meaning"),
-            [(line.name, line.value, line.source, line.description) for line in lines],
-        )
+        for line in lines:
+            value = f"= {line.value}" if line.value else "is not set"
+            print_item(f"{line.name} ", f"{value}  ({line.source})")
+            print_item("    ", line.description)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     for problem in problems:
@@ -71,17 +71,14 @@ def experiments(as_json: bool) -> None:
         ]
         click.echo(json.dumps(rows, indent=2))
         return
-    head = ("name", "version", "needs", "mandatory", "information", "description")
     print_table(
-        head,
+        ("experiment", "information", "needs", "description"),
         [
             (
-                one.name,
-                one.version,
-                ", ".join(one.requires),
-                "yes" if one.mandatory else "no",
+                f"{one.name} {one.version}",
                 one.information,
-                one.description,
+                ", ".join(one.requires),
+                one.description + (" Part of every run." if one.mandatory else ""),
             )
             for one in registry
         ],

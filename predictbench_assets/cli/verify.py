@@ -159,9 +159,9 @@ def _lines(run: "CheckedRun") -> Iterator[tuple[str, str]]:
     if not run.digests:
         yield name, "no digest is kept"
     for one in run.digests:
-        said = f"{one.stored.digest}, {one.stored.forecasts:,} forecasts, made {_instant(one.stored.made_at)}"
         closes = "" if run.first_close is None else f", first close {_instant(run.first_close)}"
-        yield name, f"{one.verdict}, {said}{closes}"
+        made = f"{one.stored.forecasts:,} forecasts, made {_instant(one.stored.made_at)}{closes}"
+        yield name, f"{one.verdict}, {made}, digest {one.stored.digest}"
     for problem in run.problems:
         yield name, f"PROBLEM: {problem}"
     if run.later:

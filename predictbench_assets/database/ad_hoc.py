@@ -27,7 +27,7 @@ from predictbench_assets.settings import Settings
 _BOOLEAN = 16
 _JSON_LIKE = (_BOOLEAN, 20, 21, 23, 26, 114, 700, 701, 1700, 3802)
 """The oids of truth values, numbers and JSON."""
-_SHOWN_OF_A_LINE = 72
+_SHOWN_OF_A_LINE = 66
 """Of the line of SQL that an error is about."""
 
 _READ_ONLY = ("25006", "42501")
@@ -264,4 +264,6 @@ def _place(statement: str, at: int) -> list[str]:
     line = statement[begin:].split("\n", 1)[0].replace("\t", " ")
     column = at - begin
     cut = max(0, column - _SHOWN_OF_A_LINE // 2) if len(line) > _SHOWN_OF_A_LINE else 0
-    return [f"  {line[cut : cut + _SHOWN_OF_A_LINE]}", f"  {' ' * (column - cut)}^"]
+    before, after = "..." if cut else "", "..." if len(line) > cut + _SHOWN_OF_A_LINE else ""
+    shown = f"{before}{line[cut : cut + _SHOWN_OF_A_LINE]}{after}"
+    return [f"  {shown}", f"  {' ' * (len(before) + column - cut)}^"]

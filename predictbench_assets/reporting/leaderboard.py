@@ -56,7 +56,7 @@ def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> RenderableTy
         # Where the edge has to wrap, its interval stays whole.
         cells = [[_WITHIN_INTERVAL.sub(",\N{NO-BREAK SPACE}", cell) for cell in _cells(row)] for row in group]
         parts += [Text(f"\n{printable(title)}", "bold"), FittedTable(_HEAD, cells, [_style(row) for row in group])]
-    parts.append(Text(_LEGEND if rows else NOTHING, "dim"))
+    parts.append(Text(f"\n{_LEGEND if rows else NOTHING}", "dim"))
     return Group(*parts)
 
 

@@ -40,8 +40,9 @@ class FittedTable:
         head = [_shown(name) for name in self.head]
         columns = [[name, *(row[index] or _NULL for row in rows)] for index, name in enumerate(head)]
         natural = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
-        least = [_least(column, wide) for column, wide in zip(columns, natural, strict=True)]
-        for gap in (2, 1):
+        words = [max(map(_longest_word, column)) for column in columns]
+        readable = [max(word, min(wide, _READABLE)) for word, wide in zip(words, natural, strict=True)]
+        for least, gap in ((readable, 2), (readable, 1), (words, 1)):
             widths = fitted_widths(natural, least, options.max_width - gap * (len(head) - 1))
             if widths is not None:
                 yield from self._grid(head, rows, widths, " " * gap)
@@ -57,12 +58,13 @@ class FittedTable:
             yield from _lines(row, widths, right, gap, style or "")
 
     def _blocks(self, head: Sequence[str], rows: Sequence[Row], width: int) -> Iterator[Text]:
-        lead = min(max(map(cell_len, head)), width // 2)
+        longest = max(map(cell_len, head))
         for index, row in enumerate(rows):
             if index:
                 yield Text()
             for name, cell in zip(head, row, strict=True):
-                yield from _lines((name, cell), (lead, max(width - lead - 2, 1)), (False, False), "  ", "")
+                lead = name + " " * (longest - cell_len(name) + 2)
+                yield Text(hanging(lead, _NULL if cell is None else cell, width).rstrip(" "))
 
 
 def fitted_widths(natural: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
@@ -101,9 +103,9 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def hanging(lead: str, text: str, width: int) -> str:
-    """A sentence behind what it is about; its further lines begin where the first one did, if that leaves room."""
+    """A sentence behind what it is about; further lines begin where the first one did, if that leaves it room."""
     indent = cell_len(lead)
-    if indent > width // 2:
+    if indent > width // 2 or indent + _longest_word(text) > width:
         above = [lead.rstrip(" ")] if lead.strip(" ") else []
         return "\n".join([*above, *(f"    {line}" for line in wrapped(text, width - 4))])
     first, *rest = wrapped(text, width - indent)
@@ -120,11 +122,8 @@ def _parts(paragraph: str) -> Iterator[str]:
         yield from filter(None, _PARTS.findall(word)) if cell_len(word) > _LONG_WORD else (word,)
 
 
-def _least(column: Sequence[str], natural: int) -> int:
-    longest = max(
-        cell_len(part.lstrip(" ")) for cell in column for line in cell.split("\n") for part in (*_parts(line), "")
-    )
-    return max(longest, min(natural, _READABLE))
+def _longest_word(text: str) -> int:
+    return max((cell_len(part.lstrip(" ")) for line in text.split("\n") for part in _parts(line)), default=0)
 
 
 def _numeric(cells: Sequence[str | None]) -> bool:
