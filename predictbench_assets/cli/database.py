@@ -36,7 +36,7 @@ _SHOWN_ROWS = 1000
 Examples:
   predictbench db start
   predictbench db upgrade
-  predictbench db sql "select run_date, status from predictbench.processing_runs"
+  predictbench db sql "select * from predictbench.processing_runs"
   predictbench db --demo sql
 """,
 )
@@ -142,10 +142,9 @@ def current() -> None:
     epilog="""\
 \b
 Examples:
-  predictbench db sql "select question, price from predictbench.processed_markets
-    order by price desc limit 5"
-  predictbench db sql --format csv "select * from predictbench.events" > events.csv
-  predictbench db sql --write "update predictbench.events set title = trim(title)"
+  predictbench db sql "select question from predictbench.processed_markets"
+  predictbench db sql --format csv "select * from predictbench.events" > f.csv
+  predictbench db sql --write "vacuum analyze predictbench.events"
   predictbench db sql              opens psql, or says how to connect
 """,
 )

@@ -59,7 +59,13 @@ Examples:
 )
 @day_option("--since", help="Only runs from this date on.")
 @day_option("--until", help="Only runs up to this date.")
-@click.option("--format", "format_", type=click.Choice(["table", "csv", "json", "md"]), default="table")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "csv", "json", "md"]),
+    default="table",
+    help="For a terminal, a program or a page.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write it there.")
 @demo_option
 def leaderboard(

@@ -39,7 +39,7 @@ def _read_digest(_: click.Context, __: click.Parameter, given: str | None) -> st
 \b
 Examples:
   predictbench verify --run-date 2026-11-23 --window-days 7
-  predictbench verify --digest HEX      as the run's summary or its tag has it
+  predictbench verify --digest "$DIGEST"    as the run's summary has it
   predictbench verify --all
   predictbench verify --release releases/2026-11
 """,
