@@ -163,9 +163,10 @@ def sql(query: str | None, write: bool, format_: str) -> None:
 
     Without SQL it opens psql. The tables are in the schema `predictbench`.
 
-    Statements can only read: on the embedded server as the role predictbench_reader, which has no other rights; on
-    another one in a read-only transaction, as that role if the address's own may become it. With --write they run in
-    one transaction as the role of the database's address. Exit code 1 if a statement is refused; Ctrl-C stops it.
+    Statements can only read. On the embedded server they run as the role predictbench_reader, which has no other
+    rights; on another one nothing that they change is kept, and they run as that role if the address's own may become
+    it. With --write they run in one transaction as the role of the database's address. Exit code 1 if a statement is
+    refused; Ctrl-C stops it.
     """
     from predictbench_assets.database.ad_hoc import reading_url
     from predictbench_assets.settings import load_settings

@@ -90,6 +90,7 @@ def _look(port: int, *, open_: bool) -> int:
             "DAGSTER_POSTGRES_URL is not set: put the address of the deployment's Dagster storage into .env "
             "(session pooler or direct, port 5432). `predictbench ui` without --read-only shows this machine's runs."
         )
+    launch.require_free(port)
     storage = check_dagster_storage(settings)
     if storage.state == "absent":
         raise launch.LaunchError(
@@ -105,7 +106,6 @@ def _look(port: int, *, open_: bool) -> int:
         click.echo("warning: the storage is older than this Dagster; `dagster instance migrate` upgrades it", err=True)
     if settings.staging_uri is None:
         click.echo("warning: STAGING_URI is not set, so that what steps printed is not shown", err=True)
-    launch.require_free(port)
     with tempfile.TemporaryDirectory(prefix="predictbench-ui-") as folder:
         home = launch.prepare_home(settings, Path(folder).resolve())
         command = launch.read_only_ui_command(settings, home=home, port=port)

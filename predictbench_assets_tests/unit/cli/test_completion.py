@@ -48,12 +48,9 @@ def test_an_experiment_of_ones_own_is_completed_and_what_it_prints_is_not(
     monkeypatch.syspath_prepend(tmp_path)
     names = ",".join((*DEFAULT_EXPERIMENTS, "completed_experiments:Mine"))
     monkeypatch.setenv("PROCESSING_EXPERIMENTS", names)
-    environment = {
-        "_PREDICTBENCH_COMPLETE": "zsh_complete",
-        "COMP_WORDS": "x daily --experiment shro",
-        "COMP_CWORD": "3",
-    }
-    done = CliRunner().invoke(main, [], prog_name="predictbench", env=environment)
+    typed = {"COMP_WORDS": "predictbench daily --experiment shro", "COMP_CWORD": "3"}
+    asked = {"_PREDICTBENCH_COMPLETE": "zsh_complete", **typed}
+    done = CliRunner().invoke(main, [], prog_name="predictbench", env=asked)
     assert done.output.split() == ["plain", "shroud", "_"], done.output
 
 
