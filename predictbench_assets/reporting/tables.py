@@ -42,7 +42,8 @@ class FittedTable:
         natural = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
         words = [max(map(_longest_word, column)) for column in columns]
         readable = [max(word, min(wide, _READABLE)) for word, wide in zip(words, natural, strict=True)]
-        for least, gap in ((readable, 2), (readable, 1), (words, 1)):
+        joints = [max(map(_longest_part_of_name, column)) for column in columns]
+        for least, gap in ((readable, 2), (readable, 1), (words, 1), (joints, 1)):
             widths = fitted_widths(natural, least, options.max_width - gap * (len(head) - 1))
             if widths is not None:
                 yield from self._grid(head, rows, widths, " " * gap)
@@ -65,6 +66,21 @@ class FittedTable:
             for name, cell in zip(head, row, strict=True):
                 lead = name + " " * (longest - cell_len(name) + 2)
                 yield Text(hanging(lead, _NULL if cell is None else cell, width).rstrip(" "))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and sentences for rich, below each other."""
+
+    facts: Sequence[tuple[str, str]]
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+        longest = max((cell_len(name) for name, _ in self.facts), default=0)
+        for name, value in self.facts:
+            lead = f"  {name}{' ' * (longest - cell_len(name))}  "
+            line = Text(hanging(lead, _shown(value), options.max_width).rstrip(" "))
+            line.stylize("dim", 0, min(len(lead), len(line.plain.split("\n", 1)[0])))
+            yield line
 
 
 def fitted_widths(natural: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
@@ -96,7 +112,7 @@ def wrapped(text: str, width: int) -> list[str]:
                 line = part.lstrip(" ")
             else:
                 line += part
-            *full, line = chop_cells(line, width) or [""]
+            *full, line = _broken(line, width)
             lines += full
         lines.append(line)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
@@ -105,7 +121,7 @@ def wrapped(text: str, width: int) -> list[str]:
 def hanging(lead: str, text: str, width: int) -> str:
     """A sentence behind what it is about; further lines begin where the first one did, if that leaves it room."""
     indent = cell_len(lead)
-    if indent > width // 2 or indent + _longest_word(text) > width:
+    if indent > width * 2 // 5 or indent + _longest_word(text) > width:
         above = [lead.rstrip(" ")] if lead.strip(" ") else []
         return "\n".join([*above, *(f"    {line}" for line in wrapped(text, width - 4))])
     first, *rest = wrapped(text, width - indent)
@@ -120,6 +136,21 @@ def _parts(paragraph: str) -> Iterator[str]:
     """What a line may be broken between; blanks stand before the word that they part from the last one."""
     for word in re.findall(r" *[^ ]+", paragraph):
         yield from filter(None, _PARTS.findall(word)) if cell_len(word) > _LONG_WORD else (word,)
+
+
+def _broken(word: str, width: int) -> list[str]:
+    """A word that is longer than a line: a name after an underscore, anything else where the line ends."""
+    lines = [""]
+    for part in re.findall(r"[^_]*_+|[^_]+", word):
+        if cell_len(lines[-1]) + cell_len(part) > width and lines[-1].strip(" "):
+            lines.append("")
+        *full, rest = chop_cells(lines[-1] + part, width)
+        lines[-1:] = [*full, rest]
+    return lines
+
+
+def _longest_part_of_name(text: str) -> int:
+    return _longest_word(text.replace("_", "_ "))
 
 
 def _longest_word(text: str) -> int:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from predictbench_assets.reporting.tables import FittedTable, Row, fitted_widths, hanging, wrapped
+from predictbench_assets.reporting.tables import Facts, FittedTable, Row, fitted_widths, hanging, wrapped
 
 HEAD = ("rank", "experiment", "markets", "remarks")
 ROWS: list[Row] = [
@@ -57,21 +57,42 @@ def test_a_row_that_cannot_stand_in_a_line_becomes_a_block() -> None:
     ]
 
 
-WORDS = st.text("abcdefghij_0123456789日", min_size=1, max_size=16)
+WORDS = st.text("abcdefghij-0123456789日", min_size=1, max_size=16)
 CELLS = st.one_of(st.none(), st.lists(WORDS, max_size=12).map(" ".join))
 
 
 @given(st.data(), st.integers(1, 9), st.integers(40, 130))
 def test_at_every_width_words_stay_whole_and_lines_within(data: st.DataObject, columns: int, width: int) -> None:
-    head = tuple(f"column_{index}" for index in range(columns))
+    head = tuple(f"column{index}" for index in range(columns))
     rows = data.draw(st.lists(st.tuples(*[CELLS] * columns), min_size=1, max_size=4))
     lines = printed(head, list(rows), width)
     assert max(map(cell_len, lines)) <= width
     found = sorted(word for line in lines for word in line.split())
     cells = [word for row in rows for cell in row for word in ("NULL" if cell is None else cell).split()]
-    heads = [word for word in found if word.startswith("column_")]
-    assert sorted(word for word in found if not word.startswith("column_")) == sorted(cells)
+    heads = [word for word in found if word.startswith("column")]
+    assert sorted(word for word in found if not word.startswith("column")) == sorted(cells)
     assert len(heads) in (columns, columns * len(rows))
+
+
+def test_a_name_breaks_after_its_underscore_before_rows_become_blocks() -> None:
+    assert printed(("name", "processed_markets"), [("an_experiment_with_a_name", "12")], 27) == [
+        "name             processed_",
+        "                    markets",
+        "an_experiment_           12",
+        "with_a_name",
+    ]
+
+
+def test_facts_stand_below_each_other_and_what_is_too_long_below_its_name() -> None:
+    file = io.StringIO()
+    facts = [("digest", "0" * 31), ("took", "9.7 s, of which the most was spent waiting")]
+    Console(file=file, width=40).print(Facts(facts))
+    assert file.getvalue().splitlines() == [
+        "  digest",
+        "    " + "0" * 31,
+        "  took    9.7 s, of which the most was",
+        "          spent waiting",
+    ]
 
 
 def test_text_of_strangers_does_not_reach_the_terminal_raw() -> None:
