@@ -5,6 +5,7 @@ And the database as other commands need it: up, migrated, open.
 
 import io
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -285,7 +286,12 @@ def _open_psql(url: "URL", *, read_only: bool) -> int:
             )
             environment["PSQLRC"] = str(start)
             click.echo("read-only; `predictbench db sql --write` opens it for writing", err=True)
-        return subprocess.run([program, _plain(url)], env=environment, check=False).returncode  # noqa: S603
+        # Ctrl-C is for psql, which stops a statement on it; a handler, unlike an ignored signal, is not inherited.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            return subprocess.run([program, _plain(url)], env=environment, check=False).returncode  # noqa: S603
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def _plain(url: "URL") -> str:

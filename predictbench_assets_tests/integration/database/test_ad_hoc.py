@@ -2,12 +2,16 @@
 
 import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,6 +21,7 @@ from sqlalchemy import URL, text
 from predictbench_assets.cli.main import main
 from predictbench_assets.database.ad_hoc import SqlError, answers, reading_url
 from predictbench_assets.database.connection import database_url, embedded_server
+from predictbench_assets.database.embedded import _binaries
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.settings import Settings, all_variables, load_settings
 
@@ -255,3 +260,34 @@ def test_sql_without_a_statement_is_refused(sql: Sql, nothing: str) -> None:
 def test_psql_is_named_with_the_reader(sql: Sql) -> None:
     assert "psql 'postgresql://predictbench_reader@/predictbench?host=" in sql().stdout
     assert "psql 'postgresql://postgres@/predictbench?host=" in sql("--write").stdout
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["embedded", "a server of one's own"])
+def test_psql_opens_for_reading(settings: Settings, own: bool, tmp_path: Path) -> None:
+    user_file = tmp_path / "psqlrc"
+    user_file.write_text("\\echo my own file\n")
+    environment = os.environ | {
+        "PREDICTBENCH_HOME": str(settings.home),
+        "PREDICTBENCH_ENV_FILE": "",
+        "PATH": f"{_binaries()}{os.pathsep}{os.environ['PATH']}",
+        "PSQLRC": str(user_file),
+    }
+    if own:
+        environment["DATABASE_URL"] = database_url(settings).render_as_string()
+    ours, theirs = pty.openpty()
+    os.write(ours, b"select current_user;\ndrop table predictbench.events;\n\\q\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "predictbench_assets.cli.main", "db", "sql"],
+        stdin=theirs,
+        capture_output=True,
+        env=environment,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert ("postgres" if own else "predictbench_reader") in done.stdout
+    assert "my own file" in done.stdout
+    assert "cannot execute DROP TABLE in a read-only transaction" in done.stderr
+    assert "read-only; " in done.stderr
