@@ -4,11 +4,13 @@ Dagster is only ever run as a command of its own, in a folder of ours: a `.env` 
 variables that were exported for it.
 """
 
+import errno
 import json
 import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import httpx
+import psutil  # type: ignore[import-untyped]
 
 from predictbench_assets.commit import running_commit
 from predictbench_assets.failures import PermanentError
@@ -33,7 +38,10 @@ CLONE = Path(__file__).resolve().parents[1]
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """The signals that ask a process to stop; Windows has no SIGHUP."""
 
+LOCAL = "127.0.0.1"
+
 _GRACE_SECONDS = 5.0
+_POLL_SECONDS = 0.25
 
 _OUTPUT = "output"
 """The logger of lines that were printed, not logged."""
@@ -108,7 +116,7 @@ def run_command(
 
 def ui_command(settings: Settings, *, home: Path, port: int) -> Command:
     """`dagster dev`: the web server and the daemon on the local instance."""
-    arguments = ("dev", "-m", DEFINITIONS, "-h", "127.0.0.1", "-p", str(port))
+    arguments = ("dev", "-m", DEFINITIONS, "-h", LOCAL, "-p", str(port))
     return Command(
         (sys.executable, "-m", "dagster", *arguments), home, shared_variables(settings, home), _secrets(settings)
     )
@@ -120,7 +128,7 @@ def read_only_ui_command(settings: Settings, *, home: Path, port: int) -> Comman
     The code it loads to draw the graph is given no deployment's environment: it never comes to write anything, so it
     need not have the database's secrets.
     """
-    arguments = ("--read-only", "-h", "127.0.0.1", "-p", str(port), "-w", str(CLONE / "workspace.yaml"))
+    arguments = ("--read-only", "-h", LOCAL, "-p", str(port), "-w", str(CLONE / "workspace.yaml"))
     variables = shared_variables(settings, home) | {"ENVIRONMENT": "development"}
     return Command((sys.executable, "-m", "dagster_webserver", *arguments), home, variables, _secrets(settings))
 
@@ -265,13 +273,24 @@ def run_watched(
     return watched
 
 
-def run_in_foreground(command: Command) -> int:
-    """Run a command that starts others (`dagster dev`) with this terminal for its output, until it or we are ended.
+def run_in_foreground(command: Command, address: str, on_answer: Callable[[], None]) -> int:
+    """Run a UI, which starts processes of its own, with this terminal for its output, until it or we are ended.
 
     Every process of it is told to stop, and killed if it does not: `dagster dev` leaves them behind otherwise.
+
+    Args:
+        address: of the page that it serves.
+        on_answer: called once, when that page is there.
+
+    Returns:
+        Its exit code, 0 where we were asked to end it.
+
+    Raises:
+        LaunchError: it ended by itself before the page was there.
     """
+    watched, waiting = Watched(), True
     with (
-        _signals_passed_on(Watched()) as pass_to,
+        _signals_passed_on(watched) as pass_to,
         subprocess.Popen(  # noqa: S603 - our own command
             command.arguments, cwd=command.folder, env=command.environment(), start_new_session=True
         ) as child,
@@ -281,10 +300,65 @@ def run_in_foreground(command: Command) -> int:
             pass_to(lambda _: os.killpg(child.pid, signal.SIGINT), lambda: os.killpg(child.pid, signal.SIGKILL))
         else:
             pass_to(lambda _: child.terminate(), child.kill)
+        while waiting and watched.signal is None and child.poll() is None:
+            if _answers(address):
+                waiting = False
+                on_answer()
+            else:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(_POLL_SECONDS)
         code = child.wait()
     if hasattr(os, "killpg"):
         _end_group(child.pid)
+    if watched.signal is not None:
+        return 0
+    if waiting:
+        raise LaunchError(f"it ended with exit code {code} before it answered at {address}; the lines above say why")
     return code
+
+
+def require_free(port: int) -> None:
+    """Refuse a port of this machine on which something listens, or may not be listened.
+
+    Raises:
+        LaunchError: names the process that holds it, as far as the system shows it, and a port that is free.
+    """
+    try:
+        socket.create_server((LOCAL, port)).close()
+    except PermissionError as error:
+        raise LaunchError(f"port {port} is the system's: choose one above 1023, such as --port 3000") from error
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise LaunchError(
+            f"port {port} is taken by {_holder(port)}. If that is another UI, it is at http://{LOCAL}:{port}; "
+            f"to start one beside it, choose another port, such as --port {_free_above(port)}"
+        ) from error
+
+
+def _holder(port: int) -> str:
+    """The process that listens there; the system does not show everybody those of others."""
+    with suppress(psutil.Error, OSError):
+        for one in psutil.net_connections(kind="tcp"):
+            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid is not None:
+                return f"process {one.pid} ({psutil.Process(one.pid).name()})"
+    return "another process"
+
+
+def _free_above(port: int) -> int:
+    for candidate in range(port + 1, min(port + 100, 65536)):
+        with suppress(OSError):
+            socket.create_server((LOCAL, candidate)).close()
+            return candidate
+    with socket.create_server((LOCAL, 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/server_info", timeout=_POLL_SECONDS, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def as_line(text: str, redact: Callable[[str], str]) -> Line | None:

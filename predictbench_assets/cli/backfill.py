@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from predictbench_assets.cli.database import opened_database
+from predictbench_assets.cli.output import console
 from predictbench_assets.cli.partitions import day_option, windows_option
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ _ASKED_ABOVE = 10
 \b
 Examples:
   predictbench backfill --from 2026-11-16 --to 2026-11-22
-  predictbench backfill --from 2026-11-22 --to 2026-11-23 --window-days 1,7 --yes --summary backfill.json
+  predictbench backfill --from 2026-11-22 --to 2026-11-23 --window-days 1,7 \\
+    --yes --summary backfill.json
 """,
 )
 @day_option("--from", "first", required=True, help="The first run date.")
@@ -47,8 +49,6 @@ def backfill(first: date, last: date, window_days: tuple[int, ...] | None, summa
     listed, since it cannot be captured any more. Exit code 0 if all is stored, 1 if a run failed, 3 if some could not
     be run.
     """
-    from rich.console import Console
-
     from predictbench_assets.cli.daily import put_on_page
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.settings import load_settings
@@ -60,7 +60,7 @@ def backfill(first: date, last: date, window_days: tuple[int, ...] | None, summa
     if len(keys) - len(hindrances) > _ASKED_ABOVE and sys.stdin.isatty() and not yes:
         click.confirm(f"{len(keys) - len(hindrances):,} runs will be made. Go on?", abort=True, err=True)
     done = _run_all(settings, keys, hindrances)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(done.to_table())
+    console().print(done.to_table())
     put_on_page(done.to_markdown())
     if summary is not None:
         done.write(summary.resolve())

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from predictbench_assets.cli.output import print_item
+
 if TYPE_CHECKING:
     from predictbench_assets.polymarket.contract import Examination
 
@@ -41,8 +43,13 @@ def contract(as_json: bool) -> None:
             max_attempts=min(settings.polymarket_max_attempts, 4),
         )
     )
-    text = _as_json(examination, settings.exchange) if as_json else _as_lines(examination)
-    click.echo(settings.redact(text))
+    if as_json:
+        click.echo(settings.redact(_as_json(examination, settings.exchange)))
+    else:
+        width = max(len(finding.name) for finding in examination.findings)
+        for one in examination.findings:
+            seen = settings.redact(f"expected {one.expected}; seen: {one.seen}")
+            print_item(f"{one.level:<9}  {one.name:<{width}}  ", seen)
     deviations = len(examination.deviations)
     click.echo(f"{settings.exchange}: {deviations or 'no'} deviation{'s' * (deviations != 1)}", err=True)
     sys.exit(1 if deviations else 0)
@@ -58,11 +65,3 @@ def _as_json(examination: "Examination", exchange: str) -> str:
         "findings": [asdict(finding) for finding in examination.findings],
     }
     return json.dumps(report, indent=2)
-
-
-def _as_lines(examination: "Examination") -> str:
-    width = max(len(finding.name) for finding in examination.findings)
-    return "\n".join(
-        f"{finding.level:<9}  {finding.name:<{width}}  expected {finding.expected}; seen: {finding.seen}"
-        for finding in examination.findings
-    )

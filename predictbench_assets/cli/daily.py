@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from predictbench_assets.cli.completion import experiment_names
 from predictbench_assets.cli.database import ready_database
+from predictbench_assets.cli.output import console
 from predictbench_assets.cli.partitions import run_date_option, window_option
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def _run_options(command: Any) -> Any:
                 "experiments",
                 multiple=True,
                 metavar="NAME",
+                shell_complete=experiment_names,
                 help="Only this one (repeatable), what it requires, and the mandatory ones.",
             ),
             click.option("--refresh", is_flag=True, help="Freeze a new snapshot although one is stored; today's only."),
@@ -122,7 +125,8 @@ def daily(**options: Any) -> None:
 \b
 Examples:
   predictbench partition --window-days 1
-  dagster job execute -m predictbench_assets.definitions -j daily_run --tags "$(predictbench partition)"
+  dagster job execute -m predictbench_assets.definitions -j daily_run \\
+    --tags "$(predictbench partition)"
 """,
 )
 @run_date_option
@@ -145,7 +149,8 @@ def partition(run_date: date | None, window_days: int | None) -> None:
 \b
 Examples:
   predictbench run-config --on-existing skip > run.json
-  dagster job execute -m predictbench_assets.definitions -j daily_run -c run.json --tags "$(predictbench partition)"
+  dagster job execute -m predictbench_assets.definitions -j daily_run \\
+    -c run.json --tags "$(predictbench partition)"
 """,
 )
 @_run_options
@@ -436,9 +441,7 @@ def _record_failure(settings: "Settings", key: "RunKey", watched: "Watched", sta
 
 def _report(summary: "RunSummary", watched: "Watched") -> None:
     """Show the summary here, and on the Action's page."""
-    from rich.console import Console
-
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(summary.to_table())
+    console().print(summary.to_table())
     if summary.succeeded and watched.exit_code != 0:
         click.echo(f"the run's data are stored, but Dagster ended with exit code {watched.exit_code}", err=True)
     put_on_page(summary.to_markdown())

@@ -3,20 +3,28 @@
 And the database as other commands need it: up, migrated, open.
 """
 
+import io
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.output import print_table
+from predictbench_assets.printable import printable
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
+    from predictbench_assets.database.ad_hoc import Answer
     from predictbench_assets.settings import Settings
 
 _SHOWN_ROWS = 1000
@@ -29,7 +37,7 @@ _SHOWN_ROWS = 1000
 Examples:
   predictbench db start
   predictbench db upgrade
-  predictbench db sql "select run_date, status, processed_markets from predictbench.processing_runs"
+  predictbench db sql "select * from predictbench.processing_runs"
   predictbench db --demo sql
 """,
 )
@@ -38,7 +46,7 @@ def db() -> None:
     """The database: the embedded server, migrations, and a look into the tables."""
 
 
-@db.command()
+@db.command(short_help="Start the embedded Postgres.")
 @demo_option
 def start() -> None:
     """Start the embedded Postgres, and bring it to this code's revision."""
@@ -56,7 +64,7 @@ def start() -> None:
     click.echo(f"running at {url}")
 
 
-@db.command()
+@db.command(short_help="Stop the embedded Postgres.")
 @demo_option
 def stop() -> None:
     """Stop the embedded Postgres; its data stay."""
@@ -69,7 +77,7 @@ def stop() -> None:
     click.echo("stopped" if was_running else "was not running")
 
 
-@db.command()
+@db.command(short_help="Which database is used, and its state.")
 @demo_option
 def status() -> None:
     """Say which database is used and whether it is at this code's revision. Exit code 1 if it is not usable."""
@@ -91,7 +99,7 @@ def status() -> None:
     sys.exit(0 if revision == head else 1)
 
 
-@db.command(epilog="\b\nExample:\n  predictbench db upgrade")
+@db.command(short_help="Migrate up.", epilog="\b\nExample:\n  predictbench db upgrade")
 @click.argument("revision", default="head")
 @demo_option
 def upgrade(revision: str) -> None:
@@ -103,7 +111,10 @@ def upgrade(revision: str) -> None:
     click.echo(f"at revision {_revisions(url)[0]}")
 
 
-@db.command(epilog="\b\nExample:\n  predictbench db downgrade base    (removes every table of ours, with its rows)")
+@db.command(
+    short_help="Migrate down.",
+    epilog="\b\nExample:\n  predictbench db downgrade base    removes every table of ours, with its rows",
+)
 @click.argument("revision")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @demo_option
@@ -118,7 +129,7 @@ def downgrade(revision: str, yes: bool) -> None:
     click.echo(f"at revision {_revisions(url)[0] or 'none'}")
 
 
-@db.command()
+@db.command(short_help="The revision the database is at.")
 @demo_option
 def current() -> None:
     """Print the revision the database is at; exit code 1 if this code needs another."""
@@ -128,22 +139,49 @@ def current() -> None:
 
 
 @db.command(
+    short_help="Look into the tables with SQL, or psql.",
     epilog="""\
 \b
 Examples:
-  predictbench db sql "select market_id, price from predictbench.processed_markets order by price desc limit 5"
-  predictbench db sql          (opens psql, or says how to connect)
-"""
+  predictbench db sql "select question from predictbench.processed_markets"
+  predictbench db sql --format csv "select * from predictbench.events" > f.csv
+  predictbench db sql --write "vacuum analyze predictbench.events"
+  predictbench db sql              opens psql, or says how to connect
+""",
 )
-@click.argument("query", required=False)
+@click.argument("query", required=False, metavar="[SQL]")
+@click.option("--write", is_flag=True, help="Keep what the statements change, if all of them succeed.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    help=f"A table has the first {_SHOWN_ROWS:,} rows, the others have all.",
+)
 @demo_option
-def sql(query: str | None) -> None:
-    """Print the rows of QUERY as a table; without one, open psql. The schema is `predictbench`."""
-    url = _writer()
+def sql(query: str | None, write: bool, format_: str) -> None:
+    """Run SQL, one statement or several with semicolons between them, and print the rows of each.
+
+    Without SQL it opens psql. The tables are in the schema `predictbench`.
+
+    Statements can only read. On the embedded server they run as the role predictbench_reader, which has no other
+    rights; on another one nothing that they change is kept, and they run as that role if the address's own may become
+    it. With --write they run in one transaction as the role of the database's address. Exit code 1 if a statement is
+    refused; Ctrl-C stops it.
+    """
+    from predictbench_assets.database.ad_hoc import reading_url
+    from predictbench_assets.settings import load_settings
+
+    settings = load_settings()
+    if write and settings.predictbench_dry_run:
+        raise click.UsageError("--write changes the database, which PREDICTBENCH_DRY_RUN forbids")
+    url = _writer() if write else reading_url(settings)
+    if write:
+        where = "the embedded database" if settings.writer_url is None else f"{url.database} at {url.host}"
+        click.echo(f"writing to {where} as {url.username or 'its default role'}", err=True)
     if query is None:
-        _open_psql(url)
-    else:
-        _print_rows(url, query)
+        sys.exit(_open_psql(url, read_only=not write))
+    _print_answers(url, query, write=write, format_=format_)
 
 
 @contextmanager
@@ -225,17 +263,35 @@ def _migrated(action: Any) -> None:
         raise click.UsageError(f"no such revision: {error}") from error
 
 
-def _open_psql(url: "URL") -> None:
-    program = shutil.which("psql")
-    if program is None or not sys.stdin.isatty():
-        click.echo(f"psql '{_plain(url)}'")
-        click.echo('\nor give a query: predictbench db sql "select * from predictbench.processing_runs"')
-        return
+def _open_psql(url: "URL", *, read_only: bool) -> int:
     import os
 
+    program = shutil.which("psql")
+    if program is None or not sys.stdin.isatty():
+        variables = "PGOPTIONS='-c default_transaction_read_only=on' " if read_only else ""
+        click.echo(f"{variables}psql '{_plain(url)}'")
+        click.echo('\nor give SQL: predictbench db sql "select * from predictbench.processing_runs"')
+        return 0
     # The password goes by the environment: arguments are seen by every user of the machine.
-    secret = {"PGPASSWORD": str(url.password)} if url.password else {}
-    sys.exit(subprocess.run([program, _plain(url)], env=os.environ | secret, check=False).returncode)  # noqa: S603
+    environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
+    with tempfile.TemporaryDirectory(prefix="predictbench-psql-") as folder:
+        if read_only:
+            # Not in PGOPTIONS, which poolers refuse.
+            start = Path(folder, "psqlrc")
+            usual = Path(os.environ.get("PSQLRC", Path.home() / ".psqlrc"))
+            start.write_text(
+                "\\set QUIET on\nSET default_transaction_read_only = on;\n\\unset QUIET\n"
+                + (f"\\i '{usual}'\n" if usual.is_file() else ""),
+                encoding="utf-8",
+            )
+            environment["PSQLRC"] = str(start)
+            click.echo("read-only; `predictbench db sql --write` opens it for writing", err=True)
+        # Ctrl-C is for psql, which stops a statement on it; a handler, unlike an ignored signal, is not inherited.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            return subprocess.run([program, _plain(url)], env=environment, check=False).returncode  # noqa: S603
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def _plain(url: "URL") -> str:
@@ -245,34 +301,52 @@ def _plain(url: "URL") -> str:
     return URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query).render_as_string()
 
 
-def _print_rows(url: "URL", query: str) -> None:
-    from sqlalchemy import text
-    from sqlalchemy.exc import DBAPIError
+def _print_answers(url: "URL", query: str, *, write: bool, format_: str) -> None:
+    from predictbench_assets.database.ad_hoc import answers
 
-    from predictbench_assets.database.engine import make_engine
-
-    try:
-        with make_engine(url, pool_size=0).begin() as connection:
-            # Colons are SQL's own here (casts, JSON paths), not parameters of ours.
-            result = connection.execute(text(query.replace(":", "\\:")))
-            if not result.returns_rows:
-                click.echo(f"{result.rowcount} rows affected")
-                return
-            head, rows, more = tuple(result.keys()), result.fetchmany(_SHOWN_ROWS), result.fetchone() is not None
-    except DBAPIError as error:
-        raise click.ClickException(str(error.orig).strip()) from error
-    _print_table(head, rows)
-    shown = f"the first {_SHOWN_ROWS:,} rows" if more else f"{len(rows):,} row{'s' if len(rows) != 1 else ''}"
-    click.echo(shown, err=True)
+    number = None
+    for number, answer in enumerate(answers(url, query, write=write)):
+        if number and format_ != "json":
+            click.echo()
+        if not answer.columns:
+            click.echo(answer.command, err=format_ != "table")
+        elif format_ == "table":
+            _print_rows(answer)
+        elif format_ == "csv":
+            _print_csv(answer)
+        else:
+            _print_json(answer)
+    if number is None:
+        raise click.UsageError("there is no statement in it")
 
 
-def _print_table(head: tuple[str, ...], rows: Iterable[Any]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _print_rows(answer: "Answer") -> None:
+    rows = list(islice(answer.rows, _SHOWN_ROWS))
+    print_table(answer.columns, rows)
+    if next(answer.rows, None) is not None:
+        click.echo(f"the first {_SHOWN_ROWS:,} rows; --format csv or json has all", err=True)
+    else:
+        click.echo(f"{len(rows):,} row{'s' if len(rows) != 1 else ''}", err=True)
 
-    table = Table(*head, box=SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text("" if value is None else str(value), overflow="fold") for value in row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(table)
+
+def _print_csv(answer: "Answer") -> None:
+    import csv
+
+    for row in chain([answer.columns], answer.rows):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(row)
+        click.echo(printable(line.getvalue()) if sys.stdout.isatty() else line.getvalue(), nl=False)
+
+
+def _print_json(answer: "Answer") -> None:
+    """Print an array of objects, one a line."""
+    import json
+
+    from predictbench_assets.database.ad_hoc import typed
+
+    before = "[\n"
+    for row in answer.rows:
+        values = zip(answer.columns, answer.types, row, strict=True)
+        click.echo(before + json.dumps({name: typed(text, oid) for name, oid, text in values}), nl=False)
+        before = ",\n"
+    click.echo("\n]" if before == ",\n" else "[]")

@@ -39,7 +39,7 @@ class SandboxNotRunning(PermanentError):
 \b
 Examples:
   predictbench demo
-  predictbench demo --past 8                eight days before today's, settled and scored: a board
+  predictbench demo --past 8    eight days before today's, scored: a board
   predictbench demo --markets 2000
   predictbench ui --demo
   predictbench stop

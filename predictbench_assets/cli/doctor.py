@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from predictbench_assets.cli.output import print_item
+
 if TYPE_CHECKING:
     from predictbench_assets.diagnosis.checks import Finding
 
@@ -47,7 +49,11 @@ def doctor(as_json: bool) -> None:
             findings += found
             if not as_json:
                 for finding in found:
-                    click.echo(settings.redact(_line(finding)), file=results)
+                    print_item(
+                        f"{finding.level:<4}  {finding.name:<{_NAME_WIDTH}}  ", settings.redact(finding.found), results
+                    )
+                    if finding.fix:
+                        print_item(" " * (_NAME_WIDTH + 8), f"fix: {settings.redact(finding.fix)}", results)
     counts = {level: sum(one.level == level for one in findings) for level in ("ok", "warn", "fail", "skip")}
     if as_json:
         report = {"counts": counts, "findings": [asdict(finding) for finding in findings]}
@@ -55,11 +61,6 @@ def doctor(as_json: bool) -> None:
     else:
         click.echo(f"{counts['fail']} failed, {counts['warn']} warnings, {counts['ok']} ok", err=True)
     sys.exit(1 if counts["fail"] else 0)
-
-
-def _line(finding: "Finding") -> str:
-    line = f"{finding.level:<4}  {finding.name:<{_NAME_WIDTH}}  {finding.found}"
-    return f"{line}\n{'':<6}{'':<{_NAME_WIDTH}}  fix: {finding.fix}" if finding.fix else line
 
 
 @contextmanager

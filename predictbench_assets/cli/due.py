@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from predictbench_assets.cli.output import print_item
 from predictbench_assets.cli.partitions import run_date_option, windows_option
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def due(
         found = _owed(settings, database, windows, link) if scheduled else _asked(settings, database, run_date, windows)
     finally:
         database.engine.dispose()
-    click.echo(_printed(found, form))
+    print_item("", _printed(found, form))
 
 
 def _asked(settings: "Settings", database: "RunDatabase", run_date: date | None, windows: tuple[int, ...]) -> "Due":

@@ -24,8 +24,9 @@ _SAY_EVERY_S = 2.0
     epilog="""\
 \b
 Examples:
-  predictbench export --since 2026-11-01 --format parquet --to exports/november
-  predictbench export --since 2026-11-01 --until 2026-11-07 --format jsonl --to s3://bucket/exports/week
+  predictbench export --since 2026-11-01 --format parquet --to november
+  predictbench export --since 2026-11-01 --until 2026-11-07 --format jsonl \\
+    --to s3://bucket/exports/week
 """,
 )
 @day_option("--since", required=True, help="The first run date.")

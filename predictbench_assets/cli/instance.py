@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from predictbench_assets.cli.demo import (
     use_sandbox,
 )
 
+if TYPE_CHECKING:
+    from predictbench_assets import launch
+
 
 @click.command(
     short_help="The Dagster UI.",
@@ -22,6 +26,7 @@ from predictbench_assets.cli.demo import (
 \b
 Examples:
   predictbench ui
+  predictbench ui --open
   predictbench ui --demo --port 3001
   predictbench ui --read-only
 """,
@@ -29,7 +34,8 @@ Examples:
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, help="Where the UI listens, on this machine only.")
 @click.option("--demo", is_flag=True, help="On the demo's data.")
 @click.option("--read-only", is_flag=True, help="Only look, at the storage that DAGSTER_POSTGRES_URL names.")
-def ui(port: int, demo: bool, read_only: bool) -> None:
+@click.option("--open", "open_", is_flag=True, help="Open it in the browser when it answers.")
+def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
     """Open the Dagster UI, with its daemon, on the instance that our commands run in.
 
     With --read-only it is the web server alone, on a deployment's storage: nothing can be launched, changed or
@@ -41,18 +47,33 @@ def ui(port: int, demo: bool, read_only: bool) -> None:
     if demo and read_only:
         raise click.UsageError("--demo is this machine's own; --read-only is for a deployment's storage")
     if read_only:
-        sys.exit(_look(port))
+        sys.exit(_look(port, open_=open_))
+    launch.require_free(port)
     if demo:
         use_sandbox(start_sandbox(enter_demo()))
     settings = load_settings()
     with ready_database(settings):
         home = launch.prepare_home(settings, settings.home / "dagster")
         command = launch.ui_command(settings, home=home, port=port)
-        click.echo(f"$ {command}\n\nThe UI comes up at http://127.0.0.1:{port} (Ctrl-C ends it)\n", err=True)
-        sys.exit(launch.run_in_foreground(command))
+        sys.exit(_serve(command, port, open_=open_))
 
 
-def _look(port: int) -> int:
+def _serve(command: "launch.Command", port: int, *, open_: bool) -> int:
+    """Run a UI in this terminal until it is ended, and say where it is once it answers."""
+    from predictbench_assets import launch
+
+    address = f"http://{launch.LOCAL}:{port}"
+
+    def answered() -> None:
+        click.echo(f"\nThe UI is at {address} (Ctrl-C ends it)\n", err=True)
+        if open_ and click.launch(address) != 0:
+            click.echo("no browser was found to open it in", err=True)
+
+    click.echo(f"$ {command}\n\nThe UI is starting ...\n", err=True)
+    return launch.run_in_foreground(command, address, answered)
+
+
+def _look(port: int, *, open_: bool) -> int:
     """The web server on a deployment's storage, until it is ended; returns its exit code.
 
     Raises:
@@ -69,6 +90,7 @@ def _look(port: int) -> int:
             "DAGSTER_POSTGRES_URL is not set: put the address of the deployment's Dagster storage into .env "
             "(session pooler or direct, port 5432). `predictbench ui` without --read-only shows this machine's runs."
         )
+    launch.require_free(port)
     storage = check_dagster_storage(settings)
     if storage.state == "absent":
         raise launch.LaunchError(
@@ -87,8 +109,7 @@ def _look(port: int) -> int:
     with tempfile.TemporaryDirectory(prefix="predictbench-ui-") as folder:
         home = launch.prepare_home(settings, Path(folder).resolve())
         command = launch.read_only_ui_command(settings, home=home, port=port)
-        click.echo(f"$ {command}\n\nThe UI comes up at http://127.0.0.1:{port} (Ctrl-C ends it)\n", err=True)
-        return launch.run_in_foreground(command)
+        return _serve(command, port, open_=open_)
 
 
 @click.command(short_help="Stop what was left running.", epilog="\b\nExample:\n  predictbench stop")

@@ -1,7 +1,5 @@
 """`predictbench leaderboard`: who beats the market, and how sure that is; today's board, or any past one."""
 
-import shutil
-import sys
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -12,14 +10,22 @@ import click
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
 from predictbench_assets.cli.moments import as_of_option, known_until
-from predictbench_assets.cli.partitions import day_option
+from predictbench_assets.cli.output import console
+from predictbench_assets.cli.partitions import day_option, windows_begun
+from predictbench_assets.printable import printable
 
 if TYPE_CHECKING:
     from predictbench_assets.scoring.boards import BoardRow, Leaderboard
 
 Format = Literal["table", "csv", "json", "md"]
 
-_WIDTH = 100
+
+
+def _bins_begun(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    """Price bins, for a shell to complete."""
+    from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS
+
+    return [label for label in (ALL, EVERY, *PRICE_BIN_LABELS) if label.startswith(begun)]
 
 
 @click.command(
@@ -35,7 +41,9 @@ Examples:
 )
 @as_of_option
 @click.option("--board", type=click.Choice(["core", "full", "backfill"]), help="Only this one.  [default: all three]")
-@click.option("--window-days", type=int, metavar="N", help="Only this window.  [default: all]")
+@click.option(
+    "--window-days", type=int, metavar="N", shell_complete=windows_begun, help="Only this window.  [default: all]"
+)
 @click.option(
     "--category",
     metavar="NAME",
@@ -45,11 +53,18 @@ Examples:
     "--price-bin",
     default="all",
     metavar="BIN",
+    shell_complete=_bins_begun,
     help="Such as 5-20 (per cent); `all` is the board as a whole, `every` each cut.",
 )
 @day_option("--since", help="Only runs from this date on.")
 @day_option("--until", help="Only runs up to this date.")
-@click.option("--format", "format_", type=click.Choice(["table", "csv", "json", "md"]), default="table")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "csv", "json", "md"]),
+    default="table",
+    help="For a terminal, a program or a page.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write it there.")
 @demo_option
 def leaderboard(
@@ -87,7 +102,7 @@ def leaderboard(
     cut = category or (ALL if format_ in ("table", "md") or price_bin != ALL else EVERY)
     rows = chosen_rows(built.rows, board=board, window_days=window_days, category=cut, price_bin=price_bin)
     if built.rows and not rows:
-        click.echo(f"no row is of that kind; there are {_kinds(built.rows)}", err=True)
+        click.echo(f"no row is of that kind; there are {printable(_kinds(built.rows))}", err=True)
     _write(built, rows, format_, output)
 
 
@@ -100,18 +115,14 @@ def _kinds(rows: "Sequence[BoardRow]") -> str:
 
 
 def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, output: Path | None) -> None:
-    from rich.console import Console
-
     from predictbench_assets.reporting.leaderboard import as_csv, as_json, as_markdown, as_table
     from predictbench_assets.reporting.pages import write_at_once
 
     if format_ == "table":
-        shown = output is None and sys.stdout.isatty()
-        width = max(_WIDTH, shutil.get_terminal_size().columns) if shown else _WIDTH
-        console = Console(highlight=False, width=width)
-        with console.capture() as captured:
-            console.print(as_table(built, rows))
-        text = captured.get()
+        printer = console()
+        with printer.capture() as captured:
+            printer.print(as_table(built, rows))
+        text = captured.get() if output is None else click.unstyle(captured.get())
     else:
         text = {"csv": as_csv, "json": as_json}[format_](rows) if format_ != "md" else as_markdown(built, rows)
     if output is None:

@@ -5,12 +5,15 @@ Commands import what they need when they run, so that `--help` answers at once.
 
 import io
 import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import click
 
 from predictbench_assets import __version__
 from predictbench_assets.cli.backfill import backfill
+from predictbench_assets.cli.completion import completion
 from predictbench_assets.cli.contract import contract
 from predictbench_assets.cli.daily import daily, partition, run_config
 from predictbench_assets.cli.database import db
@@ -21,6 +24,7 @@ from predictbench_assets.cli.export import export
 from predictbench_assets.cli.instance import stop, ui
 from predictbench_assets.cli.leaderboard import leaderboard
 from predictbench_assets.cli.notify import notify
+from predictbench_assets.cli.output import FittedError
 from predictbench_assets.cli.overview import config, experiments
 from predictbench_assets.cli.prune import prune
 from predictbench_assets.cli.release import release
@@ -31,19 +35,39 @@ from predictbench_assets.cli.score import score
 from predictbench_assets.cli.verify import verify
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.observability.secrecy import Redact, redacted_error
+from predictbench_assets.printable import printable
 
 EXAMPLES = """\
 \b
 Examples:
-  predictbench demo                         a whole run on this machine, nothing needed
-  predictbench daily                        today's run, markets that close in 7 days
+  predictbench demo             a whole run on this machine, nothing needed
+  predictbench daily            today's run, markets that close in 7 days
   predictbench daily --window-days 1 --dry-run
   predictbench db sql "select * from predictbench.processing_runs"
 """
 
+SECTIONS = {
+    "Run": (demo, daily, backfill, resolve, score),
+    "Look": (leaderboard, report, ui, verify, export, release),
+    "Experiment": (experiments, sandbox, contract),
+    "Operate": (doctor, config, db, prune, due, notify, stop, partition, run_config, completion),
+}
+"""All commands, by what a person wants to do."""
+
 
 class Commands(click.Group):
-    """A group whose expected errors are one readable message and exit code 1; no error shows a secret."""
+    """A group with sections, whose expected errors are one readable message and exit code 1, and show no secret."""
+
+    sections: Mapping[str, Sequence[click.Command]] = {}
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by section, with their short helps under each other."""
+        if not self.sections:
+            super().format_commands(ctx, formatter)
+        width = max(map(len, self.commands), default=0)
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{one.name:<{width}}", one.get_short_help_str(100)) for one in commands])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program; a character that the terminal does not have is written as its number."""
@@ -56,13 +80,15 @@ class Commands(click.Group):
         """Run the command; with LOG_LEVEL=DEBUG an expected error keeps its traceback, as an unexpected one does."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.ClickException as error:
+            raise FittedError(error) from error
+        except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             redact, traceback_wanted = _redaction()
             text = str(error) if isinstance(error, PredictbenchError) else _explained(error)
             if text is not None and not traceback_wanted:
-                raise click.ClickException(redact(text)) from error
+                raise FittedError(click.ClickException(printable(redact(text)))) from error
             shown = redacted_error(error, redact)
             if shown is error:
                 raise
@@ -78,16 +104,13 @@ class Commands(click.Group):
 def main() -> None:
     """A daily benchmark of forecasters on Polymarket's questions.
 
-    Settings are read from the environment and from `.env`; `predictbench config` shows them all.
+    Settings are read from the environment and from `.env`; `predictbench config` shows them all. `predictbench
+    completion` makes the shell complete what is typed here.
     """
 
 
-for command in (
-    *(demo, daily, ui, stop, experiments, db, config, doctor),
-    *(due, partition, run_config, notify, backfill),
-    *(resolve, score, leaderboard, report),
-    *(contract, prune, export, release, verify, sandbox),
-):
+main.sections = SECTIONS
+for command in chain.from_iterable(SECTIONS.values()):
     main.add_command(command)
 
 

@@ -22,8 +22,10 @@ _log = logging.getLogger(__name__)
     epilog="""\
 \b
 Examples:
-  predictbench notify --outcome failure --summary summary.json --link https://example.com/runs/1
-  predictbench notify --outcome failure --run-date 2026-11-23 --window-days 7 --stage install
+  predictbench notify --outcome failure --summary summary.json \\
+    --link https://example.com/runs/1
+  predictbench notify --outcome failure --run-date 2026-11-23 \\
+    --window-days 7 --stage install
   predictbench notify --outcome missed --run-date 2026-11-22 --window-days 1,7
 """,
 )

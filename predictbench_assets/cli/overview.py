@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from predictbench_assets.cli.output import print_item, print_table
+
 
 @click.command(
     short_help="Every setting and its source.",
@@ -33,10 +35,10 @@ def config(as_json: bool, example: bool) -> None:
         values = {line.name: {"value": line.value, "source": line.source} for line in lines}
         click.echo(json.dumps({"settings": values, "problems": problems, "warnings": warnings}, indent=2))
     else:
-        _print_table(
-            ("setting", "value", "source", "meaning"),
-            [(line.name, line.value, line.source, line.description) for line in lines],
-        )
+        for line in lines:
+            value = f"= {line.value}" if line.value else "is not set"
+            print_item(f"{line.name} ", f"{value}  ({line.source})")
+            print_item("    ", line.description)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     for problem in problems:
@@ -69,33 +71,15 @@ def experiments(as_json: bool) -> None:
         ]
         click.echo(json.dumps(rows, indent=2))
         return
-    head = ("name", "version", "needs", "mandatory", "information", "description")
-    _print_table(
-        head,
+    print_table(
+        ("experiment", "information", "needs", "description"),
         [
             (
-                one.name,
-                one.version,
-                ", ".join(one.requires),
-                "yes" if one.mandatory else "no",
+                f"{one.name} {one.version}",
                 one.information,
-                one.description,
+                ", ".join(one.requires),
+                one.description + (" Part of every run." if one.mandatory else ""),
             )
             for one in registry
         ],
     )
-
-
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(head):
-        table.add_column(name, overflow="fold", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    # Not on a terminal there is no width to keep to; a table that folds at 80 cannot be searched.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from predictbench_assets.launch import Line
 from predictbench_assets.observability.logs import readable, wants_json
+from predictbench_assets.printable import printable
 from predictbench_assets.settings import Settings
 
 
@@ -76,7 +77,9 @@ class Stages:
             seconds = (at - self._begun.get(stage, at)).total_seconds()
             self._console.print(Text.assemble(("  ok    ", "green"), f"{stage:<44} {seconds:6.1f} s"))
         elif event == "STEP_FAILURE":
-            self._console.print(Text.assemble(("  FAILED  ", "red"), f"{stage}: {line.get('reason') or ''}"))
+            self._console.print(
+                Text.assemble(("  FAILED  ", "red"), _sentence(stage, line | {"message": line.get("reason") or ""}))
+            )
         elif event is None and line["level"] in ("WARNING", "ERROR", "CRITICAL"):
             style = "yellow" if line["level"] == "WARNING" else "red"
             self._console.print(Text.assemble((f"  {line['level'].lower()}  ", style), _sentence(stage, line)))
@@ -89,4 +92,4 @@ class Stages:
 
 
 def _sentence(stage: str, line: Line) -> str:
-    return f"{stage}: {line['message']}" if stage else str(line["message"])
+    return printable(f"{stage}: {line['message']}" if stage else str(line["message"]))

@@ -11,6 +11,7 @@ import click
 
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.output import print_item, print_table
 from predictbench_assets.failures import TransientError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ Examples:
   predictbench prune --dry-run
   predictbench prune --only raw --only dagster
   predictbench prune --verify                  read all archives again
-  predictbench prune --restore 1234567         the raw snapshots of a market, back in the database
+  predictbench prune --restore 1234567         a market's raw snapshots, back
   predictbench prune --restore "2026-11-23|7"  those of a run
 """,
 )
@@ -50,8 +51,10 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
     """Archive and remove what is old.
 
     \b
-    raw       raw snapshots of markets that are final since RAW_RETENTION_DAYS go to ARCHIVE_URI
-    staging   staged files and folders of runs older than STAGING_RETENTION_DAYS go; frozen snapshots go to ARCHIVE_URI
+    raw       raw snapshots of markets that are final since RAW_RETENTION_DAYS
+              go to ARCHIVE_URI
+    staging   staged files and folders of runs older than
+              STAGING_RETENTION_DAYS go; frozen snapshots go to ARCHIVE_URI
     journals  journals of experiments older than STAGING_RETENTION_DAYS go
     dagster   Dagster's runs and event logs older than DAGSTER_RETENTION_DAYS go
 
@@ -142,7 +145,8 @@ def _verify(settings: "Settings", engine: "Engine", *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"archives": found.archives, "rows": found.rows, "problems": problems}, indent=2))
     else:
-        click.echo("\n".join([f"{found.archives:,} archives with {found.rows:,} raw snapshots", *problems]))
+        for line in (f"{found.archives:,} archives with {found.rows:,} raw snapshots", *problems):
+            print_item("", line)
     return 1 if problems else 0
 
 
@@ -171,20 +175,13 @@ def _show(lines: "list[Pruned]", *, dry_run: bool, as_json: bool) -> None:
         ]
         click.echo(json.dumps({"dry_run": dry_run, "pruned": pruned}, indent=2))
         return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from predictbench_assets.reporting.pages import size
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("what")
-    for head in ("would go" if dry_run else "gone", "size", "kept"):
-        table.add_column(head, justify="right")
+    rows = []
     for one in lines:
         room = "?" if one.bytes is None else size(one.bytes)
-        table.add_row(one.what, f"{one.count:,}", room if one.count else "", f"{one.kept:,}" if one.kept else "")
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+        rows.append((one.what, f"{one.count:,}", room if one.count else "", f"{one.kept:,}" if one.kept else ""))
+    print_table(("what", "would go" if dry_run else "gone", "size", "kept"), rows)
     for one in lines:
         for note in one.notes:
-            click.echo(f"{one.what}: {note}")
+            print_item(f"{one.what}: ", note)

@@ -10,6 +10,7 @@ import click
 
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.output import print_item
 
 
 class _Shown(Protocol):
@@ -23,7 +24,8 @@ class _Shown(Protocol):
 Examples:
   predictbench resolve
   predictbench resolve --limit 1000 --json
-  predictbench db sql "select state, count(*) from predictbench.market_resolutions group by 1"
+  predictbench db sql \\
+    "select state, count(*) from predictbench.market_resolutions group by 1"
 """,
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="K", help="Look at K markets only.")
@@ -58,7 +60,11 @@ def resolve(limit: int | None, max_requests: int | None, as_json: bool) -> None:
             report = run_sweep(settings, engine, limit=limit, max_requests=max_requests, on_progress=shown)
         except SweepInterrupted as error:
             report, failure = error.report, error
-    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.to_text())
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        for line in report.to_text().split("\n"):
+            print_item("", line)
     put_on_page(report.to_markdown())
     if failure is not None:
         raise failure

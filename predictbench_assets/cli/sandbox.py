@@ -13,20 +13,25 @@ def sandbox() -> None:
 
 
 @sandbox.command(
+    short_help="Serve a world, or recorded rows.",
     epilog="""\
 \b
 Examples:
   predictbench sandbox serve
-  predictbench sandbox serve --markets 5000 --faults http500=0.05,http429=0.02,latency_ms=100
+  predictbench sandbox serve --markets 5000 \\
+    --faults http500=0.05,http429=0.02,latency_ms=100
   predictbench sandbox serve --replay rows.json --now 2026-02-02T07:00:00Z
 \b
 Then, in another terminal:
-  POLYMARKET_BASE_URL=http://127.0.0.1:8765 POLYMARKET_CLOB_URL=http://127.0.0.1:8765/clob predictbench daily
+  POLYMARKET_BASE_URL=http://127.0.0.1:8765 \\
+    POLYMARKET_CLOB_URL=http://127.0.0.1:8765/clob predictbench daily
 \b
-Its time stands still; these move it, and settle a market (`null` opens it again, "vanish": true takes it away):
+Its time stands still; these move it, and settle a market (`null` opens it
+again, "vanish": true takes it away):
   curl -d '{"advance_hours": 24}' http://127.0.0.1:8765/_sandbox/time
-  curl -d '{"market_id": "219600012", "payout": [0, 1]}' http://127.0.0.1:8765/_sandbox/settle
-"""
+  curl -d '{"market_id": "219600012", "payout": [0, 1]}' \\
+    http://127.0.0.1:8765/_sandbox/settle
+""",
 )
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, help="0 takes a free one.")

@@ -12,7 +12,8 @@ import click
 
 from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.partitions import day_option
+from predictbench_assets.cli.output import print_item
+from predictbench_assets.cli.partitions import day_option, windows_begun
 
 if TYPE_CHECKING:
     from predictbench_assets.database.digests import CheckedRun
@@ -38,13 +39,13 @@ def _read_digest(_: click.Context, __: click.Parameter, given: str | None) -> st
 \b
 Examples:
   predictbench verify --run-date 2026-11-23 --window-days 7
-  predictbench verify --digest 6f1e...                       as the run's summary or its tag has it
+  predictbench verify --digest "$DIGEST"    as the run's summary has it
   predictbench verify --all
   predictbench verify --release releases/2026-11
 """,
 )
 @day_option("--run-date", help="Only runs of this day.")
-@click.option("--window-days", type=int, metavar="N", help="Only runs of this window.")
+@click.option("--window-days", type=int, metavar="N", shell_complete=windows_begun, help="Only runs of this window.")
 @day_option("--since", help="Only runs from this date on.")
 @click.option("--all", "every", is_flag=True, help="All runs.")
 @click.option(
@@ -113,8 +114,8 @@ def _verify_runs(settings: "Settings", selection: dict[str, Any], digest: str | 
             seen = seen or any(one.verdict != "mismatch" and one.stored.digest == digest for one in run.digests)
             told.append(_facts(run))
             if not as_json:
-                for line in _lines(run):
-                    click.echo(line)
+                for lead, line in _lines(run):
+                    print_item(lead, line)
     if digest is not None and not seen:
         problems += 1
     summary = {"runs": len(told), "digests": checked, "problems": problems}
@@ -123,7 +124,7 @@ def _verify_runs(settings: "Settings", selection: dict[str, Any], digest: str | 
         click.echo(json.dumps({**summary, **found, "checked": told}, indent=2))
     else:
         if digest is not None:
-            click.echo(f"{digest} {'is the digest of these forecasts' if seen else 'is the digest of no run checked'}")
+            print_item(f"{digest} ", "is the digest of these forecasts" if seen else "is the digest of no run checked")
         click.echo(f"{checked:,} digests of {len(told):,} runs, {problems:,} problems", err=True)
     if problems:
         return 1
@@ -152,18 +153,19 @@ def _facts(run: "CheckedRun") -> dict[str, Any]:
     }
 
 
-def _lines(run: "CheckedRun") -> Iterator[str]:
-    name = f"{run.key.run_date} window {run.key.window_days}"
+def _lines(run: "CheckedRun") -> Iterator[tuple[str, str]]:
+    """What was found of a run, each time behind its name."""
+    name = f"{run.key.run_date} window {run.key.window_days}: "
     if not run.digests:
-        yield f"{name}: no digest is kept"
+        yield name, "no digest is kept"
     for one in run.digests:
-        said = f"{one.stored.digest}, {one.stored.forecasts:,} forecasts, made {_instant(one.stored.made_at)}"
         closes = "" if run.first_close is None else f", first close {_instant(run.first_close)}"
-        yield f"{name}: {one.verdict}, {said}{closes}"
+        made = f"{one.stored.forecasts:,} forecasts, made {_instant(one.stored.made_at)}{closes}"
+        yield name, f"{one.verdict}, {made}, digest {one.stored.digest}"
     for problem in run.problems:
-        yield f"{name}: PROBLEM: {problem}"
+        yield name, f"PROBLEM: {problem}"
     if run.later:
-        yield f"{name}: {run.later:,} forecasts were stored since, by an attempt that has not ended"
+        yield name, f"{run.later:,} forecasts were stored since, by an attempt that has not ended"
 
 
 def _verify_release(folder: Path, digest: str | None, *, as_json: bool) -> int:
@@ -186,13 +188,14 @@ def _verify_release(folder: Path, digest: str | None, *, as_json: bool) -> int:
         }
         click.echo(json.dumps(facts, indent=2))
     else:
-        click.echo(
-            f"release {found.manifest.version}: {len(found.manifest.files)} files, {found.forecasts:,} rows of "
+        print_item(
+            f"release {found.manifest.version}: ",
+            f"{len(found.manifest.files)} files, {found.forecasts:,} rows of "
             f"forecasts, {found.digests:,} digests of {len(found.manifest.cohorts):,} cohorts, "
-            f"manifest {found.manifest_sha256}"
+            f"manifest {found.manifest_sha256}",
         )
         for problem in problems:
-            click.echo(f"PROBLEM: {problem}")
+            print_item("PROBLEM: ", problem)
     return 1 if problems else 0
 
 

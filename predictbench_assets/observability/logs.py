@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 from predictbench_assets.observability.secrecy import Redact, redact_records
+from predictbench_assets.printable import printable
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 
@@ -150,7 +151,7 @@ def readable(fields: Mapping[str, Any]) -> str:
     extra = "".join(f" {key}={value}" for key, value in fields.items() if key not in hidden and value is not None)
     stage = f"{fields['process_stage']}: " if fields.get("process_stage") else ""
     line = f"{fields['timestamp'][11:19]} {fields['level']:<7} {stage}{fields['message']}{extra}"
-    return f"{line}\n{fields['exception']}" if fields.get("exception") else line
+    return printable(f"{line}\n{fields['exception']}" if fields.get("exception") else line)
 
 
 def record_fields(record: logging.LogRecord) -> dict[str, Any]:

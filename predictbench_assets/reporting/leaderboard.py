@@ -2,22 +2,24 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
 
 import msgspec
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from predictbench_assets.printable import printable
 from predictbench_assets.reporting.pages import markdown_table
+from predictbench_assets.reporting.tables import FittedTable
 from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
 
 NOTHING: Final = "no market of a stored run counts yet: run `predictbench daily`, and `predictbench resolve` later"
 
 _HEAD: Final = ("rank", "experiment", "markets", "events", "cover", "edge, 95 % interval", "Brier", "remarks")
+_WITHIN_INTERVAL: Final = re.compile(r", (?=[+-]?\d)")
 _LEGEND: Final = (
     "edge: Brier score of the market's price minus that of the forecasts; above 0 beats the market. "
     "cover: share of the board's markets that were forecast."
@@ -48,28 +50,20 @@ def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> str:
 
 
 def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> RenderableType:
-    """The same for a terminal of 100 columns or more."""
+    """The same for a terminal."""
     parts: list[RenderableType] = [Text(_heading(leaderboard))]
     for title, group in _groups(rows):
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-        for name in _HEAD:
-            words = name in ("experiment", "remarks", "edge, 95 % interval")
-            wide = {"experiment": 20, "remarks": 16}.get(name)
-            table.add_column(
-                name,
-                justify="left" if words else "right",
-                overflow="fold",
-                min_width=wide,
-                max_width=wide if name == "remarks" else None,
-                no_wrap=wide is None,
-            )
-        for row in group:
-            alarm = "control_beats_market" in row.flags
-            style = "bold red" if alarm else "dim" if row.control or row.reference else None
-            table.add_row(*(Text(cell) for cell in _cells(row)), style=style)
-        parts += [Text(f"\n{title}", "bold"), table]
-    parts.append(Text(_LEGEND if rows else NOTHING, "dim"))
+        # Where the edge has to wrap, its interval stays whole.
+        cells = [[_WITHIN_INTERVAL.sub(",\N{NO-BREAK SPACE}", cell) for cell in _cells(row)] for row in group]
+        parts += [Text(f"\n{printable(title)}", "bold"), FittedTable(_HEAD, cells, [_style(row) for row in group])]
+    parts.append(Text(f"\n{_LEGEND if rows else NOTHING}", "dim"))
     return Group(*parts)
+
+
+def _style(row: BoardRow) -> str | None:
+    if "control_beats_market" in row.flags:
+        return "bold red"
+    return "dim" if row.control or row.reference else None
 
 
 def _heading(leaderboard: Leaderboard) -> str:

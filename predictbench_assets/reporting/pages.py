@@ -7,8 +7,10 @@ from uuid import uuid4
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
+
+from predictbench_assets.printable import printable
+from predictbench_assets.reporting.tables import FittedTable
 
 
 def size(count: int) -> str:
@@ -33,14 +35,8 @@ def _markdown_cell(text: str) -> str:
 
 
 def rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> RenderableType:
-    """Narrow enough for 80 columns, whatever the terminal."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for index, name in enumerate(head):
-        numeric = bool(rows) and all(row[index].replace(",", "").replace(".", "").isdigit() for row in rows)
-        table.add_column(name, justify="right" if numeric and index else "left", overflow="fold", no_wrap=not index)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return Group("", Text(title, "bold"), Padding(table, (0, 0, 0, 2)))
+    """A table with a title, as wide as the terminal lets it be."""
+    return Group("", Text(printable(title), "bold"), Padding(FittedTable(head, rows), (0, 0, 0, 2)))
 
 
 def publish(path: Path, *, json: str, markdown: str) -> Path:

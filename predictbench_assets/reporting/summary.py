@@ -11,12 +11,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure
 from predictbench_assets.reporting.pages import markdown_table, publish, rich_table, size
+from predictbench_assets.reporting.tables import Facts
 from predictbench_assets.runs import RunKey
 
 RunStatus = Literal["completed", "partial", "failed", "interrupted", "skipped"]
@@ -177,12 +177,7 @@ class RunSummary(_Part):
         """The summary for a terminal, drawn by rich."""
         good = "green" if self.succeeded and not self.failures else "yellow" if self.succeeded else "red"
         title = Text.assemble((f"{self.run_date}, window {self.window_days} days: ", "bold"), (self._verdict(), good))
-        facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-        facts.add_column(style="dim")
-        facts.add_column(overflow="fold")
-        for name, value in self._facts():
-            facts.add_row(name, Text(value))
-        parts: list[RenderableType] = [title, facts]
+        parts: list[RenderableType] = [title, Facts(list(self._facts()))]
         if self.would_be_rows:
             rows = [(table, f"{count:,}") for table, count in self.would_be_rows.items()]
             parts.append(rich_table("Would have written", ("table", "rows"), rows))

@@ -44,7 +44,7 @@ def test_sql_prints_rows_and_takes_any_sql(predictbench: Predictbench) -> None:
     done = predictbench("db", "sql", """select '{"a": 5}'::jsonb ->> 'a' as five, '50%' as half, null as nothing""")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:3] == ["five", "half", "nothing"]
-    assert done.stdout.split()[-2:] == ["5", "50%"]
+    assert done.stdout.split()[-3:] == ["5", "50%", "NULL"]
 
 
 def test_sql_that_is_wrong_says_what_postgres_said(predictbench: Predictbench) -> None:

@@ -132,12 +132,11 @@ def test_the_ui_comes_up_on_the_demos_data_and_leaves_no_process(folder: Path) -
     assert run(folder, "demo", "--markets", "20").returncode == 0
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with subprocess.Popen(
-        command("ui", "--demo", "--port", str(port)),
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as ui:
+    with (folder / "ui.log").open("w") as log:
+        ui = subprocess.Popen(
+            command("ui", "--demo", "--port", str(port)), cwd=folder, stdout=subprocess.DEVNULL, stderr=log
+        )
+    with ui:
         try:
             runs = answer(port, "{runsOrError(limit: 9) {... on Runs {results {jobName status}}}}")
             assert runs["runsOrError"]["results"] == [{"jobName": "daily_run", "status": "SUCCESS"}]
@@ -145,6 +144,7 @@ def test_the_ui_comes_up_on_the_demos_data_and_leaves_no_process(folder: Path) -
         finally:
             ui.send_signal(signal.SIGTERM)
             ui.wait(30)
+    assert f"The UI is at http://127.0.0.1:{port}" in (folder / "ui.log").read_text()
     assert len(children) > 3
     assert not psutil.wait_procs(children, timeout=10)[1]
 

@@ -36,7 +36,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def refused(environment: dict[str, str]) -> str:
     nothing = dict.fromkeys(all_variables())
-    done = CliRunner().invoke(main, ["ui", "--read-only"], env=nothing | environment)
+    arguments = ["ui", "--read-only", "--port", str(free_port())]
+    done = CliRunner().invoke(main, arguments, env=nothing | environment)
     assert done.exit_code == 1
     return done.output
 
@@ -52,6 +53,7 @@ def test_it_shows_what_runs_elsewhere_and_lets_nobody_launch(
     arguments = [*UI, "--port", str(port)]
     with service(arguments, folder=tmp_path, environment=environment, log=tmp_path / "ui.log") as ui:
         ui.wait_until(web.ready)
+        ui.wait_until(lambda: f"The UI is at http://127.0.0.1:{port}" in ui.said())
         assert web.partitions("persisted_run") == {str(KEY)}
         with pytest.raises(AssertionError, match="UnauthorizedError"):
             web.launch({"jobName": "daily_run"}, partition_tags(KEY))

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -11,14 +13,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from predictbench_assets.cli.main import main
 from predictbench_assets.launch import (
     CLONE,
     Command,
+    LaunchError,
     Line,
     as_line,
     prepare_home,
+    require_free,
     run_command,
+    run_in_foreground,
     run_watched,
     ui_command,
     write_run_config,
@@ -183,3 +190,73 @@ def test_the_command_names_an_exchange_that_is_not_the_default(tmp_path: Path, m
     assert "POLYMARKET" not in str(command(tmp_path))
     monkeypatch.setenv("POLYMARKET_BASE_URL", "http://127.0.0.1:8765")
     assert "POLYMARKET_BASE_URL=http://127.0.0.1:8765" in str(command(tmp_path))
+
+
+PAGE = """
+import http.server, sys
+class Page(http.server.BaseHTTPRequestHandler):
+    asked = 0
+    def do_GET(self):
+        Page.asked += 1
+        print(f"asked {Page.asked}", file=open(sys.argv[2], "a"))
+        self.send_response(200 if self.path == "/server_info" and Page.asked > 2 else 503)
+        self.end_headers()
+    def log_message(self, *_): ...
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
+"""
+
+
+def page(port: int, tmp_path: Path, program: str = PAGE) -> Command:
+    """A command that serves a page, which is there when it was asked for the third time."""
+    return Command((sys.executable, "-c", program, str(port), str(tmp_path / "asked")), tmp_path, {})
+
+
+def test_a_ui_is_announced_when_it_answers_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    port, announced = free_port(), []
+
+    def answered() -> None:
+        announced.append((tmp_path / "asked").read_text().split("\n")[-2])
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert run_in_foreground(page(port, tmp_path), f"http://127.0.0.1:{port}", answered) == 0
+    assert announced == ["asked 3"]
+    require_free(port)
+
+
+def test_a_ui_that_ends_before_it_answers_is_not_announced(tmp_path: Path) -> None:
+    announced: list[None] = []
+    with pytest.raises(LaunchError, match="ended with exit code 3 before it answered at http"):
+        run_in_foreground(
+            page(1, tmp_path, "raise SystemExit(3)"), "http://127.0.0.1:1", lambda: announced.append(None)
+        )
+    assert announced == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_taken_port_is_told_with_who_holds_it_and_one_that_is_free(address: str) -> None:
+    with socket.create_server((address, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LaunchError) as refused:
+            require_free(port)
+    assert f"port {port} is taken by process {os.getpid()} (" in str(refused.value)
+    suggested = re.search(r"--port (\d+)$", str(refused.value))
+    assert suggested is not None
+    require_free(int(suggested[1]))
+    require_free(port)
+
+
+@pytest.mark.parametrize("options", [[], ["--read-only"]], ids=["local", "read-only"])
+def test_a_second_ui_is_refused_before_anything_starts(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://dagster@127.0.0.1:9/dagster")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = CliRunner().invoke(main, ["ui", "--port", str(taken.getsockname()[1]), *options])
+    assert done.exit_code == 1
+    assert "is taken by" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])

@@ -1,6 +1,8 @@
 """The files beside the package: instance configuration, compose, Makefile."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +76,16 @@ def test_an_old_python_is_told_in_words(tmp_path: Path) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "Python 3.9.1; Predictbench needs Python 3.11" in done.stderr
+
+
+def test_dg_finds_the_definitions_without_configuration(tmp_path: Path) -> None:
+    inherited = {name: value for name, value in os.environ.items() if name not in ("DAGSTER_HOME", "VIRTUAL_ENV")}
+    home = {"HOME": str(tmp_path), "DAGSTER_HOME": str(CLONE)}  # its dagster.yaml turns telemetry off
+    program = Path(sys.executable).with_name("dg")
+    done = subprocess.run(
+        [program, "check", "defs"], cwd=CLONE, env=inherited | home, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "All definitions loaded successfully." in done.stdout + done.stderr
+    assert "virtual environment" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,48 @@
+"""`predictbench completion`: what makes a shell complete our commands, and what it completes options with."""
+
+import io
+import os
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command(
+    short_help="Completion for bash, zsh and fish.",
+    epilog="""\
+\b
+Examples:
+  eval "$(predictbench completion bash)"                 in ~/.bashrc
+  eval "$(predictbench completion zsh)"                  in ~/.zshrc
+  predictbench completion fish | source                  in config.fish
+""",
+)
+@click.argument("shell", type=click.Choice(SHELLS), required=False)
+@click.pass_context
+def completion(context: click.Context, shell: str | None) -> None:
+    """Print the script that makes SHELL complete commands, options, experiments, boards, windows and days.
+
+    Without SHELL it is for the one that $SHELL names. Nothing is written: a line in the shell's own file reads it.
+    """
+    chosen = shell or Path(os.environ.get("SHELL", "")).name
+    script = get_completion_class(chosen)
+    if chosen not in SHELLS or script is None:
+        raise click.UsageError(f"say for which shell: {', '.join(SHELLS)}")
+    root = context.find_root()
+    click.echo(script(root.command, {}, "predictbench", "_PREDICTBENCH_COMPLETE").source())
+
+
+def experiment_names(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    """Registered experiments whose names begin so; none where they cannot be loaded."""
+    from predictbench_assets.experiments.registry import load_registry
+    from predictbench_assets.settings import load_settings
+
+    found: list[str] = []
+    # The shell takes whatever is printed for a suggestion, and loading runs a stranger's module.
+    with suppress(Exception), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        found = [name for name in load_registry(load_settings().processing_experiments).names if name.startswith(begun)]
+    return found
