@@ -70,6 +70,8 @@ def leaderboard(
     docs/reading-the-board.md.
     """
     from predictbench_assets.database.leaderboards import rebuild_leaderboard
+    from predictbench_assets.database.queries import stored_exchange
+    from predictbench_assets.exchange import is_simulated
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.scoring.boards import ALL, PRICE_BIN_LABELS
     from predictbench_assets.settings import load_settings
@@ -84,6 +86,7 @@ def leaderboard(
     as_of = known_until(moment, settings.clock.now())
     with opened_database(settings) as engine:
         built = rebuild_leaderboard(engine, as_of, since=since, until=until)
+        simulated = is_simulated(stored_exchange(engine))
     # A cut by category is one of its own, never one by price as well.
     cut = category or (ALL if format_ in ("table", "md") or price_bin != ALL else _EVERY)
     rows = [
@@ -96,7 +99,7 @@ def leaderboard(
     ]
     if built.rows and not rows:
         click.echo(f"no row is of that kind; there are {_kinds(built.rows)}", err=True)
-    _write(built, rows, format_, output)
+    _write(built, rows, format_, output, simulated=simulated)
 
 
 def _kinds(rows: "Sequence[BoardRow]") -> str:
@@ -107,7 +110,9 @@ def _kinds(rows: "Sequence[BoardRow]") -> str:
     return f"boards {boards}; windows {windows}; categories {categories}"
 
 
-def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, output: Path | None) -> None:
+def _write(
+    built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, output: Path | None, *, simulated: bool
+) -> None:
     from rich.console import Console
 
     from predictbench_assets.reporting.leaderboard import as_csv, as_json, as_markdown, as_table
@@ -118,10 +123,11 @@ def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, ou
         width = max(_WIDTH, shutil.get_terminal_size().columns) if shown else _WIDTH
         console = Console(highlight=False, width=width)
         with console.capture() as captured:
-            console.print(as_table(built, rows))
+            console.print(as_table(built, rows, simulated=simulated))
         text = captured.get()
     else:
-        text = {"csv": as_csv, "json": as_json}[format_](rows) if format_ != "md" else as_markdown(built, rows)
+        as_text = {"csv": as_csv, "json": as_json}
+        text = as_text[format_](rows) if format_ != "md" else as_markdown(built, rows, simulated=simulated)
     if output is None:
         click.echo(text, nl=False)
         return

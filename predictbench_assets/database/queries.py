@@ -61,6 +61,12 @@ class StoredRun:
     summary: Mapping[str, Any] | None
 
 
+def stored_exchange(engine: Engine) -> str | None:
+    """The exchange that the stored runs read, or None where none is stored; a database has only one."""
+    query = select(processing_runs.c.exchange).limit(1)
+    return in_transaction(engine, lambda connection: connection.execute(query).scalar())
+
+
 def stored_run(engine: Engine, key: RunKey) -> StoredRun | None:
     """The row of a run, or None where it was never opened."""
     names = [name for name in StoredRun.__dataclass_fields__ if name != "key"]

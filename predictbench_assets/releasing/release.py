@@ -18,6 +18,8 @@ import numpy as np
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import classified
+from predictbench_assets.database.queries import stored_exchange
+from predictbench_assets.exchange import is_simulated
 from predictbench_assets.exporting.files import CHUNK, Row
 from predictbench_assets.exporting.tables import ExportedTable
 from predictbench_assets.failures import PermanentError
@@ -118,6 +120,8 @@ def make_release(
     earlier = None if previous is None else read_manifest(previous)
     if since is None and earlier is not None:
         since = earlier.since
+    exchange = stored_exchange(engine)
+    simulated = is_simulated(exchange)
     partial = output.parent / f".{output.name}.partial-{uuid4().hex[:12]}"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -125,8 +129,8 @@ def make_release(
         with classified(), engine.connect() as connection:
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             written = _Writing(connection, partial, as_of).write(_runs(connection, since, until, as_of, earlier))
-        (partial / DICTIONARY).write_text(data_dictionary(), encoding="utf-8")
-        (partial / NOTICE).write_text(license_notice(), encoding="utf-8")
+        (partial / DICTIONARY).write_text(data_dictionary(simulated=simulated), encoding="utf-8")
+        (partial / NOTICE).write_text(license_notice(simulated=simulated), encoding="utf-8")
         manifest = Manifest(
             format=FORMAT,
             version=version,
@@ -140,6 +144,8 @@ def make_release(
             files=tuple(_described(path, written.rows) for path in sorted(partial.iterdir())),
             experiments=written.experiments,
             cohorts=tuple(written.cohorts),
+            exchange=exchange,
+            simulated=simulated,
         )
         if earlier is not None:
             _refuse_changes(earlier, manifest)

@@ -38,18 +38,22 @@ def as_csv(rows: Sequence[BoardRow]) -> str:
     return buffer.getvalue()
 
 
-def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> str:
-    """A table for each board, window, category and price bin."""
-    lines = [_heading(leaderboard), ""]
+def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow], *, simulated: bool = False) -> str:
+    """A table for each board, window, category and price bin.
+
+    Args:
+        simulated: whether the markets are those of a simulated exchange.
+    """
+    lines = [_heading(leaderboard, simulated), ""]
     for title, group in _groups(rows):
         lines += [f"**{title}**", "", *markdown_table(_HEAD, [_cells(row) for row in group]), ""]
     lines.append(_LEGEND if rows else NOTHING)
     return "\n".join(lines) + "\n"
 
 
-def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> RenderableType:
+def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow], *, simulated: bool = False) -> RenderableType:
     """The same for a terminal of 100 columns or more."""
-    parts: list[RenderableType] = [Text(_heading(leaderboard))]
+    parts: list[RenderableType] = [Text(_heading(leaderboard, simulated))]
     for title, group in _groups(rows):
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
         for name in _HEAD:
@@ -72,12 +76,13 @@ def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> RenderableTy
     return Group(*parts)
 
 
-def _heading(leaderboard: Leaderboard) -> str:
+def _heading(leaderboard: Leaderboard, simulated: bool) -> str:
     at = leaderboard.as_of.isoformat(timespec="seconds").replace("+00:00", "Z")
     final = sum(cohort.n_final for cohort in leaderboard.cohorts)
     stored = sum(cohort.n_markets for cohort in leaderboard.cohorts)
     runs = len(leaderboard.cohorts)
-    return f"As known at {at}: {final:,} of {stored:,} markets of {runs:,} runs have settled."
+    markets = "simulated markets" if simulated else "markets"
+    return f"As known at {at}: {final:,} of {stored:,} {markets} of {runs:,} runs have settled."
 
 
 def _groups(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:
