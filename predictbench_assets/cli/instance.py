@@ -2,18 +2,13 @@
 
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from predictbench_assets.cli.database import ready_database
-from predictbench_assets.cli.demo import (
-    FOLDER,
-    enter_demo,
-    start_sandbox,
-    stop_sandbox,
-    use_sandbox,
-)
+from predictbench_assets.cli.demo import FOLDER, demo_exchange, enter_demo
 
 
 @click.command(
@@ -36,18 +31,24 @@ def ui(port: int, demo: bool, read_only: bool) -> None:
     migrated. It needs DAGSTER_POSTGRES_URL, and STAGING_URI with its keys to show what steps printed; nothing else.
     """
     from predictbench_assets import launch
+    from predictbench_assets.cli.demo_world import shown
+    from predictbench_assets.experiments.registry import import_path, load_registry
     from predictbench_assets.settings import load_settings
 
     if demo and read_only:
         raise click.UsageError("--demo is this machine's own; --read-only is for a deployment's storage")
     if read_only:
         sys.exit(_look(port))
-    if demo:
-        use_sandbox(start_sandbox(enter_demo()))
-    settings = load_settings()
-    with ready_database(settings):
+    with ExitStack() as stack:
+        if demo:
+            stack.enter_context(shown(enter_demo()))
+            demo_exchange()
+        settings = load_settings()
+        # What is wrong with an experiment is said here: the UI would show a code location that does not load.
+        found_in = import_path(load_registry(settings.processing_experiments))
+        stack.enter_context(ready_database(settings))
         home = launch.prepare_home(settings, settings.home / "dagster")
-        command = launch.ui_command(settings, home=home, port=port)
+        command = launch.ui_command(settings, home=home, port=port, import_path=found_in)
         click.echo(f"$ {command}\n\nThe UI comes up at http://127.0.0.1:{port} (Ctrl-C ends it)\n", err=True)
         sys.exit(launch.run_in_foreground(command))
 
@@ -96,6 +97,7 @@ def stop() -> None:
     """Stop what our commands left running here: the embedded databases and the demo's exchange."""
     from predictbench_assets.database.connection import embedded_server
     from predictbench_assets.database.embedded import EmbeddedPostgres
+    from predictbench_assets.sandbox.process import stop_sandbox
     from predictbench_assets.settings import SettingsError, load_settings
 
     folder = FOLDER.resolve()
