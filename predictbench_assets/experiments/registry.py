@@ -175,6 +175,11 @@ class _Listing:
         try:
             module = importlib.import_module(module_name)
         except Exception as error:  # an import runs a stranger's code
+            if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
+                raise RegistryError(
+                    f"{self.where}, but there is no module {error.name}: none is installed, and no {error.name}.py "
+                    f"is in {Path.cwd()}"
+                ) from error
             raise RegistryError(
                 f"{self.where}, but importing {module_name} failed: {type(error).__name__}: {error}"
             ) from error
