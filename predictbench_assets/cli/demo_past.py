@@ -75,9 +75,7 @@ class PastDays:
         from predictbench_assets.cli.demo import use_sandbox
         from predictbench_assets.sandbox.process import move_sandbox, start_sandbox_at
 
-        click.echo(
-            f"{len(self._dates)} simulated days of the past, every second one: the later ones see how the earlier ended"
-        )
+        click.echo(f"The past: {len(self._dates)} simulated days, every second one; each knows what settled before it")
         unswept = [day for day in self._dates if day not in self._demo.past]
         with opened_database(self._settings()) as engine:
             missing = self._missing(engine)

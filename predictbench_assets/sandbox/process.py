@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -220,8 +220,9 @@ def _end(sandbox: SandboxProcess) -> None:
         process.terminate()
         process.wait(timeout=5)
     except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(timeout=5)
+        with suppress(psutil.Error):  # its parent may not have noticed yet
+            process.kill()
+            process.wait(timeout=5)
     except psutil.NoSuchProcess:
         pass
 
