@@ -107,19 +107,24 @@ def run_command(
     tags = json.dumps(partition_tags(key), separators=(",", ":"))
     arguments = ("job", "execute", "-m", DEFINITIONS, "-j", DAILY_RUN, "--tags", tags, "-c", str(config_file))
     variables = shared_variables(settings, home) | {"PREDICTBENCH_SUMMARY": str(summary)}
-    if import_path is not None:
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(import_path), os.environ.get("PYTHONPATH")]))
+    variables |= _importing(import_path)
     if scratch is not None:
         variables |= {"PREDICTBENCH_DRY_RUN": "1", "PREDICTBENCH_SCRATCH": str(scratch)}
     return Command((sys.executable, "-m", "dagster", *arguments), home, variables, _secrets(settings))
 
 
-def ui_command(settings: Settings, *, home: Path, port: int) -> Command:
+def sweep_command(settings: Settings, *, home: Path, config_file: Path, import_path: Path | None = None) -> Command:
+    """`dagster job execute` for the resolution sweep: settlements, scores, boards and the page."""
+    arguments = ("job", "execute", "-m", DEFINITIONS, "-j", RESOLUTION_SWEEP, "-c", str(config_file))
+    variables = shared_variables(settings, home) | _importing(import_path)
+    return Command((sys.executable, "-m", "dagster", *arguments), home, variables, _secrets(settings))
+
+
+def ui_command(settings: Settings, *, home: Path, port: int, import_path: Path | None = None) -> Command:
     """`dagster dev`: the web server and the daemon on the local instance."""
     arguments = ("dev", "-m", DEFINITIONS, "-h", LOCAL, "-p", str(port))
-    return Command(
-        (sys.executable, "-m", "dagster", *arguments), home, shared_variables(settings, home), _secrets(settings)
-    )
+    variables = shared_variables(settings, home) | _importing(import_path)
+    return Command((sys.executable, "-m", "dagster", *arguments), home, variables, _secrets(settings))
 
 
 def read_only_ui_command(settings: Settings, *, home: Path, port: int) -> Command:
@@ -150,6 +155,13 @@ def shared_variables(settings: Settings, home: Path) -> dict[str, str]:
     # Part of the command, so that a demo's, pasted into another shell, does not turn to the real exchange.
     exchange = ("POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL")
     return variables | {name: os.environ[name] for name in exchange if name in os.environ}
+
+
+def _importing(import_path: Path | None) -> dict[str, str]:
+    """The variables with which a child in another folder finds modules of experiments in this one."""
+    if import_path is None:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(import_path), os.environ.get("PYTHONPATH")]))}
 
 
 def _secrets(settings: Settings) -> dict[str, str]:

@@ -42,6 +42,7 @@ from predictbench_assets.database.urls import (
     other_clients_parameters,
     supabase_project,
 )
+from predictbench_assets.exchange import exchange_name
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.observability.secrecy import secret_forms
 from predictbench_assets.runs import WINDOW_DAYS
@@ -527,14 +528,8 @@ class Settings(BaseSettings):
 
     @property
     def exchange(self) -> str:
-        """The host that markets come from. Data of two exchanges never share a database.
-
-        A sandbox on this machine is one exchange whatever its port, which changes when it is started again.
-        """
-        address = urlsplit(self.polymarket_base_url)
-        if address.hostname in ("localhost", "127.0.0.1", "::1"):
-            return "localhost"
-        return address.netloc.rpartition("@")[2].lower()
+        """The host that markets come from. Data of two exchanges never share a database."""
+        return exchange_name(self.polymarket_base_url)
 
     @property
     def warnings(self) -> list[str]:

@@ -18,6 +18,7 @@ from predictbench_assets.assets.checks import (
 from predictbench_assets.assets.materializing import OWNERS, discreet, record_failure, stage, staged_meta
 from predictbench_assets.database.leases import RunAlreadyStored
 from predictbench_assets.database.snapshots import SnapshotRecord
+from predictbench_assets.exchange import exchange_label
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import stage_cohort
@@ -123,7 +124,8 @@ def target_window(
         }
         name = staged_name(context.asset_key, key)
         staged = staging.publish(name, WINDOW, staged_meta(context), [msgspec.json.encode(window)])
-        yield dg.Output(staged, metadata={**window, "attempt": attempt or 0, "exchange": settings.exchange})
+        exchange = exchange_label(settings.exchange)
+        yield dg.Output(staged, metadata={**window, "attempt": attempt or 0, "exchange": exchange})
 
 
 @dg.asset(

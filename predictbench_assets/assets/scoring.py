@@ -15,6 +15,7 @@ from predictbench_assets.assets.checks import BOARD_CHECKS, SCORE_CHECKS, check_
 from predictbench_assets.assets.materializing import OWNERS, discreet
 from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.database.score_checks import score_problems
+from predictbench_assets.exchange import exchange_label, is_simulated
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.reporting.leaderboard import as_markdown
 from predictbench_assets.reporting.plots import as_markdown_image
@@ -74,7 +75,10 @@ def leaderboard(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeRes
         if not database.dry:
             store_leaderboard(database.engine, board, settings.clock.now())
         return dg.MaterializeResult(
-            metadata=_board_metadata(board) | {"content_hash": content_hash(board)},
+            metadata={
+                **_board_metadata(board, simulated=is_simulated(settings.exchange)),
+                "content_hash": content_hash(board),
+            },
             check_results=list(check_leaderboard(board)),
         )
 
@@ -116,11 +120,12 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
                 "experiments": summary.experiments,
                 "as_of": summary.as_of.isoformat(),
                 "leaderboard_hash": summary.leaderboard_hash,
+                "exchange": exchange_label(settings.exchange),
             }
         )
 
 
-def _board_metadata(board: Leaderboard) -> dict[str, Any]:
+def _board_metadata(board: Leaderboard, *, simulated: bool) -> dict[str, Any]:
     """The board in words and pictures."""
     from predictbench_assets.reporting import charts
 
@@ -136,7 +141,7 @@ def _board_metadata(board: Leaderboard) -> dict[str, Any]:
         "dagster/row_count": len(board.rows),
         "as_of": board.as_of.isoformat(),
         "scoring_version": board.scoring_version,
-        "board": dg.MetadataValue.md(as_markdown(board, whole)),
+        "board": dg.MetadataValue.md(as_markdown(board, whole, simulated=simulated)),
         **{
             name: dg.MetadataValue.md(as_markdown_image(draw(board), name.replace("_", " ")))
             for name, draw in pictures.items()

@@ -27,6 +27,7 @@ def contract(as_json: bool) -> None:
     import asyncio
 
     from predictbench_assets.clock import SystemClock
+    from predictbench_assets.exchange import exchange_label
     from predictbench_assets.polymarket.contract import examine
     from predictbench_assets.settings import load_settings
 
@@ -51,7 +52,8 @@ def contract(as_json: bool) -> None:
             seen = settings.redact(f"expected {one.expected}; seen: {one.seen}")
             print_item(f"{one.level:<9}  {one.name:<{width}}  ", seen)
     deviations = len(examination.deviations)
-    click.echo(f"{settings.exchange}: {deviations or 'no'} deviation{'s' * (deviations != 1)}", err=True)
+    exchange = exchange_label(settings.exchange)
+    click.echo(f"{exchange}: {deviations or 'no'} deviation{'s' * (deviations != 1)}", err=True)
     sys.exit(1 if deviations else 0)
 
 

@@ -171,6 +171,8 @@ def run_daily(
     options: DailyOptions,
     show: "Callable[[Settings], Progress] | None" = None,
     report: "Callable[[RunSummary, Watched], None] | None" = None,
+    *,
+    verbose: bool = True,
 ) -> int:
     """Check what is asked, run it, show the summary.
 
@@ -179,13 +181,14 @@ def run_daily(
         options: what is asked.
         show: how to show the work while it goes on; default: as LOG_FORMAT and the terminal say.
         report: what to do with the summary; default: show it here, and on the Action's page.
+        verbose: whether to print the command, and where log and summary of a run that succeeded are.
 
     Returns:
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
     """
     from predictbench_assets import web
     from predictbench_assets.cli.progress import progress
-    from predictbench_assets.experiments.registry import load_registry
+    from predictbench_assets.experiments.registry import import_path, load_registry
     from predictbench_assets.settings import is_local
 
     web.check_environment()
@@ -207,10 +210,12 @@ def run_daily(
             settings = settings.model_copy(update={"predictbench_dry_run": True, "predictbench_scratch": scratch})
         stack.enter_context(ready_database(settings))
         folder = _run_folder(settings, key)
-        watched = _execute(settings, key, ops, folder, _import_path(registry), show or progress)
+        watched = _execute(settings, key, ops, folder, import_path(registry), show or progress, verbose=verbose)
         summary = _written(folder) or _seen_from_outside(settings, folder, key, watched, options)
         (report or _report)(summary, watched)
-        _publish(settings, summary, options, folder)
+        places = _publish(settings, summary, options, folder)
+        if places and (verbose or not summary.succeeded):
+            say(settings, "\n".join(places))
     if watched.signal is not None:
         return 128 + watched.signal
     return 0 if watched.exit_code == 0 and summary.succeeded else 1
@@ -232,6 +237,8 @@ def _execute(
     folder: Path,
     import_path: Path | None,
     show: "Callable[[Settings], Progress]",
+    *,
+    verbose: bool,
 ) -> "Watched":
     """Run the job as a command of its own, shown here and kept in the folder."""
     from predictbench_assets import launch
@@ -247,7 +254,8 @@ def _execute(
         import_path=import_path,
         scratch=scratch,
     )
-    say(settings, f"$ {command}\n")
+    if verbose:
+        say(settings, f"$ {command}\n")
     shown = show(settings)
     try:
         return launch.run_watched(command, log=folder / _LOG, redact=settings.redact, on_line=shown)
@@ -255,8 +263,8 @@ def _execute(
         shown.close()
 
 
-def _publish(settings: "Settings", summary: "RunSummary", options: DailyOptions, folder: Path) -> None:
-    """Put the summary where it is looked for, and say where everything is.
+def _publish(settings: "Settings", summary: "RunSummary", options: DailyOptions, folder: Path) -> list[str]:
+    """Put the summary where it is looked for; returns where log and summary are, a line each.
 
     A dry run leaves one only where it was asked to; a skipped run does not take the place of the one it skipped for.
     """
@@ -269,8 +277,7 @@ def _publish(settings: "Settings", summary: "RunSummary", options: DailyOptions,
             asked = None
     if asked is not None:
         lines.append(f"  summary  {summary.write(asked.resolve())}")
-    if lines:
-        say(settings, "\n".join(lines))
+    return lines
 
 
 def _overtaken(usual: Path, summary: "RunSummary", folder: Path) -> bool:
@@ -356,18 +363,6 @@ def unwound_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _import_path(registry: "Registry") -> Path | None:
-    """The current folder, if an experiment was found in it: the child runs in another one."""
-    here = Path.cwd().resolve()
-    for experiment in registry:
-        module = sys.modules[type(experiment).__module__]
-        file = Path(module.__file__ or "").resolve()
-        package = module.__name__.partition(".")[0]
-        if here in file.parents and package != "predictbench_assets" and "site-packages" not in file.parts:
-            return here
-    return None
 
 
 def _written(folder: Path) -> "RunSummary | None":

@@ -4,33 +4,40 @@ Nothing of the user's is read: every variable that could be a setting of ours, o
 taken out of this process before anything is loaded, and `.env` is not opened.
 """
 
-import json
 import os
+import shlex
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from predictbench_assets.failures import PermanentError
+if TYPE_CHECKING:
+    from predictbench_assets.cli.demo_world import Demo
+    from predictbench_assets.experiments.registry import Registry
+    from predictbench_assets.launch import Watched
+    from predictbench_assets.reporting.summary import RunSummary
+    from predictbench_assets.sandbox.process import SandboxProcess
+    from predictbench_assets.settings import Settings
 
 FOLDER = Path(".predictbench") / "demo"
-MARKETS = 300
 
-_START_SECONDS = 30.0
 _FOREIGN_PREFIXES = ("DAGSTER_", "PG")
+_WIDTH = 80
+"""Columns of what is not shown on a terminal."""
 
-
-class SandboxNotRunning(PermanentError):
-    """The sandbox process did not come up; the text has the end of its log."""
+_WORDS = """
+In these words
+  excluded     left out by a setting of yours, such as MIN_VOLUME
+  rejected     not readable as a market
+  core sample  drawn at random from all markets; the core board compares on it
+  good, thin   a price from close bids and asks; one from a wide or empty book
+  snapshot     the markets as they were frozen: all experiments see the same
+  digest       a hash of all forecasts, made before any of the markets closes\
+"""
 
 
 @click.command(
@@ -40,58 +47,196 @@ class SandboxNotRunning(PermanentError):
 Examples:
   predictbench demo
   predictbench demo --past 8    eight days before today's, scored: a board
+  predictbench demo --past 8 --experiment my_forecasters:Contrarian
   predictbench demo --markets 2000
   predictbench ui --demo
   predictbench stop
 """,
 )
-@click.option("--markets", type=click.IntRange(1, 100_000), default=MARKETS, help="Markets that close on each day.")
+@click.option(
+    "--markets",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="Markets that close on each day; another number is another world, and a demo anew.  [default: as before, 300 "
+    "at first]",
+)
 @click.option(
     "--past",
     type=click.IntRange(0, 60),
-    default=0,
     metavar="N",
-    help="Run N days of the past first and let them settle, so that there is a board.",
+    help="Run N days of the past first and let them settle, so that there is a board.  [default: as before, none at "
+    "first]",
 )
-@click.pass_context
-def demo(context: click.Context, markets: int, past: int) -> None:
+@click.option(
+    "--experiment",
+    "experiments",
+    multiple=True,
+    metavar="MODULE:CLASS",
+    help="Add a forecaster of your own to the built-in ones (repeatable); its file is looked for in this folder.",
+)
+@click.option("--fresh", is_flag=True, help="Remove the demo that is here, and begin anew.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the commands that it runs, and where each log is.")
+def demo(markets: int | None, past: int | None, experiments: tuple[str, ...], fresh: bool, verbose: bool) -> None:
     """Run a whole day against the sandbox exchange, in an embedded Postgres; needs nothing and nobody.
 
-    The exchange and the database keep running, so that the next demo is quick: `predictbench stop` ends them.
+    Days of the past that are stored are kept; an experiment that is new, or has a new version, is run on each of them,
+    on the snapshot and at the (simulated) time of that day. The exchange and the database keep running, so that the
+    next demo is quick: `predictbench stop` ends them.
     """
-    from predictbench_assets.cli.daily import DailyOptions, run_daily
-    from predictbench_assets.cli.demo_past import run_past_days, show_board
-    from predictbench_assets.cli.progress import stages
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.settings import load_settings
+    from predictbench_assets.cli.demo_world import at_work
 
     folder = enter_demo()
     os.environ["LOG_FORMAT"] = "text"  # a person reads this, even where a pipe or a file lies between
-    if past and (code := run_past_days(folder, markets, past)) != 0:
-        sys.exit(code)
-    use_sandbox(start_sandbox(folder, markets))
+    registry, own = _experiments(experiments)
+    try:
+        with at_work(folder):
+            kept = _opened(folder, markets, experiments, fresh=fresh)
+            sys.exit(_run(folder, kept, past, registry, own, verbose=verbose))
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+
+
+def _experiments(paths: tuple[str, ...]) -> "tuple[Registry, tuple[str, ...]]":
+    """The built-in experiments with those of the paths, and the names of the latter."""
+    from predictbench_assets.experiments.registry import load_registry
+    from predictbench_assets.settings import DEFAULT_EXPERIMENTS
+
+    _list_experiments(paths)
+    registry = load_registry((*DEFAULT_EXPERIMENTS, *paths), source="--experiment")
+    builtin = load_registry()
+    return registry, tuple(name for name in registry.names if name not in builtin)
+
+
+def _list_experiments(paths: tuple[str, ...]) -> None:
+    """Have this process and its children add these experiments to the built-in ones."""
+    from predictbench_assets.settings import DEFAULT_EXPERIMENTS
+
+    os.environ.pop("PROCESSING_EXPERIMENTS", None)
+    if paths:
+        os.environ["PROCESSING_EXPERIMENTS"] = ",".join((*DEFAULT_EXPERIMENTS, *paths))
+
+
+def _opened(folder: Path, markets: int | None, experiments: tuple[str, ...], *, fresh: bool) -> "Demo":
+    import msgspec
+
+    from predictbench_assets.cli.demo_world import opened_demo, write_demo
+
+    kept, removed = opened_demo(folder, markets, fresh=fresh)
+    if removed is not None:
+        click.echo(removed, err=True)
+    changed = msgspec.structs.replace(kept, experiments=experiments, own=kept.own or bool(experiments))
+    return write_demo(folder, changed)
+
+
+def _run(
+    folder: Path, kept: "Demo", past: int | None, registry: "Registry", own: tuple[str, ...], *, verbose: bool
+) -> int:
+    """Run the past, then today, then the sweep; returns the exit code."""
+    from predictbench_assets.cli.daily import DailyOptions, run_daily
+    from predictbench_assets.cli.demo_past import PastDays, ask_again, dates_of, show_board, sweep
+    from predictbench_assets.cli.progress import stages
+    from predictbench_assets.sandbox.process import start_sandbox
+    from predictbench_assets.settings import load_settings
+
+    dates = kept.past if past is None else dates_of(past)
+    if dates and (code := PastDays(folder, kept, dates, registry, own, verbose=verbose).run()) != 0:
+        return code
+    use_sandbox(start_sandbox(folder, kept.world))
     settings = load_settings()
-    configure_logging(settings)
-    code = run_daily(settings, DailyOptions(window_days=7), show=stages)
-    if code == 0 and past:
-        show_board(context)
-    if code == 0:
-        click.echo(_next_steps())
-    sys.exit(code)
+    _configure_logging(settings, verbose=verbose)
+    with _opened_database(settings) as engine:
+        ask_again(settings, engine, own)
+        code = run_daily(settings, DailyOptions(window_days=7), show=stages, report=_report, verbose=verbose)
+        if code != 0:
+            return code
+        settled = sweep(settings, engine, registry, verbose=verbose)
+        if settled is None:
+            return 1
+        if settled:
+            show_board(settings)
+        if own and not _tell_of_own(engine, own):
+            return 1
+    click.echo(_next_steps(past=bool(dates), own=bool(own)))
+    return 0
 
 
-def _next_steps() -> str:
-    installed = shutil.which("predictbench") is not None
-    program = "predictbench" if installed else ".venv/bin/predictbench"
+@contextmanager
+def _opened_database(settings: "Settings") -> Iterator[Any]:
+    from predictbench_assets.cli.database import opened_database
+
+    with opened_database(settings) as engine:
+        yield engine
+
+
+def _configure_logging(settings: "Settings", *, verbose: bool) -> None:
+    """Warnings only, unless more is asked for: what the commands of a demo come to is printed."""
+    from predictbench_assets.observability.logs import configure_logging
+
+    configure_logging(settings if verbose else settings.model_copy(update={"log_level": "WARNING"}))
+
+
+def _report(summary: "RunSummary", watched: "Watched") -> None:
+    from rich.console import Console
+
+    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(summary.to_table())
+    if summary.succeeded and watched.exit_code != 0:
+        click.echo(f"the run's data are stored, but Dagster ended with exit code {watched.exit_code}", err=True)
+    if summary.succeeded:
+        click.echo(_WORDS)
+
+
+def _tell_of_own(engine: Any, own: tuple[str, ...]) -> bool:
+    """Say what came of the experiments that were added; false where one of them forecast nothing but failed."""
+    from predictbench_assets.cli.demo_past import failures_of
+    from predictbench_assets.database.queries import results_by_status
+
+    click.echo("\nYour own")
+    forecast = True
+    for (name, version), counts in results_by_status(engine, own).items():
+        parts = [f"{counts[status]:,} {status}" for status in ("completed", "skipped", "failed") if counts.get(status)]
+        click.echo(f"  {name} {version}: {', '.join(parts) or 'no market yet'} (all days)")
+        if counts.get("failed"):
+            click.echo(failures_of(engine, name))
+            forecast = forecast and bool(counts.get("completed"))
+    click.echo("  After a change of its code, give it a new version: answers of a version are kept.")
+    return forecast
+
+
+def _next_steps(*, past: bool, own: bool) -> str:
+    """Suggest what was not done yet, as it can be typed here."""
+    program = _program()
+    steps = [("the asset graph of this run, at http://127.0.0.1:3000", f"{program} ui --demo")]
+    if past:
+        steps.append(("the board as a page, in the browser", f"{program} report --demo --open"))
+    else:
+        steps.append(("simulated days of the past, settled and scored: a board", f"{program} demo --past 8"))
+    if not own:
+        steps.append(
+            (
+                "your own class in my_forecasters.py on that board (see the README)",
+                f"{program} demo --past 8 --experiment my_forecasters:Contrarian",
+            )
+        )
     query = "select question, price from predictbench.processed_markets limit 5"
-    return (
-        "\nNext:\n"
-        "  make ui DEMO=1      the asset graph of this run, at http://127.0.0.1:3000\n"
-        f"  {program} db --demo sql '{query}'\n"
-        f"  {program} demo --past 8     days of the past as well, settled and scored: a board\n"
-        "  make daily          the same for the real Polymarket\n"
-        "  make stop           end the demo's exchange and database"
-    )
+    steps += [
+        ("look into the tables", f"{program} db --demo sql '{query}'"),
+        ("the same for the real Polymarket", f"{program} daily"),
+        ("end the demo's exchange and database", f"{program} stop"),
+    ]
+    return "\nNext:\n" + "\n".join(f"  # {meaning}\n  {command}" for meaning, command in steps)
+
+
+def _program() -> str:
+    """This command as it can be typed in this folder."""
+    program = Path(sys.executable).parent / "predictbench"
+    found = shutil.which("predictbench")
+    if found is not None and Path(found).absolute() == program.absolute():
+        return "predictbench"
+    if not program.is_file():
+        return f"{shlex.quote(sys.executable)} -m predictbench_assets.cli.main"
+    here = Path.cwd()
+    return shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))
 
 
 def demo_option(command: Any) -> Any:
@@ -107,8 +252,14 @@ def demo_option(command: Any) -> Any:
 
 
 def enter_demo() -> Path:
-    """Turn this process, and every child of it, to the demo's folder; returns that folder."""
+    """Turn this process, and every child of it, to the demo's folder; returns that folder.
+
+    Raises:
+        DemoUnwritable: it cannot be made.
+    """
     from predictbench_assets import web
+    from predictbench_assets.cli.demo_world import made_folder, read_demo
+    from predictbench_assets.sandbox.process import running_sandbox
     from predictbench_assets.settings import ENV_FILE_VARIABLE, all_variables
 
     folder = FOLDER.resolve()
@@ -122,169 +273,35 @@ def enter_demo() -> Path:
         # Nothing of the demo may go to a real exchange, even when it is entered without a running sandbox.
         "POLYMARKET_BASE_URL": "http://127.0.0.1:9",
         "POLYMARKET_CLOB_URL": "http://127.0.0.1:9/clob",
-        "POLYMARKET_REQUESTS_PER_SECOND": "100",
+        "POLYMARKET_REQUESTS_PER_SECOND": "1000",
         "NO_PROXY": local,
         "no_proxy": local,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise click.ClickException(
-            f"the demo cannot make its folder {folder} ({reason}): run it in a folder that you may write to"
-        ) from error
+    made_folder(folder)
+    if (kept := read_demo(folder)) is not None:
+        _list_experiments(kept.experiments)
     if (running := running_sandbox(folder)) is not None:
         use_sandbox(running)
     return folder
 
 
-@dataclass(frozen=True)
-class SandboxProcess:
-    """A sandbox that was left running, as its pid file tells it."""
+def demo_exchange() -> None:
+    """Have the demo's exchange at the real time, for a command that asks it.
 
-    pid: int
-    began: float
-    """When the operating system says the process began: a pid alone may be someone else's by now."""
-    port: int
-    markets: int
+    Raises:
+        DemoBusy: a demo moves it at this moment.
+        DemoAbsent: there is no demo in this folder.
+        SandboxNotRunning: it does not come up.
+    """
+    from predictbench_assets.cli.demo_world import at_work, present_demo
+    from predictbench_assets.sandbox.process import start_sandbox
 
-    @property
-    def base_url(self) -> str:
-        """Where its Gamma API is."""
-        return f"http://127.0.0.1:{self.port}"
+    folder = FOLDER.resolve()
+    with at_work(folder):
+        use_sandbox(start_sandbox(folder, present_demo(folder).world))
 
 
-def use_sandbox(sandbox: SandboxProcess) -> None:
+def use_sandbox(sandbox: "SandboxProcess") -> None:
     """Point this process and its children at a sandbox."""
     os.environ["POLYMARKET_BASE_URL"] = sandbox.base_url
     os.environ["POLYMARKET_CLOB_URL"] = f"{sandbox.base_url}/clob"
-
-
-def start_sandbox(folder: Path, markets: int | None = None) -> SandboxProcess:
-    """A sandbox at the real time: the one that is running, if it can be brought there, else a new one.
-
-    Args:
-        folder: the demo's.
-        markets: how many close on each day; None takes a running one of any size.
-
-    Raises:
-        SandboxNotRunning: it does not come up.
-    """
-    with _locked(folder):
-        running = running_sandbox(folder)
-        if running is not None and markets in (None, running.markets) and _bring_to_now(running):
-            return running
-        if running is not None:
-            _end(running)
-        started = _start(folder, markets or MARKETS)
-        _pid_file(folder).write_text(json.dumps(asdict(started)), encoding="utf-8")
-        return started
-
-
-def start_sandbox_at(folder: Path, markets: int, now: datetime) -> SandboxProcess:
-    """A new sandbox at another time, in place of a running one: an exchange's time goes forward only.
-
-    Raises:
-        SandboxNotRunning: it does not come up.
-    """
-    with _locked(folder):
-        if (running := running_sandbox(folder)) is not None:
-            _end(running)
-        started = _start(folder, markets, "--now", now.isoformat())
-        _pid_file(folder).write_text(json.dumps(asdict(started)), encoding="utf-8")
-        return started
-
-
-def stop_sandbox(folder: Path) -> bool:
-    """End the sandbox that a demo left running; false where there is none."""
-    running = running_sandbox(folder)
-    if running is None:
-        return False
-    _end(running)
-    _pid_file(folder).unlink(missing_ok=True)
-    return True
-
-
-def running_sandbox(folder: Path) -> SandboxProcess | None:
-    """The sandbox that the pid file names, if that process still is the one it was."""
-    import psutil  # type: ignore[import-untyped]
-
-    try:
-        found = SandboxProcess(**json.loads(_pid_file(folder).read_text(encoding="utf-8")))
-        process = psutil.Process(found.pid)
-        same = abs(process.create_time() - found.began) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except (OSError, ValueError, TypeError, psutil.Error):
-        return None
-    return found if same else None
-
-
-def _start(folder: Path, markets: int, *options: str) -> SandboxProcess:
-    import psutil
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    log = folder / "sandbox.log"
-    arguments = ["sandbox", "serve", "--port", str(port), "--markets", str(markets), *options]
-    with log.open("wb") as output:
-        child = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "predictbench_assets.cli.main", *arguments],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # it outlives this command, and Ctrl-C
-        )
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and child.poll() is None:
-        if b"sandbox ready" in log.read_bytes():
-            return SandboxProcess(child.pid, psutil.Process(child.pid).create_time(), port, markets)
-        time.sleep(0.05)
-    child.kill()
-    tail = log.read_text(encoding="utf-8", errors="replace")[-1500:]
-    raise SandboxNotRunning(f"the sandbox exchange does not start; the end of {log}:\n{tail}")
-
-
-def _bring_to_now(sandbox: SandboxProcess) -> bool:
-    """Move a running sandbox to the present; false where it does not answer, or is ahead of the present."""
-    import httpx
-
-    now = datetime.now(UTC)
-    try:
-        with httpx.Client(base_url=sandbox.base_url, timeout=10, trust_env=False) as client:
-            status = client.get("/_sandbox/status").raise_for_status().json()
-            if datetime.fromisoformat(status["now"]) > now + timedelta(seconds=5):
-                return False
-            return client.post("/_sandbox/time", json={"now": now.isoformat()}).is_success
-    except (httpx.HTTPError, ValueError, KeyError):
-        return False
-
-
-def _end(sandbox: SandboxProcess) -> None:
-    import psutil
-
-    try:
-        process = psutil.Process(sandbox.pid)
-        process.terminate()
-        process.wait(timeout=5)
-    except psutil.TimeoutExpired:
-        process.kill()
-    except psutil.NoSuchProcess:
-        pass
-
-
-def _pid_file(folder: Path) -> Path:
-    return folder / "sandbox.json"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time starts a sandbox here."""
-    try:
-        import fcntl
-    except ImportError as error:
-        from predictbench_assets.database.connection import EmbeddedUnsupported
-
-        raise EmbeddedUnsupported from error
-    with (folder / "sandbox.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -1,16 +1,22 @@
-"""`predictbench demo --past`: days that are over, so that there is something to score."""
+"""`predictbench demo --past`: days that are over, so that there is something to score, and something to learn from."""
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import httpx
 
-from predictbench_assets.cli.demo import SandboxProcess, start_sandbox_at, use_sandbox
+from predictbench_assets.cli.demo_world import Demo, write_demo
+from predictbench_assets.runs import FIRST_RUN_DATE, RunKey
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from predictbench_assets.database.queries import StoredAttempt
+    from predictbench_assets.experiments.registry import Registry
     from predictbench_assets.launch import Line, Watched
     from predictbench_assets.reporting.summary import RunSummary
     from predictbench_assets.settings import Settings
@@ -18,49 +24,219 @@ if TYPE_CHECKING:
 WINDOW = 7
 SETTLING = timedelta(days=3)
 """After their close; of most markets that is enough."""
+EVERY = 2
+"""Days from one run of the past to the next: of eight in a row the last would be over before the first has settled."""
+RUN_AT, SWEEP_AT = time(7), time(8)
 
 
-def run_past_days(folder: Path, markets: int, days: int) -> int:
-    """Run so many days of the past, the last of which has closed by now, on an exchange that is taken from day to day.
+def dates_of(days: int, today: date | None = None) -> tuple[date, ...]:
+    """The last so many days of the past whose markets have settled by now, oldest first.
 
-    Days that are stored are left as they are. Returns the exit code of the first that fails, else 0.
-
-    Raises:
-        SandboxNotRunning: the exchange does not come up.
+    They are the same ones tomorrow, but for one that comes and one that goes every second day.
     """
-    from predictbench_assets.cli.daily import DailyOptions, run_daily
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.settings import load_settings
+    last = (today or datetime.now(UTC).date()) - SETTLING - timedelta(days=WINDOW)
+    last -= timedelta(days=last.toordinal() % EVERY)
+    found = (last - timedelta(days=EVERY * back) for back in reversed(range(days)))
+    return tuple(day for day in found if day >= FIRST_RUN_DATE)
 
-    last = (datetime.now(UTC) - SETTLING).date() - timedelta(days=WINDOW)
-    dates = [last - timedelta(days=back) for back in reversed(range(days))]
-    sandbox = start_sandbox_at(folder, markets, _seven(dates[0]))
-    use_sandbox(sandbox)
+
+class PastDays:
+    """Runs the days of the past that are not stored, and what is new on those that are.
+
+    Each run is at seven in the morning of its day by the simulated clock, and on each day since the first a sweep
+    looks up at eight what has settled: so a run knows what a run of that day would have known.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        demo: Demo,
+        dates: Sequence[date],
+        registry: "Registry",
+        own: Sequence[str],
+        *,
+        verbose: bool,
+    ) -> None:
+        self._folder = folder
+        self._demo = demo
+        self._dates = dates
+        self._registry = registry
+        self._own = own
+        self._verbose = verbose
+
+    def run(self) -> int:
+        """Do it; returns the exit code of the first run that fails, else 0.
+
+        Raises:
+            SandboxNotRunning: the exchange does not come up, or went away.
+            SweepInterrupted: the exchange stopped answering.
+        """
+        from predictbench_assets.cli.database import opened_database
+        from predictbench_assets.cli.demo import use_sandbox
+        from predictbench_assets.sandbox.process import move_sandbox, start_sandbox_at
+
+        click.echo(f"The past: {len(self._dates)} simulated days, every second one; each knows what settled before it")
+        unswept = [day for day in self._dates if day not in self._demo.past]
+        with opened_database(self._settings()) as engine:
+            missing = self._missing(engine)
+            sandbox = None
+            if unswept:
+                sandbox = start_sandbox_at(self._folder, self._demo.world, _at(unswept[0], RUN_AT))
+                use_sandbox(sandbox)
+            try:
+                for day in _days(self._dates[0], datetime.now(UTC).date()):
+                    if day in self._dates:
+                        if sandbox is not None and day >= unswept[0]:
+                            move_sandbox(self._folder, sandbox, _at(day, RUN_AT))
+                        if (code := self._run_day(engine, day, missing[day])) != 0:
+                            return code
+                    if sandbox is not None and day >= unswept[0]:
+                        move_sandbox(self._folder, sandbox, _at(day, SWEEP_AT))
+                        self._sweep(engine, day)
+            finally:
+                os.environ.pop("PREDICTBENCH_NOW", None)
+        write_demo(self._folder, _with_past(self._demo, self._dates))
+        return 0
+
+    def _settings(self, now: datetime | None = None) -> "Settings":
+        """The settings of this process and of its children, at a simulated time."""
+        from predictbench_assets.cli.demo import _configure_logging
+        from predictbench_assets.settings import load_settings
+
+        if now is not None:
+            os.environ["PREDICTBENCH_NOW"] = now.isoformat()
+        settings = load_settings()
+        _configure_logging(settings, verbose=self._verbose)
+        return settings
+
+    def _missing(self, engine: "Engine") -> dict[date, tuple[str, ...] | None]:
+        """By day, the experiments without forecasts there; None where the day itself is not stored."""
+        from predictbench_assets.database.queries import stored_attempts, stored_runs
+
+        first, last = self._dates[0], self._dates[-1]
+        runs, attempts = stored_runs(engine, first, last), stored_attempts(engine, first, last)
+        found: dict[date, tuple[str, ...] | None] = {}
+        for day in self._dates:
+            key = RunKey(day, WINDOW)
+            of_day = [one for one in attempts if one.key == key]
+            whole = key in runs and runs[key].status == "completed"
+            found[day] = tuple(_without_forecasts(of_day, self._registry)) if whole else None
+        return found
+
+    def _run_day(self, engine: "Engine", day: date, missing: tuple[str, ...] | None) -> int:
+        from predictbench_assets.cli.daily import DailyOptions, run_daily
+        from predictbench_assets.database.queries import settled_counts
+
+        settings = self._settings(_at(day, RUN_AT))
+        number = f"  day {self._dates.index(day) + 1} of {len(self._dates)}  {day}"
+        if missing == ():
+            click.echo(f"{number}  stored before")
+            return 0
+        key = RunKey(day, WINDOW)
+        ask_again(settings, engine, self._own, key)
+        known = sum(counts.markets for counts in settled_counts(engine, _at(day, RUN_AT)).values())
+        summaries: list[RunSummary] = []
+
+        def take(summary: "RunSummary", _: "Watched") -> None:
+            summaries.append(summary)
+
+        options = DailyOptions(run_date=day, window_days=WINDOW, experiments=missing or ())
+        with _spinner(f"{number} ..."):
+            code = run_daily(settings, options, show=_Silent, report=take, verbose=self._verbose)
+        [summary] = summaries
+        if code != 0 or not summary.succeeded:
+            _print_all_of(summary)
+            return code or 1
+        what = f"{', '.join(missing)} added" if missing else f"{summary.processed_markets:,} markets stored"
+        click.echo(f"{number}  {what}; {known:,} settled ones known")
+        return self._stop_where_one_only_fails(engine, summary)
+
+    def _stop_where_one_only_fails(self, engine: "Engine", summary: "RunSummary") -> int:
+        """Not worth the other days: whoever wrote it wants to know at once."""
+        for name in self._own:
+            counts = summary.experiments.get(name)
+            if counts is not None and counts.failed and not counts.completed:
+                click.echo(
+                    f"\n{name} failed on {counts.failed:,} of {summary.processed_markets:,} markets of "
+                    f"{summary.run_date}, and forecast none:\n{failures_of(engine, name)}\n"
+                    "Correct it and give the same command again: where it only failed it is asked again.",
+                    err=True,
+                )
+                return 1
+        return 0
+
+    def _sweep(self, engine: "Engine", day: date) -> None:
+        from predictbench_assets.resources.resolution import run_sweep
+
+        with _spinner(f"  {day}: looking up what has settled ..."):
+            run_sweep(self._settings(_at(day, SWEEP_AT)), engine)
+
+
+def ask_again(settings: "Settings", engine: "Engine", own: Sequence[str], key: RunKey | None = None) -> None:
+    """Forget the answers of experiments that did nothing but fail in a run, so that they are asked again.
+
+    Failures of a version are kept otherwise, which is right for what was paid for; but who has just corrected a class
+    on a made-up day wants to see it work.
+
+    Args:
+        key: the run; default: today's.
+    """
+    import shutil
+
+    from predictbench_assets.database.queries import stored_attempts
+
+    key = key or RunKey(settings.clock.now().date(), WINDOW)
+    attempts = [one for one in stored_attempts(engine, key.run_date, key.run_date) if one.key == key]
+    for name in own:
+        newest = next((one for one in reversed(attempts) if one.experiment == name), None)
+        if newest is not None and not _forecast(newest):
+            shutil.rmtree(Path(settings.staging) / "journals" / key.slug / name, ignore_errors=True)
+
+
+def failures_of(engine: "Engine", name: str) -> str:
+    """Why an experiment failed, a line for each of the most frequent reasons."""
+    from predictbench_assets.database.queries import failure_reasons
+
+    return "\n".join(f"    {markets:,} x {reason}" for reason, markets in failure_reasons(engine, name))
+
+
+def sweep(settings: "Settings", engine: "Engine", registry: "Registry", *, verbose: bool) -> bool | None:
+    """Run the resolution sweep, where an earlier day than today's is stored; None if it failed."""
+    from predictbench_assets import launch
+    from predictbench_assets.cli.progress import stages
+    from predictbench_assets.database.queries import stored_runs
+    from predictbench_assets.experiments.registry import import_path
+
+    today = settings.clock.now().date()
+    if not stored_runs(engine, FIRST_RUN_DATE, today - timedelta(days=1)):
+        return False
+    folder = settings.artifacts / "runs" / f"sweep_{settings.clock.now():%Y%m%dT%H%M%S_%f}"
+    command = launch.sweep_command(
+        settings,
+        home=launch.prepare_home(settings, settings.home / "dagster"),
+        config_file=launch.write_run_config(folder / "run_config.yaml", {}),
+        import_path=import_path(registry),
+    )
+    click.echo(f"\n$ {command}\n" if verbose else "\nWhat has settled", err=True)
+    shown = stages(settings)
     try:
-        for day in dates:
-            _move(sandbox, _seven(day))
-            os.environ["PREDICTBENCH_NOW"] = _seven(day).isoformat()
-            settings = load_settings()
-            configure_logging(settings)
-            options = DailyOptions(run_date=day, window_days=WINDOW, on_existing="skip")
-            code = run_daily(settings, options, show=_Silent, report=_say)
-            if code != 0:
-                return code
+        watched = launch.run_watched(command, log=folder / "log.jsonl", redact=settings.redact, on_line=shown)
     finally:
-        os.environ.pop("PREDICTBENCH_NOW", None)
-    return 0
+        shown.close()
+    if watched.exit_code != 0:
+        click.echo(f"the resolution sweep failed: {watched.reason or 'see its log'}\n  log      {folder / 'log.jsonl'}")
+        return None
+    return True
 
 
-def show_board(context: click.Context) -> None:
-    """Look up what has settled, score it, and show the board and where its page is."""
+def show_board(settings: "Settings") -> None:
+    """Show the core board, and where its page is."""
     from predictbench_assets.cli.leaderboard import leaderboard
-    from predictbench_assets.cli.report import report
-    from predictbench_assets.cli.resolve import resolve
-    from predictbench_assets.cli.score import score
+    from predictbench_assets.reporting.report.names import FOLDER
 
     click.echo()
-    for command, options in ((resolve, {}), (score, {}), (leaderboard, {"board": "core"}), (report, {})):
-        context.invoke(command, **options)
+    click.get_current_context().invoke(leaderboard, board="core")
+    click.echo(f"{settings.home / FOLDER / 'index.html'}")
 
 
 class _Silent:
@@ -73,21 +249,42 @@ class _Silent:
         """Nothing was shown."""
 
 
-def _say(summary: "RunSummary", _: "Watched") -> None:
-    """A line for a day that went well, everything about one that did not."""
+@contextmanager
+def _spinner(text: str) -> Iterator[None]:
+    """On a terminal, what is under way."""
     from rich.console import Console
 
-    if summary.succeeded:
-        stored = "stored before" if summary.status == "skipped" else f"{summary.processed_markets:,} markets stored"
-        click.echo(f"{summary.run_date}, window {summary.window_days} days: {stored}")
-    else:
-        Console(highlight=False).print(summary.to_table())
+    with Console(stderr=True, highlight=False).status(text):
+        yield
 
 
-def _seven(day: date) -> datetime:
-    return datetime.combine(day, time(7), UTC)
+def _print_all_of(summary: "RunSummary") -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(summary.to_table())
 
 
-def _move(sandbox: SandboxProcess, now: datetime) -> None:
-    with httpx.Client(base_url=sandbox.base_url, timeout=30, trust_env=False) as client:
-        client.post("/_sandbox/time", json={"now": now.isoformat()}).raise_for_status()
+def _without_forecasts(attempts: Iterable["StoredAttempt"], registry: "Registry") -> Iterator[str]:
+    """The experiments, as they are now, without an attempt on a day that was not all failures."""
+    done = {(one.experiment, one.version, one.config_hash) for one in attempts if _forecast(one)}
+    for one in registry:
+        if (one.name, one.version, registry.config_hash(one.name)) not in done:
+            yield one.name
+
+
+def _forecast(attempt: "StoredAttempt") -> bool:
+    return not attempt.failed or bool(attempt.completed)
+
+
+def _with_past(demo: Demo, dates: Sequence[date]) -> Demo:
+    import msgspec
+
+    return msgspec.structs.replace(demo, past=tuple(sorted({*demo.past, *dates})))
+
+
+def _days(first: date, end: date) -> Iterator[date]:
+    return (first + timedelta(days=days) for days in range((end - first).days))
+
+
+def _at(day: date, at: time) -> datetime:
+    return datetime.combine(day, at, UTC)

@@ -2,19 +2,14 @@
 
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from predictbench_assets.cli.database import ready_database
-from predictbench_assets.cli.demo import (
-    FOLDER,
-    enter_demo,
-    start_sandbox,
-    stop_sandbox,
-    use_sandbox,
-)
+from predictbench_assets.cli.demo import FOLDER, demo_exchange, enter_demo
 
 if TYPE_CHECKING:
     from predictbench_assets import launch
@@ -42,6 +37,7 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
     migrated. It needs DAGSTER_POSTGRES_URL, and STAGING_URI with its keys to show what steps printed; nothing else.
     """
     from predictbench_assets import launch
+    from predictbench_assets.experiments.registry import import_path, load_registry
     from predictbench_assets.settings import load_settings
 
     if demo and read_only:
@@ -49,12 +45,18 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
     if read_only:
         sys.exit(_look(port, open_=open_))
     launch.require_free(port)
-    if demo:
-        use_sandbox(start_sandbox(enter_demo()))
-    settings = load_settings()
-    with ready_database(settings):
+    with ExitStack() as stack:
+        if demo:
+            from predictbench_assets.cli.demo_world import shown
+
+            stack.enter_context(shown(enter_demo()))
+            demo_exchange()
+        settings = load_settings()
+        # What is wrong with an experiment is said here: the UI would show a code location that does not load.
+        found_in = import_path(load_registry(settings.processing_experiments))
+        stack.enter_context(ready_database(settings))
         home = launch.prepare_home(settings, settings.home / "dagster")
-        command = launch.ui_command(settings, home=home, port=port)
+        command = launch.ui_command(settings, home=home, port=port, import_path=found_in)
         sys.exit(_serve(command, port, open_=open_))
 
 
@@ -116,6 +118,7 @@ def _look(port: int, *, open_: bool) -> int:
 def stop() -> None:
     """Stop what our commands left running here: the embedded databases and the demo's exchange."""
     from predictbench_assets.database.connection import embedded_in, embedded_server
+    from predictbench_assets.sandbox.process import stop_sandbox
     from predictbench_assets.settings import SettingsError, load_settings
 
     folder = FOLDER.resolve()

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Format = Literal["table", "csv", "json", "md"]
 
 
-
 def _bins_begun(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     """Price bins, for a shell to complete."""
     from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS
@@ -84,6 +83,8 @@ def leaderboard(
     docs/reading-the-board.md.
     """
     from predictbench_assets.database.leaderboards import rebuild_leaderboard
+    from predictbench_assets.database.queries import stored_exchange
+    from predictbench_assets.exchange import is_simulated
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, chosen_rows
     from predictbench_assets.settings import load_settings
@@ -98,12 +99,13 @@ def leaderboard(
     as_of = known_until(moment, settings.clock.now())
     with opened_database(settings) as engine:
         built = rebuild_leaderboard(engine, as_of, since=since, until=until)
+        simulated = is_simulated(stored_exchange(engine))
     # A cut by category is one of its own, never one by price as well.
     cut = category or (ALL if format_ in ("table", "md") or price_bin != ALL else EVERY)
     rows = chosen_rows(built.rows, board=board, window_days=window_days, category=cut, price_bin=price_bin)
     if built.rows and not rows:
         click.echo(f"no row is of that kind; there are {printable(_kinds(built.rows))}", err=True)
-    _write(built, rows, format_, output)
+    _write(built, rows, format_, output, simulated=simulated)
 
 
 def _kinds(rows: "Sequence[BoardRow]") -> str:
@@ -114,17 +116,20 @@ def _kinds(rows: "Sequence[BoardRow]") -> str:
     return f"boards {boards}; windows {windows}; categories {categories}"
 
 
-def _write(built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, output: Path | None) -> None:
+def _write(
+    built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, output: Path | None, *, simulated: bool
+) -> None:
     from predictbench_assets.reporting.leaderboard import as_csv, as_json, as_markdown, as_table
     from predictbench_assets.reporting.pages import write_at_once
 
     if format_ == "table":
         printer = console()
         with printer.capture() as captured:
-            printer.print(as_table(built, rows))
+            printer.print(as_table(built, rows, simulated=simulated))
         text = captured.get() if output is None else click.unstyle(captured.get())
     else:
-        text = {"csv": as_csv, "json": as_json}[format_](rows) if format_ != "md" else as_markdown(built, rows)
+        as_text = {"csv": as_csv, "json": as_json}
+        text = as_text[format_](rows) if format_ != "md" else as_markdown(built, rows, simulated=simulated)
     if output is None:
         click.echo(text, nl=False)
         return

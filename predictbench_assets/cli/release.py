@@ -84,4 +84,5 @@ def release(
     left_out = sum(cohort.left_out for cohort in manifest.cohorts)
     if left_out:
         click.echo(f"left out: {left_out:,} forecasts that were stored after their cohort was released first")
-    click.echo(f"release {manifest.version}, {len(manifest.cohorts):,} cohorts: {output}")
+    kind = "simulated release" if manifest.simulated else "release"
+    click.echo(f"{kind} {manifest.version}, {len(manifest.cohorts):,} cohorts: {output}")

@@ -9,7 +9,7 @@ from typing import Protocol
 import click
 
 from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.demo import demo_exchange, enter_demo
 from predictbench_assets.cli.output import print_item
 
 
@@ -36,8 +36,8 @@ Examples:
     help="Send N requests.  [default: RESOLUTION_MAX_REQUESTS]",
 )
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@demo_option
-def resolve(limit: int | None, max_requests: int | None, as_json: bool) -> None:
+@click.option("--demo", is_flag=True, help="On the demo's data.")
+def resolve(limit: int | None, max_requests: int | None, as_json: bool, demo: bool) -> None:
     """Look up how stored markets settled, and keep every observation.
 
     Those past their close are looked at each time until they are final (given up after 60 days), final ones for 30
@@ -51,6 +51,9 @@ def resolve(limit: int | None, max_requests: int | None, as_json: bool) -> None:
     from predictbench_assets.resources.resolution import run_sweep
     from predictbench_assets.settings import load_settings
 
+    if demo:
+        enter_demo()
+        demo_exchange()
     settings = load_settings()
     configure_logging(settings)
     web.check_environment()

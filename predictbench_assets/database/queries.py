@@ -1,6 +1,6 @@
 """Reads: what experiments learn from, and what checks and the command line show."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -36,6 +36,26 @@ _SETTLED_COUNTS = text(f"""{_KNOWN}
 """)  # noqa: S608 - a text of ours
 
 
+_ATTEMPTS = text("""
+    SELECT p.run_date, p.window_days, e.name, e.version, a.config_hash,
+        coalesce(a.completed, 0), coalesce(a.skipped, 0), coalesce(a.failed, 0)
+    FROM predictbench.experiment_runs a
+    JOIN predictbench.experiments e USING (experiment_id) JOIN predictbench.processing_runs p USING (run_id)
+    WHERE p.run_date BETWEEN :first AND :last AND a.status <> 'not_run' AND a.snapshot_hash = p.snapshot_hash
+    ORDER BY p.run_date, p.window_days, e.name, a.attempt
+""")
+_STATUSES = text("""
+    SELECT experiment, version, status, count(*) AS markets FROM predictbench.latest_experiment_results
+    WHERE experiment = ANY(:names) AND withdrawn_at IS NULL AND status <> 'not_run'
+    GROUP BY experiment, version, status ORDER BY experiment, version
+""")
+_REASONS = text("""
+    SELECT reason, count(*) AS markets FROM predictbench.latest_experiment_results
+    WHERE experiment = :name AND withdrawn_at IS NULL AND status = 'failed'
+    GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :limit
+""")
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A run as its row says."""
@@ -59,6 +79,12 @@ class StoredRun:
     failed_markets: int | None
     snapshot_hash: str | None
     summary: Mapping[str, Any] | None
+
+
+def stored_exchange(engine: Engine) -> str | None:
+    """The exchange that the stored runs read, or None where none is stored; a database has only one."""
+    query = select(processing_runs.c.exchange).limit(1)
+    return in_transaction(engine, lambda connection: connection.execute(query).scalar())
 
 
 def stored_run(engine: Engine, key: RunKey) -> StoredRun | None:
@@ -88,6 +114,43 @@ def stored_runs(engine: Engine, first: date, last: date) -> dict[RunKey, StoredR
         return found
 
     return in_transaction(engine, work)
+
+
+@dataclass(frozen=True)
+class StoredAttempt:
+    """What an attempt of an experiment came to in a run."""
+
+    key: RunKey
+    experiment: str
+    version: str
+    config_hash: str | None
+    completed: int
+    skipped: int
+    failed: int
+
+
+def stored_attempts(engine: Engine, first: date, last: date) -> list[StoredAttempt]:
+    """The attempts of all experiments in the runs of some days, `last` included, on the snapshots that hold now."""
+    rows = in_transaction(
+        engine, lambda connection: connection.execute(_ATTEMPTS, {"first": first, "last": last}).all()
+    )
+    return [StoredAttempt(RunKey(row.run_date, row.window_days), *row[2:]) for row in rows]
+
+
+def results_by_status(engine: Engine, names: Sequence[str]) -> dict[tuple[str, str], dict[str, int]]:
+    """How many markets came to each status, of the newest versions of some experiments, over all runs."""
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    rows = in_transaction(engine, lambda connection: connection.execute(_STATUSES, {"names": list(names)}).all())
+    for row in rows:
+        found.setdefault((row.experiment, row.version), {})[row.status] = row.markets
+    return found
+
+
+def failure_reasons(engine: Engine, name: str, limit: int = 3) -> list[tuple[str, int]]:
+    """Why an experiment failed, in its newest attempts: the most frequent reasons and how many markets each has."""
+    given = {"name": name, "limit": limit}
+    rows = in_transaction(engine, lambda connection: connection.execute(_REASONS, given).all())
+    return [(row.reason, row.markets) for row in rows]
 
 
 def first_days(engine: Engine) -> dict[int, date]:

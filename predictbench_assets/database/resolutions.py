@@ -24,6 +24,9 @@ GIVEN_UP_AFTER = timedelta(days=60)
 EARLY_LOOK_EVERY = timedelta(hours=44)
 """Before its close a market is looked at every second day: a third of them close more than a day early."""
 
+CLOCKS_DIFFER = timedelta(hours=1)
+"""By no more than this do the clocks of two sweeps differ, unless one of them is at another day on purpose."""
+
 LEDGER_LOCK = "predictbench.resolution_observations"
 """The name of the advisory lock under which observations are added."""
 
@@ -38,7 +41,7 @@ _QUEUE = text("""
     FROM stored
     LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
     LEFT JOIN predictbench.resolution_checks AS looked USING (market_id)
-    WHERE CASE
+    WHERE greatest(stored.captured_at, looked.checked_at) <= :seen_until AND CASE
         WHEN known.state = 'gave_up' THEN false
         WHEN known.state = 'final' THEN known.observed_at > :final_since
         WHEN stored.close_time <= :now THEN true
@@ -192,8 +195,13 @@ def require_exchange(engine: Engine, exchange: str) -> None:
 
 
 def resolution_queue(engine: Engine, now: datetime) -> list[str]:
-    """The ids of all markets that should be looked at now, those first that were not looked at for longest."""
+    """The ids of all markets that should be looked at now, those first that were not looked at for longest.
+
+    One that was seen later than now, by a sweep with another clock, is left alone: what an earlier moment shows of it
+    would be added as if it were news.
+    """
     given = {"now": now, "final_since": now - LOOKED_AT_AGAIN, "early_since": now - EARLY_LOOK_EVERY}
+    given |= {"seen_until": now + CLOCKS_DIFFER}
     return in_transaction(engine, lambda connection: list(connection.execute(_QUEUE, given).scalars()))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from predictbench_assets import web
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed
+from predictbench_assets.exchange import exchange_label
 from predictbench_assets.polymarket.contract import ExchangeUnreachable, examine
 from predictbench_assets.settings import Settings
 
@@ -45,5 +46,5 @@ def exchange_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
     if not deviations:
         told = {finding.name: finding.seen for finding in examination.findings}
         seen = "; ".join(told[name] for name in ("rows that are read", "quotes") if name in told)
-        yield Finding("ok", "exchange", f"{settings.exchange}: {seen}")
+        yield Finding("ok", "exchange", f"{exchange_label(settings.exchange)}: {seen}")
     yield clock_finding(_CLOCK, examination.skew, warn=SKEW_NOTED, fail=SKEW_REFUSED)

@@ -115,7 +115,10 @@ def config_hash(experiment: Experiment, required: Mapping[str, Sequence[str]] | 
 
 
 def load_registry(
-    paths: Sequence[str] = DEFAULT_EXPERIMENTS, installed: Iterable[EntryPoint] | None = None
+    paths: Sequence[str] = DEFAULT_EXPERIMENTS,
+    installed: Iterable[EntryPoint] | None = None,
+    *,
+    source: str = SETTING,
 ) -> Registry:
     """Import the listed experiments and those of installed packages. The baseline is always among them.
 
@@ -124,14 +127,15 @@ def load_registry(
     Args:
         paths: `module:Class` each, as in `PROCESSING_EXPERIMENTS`.
         installed: entry points to take in place of those of the group `predictbench.experiments`.
+        source: the setting or the option that lists the paths, for error texts.
 
     Raises:
         RegistryError: a listing that cannot be imported, a class that is no valid experiment, two of one name, a
             missing requirement, a cycle.
     """
     _make_working_directory_importable()
-    listings = [_Listing(path, f"{SETTING}={path}") for path in ([] if BASELINE in paths else [BASELINE])]
-    listings += [_Listing(path.strip(), f"{SETTING} lists {path.strip()!r}") for path in paths if path.strip()]
+    listings = [_Listing(path, f"{source}={path}") for path in ([] if BASELINE in paths else [BASELINE])]
+    listings += [_Listing(path.strip(), f"{source} lists {path.strip()!r}") for path in paths if path.strip()]
     points = entry_points(group=ENTRY_POINT_GROUP) if installed is None else installed
     listings += [
         _Listing(point.value, f"the entry point {point.name!r} of {_package(point)}lists {point.value!r}")
@@ -163,10 +167,19 @@ class _Listing:
     def load(self) -> type[Experiment]:
         module_name, _, class_name = self.path.partition(":")
         if not module_name or not class_name:
-            raise RegistryError(f"{self.where}, which is not of the form module:Class")
+            raise RegistryError(
+                f"{self.where}, which is not of the form module:Class, such as my_forecasters:Contrarian"
+            )
+        if module_name.endswith(".py"):
+            raise RegistryError(f"{self.where}: leave out the .py, as in {Path(module_name).stem}:{class_name}")
         try:
             module = importlib.import_module(module_name)
         except Exception as error:  # an import runs a stranger's code
+            if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
+                raise RegistryError(
+                    f"{self.where}, but there is no module {error.name}: none is installed, and no {error.name}.py "
+                    f"is in {Path.cwd()}"
+                ) from error
             raise RegistryError(
                 f"{self.where}, but importing {module_name} failed: {type(error).__name__}: {error}"
             ) from error
@@ -255,6 +268,18 @@ def _in_order(experiments: Mapping[str, Experiment]) -> Iterator[str]:
 
 def _package(point: EntryPoint) -> str:
     return f"the package {point.dist.name} " if point.dist is not None else ""
+
+
+def import_path(registry: Registry) -> Path | None:
+    """The current folder, if a module of an experiment was found in it: a process in another folder needs it."""
+    here = Path.cwd().resolve()
+    for experiment in registry:
+        module = sys.modules[type(experiment).__module__]
+        file = Path(module.__file__ or "").resolve()
+        package = module.__name__.partition(".")[0]
+        if here in file.parents and package != "predictbench_assets" and "site-packages" not in file.parts:
+            return here
+    return None
 
 
 def _make_working_directory_importable() -> None:

@@ -18,6 +18,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import classified
+from predictbench_assets.database.queries import stored_exchange
+from predictbench_assets.exchange import is_simulated
 from predictbench_assets.exporting.files import CHUNK, Format, Row, write_file
 from predictbench_assets.exporting.tables import TABLES, ExportedTable, dictionary, dictionary_markdown
 from predictbench_assets.failures import PermanentError
@@ -59,6 +61,9 @@ class Manifest:
     exported_at: datetime
     git_sha: str | None
     files: tuple[ExportedFile, ...]
+    exchange: str | None
+    """The host that the markets were read from."""
+    simulated: bool
 
     @property
     def rows(self) -> int:
@@ -98,7 +103,8 @@ def export_tables(
         (folder / "data_dictionary.json").write_text(json.dumps(dictionary(), indent=2) + "\n", encoding="utf-8")
         (folder / "data_dictionary.md").write_text(dictionary_markdown(), encoding="utf-8")
         files += [_described(folder / f"data_dictionary.{suffix}") for suffix in ("json", "md")]
-        manifest = Manifest(format_, since, until, now, git_sha, tuple(files))
+        exchange = stored_exchange(engine)
+        manifest = Manifest(format_, since, until, now, git_sha, tuple(files), exchange, is_simulated(exchange))
         _publish(area, folder, manifest)
     return manifest
 

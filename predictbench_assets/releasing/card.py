@@ -21,7 +21,8 @@ experiment forecast each of them, and scores the forecasts against the market's 
 
 _SIMULATED: Final = """\
 **Simulated.** These markets were made up by Predictbench's sandbox exchange, and so were their prices and their
-outcomes: the numbers below show how the data look, and nothing about any market or forecaster."""
+outcomes: the numbers below show how the data look, and nothing about any market or forecaster. Where a column speaks of
+Polymarket, read the sandbox."""
 
 _QUERIES: Final = '''\
 ## First queries

@@ -29,7 +29,27 @@ A probability is the shortest decimal that reads back as the same double (`0`, `
 `2026-11-23T07:01:12.000000Z`, a null is `\\N`, and control characters and backslashes are escaped as by Postgres' COPY.
 """
 
-_NOTICE: Final = """\
+_SIMULATED: Final = """\
+**Simulated.** The markets of this release come from Predictbench's sandbox exchange: questions, prices and results are
+made up. Where a column speaks of Polymarket, read the sandbox.
+"""
+
+_FROM_POLYMARKET: Final = """\
+## From Polymarket
+
+Questions, slugs, names of outcomes, titles of events, ids, closing times, prices, volumes, liquidity and resolutions
+were read from Polymarket's public interfaces. Rights in them stay with Polymarket and its sources; its terms apply to
+their use. Predictbench is not affiliated with Polymarket, nor endorsed by it.
+"""
+
+_FROM_A_SANDBOX: Final = f"""\
+## From a simulated exchange
+
+{_SIMULATED}
+Nothing in this release was read from Polymarket, and nothing in it is about the real world.
+"""
+
+_NOTICE: Final = f"""\
 # Whose the data are
 
 This notice says where the data of this release come from. It grants no licence: whoever publishes the release says,
@@ -47,12 +67,7 @@ Forecasts, scores, digests, and what was derived for them: run dates, windows, c
 its weights, the quality of prices, and the manifest. They are those of whoever ran this installation of Predictbench.
 Forecasts of an experiment that asks a provider's model are that provider's output and may be under its terms.
 
-## From Polymarket
-
-Questions, slugs, names of outcomes, titles of events, ids, closing times, prices, volumes, liquidity and resolutions
-were read from Polymarket's public interfaces. Rights in them stay with Polymarket and its sources; its terms apply to
-their use. Predictbench is not affiliated with Polymarket, nor endorsed by it.
-
+{_FROM_POLYMARKET}
 ## No warranty, no advice
 
 The data are given as they are, without warranty of any kind, express or implied, of accuracy, completeness or fitness
@@ -67,10 +82,10 @@ do at Polymarket.
 
 
 def data_dictionary() -> str:
-    """What every column of every table means, and how the files belong together."""
+    """Describe every column of every table, and how the files belong together."""
     return dictionary_markdown(RELEASED_TABLES) + _HOW_TO_READ
 
 
-def license_notice() -> str:
-    """Whose the data are."""
-    return _NOTICE
+def license_notice(*, simulated: bool = False) -> str:
+    """State the origin of the data; of a simulated exchange's, that nothing in them is real."""
+    return _NOTICE.replace(_FROM_POLYMARKET, _FROM_A_SANDBOX) if simulated else _NOTICE

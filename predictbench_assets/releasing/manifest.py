@@ -90,6 +90,10 @@ class Manifest(_Record, frozen=True):
     experiments: Mapping[str, str]
     """SHA-256 of the row of each version of each experiment, by name and version."""
     cohorts: tuple[Cohort, ...]
+    exchange: str | None = None
+    """The host that the markets were read from; not known of releases of before it was written down."""
+    simulated: bool = False
+    """Whether that is a simulated one, so that nothing in the release is about the real world."""
 
     def encoded(self) -> bytes:
         """As the file's bytes."""

@@ -16,6 +16,8 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import classified
+from predictbench_assets.database.queries import stored_exchange
+from predictbench_assets.exchange import is_simulated
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.releasing.card import CARD, dataset_card
 from predictbench_assets.releasing.documents import NOTICE, license_notice
@@ -104,6 +106,8 @@ def make_release(
     earlier = None if previous is None else read_manifest(previous)
     if since is None and earlier is not None:
         since = earlier.since
+    exchange = stored_exchange(engine)
+    simulated = is_simulated(exchange)
     partial = output.parent / f".{output.name}.partial-{uuid4().hex[:12]}"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -117,9 +121,10 @@ def make_release(
             rows=written.rows,
             cohorts=written.cohorts,
             experiments=list(written.experiments),
+            simulated=simulated,
         )
         (partial / CARD).write_text(card, encoding="utf-8")
-        (partial / NOTICE).write_text(license_notice(), encoding="utf-8")
+        (partial / NOTICE).write_text(license_notice(simulated=simulated), encoding="utf-8")
         manifest = Manifest(
             format=FORMAT,
             version=version,
@@ -133,6 +138,8 @@ def make_release(
             files=tuple(_described(path, written.rows) for path in sorted(partial.iterdir())),
             experiments=written.experiments,
             cohorts=tuple(written.cohorts),
+            exchange=exchange,
+            simulated=simulated,
         )
         if earlier is not None:
             _refuse_changes(earlier, manifest)

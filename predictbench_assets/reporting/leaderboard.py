@@ -40,18 +40,22 @@ def as_csv(rows: Sequence[BoardRow]) -> str:
     return buffer.getvalue()
 
 
-def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> str:
-    """A table for each board, window, category and price bin."""
-    lines = [_heading(leaderboard), ""]
+def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow], *, simulated: bool = False) -> str:
+    """A table for each board, window, category and price bin.
+
+    Args:
+        simulated: whether the markets are those of a simulated exchange.
+    """
+    lines = [_heading(leaderboard, simulated), ""]
     for title, group in _groups(rows):
         lines += [f"**{title}**", "", *markdown_table(_HEAD, [_cells(row) for row in group]), ""]
     lines.append(_LEGEND if rows else NOTHING)
     return "\n".join(lines) + "\n"
 
 
-def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> RenderableType:
+def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow], *, simulated: bool = False) -> RenderableType:
     """The same for a terminal."""
-    parts: list[RenderableType] = [Text(_heading(leaderboard))]
+    parts: list[RenderableType] = [Text(_heading(leaderboard, simulated))]
     for title, group in _groups(rows):
         # Where the edge has to wrap, its interval stays whole.
         cells = [[_WITHIN_INTERVAL.sub(",\N{NO-BREAK SPACE}", cell) for cell in _cells(row)] for row in group]
@@ -66,12 +70,13 @@ def _style(row: BoardRow) -> str | None:
     return "dim" if row.control or row.reference else None
 
 
-def _heading(leaderboard: Leaderboard) -> str:
+def _heading(leaderboard: Leaderboard, simulated: bool) -> str:
     at = leaderboard.as_of.isoformat(timespec="seconds").replace("+00:00", "Z")
     final = sum(cohort.n_final for cohort in leaderboard.cohorts)
     stored = sum(cohort.n_markets for cohort in leaderboard.cohorts)
     runs = len(leaderboard.cohorts)
-    return f"As known at {at}: {final:,} of {stored:,} markets of {runs:,} runs have settled."
+    markets = "simulated markets" if simulated else "markets"
+    return f"As known at {at}: {final:,} of {stored:,} {markets} of {runs:,} runs have settled."
 
 
 def _groups(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:

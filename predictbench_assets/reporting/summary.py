@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from predictbench_assets.exchange import exchange_label
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure
 from predictbench_assets.reporting.pages import markdown_table, publish, rich_table, size
@@ -237,7 +238,7 @@ class RunSummary(_Part):
             f"{self.api.requests:,} ({self.api.pages:,} pages, {self.api.retries:,} retries, {size(self.api.bytes)})",
         )
         if self.exchange:
-            yield "exchange", self.exchange
+            yield "exchange", exchange_label(self.exchange)
         yield "took", f"{self.duration_seconds:.1f} s"
         if self.attempt is not None:
             yield "attempt", str(self.attempt)

@@ -62,7 +62,6 @@ class Overview:
     windows: tuple[WindowCounts, ...]
     experiments: tuple[ExperimentRecord, ...]
     next_close: datetime | None
-    exchange: str | None
     digests: Mapping[tuple[date, int], str]
     """The newest digest of the forecasts of a run, by run date and window."""
 
@@ -189,8 +188,6 @@ _NEXT_CLOSE = text(f"""
     WHERE {_LISTED} AND m.close_time > :as_of
 """)  # noqa: S608 - texts of ours
 
-_EXCHANGE = text("SELECT exchange FROM predictbench.processing_runs ORDER BY started_at DESC LIMIT 1")
-
 _DIGESTS = text("""
     SELECT DISTINCT ON (d.run_id) p.run_date, p.window_days, d.digest
     FROM predictbench.forecast_digests d JOIN predictbench.processing_runs p USING (run_id)
@@ -263,7 +260,6 @@ def overview(engine: Engine, as_of: datetime) -> Overview:
             windows=tuple(windows),
             experiments=tuple(ExperimentRecord(**row._asdict()) for row in connection.execute(_EXPERIMENTS)),
             next_close=connection.execute(_NEXT_CLOSE, known).scalar(),
-            exchange=connection.execute(_EXCHANGE).scalar(),
             digests={(row.run_date, row.window_days): row.digest for row in connection.execute(_DIGESTS, known)},
         )
 

@@ -24,6 +24,8 @@ from sqlalchemy import Engine
 from predictbench_assets import __version__
 from predictbench_assets.database.forecasts import load_forecasts
 from predictbench_assets.database.leaderboards import content_hash, encoded_leaderboard
+from predictbench_assets.database.queries import stored_exchange
+from predictbench_assets.exchange import is_simulated
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.reporting.report import views
 from predictbench_assets.reporting.report.data import (
@@ -183,6 +185,7 @@ class _Site:
         self._forecasts = forecasts
         self._as_of = leaderboard.as_of
         self._now = now
+        self._simulated = is_simulated(stored_exchange(engine))
         self._panels = views.Panels(leaderboard)
         self._style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
         self._script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
@@ -196,6 +199,7 @@ class _Site:
             "program_version": __version__,
             "scoring_version": leaderboard.scoring_version,
             "leaderboard_hash": content_hash(leaderboard),
+            "simulated": self._simulated,
         }
 
     def write(self, markets_since: date | None) -> _Written:
@@ -212,6 +216,7 @@ class _Site:
         made = {
             "what": "A page of Predictbench; the next one replaces this folder.",
             "made_at": self._now.isoformat(),
+            "simulated": self._simulated,
             "as_of": self._as_of.isoformat(),
             "scoring_version": self._leaderboard.scoring_version,
             "leaderboard_sha256": content_hash(self._leaderboard),
@@ -268,7 +273,7 @@ class _Site:
                 market=record,
                 settled=settled,
                 first_outcome=record.outcomes[0] if record.outcomes else "the first outcome",
-                address=polymarket_address(record.event_slug or record.slug),
+                address=None if self._simulated else polymarket_address(record.event_slug or record.slug),
                 captures=[
                     _scored(capture, settled.outcome if settled else None) for capture in reversed(record.captures)
                 ],

@@ -2,26 +2,42 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
+from dagster import AssetKey, DagsterInstance
 
+from predictbench_assets.cli.demo_world import at_work
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.integration.cli.conftest import command
 
-pytestmark = pytest.mark.long
+README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+[CONTRARIAN] = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+"""What a newcomer copies into a file."""
+OWN = ("--experiment", "my_forecasters:Contrarian")
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@dataclass(frozen=True)
+class Walked:
+    """A demo with a past, and what it printed."""
+
+    folder: Path
+    first: subprocess.CompletedProcess[str]
+
+
+def made_folder() -> Iterator[Path]:
     """A folder with a `.env` that would lead a demo astray; short, since a socket's path has a limit."""
     with tempfile.TemporaryDirectory(prefix="pbd-") as name:
         folder = Path(name)
@@ -30,7 +46,23 @@ def folder() -> Iterator[Path]:
         run(folder, "stop")
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder without a demo."""
+    yield from made_folder()
+
+
+@pytest.fixture(scope="module")
+def walked() -> Iterator[Walked]:
+    """A demo with four days of the past, of twenty markets each; its tests add to it and take nothing away."""
+    for folder in made_folder():
+        first = run(folder, "demo", "--markets", "20", "--past", "4")
+        assert first.returncode == 0, first.stdout + first.stderr
+        yield Walked(folder, first)
+
+
+def environment(*arguments: str) -> dict[str, str]:
+    """Variables of a machine with other plans."""
     clean = {name: value for name, value in os.environ.items() if name.upper() not in all_variables()}
     astray = {
         "DATABASE_URL": "postgres://u:p@127.0.0.1:9/x",
@@ -40,13 +72,17 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "HTTP_PROXY": "http://127.0.0.1:9",
         "http_proxy": "http://127.0.0.1:9",
     }
+    return clean | (astray if arguments != ("stop",) else {})
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments),
         cwd=folder,
-        env=clean | (astray if arguments != ("stop",) else {}),
+        env=environment(*arguments),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -55,69 +91,43 @@ def sandbox_pid(folder: Path) -> int:
     return int(json.loads((folder / ".predictbench" / "demo" / "sandbox.json").read_text())["pid"])
 
 
-def test_demo_twice_then_stop(folder: Path) -> None:
-    settings_of_theirs = (folder / ".env").read_bytes()
-    first = run(folder, "demo", "--markets", "50")
-    assert first.returncode == 0, first.stderr
-    assert "completed" in first.stdout
-    assert "make ui DEMO=1" in first.stdout
-    assert "ok    persisted_run" in first.stderr
-    assert "summary_" in first.stderr
-    assert "{" not in first.stderr.replace('{"dagster', ""), "a demo is for people, whatever it writes to"
-    pid = sandbox_pid(folder)
-
-    began = time.monotonic()
-    second = run(folder, "demo", "--markets", "50")
-    assert second.returncode == 0, second.stderr
-    assert time.monotonic() - began < 20
-    assert sandbox_pid(folder) == pid
-    assert "reused" in second.stdout
-
-    query = "select attempt, processed_markets from predictbench.processing_runs"
-    asked = run(folder, "db", "--demo", "sql", query)
-    assert asked.stdout.split()[-2:] == ["2", "50"], asked.stderr
-    assert asked.stdout == run(folder, "db", "sql", "--demo", query).stdout
-
-    assert (folder / ".env").read_bytes() == settings_of_theirs
-    assert sorted(path.name for path in folder.iterdir()) == [".env", ".predictbench"]
-    assert [path.name for path in (folder / ".predictbench").iterdir()] == ["demo"]
-
-    stopped = run(folder, "stop")
-    assert "exchange" in stopped.stdout
-    assert "database" in stopped.stdout
-    assert not psutil.pid_exists(pid)
+def query(folder: Path, sql: str) -> list[list[str]]:
+    """The rows of a query, as words."""
+    asked = run(folder, "db", "--demo", "sql", sql)
+    assert asked.returncode == 0, asked.stderr
+    return [line.split() for line in asked.stdout.splitlines()[3:] if line.strip()]
 
 
-def test_days_of_the_past_are_settled_scored_and_shown(folder: Path) -> None:
-    first = run(folder, "demo", "--past", "2", "--markets", "30")
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count("30 markets stored") == 2
-    assert "core board, 7 days ahead" in first.stdout
-    assert '{"timestamp"' not in first.stderr
-    page = (folder / ".predictbench" / "demo" / "report" / "index.html").read_text()
-    assert "of them settled" in page
-    query = "select count(*) from predictbench.experiment_scores"
-    scores = int(run(folder, "db", "--demo", "sql", query).stdout.split()[-1])
-    assert scores > 300
-
-    second = run(folder, "demo", "--past", "2", "--markets", "30")
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.count("stored before") == 2
-    assert int(run(folder, "db", "--demo", "sql", query).stdout.split()[-1]) == scores
+# What goes wrong before anything is made
 
 
-def test_a_sandbox_that_is_ahead_of_time_or_dead_is_replaced(folder: Path) -> None:
-    assert run(folder, "demo", "--markets", "20").returncode == 0
-    ahead = json.loads((folder / ".predictbench" / "demo" / "sandbox.json").read_text())
-    with httpx.Client(base_url=f"http://127.0.0.1:{ahead['port']}", trust_env=False) as client:
-        client.post("/_sandbox/time", json={"advance_hours": 48}).raise_for_status()
-    again = run(folder, "demo", "--markets", "20")
-    assert again.returncode == 0, again.stderr
-    assert sandbox_pid(folder) != ahead["pid"]
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("my_forecasters:Contrari", "my_forecasters has no Contrari, did you mean Contrarian?"),
+        ("my_forecasters.py:Contrarian", "leave out the .py, as in my_forecasters:Contrarian"),
+        ("contrarian", "not of the form module:Class"),
+        ("forecasters:Contrarian", "no forecasters.py is in"),
+    ],
+)
+def test_a_class_that_is_not_found_is_named_at_once(folder: Path, asked: str, told: str) -> None:
+    (folder / "my_forecasters.py").write_text(CONTRARIAN)
+    refused = run(folder, "demo", "--experiment", asked)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"Error: --experiment lists '{asked}'"), refused.stderr
+    assert told in refused.stderr
+    assert list((folder / ".predictbench" / "demo").iterdir()) == []
 
-    psutil.Process(sandbox_pid(folder)).kill()
-    third = run(folder, "demo", "--markets", "20")
-    assert third.returncode == 0, third.stderr
+
+@pytest.mark.parametrize("arguments", [("demo",), ("resolve", "--demo"), ("ui", "--demo")], ids=" ".join)
+def test_while_a_demo_is_at_work_a_second_one_says_so(folder: Path, arguments: tuple[str, ...]) -> None:
+    demo = folder / ".predictbench" / "demo"
+    demo.mkdir(parents=True)
+    with at_work(demo):
+        refused = run(folder, *arguments)
+    assert refused.returncode == 1
+    assert f"another demo is at work in {demo} (process {os.getpid()})" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_stop_ends_no_process_that_only_has_the_same_number(folder: Path) -> None:
@@ -128,19 +138,151 @@ def test_stop_ends_no_process_that_only_has_the_same_number(folder: Path) -> Non
     assert run(folder, "stop").stdout == ""
 
 
-def test_the_ui_comes_up_on_the_demos_data_and_leaves_no_process(folder: Path) -> None:
-    assert run(folder, "demo", "--markets", "20").returncode == 0
+def test_a_sandbox_that_an_older_version_started_is_stopped(folder: Path) -> None:
+    demo = folder / ".predictbench" / "demo"
+    demo.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "600"]) as theirs:
+        began = psutil.Process(theirs.pid).create_time()
+        threading.Thread(target=theirs.wait).start()  # a sandbox is nobody's child by then
+        (demo / "sandbox.json").write_text(json.dumps({"pid": theirs.pid, "began": began, "port": 1, "markets": 300}))
+        assert "exchange" in run(folder, "stop").stdout
+        assert theirs.wait(10) == -signal.SIGTERM
+
+
+# A demo with a past
+
+
+@pytest.mark.long
+def test_days_of_the_past_know_what_had_settled_by_then(walked: Walked) -> None:
+    lines = re.findall(r"day (\d) of 4  \S+  20 markets stored; (\d+) settled ones known", walked.first.stdout)
+    known = [int(settled) for _, settled in lines]
+    assert [number for number, _ in lines] == ["1", "2", "3", "4"]
+    assert known[0] == 0 < known[-1]
+    assert known == sorted(known)
+    rates = query(
+        walked.folder,
+        "select run_date, max(abs(probability - 0.5)) > 0 from predictbench.latest_experiment_results"
+        " where experiment = 'base_rate' group by 1 order by 1",
+    )
+    assert [learned for _, learned in rates] == ["False", *(str(bool(n)) for n in known[1:]), "True"], "today as well"
+
+
+@pytest.mark.long
+def test_what_settled_was_scored_and_drawn_by_dagster(walked: Walked) -> None:
+    assert [
+        stage in walked.first.stderr
+        for stage in ("market_resolutions", "experiment_scores", "leaderboard", "benchmark_report")
+    ] == [True] * 4
+    with DagsterInstance.from_config(str(walked.folder / ".predictbench" / "demo" / "dagster")) as instance:
+        for name in ("market_resolutions", "experiment_scores", "leaderboard", "benchmark_report"):
+            assert instance.get_latest_materialization_event(AssetKey(name)) is not None, name
+    [[scores]] = query(walked.folder, "select count(*) from predictbench.experiment_scores")
+    assert int(scores) > 300
+    assert "core board, 7 days ahead" in walked.first.stdout
+
+
+@pytest.mark.long
+def test_everything_is_called_simulated(walked: Walked) -> None:
+    assert "localhost (simulated)" in walked.first.stdout
+    assert "simulated markets of 5 runs" in walked.first.stdout
+    report = walked.folder / ".predictbench" / "demo" / "report"
+    pages = list(report.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        text = page.read_text()
+        assert "Simulated." in text, page
+        assert "polymarket.com" not in text, page
+
+
+@pytest.mark.long
+def test_what_a_demo_prints_is_for_people(walked: Walked) -> None:
+    printed = walked.first.stdout + walked.first.stderr
+    assert "job execute" not in printed
+    assert '{"timestamp"' not in printed
+    assert " INFO " not in printed
+    for word in ("core sample", "thin", "digest", "snapshot", "rejected", "excluded"):
+        assert len(re.findall(rf"^  (good, )?{word} ", walked.first.stdout, re.M)) >= 1, word
+    suggested = walked.first.stdout.split("\nNext:\n")[1]
+    assert "demo --past 8\n" not in suggested, "it was done already"
+    assert "demo --past 8 --experiment my_forecasters:Contrarian" in suggested
+    before_the_board = walked.first.stdout.split("As known at")[0] + walked.first.stderr
+    assert [line for line in before_the_board.splitlines() if len(line.rstrip()) > 80] == []
+
+
+@pytest.mark.long
+def test_a_demo_again_keeps_everything_and_a_verbose_one_shows_its_commands(walked: Walked) -> None:
+    pid = sandbox_pid(walked.folder)
+    [[before]] = query(walked.folder, "select count(*) from predictbench.experiment_results")
+    second = run(walked.folder, "demo", "-v")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("stored before") == 4
+    assert "reused" in second.stdout
+    assert "-j daily_run" in second.stderr
+    assert "-j resolution_sweep" in second.stderr
+    assert "log.jsonl" in second.stderr
+    assert sandbox_pid(walked.folder) == pid
+    assert query(walked.folder, "select count(*) from predictbench.experiment_results") == [[before]]
+
+
+@pytest.mark.long
+def test_ones_own_class_gets_onto_the_settled_board(walked: Walked) -> None:
+    module = walked.folder / "my_forecasters.py"
+    module.write_text(re.sub(r"binary\(.*\)", "binary(1.7)", CONTRARIAN))
+    refused = run(walked.folder, "demo", *OWN)
+    assert refused.returncode == 1
+    assert "contrarian failed on 20 of 20 markets" in refused.stderr
+    assert "20 x ValidationError: probabilities: Value error, probabilities must be finite and in [0, 1]" in (
+        refused.stderr
+    )
+    assert "day 2 of 4" not in refused.stdout
+
+    module.write_text(CONTRARIAN)
+    corrected = run(walked.folder, "demo", *OWN)
+    assert corrected.returncode == 0, corrected.stdout + corrected.stderr
+    assert corrected.stdout.count("contrarian added") == 4
+    assert "contrarian 1: 100 completed (all days)" in corrected.stdout
+    row = re.search(r"contrarian 1 +(\d+) .*100%", corrected.stdout)
+    assert row is not None, corrected.stdout
+    assert int(row[1]) > 10
+    assert "my_forecasters" not in corrected.stdout.split("\nNext:\n")[1], "it was done already"
+
+    module.write_text(CONTRARIAN.replace('version = "1"', 'version = "2"').replace("0.8", "0.6"))
+    changed = run(walked.folder, "demo", *OWN)
+    assert changed.returncode == 0, changed.stdout + changed.stderr
+    assert re.search(r"contrarian 1 +\d+ .*100%", changed.stdout)
+    assert re.search(r"contrarian 2 +\d+ .*100%", changed.stdout)
+    timely = query(
+        walked.folder,
+        "select bool_and(forecast_at <= captured_at + interval '1 hour') from predictbench.latest_experiment_results"
+        " join predictbench.processed_markets using (processed_market_id) where experiment = 'contrarian'"
+        " and run_date < current_date",
+    )
+    assert timely == [["True"]]
+
+
+@pytest.mark.long
+def test_the_ui_comes_up_on_the_demos_data_and_leaves_no_process(walked: Walked) -> None:
+    (walked.folder / "my_forecasters.py").write_text(CONTRARIAN)
+    demo = walked.folder / ".predictbench" / "demo" / "demo.json"
+    kept = json.loads(demo.read_text())
+    demo.write_text(json.dumps(kept | {"experiments": [OWN[1]]}))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with (folder / "ui.log").open("w") as log:
+    with (walked.folder / "ui.log").open("w") as log:
         ui = subprocess.Popen(
-            command("ui", "--demo", "--port", str(port)), cwd=folder, stdout=subprocess.DEVNULL, stderr=log
+            command("ui", "--demo", "--port", str(port)), cwd=walked.folder, stdout=subprocess.DEVNULL, stderr=log
         )
     with ui:
         try:
-            runs = answer(port, "{runsOrError(limit: 9) {... on Runs {results {jobName status}}}}")
-            assert runs["runsOrError"]["results"] == [{"jobName": "daily_run", "status": "SUCCESS"}]
+            runs = answer(port, "{runsOrError(limit: 99) {... on Runs {results {jobName status}}}}")
+            found = {(one["jobName"], one["status"]) for one in runs["runsOrError"]["results"]}
+            assert {("daily_run", "SUCCESS"), ("resolution_sweep", "SUCCESS")} <= found
+            assets = answer(port, "{assetNodes {assetKey {path}}}")["assetNodes"]
+            assert ["experiment_results", "contrarian"] in [one["assetKey"]["path"] for one in assets]
             children = psutil.Process(ui.pid).children(recursive=True)
+            refused = run(walked.folder, "demo", "--fresh")
+            assert refused.returncode == 1
+            assert "ui --demo" in refused.stderr
         finally:
             ui.send_signal(signal.SIGTERM)
             ui.wait(30)
@@ -149,13 +291,102 @@ def test_the_ui_comes_up_on_the_demos_data_and_leaves_no_process(folder: Path) -
     assert not psutil.wait_procs(children, timeout=10)[1]
 
 
-def answer(port: int, query: str) -> dict[str, dict[str, object]]:
+# Demos of their own
+
+
+@pytest.mark.long
+def test_demo_of_another_size_then_stop(folder: Path) -> None:
+    settings_of_theirs = (folder / ".env").read_bytes()
+    first = run(folder, "demo", "--markets", "12")
+    assert first.returncode == 0, first.stderr
+    assert "completed" in first.stdout
+    assert "demo --past 8\n" in first.stdout.split("\nNext:\n")[1]
+    assert "ok    persisted_run" in first.stderr
+    pid = sandbox_pid(folder)
+    asked = query(folder, "select attempt, processed_markets from predictbench.processing_runs")
+    assert asked == [["1", "12"]]
+
+    resolved = run(folder, "resolve", "--demo")
+    assert resolved.returncode == 0, resolved.stderr
+    other = run(folder, "demo", "--markets", "15")
+    assert other.returncode == 0, other.stderr
+    assert "the demo that was here is removed: it had 12 markets a day, not 15" in other.stderr
+    assert not psutil.pid_exists(pid)
+    assert query(folder, "select attempt, processed_markets from predictbench.processing_runs") == [["1", "15"]]
+
+    assert (folder / ".env").read_bytes() == settings_of_theirs
+    assert sorted(path.name for path in folder.iterdir()) == [".env", ".predictbench"]
+    assert [path.name for path in (folder / ".predictbench").iterdir()] == ["demo"]
+
+    pid = sandbox_pid(folder)
+    stopped = run(folder, "stop")
+    assert "exchange" in stopped.stdout
+    assert "database" in stopped.stdout
+    assert not psutil.pid_exists(pid)
+    assert run(folder, "resolve", "--demo").returncode == 0, "it starts what it needs"
+
+
+@pytest.mark.long
+def test_a_sandbox_that_is_ahead_of_time_or_dead_is_replaced(folder: Path) -> None:
+    assert run(folder, "demo", "--markets", "20").returncode == 0
+    ahead = json.loads((folder / ".predictbench" / "demo" / "sandbox.json").read_text())
+    with httpx.Client(base_url=f"http://127.0.0.1:{ahead['port']}", trust_env=False) as client:
+        client.post("/_sandbox/time", json={"advance_hours": 48}).raise_for_status()
+    again = run(folder, "demo")
+    assert again.returncode == 0, again.stderr
+    assert sandbox_pid(folder) != ahead["pid"]
+
+    psutil.Process(sandbox_pid(folder)).kill()
+    third = run(folder, "demo")
+    assert third.returncode == 0, third.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_demo_that_was_ended_at_any_moment_goes_on(folder: Path, number: signal.Signals) -> None:
+    """Ended when its database, its exchange, a day of the past and today's run are being made, one after the other."""
+    arguments = ("demo", "--markets", "6", "--past", "2")
+    demo = folder / ".predictbench" / "demo"
+    moments = ("postgres/data.partial", "sandbox.json", "artifacts/runs/*_w7_*/log.jsonl", "artifacts/summary_*.json")
+    for moment in moments:
+        with subprocess.Popen(
+            command(*arguments),
+            cwd=folder,
+            env=environment(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as begun:
+            deadline = time.monotonic() + 100
+            while not list(demo.glob(moment)) and begun.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            begun.send_signal(number)
+            printed = begun.communicate(timeout=60)[0]
+        assert begun.returncode in ((-number,) if number == signal.SIGKILL else (130, 1)), (moment, printed)
+        assert "Traceback" not in printed, (moment, printed)
+    whole = run(folder, *arguments)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    runs = query(folder, "select status, processed_markets from predictbench.processing_runs")
+    assert runs == [["completed", "6"]] * 3
+    missing = query(
+        folder,
+        "select count(*) from predictbench.processed_markets join predictbench.processing_runs using (run_id)"
+        " left join predictbench.market_resolutions using (market_id)"
+        " where run_date < current_date and state is null",
+    )
+    assert missing == [["0"]]
+    kept = json.loads((demo / "sandbox.json").read_text())
+    left = [one for one in psutil.process_iter(["cmdline", "cwd"]) if one.info["cwd"] == str(demo)]
+    assert [one.pid for one in left if "sandbox" in (one.info["cmdline"] or ())] == [kept["pid"]]
+
+
+def answer(port: int, query: str) -> dict[str, Any]:
     """What the UI's own API says, once it does."""
     deadline = time.monotonic() + 60
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
         while True:
             try:
-                read: dict[str, dict[str, object]] = client.post("/graphql", json={"query": query}).json()["data"]
+                read: dict[str, Any] = client.post("/graphql", json={"query": query}).json()["data"]
             except httpx.TransportError:
                 assert time.monotonic() < deadline, "the UI does not come up"
                 time.sleep(0.1)

@@ -92,6 +92,8 @@ def test_the_manifest_vouches_for_every_file(stored: Stored, tmp_path: Path) -> 
         "until": "2026-02-28",
         "exported_at": "2026-09-01T00:00:00+00:00",
         "git_sha": "abc",
+        "exchange": "gamma.example",
+        "simulated": False,
     }
     assert files.keys() == {path.name for path in tmp_path.iterdir()} - {"manifest.json"}
     for name, file in files.items():

@@ -79,6 +79,20 @@ def test_all_of_it_is_there_twice_with_its_hash(filled: Benchmark) -> None:
     assert "2 digests of 2 cohorts" in checked.stdout
 
 
+def test_a_sandboxes_data_are_released_as_simulated_ones(filled: Benchmark) -> None:
+    real = filled.release("real")
+    assert (manifest(real)["exchange"], manifest(real)["simulated"]) == ("gamma.example", False)
+    assert "read from Polymarket's public interfaces" in (real / "LICENSE-NOTICE.md").read_text()
+    assert "imulated" not in "".join((real / name).read_text() for name in ("LICENSE-NOTICE.md", "README.md"))
+    filled.execute("UPDATE predictbench.processing_runs SET exchange = 'localhost'")
+    made_up = filled.release("made-up")
+    assert (manifest(made_up)["exchange"], manifest(made_up)["simulated"]) == ("localhost", True)
+    assert "read from Polymarket's public interfaces" not in (made_up / "LICENSE-NOTICE.md").read_text()
+    for name in ("LICENSE-NOTICE.md", "README.md"):
+        assert "**Simulated.**" in (made_up / name).read_text()
+    assert filled.verify("--release", str(made_up)).exit_code == 0
+
+
 def test_what_a_row_says(filled: Benchmark) -> None:
     filled.run(1, 2, 3, at=morning() + timedelta(hours=1), probability=0.9)
     folder = filled.release("one")

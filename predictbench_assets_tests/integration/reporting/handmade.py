@@ -15,7 +15,7 @@ from predictbench_assets.scoring.boards import (
 )
 
 AS_OF = datetime(2026, 11, 23, 9, tzinfo=UTC)
-NOTHING_STORED = Overview(windows=(), experiments=(), next_close=None, exchange=None, digests={})
+NOTHING_STORED = Overview(windows=(), experiments=(), next_close=None, digests={})
 
 
 def row(experiment: str = "thinker", **given: Any) -> BoardRow:

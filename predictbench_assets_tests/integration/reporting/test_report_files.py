@@ -117,6 +117,24 @@ def test_the_front_page_stands_alone(planted_report: ReportSummary) -> None:
     assert "closes early" in page.text, "why markets were left out is counted in the runs"
 
 
+def test_every_page_of_a_sandboxes_data_is_called_simulated_and_none_links_to_polymarket(
+    engine: Engine, tmp_path: Path
+) -> None:
+    now = plant(engine, days=9, markets=2, chosen=FEW)
+    real = write(engine, tmp_path / "real", now)
+    assert not [path for path in pages(real) if "Simulated" in read(path).text]
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE predictbench.processing_runs SET exchange = 'localhost'"))
+    made_up = write(engine, tmp_path / "made up", now)
+    found = list(pages(made_up))
+    assert len(found) > 5
+    for path in found:
+        page = read(path)
+        assert page.text.count("Simulated.") == 1, path
+        assert not [link for link in page.links if "polymarket" in link], path
+    assert json.loads((made_up / MARKER).read_text())["simulated"] is True
+
+
 def test_words_of_others_stay_words(planted_report: ReportSummary) -> None:
     for path in pages(planted_report.folder):
         page = read(path)

@@ -68,6 +68,19 @@ def test_a_sweep_that_is_run_again_adds_nothing(swept: Swept, cohort: list[Marke
     assert {checks for (checks,) in swept.rows("SELECT checks FROM resolution_checks")} == {2}
 
 
+def test_what_was_seen_later_is_not_taken_back_by_a_sweep_of_an_earlier_day(swept: Swept, cohort: list[Market]) -> None:
+    seen = "SELECT market_id, observed_at, state FROM resolution_observations"
+    *early, late = cohort
+    swept.store(early)
+    swept.at(40 * DAYS)
+    before = set(swept.rows(seen))
+    swept.store([late])
+    with serve(swept.world, now=NOW + 2 * DAYS) as of_before:
+        report = Swept(swept.engine, of_before, swept.world).again()
+    assert (report.looked_at, report.changed) == (1, ())
+    assert {market for market, _, _ in set(swept.rows(seen)) - before} == {late.market_id}
+
+
 def test_an_observation_is_as_of_its_answer_not_of_its_question(swept: Swept, cohort: list[Market]) -> None:
     class SecondPerRequest:
         def now(self) -> datetime:

@@ -27,6 +27,7 @@ from predictbench_assets.launch import (
     run_command,
     run_in_foreground,
     run_watched,
+    sweep_command,
     ui_command,
     write_run_config,
 )
@@ -94,6 +95,21 @@ def test_the_ui_listens_on_this_machine_only(tmp_path: Path) -> None:
     arguments = ui_command(load_settings(), home=tmp_path, port=3001).arguments
     assert arguments[arguments.index("-h") + 1] == "127.0.0.1"
     assert arguments[arguments.index("-p") + 1] == "3001"
+
+
+def test_every_command_finds_experiments_in_the_folder_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/theirs")
+    settings, given = load_settings(), {"home": tmp_path, "import_path": tmp_path / "mine"}
+    files = {"config_file": tmp_path / "c", "summary": tmp_path / "s"}
+    for made in (
+        run_command(settings, KEY, **given, **files),
+        sweep_command(settings, config_file=tmp_path / "c", **given),
+        ui_command(settings, port=3001, **given),
+    ):
+        assert made.environment()["PYTHONPATH"] == f"{tmp_path / 'mine'}{os.pathsep}/theirs"
+    assert "PYTHONPATH" not in ui_command(settings, home=tmp_path, port=3001).variables
 
 
 def test_the_home_gets_the_yaml_and_follows_its_changes(tmp_path: Path) -> None:

@@ -104,9 +104,10 @@ def test_a_broken_entry_point_is_named() -> None:
     [
         (
             "no_such_module:Thing",
-            r"PROCESSING_EXPERIMENTS lists 'no_such_module:Thing', but importing .*No module named",
+            r"PROCESSING_EXPERIMENTS lists 'no_such_module:Thing', but there is no module .*no_such_module\.py is in /",
         ),
-        ("just_a_word", "not of the form module:Class"),
+        ("just_a_word", "not of the form module:Class, such as"),
+        ("my_file.py:Thing", r"leave out the \.py, as in my_file:Thing"),
         ("json:Decoder", "json has no Decoder, did you mean JSONDecoder"),
         ("json:JSONDecoder", "JSONDecoder is no subclass of Experiment"),
         ("json:loads", "loads is no subclass of Experiment"),

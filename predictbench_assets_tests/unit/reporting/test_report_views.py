@@ -88,7 +88,7 @@ def test_the_headline_gives_the_error_and_how_sure_it_is() -> None:
 
 
 def test_a_page_that_waits_says_until_when() -> None:
-    seen = NOTHING_STORED.__class__((), (), datetime(2026, 11, 30, 12, tzinfo=UTC), "gamma.example", {})
+    seen = NOTHING_STORED.__class__((), (), datetime(2026, 11, 30, 12, tzinfo=UTC), {})
     said = headline(board(cohorts=(cohort(n_final=0),)), seen)
     assert "100 markets are frozen" in said.detail
     assert "30 November 2026" in said.detail
