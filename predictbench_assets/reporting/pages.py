@@ -48,7 +48,11 @@ def publish(path: Path, *, json: str, markdown: str) -> Path:
 
 
 def write_at_once(path: Path, text: str) -> None:
-    """Write a file in one step: who reads it meanwhile sees the old text or the new one."""
+    """Write a file in one step: who reads it meanwhile sees the old text or the new one.
+
+    Raises:
+        OSError: always with the name of a file, which a full disk does not give by itself.
+    """
     partial = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with partial.open("w", encoding="utf-8") as file:
@@ -56,5 +60,7 @@ def write_at_once(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
     finally:
         partial.unlink(missing_ok=True)

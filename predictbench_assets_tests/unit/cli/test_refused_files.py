@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from predictbench_assets.cli import main as program
 from predictbench_assets.cli.main import Commands, main
 from predictbench_assets.cli.os_errors import explained
+from predictbench_assets.reporting.pages import write_at_once
 
 CLONE = Path(program.__file__).resolve().parents[2]
 SIXTY = 60
@@ -146,3 +148,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
             check=False,
         )
     assert done.stderr == b""
+
+
+def test_a_disk_that_takes_no_more_is_told_with_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "summary.json"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match=r"summary\.json") as caught:
+            write_at_once(file, "x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert failing(caught.value).startswith(f"Error: {file}: it would be larger than a file may be here.")
+    assert list(tmp_path.iterdir()) == []
