@@ -3,6 +3,7 @@
 Commands import what they need when they run, so that `--help` answers at once.
 """
 
+import errno
 import os
 from typing import Any
 
@@ -41,6 +42,9 @@ Examples:
 """
 
 
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
 class Commands(click.Group):
     """A group whose expected errors are one readable message and exit code 1; no error shows a secret."""
 
@@ -52,8 +56,9 @@ class Commands(click.Group):
             raise
         except Exception as error:
             redact = _redaction()
-            if isinstance(error, PredictbenchError) and os.environ.get("LOG_LEVEL", "").upper() != "DEBUG":
-                raise click.ClickException(redact(str(error))) from error
+            expected = str(error) if isinstance(error, PredictbenchError) else _refusal(error)
+            if expected is not None and os.environ.get("LOG_LEVEL", "").upper() != "DEBUG":
+                raise click.ClickException(redact(expected)) from error
             shown = redacted_error(error, redact)
             if shown is error:
                 raise
@@ -82,6 +87,16 @@ for command in (
     main.add_command(command)
 
 
+def _refusal(error: Exception) -> str | None:
+    """What to do where the machine lets us not write (or read) a file; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return None
+    return (
+        f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}. Start the command in a folder where you "
+        "may write and that has room, or name one with PREDICTBENCH_HOME (a demo's is always below the current folder)."
+    )
+
+
 def _redaction() -> Redact:
     """What takes the secrets out of a text, as far as the settings can be read."""
     from predictbench_assets.settings import SettingsError, usable_settings, without_passwords
@@ -93,4 +108,4 @@ def _redaction() -> Redact:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="predictbench")
