@@ -3,10 +3,12 @@
 And the database as other commands need it: up, migrated, open.
 """
 
+import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +65,7 @@ def stop() -> None:
     from predictbench_assets.database.connection import embedded_server
     from predictbench_assets.settings import load_settings
 
-    server = embedded_server(load_settings())
-    was_running = server.folder.exists() and server.status().running
-    server.stop()
-    click.echo("stopped" if was_running else "was not running")
+    click.echo("stopped" if embedded_server(load_settings()).stop() else "was not running")
 
 
 @db.command()
@@ -79,10 +78,10 @@ def status() -> None:
     settings = load_settings()
     if settings.writer_url is None:
         server = embedded_server(settings)
-        if not server.folder.exists() or not server.status().running:
+        found = server.status()
+        if not found.running:
             click.echo(f"embedded, not running, in {server.folder}: `predictbench db start` starts it")
             sys.exit(1)
-        found = server.status()
         click.echo(f"embedded, running as process {found.pid}, in {server.folder}\n{found.url}")
     else:
         click.echo(settings.writer_url.render_as_string(hide_password=True))
@@ -139,9 +138,10 @@ Examples:
 @demo_option
 def sql(query: str | None) -> None:
     """Print the rows of QUERY as a table; without one, open psql. The schema is `predictbench`."""
+    given = set(os.environ)
     url = _writer()
     if query is None:
-        _open_psql(url)
+        _open_psql(url, given - os.environ.keys())
     else:
         _print_rows(url, query)
 
@@ -225,14 +225,14 @@ def _migrated(action: Any) -> None:
         raise click.UsageError(f"no such revision: {error}") from error
 
 
-def _open_psql(url: "URL") -> None:
+def _open_psql(url: "URL", removed: Collection[str]) -> None:
+    """Open psql, or print how to, without the variables that were removed from our environment for this database."""
     program = shutil.which("psql")
     if program is None or not sys.stdin.isatty():
-        click.echo(f"psql '{_plain(url)}'")
+        without = f"env {' '.join(f'-u {name}' for name in sorted(removed))} " if removed else ""
+        click.echo(f"{without}psql {shlex.quote(_plain(url))}")
         click.echo('\nor give a query: predictbench db sql "select * from predictbench.processing_runs"')
         return
-    import os
-
     # The password goes by the environment: arguments are seen by every user of the machine.
     secret = {"PGPASSWORD": str(url.password)} if url.password else {}
     sys.exit(subprocess.run([program, _plain(url)], env=os.environ | secret, check=False).returncode)  # noqa: S603
@@ -240,9 +240,13 @@ def _open_psql(url: "URL") -> None:
 
 def _plain(url: "URL") -> str:
     """The address as libpq reads it, without its password."""
+    from urllib.parse import quote, urlencode
+
     from sqlalchemy import URL
 
-    return URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query).render_as_string()
+    address = URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
+    # A space as %20: SQLAlchemy writes a plus sign, as forms do, which libpq takes for one.
+    return address + (f"?{urlencode(url.normalized_query, doseq=True, quote_via=quote)}" if url.query else "")
 
 
 def _print_rows(url: "URL", query: str) -> None:

@@ -1,7 +1,7 @@
 """`predictbench demo`: everything under one folder, with an exchange and a database of its own.
 
-Nothing of the user's is read: every variable that could be a setting of ours, of Dagster's or of Postgres' client is
-taken out of this process before anything is loaded, and `.env` is not opened.
+Nothing of the user's is read: every variable that could be a setting of ours or of Dagster's is taken out of this
+process before anything is loaded, and `.env` is not opened. The embedded server does the same with those of libpq.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ FOLDER = Path(".predictbench") / "demo"
 MARKETS = 300
 
 _START_SECONDS = 30.0
-_FOREIGN_PREFIXES = ("DAGSTER_", "PG")
+_FOREIGN_PREFIX = "DAGSTER_"
 
 
 class SandboxNotRunning(PermanentError):
@@ -113,7 +113,7 @@ def enter_demo() -> Path:
 
     folder = FOLDER.resolve()
     for name in list(os.environ):
-        if name.upper() in all_variables() or name.upper().startswith(_FOREIGN_PREFIXES):
+        if name.upper() in all_variables() or name.upper().startswith(_FOREIGN_PREFIX):
             del os.environ[name]
     local = "127.0.0.1,localhost"
     os.environ |= {
