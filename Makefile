@@ -4,6 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Not $(BIN)/predictbench: in a folder with a space in its name, or with a long one, pip makes that a shell script, and
+# the shell reads what else is special in the name.
+PREDICTBENCH := $(BIN)/python -m predictbench_assets.cli.main
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
@@ -16,7 +19,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# What the rules begin with that write into this folder.
+WRITABLE := @test -w . || { echo "you may not write into $$PWD: make a clone of your own" >&2; exit 1; }
+
 $(BIN)/python:
+	$(WRITABLE)
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 to 3.13, or say which: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 		echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Predictbench needs Python 3.11 to 3.13. Say which: make PYTHON=/path/to/python3.12" >&2; exit 1; }
@@ -24,12 +31,14 @@ $(BIN)/python:
 		echo "could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 
 $(RUNTIME): requirements/runtime.txt pyproject.toml | $(BIN)/python
+	$(WRITABLE)
 	@echo "Installing what Predictbench needs to run into $(VENV) (pinned by hash) ..."
 	@$(INSTALL) --require-hashes -r requirements/runtime.txt
 	@$(INSTALL) --no-build-isolation -e .
 	@touch $@
 
 $(DEV): requirements/dev.txt pyproject.toml | $(BIN)/python
+	$(WRITABLE)
 	@echo "Installing what Predictbench needs to be tested into $(VENV) (pinned by hash) ..."
 	@$(INSTALL) --require-hashes -r requirements/dev.txt
 	@$(INSTALL) --no-build-isolation -e .
@@ -39,19 +48,19 @@ setup: $(RUNTIME) ## Make .venv with the pinned dependencies; commands land in .
 setup-dev: $(DEV) ## The same with the tools for tests
 
 demo: setup ## A whole daily run against the sandbox exchange, in an embedded Postgres
-	@$(BIN)/predictbench demo
+	@$(PREDICTBENCH) demo
 
 daily: setup ## Today's run against live Polymarket
-	@$(BIN)/predictbench daily
+	@$(PREDICTBENCH) daily
 
 ui: setup ## The Dagster UI on the local instance (DEMO=1: on the demo's)
-	@$(BIN)/predictbench ui $(if $(DEMO),--demo)
+	@$(PREDICTBENCH) ui $(if $(DEMO),--demo)
 
 ui-production: setup ## The Dagster UI on the storage that DAGSTER_POSTGRES_URL names, to look at only
-	@$(BIN)/predictbench ui --read-only
+	@$(PREDICTBENCH) ui --read-only
 
 stop: setup ## Stop what our commands left running
-	@$(BIN)/predictbench stop
+	@$(PREDICTBENCH) stop
 
 # A file at a time to each of as many processes as there are cores, four at the most: each starts a Postgres.
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile

@@ -24,6 +24,7 @@ from typing import Any
 
 import httpx
 import psutil  # type: ignore[import-untyped]
+from sqlalchemy import make_url
 
 from predictbench_assets.commit import running_commit
 from predictbench_assets.failures import PermanentError
@@ -177,8 +178,14 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
         temporary: never with the shared storage, whatever the settings say.
 
     Raises:
-        LaunchError: Predictbench was not installed from a clone, so that its `dagster.yaml` is not there.
+        LaunchError: Predictbench was not installed from a clone, so that its `dagster.yaml` is not there; or Dagster
+            cannot keep its storage in a folder of that name.
     """
+    if not _can_be_addressed(home):
+        raise LaunchError(
+            f"Dagster cannot keep its storage in {str(home)!a}, whose name is not UTF-8 or has a ? or a % in it: "
+            "work in another folder, or name one with PREDICTBENCH_HOME."
+        )
     shared = settings.dagster_postgres_url is not None and not temporary
     source = CLONE / "deploy" / "dagster.yaml" if shared else CLONE / "dagster.yaml"
     if not source.is_file():
@@ -191,6 +198,15 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
     if not target.exists() or target.read_bytes() != text.encode():
         target.write_bytes(text.encode())
     return home
+
+
+def _can_be_addressed(folder: Path) -> bool:
+    """Whether a folder's path is the same in the address that Dagster makes of it for SQLite, without quoting it."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        return False
+    return make_url(f"sqlite:///{folder}").database == str(folder)
 
 
 def run_config(ops: Mapping[str, Mapping[str, Any]]) -> str:

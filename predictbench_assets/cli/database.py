@@ -4,12 +4,14 @@ And the database as other commands need it: up, migrated, open.
 """
 
 import io
+import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -71,10 +73,7 @@ def stop() -> None:
     from predictbench_assets.database.connection import embedded_server
     from predictbench_assets.settings import load_settings
 
-    server = embedded_server(load_settings())
-    was_running = server.folder.exists() and server.status().running
-    server.stop()
-    click.echo("stopped" if was_running else "was not running")
+    click.echo("stopped" if embedded_server(load_settings()).stop() else "was not running")
 
 
 @db.command(short_help="Which database is used, and its state.")
@@ -87,10 +86,10 @@ def status() -> None:
     settings = load_settings()
     if settings.writer_url is None:
         server = embedded_server(settings)
-        if not server.folder.exists() or not server.status().running:
+        found = server.status()
+        if not found.running:
             click.echo(f"embedded, not running, in {server.folder}: `predictbench db start` starts it")
             sys.exit(1)
-        found = server.status()
         click.echo(f"embedded, running as process {found.pid}, in {server.folder}\n{found.url}")
     else:
         click.echo(settings.redact(settings.writer_url.render_as_string(hide_password=True)))
@@ -175,12 +174,13 @@ def sql(query: str | None, write: bool, format_: str) -> None:
     settings = load_settings()
     if write and settings.predictbench_dry_run:
         raise click.UsageError("--write changes the database, which PREDICTBENCH_DRY_RUN forbids")
+    given = set(os.environ)
     url = _writer() if write else reading_url(settings)
     if write:
         where = "the embedded database" if settings.writer_url is None else f"{url.database} at {url.host}"
         click.echo(f"writing to {where} as {url.username or 'its default role'}", err=True)
     if query is None:
-        sys.exit(_open_psql(url, read_only=not write))
+        sys.exit(_open_psql(url, given - os.environ.keys(), read_only=not write))
     _print_answers(url, query, write=write, format_=format_)
 
 
@@ -263,13 +263,14 @@ def _migrated(action: Any) -> None:
         raise click.UsageError(f"no such revision: {error}") from error
 
 
-def _open_psql(url: "URL", *, read_only: bool) -> int:
-    import os
-
+def _open_psql(url: "URL", removed: Collection[str], *, read_only: bool) -> int:
+    """Open psql, or print how to, without the variables that were removed from our environment for this database."""
     program = shutil.which("psql")
     if program is None or not sys.stdin.isatty():
-        variables = "PGOPTIONS='-c default_transaction_read_only=on' " if read_only else ""
-        click.echo(f"{variables}psql '{_plain(url)}'")
+        variables = [f"-u {name}" for name in sorted(removed)]
+        variables += ["PGOPTIONS='-c default_transaction_read_only=on'"] if read_only else []
+        without = f"env {' '.join(variables)} " if variables else ""
+        click.echo(f"{without}psql {shlex.quote(_plain(url))}")
         click.echo('\nor give SQL: predictbench db sql "select * from predictbench.processing_runs"')
         return 0
     # The password goes by the environment: arguments are seen by every user of the machine.
@@ -296,9 +297,13 @@ def _open_psql(url: "URL", *, read_only: bool) -> int:
 
 def _plain(url: "URL") -> str:
     """The address as libpq reads it, without its password."""
+    from urllib.parse import quote, urlencode
+
     from sqlalchemy import URL
 
-    return URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query).render_as_string()
+    address = URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
+    # A space as %20: SQLAlchemy writes a plus sign, as forms do, which libpq takes for one.
+    return address + (f"?{urlencode(url.normalized_query, doseq=True, quote_via=quote)}" if url.query else "")
 
 
 def _print_answers(url: "URL", query: str, *, write: bool, format_: str) -> None:

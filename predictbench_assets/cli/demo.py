@@ -1,7 +1,7 @@
 """`predictbench demo`: everything under one folder, with an exchange and a database of its own.
 
-Nothing of the user's is read: every variable that could be a setting of ours, of Dagster's or of Postgres' client is
-taken out of this process before anything is loaded, and `.env` is not opened.
+Nothing of the user's is read: every variable that could be a setting of ours or of Dagster's is taken out of this
+process before anything is loaded, and `.env` is not opened. The embedded server does the same with those of libpq.
 """
 
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".predictbench") / "demo"
 
-_FOREIGN_PREFIXES = ("DAGSTER_", "PG")
+_FOREIGN_PREFIX = "DAGSTER_"
 _WIDTH = 80
 """Columns of what is not shown on a terminal."""
 
@@ -264,7 +264,7 @@ def enter_demo() -> Path:
 
     folder = FOLDER.resolve()
     for name in list(os.environ):
-        if name.upper() in all_variables() | web.VARIABLES or name.upper().startswith(_FOREIGN_PREFIXES):
+        if name.upper() in all_variables() | web.VARIABLES or name.upper().startswith(_FOREIGN_PREFIX):
             del os.environ[name]
     local = "127.0.0.1,localhost"
     os.environ |= {

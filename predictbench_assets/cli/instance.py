@@ -130,6 +130,5 @@ def stop() -> None:
     except SettingsError:
         servers.append(("the embedded database", embedded_in(Path(".predictbench").resolve() / "postgres")))
     for name, server in servers:
-        if server.folder.exists() and server.status().running:
-            server.stop()
+        if server.stop():
             click.echo(f"stopped {name}")

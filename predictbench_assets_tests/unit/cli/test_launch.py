@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from dagster._core.storage.sqlite import create_db_conn_string
+from sqlalchemy import NullPool, create_engine
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.launch import (
@@ -127,6 +129,20 @@ def test_the_home_has_shared_storage_where_it_is_set_except_for_a_dry_run(tmp_pa
     assert storage["custom"]["config"] == {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}
     dry = prepare_home(settings, tmp_path / "dry", temporary=True)
     assert "storage" not in yaml.safe_load((dry / "dagster.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["what?", "a%20b", "\udcff"])
+def test_a_home_whose_name_dagster_would_misread_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LaunchError, match="PREDICTBENCH_HOME"):
+        prepare_home(load_settings(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_may_have_any_other_name(tmp_path: Path) -> None:
+    home = prepare_home(load_settings(), tmp_path / 'a 100% $(b) `c` "d" é,&#;\'')
+    storage = create_engine(create_db_conn_string(str(home), "runs"), poolclass=NullPool)
+    with storage.connect():
+        assert (home / "runs.db").is_file()
 
 
 def test_the_run_config_is_yaml_that_dagster_reads(tmp_path: Path) -> None:

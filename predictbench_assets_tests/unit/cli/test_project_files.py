@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 CLONE = Path(__file__).resolve().parents[3]
@@ -46,6 +49,21 @@ def test_compose_has_the_four_services_and_the_agreed_database() -> None:
     assert set(postgres["environment"].values()) == {"predictbench"}
     assert postgres["ports"] == ["127.0.0.1:5432:5432"]
     assert "healthcheck" in postgres
+
+
+@pytest.mark.parametrize("name", ["with space", '$HOME `touch executed` "it\'s" é'])
+def test_make_works_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    for part in ("Makefile", "pyproject.toml", "requirements"):
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / part).symlink_to(CLONE / part)
+    venv.create(folder / ".venv", symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder / ".venv")}))
+    (packages / "the_others.pth").write_text(f"{sysconfig.get_path('purelib')}\n{CLONE}\n")
+    (folder / ".venv" / ".runtime-installed").touch()
+    done = subprocess.run(["make", "stop"], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in folder.iterdir()) == [".venv", "Makefile", "pyproject.toml", "requirements"]
 
 
 def test_make_lists_its_targets() -> None:
