@@ -122,3 +122,21 @@ def test_a_watcher_that_does_not_answer_is_an_error() -> None:
     assert done.exit_code == 1
     assert "DEAD_MAN_URL: answered 410" in done.stderr
     assert "hidden-key" not in done.output
+
+
+def test_addresses_pasted_with_their_line_ends_are_used() -> None:
+    with webhook() as hook:
+        fed = notify(None, "--outcome", "success", DEAD_MAN_URL=f"{hook.url}\n")
+        told = notify(None, "--outcome", "missed", NOTIFY_WEBHOOK_URL=f'"{hook.url}"\r\n')
+    assert (fed.exit_code, told.exit_code) == (0, 0), fed.output + told.output
+    assert [(method, path) for method, path, _ in hook.received] == [
+        ("GET", "/services/T0/B0/hidden-key"),
+        ("POST", "/services/T0/B0/hidden-key"),
+    ]
+
+
+def test_a_file_that_cannot_be_read_may_have_named_the_address(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"# Z\xfcrich\nNOTIFY_WEBHOOK_URL=https://hooks.example/services/abcdefgh\n")
+    done = notify(None, "--outcome", "failure")
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1] == "Error: .env, line 1, is not UTF-8 text: save the file as UTF-8"
