@@ -34,7 +34,6 @@ from predictbench_assets.cli.score import score
 from predictbench_assets.cli.verify import verify
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.observability.secrecy import Redact, redacted_error
-from predictbench_assets.printable import printable
 
 EXAMPLES = """\
 \b
@@ -79,7 +78,7 @@ class Commands(click.Group):
         except Exception as error:
             redact = _redaction()
             if isinstance(error, PredictbenchError) and os.environ.get("LOG_LEVEL", "").upper() != "DEBUG":
-                raise FittedError(click.ClickException(printable(redact(str(error))))) from error
+                raise FittedError(click.ClickException(redact(str(error)))) from error
             shown = redacted_error(error, redact)
             if shown is error:
                 raise
