@@ -91,7 +91,8 @@ def test_a_pipe_has_one_width_everywhere() -> None:
 
 
 def test_an_error_in_a_pipe_is_one_line() -> None:
-    assert len(piped("experiments", PROCESSING_EXPERIMENTS="nowhere:Nothing").splitlines()) == 1
+    said = piped("experiments", PROCESSING_EXPERIMENTS="nowhere:Nothing", COLUMNS="60")
+    assert len(said.splitlines()) == 1
 
 
 def test_colours_are_left_out_where_they_are_not_wanted() -> None:
