@@ -328,16 +328,18 @@ def run_in_foreground(command: Command, address: str, on_answer: Callable[[], No
             pass_to(lambda _: os.killpg(child.pid, signal.SIGINT), lambda: os.killpg(child.pid, signal.SIGKILL))
         else:
             pass_to(lambda _: child.terminate(), child.kill)
-        while waiting and watched.signal is None and child.poll() is None:
-            if _answers(address):
-                waiting = False
-                on_answer()
-            else:
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(_POLL_SECONDS)
-        code = child.wait()
-    if hasattr(os, "killpg"):
-        _end_group(child.pid)
+        try:
+            while waiting and watched.signal is None and child.poll() is None:
+                if _answers(address):
+                    waiting = False
+                    on_answer()
+                else:
+                    with suppress(subprocess.TimeoutExpired):
+                        child.wait(_POLL_SECONDS)
+            code = child.wait()
+        finally:
+            if hasattr(os, "killpg"):
+                _end_group(child.pid)
     if watched.signal is not None:
         return 0
     if waiting:

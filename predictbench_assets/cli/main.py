@@ -35,7 +35,6 @@ from predictbench_assets.cli.score import score
 from predictbench_assets.cli.verify import verify
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.observability.secrecy import Redact, redacted_error
-from predictbench_assets.printable import printable
 
 EXAMPLES = """\
 \b
@@ -88,7 +87,7 @@ class Commands(click.Group):
             redact, traceback_wanted = _redaction()
             text = str(error) if isinstance(error, PredictbenchError) else _explained(error)
             if text is not None and not traceback_wanted:
-                raise FittedError(click.ClickException(printable(redact(text)))) from error
+                raise FittedError(click.ClickException(redact(text))) from error
             shown = redacted_error(error, redact)
             if shown is error:
                 raise

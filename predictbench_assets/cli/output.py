@@ -1,7 +1,6 @@
-"""How commands print: tables and sentences as wide as the terminal, or as COLUMNS says; wide where nobody looks."""
+"""How commands print: as wide as the terminal, or as COLUMNS says; in a pipe tables are wide and sentences one line."""
 
 import io
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -52,8 +51,8 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str | None]]) -> No
 
 def print_item(lead: str, text: str, file: IO[Any] | None = None) -> None:
     """Print a sentence behind what it is about: fitted to a terminal, else in one line that can be searched for."""
-    seen = (file or sys.stdout).isatty() or "COLUMNS" in os.environ
-    click.echo(_fitted(lead, text) if seen else lead + printable(text), file=file)
+    on_terminal = (file or sys.stdout).isatty()
+    click.echo(_fitted(lead, text) if on_terminal else lead + printable(text), file=file)
 
 
 def _fitted(lead: str, text: str) -> str:

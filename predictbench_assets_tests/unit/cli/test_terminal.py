@@ -91,7 +91,8 @@ def test_a_pipe_has_one_width_everywhere() -> None:
 
 
 def test_an_error_in_a_pipe_is_one_line() -> None:
-    assert len(piped("experiments", PROCESSING_EXPERIMENTS="nowhere:Nothing").splitlines()) == 1
+    said = piped("experiments", PROCESSING_EXPERIMENTS="nowhere:Nothing", COLUMNS="60")
+    assert len(said.splitlines()) == 1
 
 
 def test_colours_are_left_out_where_they_are_not_wanted() -> None:
@@ -103,10 +104,12 @@ def test_colours_are_left_out_where_they_are_not_wanted() -> None:
 
 
 def test_an_error_does_not_steer_the_terminal() -> None:
-    code, output = on_terminal(80, "experiments", PROCESSING_EXPERIMENTS="x\x1b[2J:Nothing")
+    broken = {"PROCESSING_EXPERIMENTS": "x\x1b[2J:Nothing"}
+    code, output = on_terminal(80, "experiments", **broken)
     assert code == 1
-    assert "\x1b[2J" not in output
-    assert r"\x1b[2J" in output
+    for shown in (output, piped("experiments", **broken)):
+        assert "\x1b[2J" not in shown
+        assert r"\x1b[2J" in shown
 
 
 @pytest.mark.parametrize("arguments", [("config",), ("experiments",), ("daily", "--help"), ("config", "--json")])
