@@ -31,7 +31,7 @@ def ui(port: int, demo: bool, read_only: bool) -> None:
     migrated. It needs DAGSTER_POSTGRES_URL, and STAGING_URI with its keys to show what steps printed; nothing else.
     """
     from predictbench_assets import launch
-    from predictbench_assets.cli.demo_world import shown
+    from predictbench_assets.cli.demo_world import present_demo, shown
     from predictbench_assets.experiments.registry import import_path, load_registry
     from predictbench_assets.settings import load_settings
 
@@ -41,7 +41,9 @@ def ui(port: int, demo: bool, read_only: bool) -> None:
         sys.exit(_look(port))
     with ExitStack() as stack:
         if demo:
-            stack.enter_context(shown(enter_demo()))
+            folder = enter_demo()
+            present_demo(folder)
+            stack.enter_context(shown(folder))
             demo_exchange()
         settings = load_settings()
         # What is wrong with an experiment is said here: the UI would show a code location that does not load.

@@ -19,7 +19,8 @@ import psutil
 import pytest
 from dagster import AssetKey, DagsterInstance
 
-from predictbench_assets.cli.demo_world import at_work
+from predictbench_assets.cli.demo_world import Demo, at_work, write_demo
+from predictbench_assets.sandbox.process import world_of
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.integration.cli.conftest import command
 
@@ -123,11 +124,20 @@ def test_a_class_that_is_not_found_is_named_at_once(folder: Path, asked: str, to
 def test_while_a_demo_is_at_work_a_second_one_says_so(folder: Path, arguments: tuple[str, ...]) -> None:
     demo = folder / ".predictbench" / "demo"
     demo.mkdir(parents=True)
+    write_demo(demo, Demo(world_of(5)))
     with at_work(demo):
         refused = run(folder, *arguments)
     assert refused.returncode == 1
     assert f"another demo is at work in {demo} (process {os.getpid()})" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("arguments", [("db", "sql", "select 1"), ("ui",), ("resolve",), ("report",)], ids=" ".join)
+def test_without_a_demo_a_command_on_it_makes_nothing(folder: Path, arguments: tuple[str, ...]) -> None:
+    refused = run(folder, *arguments, "--demo")
+    assert refused.returncode == 1
+    assert "`predictbench demo` makes one" in refused.stderr
+    assert [path.name for path in folder.iterdir()] == [".env"]
 
 
 def test_stop_ends_no_process_that_only_has_the_same_number(folder: Path) -> None:
