@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -354,11 +355,20 @@ def test_a_sandbox_that_is_ahead_of_time_or_dead_is_replaced(folder: Path) -> No
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_demo_that_was_ended_at_any_moment_goes_on(folder: Path, number: signal.Signals) -> None:
-    """Ended when its database, its exchange, a day of the past and today's run are being made, one after the other."""
+    """Ended while database, exchange, a day of the past, its sweep, today's run and the last sweep are under way."""
     arguments = ("demo", "--markets", "6", "--past", "2")
     demo = folder / ".predictbench" / "demo"
-    moments = ("postgres/data.partial", "sandbox.json", "artifacts/runs/*_w7_*/log.jsonl", "artifacts/summary_*.json")
-    for moment in moments:
+    today = f"artifacts/runs/{datetime.now(UTC):%Y-%m-%d}_w7_*/log.jsonl"
+    a_day, its_sweep = "artifacts/runs/*_w7_*/log.jsonl", "artifacts/summary_*.json"
+    for moment in (
+        "postgres/data.partial",
+        "sandbox.json",
+        a_day,
+        its_sweep,
+        today,
+        "artifacts/runs/sweep_*/log.jsonl",
+    ):
+        before = set(demo.glob(moment))
         with subprocess.Popen(
             command(*arguments),
             cwd=folder,
@@ -368,7 +378,7 @@ def test_a_demo_that_was_ended_at_any_moment_goes_on(folder: Path, number: signa
             text=True,
         ) as begun:
             deadline = time.monotonic() + 100
-            while not list(demo.glob(moment)) and begun.poll() is None and time.monotonic() < deadline:
+            while set(demo.glob(moment)) <= before and begun.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
             begun.send_signal(number)
             printed = begun.communicate(timeout=60)[0]
