@@ -193,15 +193,19 @@ def _tell_of_own(engine: Any, own: tuple[str, ...]) -> bool:
     from predictbench_assets.database.queries import results_by_status
 
     click.echo("\nYour own")
-    forecast = True
+    only_failed = False
     for (name, version), counts in results_by_status(engine, own).items():
         parts = [f"{counts[status]:,} {status}" for status in ("completed", "skipped", "failed") if counts.get(status)]
-        click.echo(f"  {name} {version}: {', '.join(parts) or 'no market yet'} (all days)")
+        click.echo(f"  {name} {version}: {', '.join(parts)} (all days)")
         if counts.get("failed"):
             click.echo(failures_of(engine, name))
-            forecast = forecast and bool(counts.get("completed"))
-    click.echo("  After a change of its code, give it a new version: answers of a version are kept.")
-    return forecast
+            only_failed = only_failed or not counts.get("completed")
+    click.echo(
+        "  Correct it and give the same command again: where it only failed it is asked again."
+        if only_failed
+        else "  After a change of its code, give it a new version: answers of a version are kept."
+    )
+    return not only_failed
 
 
 def _next_steps(*, past: bool, own: bool) -> str:
