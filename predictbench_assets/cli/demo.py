@@ -83,9 +83,10 @@ def demo(markets: int | None, past: int | None, experiments: tuple[str, ...], fr
     on the snapshot and at the (simulated) time of that day. The exchange and the database keep running, so that the
     next demo is quick: `predictbench stop` ends them.
     """
-    from predictbench_assets.cli.demo_world import at_work
+    from predictbench_assets.cli.demo_world import at_work, made_folder
 
     folder = enter_demo()
+    made_folder(folder)
     os.environ["LOG_FORMAT"] = "text"  # a person reads this, even where a pipe or a file lies between
     registry, own = _experiments(experiments)
     try:
@@ -192,15 +193,19 @@ def _tell_of_own(engine: Any, own: tuple[str, ...]) -> bool:
     from predictbench_assets.database.queries import results_by_status
 
     click.echo("\nYour own")
-    forecast = True
+    only_failed = False
     for (name, version), counts in results_by_status(engine, own).items():
         parts = [f"{counts[status]:,} {status}" for status in ("completed", "skipped", "failed") if counts.get(status)]
-        click.echo(f"  {name} {version}: {', '.join(parts) or 'no market yet'} (all days)")
+        click.echo(f"  {name} {version}: {', '.join(parts)} (all days)")
         if counts.get("failed"):
             click.echo(failures_of(engine, name))
-            forecast = forecast and bool(counts.get("completed"))
-    click.echo("  After a change of its code, give it a new version: answers of a version are kept.")
-    return forecast
+            only_failed = only_failed or not counts.get("completed")
+    click.echo(
+        "  Correct it and give the same command again: where it only failed it is asked again."
+        if only_failed
+        else "  After a change of its code, give it a new version: answers of a version are kept."
+    )
+    return not only_failed
 
 
 def _next_steps(*, past: bool, own: bool) -> str:
@@ -240,11 +245,13 @@ def _program() -> str:
 
 
 def demo_option(command: Any) -> Any:
-    """`--demo`: work on the demo's data instead of one's own."""
+    """`--demo`: work on the data of the demo in this folder instead of one's own."""
 
     def enter(_: click.Context, __: click.Parameter, value: bool) -> None:
+        from predictbench_assets.cli.demo_world import present_demo
+
         if value:
-            enter_demo()
+            present_demo(enter_demo())
 
     return click.option(
         "--demo", is_flag=True, is_eager=True, expose_value=False, callback=enter, help="On the demo's data."
@@ -252,13 +259,9 @@ def demo_option(command: Any) -> Any:
 
 
 def enter_demo() -> Path:
-    """Turn this process, and every child of it, to the demo's folder; returns that folder.
-
-    Raises:
-        DemoUnwritable: it cannot be made.
-    """
+    """Turn this process, and every child of it, to the demo's folder, which need not be there; returns that folder."""
     from predictbench_assets import web
-    from predictbench_assets.cli.demo_world import made_folder, read_demo
+    from predictbench_assets.cli.demo_world import read_demo
     from predictbench_assets.sandbox.process import running_sandbox
     from predictbench_assets.settings import ENV_FILE_VARIABLE, all_variables
 
@@ -277,7 +280,6 @@ def enter_demo() -> Path:
         "NO_PROXY": local,
         "no_proxy": local,
     }
-    made_folder(folder)
     if (kept := read_demo(folder)) is not None:
         _list_experiments(kept.experiments)
     if (running := running_sandbox(folder)) is not None:
@@ -297,8 +299,9 @@ def demo_exchange() -> None:
     from predictbench_assets.sandbox.process import start_sandbox
 
     folder = FOLDER.resolve()
+    kept = present_demo(folder)
     with at_work(folder):
-        use_sandbox(start_sandbox(folder, present_demo(folder).world))
+        use_sandbox(start_sandbox(folder, kept.world))
 
 
 def use_sandbox(sandbox: "SandboxProcess") -> None:

@@ -147,7 +147,8 @@ class PastDays:
         if code != 0 or not summary.succeeded:
             _print_all_of(summary)
             return code or 1
-        what = f"{', '.join(missing)} added" if missing else f"{summary.processed_markets:,} markets stored"
+        stored = f"{summary.processed_markets:,} market{'s' * (summary.processed_markets != 1)} stored"
+        what = f"{', '.join(missing)} added" if missing else stored
         click.echo(f"{number}  {what}; {known:,} settled ones known")
         return self._stop_where_one_only_fails(engine, summary)
 

@@ -4,6 +4,7 @@ The world is written down before anything is made of it. A folder whose data are
 not known, is never added to: two worlds have the same market ids, and their results would contradict each other.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,8 +113,11 @@ def present_demo(folder: Path) -> Demo:
     """
     kept = read_demo(folder)
     if kept is None or kept.world != world_of(kept.world.markets):
-        why = "was made by another version of Predictbench" if _has_data(folder) else "is not there yet"
-        raise DemoAbsent(f"the demo in {folder} {why}: `predictbench demo` makes one")
+        if folder.is_dir() and _has_data(folder):
+            raise DemoAbsent(
+                f"another version of Predictbench made the demo in {folder}: `predictbench demo` replaces it"
+            )
+        raise DemoAbsent(f"there is no demo in {folder} yet: `predictbench demo` makes one")
     return kept
 
 
@@ -215,8 +219,6 @@ def _taken(lock: IO[str], kind: int) -> bool:
 
 
 def _sign(lock: IO[str]) -> None:
-    import os
-
     lock.seek(0)
     lock.truncate()
     lock.write(str(os.getpid()))

@@ -47,9 +47,11 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
     launch.require_free(port)
     with ExitStack() as stack:
         if demo:
-            from predictbench_assets.cli.demo_world import shown
+            from predictbench_assets.cli.demo_world import present_demo, shown
 
-            stack.enter_context(shown(enter_demo()))
+            folder = enter_demo()
+            present_demo(folder)
+            stack.enter_context(shown(folder))
             demo_exchange()
         settings = load_settings()
         # What is wrong with an experiment is said here: the UI would show a code location that does not load.

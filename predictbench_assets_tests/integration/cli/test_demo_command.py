@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import psutil
 import pytest
 from dagster import AssetKey, DagsterInstance
 
-from predictbench_assets.cli.demo_world import at_work
+from predictbench_assets.cli.demo_world import Demo, at_work, write_demo
+from predictbench_assets.sandbox.process import world_of
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.integration.cli.conftest import command
 
@@ -123,11 +125,20 @@ def test_a_class_that_is_not_found_is_named_at_once(folder: Path, asked: str, to
 def test_while_a_demo_is_at_work_a_second_one_says_so(folder: Path, arguments: tuple[str, ...]) -> None:
     demo = folder / ".predictbench" / "demo"
     demo.mkdir(parents=True)
+    write_demo(demo, Demo(world_of(5)))
     with at_work(demo):
         refused = run(folder, *arguments)
     assert refused.returncode == 1
     assert f"another demo is at work in {demo} (process {os.getpid()})" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("arguments", [("db", "sql", "select 1"), ("ui",), ("resolve",), ("report",)], ids=" ".join)
+def test_without_a_demo_a_command_on_it_makes_nothing(folder: Path, arguments: tuple[str, ...]) -> None:
+    refused = run(folder, *arguments, "--demo")
+    assert refused.returncode == 1
+    assert "`predictbench demo` makes one" in refused.stderr
+    assert [path.name for path in folder.iterdir()] == [".env"]
 
 
 def test_stop_ends_no_process_that_only_has_the_same_number(folder: Path) -> None:
@@ -344,11 +355,20 @@ def test_a_sandbox_that_is_ahead_of_time_or_dead_is_replaced(folder: Path) -> No
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_demo_that_was_ended_at_any_moment_goes_on(folder: Path, number: signal.Signals) -> None:
-    """Ended when its database, its exchange, a day of the past and today's run are being made, one after the other."""
+    """Ended while database, exchange, a day of the past, its sweep, today's run and the last sweep are under way."""
     arguments = ("demo", "--markets", "6", "--past", "2")
     demo = folder / ".predictbench" / "demo"
-    moments = ("postgres/data.partial", "sandbox.json", "artifacts/runs/*_w7_*/log.jsonl", "artifacts/summary_*.json")
-    for moment in moments:
+    today = f"artifacts/runs/{datetime.now(UTC):%Y-%m-%d}_w7_*/log.jsonl"
+    a_day, its_sweep = "artifacts/runs/*_w7_*/log.jsonl", "artifacts/summary_*.json"
+    for moment in (
+        "postgres/data.partial",
+        "sandbox.json",
+        a_day,
+        its_sweep,
+        today,
+        "artifacts/runs/sweep_*/log.jsonl",
+    ):
+        before = set(demo.glob(moment))
         with subprocess.Popen(
             command(*arguments),
             cwd=folder,
@@ -358,7 +378,7 @@ def test_a_demo_that_was_ended_at_any_moment_goes_on(folder: Path, number: signa
             text=True,
         ) as begun:
             deadline = time.monotonic() + 100
-            while not list(demo.glob(moment)) and begun.poll() is None and time.monotonic() < deadline:
+            while set(demo.glob(moment)) <= before and begun.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
             begun.send_signal(number)
             printed = begun.communicate(timeout=60)[0]
