@@ -248,9 +248,9 @@ def demo_option(command: Any) -> Any:
     """`--demo`: work on the data of the demo in this folder instead of one's own."""
 
     def enter(_: click.Context, __: click.Parameter, value: bool) -> None:
-        from predictbench_assets.cli.demo_world import present_demo
-
         if value:
+            from predictbench_assets.cli.demo_world import present_demo
+
             present_demo(enter_demo())
 
     return click.option(

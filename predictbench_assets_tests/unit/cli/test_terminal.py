@@ -104,10 +104,10 @@ def test_colours_are_left_out_where_they_are_not_wanted() -> None:
 
 
 def test_an_error_does_not_steer_the_terminal() -> None:
-    broken = {"PROCESSING_EXPERIMENTS": "x\x1b[2J:Nothing"}
-    code, output = on_terminal(80, "experiments", **broken)
-    assert code == 1
-    for shown in (output, piped("experiments", **broken)):
+    arguments = ("daily", "--experiment", "x\x1b[2J")
+    code, output = on_terminal(80, *arguments)
+    assert code == 2
+    for shown in (output, piped(*arguments)):
         assert "\x1b[2J" not in shown
         assert r"\x1b[2J" in shown
 
