@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from predictbench_assets.experiments.contexts import FURTHER_LINES
 from predictbench_assets.launch import Line
 from predictbench_assets.observability.logs import readable, wants_json
 from predictbench_assets.settings import Settings
@@ -77,7 +78,7 @@ class Stages:
             self._console.print(Text.assemble(("  ok    ", "green"), f"{stage:<44} {seconds:6.1f} s"))
         elif event == "STEP_FAILURE":
             self._console.print(Text.assemble(("  FAILED  ", "red"), f"{stage}: {line.get('reason') or ''}"))
-        elif event is None and line["level"] in ("WARNING", "ERROR", "CRITICAL"):
+        elif event is None and line["level"] in ("WARNING", "ERROR", "CRITICAL") and line["logger"] != FURTHER_LINES:
             style = "yellow" if line["level"] == "WARNING" else "red"
             self._console.print(Text.assemble((f"  {line['level'].lower()}  ", style), _sentence(stage, line)))
         elif event is None:
