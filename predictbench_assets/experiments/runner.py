@@ -113,7 +113,8 @@ async def run_experiment(
     Raises:
         JournalUnwritable: an answer could not be made durable. Nothing that an experiment does raises.
     """
-    lines = LogLines(logger)
+    lines, source = LogLines(logger), ExperimentSource(experiment)
+    digest = source.digest()  # read before the time begins to count
     attempt = _Attempt(
         experiment=experiment,
         contexts=Contexts(
@@ -137,7 +138,8 @@ async def run_experiment(
         progress=progress,
         total=len(markets),
         lines=lines,
-        source=ExperimentSource(experiment),
+        source=source,
+        digest=digest,
     )
     try:
         await attempt.run(markets, workers=experiment.max_concurrency or max_concurrency)
@@ -203,17 +205,14 @@ class _Attempt:
     total: int
     lines: LogLines
     source: ExperimentSource
+    digest: str | None
+    """Of the experiment's present source."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
     unwritten: "asyncio.Queue[list[Outcome] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
     """Answers on their way to the journal; None says that there will be no more."""
     started: float = field(default_factory=time.monotonic)
-    digest: str | None = field(init=False)
-    """Of the experiment's present source."""
-
-    def __post_init__(self) -> None:
-        self.digest = self.source.digest()
 
     async def run(self, markets: Sequence[Market], workers: int) -> None:
         """Give every market an outcome."""

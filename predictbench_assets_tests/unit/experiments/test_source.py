@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from predictbench_assets.experiments import source as source_module
 from predictbench_assets.experiments.base import Experiment
 from predictbench_assets.experiments.controls import UniformExperiment
 from predictbench_assets.experiments.source import ExperimentSource
@@ -106,6 +107,20 @@ def test_the_place_is_the_innermost_line_of_the_experiments_own_code(
     experiment = getattr(forecasters, name)()
     found = ExperimentSource(experiment).place_of(raised(experiment))
     assert found == place if sys.version_info < (3, 12) else found == place.replace("<dictcomp>", "run_event")
+
+
+def test_this_project_is_not_at_fault_where_it_lies_in_the_readers_folder(
+    tmp_path: Path, forecasters: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a clone with `my_experiments.py` beside the package."""
+    monkeypatch.setattr(source_module, "_OURS", tmp_path / "ours")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "helping.py").write_text(HELP)
+    monkeypatch.syspath_prepend(tmp_path / "ours")
+    monkeypatch.setattr(forecasters, "look_up", importlib.import_module("helping").look_up)
+    experiment = forecasters.Broken()
+    assert ExperimentSource(experiment).place_of(raised(experiment)) == "forecasters.py:13 in run"
+    sys.modules.pop("helping", None)
 
 
 @pytest.mark.parametrize("error", [None, ValueError("of the runner's own")])
