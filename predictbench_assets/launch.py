@@ -14,9 +14,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -34,6 +34,9 @@ from predictbench_assets.settings import ENV_FILE_VARIABLE, Settings, default_en
 DEFINITIONS = "predictbench_assets.definitions"
 DAILY_RUN = "daily_run"
 RESOLUTION_SWEEP = "resolution_sweep"
+SUMMARY_VARIABLE = "PREDICTBENCH_SUMMARY"
+RUN_STARTED, RUN_ENDED = "RUN_STARTED", "RUN_ENDED"
+"""Events of the log of `series`, beside Dagster's."""
 CLONE = Path(__file__).resolve().parents[1]
 
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -107,11 +110,52 @@ def run_command(
     """
     tags = json.dumps(partition_tags(key), separators=(",", ":"))
     arguments = ("job", "execute", "-m", DEFINITIONS, "-j", DAILY_RUN, "--tags", tags, "-c", str(config_file))
-    variables = shared_variables(settings, home) | {"PREDICTBENCH_SUMMARY": str(summary)}
-    variables |= _importing(import_path)
+    variables = _run_variables(settings, home, summary, import_path, scratch)
+    return Command((sys.executable, "-m", "dagster", *arguments), home, variables, _secrets(settings))
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a series."""
+
+    partition: str
+    config_file: str
+    """See `write_run_config`."""
+    summary: str
+    """Where it leaves its summary."""
+
+
+def series_command(
+    settings: Settings,
+    runs: Sequence[PlannedRun],
+    *,
+    home: Path,
+    folder: Path,
+    import_path: Path | None = None,
+    scratch: Path | None = None,
+) -> Command:
+    """The runs one after another in one process, see `series`.
+
+    Args:
+        home: the DAGSTER_HOME, see `prepare_home`.
+        folder: where the plan of the series is written.
+        import_path: a folder with modules of experiments, if there is one.
+        scratch: makes them dry runs, whose new files go there.
+    """
+    plan = folder / "series.json"
+    plan.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n", encoding="utf-8")
+    variables = _run_variables(settings, home, folder / "series.summary.json", import_path, scratch)
+    arguments = (sys.executable, "-m", "predictbench_assets.series", str(plan))
+    return Command(arguments, home, variables, _secrets(settings))
+
+
+def _run_variables(
+    settings: Settings, home: Path, summary: Path, import_path: Path | None, scratch: Path | None
+) -> dict[str, str]:
+    variables = shared_variables(settings, home) | {SUMMARY_VARIABLE: str(summary)} | _importing(import_path)
     if scratch is not None:
         variables |= {"PREDICTBENCH_DRY_RUN": "1", "PREDICTBENCH_SCRATCH": str(scratch)}
-    return Command((sys.executable, "-m", "dagster", *arguments), home, variables, _secrets(settings))
+    return variables
 
 
 def sweep_command(settings: Settings, *, home: Path, config_file: Path, import_path: Path | None = None) -> Command:

@@ -21,6 +21,8 @@ RECHECK_WARNING = 0.005
 RECHECK_ERROR = 0.05
 """Share of ids that two walks of one slice may disagree on before it is a warning, and an error."""
 
+STORED = "stored"
+
 SUM_TOLERANCE = 0.02
 SMALLEST_DAY = 0.25
 """A day that offers less than this share of the median of the days before is worth a look."""
@@ -53,6 +55,14 @@ COHORT_CHECKS = [
         description="About as many markets are offered as on the days before.",
     ),
 ]
+
+
+def stored_check(experiment: dg.AssetKey) -> dg.AssetCheckSpec:
+    """The check of an experiment's asset: whether what it staged reaches the database."""
+    return dg.AssetCheckSpec(
+        STORED, asset=experiment, description="What is staged is stored too, by persisted_run of the same partition."
+    )
+
 
 RUN_CHECKS = [
     dg.AssetCheckSpec(
@@ -146,6 +156,34 @@ def _cohort_size(offered: int, earlier: Mapping[date, int]) -> dg.AssetCheckResu
         description="Far fewer markets than usual: look at the exchange." if small else "",
         metadata={"offered": offered, "median_of_days_before": usual or 0, "days_before": len(earlier)},
     )
+
+
+def check_stored(context: dg.AssetExecutionContext, persisted: dg.AssetKey, *, dry: bool) -> dg.AssetCheckResult:
+    """The check of an experiment's asset: a warning where nothing in its run stores what it stages."""
+    if dry:
+        return dg.AssetCheckResult(check_name=STORED, passed=True, description="A dry run stores nothing.")
+    if persisted in context.job_def.asset_layer.executable_asset_keys:
+        return dg.AssetCheckResult(check_name=STORED, passed=True, description="persisted_run of this run stores it.")
+    return dg.AssetCheckResult(
+        check_name=STORED,
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="Staged, not stored yet: materialize persisted_run of this partition too.",
+    )
+
+
+def report_stored(context: dg.AssetExecutionContext, experiment: dg.AssetKey) -> None:
+    """Let the check of an experiment's asset pass that was materialized in an earlier run and is stored by this one."""
+    if experiment not in context.job_def.asset_layer.executable_asset_keys:
+        context.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=experiment,
+                check_name=STORED,
+                passed=True,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=f"Stored by persisted_run of the run {context.run.run_id}.",
+            )
+        )
 
 
 def check_run(counts: RunCounts) -> Iterator[dg.AssetCheckResult]:

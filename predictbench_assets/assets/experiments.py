@@ -1,23 +1,27 @@
 """Experiments: one factory that turns the registry into one asset per experiment."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
-from predictbench_assets.assets.ingestion import normalized_markets
+from predictbench_assets.assets.checks import check_stored, stored_check
+from predictbench_assets.assets.ingestion import StagedOutput, normalized_markets
 from predictbench_assets.assets.materializing import OWNERS, record_failure, stage, staged_meta
 from predictbench_assets.experiments.base import Experiment, RunMetadata
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
+from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
+from predictbench_assets.failures import PermanentError
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import cohort_markets
 from predictbench_assets.polymarket.markets import Market
 from predictbench_assets.reporting.plots import as_markdown_image, forecasts_against_market
+from predictbench_assets.reporting.summary import from_journal
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.staging import open_staged, staged_name
 from predictbench_assets.runs import RunKey
@@ -26,16 +30,27 @@ from predictbench_assets.staging import StagedFile, StagedFileMissing, StagingAr
 
 GROUP = "experiments"
 PREFIX = "experiment_results"
+PERSISTED_RUN = dg.AssetKey("persisted_run")
 
 _HEARTBEAT_S = 10.0
 _SHOWN_FAILURES = 20
+_ALONE = (
+    "Materialized by itself it is staged, not stored: `persisted_run` of the same partition stores what is staged of "
+    "all experiments. The job `daily_run` does both, and asks nobody again who has answered."
+)
+
+
+class ForgetRefused(PermanentError):
+    """The journal was to be forgotten where its answers may have been paid for."""
 
 
 class ExperimentConfig(dg.Config):
-    """Whether to run it."""
+    """Whether to run it, and whether to ask again."""
 
     selected: bool = True
     """False keeps what is staged of an earlier run on the same snapshot; without any the experiment is not_run."""
+    forget: bool = False
+    """True removes the journal of this version first, so that every market is asked again; refused in production."""
 
 
 def experiment_key(name: str) -> dg.AssetKey:
@@ -60,7 +75,8 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
         owners=OWNERS,
         kinds={"python"},
         code_version=experiment.version,
-        description=experiment.description,
+        description=f"{experiment.description}\n\n{_ALONE}",
+        check_specs=[stored_check(experiment_key(experiment.name))],
         metadata={
             "version": experiment.version,
             "information": experiment.information,
@@ -78,14 +94,21 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
         database: dg.ResourceParam[RunDatabase],
         staging: dg.ResourceParam[StagingArea],
         **inputs: StagedFile,
-    ) -> dg.Output[StagedFile]:
+    ) -> StagedOutput:
         key = run_key(context)
         cohort = inputs.pop("normalized_markets")
         with stage(context, settings, database, key, "experiment_results") as beat:
             name = staged_name(context.asset_key, key)
+            stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
             if not config.selected:
-                return _unselected(context, staging, key, experiment, cohort)
+                yield _unselected(context, staging, key, experiment, cohort)
+                yield stored
+                return
             markets = list(cohort_markets(cohort))
+            journal = Journal(staging, _journal_key(key, experiment, config_hash, cohort), context.run.run_id)
+            if config.forget:
+                _forget(journal, settings, database)
+            told = _Told(context, database, key)
             started, begun = settings.clock.now(), time.monotonic()
             outcomes = run_experiment_sync(
                 experiment,
@@ -100,13 +123,14 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
                 history=database.history,
                 history_counts=database.history_counts,
                 artifacts=lambda path, content: staging.write_bytes(f"artifacts/{key.slug}/{path}", content),
-                journal=Journal(staging, _journal_key(key, experiment, config_hash, cohort), context.run.run_id),
+                journal=journal,
                 max_concurrency=settings.experiment_concurrency,
                 timeout_s=settings.experiment_timeout_seconds,
                 redact=settings.redact,
-                progress=_progress(context, database, key),
+                progress=told,
             )
             counts = _counts(outcomes)
+            reasons = count_outcomes(outcomes, {market.market_id: market.question for market in markets})
             meta = staged_meta(context) | {
                 "name": experiment.name,
                 "version": experiment.version,
@@ -118,14 +142,19 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
                 "snapshot_hash": cohort.meta["snapshot_hash"],
                 "config_hash": config_hash,
                 "counts": counts,
+                "from_journal": told.last.resumed,
+                "outdated": told.last.outdated,
+                "reasons": [reason.model_dump() for reason in reasons],
             }
             beat()
             staged = staging.publish(name, OUTCOMES, meta, (outcome.encode() for outcome in outcomes))
-            return dg.Output(
+            _say_why(context, experiment.name, reasons)
+            yield dg.Output(
                 staged,
-                metadata=_metadata(meta, markets, outcomes),
+                metadata={"stored": stored.description, **_metadata(meta, markets, outcomes, reasons)},
                 data_version=dg.DataVersion(meta["content_hash"]),
             )
+            yield stored
 
     return experiment_results
 
@@ -202,26 +231,48 @@ def _counts(outcomes: list[Outcome]) -> dict[str, int]:
     return {status: statuses.count(status) for status in ("completed", "skipped", "failed")}
 
 
-def _progress(context: dg.AssetExecutionContext, database: RunDatabase, key: RunKey) -> Callable[[Progress], None]:
-    """Says in the log and in the database how far it is; a run that was taken over stops here."""
-    last = time.monotonic()
+class _Told:
+    """Says in the log and in the database how far it is, and keeps the last word; a lost run stops here."""
 
-    def tell(progress: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last < _HEARTBEAT_S:
+    last: Progress
+
+    def __init__(self, context: dg.AssetExecutionContext, database: RunDatabase, key: RunKey) -> None:
+        self._context, self._database, self._key = context, database, key
+        self._at = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        self.last = progress
+        if time.monotonic() - self._at < _HEARTBEAT_S:
             return
-        last = time.monotonic()
-        database.beat(key, context.run.run_id, "experiment_results")
-        context.log.info(
+        self._at = time.monotonic()
+        self._database.beat(self._key, self._context.run.run_id, "experiment_results")
+        self._context.log.info(
             f"{progress.experiment}: {progress.done:,} of {progress.total:,} markets "
             f"({progress.completed:,} completed, {progress.skipped:,} skipped, {progress.failed:,} failed, "
             f"{progress.resumed:,} from the journal) in {progress.seconds:.0f} s"
         )
 
-    return tell
+
+def _forget(journal: Journal, settings: Settings, database: RunDatabase) -> None:
+    if settings.environment == "production" and not database.dry:
+        raise ForgetRefused(
+            "forget would throw away answers in production, which may have been paid for: "
+            "change the experiment's version to ask again"
+        )
+    journal.discard()
 
 
-def _metadata(meta: Mapping[str, Any], markets: list[Market], outcomes: list[Outcome]) -> dict[str, Any]:
+def _say_why(context: dg.AssetExecutionContext, name: str, reasons: Sequence[ReasonCount]) -> None:
+    """The most frequent failure in a log line; all of them are in the metadata and in the summary."""
+    failed = [reason for reason in reasons if reason.status == "failed"]
+    if failed:
+        at = f" ({failed[0].place})" if failed[0].place else ""
+        context.log.warning(f"{name} failed for {failed[0].markets:,} markets: {failed[0].reason}{at}")
+
+
+def _metadata(
+    meta: Mapping[str, Any], markets: list[Market], outcomes: list[Outcome], reasons: Sequence[ReasonCount]
+) -> dict[str, Any]:
     failures = [
         dg.TableRecord({"market": one.market_id, "reason": one.reason or "", "retriable": one.retriable})
         for one in outcomes
@@ -230,14 +281,38 @@ def _metadata(meta: Mapping[str, Any], markets: list[Market], outcomes: list[Out
     columns = [dg.TableColumn("market"), dg.TableColumn("reason"), dg.TableColumn("retriable", type="bool")]
     table = dg.MetadataValue.table(failures[:_SHOWN_FAILURES], schema=dg.TableSchema(columns))
     counts: Mapping[str, int] = meta["counts"]
+    journal = from_journal({meta["name"]: meta["from_journal"]}, {meta["name"]: meta["outdated"]})
     return {
         "dagster/row_count": len(outcomes),
         "status": meta["status"],
         **counts,
+        "from_journal": meta["from_journal"],
+        **({"journal": " ".join(journal)} if journal else {}),
         "seconds": meta["seconds"],
+        **({"reasons": _reason_table(reasons)} if reasons else {}),
         **({"failures": table} if failures else {}),
         "forecasts_against_market": dg.MetadataValue.md(_picture(str(meta["name"]), markets, outcomes)),
     }
+
+
+def _reason_table(reasons: Sequence[ReasonCount]) -> dg.TableMetadataValue:
+    columns = [
+        dg.TableColumn("markets", type="int"),
+        *(dg.TableColumn(name) for name in ("status", "reason", "place", "first_market")),
+    ]
+    records = [
+        dg.TableRecord(
+            {
+                "markets": one.markets,
+                "status": one.status,
+                "reason": one.reason,
+                "place": one.place or "",
+                "first_market": one.market_id or "",
+            }
+        )
+        for one in reasons
+    ]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 
 def _picture(name: str, markets: list[Market], outcomes: list[Outcome]) -> str:

@@ -19,6 +19,7 @@ from predictbench_assets.assets.materializing import OWNERS, discreet, record_fa
 from predictbench_assets.database.leases import RunAlreadyStored
 from predictbench_assets.database.snapshots import SnapshotRecord
 from predictbench_assets.exchange import exchange_label
+from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import stage_cohort
@@ -305,6 +306,9 @@ def _cohort_metadata(staged: StagedFile, cohort: Cohort) -> dict[str, Any]:
         "price_quality": dg.MetadataValue.json(meta["price_quality"]),
         "categories": dg.MetadataValue.json(meta["category"]),
         "excluded_by_reason": dg.MetadataValue.json(meta["excluded"]),
+        "rejected_by_reason": dg.MetadataValue.json(
+            count_texts((f"{one.field}: {one.reason}", 1) for one in cohort.rejected)
+        ),
         "rejected_rows": dg.MetadataValue.table(
             rejected,
             schema=dg.TableSchema([dg.TableColumn(name) for name in ("market", "field", "reason")]),

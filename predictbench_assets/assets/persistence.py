@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from predictbench_assets.assets.checks import RUN_CHECKS, check_run
+from predictbench_assets.assets.checks import RUN_CHECKS, check_run, report_stored
 from predictbench_assets.assets.experiments import experiment_key, unusable
 from predictbench_assets.assets.materializing import OWNERS, record_failure, run_seconds, stage
 from predictbench_assets.database.assembly import Assembly, StagedExperiment
@@ -20,6 +20,7 @@ from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.experiments.base import Experiment
 from predictbench_assets.experiments.digest import DigestedForecast, ForecastDigest, digest_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
+from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.partitions import run_key, run_partitions
@@ -91,7 +92,9 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
                 cohort=normalized_markets,
                 counts=run.counts,
                 failures=tuple(FailureLine.of(failure) for failure in run.failures),
-                experiments=_experiments(staged, run.assembly),
+                experiments=_experiments(staged, run.assembly, context.run.run_id),
+                rejected_by_reason=count_texts((f"{one.field}: {one.reason}", 1) for one in run.rejected),
+                failed_by_reason=count_texts((failure.reason, 1) for failure in run.not_stored),
                 would_be_rows=run.would_be_rows,
                 attempt=run.attempt,
                 forecast_digest=None if run.digest is None else DigestSummary.of(run.digest),
@@ -101,6 +104,7 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
             run.finish(summary)
             path = reporter.publish(summary)
             run.raise_if_nothing_stored()
+            _report_stored(context, staged, database)
             return dg.MaterializeResult(metadata=_metadata(summary, path), check_results=list(check_run(run.counts)))
 
     return persisted_run
@@ -159,7 +163,12 @@ class _RunInHand:
     @property
     def failures(self) -> list[Failure]:
         """Every market that is not stored, with the reason, in the order of the stages."""
-        return [*self.rejected, *self.assembly.failures, *self.report.failures]
+        return [*self.rejected, *self.not_stored]
+
+    @property
+    def not_stored(self) -> list[Failure]:
+        """The markets that were handed to the experiments and are not stored."""
+        return [*self.assembly.failures, *self.report.failures]
 
     @property
     def counts(self) -> RunCounts:
@@ -169,7 +178,7 @@ class _RunInHand:
             offered=self.cohort.meta["offered"],
             excluded=sum(excluded.values()),
             rejected=len(self.rejected),
-            failed=len(self.assembly.failures) + len(self.report.failures),
+            failed=len(self.not_stored),
             processed=self.report.processed,
             excluded_by_reason=excluded,
         )
@@ -276,16 +285,38 @@ def _digested(record: MarketRecord, attempts: Mapping[str, ExperimentAttempt]) -
             )
 
 
-def _experiments(staged: Sequence[StagedExperiment], assembly: Assembly) -> dict[str, ExperimentSummary]:
+def _experiments(
+    staged: Sequence[StagedExperiment], assembly: Assembly, dagster_run_id: str
+) -> dict[str, ExperimentSummary]:
     return {
         one.attempt.name: ExperimentSummary(
             version=one.attempt.version,
             status=one.attempt.status,
-            seconds=0.0 if one.outcomes is None else one.outcomes.meta["seconds"],
+            **_told({} if one.outcomes is None else one.outcomes.meta, dagster_run_id),
             **assembly.counts.get(one.attempt.name, Counter()),
         )
         for one in staged
     }
+
+
+def _told(meta: Mapping[str, Any], dagster_run_id: str) -> dict[str, Any]:
+    """What an experiment's staged file says of how it went; which answers an earlier run did not ask for is over."""
+    told = {
+        "seconds": meta.get("seconds", 0.0),
+        "reasons": tuple(map(ReasonCount.model_validate, meta.get("reasons", ()))),
+    }
+    if meta.get("dagster_run_id") == dagster_run_id:
+        told |= {name: meta.get(name, 0) for name in ("from_journal", "outdated")}
+    return told
+
+
+def _report_stored(
+    context: dg.AssetExecutionContext, staged: Sequence[StagedExperiment], database: RunDatabase
+) -> None:
+    """Take back the warning of experiments that were materialized by themselves, now that they are stored."""
+    for one in staged:
+        if one.outcomes is not None and not database.dry:
+            report_stored(context, experiment_key(one.attempt.name))
 
 
 def _metadata(summary: RunSummary, path: Path) -> dict[str, Any]:
@@ -296,6 +327,9 @@ def _metadata(summary: RunSummary, path: Path) -> dict[str, Any]:
         "rejected": summary.rejected_markets,
         "processed": summary.processed_markets,
         "failed": summary.failed_markets,
+        "excluded_by_reason": dg.MetadataValue.json(dict(summary.excluded_by_reason)),
+        "rejected_by_reason": dg.MetadataValue.json(dict(summary.rejected_by_reason)),
+        "failed_by_reason": dg.MetadataValue.json(dict(summary.failed_by_reason)),
         "summary": dg.MetadataValue.md(summary.to_markdown()),
         "summary_json": dg.MetadataValue.json(summary.model_dump(mode="json", exclude={"failures"})),
         "summary_file": dg.MetadataValue.path(path),

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 OnExisting = Literal["update", "skip", "fail"]
 
-_LOG = "log.jsonl"
-_SUMMARY = "summary.json"
+LOG = "log.jsonl"
+SUMMARY = "summary.json"
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 """All that Dagster says of a step that a signal ended."""
@@ -48,6 +48,7 @@ class DailyOptions:
     dry_run: bool = False
     limit: int | None = None
     experiments: tuple[str, ...] = ()
+    forget: tuple[str, ...] = ()
     refresh: bool = False
     debug_artifacts: bool = False
     summary: Path | None = None
@@ -68,6 +69,13 @@ def _run_options(command: Any) -> Any:
                 metavar="NAME",
                 shell_complete=experiment_names,
                 help="Only this one (repeatable), what it requires, and the mandatory ones.",
+            ),
+            click.option(
+                "--forget",
+                multiple=True,
+                metavar="NAME",
+                shell_complete=experiment_names,
+                help="Ask this one again (repeatable), and those that require it, although its version is the same.",
             ),
             click.option("--refresh", is_flag=True, help="Freeze a new snapshot although one is stored; today's only."),
             click.option(
@@ -94,6 +102,7 @@ Examples:
   predictbench daily --run-date 2026-11-20 --on-existing skip
   predictbench daily --dry-run --limit 50
   predictbench daily --experiment shrunk_market
+  predictbench daily --experiment shrunk_market --forget shrunk_market
 """,
 )
 @run_date_option
@@ -163,7 +172,7 @@ def run_config(**options: Any) -> None:
     settings = load_settings()
     registry = load_registry(settings.processing_experiments)
     options["dry_run"] = settings.predictbench_dry_run
-    click.echo(launch.run_config(_op_config(settings, DailyOptions(**options), registry)), nl=False)
+    click.echo(launch.run_config(op_config(settings, DailyOptions(**options), registry)), nl=False)
 
 
 def run_daily(
@@ -200,20 +209,20 @@ def run_daily(
     registry = load_registry(settings.processing_experiments)
     if options.refresh and key.run_date != settings.clock.now().date():
         raise click.UsageError("--refresh is for today's run only: a snapshot of the past cannot be frozen again")
-    ops = _op_config(settings, options, registry)
+    ops = op_config(settings, options, registry)
     for warning in settings.warnings:
         _log.warning(warning)
     with ExitStack() as stack:
         stack.enter_context(unwound_by_signals())
         if options.dry_run:
-            scratch = stack.enter_context(_scratch())
+            scratch = stack.enter_context(scratch_folder())
             settings = settings.model_copy(update={"predictbench_dry_run": True, "predictbench_scratch": scratch})
         stack.enter_context(ready_database(settings))
-        folder = _run_folder(settings, key)
+        folder = run_folder(settings, key)
         watched = _execute(settings, key, ops, folder, import_path(registry), show or progress, verbose=verbose)
-        summary = _written(folder) or _seen_from_outside(settings, folder, key, watched, options)
+        summary = summary_of(settings, folder, key, watched, options)
         (report or _report)(summary, watched)
-        places = _publish(settings, summary, options, folder)
+        places = publish_summary(settings, summary, options, folder)
         if places and (verbose or not summary.succeeded):
             say(settings, "\n".join(places))
     if watched.signal is not None:
@@ -221,7 +230,7 @@ def run_daily(
     return 0 if watched.exit_code == 0 and summary.succeeded else 1
 
 
-def _run_folder(settings: "Settings", key: "RunKey") -> Path:
+def run_folder(settings: "Settings", key: "RunKey") -> Path:
     """A new folder for the files of this one run: its configuration, its log, its summary."""
     from predictbench_assets.clock import SystemClock
 
@@ -250,7 +259,7 @@ def _execute(
         key,
         home=home,
         config_file=launch.write_run_config(folder / "run_config.yaml", ops),
-        summary=folder / _SUMMARY,
+        summary=folder / SUMMARY,
         import_path=import_path,
         scratch=scratch,
     )
@@ -258,22 +267,22 @@ def _execute(
         say(settings, f"$ {command}\n")
     shown = show(settings)
     try:
-        return launch.run_watched(command, log=folder / _LOG, redact=settings.redact, on_line=shown)
+        return launch.run_watched(command, log=folder / LOG, redact=settings.redact, on_line=shown)
     finally:
         shown.close()
 
 
-def _publish(settings: "Settings", summary: "RunSummary", options: DailyOptions, folder: Path) -> list[str]:
+def publish_summary(settings: "Settings", summary: "RunSummary", options: DailyOptions, folder: Path) -> list[str]:
     """Put the summary where it is looked for; returns where log and summary are, a line each.
 
     A dry run leaves one only where it was asked to; a skipped run does not take the place of the one it skipped for.
     """
     asked = options.summary or settings.predictbench_summary
-    lines = [] if options.dry_run else [f"  log      {folder / _LOG}"]
+    lines = [f"  log      {folder / LOG}"] if not options.dry_run and (folder / LOG).exists() else []
     if asked is None and not options.dry_run and summary.status != "skipped":
         asked = settings.artifacts / f"summary_{summary.run_date}_w{summary.window_days}.json"
         if _overtaken(asked, summary, folder):
-            lines.append(f"  summary  {folder / _SUMMARY}")
+            lines.append(f"  summary  {folder / SUMMARY}")
             asked = None
     if asked is not None:
         lines.append(f"  summary  {summary.write(asked.resolve())}")
@@ -314,7 +323,7 @@ def _checked_key(settings: "Settings", run_date: date | None, window_days: int |
         raise click.UsageError(str(error)) from error
 
 
-def _op_config(settings: "Settings", options: DailyOptions, registry: "Registry") -> dict[str, dict[str, Any]]:
+def op_config(settings: "Settings", options: DailyOptions, registry: "Registry") -> dict[str, dict[str, Any]]:
     """What each op is told.
 
     Raises:
@@ -326,8 +335,10 @@ def _op_config(settings: "Settings", options: DailyOptions, registry: "Registry"
         raise click.UsageError("--limit would store a part of the day in production; add --dry-run")
     try:
         selected = registry.closure(options.experiments) if options.experiments else frozenset(registry.names)
+        forgotten = registry.dependents(options.forget)
     except RegistryError as error:
         raise click.UsageError(str(error)) from error
+    _check_forget(settings, options, selected)
     config: dict[str, dict[str, Any]] = {
         "target_window": {"on_existing": options.on_existing},
         "raw_markets": {"refresh": options.refresh},
@@ -335,11 +346,26 @@ def _op_config(settings: "Settings", options: DailyOptions, registry: "Registry"
     }
     if options.limit is None:
         del config["normalized_markets"]["limit"]
-    return config | {f"experiment_results__{name}": {"selected": name in selected} for name in registry.names}
+    told = {name: {"selected": name in selected, "forget": name in forgotten & selected} for name in registry.names}
+    return config | {f"experiment_results__{name}": choices for name, choices in told.items()}
+
+
+def _check_forget(settings: "Settings", options: DailyOptions, selected: frozenset[str]) -> None:
+    """Refuse to forget where it would cost something, and where it would do nothing.
+
+    Raises:
+        click.UsageError: as it says.
+    """
+    if options.forget and settings.environment == "production" and not options.dry_run:
+        raise click.UsageError(
+            "--forget would throw away answers in production, which may have been paid for: change the version instead"
+        )
+    if left_out := sorted(set(options.forget) - selected):
+        raise click.UsageError(f"--forget {left_out[0]}: it is not run, --experiment names others")
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
     """A dry run's folder, gone afterwards whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="predictbench-dry-run-")).resolve()
     try:
@@ -365,10 +391,17 @@ def unwound_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def summary_of(
+    settings: "Settings", folder: Path, key: "RunKey", watched: "Watched", options: DailyOptions
+) -> "RunSummary":
+    """The summary that a run left in its folder, or one of what was seen of it."""
+    return _written(folder) or _seen_from_outside(settings, folder, key, watched, options)
+
+
 def _written(folder: Path) -> "RunSummary | None":
     from predictbench_assets.reporting.summary import RunSummary
 
-    file = folder / _SUMMARY
+    file = folder / SUMMARY
     return RunSummary.read(file) if file.exists() else None
 
 
@@ -409,7 +442,7 @@ def _seen_from_outside(
         git_sha=running_commit(settings),
         failures=() if skipped else (own,),
     )
-    summary.write(folder / _SUMMARY)
+    summary.write(folder / SUMMARY)
     if not summary.dry_run:
         export_metrics(summary, settings)
     return summary

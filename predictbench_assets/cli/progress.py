@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from predictbench_assets.experiments.contexts import FURTHER_LINES
 from predictbench_assets.launch import Line
 from predictbench_assets.observability.logs import readable, wants_json
 from predictbench_assets.printable import printable
@@ -80,7 +81,7 @@ class Stages:
             self._console.print(
                 Text.assemble(("  FAILED  ", "red"), _sentence(stage, line | {"message": line.get("reason") or ""}))
             )
-        elif event is None and line["level"] in ("WARNING", "ERROR", "CRITICAL"):
+        elif event is None and line["level"] in ("WARNING", "ERROR", "CRITICAL") and line["logger"] != FURTHER_LINES:
             style = "yellow" if line["level"] == "WARNING" else "red"
             self._console.print(Text.assemble((f"  {line['level'].lower()}  ", style), _sentence(stage, line)))
         elif event is None:

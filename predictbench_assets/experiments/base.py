@@ -26,7 +26,7 @@ from abc import ABC
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, ClassVar, Literal, Self, TypeVar, cast
+from typing import Any, ClassVar, Literal, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -39,6 +39,9 @@ Information = Literal["blind", "market", "search"]
 
 SUM_TOLERANCE = 1e-6
 
+_SHOWN_VALUE = 60
+"""Characters of a refused value that an error quotes."""
+
 T = TypeVar("T")
 
 
@@ -46,8 +49,9 @@ class ExperimentResult(BaseModel):
     """A forecast of one market.
 
     Attributes:
-        probabilities: one per outcome, in the market's order; finite, in [0, 1], summing to 1 (to 1e-6).
-        payload: whatever the experiment wants stored with the forecast; JSON-serialisable.
+        probabilities: one per outcome, in the market's order; finite, in [0, 1], summing to 1 (to 1e-6). Numbers and
+            arrays of other libraries (numpy) are taken for what they hold.
+        payload: whatever the experiment wants stored with the forecast; JSON-serialisable, see `outcomes`.
         score: a number of the experiment's own (a confidence, a cost); the benchmark never reads it.
         artifact_uri: where something bigger was put, see `PipelineContext.artifact`.
         diagnostics: numbers and notes for debugging, kept apart from the payload.
@@ -60,6 +64,17 @@ class ExperimentResult(BaseModel):
     score: float | None = Field(default=None, allow_inf_nan=False)
     artifact_uri: str | None = None
     diagnostics: Mapping[str, Any] = Field(default_factory=dict)
+
+    @field_validator("probabilities", mode="before")
+    @classmethod
+    def _plain_numbers(cls, probabilities: object) -> object:
+        plain = probabilities.tolist() if _is_array(probabilities) else probabilities
+        return tuple(map(_number, plain)) if isinstance(plain, Sequence) and not isinstance(plain, str) else plain
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _plain_score(cls, score: object) -> object:
+        return None if score is None else _number(score)
 
     @field_validator("probabilities")
     @classmethod
@@ -79,8 +94,37 @@ class ExperimentResult(BaseModel):
 
     @classmethod
     def binary(cls, probability: float, **rest: Any) -> Self:
-        """A forecast of a two-outcome market by the probability of its first outcome."""
-        return cls(probabilities=(probability, 1.0 - probability), **rest)
+        """A forecast of a two-outcome market by the probability of its first outcome.
+
+        Raises:
+            ValueError: it is no number in [0, 1].
+        """
+        first = _number(probability)
+        return cls(probabilities=(first, 1.0 - first), **rest)
+
+
+class _Array(Protocol):
+    def tolist(self) -> Any: ...
+
+
+def _is_array(value: object) -> TypeGuard[_Array]:
+    """Whether it is an array of another library (numpy, torch, Arrow), which all have this method."""
+    return not isinstance(value, type) and callable(getattr(value, "tolist", None))
+
+
+def _number(value: object) -> float:
+    """A number of any library as a float; an array that holds exactly one number counts as that."""
+    plain = value.tolist() if _is_array(value) else value
+    while isinstance(plain, list) and len(plain) == 1:
+        [plain] = plain
+    try:
+        if isinstance(plain, bytes | list):
+            raise TypeError("no number")
+        return float(cast(SupportsFloat, plain))
+    except (TypeError, ValueError):
+        kind = type(value)
+        shown = repr(value) if len(repr(value)) <= _SHOWN_VALUE else f"{repr(value)[:_SHOWN_VALUE]}…"
+        raise ValueError(f"{shown} ({kind.__name__}) is not a number") from None
 
 
 class ExperimentSkip(Exception):

@@ -1,6 +1,7 @@
 """What an experiment is shown: its markets and their contexts, with every price taken out for a blind one."""
 
 import hashlib
+import itertools
 import logging
 import random
 import threading
@@ -12,7 +13,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from pydantic import SecretBytes, SecretStr
 
@@ -27,6 +28,14 @@ from predictbench_assets.experiments.base import (
     SettledMarket,
 )
 from predictbench_assets.polymarket.markets import Market
+
+LOGGED_LINES: Final = 50
+"""Log lines of one experiment's run that go where those of the project go; the others go past it."""
+
+FURTHER_LINES: Final = "predictbench.experiment"
+"""The logger of those others: none below the project's own, whose lines Dagster keeps."""
+
+_further = logging.getLogger(FURTHER_LINES)
 
 History = Callable[[datetime], Iterable[SettledMarket]]
 """The settled markets whose resolution was known at an instant."""
@@ -52,7 +61,7 @@ class Contexts:
         history: History | None,
         history_counts: HistoryCounts | None = None,
         artifacts: Artifacts | None,
-        logger: logging.Logger,
+        lines: "LogLines",
         redact: Callable[[str], str] = str,
     ) -> None:
         self._experiment = experiment
@@ -67,7 +76,7 @@ class Contexts:
         self._history_counts = history_counts
         self._once = MadeOnce()
         self._artifacts = artifacts
-        self._logger = logger
+        self._lines = lines
         self._redact = redact
         self._events: dict[str, list[Market]] = defaultdict(list)
         self._shown = {market.market_id: market.blinded() if blind else market for market in markets}
@@ -87,7 +96,7 @@ class Contexts:
             run=self._run,
             settings=self._settings,
             clock=self._clock,
-            logger=_Discreet(self._logger, self.log_fields(market.market_id), self._redact),
+            logger=_Discreet(self._lines, self.log_fields(market.market_id), self._redact),
             rng=generator(self._experiment, market.market_id),
             required=MappingProxyType(dict(required)),
             siblings=tuple(other for other in event if other.market_id != market.market_id),
@@ -120,11 +129,34 @@ class Contexts:
         return store_one
 
 
+class LogLines:
+    """Where the log lines of one experiment's run go: its first ones to a logger, all further ones past it.
+
+    The logger may be one that keeps each line as a row of a database, with a transaction for each, and a line for each
+    market is what experiments write. Past it they reach the process's log, which has all of them.
+
+    Args:
+        logger: for the first `LOGGED_LINES` lines, and one that says where the others are.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.first = logger
+        self._numbers = itertools.count(1)
+
+    def log(self, level: int, text: str, fields: Mapping[str, object]) -> None:
+        """Log a line, with these fields beside its text."""
+        number = next(self._numbers)
+        if number == LOGGED_LINES + 1:
+            self.first.info("further lines of this experiment are in the log of the process alone", extra=dict(fields))
+        (self.first if number <= LOGGED_LINES else _further).log(level, "%s", text, extra=dict(fields))
+
+
 class _Discreet(logging.LoggerAdapter[logging.Logger]):
     """What an experiment logs, without secrets: Dagster keeps the lines as they are, where no formatter of ours is."""
 
-    def __init__(self, logger: logging.Logger, fields: Mapping[str, str], redact: Callable[[str], str]) -> None:
-        super().__init__(logger, fields)
+    def __init__(self, lines: LogLines, fields: Mapping[str, str], redact: Callable[[str], str]) -> None:
+        super().__init__(lines.first, fields)
+        self._lines = lines
         self._redact = redact
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
@@ -137,7 +169,7 @@ class _Discreet(logging.LoggerAdapter[logging.Logger]):
             text = f"{msg} {args}"
         if kwargs.pop("exc_info", None):
             text += f"\n{traceback.format_exc()}"
-        super().log(level, "%s", self._redact(text), **kwargs)
+        self._lines.log(level, self._redact(text), self.extra or {})
 
 
 def generator(experiment: Experiment, market_id: str) -> random.Random:

@@ -7,7 +7,8 @@ would refuse the whole market.
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, Literal
@@ -15,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from predictbench_assets.experiments.base import ExperimentResult
 from predictbench_assets.polymarket.markets import Market
@@ -30,6 +32,8 @@ MAX_JSON_BYTES: Final = 1_000_000
 
 _NULL = msgspec.Raw(b"null")
 _MAX_DEPTH = 64
+_DOUBLE = 8
+"""Bytes of the floating point number that JSON holds."""
 _SURROGATES = range(0xD800, 0xE000)
 
 
@@ -60,6 +64,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     exception_type: str | None = None
     retriable: bool = False
     """Whether the same call may succeed later; only ever true of a failure."""
+    place: str | None = None
+    """Where in the experiment's own code it failed, see `source.place_of`; None unless failed."""
+    source: str | None = None
+    """Digest of the experiment's source when it answered, see `source.source_digest`."""
 
     @property
     def is_final(self) -> bool:
@@ -109,9 +117,13 @@ def completed(
     *,
     forecast_at: datetime,
     seconds: float,
+    source: str | None = None,
     redact: Callable[[str], str] = str,
 ) -> Outcome:
     """The outcome of a market that was forecast; `redact` takes secrets out of what is stored with it.
+
+    What is stored is in JSON's own types. Enumerations, models, dataclasses, dates, decimals, UUIDs, sets (sorted), and
+    scalars and arrays of numpy become what they obviously are; pandas' missing value becomes null.
 
     Raises:
         ResultRefused: the number of probabilities is not the market's number of outcomes, or a part cannot be stored.
@@ -130,13 +142,14 @@ def completed(
         diagnostics_json=_storable("diagnostics", result.diagnostics, redact),
         forecast_at=forecast_at,
         seconds=seconds,
+        source=source,
     )
 
 
 def content_hash(outcomes: Iterable[Outcome]) -> str:
     """Identity of what was forecast, whatever the order: two attempts that agree in it are one and the same.
 
-    Times, durations and diagnostics differ between attempts that say the same, so they are left out.
+    Times, durations, diagnostics and places in the code differ between attempts that say the same: they are left out.
     """
     rows = (
         msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, o.score))
@@ -183,6 +196,8 @@ def _plain(path: str, value: Any, depth: int) -> Any:
     """The value in JSON's own types; the path to what has no such form is part of the refusal."""
     if depth > _MAX_DEPTH:
         raise ResultRefused(f"{path.split('.')[0]} is nested deeper than {_MAX_DEPTH} levels")
+    if _is_missing(value):
+        return None
     match value:
         case None | bool():
             return value
@@ -202,12 +217,62 @@ def _plain(path: str, value: Any, depth: int) -> Any:
             return {_key(path, key): _plain(f"{path}.{key}", item, depth + 1) for key, item in value.items()}
         case list() | tuple():
             return [_plain(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+        case set() | frozenset():
+            # In an order of its own, or two runs that say the same would differ.
+            return sorted((_plain(f"{path}{{}}", item, depth + 1) for item in value), key=msgspec.json.encode)
         case BaseModel():
-            return _plain(path, value.model_dump(mode="json"), depth + 1)
-        case datetime() | date() | UUID() | Decimal():
+            return _plain(path, _of_model(value), depth + 1)
+        case msgspec.Struct():
+            return _plain(path, msgspec.structs.asdict(value), depth + 1)
+        case Decimal() if not value.is_finite():
+            raise ResultRefused(f"{path} is {value}, which JSON cannot hold")
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")  # a subclass (pandas' Timestamp) too
+        case date() | time() | timedelta() | UUID() | Decimal():
             return msgspec.to_builtins(value)
+        case bytes() | bytearray() | memoryview():
+            raise ResultRefused(
+                f"{path} is {type(value).__name__}: decode it to text, or store it by context.artifact()"
+            )
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return _plain(path, {each.name: getattr(value, each.name) for each in fields(value)}, depth + 1)
+        case _ if _module(value) == "numpy":
+            return _plain(path, _of_numpy(path, value), depth + 1)
         case _:
-            raise ResultRefused(f"{path} is a {type(value).__name__}, which JSON cannot hold")
+            raise ResultRefused(
+                f"{path} is a {type(value).__name__}, which JSON cannot hold: store numbers, texts, lists or dicts"
+            )
+
+
+def _module(value: object) -> str:
+    """The package that a value's class is of; asked for where importing that package would be too slow."""
+    return type(value).__module__.partition(".")[0]
+
+
+def _is_missing(value: object) -> bool:
+    """Whether it is how pandas says that there is no value."""
+    return _module(value) == "pandas" and type(value).__name__ in ("NAType", "NaTType")
+
+
+def _of_model(model: BaseModel) -> Any:
+    """A model as it would be sent; one that holds what pydantic cannot send, field by field."""
+    try:
+        return model.model_dump(mode="json")
+    except PydanticSerializationError:
+        return {name: getattr(model, name) for name in type(model).model_fields}
+
+
+def _of_numpy(path: str, value: Any) -> Any:
+    """A scalar or an array of numpy by what Python has for it."""
+    if (kind := value.dtype.kind) in "Mm":  # in Python's own types these would lose their unit
+        return (
+            None if str(value) == "NaT" else str(value) if value.ndim == 0 else [_of_numpy(path, one) for one in value]
+        )
+    if kind in "biuUO" or (kind == "f" and value.dtype.itemsize <= _DOUBLE):
+        return value.tolist()
+    if kind == "f":
+        return [_of_numpy(path, one) for one in value] if value.ndim else float(value)
+    raise ResultRefused(f"{path} is numpy's {value.dtype}, which JSON cannot hold: convert it to numbers or texts")
 
 
 def _key(path: str, key: object) -> str:

@@ -81,6 +81,18 @@ class Registry:
                 open_names.extend(self[name].requires)
         return frozenset(names)
 
+    def dependents(self, names: Iterable[str]) -> frozenset[str]:
+        """The experiments named, and all that require one of them, directly or by another.
+
+        Raises:
+            RegistryError: a name that no experiment has.
+        """
+        found = {self[name].name for name in names}
+        for experiment in self:  # requirements come before what requires them
+            if found.intersection(experiment.requires):
+                found.add(experiment.name)
+        return frozenset(found)
+
     def config_hash(self, name: str) -> str:
         """Identity of what decides an experiment's forecasts beside its version and the snapshot.
 

@@ -26,9 +26,10 @@ from predictbench_assets.experiments.base import (
     RunMetadata,
 )
 from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut
-from predictbench_assets.experiments.contexts import Artifacts, Contexts, History, HistoryCounts
+from predictbench_assets.experiments.contexts import Artifacts, Contexts, History, HistoryCounts, LogLines
 from predictbench_assets.experiments.journal import Journal
 from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed
+from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.polymarket.markets import Market
 
@@ -58,6 +59,8 @@ class Progress:
     failed: int
     resumed: int
     """Of the above, those that an earlier attempt had journalled."""
+    outdated: int
+    """Of the resumed, those that were answered by other code than the experiment's present one."""
     seconds: float
 
     @property
@@ -105,11 +108,13 @@ async def run_experiment(
         redact: takes secrets out of reasons and tracebacks.
         progress: told at the beginning, once a second, and at the end, from changing threads. What it raises ends
             the run.
-        logger: what the experiment's log lines go to.
+        logger: what the first of the experiment's log lines go to, see `LogLines`.
 
     Raises:
         JournalUnwritable: an answer could not be made durable. Nothing that an experiment does raises.
     """
+    lines, source = LogLines(logger), ExperimentSource(experiment)
+    digest = source.digest()  # read before the time begins to count
     attempt = _Attempt(
         experiment=experiment,
         contexts=Contexts(
@@ -121,7 +126,7 @@ async def run_experiment(
             history=history,
             history_counts=history_counts,
             artifacts=artifacts,
-            logger=logger,
+            lines=lines,
             redact=redact,
         ),
         required=required or {},
@@ -132,7 +137,9 @@ async def run_experiment(
         redact=redact,
         progress=progress,
         total=len(markets),
-        logger=logger,
+        lines=lines,
+        source=source,
+        digest=digest,
     )
     try:
         await attempt.run(markets, workers=experiment.max_concurrency or max_concurrency)
@@ -196,7 +203,10 @@ class _Attempt:
     redact: Callable[[str], str]
     progress: Callable[[Progress], None] | None
     total: int
-    logger: logging.Logger
+    lines: LogLines
+    source: ExperimentSource
+    digest: str | None
+    """Of the experiment's present source."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
@@ -236,6 +246,7 @@ class _Attempt:
             if all(market.market_id in known for market in unit):
                 for market in unit:
                     self._take(known[market.market_id])
+                    self.counts["outdated"] += known[market.market_id].source not in (None, self.digest)
                 self.counts["resumed"] += len(unit)
             else:
                 calls.append(unit)
@@ -324,9 +335,9 @@ class _Attempt:
             return [Answer(error=refused)] * len(unit)
         unknown = sorted(str(key) for key in given.keys() - {market.market_id for market in unit})
         if unknown:
-            self.logger.warning(
-                "%s answered for markets that it was not asked about: %s", self.experiment.name, ", ".join(unknown[:10])
-            )
+            asked = f"{self.experiment.name} answered for markets that it was not asked about"
+            said = self.redact(f"{asked}: {', '.join(unknown[:10])}")
+            self.lines.log(logging.WARNING, said, self.contexts.log_fields(unit[0].market_id))
         left_out = Answer(error=ResultRefused("run_event left this market out of its answer"))
         return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]
 
@@ -339,16 +350,23 @@ class _Attempt:
                 if not isinstance(value, ExperimentResult):
                     raise ResultRefused(f"the answer is a {type(value).__name__}, not an ExperimentResult")
                 now = self.clock.now()
-                return completed(market, value, forecast_at=now, seconds=seconds, redact=self.redact)
+                return completed(
+                    market, value, forecast_at=now, seconds=seconds, source=self.digest, redact=self.redact
+                )
             except ResultRefused as refused:
                 error = refused
             except Exception as broken:  # a payload may be any object, with any bug
                 error = ResultRefused(f"the answer cannot be stored: {type(broken).__name__}: {broken}")
         if isinstance(error, ExperimentSkip):
             return Outcome(
-                market_id=market.market_id, status="skipped", reason=self._clean(str(error.reason)), seconds=seconds
+                market_id=market.market_id,
+                status="skipped",
+                reason=self._clean(str(error.reason)),
+                seconds=seconds,
+                source=self.digest,
             )
         self._log_traceback(market, error)
+        place = self.source.place_of(error)
         return Outcome(
             market_id=market.market_id,
             status="failed",
@@ -356,6 +374,8 @@ class _Attempt:
             seconds=seconds,
             exception_type=type(error).__name__,
             retriable=_is_retriable(error),
+            place=None if place is None else self._clean(place),
+            source=self.digest,
         )
 
     def _clean(self, reason: str) -> str:
@@ -365,9 +385,9 @@ class _Attempt:
         return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"
 
     def _log_traceback(self, market: Market, error: BaseException) -> None:
-        if self.logger.isEnabledFor(logging.DEBUG):
-            lines = "".join(traceback.format_exception(error))
-            self.logger.debug(self.redact(lines), extra=self.contexts.log_fields(market.market_id))
+        if self.lines.first.isEnabledFor(logging.DEBUG):
+            text = self.redact("".join(traceback.format_exception(error)))
+            self.lines.log(logging.DEBUG, text, self.contexts.log_fields(market.market_id))
 
     def _take(self, outcome: Outcome) -> None:
         self.outcomes[outcome.market_id] = outcome
@@ -389,6 +409,7 @@ class _Attempt:
                     skipped=self.counts["skipped"],
                     failed=self.counts["failed"],
                     resumed=self.counts["resumed"],
+                    outdated=self.counts["outdated"],
                     seconds=time.monotonic() - self.started,
                 )
             )
@@ -417,12 +438,14 @@ def _units(experiment: Experiment, markets: Sequence[Market]) -> list[Unit]:
 
 
 def _told(error: BaseException | None) -> str:
-    """Type and message of an error; pydantic's without its report's layout."""
+    """Type and message of an error; pydantic's without its report's layout, a group's with its first one."""
     try:
         if isinstance(error, ValidationError):
             message = "; ".join(
                 f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
             )
+        elif isinstance(error, BaseExceptionGroup):
+            message = f"{error}: {_told(error.exceptions[0])}"
         else:
             message = str(error)
     except Exception:  # an experiment's own exception may be broken as well

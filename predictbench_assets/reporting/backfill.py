@@ -1,20 +1,23 @@
 """What came of a backfill, run by run."""
 
 from collections import Counter
-from datetime import date
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from predictbench_assets.reporting.pages import markdown_table, publish, rich_table
-from predictbench_assets.reporting.summary import RunSummary
+from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
 from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS
 
 BackfillOutcome = Literal["stored", "failed", "missing", "not_run"]
 
-_HEAD = ("run date", "window", "outcome", "markets", "seconds", "reason")
+_HEAD = ("run date", "window", "outcome", "markets", "seconds", "forecasts", "reason")
 
 
 class BackfillLine(BaseModel):
@@ -31,6 +34,10 @@ class BackfillLine(BaseModel):
     attempt: int | None = None
     processed_markets: int | None = None
     seconds: float | None = None
+    forecasts: str | None = None
+    """What came of the experiments that the backfill was for; None where it was for all."""
+    late: bool = False
+    """Whether the forecasts that were made now are too late to count: see `scoring.forecasts`."""
 
     @classmethod
     def of(cls, key: RunKey, outcome: BackfillOutcome, reason: str | None = None) -> "BackfillLine":
@@ -38,20 +45,39 @@ class BackfillLine(BaseModel):
         return cls(run_date=key.run_date, window_days=key.window_days, outcome=outcome, reason=reason)
 
     @classmethod
-    def ran(cls, summary: RunSummary, *, exit_code: int | None) -> "BackfillLine":
-        """A run that was made; its process may have failed after everything was stored."""
+    def ran(
+        cls, summary: RunSummary, *, exit_code: int | None, now: datetime, asked: Sequence[str] = ()
+    ) -> "BackfillLine":
+        """A run that was made.
+
+        Its process may have failed after everything was stored, and an experiment that the backfill was for may have
+        failed for every market: neither is a success.
+
+        Args:
+            exit_code: of the process.
+            now: when it was made.
+            asked: the experiments that it was made for; none where it was for all.
+        """
         reason = summary.reason
+        of_asked = {name: summary.experiments[name] for name in asked if name in summary.experiments}
+        failed = [name for name, one in of_asked.items() if one.status == "failed"]
         if summary.succeeded and exit_code != 0:
             reason = f"its data are stored, but Dagster ended with exit code {exit_code}"
+        elif summary.succeeded and failed:
+            reason = "; ".join(f"{name} failed for every market: {_why(of_asked[name])}" for name in failed)
         return cls(
             run_date=summary.run_date,
             window_days=summary.window_days,
-            outcome="stored" if summary.succeeded and exit_code == 0 else "failed",
+            outcome="stored" if summary.succeeded and exit_code == 0 and not failed else "failed",
             stage=summary.stage,
             reason=reason,
             attempt=summary.attempt,
             processed_markets=summary.processed_markets,
             seconds=summary.duration_seconds,
+            forecasts="; ".join(_counted(name, one) for name, one in of_asked.items()) or None,
+            late=summary.snapshot is not None
+            and now > summary.snapshot.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS)
+            and any(one.completed > one.from_journal for one in of_asked.values()),
         )
 
 
@@ -75,14 +101,28 @@ class BackfillSummary(BaseModel):
         outcomes = self.counts
         return 1 if outcomes.get("failed") else 3 if outcomes.get("missing") or outcomes.get("not_run") else 0
 
+    @property
+    def note(self) -> str | None:
+        """Where to look for late forecasts; None where none was made."""
+        late = [line for line in self.runs if line.late]
+        if not late:
+            return None
+        return (
+            f"The forecasts made now for {len(late):,} of these runs are late: more than {FREEZE_WINDOW_HOURS} hours "
+            "after the freeze. They are on the backfill board and on the markets' pages, marked as too late to count; "
+            "one that was made in time is never replaced."
+        )
+
     def to_table(self) -> RenderableType:
         """The table for a terminal, drawn by rich."""
-        return rich_table(self._title(), _HEAD, [_cells(line) for line in self.runs])
+        table = rich_table(self._title(), _HEAD, [_cells(line) for line in self.runs])
+        return Group(table, Text(f"\n{self.note}")) if self.note else table
 
     def to_markdown(self) -> str:
         """The table for a page that renders Markdown, such as an Action's."""
         table = markdown_table(_HEAD, [_cells(line) for line in self.runs])
-        return "\n".join([f"## Predictbench {self._title()}", "", *table]) + "\n"
+        note = ["", self.note] if self.note else []
+        return "\n".join([f"## Predictbench {self._title()}", "", *table, *note]) + "\n"
 
     def write(self, path: Path) -> Path:
         """Publish the JSON at `path`, and the Markdown beside it with the suffix `.md`."""
@@ -97,4 +137,18 @@ def _cells(line: BackfillLine) -> tuple[str, ...]:
     markets = "" if line.processed_markets is None else f"{line.processed_markets:,}"
     seconds = "" if line.seconds is None else f"{line.seconds:.1f}"
     reason = f"{line.stage}: {line.reason}" if line.stage and line.reason else line.reason or ""
-    return (line.run_date.isoformat(), str(line.window_days), line.outcome, markets, seconds, reason)
+    forecasts = line.forecasts or ""
+    return (line.run_date.isoformat(), str(line.window_days), line.outcome, markets, seconds, forecasts, reason)
+
+
+def _counted(name: str, one: ExperimentSummary) -> str:
+    counts = {"forecasts": one.completed, "skipped": one.skipped, "failed": one.failed, "not run": one.not_run}
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no market"
+    return f"{name} {told}" + (f" ({one.from_journal:,} from the journal)" if one.from_journal else "")
+
+
+def _why(one: ExperimentSummary) -> str:
+    """The most frequent reason, and where in the code it is."""
+    if not one.reasons:
+        return "see the log"
+    return f"{one.reasons[0].reason} ({one.reasons[0].place})" if one.reasons[0].place else one.reasons[0].reason

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from predictbench_assets.exchange import exchange_label
 from predictbench_assets.experiments.digest import ForecastDigest
+from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.failures import Failure
 from predictbench_assets.reporting.pages import markdown_table, publish, rich_table, size
 from predictbench_assets.reporting.tables import Facts
@@ -55,6 +56,26 @@ class ExperimentSummary(_Part):
     failed: Count = 0
     not_run: Count = 0
     seconds: float = 0.0
+    reasons: tuple[ReasonCount, ...] = ()
+    """Why it gave no forecast, counted over all markets that it was handed."""
+    from_journal: Count = 0
+    """Markets that an earlier attempt had answered and that were not asked about again."""
+    outdated: Count = 0
+    """Of these, answered by other code than the present one, under the same version."""
+
+
+def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int]) -> list[str]:
+    """What to say of answers that were not asked for again, by experiment; nothing where there are none."""
+    told = [f"{name} {count:,}" for name, count in resumed.items() if count]
+    if not told:
+        return []
+    ask = "Change the version to ask again, or use --forget NAME while developing."
+    changed = (
+        f"The code of {name} has changed since {count:,} of these were answered, and its version has not."
+        for name, count in outdated.items()
+        if count
+    )
+    return [f"From the journal, not asked again: {', '.join(told)}. {ask}", *changed]
 
 
 class ApiUse(BaseModel):
@@ -122,6 +143,8 @@ class RunSummary(_Part):
     reason: str | None = None
     """Why it stopped, in a sentence."""
     excluded_by_reason: Mapping[str, int] = Field(default_factory=dict)
+    rejected_by_reason: Mapping[str, int] = Field(default_factory=dict)
+    failed_by_reason: Mapping[str, int] = Field(default_factory=dict)
     attempt: int | None = None
     dagster_run_id: str | None = None
     exchange: str | None = None
@@ -169,6 +192,10 @@ class RunSummary(_Part):
             lines += ["", "### Would have written", "", *markdown_table(("table", "rows"), rows)]
         if self.experiments:
             lines += ["", "### Experiments", "", *markdown_table(_EXPERIMENT_HEAD, list(self._experiment_rows()))]
+        if reasons := list(self._reason_rows()):
+            lines += ["", f"### {_REASONS}", "", *markdown_table(_REASON_HEAD, reasons)]
+        for line in self._journal_lines():
+            lines += ["", line]
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
             lines += ["", f"### {self._failures_title()}", "", *markdown_table(_FAILURE_HEAD, shown)]
@@ -184,6 +211,9 @@ class RunSummary(_Part):
             parts.append(rich_table("Would have written", ("table", "rows"), rows))
         if self.experiments:
             parts.append(rich_table("Experiments", _EXPERIMENT_HEAD, list(self._experiment_rows())))
+        if reasons := list(self._reason_rows()):
+            parts.append(rich_table(_REASONS, _REASON_HEAD, reasons))
+        parts += [Text(f"\n{line}", "yellow") for line in self._journal_lines()]
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
             parts.append(rich_table(self._failures_title(), _FAILURE_HEAD, shown))
@@ -215,8 +245,8 @@ class RunSummary(_Part):
         yield "target date", f"{self.target_date} (UTC)"
         yield "offered", f"{self.offered_markets:,} markets"
         yield "excluded", _counted(self.excluded_markets, self.excluded_by_reason)
-        yield "rejected", f"{self.rejected_markets:,}"
-        yield "failed", f"{self.failed_markets:,}"
+        yield "rejected", _counted(self.rejected_markets, self.rejected_by_reason)
+        yield "failed", _counted(self.failed_markets, self.failed_by_reason)
         yield "processed", f"{self.processed_markets:,}"
         if self.core_markets:
             yield "core sample", f"{self.core_markets:,}"
@@ -251,6 +281,17 @@ class RunSummary(_Part):
             counts = (f"{count:,}" for count in (one.completed, one.skipped, one.failed, one.not_run))
             yield (name, one.version, one.status, *counts, f"{one.seconds:.1f}")
 
+    def _reason_rows(self) -> Iterator[tuple[str, ...]]:
+        for name, one in self.experiments.items():
+            for why in one.reasons:
+                yield (name, why.status, f"{why.markets:,}", why.reason, why.place or "")
+
+    def _journal_lines(self) -> list[str]:
+        experiments = self.experiments.items()
+        return from_journal(
+            {name: one.from_journal for name, one in experiments}, {name: one.outdated for name, one in experiments}
+        )
+
     def _failures_title(self) -> str:
         hidden = len(self.failures) - SHOWN_FAILURES
         more = f" (the first {SHOWN_FAILURES}; the JSON has all)" if hidden > 0 else ""
@@ -258,6 +299,8 @@ class RunSummary(_Part):
 
 
 _EXPERIMENT_HEAD = ("experiment", "version", "status", "completed", "skipped", "failed", "not_run", "seconds")
+_REASONS = "Why there is no forecast"
+_REASON_HEAD = ("experiment", "status", "markets", "reason", "where")
 _FAILURE_HEAD = ("market", "stage", "reason", "retriable")
 
 

@@ -15,10 +15,14 @@ from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.known import market_listed, newest_observation, run_counts
+from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS
 
 CHUNK = 400
 """Markets that are read at a time."""
+
+NEWEST_ATTEMPTS = 5
+"""Attempts of an experiment whose failures and skips are counted by reason."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,17 @@ class StoredForecast:
     probability: float | None
     forecast_at: datetime | None
     timely: bool
+    reason: str | None
+    """Why there is no forecast."""
+
+
+@dataclass(frozen=True)
+class StoredReason:
+    """Why an experiment gave no forecast of so many markets."""
+
+    status: str
+    reason: str
+    markets: int
 
 
 @dataclass(frozen=True)
@@ -231,13 +246,28 @@ _OBSERVATIONS = text("""
 # Attempts of the same version from the newest back. Rows without a forecast say that there was none. What was made on
 # a snapshot that a refresh has replaced answers to another price.
 _FORECASTS = text("""
-    SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at
+    SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at, r.reason
     FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
     JOIN predictbench.experiments e USING (experiment_id)
     JOIN predictbench.processed_markets m ON m.processed_market_id = r.processed_market_id
     WHERE r.processed_market_id = ANY(:captures) AND coalesce(a.snapshot_hash = m.snapshot_hash, true)
       AND (r.stored_at IS NULL OR r.stored_at <= :as_of)
     ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
+""")
+
+# Of the newest attempts of each version alone: a year of failures is a long read, and the code has changed since.
+_REASONS = text("""
+    WITH attempts AS (
+        SELECT a.experiment_run_id, a.experiment_id,
+            row_number() OVER (PARTITION BY a.experiment_id ORDER BY p.run_date DESC, a.attempt DESC) AS place
+        FROM predictbench.experiment_runs a JOIN predictbench.processing_runs p USING (run_id)
+        WHERE a.status <> 'not_run' AND coalesce(a.finished_at, p.started_at) <= :as_of
+    )
+    SELECT e.name, e.version, r.status, r.reason, count(*) AS markets
+    FROM attempts a JOIN predictbench.experiments e USING (experiment_id)
+    JOIN predictbench.experiment_results r USING (experiment_run_id)
+    WHERE a.place <= :attempts AND r.status IN ('failed', 'skipped') AND coalesce(r.stored_at <= :as_of, true)
+    GROUP BY e.name, e.version, r.status, r.reason ORDER BY count(*) DESC, r.reason LIMIT 10000
 """)
 
 _QUESTIONS = text("""
@@ -279,6 +309,19 @@ def markets(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[Mar
     wanted = sorted(set(ids))
     for start in range(0, len(wanted), CHUNK):
         yield from _records(engine, as_of, wanted[start : start + CHUNK])
+
+
+def reasons(engine: Engine, as_of: datetime) -> dict[tuple[str, str], tuple[StoredReason, ...]]:
+    """Why the experiments gave no forecasts in their newest runs, by name and version; the most frequent ones first."""
+    known = {"as_of": as_of, "attempts": NEWEST_ATTEMPTS}
+    rows = in_transaction(engine, lambda connection: connection.execute(_REASONS, known).all())
+    given: dict[tuple[str, str, str], list[tuple[str, int]]] = defaultdict(list)
+    for row in rows:
+        given[row.name, row.version, row.status].append((row.reason or "no reason was given", row.markets))
+    found: dict[tuple[str, str], list[StoredReason]] = defaultdict(list)
+    for (name, version, status), texts in sorted(given.items()):
+        found[name, version] += [StoredReason(status, reason, count) for reason, count in count_texts(texts).items()]
+    return {key: tuple(each) for key, each in found.items()}
 
 
 def questions(engine: Engine, ids: Sequence[str]) -> dict[str, str]:
@@ -354,7 +397,7 @@ def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Captu
         made = result.status == "completed" and result.probability is not None
         timely = bool(made and at is not None and at <= frozen and at < shut and not row.reconstructed)
         found = StoredForecast(
-            result.name, result.version, result.control, result.status, result.probability, at, timely
+            result.name, result.version, result.control, result.status, result.probability, at, timely, result.reason
         )
         key = (result.name, result.version)
         # From the newest attempt back: one that counts before one that does not, a forecast before none.

@@ -29,6 +29,7 @@ from predictbench_assets.exchange import is_simulated
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.reporting.report import views
 from predictbench_assets.reporting.report.data import (
+    NEWEST_ATTEMPTS,
     Capture,
     Overview,
     StoredForecast,
@@ -36,11 +37,12 @@ from predictbench_assets.reporting.report.data import (
     markets,
     overview,
     questions,
+    reasons,
 )
 from predictbench_assets.reporting.report.names import cohort_name, page_name, polymarket_address
 from predictbench_assets.scoring import rules
-from predictbench_assets.scoring.boards import BoardRow, Leaderboard
-from predictbench_assets.scoring.forecasts import Entrant, Forecasts
+from predictbench_assets.scoring.boards import BoardName, BoardRow, Leaderboard
+from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS, Entrant, Forecasts
 from predictbench_assets.scoring.leaderboard import build_leaderboard
 
 MARKER: Final = "report.json"
@@ -285,6 +287,7 @@ class _Site:
     def _write_experiments(self, seen: Overview, with_pages: set[str]) -> int:
         registered = {(one.name, one.version): one for one in seen.experiments}
         entrants = _entrants(self._leaderboard, self._forecasts)
+        why = reasons(self._engine, self._as_of)
         best_and_worst = {key: self._best_and_worst(key, with_pages) for key in entrants}
         for key, entrant in entrants.items():
             rows = [row for row in self._leaderboard.rows if (row.experiment, row.version) == key]
@@ -293,6 +296,7 @@ class _Site:
                 key=lambda row: (views.BOARDS.index(row.board), row.window_days),
             )
             best, worst = best_and_worst[key]
+            made = self._made(key)
             self._render(
                 f"experiments/{page_name(*key)}.html",
                 "experiment.html.j2",
@@ -300,13 +304,23 @@ class _Site:
                 entrant=entrant,
                 record=registered.get(key),
                 versions=sorted(version for name, version in entrants if name == key[0] and version != key[1]),
-                rows=whole,
-                cuts=[row for row in rows if not row.is_whole and row.board == "core" and row.n_markets],
-                charts=[self._charts(row) for row in whole if row.board == "core" and row.n_markets],
+                rows=[row for row in whole if row.coverage or not made.none_in_time],
+                made=made,
+                reasons=why.get(key, ()),
+                cuts=[row for row in rows if not row.is_whole and row.board == made.board and row.n_markets],
+                charts=[self._charts(row) for row in whole if row.board == made.board and row.n_markets],
                 best=best,
                 worst=worst,
             )
         return len(entrants)
+
+    def _made(self, key: tuple[str, str]) -> "_Made":
+        place = _place(self._forecasts.entrants, key)
+        if place is None:  # on a board that was given, and in no forecast that is known now
+            return _Made(in_time=1, late=0)
+        forecasts = self._forecasts
+        in_time, late = (int((~np.isnan(each[place])).sum()) for each in (forecasts.probability, forecasts.late))
+        return _Made(in_time, late)
 
     def _charts(self, row: BoardRow) -> tuple[int, list[tuple[str, views.Panel]]]:
         panels = [
@@ -389,6 +403,25 @@ def _scored(capture: Capture, outcome: float | None) -> _Scored:
 
 
 @dataclass(frozen=True)
+class _Made:
+    """How many forecasts an entrant made."""
+
+    in_time: int
+    late: int
+    """Too late to count, or on a snapshot that was put together afterwards."""
+
+    @property
+    def none_in_time(self) -> bool:
+        """Whether the boards that count have nothing of it."""
+        return not self.in_time
+
+    @property
+    def board(self) -> BoardName:
+        """The board that shows the most of it."""
+        return "backfill" if self.none_in_time and self.late else "core"
+
+
+@dataclass(frozen=True)
 class _Settlement:
     """What is in no mean, counted over cohorts' markets."""
 
@@ -452,6 +485,8 @@ def _environment() -> Environment:
         "page_name": page_name,
         "cohort_name": cohort_name,
         "days_ahead": views.days_ahead,
+        "FREEZE_WINDOW_HOURS": FREEZE_WINDOW_HOURS,
+        "NEWEST_ATTEMPTS": NEWEST_ATTEMPTS,
     }
     return environment
 

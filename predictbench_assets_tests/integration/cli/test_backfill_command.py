@@ -91,6 +91,71 @@ def test_today_is_run_in_full_and_a_run_that_fails_does_not_stop_the_others(
     assert f"[1/2] {TODAY}, window 1 days: failed" in done.stderr
 
 
+MINE = """
+import os, signal
+from predictbench_assets.experiments.base import Experiment, ExperimentResult
+
+class Mine(Experiment):
+    name, version, description = "mine", "1", "Fails for a window, and takes its process with it for another."
+
+    def run_event(self, markets, contexts):
+        match contexts[markets[0].market_id].run.window_days:
+            case 1:
+                raise ValueError("no model for a day ahead")
+            case 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {market.market_id: ExperimentResult.binary(0.25) for market in markets}
+"""
+
+
+def test_one_experiment_on_stored_days_whatever_happens_on_some_of_them(
+    predictbench: Predictbench, exchange: SandboxServer, engine: Engine, tmp_path: Path
+) -> None:
+    exchange.set_time(NOW)
+    (tmp_path / "mine.py").write_text(MINE)
+    day = ("--from", str(TODAY), "--to", str(TODAY), "--summary", "b.json")
+    done = predictbench("backfill", *day, "--window-days", "1,2,7")
+    assert done.returncode == 0, done.stderr
+    asked = sum(exchange.requests.values())
+    later = {
+        "PREDICTBENCH_NOW": (NOW + timedelta(days=3)).isoformat(),
+        "PROCESSING_EXPERIMENTS": f"{BASELINE},mine:Mine",
+    }
+
+    done = predictbench("backfill", *day, "--window-days", "1,2,3,7", "--experiment", "mine", **later)
+
+    assert done.returncode == 1, done.stderr
+    read = json.loads((tmp_path / "b.json").read_text())
+    assert [(run["window_days"], run["outcome"], run["late"]) for run in read["runs"]] == [
+        (1, "failed", False),
+        (2, "failed", False),
+        (3, "missing", False),
+        (7, "stored", True),
+    ]
+    failed, killed, missing, made = read["runs"]
+    assert (
+        failed["reason"]
+        == "mine failed for every market: ValueError: no model for a day ahead (mine.py:11 in run_event)"
+    )
+    assert failed["forecasts"] == f"mine {failed['processed_markets']} failed"
+    assert "killed by signal 9" in killed["reason"]
+    assert "no snapshot is stored" in missing["reason"]
+    assert made["forecasts"] == f"mine {made['processed_markets']} forecasts"
+    assert "The forecasts made now for 1 of these runs are late" in done.stdout
+    assert f"[3/3] 2026-03-03, window 7 days: stored; {made['forecasts']}" in done.stderr
+    assert sum(exchange.requests.values()) == asked
+    assert stored(engine) == [(TODAY, 1, "completed", 2), (TODAY, 2, "failed", 2), (TODAY, 7, "completed", 2)]
+
+
+def test_an_experiment_that_is_not_there_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "")
+    monkeypatch.setenv("PREDICTBENCH_NOW", NOW.isoformat())
+    day = ["--from", str(TODAY), "--to", str(TODAY), "--experiment", "unifrom"]
+    done = CliRunner().invoke(main, ["backfill", *day])
+    assert done.exit_code == 2
+    assert "Did you mean 'uniform'?" in done.output
+
+
 def test_an_interrupt_ends_it_and_says_what_was_not_run(
     environment: Mapping[str, str], engine: Engine, tmp_path: Path
 ) -> None:

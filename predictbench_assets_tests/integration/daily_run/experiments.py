@@ -2,11 +2,17 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult, PipelineContext
+from predictbench_assets.experiments.base import (
+    Experiment,
+    ExperimentResult,
+    ExperimentSkip,
+    PipelineContext,
+    RetriableError,
+)
 from predictbench_assets.polymarket.markets import Market
 
 CALLS = "TEST_CALLS"
@@ -93,6 +99,24 @@ class MandatoryFailsForSome(FailsForAll):
         if int(market.market_id) % 4 == 0:
             return super().run(market, context)
         return ExperimentResult.binary(0.5)
+
+
+class EventsFail(Experiment):
+    """Answers for events, and fails for those with an odd number of markets."""
+
+    name = "events_fail"
+    version = "1"
+    description = "Fails for some events, skips others."
+
+    def run_event(
+        self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
+    ) -> Mapping[str, ExperimentResult | ExperimentSkip]:
+        """Log a line for each market, and fail or skip."""
+        for market in markets:
+            contexts[market.market_id].logger.warning("looked at %s", market.market_id)
+        if len(markets) % 2:
+            raise RetriableError(f"the model of {len(markets)} markets was busy with {os.environ['TEST_SECRET']}")
+        return {market.market_id: ExperimentSkip(f"{len(markets)} markets are even") for market in markets}
 
 
 class Slow(Experiment):

@@ -57,6 +57,11 @@ def test_a_step_that_fails_in_a_process_of_its_own_is_reported(make_run: MakeRun
     assert daily.run_row("status", "stage", "reason") == ("failed", "persisted_run", ran.said["reason"])
     assert ran.said["reason"].startswith("none of 5 markets could be stored")
     assert ran.said["failed_markets"] == 5
+    [why] = ran.said["experiments"]["mandatory_fails_for_all"]["reasons"]
+    assert (why["markets"], why["place"].rpartition(" ")[2]) == (5, "run")
+    assert [reason.partition(":")[0] for reason in ran.said["failed_by_reason"]] == [
+        "mandatory_fails_for_all is mandatory and failed"
+    ]
 
 
 def _instant(ran: Ran, stage: str, event: str) -> datetime:

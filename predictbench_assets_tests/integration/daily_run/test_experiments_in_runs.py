@@ -1,13 +1,25 @@
 """What a run makes of its experiments: added later, left out, failing for some or for all."""
 
-from datetime import timedelta
+import inspect
+import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 
+from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, KEY, NOW, differences
+from predictbench_assets_tests.integration.daily_run.experiments import FailsForAll
+from predictbench_assets_tests.integration.daily_run.harness import (
+    BASELINE,
+    CLONE,
+    EXPERIMENT,
+    KEY,
+    NOW,
+    differences,
+)
 
 A_WEEK_LATER = {"PREDICTBENCH_NOW": (NOW + timedelta(days=7)).isoformat()}
 UNIFORM = "predictbench_assets.experiments.controls:UniformExperiment"
@@ -130,6 +142,21 @@ def test_an_optional_experiment_that_fails_for_all_fails_nobody(make_run: MakeRu
     assert {(status, kind, run) for status, kind, _, run in rows} == {("failed", "ValueError", "failed")}
     assert all("no forecast of" in reason for _, _, reason, _ in rows)
     assert daily.count("processing_failures") == 0
+    # Once for all of them, in the summary and where the asset is looked at.
+    [why] = told["reasons"]
+    assert (why["status"], why["markets"]) == ("failed", 40)
+    assert re.fullmatch(r"ValueError: no forecast of \d+ today \(and alike\)", why["reason"])
+    place = Path(inspect.getfile(FailsForAll)).relative_to(CLONE).as_posix()
+    line = FailsForAll.run.__code__.co_firstlineno + 2
+    assert why["place"] == f"{place}:{line} in run"
+    [record] = ran.metadata("experiment_results/fails_for_all")["reasons"].records
+    assert record.data | {"reason": why["reason"]} == {
+        "markets": 40,
+        "status": "failed",
+        "reason": why["reason"],
+        "place": why["place"],
+        "first_market": why["market_id"],
+    }
 
 
 def test_a_mandatory_experiment_that_fails_for_some_fails_those(make_run: MakeRun) -> None:
@@ -188,3 +215,99 @@ def test_an_experiment_that_cannot_keep_its_journal_fails_the_run_for_good(make_
     in_the_way.unlink()
     assert daily.here().exit_code == 0
     assert daily.run_row("status", "reason") == ("completed", None)
+
+
+def test_an_event_level_experiment_says_why_without_secrets(make_run: MakeRun) -> None:
+    secret = "correct-horse-battery"
+    settings = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:EventsFail", "TEST_SECRET": secret}
+    daily = make_run(**settings, STAGING_S3_SECRET_ACCESS_KEY=secret)
+
+    ran = daily.here()
+
+    assert secret not in json.dumps(ran.said)
+    told = ran.said["experiments"]["events_fail"]
+    assert told["failed"] + told["skipped"] == 40
+    kinds = {(why["status"], why["reason"].partition(":")[0]) for why in told["reasons"]}
+    assert ("failed", "RetriableError") in kinds
+    assert "skipped" in {status for status, _ in kinds}
+    assert sum(why["markets"] for why in told["reasons"]) == 40
+    assert {why["place"] is None for why in told["reasons"] if why["status"] == "failed"} == {False}
+    assert "the model of" in json.dumps(told)
+    table = ran.metadata("experiment_results/events_fail")["reasons"].records
+    assert [record.data["markets"] for record in table] == [why["markets"] for why in told["reasons"]]
+    assert secret not in str(table)
+
+
+def test_answers_of_the_journal_are_counted_and_forgotten_when_asked(make_run: MakeRun, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    daily = make_run(PROCESSING_EXPERIMENTS=f"{BASELINE},{EXPERIMENT}:Noted", TEST_CALLS=str(calls))
+    forget = {"experiment_results__noted": {"forget": True}}
+
+    first, again = daily.here(), daily.here()
+
+    assert first.said["experiments"]["noted"]["from_journal"] == 0
+    assert again.said["experiments"]["noted"]["from_journal"] == 40
+    told = again.metadata("experiment_results/noted")
+    assert told["from_journal"] == 40
+    assert told["journal"].startswith("From the journal, not asked again: noted 40. Change the version")
+    assert len(calls.read_text().splitlines()) == 40
+
+    forgotten = daily.here(ops=forget)
+
+    assert forgotten.said["experiments"]["noted"]["from_journal"] == 0
+    assert forgotten.said["experiments"]["baseline_snapshot"]["from_journal"] == 40
+    assert "journal" not in forgotten.metadata("experiment_results/noted")
+    assert len(calls.read_text().splitlines()) == 80
+    # It said the same, so nothing is stored a second time.
+    assert daily.count("experiment_runs") == 2
+
+
+def test_paid_answers_are_not_forgotten_in_production(make_run: MakeRun, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    daily = make_run(PROCESSING_EXPERIMENTS=f"{BASELINE},{EXPERIMENT}:Noted", TEST_CALLS=str(calls))
+    now = datetime.now(UTC)
+    daily.sandbox.set_time(now)
+    daily.variables |= {
+        "ENVIRONMENT": "production",
+        "SUPABASE_DB_URL": daily.database_url,
+        "STAGING_URI": "memory://forget",
+        "PREDICTBENCH_NOW": "",
+    }
+    key = RunKey(now.date(), 7)
+    assert daily.here(key).exit_code == 0
+
+    ran = daily.here(key, ops={"experiment_results__noted": {"forget": True}})
+
+    assert (ran.exit_code, ran.said["stage"]) == (1, "experiment_results")
+    assert "change the experiment's version to ask again" in ran.said["reason"]
+    assert daily.here(key).said["experiments"]["noted"]["from_journal"] == 40
+    assert len(calls.read_text().splitlines()) == 40
+
+
+def test_an_experiment_that_is_materialized_alone_says_that_it_is_not_stored_yet(make_run: MakeRun) -> None:
+    daily = make_run(PROCESSING_EXPERIMENTS=f"{BASELINE},{UNIFORM}")
+    name, check = (
+        "experiment_results/uniform",
+        dg.AssetCheckKey(dg.AssetKey(["experiment_results", "uniform"]), "stored"),
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        whole = daily.here(instance=instance)
+        assert whole.checks()["stored"] is True
+        assert whole.metadata(name)["stored"] == "persisted_run of this run stores it."
+
+        alone = daily.here(instance=instance, selection=[check.asset_key])
+        assert alone.exit_code == 0
+        assert alone.checks() == {"stored": False}
+        assert alone.metadata(name)["stored"].startswith("Staged, not stored yet: materialize persisted_run")
+        assert _passed(instance, check) is False
+
+        assert daily.here(instance=instance, selection=[dg.AssetKey("persisted_run")]).exit_code == 0
+        assert _passed(instance, check) is True
+
+
+def _passed(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> bool:
+    """What the UI shows of a check: its newest evaluation."""
+    [record] = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+    assert record.event is not None
+    evaluation = record.event.get_dagster_event().asset_check_evaluation_data
+    return bool(evaluation.passed)

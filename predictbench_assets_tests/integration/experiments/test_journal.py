@@ -27,6 +27,7 @@ from predictbench_assets.experiments.journal import Journal, JournalKey, Journal
 from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.pricing import DeviggedEventExperiment
 from predictbench_assets.experiments.runner import Progress, run_experiment, run_experiment_sync
+from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.polymarket.markets import Market
 from predictbench_assets.staging import StagingArea
@@ -431,3 +432,30 @@ def test_20_000_instant_answers_take_seconds_not_syncs(folder: StagingArea, monk
     assert len(outcomes) == 20_000
     assert syncs < 2_000
     assert len(Journal(folder, KEY, "w").load()) == 20_000
+
+
+class Grouped(Recording):
+    """Answers for an event at once."""
+
+    def run_event(self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+        return {market.market_id: ExperimentResult.binary(0.5) for market in markets}
+
+    run = Experiment.run
+
+
+@pytest.mark.parametrize("kind", [UniformExperiment, Grouped])
+def test_what_an_earlier_attempt_answered_is_counted_and_so_is_other_code(
+    kind: type[Experiment], folder: StagingArea, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attempt(markets: Sequence[Market]) -> tuple[int, int]:
+        told: list[Progress] = []
+        run(kind(), markets, journal=Journal(folder, KEY, "w"), progress=told.append)
+        return told[-1].resumed, told[-1].outdated
+
+    assert attempt(MARKETS[:5]) == (0, 0)
+    assert attempt(MARKETS[:8]) == (5, 0)
+    monkeypatch.setattr(ExperimentSource, "digest", lambda _: "another")
+    assert attempt(MARKETS[:9]) == (8, 8)
+    assert attempt(MARKETS[:10]) == (9, 8)
+    Journal(folder, KEY, "w").discard()
+    assert attempt(MARKETS[:10]) == (0, 0)

@@ -237,6 +237,60 @@ def test_late_forecasts_and_those_stored_later_do_not_count_on_the_page_of_a_mar
     assert FEW[2].name not in read(folder / "markets" / "5.html").text
 
 
+def change_results(engine: Engine, experiment: str, change: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"""UPDATE predictbench.experiment_results r SET {change}
+                FROM predictbench.experiment_runs a JOIN predictbench.experiments e USING (experiment_id),
+                predictbench.processed_markets m
+                WHERE a.experiment_run_id = r.experiment_run_id AND m.processed_market_id = r.processed_market_id
+                AND e.name = '{experiment}'""")
+        )
+
+
+def words(path: Path) -> str:
+    return " ".join(read(path).text.split())
+
+
+def test_a_late_experiment_has_its_chart_and_the_reason_on_its_page(engine: Engine, tmp_path: Path) -> None:
+    now = plant(engine, days=12, markets=10, open_days=2)
+    late, timely = "coin_polisher", "deep_thinker"
+    change_results(engine, late, "forecast_at = forecast_at + interval '2 days'")
+
+    folder = write_report(engine, tmp_path / "report", now=now).folder / "experiments"
+
+    said = words(folder / f"{page_name(late, '1.0.0')}.html")
+    assert "Every forecast of it (120) came too late to count: more than 24 hours after" in said
+    assert "7 days ahead, backfill board" in said
+    assert "Edge over time" in said
+    assert "svg" in read(folder / f"{page_name(late, '1.0.0')}.html").tags
+    html = (folder / f"{page_name(late, '1.0.0')}.html").read_text(encoding="utf-8")
+    assert re.findall(r'<th scope="row">(core|full|backfill)</th>', html) == ["backfill"], "no board without a number"
+    other = words(folder / f"{page_name(timely, '1.0.0')}.html")
+    assert "too late to count" not in other
+    assert "7 days ahead, core board" in other
+
+
+def test_pages_say_why_there_is_no_forecast(engine: Engine, tmp_path: Path) -> None:
+    now = plant(engine, days=12, markets=10, open_days=2, special=(Market("Will it?", market_id="5"),))
+    failing, skipping = "coin_polisher", "deep_thinker"
+    none = "probability = NULL, forecast_at = NULL"
+    change_results(engine, failing, f"status = 'failed', reason = format('KeyError: <b>%s</b>', m.market_id), {none}")
+    change_results(engine, skipping, f"status = 'skipped', reason = 'no price', {none}")
+
+    folder = write_report(engine, tmp_path / "report", now=now).folder
+
+    said = words(folder / "experiments" / f"{page_name(failing, '1.0.0')}.html")
+    assert "It has made no forecast yet, so it is on no board. The reasons are below." in said
+    # Of its newest five runs, counted together; the first day, with eleven markets, is not among them.
+    assert re.search(r"KeyError: <b>\d+</b> \(and alike\) ?failed ?50", said)
+    assert re.search("no price ?skipped ?50", words(folder / "experiments" / f"{page_name(skipping, '1.0.0')}.html"))
+    market = folder / "markets" / "5.html"
+    assert re.search("failed ?KeyError: <b>5</b>", words(market))
+    assert re.search("skipped ?no price", words(market))
+    assert "b" not in read(market).tags
+
+
 def test_pages_of_markets_can_be_limited_to_the_newest_days(engine: Engine, tmp_path: Path) -> None:
     now = plant(engine, days=4, markets=3)
     since = date(2026, 9, 4)

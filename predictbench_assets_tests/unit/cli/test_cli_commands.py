@@ -127,6 +127,36 @@ def test_a_limit_is_refused_in_production(command: str, monkeypatch: pytest.Monk
     assert "--dry-run" in done.output
 
 
+@pytest.mark.parametrize("command", ["daily", "run-config"])
+def test_forgetting_answers_is_refused_in_production(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("SUPABASE_DB_URL", "postgres://u:hunter22@127.0.0.1:9/db")
+    monkeypatch.setenv("STAGING_URI", "s3://bucket/x")
+    done = invoke(command, "--forget", "uniform")
+    assert done.exit_code == 2
+    assert "change the version instead" in done.output
+
+
+def test_what_requires_a_forgotten_experiment_is_asked_again_too() -> None:
+    """Its answers were made of answers that are thrown away."""
+    ops = json.loads(invoke("run-config", "--forget", "baseline_snapshot").output)["ops"]
+    forgotten = {name for name, told in ops.items() if told["config"].get("forget")}
+    assert forgotten == {"experiment_results__baseline_snapshot", "experiment_results__shrunk_market"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--forget", "unifrom"), "Did you mean 'uniform'?"),
+        (("--forget", "uniform", "--experiment", "base_rate"), "--forget uniform: it is not run"),
+    ],
+)
+def test_what_cannot_be_forgotten_is_named(options: tuple[str, ...], said: str) -> None:
+    done = invoke("run-config", *options)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
 def test_wrong_settings_are_one_message_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENVIRONMENT", "production")
     monkeypatch.setenv("DATABASE_URL", "sqlite://u:hunter22@h/x.db")

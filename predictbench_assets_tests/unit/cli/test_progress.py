@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from predictbench_assets.cli.progress import Lines, Stages, progress
+from predictbench_assets.experiments.contexts import FURTHER_LINES
 from predictbench_assets.settings import load_settings
 
 
@@ -57,6 +58,13 @@ def test_a_person_is_told_the_reason_and_the_traceback_only_when_debugging(
     text = capsys.readouterr().err
     assert ("Stack Trace" in text) == seen
     assert ("the API changed" in text) != seen
+
+
+def test_a_warning_for_each_market_does_not_fill_the_terminal() -> None:
+    """The first ones come with the project's own logger, see `contexts.LogLines`; the log file has them all."""
+    first, further = "predictbench_assets.experiments.runner", FURTHER_LINES
+    text = shown(*(line(level="WARNING", message="no price", logger=logger) for logger in (first, further, further)))
+    assert text.count("no price") == 1
 
 
 def test_json_lines_are_handed_on_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from predictbench_assets.cli.daily import DailyOptions, _publish
+from predictbench_assets.cli.daily import DailyOptions, publish_summary
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import load_settings
@@ -27,10 +27,10 @@ def test_a_run_that_was_overtaken_leaves_the_newer_summary(tmp_path: Path, earli
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "run_config.yaml").touch()
-    _publish(settings, summary(2, failed=False), DailyOptions(), folder)
+    publish_summary(settings, summary(2, failed=False), DailyOptions(), folder)
     if earlier:
         os.utime(usual, (0, 0))
-    _publish(settings, summary(1, failed=True), DailyOptions(), folder)
+    publish_summary(settings, summary(1, failed=True), DailyOptions(), folder)
     assert RunSummary.read(usual).attempt == standing
 
 
@@ -39,6 +39,6 @@ def test_a_later_attempt_that_fails_is_shown(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "run_config.yaml").touch()
-    _publish(settings, summary(1, failed=False), DailyOptions(), folder)
-    _publish(settings, summary(2, failed=True), DailyOptions(), folder)
+    publish_summary(settings, summary(1, failed=False), DailyOptions(), folder)
+    publish_summary(settings, summary(2, failed=True), DailyOptions(), folder)
     assert RunSummary.read(tmp_path / "summary_2026-11-23_w7.json").status == "failed"

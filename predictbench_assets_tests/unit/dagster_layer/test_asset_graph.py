@@ -61,7 +61,7 @@ CHECKS = {
     },
     "experiment_scores": {"scores_in_range": False, "market_edge_zero": False},
     "leaderboard": {"controls_beaten": False},
-}
+} | {name: {"stored": False} for name in GRAPH if name.startswith("experiment_results/")}
 """Checks by asset, and whether a failed one stops what is downstream."""
 
 

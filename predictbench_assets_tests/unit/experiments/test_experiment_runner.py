@@ -22,6 +22,7 @@ from predictbench_assets.experiments.base import (
     RetriableError,
     SettledMarket,
 )
+from predictbench_assets.experiments.contexts import FURTHER_LINES, LOGGED_LINES
 from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.runner import MAX_REASON, Progress, run_experiment
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
@@ -729,6 +730,78 @@ def test_what_the_progress_callback_raises_ends_the_run(
 
     with pytest.raises(CustomPermanentError, match="taken over"):
         run_over(Sync(wait), MARKETS, progress=tell)
+
+
+def log_and_fail(market: Market, context: PipelineContext) -> ExperimentResult:
+    context.logger.warning("asked about %s", market.market_id)
+    raise ValueError("no")
+
+
+def answer_for_others(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+    return {"zzz": EVEN}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "said"),
+    [
+        (Sync(log_and_fail), "asked about"),
+        (Events(lambda markets, contexts: log_and_fail(markets[0], contexts[markets[0].market_id])), "asked about"),
+        (Events(answer_for_others), "not asked about: zzz"),
+    ],
+)
+def test_the_first_log_lines_go_to_the_given_logger_and_the_others_past_it(
+    experiment: Experiment, said: str, run_over: RunOver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A logger that keeps each line in a transaction of its own must not be paid for once per market."""
+    markets = [make_market(str(number)) for number in range(LOGGED_LINES + 70)]
+    given = logging.getLogger("given")
+
+    with caplog.at_level(logging.INFO):
+        run_over(experiment, markets, logger=given)
+
+    lines = [record for record in caplog.records if said in record.getMessage()]
+    assert len(lines) == len(markets)
+    assert {getattr(line, "market_id", None) for line in lines} == {market.market_id for market in markets}
+    assert [line.name for line in lines].count("given") == LOGGED_LINES
+    assert {line.name for line in lines} == {"given", FURTHER_LINES}
+    assert not FURTHER_LINES.startswith("predictbench_assets"), "Dagster keeps every line of loggers below that"
+    (hint,) = [record for record in caplog.records if "further lines" in record.getMessage()]
+    assert hint.name == "given"
+
+
+def test_a_failure_has_the_line_of_the_experiment_and_no_other_outcome_has(run_over: RunOver) -> None:
+    def mixed(market: Market, context: PipelineContext) -> Any:
+        match market.market_id:
+            case "1":
+                raise ValueError("no")
+            case "2":
+                raise ExperimentSkip("not this one")
+            case "3":
+                return "no result"
+        return EVEN
+
+    failed, skipped, refused, made = run_over(Sync(mixed), MARKETS[:4])
+    line = mixed.__code__.co_firstlineno
+    folder = "predictbench_assets_tests/unit/experiments/test_experiment_runner.py"
+    assert failed.place == f"{folder}:{line + 3} in mixed"
+    assert refused.place == f"{folder}:{Sync.run.__code__.co_firstlineno} in run"
+    assert (skipped.place, made.place) == (None, None)
+    assert len({outcome.source for outcome in (failed, skipped, refused, made)}) == 1
+
+
+def test_a_group_of_errors_is_told_with_its_first_one(run_over: RunOver) -> None:
+    async def gather(market: Market, context: PipelineContext) -> ExperimentResult:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(give_up())
+        return EVEN
+
+    async def give_up() -> None:
+        raise KeyError("price")
+
+    (outcome,) = run_over(Async(gather), MARKETS[:1])
+    assert outcome.reason == "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception): KeyError: 'price'"
+    assert outcome.place is not None
+    assert outcome.place.endswith(f":{give_up.__code__.co_firstlineno + 1} in give_up")
 
 
 def test_an_empty_cohort_is_no_problem(run_over: RunOver) -> None:

@@ -1,14 +1,18 @@
 import math
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from predictbench_assets.experiments.base import ExperimentResult
 from predictbench_assets.experiments.outcomes import MAX_JSON_BYTES, Outcome, ResultRefused, completed, content_hash
@@ -101,6 +105,107 @@ def test_a_payload_is_stored_in_jsons_own_types() -> None:
     }
 
 
+class Side(Enum):
+    YES = "yes"
+
+
+class Seen(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    weights: Any
+
+
+@dataclass(frozen=True)
+class Note:
+    source: str
+    weight: np.float32
+
+
+class Mark(msgspec.Struct):
+    at: time
+
+
+def missing(name: str) -> object:
+    """A value of the type that pandas has for one that is missing; pandas itself is no dependency."""
+    return type(name, (), {"__module__": "pandas._libs.missing"})()
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (np.float64(0.25), 0.25),
+        (np.float32(0.5), 0.5),
+        (np.float16(0.5), 0.5),
+        (np.longdouble(0.5), 0.5),
+        (np.int64(7), 7),
+        (np.uint8(7), 7),
+        (np.bool_(True), True),
+        (np.str_("text"), "text"),
+        (np.datetime64("2026-03-02T07:00"), "2026-03-02T07:00"),
+        (np.datetime64("NaT"), None),
+        (np.array(0.5), 0.5),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.array(["a", None], dtype=object), ["a", None]),
+        (np.array(["2026-03-02"], dtype="datetime64[D]"), ["2026-03-02"]),
+        (missing("NAType"), None),
+        (missing("NaTType"), None),
+        (Decimal("0.10"), "0.10"),
+        (date(2026, 3, 2), "2026-03-02"),
+        (datetime(2026, 3, 2, 7), "2026-03-02T07:00:00"),  # noqa: DTZ001 - what people have
+        (timedelta(seconds=90), "PT90S"),
+        (Side.YES, "yes"),
+        ({"b", "a"}, ["a", "b"]),
+        (frozenset({(2, "b"), (1, "a")}), [[1, "a"], [2, "b"]]),
+        (Note("news", np.float32(0.5)), {"source": "news", "weight": 0.5}),
+        (Seen(weights=[0.5]), {"weights": [0.5]}),
+        (Seen(weights=np.array([0.5])), {"weights": [0.5]}),
+        (Mark(at=time(7, 30)), {"at": "07:30:00"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_an_obvious_form_in_json_is_stored_in_it(value: object, stored: object) -> None:
+    outcome = outcome_of(with_payload({"value": value, "inside": [value]}))
+    assert outcome.payload == {"value": stored, "inside": [stored]}
+    assert Outcome.decode(outcome.encode()) == outcome
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(np.float64(0.25), np.float32(0.25), np.float16(0.25), np.array(0.25), np.array([0.25]), np.array([[0.25]])),
+        *(Decimal("0.25"), Fraction(1, 4), "0.25", 0.25),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_probability_may_be_a_number_of_any_library(number: Any) -> None:
+    forecast = ExperimentResult.binary(number, score=number)
+    assert (forecast.probabilities, forecast.score) == ((0.25, 0.75), 0.25)
+    assert {type(one) for one in (*forecast.probabilities, forecast.score)} == {float}
+    assert ExperimentResult(probabilities=(number, 0.75)) == ExperimentResult.binary(0.25)
+    assert outcome_of(forecast).probability == 0.25
+
+
+def test_an_array_of_probabilities_is_one_per_outcome() -> None:
+    assert ExperimentResult(probabilities=np.array([0.25, 0.75])).probabilities == (0.25, 0.75)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (None, r"None \(NoneType\) is not a number"),
+        ("30 %", r"'30 %' \(str\) is not a number"),
+        (b"0.3", r"b'0\.3' \(bytes\) is not a number"),
+        (np.array([0.3, 0.7]), r"array\(\[0\.3, 0\.7\]\) \(ndarray\) is not a number"),
+        (list(range(100)), r"\[0, 1, 2.*… \(list\) is not a number"),
+        (np.nan, "must be finite"),
+        (np.float32(1.5), "in \\[0, 1\\]"),
+    ],
+)
+def test_what_is_no_probability_is_named(number: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ExperimentResult.binary(number)
+
+
 def nested(levels: int) -> Any:
     return {"deeper": nested(levels - 1)} if levels else 1
 
@@ -110,8 +215,12 @@ def nested(levels: int) -> Any:
     [
         ({"a": {"b": [1.0, math.nan]}}, r"payload\.a\.b\[1\] is nan"),
         ({"a": math.inf}, r"payload\.a is inf"),
-        ({"a": {1, 2}}, r"payload\.a is a set"),
-        ({"a": object()}, r"payload\.a is a object"),
+        ({"a": object()}, r"payload\.a is a object, which JSON cannot hold: store numbers"),
+        ({"a": b"x"}, r"payload\.a is bytes: decode it to text, or store it by context\.artifact"),
+        ({"a": np.array([0.5, np.nan])}, r"payload\.a\[1\] is nan"),
+        ({"a": np.complex64(1)}, r"payload\.a is numpy's complex64, which JSON cannot hold"),
+        ({"a": Decimal("NaN")}, r"payload\.a is NaN"),
+        ({"a": {math.inf}}, r"payload\.a\{\} is inf"),
         ({"a": {1: "one"}}, r"payload\.a has the key 1, keys must be text"),
         ({"a": "x\0y"}, r"payload\.a contains a NUL"),
         ({"a\0": 1}, r"a key of payload contains a NUL"),

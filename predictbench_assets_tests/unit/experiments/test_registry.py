@@ -82,6 +82,16 @@ def test_a_file_in_the_working_directory_is_found(write_module: WriteModule) -> 
     assert load(f" {write_module('')}:Valid ").names == ("baseline_snapshot", "valid")
 
 
+def test_what_requires_an_experiment_depends_on_it_directly_or_by_another() -> None:
+    first, second, third = experiment_of("a"), experiment_of("b", requires=("a",)), experiment_of("c", requires=("b",))
+    registry = Registry([third, first, second, experiment_of("d")])
+    assert registry.dependents([]) == frozenset()
+    assert registry.dependents(["a"]) == {"a", "b", "c"}
+    assert registry.dependents(["c", "d"]) == {"c", "d"}
+    with pytest.raises(RegistryError, match="Did you mean"):
+        registry.dependents(["dd"])
+
+
 def test_a_class_listed_twice_is_one_experiment(write_module: WriteModule) -> None:
     path = f"{write_module('')}:Valid"
     point = EntryPoint(name="valid", value=path, group="predictbench.experiments")

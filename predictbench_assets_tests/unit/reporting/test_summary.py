@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.failures import Failure
 from predictbench_assets.reporting.summary import (
     SHOWN_FAILURES,
@@ -132,3 +133,35 @@ def test_a_failure_of_the_domain_becomes_a_line() -> None:
         market_id=None, stage="persisted_run", reason="x", retriable=True, logged_at=datetime(2026, 1, 1, tzinfo=UTC)
     )
     assert FailureLine.of(failure) == FailureLine(market_id=None, stage="persisted_run", reason="x", retriable=True)
+
+
+WHY = ReasonCount(status="failed", markets=300, reason="ValueError: [red]no", place="my_experiments.py:12 in run")
+
+
+def test_it_says_why_an_experiment_gave_no_forecast_and_where() -> None:
+    failing = ExperimentSummary(version="1", status="failed", failed=300, reasons=(WHY,))
+    one = summary(experiments={"mine": failing})
+    assert "| mine | failed | 300 | ValueError: &#91;red]no | my_experiments.py:12 in run |" in one.to_markdown()
+    text = " ".join(shown(one, width=120).split())
+    assert "mine failed 300 ValueError: [red]no my_experiments.py:12 in run" in text
+    assert max(map(len, shown(one).splitlines())) <= 80
+    assert RunSummary.model_validate_json(one.to_json()) == one
+    assert "Why there is no forecast" not in shown(summary())
+
+
+def test_it_says_which_answers_are_of_the_journal_and_how_to_ask_again() -> None:
+    old = ExperimentSummary(version="1", status="completed", completed=300, from_journal=300, outdated=12)
+    one = summary(experiments={"mine": old, "uniform": ExperimentSummary(version="1", status="completed")})
+    for text in (one.to_markdown(), " ".join(shown(one).split())):
+        assert "From the journal, not asked again: mine 300. Change the version to ask again, or use --forget" in text
+        assert "The code of mine has changed since 12 of these were answered, and its version has not." in text
+    assert "journal" not in shown(summary())
+
+
+def test_rejected_and_failed_markets_are_counted_by_reason() -> None:
+    one = summary(
+        rejected_by_reason={"endDate: no date": 49, "price: 7 is above 1": 1}, failed_by_reason={"no price": 1}
+    )
+    for text in (one.to_markdown(), shown(one, width=120)):
+        assert "50 (49 endDate: no date, 1 price: 7 is above 1)" in text
+        assert "1 (1 no price)" in text
