@@ -41,7 +41,7 @@ _QUEUE = text("""
     FROM stored
     LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
     LEFT JOIN predictbench.resolution_checks AS looked USING (market_id)
-    WHERE greatest(stored.captured_at, looked.checked_at) <= :seen_until AND CASE
+    WHERE coalesce(looked.checked_at <= :seen_until, true) AND CASE
         WHEN known.state = 'gave_up' THEN false
         WHEN known.state = 'final' THEN known.observed_at > :final_since
         WHEN stored.close_time <= :now THEN true
