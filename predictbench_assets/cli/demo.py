@@ -135,8 +135,9 @@ def _run(
 ) -> int:
     """Run the past, then today, then the sweep; returns the exit code."""
     from predictbench_assets.cli.daily import DailyOptions, run_daily
-    from predictbench_assets.cli.demo_past import PastDays, ask_again, dates_of, show_board, sweep
+    from predictbench_assets.cli.demo_past import WINDOW, PastDays, dates_of, only_failed, show_board, sweep
     from predictbench_assets.cli.progress import stages
+    from predictbench_assets.runs import RunKey
     from predictbench_assets.sandbox.process import start_sandbox
     from predictbench_assets.settings import load_settings
 
@@ -147,8 +148,9 @@ def _run(
     settings = load_settings()
     _configure_logging(settings, verbose=verbose)
     with _opened_database(settings) as engine:
-        ask_again(settings, engine, own)
-        code = run_daily(settings, DailyOptions(window_days=7), show=stages, report=_report, verbose=verbose)
+        again = only_failed(engine, own, RunKey(settings.clock.now().date(), WINDOW))
+        options = DailyOptions(window_days=WINDOW, forget=again)
+        code = run_daily(settings, options, show=stages, report=_report, verbose=verbose)
         if code != 0:
             return code
         settled = sweep(settings, engine, registry, verbose=verbose)

@@ -133,14 +133,14 @@ class PastDays:
             click.echo(f"{number}  stored before")
             return 0
         key = RunKey(day, WINDOW)
-        ask_again(settings, engine, self._own, key)
+        again = only_failed(engine, self._own, key)
         known = sum(counts.markets for counts in settled_counts(engine, _at(day, RUN_AT)).values())
         summaries: list[RunSummary] = []
 
         def take(summary: "RunSummary", _: "Watched") -> None:
             summaries.append(summary)
 
-        options = DailyOptions(run_date=day, window_days=WINDOW, experiments=missing or ())
+        options = DailyOptions(run_date=day, window_days=WINDOW, experiments=missing or (), forget=again)
         with _spinner(f"{number} ..."):
             code = run_daily(settings, options, show=_Silent, report=take, verbose=self._verbose)
         [summary] = summaries
@@ -173,25 +173,16 @@ class PastDays:
             run_sweep(self._settings(_at(day, SWEEP_AT)), engine)
 
 
-def ask_again(settings: "Settings", engine: "Engine", own: Sequence[str], key: RunKey | None = None) -> None:
-    """Forget the answers of experiments that did nothing but fail in a run, so that they are asked again.
+def only_failed(engine: "Engine", own: Sequence[str], key: RunKey) -> tuple[str, ...]:
+    """Which experiments did nothing but fail in a run, so that a demo asks them again.
 
     Failures of a version are kept otherwise, which is right for what was paid for; but who has just corrected a class
     on a made-up day wants to see it work.
-
-    Args:
-        key: the run; default: today's.
     """
-    import shutil
-
     from predictbench_assets.database.queries import stored_attempts
 
-    key = key or RunKey(settings.clock.now().date(), WINDOW)
-    attempts = [one for one in stored_attempts(engine, key.run_date, key.run_date) if one.key == key]
-    for name in own:
-        newest = next((one for one in reversed(attempts) if one.experiment == name), None)
-        if newest is not None and not _forecast(newest):
-            shutil.rmtree(Path(settings.staging) / "journals" / key.slug / name, ignore_errors=True)
+    newest = {one.experiment: one for one in stored_attempts(engine, key.run_date, key.run_date) if one.key == key}
+    return tuple(name for name in own if name in newest and not _forecast(newest[name]))
 
 
 def failures_of(engine: "Engine", name: str) -> str:
