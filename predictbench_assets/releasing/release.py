@@ -18,6 +18,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import classified
+from predictbench_assets.database.known import run_counts
 from predictbench_assets.exporting.files import CHUNK, Row
 from predictbench_assets.exporting.tables import ExportedTable
 from predictbench_assets.failures import PermanentError
@@ -51,12 +52,10 @@ VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 _SHOWN_CHANGES: Final = 10
 
 # A run counts from the end of its first complete attempt on, whatever later attempts come to.
-_RUNS = text("""
+_RUNS = text(f"""
     SELECT p.run_id, p.run_date, p.window_days FROM predictbench.processing_runs p
-    WHERE p.run_date BETWEEN :since AND :until AND EXISTS (
-        SELECT FROM predictbench.processing_attempts ended
-        WHERE ended.run_id = p.run_id AND ended.status = 'completed' AND ended.finished_at <= :as_of)
-    ORDER BY p.run_date, p.window_days""")
+    WHERE p.run_date BETWEEN :since AND :until AND {run_counts("p", ":as_of")}
+    ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
 
 _LEFT_OUT = text("""
     SELECT count(*) FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
