@@ -409,6 +409,12 @@ CREATE TABLE predictbench.forecast_digests (
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0003' WHERE predictbench.predictbench_alembic_version.version_num = '0002';
 
+-- Running upgrade 0003 -> 0004
+
+ALTER TABLE predictbench.snapshots ADD COLUMN refused TEXT;
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0004' WHERE predictbench.predictbench_alembic_version.version_num = '0003';
+
 DO $$
 DECLARE
     wanted record;

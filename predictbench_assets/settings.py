@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     horizons: Annotated[tuple[int, ...], NoDecode] = Field(
         (), description="windows to schedule, comma-separated; default: TARGET_CLOSE_WINDOW_DAYS alone"
     )
+    allow_empty_windows: Annotated[tuple[int, ...], NoDecode] = Field(
+        (), description="windows whose days may truly have no market; elsewhere an empty listing is tried again"
+    )
     pipeline_run_at_utc: time = Field(
         time(7, 0),
         validation_alias=AliasChoices("PIPELINE_RUN_AT_UTC", "PIPELINE_RUN_TIME_UTC"),
@@ -254,7 +257,7 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
 
-    @field_validator("horizons", mode="before")
+    @field_validator("horizons", "allow_empty_windows", mode="before")
     @classmethod
     def _split_integers(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -397,9 +400,12 @@ class Settings(BaseSettings):
         return self
 
     def _horizon_problems(self) -> list[str]:
-        outside = [str(days) for days in self.horizons if days not in WINDOW_DAYS]
         grid = ", ".join(map(str, WINDOW_DAYS))
-        return [f"HORIZONS: {', '.join(outside)} not among the windows of the grid ({grid})"] if outside else []
+        return [
+            f"{name.upper()}: {', '.join(outside)} not among the windows of the grid ({grid})"
+            for name in ("horizons", "allow_empty_windows")
+            if (outside := [str(days) for days in getattr(self, name) if days not in WINDOW_DAYS])
+        ]
 
     def _deployment_problems(self) -> list[str]:
         if self.environment == "development":

@@ -40,6 +40,7 @@ _EXAMPLES: Mapping[str, str] = {
     "staging_s3_endpoint_url": "https://<project>.storage.supabase.co/storage/v1/s3",
     "archive_uri": "s3://<bucket>/predictbench-archive",
     "horizons": "1,7,30",
+    "allow_empty_windows": "60,90",
 }
 
 

@@ -106,7 +106,7 @@ def check_snapshot(snapshot: StagedFile) -> Iterator[dg.AssetCheckResult]:
         passed=share <= RECHECK_WARNING,
         severity=dg.AssetCheckSeverity.ERROR if share > RECHECK_ERROR else dg.AssetCheckSeverity.WARN,
         description=(
-            "" if share <= RECHECK_WARNING else "The listing changed between two walks; capture again with --refresh."
+            "" if share <= RECHECK_WARNING else "The listing changed between two walks; the next try captures again."
         ),
         metadata={"differing_share": share, "recheck": dg.MetadataValue.json(recheck)},
     )
@@ -129,8 +129,9 @@ def check_cohort(cohort: Cohort, settings: Settings, earlier: Mapping[date, int]
         passed=not too_many,
         description=(
             f"{share:.1%} of the rows are unreadable, more than REJECTED_SHARE_LIMIT "
-            f"({settings.rejected_share_limit:.0%}): the API has changed. "
-            "The rejected rows are in the metadata of normalized_markets."
+            f"({settings.rejected_share_limit:.0%}): the exchange is unwell, or its API has changed. The rejected rows "
+            "are in the metadata of normalized_markets. The snapshot is kept aside: the next try of the day asks the "
+            "exchange again, a try after the day reads what was kept. If it happens again, mend the reader first."
             if too_many
             else ""
         ),

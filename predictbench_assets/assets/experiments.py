@@ -134,7 +134,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
             meta = staged_meta(context) | {
                 "name": experiment.name,
                 "version": experiment.version,
-                "status": "failed" if outcomes and counts["failed"] == len(outcomes) else "completed",
+                "status": "failed" if counts["failed"] and not counts["completed"] else "completed",
                 "started_at": started.isoformat(),
                 "finished_at": settings.clock.now().isoformat(),
                 "seconds": round(time.monotonic() - begun, 3),

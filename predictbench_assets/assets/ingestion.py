@@ -1,10 +1,10 @@
 """Ingestion: the window that a run looks at, the frozen snapshot of its markets, and the typed cohort."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import msgspec
@@ -20,7 +20,8 @@ from predictbench_assets.database.leases import RunAlreadyStored
 from predictbench_assets.database.snapshots import SnapshotRecord
 from predictbench_assets.exchange import exchange_label
 from predictbench_assets.experiments.reasons import count_texts
-from predictbench_assets.failures import PermanentError
+from predictbench_assets.experiments.registry import load_registry
+from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import stage_cohort
 from predictbench_assets.polymarket.normalize import Cohort, Filters, normalize_cohort
@@ -42,6 +43,14 @@ StagedOutput = Iterator[dg.Output[StagedFile] | dg.AssetCheckResult]
 
 class NoSnapshot(PermanentError):
     """Nothing is frozen for the partition, and its day is over."""
+
+
+class NothingListed(TransientError):
+    """The exchange lists no market at all for a whole day: more often its trouble than the truth."""
+
+
+class RefreshRefused(PermanentError):
+    """A new snapshot would take forecasts off the board that nobody is about to make again."""
 
 
 class LimitRefused(PermanentError):
@@ -67,8 +76,10 @@ class RawMarketsConfig(dg.Config):
     """Whether to capture again."""
 
     refresh: bool = False
-    """Capture a new snapshot although one is frozen; allowed on the run date itself only. Forecasts made on the old
-    snapshot stay stored."""
+    """Capture a new snapshot although one is frozen; allowed on the run date itself only, and only together with every
+    experiment that has forecasts of the day. Those made on the old snapshot stay stored."""
+    allow_empty: bool = False
+    """Believe a listing without any market: the day truly has none. ALLOW_EMPTY_WINDOWS does so for every run."""
 
 
 class NormalizedMarketsConfig(dg.Config):
@@ -148,21 +159,25 @@ def raw_markets(
 ) -> StagedOutput:
     """The frozen snapshot: rows as Polymarket sent them, each with the CLOB's quote of the same moment.
 
-    A stored snapshot is materialized again, whatever the date; otherwise one is captured, on the run date only.
+    A stored snapshot is materialized again, whatever the date; otherwise one is captured, on the run date only. One
+    that fails a blocking check is kept aside: the next try of the day captures again, and a try after the day reads it.
     """
     key = run_key(context)
     with stage(context, settings, database, key, "raw_markets"):
-        snapshot = None if config.refresh else _stored_snapshot(database, staging, key)
+        if config.refresh:
+            _refuse_losses(context, settings, database, key)
+        snapshot = None if config.refresh else _stored_snapshot(context, settings, database, staging, key)
         reused = snapshot is not None
         if snapshot is None:
             _refuse_other_days(settings, key, refresh=config.refresh)
-            snapshot = _captured_snapshot(context, settings, database, staging, key)
+            allow_empty = config.allow_empty or key.window_days in settings.allow_empty_windows
+            snapshot = _captured_snapshot(context, settings, database, staging, key, allow_empty=allow_empty)
         yield dg.Output(
             snapshot,
             metadata=_snapshot_metadata(snapshot, reused=reused),
             data_version=dg.DataVersion(snapshot.sha256),
         )
-        yield from check_snapshot(snapshot)
+        yield from _kept_aside(check_snapshot(snapshot), context, database, key, snapshot)
 
 
 @dg.asset(
@@ -199,12 +214,63 @@ def normalized_markets(
             folder = write_debug_artifacts(settings.artifacts, key, raw_markets, cohort)
             context.log.info(f"wrote readable markets into {folder}")
         yield dg.Output(staged, metadata=_cohort_metadata(staged, cohort), data_version=dg.DataVersion(staged.sha256))
-        yield from check_cohort(cohort, settings, database.cohort_sizes(key, days=14))
+        checks = check_cohort(cohort, settings, database.cohort_sizes(key, days=14))
+        yield from _kept_aside(checks, context, database, key, raw_markets)
 
 
-def _stored_snapshot(database: RunDatabase, staging: StagingArea, key: RunKey) -> StagedFile | None:
+def _stored_snapshot(
+    context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, staging: StagingArea, key: RunKey
+) -> StagedFile | None:
+    """The snapshot that counts; once the day is over, else the newest one that a check refused."""
     record = database.snapshot(key)
+    if record is None and key.run_date != settings.clock.now().date():
+        record = database.refused_snapshot(key)
+        if record is not None:
+            context.log.warning(f"read again, after it was refused ({record.refused}): {record.uri}")
+            database.register(record, context.run.run_id)
     return None if record is None else staging.open_uri(record.uri, SNAPSHOT)
+
+
+def _kept_aside(
+    checks: Iterator[dg.AssetCheckResult],
+    context: dg.AssetExecutionContext,
+    database: RunDatabase,
+    key: RunKey,
+    snapshot: StagedFile,
+) -> Iterator[dg.AssetCheckResult]:
+    """The results of checks; the snapshot no longer counts where one of them is going to stop the run."""
+    blocking = {spec.name for spec in (*SNAPSHOT_CHECKS, *COHORT_CHECKS) if spec.blocking}
+    results = list(checks)
+    refused = [
+        f"{one.check_name}: {one.description}"
+        for one in results
+        if one.check_name in blocking and not one.passed and one.severity is dg.AssetCheckSeverity.ERROR
+    ]
+    if refused:
+        database.refuse(key, snapshot.sha256, " ".join(refused), context.run.run_id)
+    yield from results
+
+
+def _refuse_losses(context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, key: RunKey) -> None:
+    """A refresh is for all who have forecasts of the day: boards count what answers to the snapshot that counts."""
+    ops = cast("Mapping[str, Any]", context.run.run_config.get("ops", {}))
+    registered = load_registry(settings.processing_experiments).names
+    unselected = {
+        name
+        for name in registered
+        if ops.get(f"experiment_results__{name}", {}).get("config", {}).get("selected") is False
+    }
+    forecasters = database.forecasters(key)
+    ways_out = {
+        "leave --experiment out, so that they run again too": sorted(forecasters & unselected),
+        "add them to PROCESSING_EXPERIMENTS again": sorted(forecasters - set(registered)),
+    }
+    lost = [f"{', '.join(names)} ({way_out})" for way_out, names in ways_out.items() if names]
+    if lost:
+        raise RefreshRefused(
+            f"a refresh of {key} is refused: it would take these experiments off the board, whose forecasts answer to "
+            f"the snapshot that is stored: {'; '.join(lost)}."
+        )
 
 
 def _refuse_other_days(settings: Settings, key: RunKey, *, refresh: bool) -> None:
@@ -224,11 +290,22 @@ def _refuse_other_days(settings: Settings, key: RunKey, *, refresh: bool) -> Non
 
 
 def _captured_snapshot(
-    context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, staging: StagingArea, key: RunKey
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    database: RunDatabase,
+    staging: StagingArea,
+    key: RunKey,
+    *,
+    allow_empty: bool,
 ) -> StagedFile:
     captured = asyncio.run(
         capture(polymarket_client(settings), key, settings.clock, price_history=settings.polymarket_price_history)
     )
+    if not captured.walk.rows and not allow_empty:
+        raise NothingListed(
+            f"the exchange lists no market that closes on {key.target_date}: nothing was frozen, and the next try asks "
+            "again. If that day truly has none, run it with --allow-empty, or name its window in ALLOW_EMPTY_WINDOWS."
+        )
     if not captured.quotes.available:
         context.log.warning(f"the CLOB gave no quotes, Gamma's are used instead: {captured.quotes.reason}")
     if captured.past_prices.reason is not None:

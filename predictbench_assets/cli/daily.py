@@ -50,6 +50,7 @@ class DailyOptions:
     experiments: tuple[str, ...] = ()
     forget: tuple[str, ...] = ()
     refresh: bool = False
+    allow_empty: bool = False
     debug_artifacts: bool = False
     summary: Path | None = None
     on_existing: OnExisting = "update"
@@ -78,6 +79,9 @@ def _run_options(command: Any) -> Any:
                 help="Ask this one again (repeatable), and those that require it, although its version is the same.",
             ),
             click.option("--refresh", is_flag=True, help="Freeze a new snapshot although one is stored; today's only."),
+            click.option(
+                "--allow-empty", is_flag=True, help="Believe a listing without any market: the day truly has none."
+            ),
             click.option(
                 "--debug-artifacts", is_flag=True, help="Write the staged markets as readable JSON into ARTIFACTS_DIR."
             ),
@@ -333,6 +337,11 @@ def op_config(settings: "Settings", options: DailyOptions, registry: "Registry")
 
     if options.limit is not None and settings.environment == "production" and not options.dry_run:
         raise click.UsageError("--limit would store a part of the day in production; add --dry-run")
+    if options.refresh and options.experiments:
+        raise click.UsageError(
+            "--refresh captures the snapshot again that all forecasts of the day answer to: leave --experiment out, "
+            "so that every experiment runs on the new one"
+        )
     try:
         selected = registry.closure(options.experiments) if options.experiments else frozenset(registry.names)
         forgotten = registry.dependents(options.forget)
@@ -341,7 +350,7 @@ def op_config(settings: "Settings", options: DailyOptions, registry: "Registry")
     _check_forget(settings, options, selected)
     config: dict[str, dict[str, Any]] = {
         "target_window": {"on_existing": options.on_existing},
-        "raw_markets": {"refresh": options.refresh},
+        "raw_markets": {"refresh": options.refresh, "allow_empty": options.allow_empty},
         "normalized_markets": {"limit": options.limit, "debug_artifacts": options.debug_artifacts},
     }
     if options.limit is None:

@@ -8,7 +8,11 @@ RESULTS_OF_AN_ATTEMPT = "coalesce(greatest(a.completed + a.skipped + a.failed, p
 
 
 def run_counts(run: str, as_of: str) -> str:
-    """A run counts from the end of its first complete attempt on, whatever later attempts come to."""
+    """A run counts from the end of its first complete attempt on, whatever later attempts come to.
+
+    A partial one counts as well: `--limit` is refused in production, and whoever tries something on fifty markets
+    wants to see them on the board, in the release and in `history()`, or in none of these.
+    """
     return (
         "EXISTS (SELECT FROM predictbench.processing_attempts ended"
         f" WHERE ended.run_id = {run}.run_id AND ended.status IN ('completed', 'partial')"

@@ -8,25 +8,26 @@ from typing import Any
 from sqlalchemy import Connection, Engine, func, select, text
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.schema import processing_runs, snapshots
+from predictbench_assets.database.known import market_listed, run_counts
+from predictbench_assets.database.schema import experiment_runs, experiments, processing_runs, snapshots
 from predictbench_assets.experiments.base import SettledCount, SettledMarket
 from predictbench_assets.runs import RunKey
 
-_KNOWN = """
+_KNOWN = f"""
     WITH known AS (
         SELECT DISTINCT ON (market_id) market_id, state, outcome, observed_at AS settled_at
         FROM predictbench.resolution_observations
         WHERE observed_at <= :as_of
         ORDER BY market_id, observed_at DESC, observation_id
     ), captured AS (
-        SELECT DISTINCT ON (market_id) market_id, question, category, close_time, price
-        FROM predictbench.processed_markets
-        WHERE captured_at <= :as_of
-        ORDER BY market_id, captured_at
+        SELECT DISTINCT ON (m.market_id) m.market_id, m.question, m.category, m.close_time, m.price
+        FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
+        WHERE {market_listed(":as_of")} AND {run_counts("p", ":as_of")}
+        ORDER BY m.market_id, m.captured_at
     ), settled AS (
         SELECT * FROM known JOIN captured USING (market_id) WHERE state = 'final' AND outcome IS NOT NULL
     )
-"""
+"""  # noqa: S608 - names of ours
 _SETTLED = text(f"""{_KNOWN}
     SELECT market_id, question, category, close_time, outcome, price, settled_at
     FROM settled ORDER BY settled_at, market_id
@@ -162,18 +163,30 @@ def first_days(engine: Engine) -> dict[int, date]:
 
 
 def frozen_runs(engine: Engine, first: date, last: date) -> set[RunKey]:
-    """The runs of some days, `last` included, whose snapshot is registered: they can be run again."""
+    """The runs of some days, `last` included, that have a snapshot to be run on again."""
     query = select(snapshots.c.run_date, snapshots.c.window_days).where(
-        snapshots.c.run_date.between(first, last), snapshots.c.superseded_at.is_(None)
+        snapshots.c.run_date.between(first, last),
+        snapshots.c.superseded_at.is_(None) | snapshots.c.refused.is_not(None),
     )
     rows = in_transaction(engine, lambda connection: connection.execute(query).all())
     return {RunKey(row.run_date, row.window_days) for row in rows}
 
 
+def forecasters(engine: Engine, key: RunKey) -> set[str]:
+    """Names of the experiments of which a run has stored forecasts."""
+    query = (
+        select(experiments.c.name)
+        .join(experiment_runs, experiment_runs.c.experiment_id == experiments.c.experiment_id)
+        .where(experiment_runs.c.run_id == key.run_id, experiment_runs.c.completed > 0)
+    )
+    return set(in_transaction(engine, lambda connection: connection.execute(query).scalars().all()))
+
+
 def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:
     """Markets whose final resolution had been observed by `as_of`, oldest first.
 
-    A market that several runs stored counts once, with the price of its earliest capture. What was observed later,
+    A market that several runs stored counts once, with the price of its earliest capture. Runs and markets are those
+    that a board of that instant has: none of a run that never ended, none that was withdrawn. What was observed later,
     a correction included, is as unknown as it was then.
     """
     # Fetched at once: a cursor would keep a transaction open for as long as experiments run.

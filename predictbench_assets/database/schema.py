@@ -201,6 +201,8 @@ snapshots = Table(
     _text("exchange", nullable=False),
     _text("quotes_source", nullable=False),
     _time("superseded_at"),
+    # Which check stopped the run that captured it, and why: kept for whoever mends the reader.
+    _text("refused"),
     # What the walk cost: pages, requests, retries, throttle seconds.
     _json("api"),
 )

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from predictbench_assets.database.errors import in_transaction
@@ -33,6 +33,8 @@ class SnapshotRecord:
     quotes_source: str
     api: Mapping[str, Any] = field(default_factory=dict)
     """What the walk cost: pages, requests, retries, throttle seconds."""
+    refused: str | None = None
+    """Which check stopped the run that captured it, and why; None of a snapshot that counts, or did."""
 
     @property
     def snapshot_id(self) -> UUID:
@@ -42,14 +44,21 @@ class SnapshotRecord:
 
 def find_snapshot(engine: Engine, key: RunKey) -> SnapshotRecord | None:
     """The snapshot that counts for a run date and window, or None where none is registered."""
+    return _newest(engine, key, snapshots.c.superseded_at.is_(None))
 
+
+def find_refused_snapshot(engine: Engine, key: RunKey) -> SnapshotRecord | None:
+    """The newest snapshot of a run date and window that a check refused, or None."""
+    return _newest(engine, key, snapshots.c.refused.is_not(None))
+
+
+def _newest(engine: Engine, key: RunKey, chosen: ColumnElement[bool]) -> SnapshotRecord | None:
     def work(connection: Connection) -> SnapshotRecord | None:
         row = connection.execute(
-            select(snapshots).where(
-                snapshots.c.run_date == key.run_date,
-                snapshots.c.window_days == key.window_days,
-                snapshots.c.superseded_at.is_(None),
-            )
+            select(snapshots)
+            .where(_of(key), chosen)
+            .order_by(snapshots.c.captured_at.desc(), snapshots.c.snapshot_id)
+            .limit(1)
         ).one_or_none()
         if row is None:
             return None
@@ -83,17 +92,53 @@ def register_snapshot(lease: Lease, record: SnapshotRecord) -> None:
         connection.execute(
             update(snapshots)
             .where(
-                snapshots.c.run_date == record.key.run_date,
-                snapshots.c.window_days == record.key.window_days,
+                _of(record.key),
                 snapshots.c.superseded_at.is_(None),
                 snapshots.c.snapshot_id != record.snapshot_id,
             )
             .values(superseded_at=lease.clock.now())
         )
+        counting = {"superseded_at": None, "refused": None, "uri": record.uri}
         connection.execute(
             upsert(snapshots)
-            .values(**values)
-            .on_conflict_do_update(index_elements=["snapshot_id"], set_={"superseded_at": None, "uri": record.uri})
+            .values(**(values | {"refused": None}))
+            .on_conflict_do_update(index_elements=["snapshot_id"], set_=counting)
         )
 
     in_transaction(lease.engine, work)
+
+
+def refuse_snapshot(lease: Lease, content_hash: str, reason: str) -> None:
+    """Keep the snapshot that counts aside, with the reason; the one that it superseded, if any, counts again.
+
+    Args:
+        content_hash: of the snapshot that was looked at; nothing happens where another one counts by now.
+
+    Raises:
+        LeaseLost: a newer attempt has taken the run over.
+    """
+    of_run = _of(lease.key)
+
+    def work(connection: Connection) -> None:
+        before = connection.execute(
+            select(snapshots.c.snapshot_id, snapshots.c.content_hash)
+            .where(of_run, snapshots.c.superseded_at.is_not(None), snapshots.c.refused.is_(None))
+            .order_by(snapshots.c.superseded_at.desc(), snapshots.c.snapshot_id)
+            .limit(1)
+        ).one_or_none()
+        lease.hold(connection, snapshot_hash=None if before is None else before.content_hash)
+        refused = connection.execute(
+            update(snapshots)
+            .where(of_run, snapshots.c.superseded_at.is_(None), snapshots.c.content_hash == content_hash)
+            .values(superseded_at=lease.clock.now(), refused=reason)
+        )
+        if refused.rowcount and before is not None:
+            connection.execute(
+                update(snapshots).where(snapshots.c.snapshot_id == before.snapshot_id).values(superseded_at=None)
+            )
+
+    in_transaction(lease.engine, work)
+
+
+def _of(key: RunKey) -> ColumnElement[bool]:
+    return and_(snapshots.c.run_date == key.run_date, snapshots.c.window_days == key.window_days)

@@ -105,6 +105,9 @@ def _batch_sql(*, filling: bool) -> bytes:
         UPDATE predictbench.processing_runs SET heartbeat_at = $3
         WHERE run_id = $1 AND attempt = $2 AND status = 'running'
         RETURNING run_id, snapshot_hash
+    ), moment AS (
+        SELECT greatest($3, max(made_at) + interval '1 microsecond') AS stored_at
+        FROM predictbench.forecast_digests WHERE run_id = $1
     ), stored_events AS (
         INSERT INTO predictbench.events AS e ({_columns(_EVENT)})
         SELECT {_columns(_EVENT, "x.")} FROM lease, jsonb_to_recordset($5) AS x({_record(_EVENT)})
@@ -128,8 +131,8 @@ def _batch_sql(*, filling: bool) -> bytes:
         ON CONFLICT (processed_contract_id) {_update("c", ["contract_id", "name", "price", "metadata"])}
     ), stored_results AS (
         INSERT INTO predictbench.experiment_results ({_columns(_RESULT)}, stored_at, snapshot_hash, config_hash)
-        SELECT {_columns(_RESULT, "x.")}, $3, attempt.snapshot_hash, attempt.config_hash
-        FROM lease, jsonb_to_recordset($8) AS x({_record(_RESULT)}, fill boolean)
+        SELECT {_columns(_RESULT, "x.")}, moment.stored_at, attempt.snapshot_hash, attempt.config_hash
+        FROM lease, moment, jsonb_to_recordset($8) AS x({_record(_RESULT)}, fill boolean)
         JOIN predictbench.experiment_runs attempt USING (experiment_run_id)
         JOIN predictbench.experiments named USING (experiment_id){_UNLESS_ANY if filling else ""}
         ON CONFLICT (experiment_run_id, processed_market_id) DO NOTHING
@@ -168,7 +171,8 @@ _EXPERIMENT_CHANGES = ["description", "information", "mandatory", "control", "is
 
 _ALL_ATTEMPTS = b"""
     SELECT coalesce(jsonb_agg(jsonb_build_object(
-        'name', named.name, 'version', named.version, 'attempt', attempt.attempt, 'content_hash', attempt.content_hash
+        'name', named.name, 'version', named.version, 'attempt', attempt.attempt, 'content_hash', attempt.content_hash,
+        'snapshot_hash', attempt.snapshot_hash, 'completed', coalesce(attempt.completed, 0)
     ) ORDER BY attempt.attempt), '[]')
     FROM predictbench.experiment_runs attempt JOIN predictbench.experiments named USING (experiment_id)
     WHERE attempt.run_id = $1"""

@@ -42,13 +42,17 @@ from predictbench_assets.database.records import ExperimentAttempt, MarketRecord
 from predictbench_assets.database.rows import EncodedMarket, StoredAttempt, UnwritableMarket, encode_market
 from predictbench_assets.database.schema import experiment_id, experiment_run_id
 from predictbench_assets.experiments.digest import ForecastDigest
-from predictbench_assets.failures import Failure
+from predictbench_assets.failures import Failure, PermanentError
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _AHEAD = 2  # batches sent while an older one is being stored: enough to hide a slow line
 _GROUP = 20  # planning the statement costs as much as storing a few markets, so not all are tried alone at once
+
+
+class ForecastsOfAnotherSnapshot(PermanentError):
+    """The run has a newer snapshot than forecasts that would be lost to it."""
 
 
 @dataclass
@@ -161,14 +165,13 @@ class RunWriter:
         return self._backoff.run(lambda: self._classified(lambda: self._open_attempts_once(attempts)))
 
     def _open_attempts_once(self, attempts: Sequence[ExperimentAttempt]) -> dict[str, StoredAttempt]:
-        newest = self._newest_attempts()
+        stored = self._stored_attempts()
+        _refuse_losses(stored, attempts)
+        newest = {row["name"]: row for row in stored}
         opened, new = {}, []
         for attempt in attempts:
             known = newest.get(attempt.name)
-            reused = known is not None and (
-                attempt.status == "not_run"
-                or (known["version"], known["content_hash"]) == (attempt.version, attempt.content_hash)
-            )
+            reused = known is not None and (attempt.status == "not_run" or _same_attempt(known, attempt))
             number = 1 if known is None else int(known["attempt"]) + (not reused)
             target = str(experiment_run_id(self._lease.run_id, attempt.name, number))
             if not reused:
@@ -191,13 +194,13 @@ class RunWriter:
         self._check_lease(outcome)
         return opened
 
-    def _newest_attempts(self) -> dict[str, Any]:
-        """The newest stored attempt of each experiment name in this run."""
+    def _stored_attempts(self) -> list[dict[str, Any]]:
+        """The stored attempts of all experiments in this run, oldest first."""
         [outcome] = self._transact([statements.all_attempts(self._lease.run_id)])
         if outcome.refusal is not None:
             self._raise_unless_data(outcome.refusal)
         [rows] = outcome.row or (None,)
-        return {row["name"]: row for row in msgspec.json.decode(rows or b"[]")}
+        return msgspec.json.decode(rows or b"[]", type=list[dict[str, Any]])
 
     def _batches(
         self, markets: Iterable[MarketRecord], attempts: Mapping[str, StoredAttempt], tally: _Tally
@@ -384,3 +387,27 @@ class RunWriter:
 def _row(attempt: ExperimentAttempt) -> dict[str, Any]:
     """The columns of both its tables that the attempt brings along."""
     return asdict(attempt) | {"experiment_id": str(experiment_id(attempt.name, attempt.version))}
+
+
+def _same_attempt(stored: Mapping[str, Any], attempt: ExperimentAttempt) -> bool:
+    """Whether a stored attempt has the same content: version, results, and the snapshot that they answer to."""
+    content = (stored["version"], stored["content_hash"]) == (attempt.version, attempt.content_hash)
+    return content and stored["snapshot_hash"] in (None, attempt.snapshot_hash)
+
+
+def _refuse_losses(stored: Sequence[Mapping[str, Any]], attempts: Sequence[ExperimentAttempt]) -> None:
+    """Stop before a newer snapshot takes the place of one that has forecasts of an experiment which did not run again.
+
+    Boards compare a forecast with the price that it answered to, so these forecasts would count nowhere.
+    """
+    lost = []
+    for attempt in attempts:
+        made_on = {row["snapshot_hash"] for row in stored if row["name"] == attempt.name and row["completed"]}
+        if attempt.status == "not_run" and made_on and not made_on & {None, attempt.snapshot_hash}:
+            lost.append(attempt.name)
+    if lost:
+        raise ForecastsOfAnotherSnapshot(
+            f"the snapshot was captured again, and {', '.join(lost)} forecast the earlier one only: nothing was "
+            "stored. Run the whole day again (`predictbench daily` without --experiment), or materialize "
+            "experiment_results of these experiments for this partition, and then persisted_run."
+        )

@@ -111,7 +111,7 @@ _UNKNOWN: Final = """\
 - A resolution is the newest that was observed by the moment of the release. It may be corrected afterwards, and what
   settles early leans to Yes: a cohort of which less than 95 % is final is provisional.
 - Why an experiment gave no forecast is left out, as is whatever else it wrote: free text may hold what is private.
-- Runs that did not end completely are left out, and so are forecasts that were stored after a run was released first.
+- Runs that failed or never ended are left out, and so are forecasts that were stored after a run was released first.
 """
 
 
@@ -186,7 +186,7 @@ def _facts(
     days = f"{min(dates)} to {max(dates)}, of markets that close {', '.join(map(str, windows))} days ahead"
     return [
         f"- **As of** {as_of.isoformat()}: what was stored or observed later is not in it.",
-        f"- **Cohorts**: {len(cohorts):,} complete runs from {days}.",
+        f"- **Cohorts**: {len(cohorts):,} runs from {days}.",
         f"- **Rows**: {', '.join(f'{count:,} {table}' for table, count in rows.items())}.",
         f"- **Experiments** (name and version; more in `experiments`): {', '.join(f'`{one}`' for one in experiments)}.",
         f"- **Left out**: {left_out:,} forecasts that were stored after their cohort was released first.",

@@ -16,6 +16,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import classified
+from predictbench_assets.database.known import run_counts
 from predictbench_assets.database.queries import stored_exchange
 from predictbench_assets.exchange import is_simulated
 from predictbench_assets.failures import PermanentError
@@ -50,12 +51,10 @@ VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 _SHOWN_CHANGES: Final = 10
 
 # A run counts from the end of its first complete attempt on, whatever later attempts come to.
-_RUNS = text("""
+_RUNS = text(f"""
     SELECT p.run_id, p.run_date, p.window_days FROM predictbench.processing_runs p
-    WHERE p.run_date BETWEEN :since AND :until AND EXISTS (
-        SELECT FROM predictbench.processing_attempts ended
-        WHERE ended.run_id = p.run_id AND ended.status = 'completed' AND ended.finished_at <= :as_of)
-    ORDER BY p.run_date, p.window_days""")
+    WHERE p.run_date BETWEEN :since AND :until AND {run_counts("p", ":as_of")}
+    ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
 
 
 class NothingToRelease(PermanentError):

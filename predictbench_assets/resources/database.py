@@ -16,13 +16,20 @@ from predictbench_assets.database.leases import Lease, OnExisting, open_lease, r
 from predictbench_assets.database.queries import (
     StoredRun,
     cohort_sizes,
+    forecasters,
     settled_counts,
     settled_markets,
     stored_run,
     stored_runs,
 )
 from predictbench_assets.database.schema import processing_attempts
-from predictbench_assets.database.snapshots import SnapshotRecord, find_snapshot, register_snapshot
+from predictbench_assets.database.snapshots import (
+    SnapshotRecord,
+    find_refused_snapshot,
+    find_snapshot,
+    refuse_snapshot,
+    register_snapshot,
+)
 from predictbench_assets.experiments.base import SettledCount, SettledMarket
 from predictbench_assets.failures import Stage
 from predictbench_assets.runs import RunKey
@@ -83,9 +90,21 @@ class RunDatabase:
         """The frozen snapshot of a run, if one is stored."""
         return find_snapshot(self.engine, key)
 
+    def refused_snapshot(self, key: RunKey) -> SnapshotRecord | None:
+        """The newest snapshot of a run that a check refused, if there is one."""
+        return find_refused_snapshot(self.engine, key)
+
     def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
         """Make a snapshot the one that counts for its run."""
         register_snapshot(self.open(record.key, dagster_run_id), record)
+
+    def refuse(self, key: RunKey, content_hash: str, reason: str, dagster_run_id: str) -> None:
+        """Keep a snapshot aside that a check refused, so that the next try captures another."""
+        refuse_snapshot(self.open(key, dagster_run_id), content_hash, reason)
+
+    def forecasters(self, key: RunKey) -> set[str]:
+        """Names of the experiments with stored forecasts of a run."""
+        return forecasters(self.engine, key)
 
     def history(self, as_of: datetime) -> Iterable[SettledMarket]:
         """Markets whose resolution was known at an instant, oldest first."""
@@ -156,6 +175,9 @@ class DryRunDatabase(RunDatabase):
         """Nothing is recorded."""
 
     def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
+        """Nothing is recorded."""
+
+    def refuse(self, key: RunKey, content_hash: str, reason: str, dagster_run_id: str) -> None:
         """Nothing is recorded."""
 
     def miss(self, keys: Collection[RunKey], reason: str) -> set[RunKey]:

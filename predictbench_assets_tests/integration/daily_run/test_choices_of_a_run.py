@@ -168,6 +168,11 @@ def test_a_day_with_far_fewer_markets_than_the_days_before_is_pointed_out(make_r
     assert limited.checks()["cohort_size"] is True
     few = ReplayWorld([])
     with serve(few, now=tomorrow) as empty:
-        small = daily.here(RunKey(tomorrow.date(), 8), POLYMARKET_BASE_URL=empty.base_url, **next_day)
+        small = daily.here(
+            RunKey(tomorrow.date(), 8),
+            ops={"raw_markets": {"allow_empty": True}},
+            POLYMARKET_BASE_URL=empty.base_url,
+            **next_day,
+        )
     assert small.exit_code == 0
     assert small.checks()["cohort_size"] is False

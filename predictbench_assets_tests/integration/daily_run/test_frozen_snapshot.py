@@ -11,6 +11,7 @@ from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun, MakeSandbox
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, NOW, DailyRun, Ran, differences
 
+UNIFORM = "predictbench_assets.experiments.controls:UniformExperiment"
 SETTINGS = {"PROCESSING_EXPERIMENTS": BASELINE}
 LATER = {"PREDICTBENCH_NOW": (NOW + timedelta(hours=5)).isoformat()}
 NEXT_DAY = {"PREDICTBENCH_NOW": (NOW + timedelta(days=1)).isoformat()}
@@ -103,6 +104,58 @@ def test_a_cohort_of_an_earlier_snapshot_is_not_stored(make_run: MakeRun) -> Non
     assert markets == daily.rows("SELECT market_id, price, raw_snapshot FROM predictbench.processed_markets ORDER BY 1")
     assert daily.here(**LATER).exit_code == 0
     assert daily.rows("SELECT count(DISTINCT captured_at) FROM predictbench.processed_markets") == [(1,)]
+
+
+def test_who_says_the_same_after_a_refresh_stays_on_the_board(make_run: MakeRun) -> None:
+    daily = make_run(PROCESSING_EXPERIMENTS=f"{BASELINE},{UNIFORM}")
+    daily.here()
+    daily.sandbox.set_time(NOW + timedelta(hours=5))
+
+    ran = daily.here(ops={"raw_markets": {"refresh": True}}, **LATER)
+
+    assert ran.exit_code == 0
+    answering = (
+        "SELECT e.name, count(*) FROM predictbench.experiment_results r"
+        " JOIN predictbench.processed_markets m USING (processed_market_id, snapshot_hash)"
+        " JOIN predictbench.experiment_runs a USING (experiment_run_id)"
+        " JOIN predictbench.experiments e USING (experiment_id) WHERE r.status = 'completed' GROUP BY 1 ORDER BY 1"
+    )
+    assert daily.rows(answering) == [("baseline_snapshot", 40), ("uniform", 40)]
+    assert daily.here(**LATER).exit_code == 0  # the same again inserts nothing
+    assert daily.rows(answering) == [("baseline_snapshot", 40), ("uniform", 40)]
+
+
+def test_a_refresh_that_would_take_others_off_the_board_is_refused(make_run: MakeRun) -> None:
+    daily = make_run(PROCESSING_EXPERIMENTS=f"{BASELINE},{UNIFORM}")
+    daily.here()
+    before = daily.tables()
+    refresh = {"raw_markets": {"refresh": True}}
+
+    unselected = daily.here(ops=refresh | {"experiment_results__uniform": {"selected": False}}, **LATER)
+    unregistered = daily.here(ops=refresh, PROCESSING_EXPERIMENTS=BASELINE, **LATER)
+
+    assert (unselected.exit_code, unregistered.exit_code) == (1, 1)
+    assert "uniform (leave --experiment out, so that they run again too)" in unselected.said["reason"]
+    assert "uniform (add them to PROCESSING_EXPERIMENTS again)" in unregistered.said["reason"]
+    assert differences(before, daily.tables()).keys() == {"processing_runs", "processing_failures"}
+
+
+def test_a_newer_snapshot_is_not_stored_without_those_who_forecast_the_earlier_one(make_run: MakeRun) -> None:
+    daily = make_run(PROCESSING_EXPERIMENTS=f"{BASELINE},{UNIFORM}")
+    daily.here()
+    daily.sandbox.set_time(NOW + timedelta(hours=5))
+    some = [dg.AssetKey("raw_markets"), dg.AssetKey("normalized_markets"), dg.AssetKey("persisted_run")]
+    some.append(dg.AssetKey(["experiment_results", "baseline_snapshot"]))
+
+    # As whoever clicks these in the UI.
+    ran = daily.here(ops={"raw_markets": {"refresh": True}}, selection=some, **LATER)
+
+    assert ran.exit_code == 1
+    assert "uniform forecast the earlier one only: nothing was stored" in ran.said["reason"]
+    assert daily.rows("SELECT DISTINCT m.captured_at = s.captured_at FROM predictbench.processed_markets m,"
+                      " predictbench.snapshots s WHERE s.superseded_at IS NULL") == [(False,)]  # fmt: skip
+    assert daily.here(**LATER).exit_code == 0
+    assert daily.rows("SELECT max(attempt) FROM predictbench.experiment_runs") == [(2,)]
 
 
 def test_a_refresh_of_another_day_is_refused(make_run: MakeRun) -> None:

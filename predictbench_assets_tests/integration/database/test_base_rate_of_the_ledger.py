@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.database.leases import Lease
+from predictbench_assets.database.leases import Lease, RunCounts
 from predictbench_assets.database.queries import settled_counts, settled_markets
 from predictbench_assets.database.schema import resolution_observations
 from predictbench_assets.database.writer import RunWriter
@@ -28,7 +28,9 @@ def ledger(take: Takes, engine: Engine) -> Engine:
     """Four markets, each captured by two runs, that settle one after another."""
     for key in (KEY, RunKey(KEY.run_date + timedelta(days=1), KEY.window_days - 1)):
         lease = take(key, dagster_run_id=str(key))
-        RunWriter(engine, lease, lease.clock).write([record(number) for number in range(4)], [attempt()])
+        writer = RunWriter(engine, lease, lease.clock)
+        writer.write([record(number) for number in range(4)], [attempt()])
+        writer.finish(RunCounts(4, 0, 0, 0, 4), "completed")
     observe(engine, 0, "final", 1.0, days=1)
     observe(engine, 1, "final", 0.5, days=2)
     observe(engine, 2, "final", 1.0, days=3)

@@ -55,8 +55,8 @@ MORE = f"""
 """
 SCORING = {"resolution_checks", "experiment_scores", "leaderboards", "leaderboard_rows", "forecast_digests"}
 """Tables of the third revision; what was in them can be computed again, but for the digests."""
-WIDENED = {"control", "stored_at", "group_item_title", "group_item_threshold"}
-"""Columns of the third revision in older tables. `resolution_observations.status` is one, too."""
+WIDENED = {"control", "stored_at", "group_item_title", "group_item_threshold", "refused"}
+"""Columns of later revisions in older tables. `resolution_observations.status` is one, too."""
 
 
 @pytest.fixture

@@ -104,7 +104,9 @@ def test_cohort_sizes_are_of_the_complete_runs_of_the_days_before(take: Takes, e
 def test_history_knows_only_what_had_been_observed(take: Takes, engine: Engine) -> None:
     lease = take()
     price = MarketPrice(value=0.7, source="gamma", quality="thin")
-    RunWriter(engine, lease, lease.clock).write([record(1, price=price), record(2), record(3), record(4)], [attempt()])
+    writer = RunWriter(engine, lease, lease.clock)
+    writer.write([record(1, price=price), record(2), record(3), record(4)], [attempt()])
+    writer.finish(RunCounts(4, 0, 0, 0, 4), "completed")
     settled = KEY.end
 
     def observe(market: int, state: str, outcome: float | None, days: int, **rest: Any) -> None:

@@ -48,7 +48,7 @@ def test_the_head_is_what_hubs_of_data_sets_read(world: tuple[str, Path]) -> Non
         assert pq.ParquetFile(folder / config["data_files"]).metadata.num_rows > 0
     for name in EXPERIMENTS:
         assert f"`{name} 1`" in body
-    assert "4 complete runs from 2026-02-02 to 2026-02-05, of markets that close 7 days ahead" in body
+    assert "4 runs from 2026-02-02 to 2026-02-05, of markets that close 7 days ahead" in body
     for title in ("First queries", "What it does not know", "Checksums", "Terms", "Citation", "Data dictionary"):
         assert f"\n## {title}\n" in body
     assert re.findall(r"^# .*", body, re.M) == ["# Predictbench 2026-02"]

@@ -117,6 +117,19 @@ def test_a_forecast_that_was_put_in_afterwards_is_found(benchmark: Benchmark) ->
     assert [one["verdict"] for one in run["digests"]] == ["mismatch", "ok"]
 
 
+def test_a_clock_that_went_back_between_two_attempts_accuses_no_digest(benchmark: Benchmark) -> None:
+    first = benchmark.run(1, 2)
+    second = benchmark.run(1, 2, 3, at=morning() - timedelta(hours=2), probability=0.7)
+    assert first is not None
+    assert second is not None
+    done = benchmark.verify(*SEVEN, "--json")
+    assert done.exit_code == 0, done.output
+    [run] = json.loads(done.stdout)["checked"]
+    assert [one["digest"] for one in run["digests"]] == [first.digest, second.digest]
+    benchmark.settle(1, 2, 3)
+    assert benchmark.command("verify", "--release", str(benchmark.release("one"))).exit_code == 0
+
+
 def test_a_later_attempt_has_a_digest_of_its_own(benchmark: Benchmark) -> None:
     first = benchmark.run(1, 2)
     second = benchmark.run(1, 2, at=morning() + timedelta(hours=2), probability=0.7)

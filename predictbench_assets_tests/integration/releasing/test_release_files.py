@@ -15,6 +15,8 @@ import pytest
 import zstandard
 
 from predictbench_assets.database.digests import run_digest, store_digest
+from predictbench_assets.database.forecasts import load_forecasts
+from predictbench_assets.database.queries import settled_markets
 from predictbench_assets.releasing.tables import RELEASED_TABLES
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.integration.releasing.conftest import AS_OF, Benchmark, morning
@@ -221,12 +223,29 @@ def test_nothing_is_overwritten_and_nothing_is_empty(filled: Benchmark) -> None:
     assert usage.exit_code == 2
 
 
-def test_only_complete_runs_are_released(filled: Benchmark) -> None:
+def test_the_runs_of_a_board_are_released_partial_ones_included(filled: Benchmark) -> None:
     filled.run(5, key=RunKey(date(2026, 2, 4), 7), status="partial")
     filled.run(6, key=RunKey(date(2026, 2, 5), 7), ended=False)
     filled.run(7, key=RunKey(date(2026, 2, 25), 7))
     told = manifest(filled.release("one"))
-    assert [cohort["run_date"] for cohort in told["cohorts"]] == ["2026-02-02", "2026-02-03"]
+    assert [cohort["run_date"] for cohort in told["cohorts"]] == ["2026-02-02", "2026-02-03", "2026-02-04"]
+
+
+def test_boards_releases_and_histories_have_the_same_runs_and_markets(filled: Benchmark) -> None:
+    filled.run(5, key=RunKey(date(2026, 2, 4), 7), status="partial")
+    filled.run(6, key=RunKey(date(2026, 2, 5), 7), ended=False)
+    filled.run(7, key=RunKey(date(2026, 2, 25), 7))  # later than the moment
+    filled.run(8, 9, key=RunKey(date(2026, 2, 6), 7))
+    filled.run(8, key=RunKey(date(2026, 2, 6), 7), at=morning(RunKey(date(2026, 2, 6), 7)) + timedelta(hours=1))
+    filled.settle(2, 3, 5, 6, 7, 8, 9)
+
+    on_the_board = {str(one) for one in load_forecasts(filled.engine, AS_OF).cohorts.market_id}
+    released = {one["market_id"] for one in lines(filled.release("one"), "markets") if one["withdrawn_at"] is None}
+    learned_from = {one.market_id for one in settled_markets(filled.engine, AS_OF)}
+
+    assert on_the_board == {"m1", "m2", "m3", "m5", "m8"}  # not of what never ended, came later or was withdrawn
+    assert released == on_the_board
+    assert learned_from == on_the_board
 
 
 def test_a_market_withdrawn_later_is_as_it_was(filled: Benchmark) -> None:

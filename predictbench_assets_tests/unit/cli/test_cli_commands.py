@@ -93,6 +93,7 @@ def test_an_impossible_date_or_window_is_refused(command: str, arguments: list[s
     [
         (["--experiment", "unifrom"], "uniform"),
         (["--refresh", "--run-date", "2026-11-01"], "--refresh is for today"),
+        (["--refresh", "--experiment", "uniform"], "leave --experiment out"),
         (["--limit", "0"], "0"),
         (["--on-existing", "replace"], "replace"),
     ],
@@ -105,11 +106,11 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(arguments: list[st
 
 
 def test_the_run_configuration_has_what_was_asked_for() -> None:
-    printed = invoke("run-config", "--on-existing", "skip", "--limit", "5", "--experiment", "uniform", "--refresh")
+    printed = invoke("run-config", "--on-existing", "skip", "--limit", "5", "--experiment", "uniform", "--allow-empty")
     assert printed.exit_code == 0, printed.output
     ops = {name: told["config"] for name, told in json.loads(printed.output)["ops"].items()}
     assert ops.pop("target_window") == {"on_existing": "skip"}
-    assert ops.pop("raw_markets") == {"refresh": True}
+    assert ops.pop("raw_markets") == {"refresh": False, "allow_empty": True}
     assert ops.pop("normalized_markets") == {"limit": 5, "debug_artifacts": False}
     selected = {name.removeprefix("experiment_results__"): told["selected"] for name, told in ops.items()}
     assert {name for name, chosen in selected.items() if chosen} == {"baseline_snapshot", "uniform"}
