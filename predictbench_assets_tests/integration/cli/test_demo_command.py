@@ -26,7 +26,9 @@ from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.integration.cli.conftest import command
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
-[CONTRARIAN] = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+[CONTRARIAN] = [
+    block for block in re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE) if "class " in block
+]
 """What a newcomer copies into a file."""
 OWN = ("--experiment", "my_forecasters:Contrarian")
 

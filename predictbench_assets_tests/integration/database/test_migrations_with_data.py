@@ -114,11 +114,11 @@ def test_a_database_with_rows_is_removed_whole(in_use: str, database: Database) 
 
 def schema_of(url: str) -> str:
     """What pg_dump says of our schema, without what differs from one call to the next."""
-    prefix, user = embedded._server_identity()
+    user = embedded._server_user()
     address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     done = subprocess.run(
-        [*prefix, str(embedded._binaries() / "pg_dump"), "--schema-only", "--schema=predictbench", address],
-        user=user,
+        [*user.command, str(embedded._binaries() / "pg_dump"), "--schema-only", "--schema=predictbench", address],
+        **user.switch,
         capture_output=True,
         text=True,
         check=True,

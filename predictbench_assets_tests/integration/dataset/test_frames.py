@@ -300,7 +300,9 @@ def test_what_is_stored_while_a_notebook_is_open_is_not_seen(engine: Engine) -> 
     assert first.num_rows + rest.num_rows == DAYS * MARKETS * len(EXPERIMENTS) + 2 * (MARKETS - 1)
     with engine.connect() as connection:
         held = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'predictbench notebook'")
-        assert connection.execute(held).scalar_one() == 0, "no connection is held between reads"
+        # The server notices a closed connection a moment later; each question takes one.
+        counts = (connection.execute(held).scalar_one() for _ in range(2_000))
+        assert 0 in counts, "no connection is held between reads"
 
 
 def test_settings_are_found_from_a_folder_below(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,5 +197,5 @@ def test_an_answer_that_is_cut_off_is_asked_for_again(plain_store: OtherStore, o
 
 @pytest.mark.parametrize("address", ["store.example", "ftp://store.example", "127.0.0.1:9000"])
 def test_an_endpoint_without_a_scheme_is_refused_at_once(address: str) -> None:
-    with pytest.raises(SettingsError, match=r"STAGING_S3_ENDPOINT_URL: expected an address that starts with https://"):
+    with pytest.raises(SettingsError, match=r"STAGING_S3_ENDPOINT_URL: expected an address such as https://"):
         load_settings(staging_s3_endpoint_url=address)

@@ -26,6 +26,7 @@ TEXTS = {
     "executor": "multiprocess",
     "processing_experiments": "some.module:First,some.module:Second",
     "horizons": "30,7",
+    "allow_empty_windows": "60,90",
     "polymarket_base_url": "https://gamma.example",
     "polymarket_clob_url": "https://clob.example",
     "polymarket_api_key": "s3cret-key",
@@ -33,6 +34,7 @@ TEXTS = {
     "archive_uri": "s3://bucket/archive",
     "staging_s3_endpoint_url": "https://store.example",
     "staging_s3_region": "eu-west-1",
+    "staging_s3_addressing": "path",
     "staging_s3_access_key_id": "s3cret-key",
     "staging_s3_secret_access_key": "s3cret-key",
     "artifacts_dir": "artifacts",
@@ -50,6 +52,7 @@ TEXTS = {
     "predictbench_scratch": "scratch",
     "git_sha": "abcdef0",
 }
+COMMA_SEPARATED = {"horizons", "allow_empty_windows"}
 NO_TEXTS = {"pipeline_run_at_utc", "predictbench_now"}
 """And whatever is a number or a choice of yes and no."""
 
@@ -59,6 +62,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> object:
     given = {"staging_uri": "s3://bucket/other", name: text} if name == "archive_uri" else {name: text}
     if name == "environment":
         given |= {"supabase_db_url": TEXTS["supabase_db_url"], "staging_uri": TEXTS["staging_uri"]}
+    if name in (key := ("staging_s3_access_key_id", "staging_s3_secret_access_key")):
+        given |= {half: TEXTS[half] for half in key if half != name}
     for field, value in given.items():
         monkeypatch.setenv(variables(field)[0], value)
     found = getattr(load_settings(), name)
@@ -69,7 +74,8 @@ def test_every_text_is_looked_at_here() -> None:
     kinds = {
         name
         for name, field in Settings.model_fields.items()
-        if not {int, float, bool} & {field.annotation, *get_args(field.annotation)} or name == "horizons"
+        if not {int, float, bool} & {field.annotation, *get_args(field.annotation)}
+        or name in ("horizons", "allow_empty_windows")
     }
     assert kinds - NO_TEXTS == TEXTS.keys()
 
