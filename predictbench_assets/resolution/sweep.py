@@ -30,7 +30,7 @@ from predictbench_assets.database.resolutions import (
 from predictbench_assets.failures import TransientError
 from predictbench_assets.polymarket.client import CONDITIONS_PER_REQUEST, PolymarketClient
 from predictbench_assets.polymarket.payloads import read_head
-from predictbench_assets.polymarket.resolution import Reading, read_clob, read_gamma, weighed
+from predictbench_assets.polymarket.resolution import FirstOutcome, Reading, read_clob, read_gamma, weighed
 from predictbench_assets.polymarket.stats import ApiStats
 from predictbench_assets.polymarket.transport import RequestFailed, RequestRefused, UnexpectedAnswer
 from predictbench_assets.resolution.report import ChangedResolution, SweepReport
@@ -148,7 +148,7 @@ class _Lookup:
         asked = [market for market in watched if market.market_id in rows]
         readings = await asyncio.gather(
             *(
-                self._weigh(market, _with_sane_close(read_gamma(rows[market.market_id], market.first_token), now))
+                self._weigh(market, _with_sane_close(read_gamma(rows[market.market_id], _first(market)), now))
                 for market in asked
             )
         )
@@ -247,7 +247,7 @@ class _Lookup:
         answer, heard = await self._second_opinion(market.condition_id)
         if not heard and unsaid:
             return None  # a settlement is not taken back on one word alone; the next sweep asks again
-        return weighed(gamma, read_clob(answer, market.first_token) if answer is not None else None)
+        return weighed(gamma, read_clob(answer, _first(market)) if answer is not None else None)
 
     async def _second_opinion(self, condition_id: str) -> tuple[bytes | None, bool]:
         """The CLOB's answer, and whether there was one (that it does not know the market is one too)."""
@@ -325,6 +325,10 @@ class _Tally:
             problems=tuple(problems),
             api=lookup.stats.as_dict(),
         )
+
+
+def _first(market: Watched) -> FirstOutcome:
+    return FirstOutcome(market.first_token, market.first_name)
 
 
 def _with_sane_close(reading: Reading, now: datetime) -> Reading:
