@@ -59,6 +59,7 @@ Level = Literal["ok", "note", "deviation"]
 MOST_REQUESTS = 15
 """An examination makes no more, retries aside."""
 
+_REQUESTS_PER_SECOND = 5.0
 _WINDOW = timedelta(days=14)
 _PAGES = 3
 _SECOND = timedelta(seconds=1)
@@ -136,7 +137,7 @@ async def examine(
             url,
             clock=clock,
             headers=headers,
-            requests_per_second=5.0,
+            limits={"": _REQUESTS_PER_SECOND},
             concurrency=1,
             timeout_s=timeout_s,
             max_attempts=max_attempts,
@@ -565,7 +566,7 @@ class _Examiner:
 
 def _quotes(body: bytes, at: datetime) -> list[Quote]:
     try:
-        return read_prices(body, at=at)
+        return read_prices(body, at=at).quotes
     except UnreadablePrices as error:
         raise UnexpectedAnswer(f"{PRICES} answered no map from tokens to sides: {error}") from error
 

@@ -292,7 +292,7 @@ def market_price(row: GammaMarket, indicative: float | None, quote: Quote | None
 
     A quote with any side decides alone: Gamma's row is up to five minutes older, and two books are never mixed.
     """
-    if quote is not None and (quote.bid is not None or quote.ask is not None):
+    if quote is not None and quote.priced:
         return _priced(quote.bid, quote.ask, indicative, "clob", quote.at)
     return _priced(order_price(row.best_bid), order_price(row.best_ask), indicative, "gamma", captured_at)
 

@@ -127,7 +127,7 @@ def ids_key(version: object) -> str | None:
 
 
 def outcome_ids(row: Mapping[str, Any]) -> list[str] | None:
-    """The ids of a decoded row's outcomes in their order, as `ids_key` chooses them; None where there is no such list."""
+    """The ids of a decoded row's outcomes, as `ids_key` chooses them; None where there is no such list."""
     key = ids_key(row.get("version"))
     try:
         listed = None if key is None else _listed(row.get(key))
@@ -135,8 +135,8 @@ def outcome_ids(row: Mapping[str, Any]) -> list[str] | None:
         return None
     if not isinstance(listed, list):
         return None
-    ids = [_text(one) for one in listed]
-    return ids if all(isinstance(one, str) for one in ids) else None
+    ids = [text for one in listed if isinstance(text := _text(one), str)]
+    return ids if len(ids) == len(listed) else None
 
 
 Instant = Annotated[datetime | None, BeforeValidator(_instant)]

@@ -27,7 +27,15 @@ Source = Literal["gamma", "clob"]
 
 _GAMMA_KEYS = (
     *("id", "conditionId", "slug", "question", "endDate", "closed", "closedTime", "outcomes", "outcomePrices"),
-    *("version", "clobTokenIds", "positionIds", "umaResolutionStatus", "umaResolutionStatuses", "umaEndDate", "resolvedBy"),
+    *(
+        "version",
+        "clobTokenIds",
+        "positionIds",
+        "umaResolutionStatus",
+        "umaResolutionStatuses",
+        "umaEndDate",
+        "resolvedBy",
+    ),
     *("automaticallyResolved", "updatedAt"),
 )
 _CLOB_KEYS = ("condition_id", "market_slug", "closed", "is_50_50_outcome", "tokens")

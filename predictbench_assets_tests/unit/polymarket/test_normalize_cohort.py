@@ -69,9 +69,7 @@ def test_filters_count_what_they_leave_out_by_reason(row: Row) -> None:
         ({"active": False, "outcomePrices": None}, "inactive"),
     ],
 )
-def test_a_row_that_says_it_is_not_open_is_excluded_and_counted(
-    row: Row, said: dict[str, Any], reason: str
-) -> None:
+def test_a_row_that_says_it_is_not_open_is_excluded_and_counted(row: Row, said: dict[str, Any], reason: str) -> None:
     found = cohort([row(id="1", **said), row(id="2", **said), row(id="3")], Filters(limit=0))
     assert found.excluded == {reason: 2, "limit": 1}
     assert (found.offered, found.rejected) == (3, [])

@@ -278,7 +278,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-keys = st.sampled_from(["id", "closed", "closedTime", "outcomes", "outcomePrices", "clobTokenIds", "positionIds", "version", "tokens"])
+keys = st.sampled_from(
+    ["id", "closed", "closedTime", "outcomes", "outcomePrices", "clobTokenIds", "positionIds", "version", "tokens"]
+)
 
 
 @given(st.dictionaries(keys, json_values) | json_values, st.none() | st.text(max_size=3))
