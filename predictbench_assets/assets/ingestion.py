@@ -226,8 +226,12 @@ def _captured_snapshot(
     captured = asyncio.run(
         capture(polymarket_client(settings), key, settings.clock, price_history=settings.polymarket_price_history)
     )
-    if not captured.quotes.available:
-        context.log.warning(f"the CLOB gave no quotes, Gamma's are used instead: {captured.quotes.reason}")
+    if captured.quotes.reason is not None:
+        sources = captured.rows_by_source
+        context.log.warning(
+            f"the CLOB gave no quotes for some or all markets, {sources['gamma']:,} of {len(captured.walk.rows):,} are "
+            f"priced by Gamma: {captured.quotes.reason}"
+        )
     if captured.past_prices.reason is not None:
         context.log.warning(f"prices of a day before are missing: {captured.past_prices.reason}")
     snapshot = freeze_snapshot(staging, key, captured, exchange=settings.exchange, dagster_run_id=context.run.run_id)
@@ -279,6 +283,8 @@ def _snapshot_metadata(snapshot: StagedFile, *, reused: bool) -> dict[str, Any]:
         "throttle_seconds": api["throttle_seconds"],
         "quotes": snapshot.meta["quotes"],
         "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
+        "quotes_reason": snapshot.meta["quotes_reason"] or "",
+        "rows_by_source": dg.MetadataValue.json(snapshot.meta.get("rows_by_source", {})),
         "prices_of_a_day_before": snapshot.meta.get("past_prices", 0),
         "api": dg.MetadataValue.json(api),
     }
@@ -301,6 +307,7 @@ def _cohort_metadata(staged: StagedFile, cohort: Cohort) -> dict[str, Any]:
         "good_prices": meta["price_quality"].get("good", 0),
         "priced_day_ago": meta["priced_day_ago"],
         "price_quality": dg.MetadataValue.json(meta["price_quality"]),
+        "price_source": dg.MetadataValue.json(meta["price_source"]),
         "categories": dg.MetadataValue.json(meta["category"]),
         "excluded_by_reason": dg.MetadataValue.json(meta["excluded"]),
         "rejected_rows": dg.MetadataValue.table(

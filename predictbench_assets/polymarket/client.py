@@ -86,8 +86,8 @@ QUOTES_PER_REQUEST = 250
 
 GAMMA_LIMITS: Mapping[str, int] = {"/markets": 300, "": 4_000}
 CLOB_LIMITS: Mapping[str, int] = {PRICES: 500, PRICE_HISTORY: 1_000, "": 9_000}
-"""Requests in 10 seconds that are documented, by the beginning of a route; batches of histories are taken for histories,
-since they have no line of their own."""
+"""Requests in 10 seconds that are documented, by the beginning of a route. Batches of histories, which have no line of
+their own, are taken for histories."""
 
 SHARE_OF_LIMITS = 0.5
 """What is made use of: others may be behind the same address."""

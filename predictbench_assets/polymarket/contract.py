@@ -35,9 +35,11 @@ from predictbench_assets.polymarket.payloads import (
     GammaEvent,
     GammaMarket,
     Payload,
+    ids_key,
     list_keys,
     parse_instant,
     read_head,
+    shortened,
     wire_names,
 )
 from predictbench_assets.polymarket.price_history import UnreadableHistory, history_request, read_histories
@@ -259,7 +261,7 @@ class _Examiner:
         self._judge_cursors(pages)
         self._judge_repeats(pages)
         self._judge_window()
-        self._judge_open()
+        self._judge_state()
 
     def _judge_envelope(self, page: _Page) -> None:
         expected = "an object with `markets` and, before the last page, `next_cursor`"
@@ -307,10 +309,15 @@ class _Examiner:
         level = "ok" if not outside else "deviation" if outside > len(ends) / 2 else "note"
         self._say(level, name, expected, f"{outside} of {len(ends)} end outside of it")
 
-    def _judge_open(self) -> None:
-        closed = sum(row.get("closed") is True for row in map(_object, self._rows))
+    def _judge_state(self) -> None:
+        rows = [_object(row) for row in self._rows]
+        closed = sum(row.get("closed") is True for row in rows)
         level: Level = "deviation" if closed else "ok"
-        self._say(level, "closed=false", "open markets only", f"{closed} of {len(self._rows)} are closed")
+        self._say(level, "closed=false", "open markets only", f"{closed} of {len(rows)} are closed")
+        odd = sum(row.get("active") is False or row.get("archived") is True for row in rows)
+        level = "deviation" if odd / max(1, len(rows)) > self._limit else "note" if odd else "ok"
+        expected = "markets that are active and not archived"
+        self._say(level, "listed markets", expected, f"{odd} of {len(rows)} are not: a run excludes them")
 
     async def _ask_for_too_much(self) -> None:
         name, expected = "largest page", f"limit=1000 is answered with {LARGEST_PAGE} rows"
@@ -431,11 +438,19 @@ class _Examiner:
         self._say(level, "optional keys that are read", "each, where it is sent", seen)
 
     def _judge_mandatory_keys(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        missing = {key: count for key in MANDATORY if (count := sum(key not in row for row in rows))}
+        missing = Counter(key for row in rows for key in MANDATORY if key not in row)
+        ids = [ids_key(row.get("version")) for row in rows]
+        missing.update(key for row, key in zip(rows, ids, strict=True) if key is not None and key not in row)
         worst = max(missing.values(), default=0) / len(rows)
         told = ", ".join(f"{key} missing in {count} of {len(rows)}" for key, count in missing.items())
         level: Level = "ok" if not missing else "deviation" if worst > self._limit else "note"
-        self._say(level, "mandatory keys", _joined(MANDATORY), told or f"in all {len(rows)} rows")
+        expected = f"{_joined(MANDATORY)}, and the outcome ids of the version"
+        self._say(level, "mandatory keys", expected, told or f"in all {len(rows)} rows")
+        versions = Counter(str(row.get("version", "none")) for row in rows)
+        unknown = sum(key is None for key in ids)
+        level = "ok" if not unknown else "deviation" if unknown / len(rows) > self._limit else "note"
+        told = ", ".join(f"{shortened(version)[1:-1]} in {count}" for version, count in versions.most_common(_SHOWN))
+        self._say(level, "versions", "v1 (or none) and v2, whose outcome ids are known", told)
 
     def _judge_forms(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """How values are written. The client reads other ways too, but a change is news."""

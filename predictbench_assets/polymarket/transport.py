@@ -75,13 +75,16 @@ class RegionBlocked(RequestRefused):
         )
 
 
-class AnswerTooLarge(PermanentError):
-    """An answer is larger than what is held of one, as it was sent or decompressed."""
+class AnswerTooLarge(RequestRefused):
+    """An answer is larger than what is held of one, as it was sent or decompressed: it is as good as none."""
 
-    def __init__(self, path: str, limit: int) -> None:
+    def __init__(self, path: str, status: int, limit: int) -> None:
         super().__init__(
-            f"the answer of {path} is larger than POLYMARKET_MAX_ANSWER_MB ({limit / 1e6:g} MB). If the address is "
-            "right (POLYMARKET_BASE_URL, POLYMARKET_CLOB_URL) and the answer is what it should be, raise the limit."
+            path,
+            status,
+            f"with more than POLYMARKET_MAX_ANSWER_MB ({limit / 1e6:g} MB)",
+            "If the address is right (POLYMARKET_BASE_URL, POLYMARKET_CLOB_URL) and so much is what it should answer, "
+            "raise the limit.",
         )
 
 
@@ -291,12 +294,12 @@ class Transport:
             async for piece in response.aiter_raw(_PIECE):
                 sent += piece
                 if len(sent) > self._answer_limit:
-                    raise AnswerTooLarge(path, self._answer_limit)
+                    raise AnswerTooLarge(path, response.status_code, self._answer_limit)
         finally:
             await response.aclose()
         body = decompressed(bytes(sent), response.headers.get("content-encoding", ""), self._answer_limit)
         if len(body) > self._answer_limit:
-            raise AnswerTooLarge(path, self._answer_limit)
+            raise AnswerTooLarge(path, response.status_code, self._answer_limit)
         headers = [(name, value) for name, value in response.headers.multi_items() if name not in _SPACE_LEFT]
         return httpx.Response(response.status_code, headers=headers, content=body, request=response.request)
 

@@ -32,7 +32,12 @@ from predictbench_assets.polymarket.client import CONDITIONS_PER_REQUEST, Polyma
 from predictbench_assets.polymarket.payloads import read_head
 from predictbench_assets.polymarket.resolution import FirstOutcome, Reading, read_clob, read_gamma, weighed
 from predictbench_assets.polymarket.stats import ApiStats
-from predictbench_assets.polymarket.transport import RequestFailed, RequestRefused, UnexpectedAnswer
+from predictbench_assets.polymarket.transport import (
+    RegionBlocked,
+    RequestFailed,
+    RequestRefused,
+    UnexpectedAnswer,
+)
 from predictbench_assets.resolution.report import ChangedResolution, SweepReport
 
 logger = logging.getLogger(__name__)
@@ -233,7 +238,9 @@ class _Lookup:
         """One market may be refused; one request after the other means that the API is not what it was."""
         logger.warning("refused: %s", error)
         self._refusals += 1
-        if self._refusals >= _MOST_REFUSALS:
+        if isinstance(error, RegionBlocked):
+            self.failure = str(error)
+        elif self._refusals >= _MOST_REFUSALS:
             self.failure = f"{self._refusals} requests in a row were refused, at last with: {error}"
 
     async def _weigh(self, market: Watched, gamma: Reading) -> Reading | None:
