@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from typing import Any, TypeVar
 
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.polymarket.transport import RegionBlocked, RequestFailed, RequestRefused
+from predictbench_assets.polymarket.transport import AnswerTooLarge, RegionBlocked, RequestFailed, RequestRefused
 
 MOST_HALVED = 250
 """Batches and parts of them that are halved in one reading, each for two requests more."""
@@ -47,15 +47,23 @@ class Batches:
         """Tokens that were to be read about."""
         self.answered = 0
         """Tokens of the batches that were answered."""
-        self.failure: str | None = None
-        """What went wrong first."""
+        self._failure: PredictbenchError | str | None = None
 
     @property
     def reason(self) -> str | None:
         """How many tokens there was no answer about, and why; None where there was one about each."""
-        if self.failure is None:
+        if self._failure is None:
             return None
-        return f"{self.asked - self.answered:,} of {self.asked:,} tokens: {self.failure}"
+        failure = self._failure
+        # Where others were answered, the token is at fault and not the address.
+        said = str(failure)
+        if self.answered and isinstance(failure, RequestRefused) and not isinstance(failure, AnswerTooLarge):
+            said = failure.said
+        return f"{self.asked - self.answered:,} of {self.asked:,} tokens: {said}"
+
+    def end(self, why: str) -> None:
+        """Note why nothing more is read; the reason stays what went wrong before, if anything did."""
+        self._failure = self._failure or why
 
     async def run(self, tokens: AsyncIterable[str], *, when_all_known: Callable[[], None] = lambda: None) -> None:
         """Read about each token once, while they may still come in. What goes wrong is not raised: see `reason`."""
@@ -111,7 +119,7 @@ class Batches:
                 self._refused = self._failed = 0
 
     def _note(self, error: PredictbenchError) -> None:
-        self.failure = self.failure or str(error)
+        self._failure = self._failure or error
         if isinstance(error, RequestRefused) and not isinstance(error, RegionBlocked):
             self._refused += 1
         elif isinstance(error, RequestFailed):

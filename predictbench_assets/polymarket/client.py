@@ -399,7 +399,7 @@ class PolymarketClient:
                 async with asyncio.timeout(None) as deadline:
                     await batches.run(source, when_all_known=set_deadline)
             except TimeoutError:
-                batches.failure = batches.failure or f"not all answered within {budget_s:g} s"
+                batches.end(f"not all answered within {budget_s:g} s")
         if batches.reason is not None:
             logger.warning("prices of a day before are missing: %s", batches.reason)
         logger.info("read %d prices of a day before", len(found), extra={"api": stats.as_dict()})

@@ -58,7 +58,8 @@ class RequestRefused(PermanentError):
         text: str,
         advice: str = "If the address is right (POLYMARKET_BASE_URL, POLYMARKET_CLOB_URL), the API has changed.",
     ) -> None:
-        super().__init__(f"{path} answered {status}: {text or 'no text'}. {advice}")
+        self.said = f"{path} answered {status}: {text or 'no text'}"
+        super().__init__(f"{self.said}. {advice}")
         self.path = path
         self.status = status
 
@@ -82,7 +83,7 @@ class AnswerTooLarge(RequestRefused):
         super().__init__(
             path,
             status,
-            f"with more than POLYMARKET_MAX_ANSWER_MB ({limit / 1e6:g} MB)",
+            f"more than POLYMARKET_MAX_ANSWER_MB ({limit / 1e6:g} MB)",
             "If the address is right (POLYMARKET_BASE_URL, POLYMARKET_CLOB_URL) and so much is what it should answer, "
             "raise the limit.",
         )
