@@ -231,7 +231,7 @@ class RunSummary(_Part):
         if self.price_quality:
             yield "prices", ", ".join(f"{count:,} {quality}" for quality, count in self.price_quality.items())
         if self.quotes_source:
-            counted = ", ".join(f"{count:,} {source}" for source, count in self.price_source.items())
+            counted = ", ".join(f"{count:,} {source}" for source, count in sorted(self.price_source.items()))
             yield "quotes from", f"{self.quotes_source} ({counted})" if counted else self.quotes_source
         if self.quotes_reason:
             yield "quotes missing", self.quotes_reason

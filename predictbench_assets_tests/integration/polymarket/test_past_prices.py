@@ -207,6 +207,51 @@ def test_a_market_has_its_price_of_a_day_before(world: World, captured: Capture,
     assert list(cohort_markets(staged)) == cohort.markets
 
 
+def test_the_snapshot_counts_where_its_prices_come_from(captured: Capture, tmp_path: Path) -> None:
+    silent = len(captured.walk.rows) - len(captured.quotes.by_token)
+    assert silent > 0, "books without orders"
+    lost = dict(list(captured.quotes.by_token.items())[5:])
+    fewer = replace(captured, quotes=Quotes(available=True, reason="5 of 150 tokens: refused", by_token=lost))
+    meta = frozen(fewer, tmp_path).meta
+    assert meta["rows_by_source"] == {"clob": len(lost), "gamma": silent + 5}
+    assert (meta["quotes_available"], meta["quotes_reason"]) == (True, "5 of 150 tokens: refused")
+
+
+def test_histories_are_asked_for_while_the_listing_is_read() -> None:
+    """The second page is not answered before the first histories were asked for."""
+    asked = asyncio.Event()
+
+    async def page(request: httpx.Request) -> httpx.Response:
+        params = request.url.params
+        if "order" in params:
+            return httpx.Response(200, json={"markets": []})
+        if "after_cursor" in params:
+            async with asyncio.timeout(10):
+                await asked.wait()
+            return httpx.Response(200, json={"markets": []})
+        rows = [
+            {"id": str(number), "endDate": f"{KEY.target_date}T00:00:30Z", "clobTokenIds": f'["{number}", "9{number}"]'}
+            for number in range(100, 130)
+        ]
+        return httpx.Response(200, json={"markets": rows, "next_cursor": "more"})
+
+    def history(request: httpx.Request) -> httpx.Response:
+        asked.set()
+        return histories(request)
+
+    async def work() -> Capture:
+        gamma = "https://gamma.test"
+        client = PolymarketClient(gamma, CLOB, clock=FixedClock(NOW), requests_per_second=1_000, slices=1)
+        with respx.mock() as mock:
+            mock.get(f"{gamma}/markets/keyset").mock(side_effect=page)
+            mock.post(f"{CLOB}/batch-prices-history").mock(side_effect=history)
+            mock.post(f"{CLOB}/prices").mock(return_value=httpx.Response(200, json={}))
+            return await capture(client, KEY, FixedClock(NOW))
+
+    captured = asyncio.run(work())
+    assert captured.past_prices.by_token.keys() == {str(number) for number in range(100, 130)}
+
+
 def test_it_can_be_turned_off_and_then_costs_nothing(world: World, tmp_path: Path) -> None:
     captured = captured_of(world, price_history=False)
     snapshot = frozen(captured, tmp_path)
