@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.polymarket.transport import AnswerTooLarge, RegionBlocked, RequestFailed, RequestRefused
 
-MOST_HALVED = 250
+MOST_HALVED = 500
 """Batches and parts of them that are halved in one reading, each for two requests more."""
 
 ATTEMPTS_OF_A_PART = 2
 """Of a half, since the whole has used up all attempts already."""
 
-_REFUSALS_IN_A_ROW = 8  # for each reader: a few bad tokens are refused as often before one half is answered
 _FAILURES_IN_A_ROW = 3
 
 T = TypeVar("T")
@@ -39,6 +38,8 @@ class Batches:
         self._read = read
         self._size = size
         self._readers = readers
+        # From a batch down to one token, and twice more: by then something would have been answered.
+        self._most_refused = (size.bit_length() + 2) * readers
         self._halved = 0
         self._refused = 0
         self._failed = 0
@@ -99,9 +100,10 @@ class Batches:
             yield batch
 
     async def _whole(self, batch: list[str]) -> None:
-        """One batch, and where it has to be its halves, quarters and so on, breadth first.
+        """One batch, and where it has to be its halves, quarters and so on.
 
-        So one bad token is never the cause of more than two troubles in a row.
+        Of what is refused, the parts come at once, so that even among many bad tokens good ones are soon found. What
+        fails takes its attempts, so that its parts come last: one bad token never fails more than twice in a row.
         """
         parts = deque([batch])
         while parts and not self._over:
@@ -113,7 +115,10 @@ class Batches:
                 if len(part) > 1 and self._halved < MOST_HALVED:
                     self._halved += 1
                     middle = len(part) // 2
-                    parts += (part[:middle], part[middle:])
+                    if isinstance(error, RequestRefused):
+                        parts.extendleft((part[middle:], part[:middle]))
+                    else:
+                        parts.extend((part[:middle], part[middle:]))
             else:
                 self.answered += len(part)
                 self._refused = self._failed = 0
@@ -126,7 +131,7 @@ class Batches:
             self._failed += 1
         else:
             self._over = True
-        if self._refused >= _REFUSALS_IN_A_ROW * self._readers or self._failed >= _FAILURES_IN_A_ROW:
+        if self._refused >= self._most_refused or self._failed >= _FAILURES_IN_A_ROW:
             self._over = True
 
 

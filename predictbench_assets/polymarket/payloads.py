@@ -279,9 +279,14 @@ def _faults(error: ValidationError) -> list[ErrorDetails]:
 
 
 def first_token_id(raw: bytes) -> str | None:
-    """The id of a row's first outcome, or None where the row does not hold one that can be asked for."""
+    """The id of a row's first outcome, or None where the row does not hold one that can be asked for.
+
+    A market that says it is closed has no order book, and would have a batch refused.
+    """
     try:
         row = msgspec.json.decode(raw, type=_IdsHead)
+        if bytes(row.closed) == b"true":
+            return None
         ids = outcome_ids({key: msgspec.json.decode(value) for key, value in row.members()})
     except DECODE_ERRORS:
         return None
@@ -355,6 +360,7 @@ def _key(literal: bytes) -> str:
 
 class _IdsHead(msgspec.Struct):
     version: msgspec.Raw = msgspec.Raw(b"null")
+    closed: msgspec.Raw = msgspec.Raw(b"null")
     clobTokenIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
     positionIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
 

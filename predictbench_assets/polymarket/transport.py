@@ -356,7 +356,7 @@ def _unpacked(sent: bytes, limit: int) -> bytes:
     body = bytearray()
     with unpacker.stream_reader(io.BytesIO(sent), read_across_frames=True) as reader:
         # In pieces: the reader sets aside as much as it is asked for.
-        while len(body) <= limit and (piece := reader.read(min(_PIECE, limit + 1 - len(body)))):
+        while piece := reader.read(min(_PIECE, limit + 1 - len(body))):
             body += piece
     return bytes(body)
 

@@ -354,13 +354,23 @@ def test_a_token_that_is_refused_costs_its_own_quote_only(connect: Any, bad: lis
     assert found.stats.requests <= 4 + len(bad) * 2 * 8, "two for each halving of 250"
 
 
-def test_tokens_that_are_all_refused_are_not_asked_for_for_ever(connect: Any) -> None:
+@pytest.mark.parametrize("every", [100, 10, 2])
+def test_many_tokens_that_are_refused_cost_so_many_requests_and_not_all_quotes(connect: Any, every: int) -> None:
+    bad = {str(number) for number in range(0, 5_000, every)}
+    found = quotes_from(connect, 5_000, refusing(*bad, answer=priced))
+    assert not found.by_token.keys() & bad
+    assert found.stats.requests <= 20 + 2 * MOST_HALVED
+    assert found.by_token
+    if every == 100:
+        assert len(found.by_token) == 5_000 - len(bad)
+
+
+def test_a_clob_that_refuses_everything_is_soon_left_alone(connect: Any) -> None:
     everything = [str(number) for number in range(5_000)]
-    nothing = quotes_from(connect, 5_000, refusing(*everything, answer=priced))
-    assert not nothing.available
-    assert nothing.stats.requests <= 8 * 8 + 8
-    half = quotes_from(connect, 5_000, refusing(*everything[::2], answer=priced))
-    assert half.stats.requests <= 20 + 2 * MOST_HALVED
+    found = quotes_from(connect, 5_000, refusing(*everything, answer=priced))
+    assert not found.available
+    assert found.stats.requests <= 8 * 10 + 8
+    assert found.reason.startswith("5,000 of 5,000 tokens: /prices answered 400")
 
 
 @pytest.mark.parametrize("odd", [None, "0.5", 7, [], "\ud800", {"BUY": "\ud800"}])

@@ -152,6 +152,8 @@ def test_an_escaped_backslash_before_u0000_is_harmless_text(row: Row) -> None:
 def test_the_first_token_is_found_in_either_form(row: Row) -> None:
     assert first_token_id(row()) == "1000"
     assert first_token_id(row(clobTokenIds=["12", "13"])) == "12"
+    assert first_token_id(row(closed=False)) == "1000"
+    assert first_token_id(row(closed=True)) is None, "it has no order book"
     for unusable in (None, "[]", "nonsense", '["x"]', 7, "[5.5]", '["5", null]'):
         assert first_token_id(row(clobTokenIds=unusable)) is None
 
