@@ -58,7 +58,7 @@ class SweepInterrupted(TransientError):
 
     def __init__(self, report: SweepReport) -> None:
         super().__init__(
-            f"the sweep ended early: {report.problems[0]}. {report.looked_at:,} of {report.queued:,} markets were "
+            f"the sweep ended early: {report.problems[0].removesuffix('.')}. {report.looked_at:,} of {report.queued:,} markets were "
             "looked at and stored; run `predictbench resolve` again for the others."
         )
         self.report = report
@@ -348,6 +348,9 @@ def _with_sane_close(reading: Reading, now: datetime) -> Reading:
 
 
 def _look(market: Watched, reading: Reading, now: datetime) -> Look:
+    if reading.closed and reading.payout is None and market.known is not None and market.known.state == "final":
+        # Still closed: a row that cannot be read takes no settlement back.
+        return Look(market.market_id, problem=reading.problem)
     state: str = reading.state
     if state != "final" and _given_up(market, now):
         state = "gave_up"

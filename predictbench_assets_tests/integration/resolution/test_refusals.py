@@ -133,6 +133,15 @@ def test_a_row_that_shows_no_order_settles_by_another_source_or_waits(swept: Swe
     assert swept.resolution(one.market_id) == ("final", 1.0, "clob")
 
 
+def test_a_row_that_shows_no_order_takes_no_settlement_back(swept: Swept, one: Market) -> None:
+    swept.store([one])
+    assert swept_from(swept, refused, settled).became_final == 1
+    report = swept_from(swept, refused, lambda request: settled(request, outcomes=["One", "Other"]))
+    assert (report.changed, report.observations, report.unreadable) == ((), 0, 1)
+    assert swept.resolution(one.market_id) == ("final", 0.0, "gamma")
+    assert "which outcome was first" in str(swept.problem(one.market_id))
+
+
 def test_an_api_that_has_changed_ends_the_sweep_with_what_was_seen(swept: Swept, cohort: list[Market]) -> None:
     swept.store(cohort)
     with pytest.raises(SweepInterrupted, match="the API has changed") as raised:
@@ -156,6 +165,14 @@ def test_an_api_that_refuses_everything_ends_the_sweep(swept: Swept, cohort: lis
     swept.store(cohort)
     with pytest.raises(SweepInterrupted, match="refused"):
         swept_from(swept, refused, refused)
+
+
+def test_a_blocked_region_ends_the_sweep_at_once(swept: Swept, cohort: list[Market]) -> None:
+    swept.store(cohort)
+    blocked = lambda _: httpx.Response(451, html="<html>no</html>")  # noqa: E731
+    with pytest.raises(SweepInterrupted, match="does not serve the region") as raised:
+        swept_from(swept, blocked, settled)
+    assert raised.value.report.requests <= 2, "one for each forty"
 
 
 @pytest.mark.parametrize("body", [{"id": "1", "closed": True, "outcomePrices": '["1","0"]'}, [], "<html>", {}])
