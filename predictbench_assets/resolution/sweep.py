@@ -58,8 +58,8 @@ class SweepInterrupted(TransientError):
 
     def __init__(self, report: SweepReport) -> None:
         super().__init__(
-            f"the sweep ended early: {report.problems[0].removesuffix('.')}. {report.looked_at:,} of {report.queued:,} markets were "
-            "looked at and stored; run `predictbench resolve` again for the others."
+            f"the sweep ended early: {report.problems[0].removesuffix('.')}. {report.looked_at:,} of {report.queued:,} "
+            "markets were looked at and stored; run `predictbench resolve` again for the others."
         )
         self.report = report
 
