@@ -13,10 +13,12 @@ import pytest
 import respx
 from pydantic import SecretStr
 
+from predictbench_assets.clock import FixedClock
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.polymarket.batches import MOST_HALVED
 from predictbench_assets.polymarket.client import PolymarketClient, Walk, WalkInterrupted, WalkStuck
-from predictbench_assets.polymarket.transport import RegionBlocked, RequestRefused, UnexpectedAnswer
+from predictbench_assets.polymarket.stats import ApiStats
+from predictbench_assets.polymarket.transport import RegionBlocked, RequestRefused, Transport, UnexpectedAnswer
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.server import serve
 
@@ -474,3 +476,32 @@ def test_fractions_are_legal_at_both_ends_of_a_window(connect: Any, slices: int)
 def test_a_probe_that_is_never_answered_ends_the_walk(fetch: Any) -> None:
     with pytest.raises(WalkInterrupted):
         fetch(httpx.Response(500), probe=True)
+
+
+def test_each_route_has_its_own_limit() -> None:
+    """Of one request in ten seconds the second has to wait; the longest beginning of a path counts."""
+    limits = {"/markets": 0.1, "/markets/free": 1_000.0, "": 1_000.0}
+
+    async def work() -> None:
+        clock = FixedClock(START)
+        async with Transport(
+            GAMMA,
+            clock=clock,
+            headers={},
+            limits=limits,
+            concurrency=2,
+            timeout_s=5,
+            max_attempts=1,
+            sleep=asyncio.sleep,
+        ) as transport:
+            stats = ApiStats()
+            for path in ("/markets/1", "/markets/free/1", "/markets/free/2", "/prices", "/prices"):
+                await transport.answer("GET", path, stats)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await transport.answer("GET", "/markets/2", stats)
+            assert stats.requests == 5
+
+    with respx.mock() as mock:
+        mock.get(url__regex=f"{GAMMA}/.*").mock(return_value=httpx.Response(200, json={}))
+        asyncio.run(work())
