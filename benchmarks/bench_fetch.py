@@ -2,8 +2,8 @@
 
 Three days of 100 pages: end times spread evenly, 80 % at one instant (which no slice can split), and most at midnight
 and noon, as on real days (where the margin of the window also takes in the next midnight). The sandbox exchange serves
-them from a process of its own. Our figure includes the second walk of one slice. Both sides are limited to 10 requests
-a second over a window of 10, the default.
+them from a process of its own. Our figure includes the second walk of one slice. Both sides keep to the default
+limits.
 
     python benchmarks/bench_fetch.py [--quick] [--json FILE]
 """
@@ -85,11 +85,11 @@ async def walk(base_url: str, clob_url: str, *, recheck: bool, **options: Any) -
 
 
 @contextmanager
-def exchange(markets: int, day: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def exchange(markets: int, day: dict[str, Any], *, latency_ms: float = 100) -> Iterator[tuple[str, str]]:
     """A sandbox in a process of its own: its addresses."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, markets, day), daemon=True)
+    process = context.Process(target=serve, args=(theirs, markets, day, latency_ms), daemon=True)
     process.start()
     try:
         _, _, base_url, _, clob_url, *_ = ours.recv().split()
@@ -99,9 +99,15 @@ def exchange(markets: int, day: dict[str, Any]) -> Iterator[tuple[str, str]]:
         process.join()
 
 
-def serve(parent: Connection, markets: int, day: dict[str, Any]) -> None:
+def serve(parent: Connection, markets: int, day: dict[str, Any], latency_ms: float) -> None:
     """Run the sandbox; its ready line goes to the parent."""
-    run(World(markets_per_day=markets, **day), port=0, now=NOW, faults=Faults(latency_ms=100), announce=parent.send)
+    run(
+        World(markets_per_day=markets, **day),
+        port=0,
+        now=NOW,
+        faults=Faults(latency_ms=latency_ms),
+        announce=parent.send,
+    )
 
 
 if __name__ == "__main__":

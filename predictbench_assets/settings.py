@@ -150,13 +150,23 @@ class Settings(BaseSettings):
     polymarket_clob_url: str = Field("https://clob.polymarket.com", description="the CLOB API")
     polymarket_api_key: SecretStr | None = Field(None, description="sent as a bearer token when set; reads need none")
     polymarket_page_size: int = Field(100, ge=1, le=100, description="rows per page; the API clamps at 100")
-    polymarket_requests_per_second: float = Field(10.0, ge=0.1, description="averaged over 10 seconds, per host")
+    polymarket_requests_per_second: float | None = Field(
+        None,
+        ge=0.1,
+        description="to each host, averaged over 10 seconds; unset: half of what Polymarket documents for each route",
+    )
     polymarket_concurrency: int = Field(8, ge=1, le=64, description="requests in flight")
     polymarket_timeout_seconds: float = Field(20.0, gt=0, description="time limit of one request")
     polymarket_price_history: bool = Field(
         True, description="freeze each market's price of 24 hours before, too: a request for every 20 markets"
     )
     polymarket_max_attempts: int = Field(7, ge=1, description="tries of one request before the walk is given up")
+    polymarket_max_answer_mb: int = Field(
+        32, ge=1, description="the largest answer that is read, as sent and decompressed; a larger one is an error"
+    )
+    polymarket_max_listing_mb: int = Field(
+        1_000, ge=1, description="the longest listing of one day that is read; a longer one is an error"
+    )
     resolution_max_requests: int = Field(
         20_000, ge=1, description="requests of one resolution sweep; the markets left over come first in the next one"
     )

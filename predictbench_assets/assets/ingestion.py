@@ -306,8 +306,12 @@ def _captured_snapshot(
             f"the exchange lists no market that closes on {key.target_date}: nothing was frozen, and the next try asks "
             "again. If that day truly has none, run it with --allow-empty, or name its window in ALLOW_EMPTY_WINDOWS."
         )
-    if not captured.quotes.available:
-        context.log.warning(f"the CLOB gave no quotes, Gamma's are used instead: {captured.quotes.reason}")
+    if captured.quotes.reason is not None:
+        sources = captured.rows_by_source
+        context.log.warning(
+            f"the CLOB gave no quotes for some or all markets, {sources['gamma']:,} of {len(captured.walk.rows):,} are "
+            f"priced by Gamma: {captured.quotes.reason}"
+        )
     if captured.past_prices.reason is not None:
         context.log.warning(f"prices of a day before are missing: {captured.past_prices.reason}")
     snapshot = freeze_snapshot(staging, key, captured, exchange=settings.exchange, dagster_run_id=context.run.run_id)
@@ -359,6 +363,8 @@ def _snapshot_metadata(snapshot: StagedFile, *, reused: bool) -> dict[str, Any]:
         "throttle_seconds": api["throttle_seconds"],
         "quotes": snapshot.meta["quotes"],
         "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
+        "quotes_reason": snapshot.meta["quotes_reason"] or "",
+        "rows_by_source": dg.MetadataValue.json(snapshot.meta.get("rows_by_source", {})),
         "prices_of_a_day_before": snapshot.meta.get("past_prices", 0),
         "api": dg.MetadataValue.json(api),
     }
@@ -381,6 +387,7 @@ def _cohort_metadata(staged: StagedFile, cohort: Cohort) -> dict[str, Any]:
         "good_prices": meta["price_quality"].get("good", 0),
         "priced_day_ago": meta["priced_day_ago"],
         "price_quality": dg.MetadataValue.json(meta["price_quality"]),
+        "price_source": dg.MetadataValue.json(meta["price_source"]),
         "categories": dg.MetadataValue.json(meta["category"]),
         "excluded_by_reason": dg.MetadataValue.json(meta["excluded"]),
         "rejected_by_reason": dg.MetadataValue.json(

@@ -52,7 +52,8 @@ _QUEUE = text("""
 
 _WATCHED = text("""
     SELECT DISTINCT ON (market_id)
-        market_id, condition_id, contract_id AS first_token, max(close_time) OVER (PARTITION BY market_id) AS close_time
+        market_id, condition_id, contract_id AS first_token, contract.name AS first_name,
+        max(close_time) OVER (PARTITION BY market_id) AS close_time
     FROM predictbench.processed_markets
     LEFT JOIN predictbench.processed_contracts AS contract
         ON contract.processed_market_id = processed_markets.processed_market_id AND contract.metadata->>'index' = '0'
@@ -129,7 +130,8 @@ class Watched:
     market_id: str
     condition_id: str | None
     first_token: str | None
-    """The CLOB token of the outcome that forecasts are about."""
+    """The id, on the order book, of the outcome that forecasts are about."""
+    first_name: str | None
     close_time: datetime
     known: Known | None
 

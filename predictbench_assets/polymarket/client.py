@@ -10,11 +10,11 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 from urllib.parse import quote as escaped
 
 import msgspec
@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.failures import PermanentError, PredictbenchError, TransientError
+from predictbench_assets.polymarket.batches import Batches, side_by_side
 from predictbench_assets.polymarket.payloads import (
     DECODE_ERRORS,
     UnreadableJson,
@@ -37,17 +38,27 @@ from predictbench_assets.polymarket.price_history import (
     history_request,
     read_histories,
 )
-from predictbench_assets.polymarket.quotes import Quote, Quotes, UnreadablePrices, prices_request, read_prices
+from predictbench_assets.polymarket.quotes import (
+    Quote,
+    Quotes,
+    ReadPrices,
+    UnreadablePrices,
+    prices_request,
+    read_prices,
+)
 from predictbench_assets.polymarket.stats import ApiStats
 from predictbench_assets.polymarket.transport import (
+    ANSWER_LIMIT,
     LIMIT_PERIOD_S,
     PassingFailure,
+    RegionBlocked,
     RequestFailed,
     RequestRefused,
     Transport,
     UnexpectedAnswer,
     authorization,
     error_text,
+    refusal,
 )
 
 logger = logging.getLogger(__name__)
@@ -73,17 +84,26 @@ CONDITIONS_PER_REQUEST = 40
 QUOTES_PER_REQUEST = 250
 """Tokens in one `POST /prices`; each takes two entries of the 500 that a request may hold."""
 
+GAMMA_LIMITS: Mapping[str, int] = {"/markets": 300, "": 4_000}
+CLOB_LIMITS: Mapping[str, int] = {PRICES: 500, PRICE_HISTORY: 1_000, "": 9_000}
+"""Requests in 10 seconds that are documented, by the beginning of a route. Batches of histories, which have no line of
+their own, are taken for histories."""
+
+SHARE_OF_LIMITS = 0.5
+"""What is made use of: others may be behind the same address."""
+
+LISTING_LIMIT = 1_000_000_000
+"""Bytes of one listing that are held at most, `_ROW_COST` for each row included; the largest days are a tenth of it."""
+
+_ROW_COST = 1_000
 _SECOND = timedelta(seconds=1)
-"""The precision of end dates."""
+"""The precision with which end dates are asked for; they can be finer."""
 _INNER_MARGIN = timedelta(seconds=1)
 # Markets end at full minutes. Cuts at odd seconds keep the thousands that end at one instant in one slice.
 _CUT_OFFSET = timedelta(seconds=37)
 _PAGES_WITHOUT_NEWS = 3
 _OK, _NO_SUCH_THING = 200, (404, 422)
-_FAILED_HISTORIES = 3
 _MOST_PAGES = 5_000
-
-T = TypeVar("T")
 
 
 class WalkIncomplete(PredictbenchError):
@@ -104,6 +124,10 @@ class WalkInterrupted(WalkIncomplete, TransientError):
 
 class WalkStuck(WalkIncomplete, PermanentError):
     """The listing does not advance: the API ignores its own cursor, or has changed."""
+
+
+class WalkTooLong(WalkIncomplete, PermanentError):
+    """The listing is longer than what is held of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +176,29 @@ class _Page:
 
 
 class _Envelope(msgspec.Struct):
-    markets: list[msgspec.Raw]
+    markets: list[msgspec.Raw] | None
     next_cursor: str | None = None
+    error: msgspec.Raw | None = None
+
+
+class _Room:
+    """How much more of a listing may be held."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._rows = 0
+
+    def taken(self, rows: Sequence[RawRow]) -> str | None:
+        """Why a page is too much; None where it still fits."""
+        self._held += sum(len(row.raw) + _ROW_COST for row in rows)
+        self._rows += len(rows)
+        if self._held <= self._limit:
+            return None
+        return (
+            f"{self._rows:,} markets are more than POLYMARKET_MAX_LISTING_MB ({self._limit / 1e6:g} MB). If a day can "
+            "be so large, raise it; if not, the listing has no end"
+        )
 
 
 class PolymarketClient:
@@ -166,10 +211,13 @@ class PolymarketClient:
         api_key: sent to Gamma as a bearer token, where its host asks for one; public reads need none.
         page_size: rows in a page, 1 to 100.
         requests_per_second: kept over sliding windows of 10 seconds, for each host; a burst may use a window's worth.
+            None keeps `SHARE_OF_LIMITS` of what is documented for each route.
         concurrency: requests under way at once.
         timeout_s: for connecting, and for each pause of a response.
         max_attempts: of one request, the first included.
         slices: into which the window is cut by end time.
+        answer_limit: bytes that are held of one answer, as it was sent and decompressed.
+        listing_limit: bytes that are held of one listing.
         rng: picks the slice that is read twice.
         sleep: how to wait between attempts; tests pass one that does not.
     """
@@ -182,11 +230,13 @@ class PolymarketClient:
         clock: Clock,
         api_key: SecretStr | None = None,
         page_size: int = LARGEST_PAGE,
-        requests_per_second: float = 10.0,
+        requests_per_second: float | None = None,
         concurrency: int = 8,
         timeout_s: float = 20.0,
         max_attempts: int = 7,
         slices: int = 24,
+        answer_limit: int = ANSWER_LIMIT,
+        listing_limit: int = LISTING_LIMIT,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -194,29 +244,32 @@ class PolymarketClient:
             raise ValueError(f"POLYMARKET_PAGE_SIZE must be 1 to {LARGEST_PAGE}, got {page_size}")
         if min(slices, concurrency, max_attempts) < 1:
             raise ValueError("slices, concurrency and max_attempts must be at least 1")
-        if requests_per_second * LIMIT_PERIOD_S < 1:
+        if requests_per_second is not None and requests_per_second * LIMIT_PERIOD_S < 1:
             raise ValueError(f"requests_per_second must be at least {1 / LIMIT_PERIOD_S:g}, got {requests_per_second}")
         self._clock = clock
         self._concurrency = concurrency
         self._page_size = page_size
         self._slices = slices
+        self._listing_limit = listing_limit
         self._rng = rng or random.Random()  # noqa: S311 - which slice to check again is no secret
         secret = authorization(api_key)
 
-        def transport(url: str, headers: dict[str, str]) -> Transport:
+        def transport(url: str, headers: dict[str, str], documented: Mapping[str, int]) -> Transport:
+            usual = {path: SHARE_OF_LIMITS * most / LIMIT_PERIOD_S for path, most in documented.items()}
             return Transport(
                 url,
                 clock=clock,
                 headers=headers,
-                requests_per_second=requests_per_second,
+                limits=usual if requests_per_second is None else {"": requests_per_second},
                 concurrency=concurrency,
                 timeout_s=timeout_s,
                 max_attempts=max_attempts,
+                answer_limit=answer_limit,
                 sleep=sleep,
             )
 
-        self._gamma = transport(base_url, secret)
-        self._clob = transport(clob_url, {})
+        self._gamma = transport(base_url, secret, GAMMA_LIMITS)
+        self._clob = transport(clob_url, {}, CLOB_LIMITS)
 
     async def __aenter__(self) -> Self:
         await self._gamma.__aenter__()
@@ -229,34 +282,59 @@ class PolymarketClient:
         await self._clob.__aexit__(kind, error, trace)
         await self._gamma.__aexit__(kind, error, trace)
 
-    async def fetch_window(self, start: datetime, end: datetime, *, recheck: bool = True, probe: bool = True) -> Walk:
+    async def fetch_window(
+        self,
+        start: datetime,
+        end: datetime,
+        *,
+        recheck: bool = True,
+        probe: bool = True,
+        on_rows: Callable[[Sequence[RawRow]], None] | None = None,
+    ) -> Walk:
         """Every open market that ends in `[start, end)`, and one slice read twice to see whether the listing holds.
 
         The window is asked for a little wider and cut here. Where one id came with different bytes, the row received
         last is kept.
 
         Args:
+            start, end: of the window.
             recheck: whether to read a slice twice.
-            probe: whether to ask first how the API treats its upper bound, see `_upper_bound`.
+            probe: whether to read the last second first, see `_last_second`.
+            on_rows: handed the rows of each page as they come, uncut and with those that come again.
 
         Raises:
-            WalkIncomplete: a slice could not be read to its end (`WalkInterrupted`, `WalkStuck`).
+            WalkIncomplete: a slice could not be read to its end (`WalkInterrupted`, `WalkStuck`, `WalkTooLong`).
             RequestRefused: the API refused a request.
+            AnswerTooLarge: an answer was larger than what is held of one.
             UnexpectedAnswer: an answer was no page of markets.
         """
         stats = ApiStats()
         slices = slice_window(start, end, self._slices)
         arrived: list[RawRow] = []
+        room = _Room(self._listing_limit)
+
+        def keep(rows: Sequence[RawRow]) -> None:
+            arrived.extend(rows)
+            if on_rows is not None:
+                on_rows(rows)
+
         try:
             with stats.phase("walk"):
+                last_second = None
                 if probe:
-                    slices[-1] = (slices[-1][0], await self._upper_bound(end, stats))
-                walks = await _side_by_side([self._walk_slice(*each, stats, arrived) for each in slices])
+                    upper, last_second = await self._last_second(end, stats)
+                    slices[-1] = (slices[-1][0], upper)
+                walks = await side_by_side([self._walk_slice(*each, stats, room, keep) for each in slices])
+                if last_second is not None:
+                    keep(last_second.rows)
         except PredictbenchError:
             logger.warning("the walk is given up", extra={"api": stats.as_dict()})
             raise
         rows = _merged(arrived, start, end, stats)
-        digest = hashlib.sha256(b"".join(page.digest for pages in walks for page in pages))
+        received = [page.digest for pages in walks for page in pages]
+        if last_second is not None and last_second.rows:
+            received.append(last_second.digest)
+        digest = hashlib.sha256(b"".join(received))
         checked = None
         if recheck:
             with stats.phase("recheck"):
@@ -267,72 +345,65 @@ class PolymarketClient:
     async def fetch_quotes(self, token_ids: Sequence[str]) -> Quotes:
         """Best bid and ask of each token; one that the CLOB does not know is absent.
 
-        Never raises for what the CLOB does: without it there are no quotes, and a reason. What is no token id (not a
-        number) is not asked for, since it would have a whole batch refused.
+        Never raises for what the CLOB does: without it there are no quotes, and a reason. One token's trouble costs
+        that token's quote.
         """
         stats = ApiStats()
-        tokens = list(dict.fromkeys(token for token in token_ids if token.isascii() and token.isdecimal()))
-        batches = [tokens[first : first + QUOTES_PER_REQUEST] for first in range(0, len(tokens), QUOTES_PER_REQUEST)]
-        failures: list[str] = []
         quotes: dict[str, Quote] = {}
-        answered = 0
+        unreadable = 0
 
-        async def read(batch: list[str]) -> None:
-            nonlocal answered
-            if failures:
-                return  # one batch has used up its attempts: the CLOB is not there, and the run is waiting
-            try:
-                quotes.update((quote.token_id, quote) for quote in await self._quotes_of(batch, stats))
-                answered += 1
-            except PredictbenchError as error:
-                failures.append(str(error))
+        async def read(batch: list[str], attempts: int | None) -> None:
+            nonlocal unreadable
+            found = await self._quotes_of(batch, attempts, stats)
+            asked = set(batch)
+            quotes.update((quote.token_id, quote) for quote in found.quotes if quote.token_id in asked)
+            unreadable += found.unreadable
 
+        batches = Batches(read, size=QUOTES_PER_REQUEST, readers=self._concurrency)
         with stats.phase("quotes"):
-            await self._in_turn(read, batches)
-        if failures:
-            logger.warning("quotes of the CLOB are missing: %s", failures[0])
+            await batches.run(_each(token_ids))
+        reason = batches.reason
+        if reason is None and unreadable:
+            reason = f"{unreadable:,} of {batches.asked:,} tokens: what {PRICES} answered for them is no price"
+        if reason is not None:
+            logger.warning("quotes of the CLOB are missing: %s", reason)
         logger.info("read %d quotes", len(quotes), extra={"api": stats.as_dict()})
-        reason = f"{len(batches) - answered} of {len(batches)} batches: {failures[0]}" if failures else None
-        return Quotes(available=answered > 0 or not batches, reason=reason, by_token=quotes, stats=stats)
+        return Quotes(available=batches.answered > 0 or not batches.asked, reason=reason, by_token=quotes, stats=stats)
 
     async def fetch_past_prices(
-        self, token_ids: Sequence[str], captured_at: datetime, *, budget_s: float = 300.0
+        self, token_ids: Sequence[str] | AsyncIterable[str], captured_at: datetime, *, budget_s: float = 300.0
     ) -> PastPrices:
-        """The price of each token a day before the capture; one that has none is absent.
+        """The price of each token a day before an instant; one that has none is absent.
 
-        Never raises for what the CLOB does, and never takes longer than `budget_s` seconds: what is missing then is
-        missing, and there is a reason.
+        Never raises for what the CLOB does, and ends no later than `budget_s` seconds after the last token is known:
+        what is missing then is missing, and there is a reason. One token's trouble costs that token's price.
+
+        Args:
+            token_ids: may still be coming in.
+            captured_at: the capture, or an instant before it.
+            budget_s: seconds.
         """
         stats = ApiStats()
-        tokens = list(dict.fromkeys(token for token in token_ids if token.isascii() and token.isdecimal()))
-        batches = [
-            tokens[first : first + HISTORIES_PER_REQUEST] for first in range(0, len(tokens), HISTORIES_PER_REQUEST)
-        ]
-        failures: list[str] = []
         found: dict[str, PastPrice] = {}
-        answered = 0
 
-        async def read(batch: list[str]) -> None:
-            nonlocal answered
-            if len(failures) >= _FAILED_HISTORIES:
-                return  # one batch may be refused for a token in it; several mean that there is nothing to be had
-            try:
-                found.update(await self._past_prices_of(batch, captured_at, stats))
-                answered += 1
-            except PredictbenchError as error:
-                failures.append(str(error))
+        async def read(batch: list[str], attempts: int | None) -> None:
+            found.update(await self._past_prices_of(batch, captured_at, attempts, stats))
 
+        def set_deadline() -> None:
+            deadline.reschedule(asyncio.get_running_loop().time() + budget_s)
+
+        source = token_ids if isinstance(token_ids, AsyncIterable) else _each(token_ids)
+        batches = Batches(read, size=HISTORIES_PER_REQUEST, readers=self._concurrency)
         with stats.phase("price_history"):
             try:
-                async with asyncio.timeout(budget_s):
-                    await self._in_turn(read, batches)
+                async with asyncio.timeout(None) as deadline:
+                    await batches.run(source, when_all_known=set_deadline)
             except TimeoutError:
-                failures.append(f"not all answered within {budget_s:g} s")
-        if failures:
-            logger.warning("prices of a day before are missing: %s", failures[0])
+                batches.end(f"not all answered within {budget_s:g} s")
+        if batches.reason is not None:
+            logger.warning("prices of a day before are missing: %s", batches.reason)
         logger.info("read %d prices of a day before", len(found), extra={"api": stats.as_dict()})
-        reason = f"{len(batches) - answered} of {len(batches)} batches: {failures[0]}" if failures else None
-        return PastPrices(reason=reason, by_token=found, stats=stats)
+        return PastPrices(reason=batches.reason, by_token=found, stats=stats)
 
     async def fetch_conditions(self, condition_ids: Sequence[str], *, closed: bool, stats: ApiStats) -> list[RawRow]:
         """The rows of those of up to 40 conditions that are closed, or of those that are open; unknown ones are absent.
@@ -379,23 +450,37 @@ class PolymarketClient:
         """
         return await _known(self._clob, f"/markets/{escaped(condition_id, safe='')}", stats)
 
-    async def _upper_bound(self, end: datetime, stats: ApiStats) -> datetime:
-        """The `end_date_max` that has the window's last second in it, and not more than it must.
+    async def _last_second(self, end: datetime, stats: ApiStats) -> tuple[datetime, _Page | None]:
+        """The `end_date_max` that the last slice needs, and the rows that end after it and before `end`.
 
-        Whether the bound is inclusive is not documented. If markets that end at `end` itself are listed for it, it is,
-        and the second before will do: at midnight, thousands of markets of the next day end that need not be read.
+        Whether the bound is inclusive is not documented. Where it is, the second before will do, which matters at
+        midnight: thousands of markets of the next day end then and need not be read. What ends in fractions of that
+        second would be lost; in the order of end dates it comes before them, so one page has it.
         """
         try:
-            page = await self._read_page(end, end, None, stats, limit=1)
+            page = await self._read_page(end - _SECOND, end, None, stats, order="endDate")
         except RequestFailed as error:
             raise WalkInterrupted(end - _SECOND, end, 1, str(error)) from error
-        inclusive = any(parse_instant(row.end_date) == end for row in page.rows)
-        return end - _SECOND if inclusive else end
+        except RegionBlocked:
+            raise
+        except RequestRefused:  # the order is no part of what a walk needs
+            return end, None
+        ends = [parse_instant(row.end_date) for row in page.rows]
+        known = [at for at in ends if at is not None]
+        if not known or len(known) < len(ends) or known != sorted(known) or known[-1] != end:
+            return end, None
+        between = [row for row, at in zip(page.rows, known, strict=True) if end - _SECOND < at < end]
+        return end - _SECOND, _Page(between, None, page.digest)
 
     async def _walk_slice(
-        self, start: datetime, end: datetime, stats: ApiStats, arrived: list[RawRow] | None = None
+        self,
+        start: datetime,
+        end: datetime,
+        stats: ApiStats,
+        room: _Room,
+        on_rows: Callable[[Sequence[RawRow]], None] | None = None,
     ) -> list[_Page]:
-        """The pages of one slice, first to last; rows are also put into `arrived` as they come."""
+        """The pages of one slice, first to last; rows are also handed to `on_rows` as they come."""
         pages: list[_Page] = []
         cursors: set[str] = set()
         keys: set[str | bytes] = set()
@@ -407,8 +492,10 @@ class PolymarketClient:
             except RequestFailed as error:
                 raise WalkInterrupted(start, end, len(pages) + 1, str(error)) from error
             pages.append(page)
-            if arrived is not None:
-                arrived.extend(page.rows)
+            if (too_much := room.taken(page.rows)) is not None:
+                raise WalkTooLong(start, end, len(pages), too_much)
+            if on_rows is not None:
+                on_rows(page.rows)
             if page.next_cursor is None:
                 return pages
             known = len(keys)
@@ -429,7 +516,7 @@ class PolymarketClient:
             cursors.add(cursor)
 
     async def _read_page(
-        self, start: datetime, end: datetime, cursor: str | None, stats: ApiStats, *, limit: int | None = None
+        self, start: datetime, end: datetime, cursor: str | None, stats: ApiStats, *, order: str | None = None
     ) -> _Page:
         def read(body: bytes) -> _Page:
             rows, next_cursor = split_page(body, LISTING)
@@ -437,7 +524,7 @@ class PolymarketClient:
                 rows=[_row(raw) for raw in rows], next_cursor=next_cursor or None, digest=hashlib.sha256(body).digest()
             )
 
-        params = listing_params(start, end, limit or self._page_size, cursor)
+        params = listing_params(start, end, self._page_size, cursor) | ({} if order is None else {"order": order})
         page = await self._gamma.ask("GET", LISTING, read, stats, params=params)
         stats.pages += 1
         return page
@@ -451,7 +538,8 @@ class PolymarketClient:
         number = self._rng.choice(filled)
         start, end = slices[number]
         first = {_key(row) for page in walks[number] for row in page.rows}
-        second = {_key(row) for page in await self._walk_slice(start, end, stats) for row in page.rows}
+        again = await self._walk_slice(start, end, stats, _Room(self._listing_limit))
+        second = {_key(row) for page in again for row in page.rows}
         differing = len(first ^ second)
         return Recheck(
             slice_start=start,
@@ -462,26 +550,19 @@ class PolymarketClient:
             share=differing / len(first | second),
         )
 
-    async def _in_turn(self, read: Callable[[list[str]], Awaitable[None]], batches: Iterable[list[str]]) -> None:
-        """Read all batches, as many at once as requests may be under way: each begins knowing how others have ended."""
-        waiting = iter(batches)
-
-        async def work() -> None:
-            for batch in waiting:
-                await read(batch)
-
-        await _side_by_side([work() for _ in range(self._concurrency)])
-
-    async def _quotes_of(self, tokens: list[str], stats: ApiStats) -> list[Quote]:
-        def read(body: bytes) -> list[Quote]:
+    async def _quotes_of(self, tokens: list[str], attempts: int | None, stats: ApiStats) -> ReadPrices:
+        def read(body: bytes) -> ReadPrices:
             try:
                 return read_prices(body, at=self._clock.now())
             except UnreadablePrices as error:
                 raise PassingFailure("undecodable", shortened(str(error))) from error
 
-        return await self._clob.ask("POST", PRICES, read, stats, json=prices_request(tokens))
+        body = prices_request(tokens)
+        return await self._clob.ask("POST", PRICES, read, stats, json=body, max_attempts=attempts)
 
-    async def _past_prices_of(self, tokens: list[str], captured_at: datetime, stats: ApiStats) -> dict[str, PastPrice]:
+    async def _past_prices_of(
+        self, tokens: list[str], captured_at: datetime, attempts: int | None, stats: ApiStats
+    ) -> dict[str, PastPrice]:
         def read(body: bytes) -> dict[str, PastPrice]:
             try:
                 found = read_histories(body, captured_at)
@@ -490,7 +571,12 @@ class PolymarketClient:
             return {token: found[token] for token in tokens if token in found}
 
         body = history_request(tokens, captured_at)
-        return await self._clob.ask("POST", PRICE_HISTORY, read, stats, json=body)
+        return await self._clob.ask("POST", PRICE_HISTORY, read, stats, json=body, max_attempts=attempts)
+
+
+async def _each(tokens: Iterable[str]) -> AsyncIterator[str]:
+    for token in tokens:
+        yield token
 
 
 async def _known(transport: Transport, path: str, stats: ApiStats) -> bytes | None:
@@ -499,7 +585,7 @@ async def _known(transport: Transport, path: str, stats: ApiStats) -> bytes | No
     if response.status_code in _NO_SUCH_THING:
         return None
     if response.status_code != _OK:
-        raise RequestRefused(path, response.status_code, error_text(response.content))
+        raise refusal(path, response)
     return response.content
 
 
@@ -533,7 +619,7 @@ def listing_params(start: datetime, end: datetime, limit: int, cursor: str | Non
 
 
 def split_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
-    """The rows of a page, undecoded, and its next cursor.
+    """The rows of a page, undecoded, and its next cursor. A list that is null is an empty one.
 
     Raises:
         PassingFailure: a body that is no JSON, or says that something went wrong.
@@ -543,7 +629,9 @@ def split_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
         envelope = msgspec.json.decode(body, type=_Envelope)
     except DECODE_ERRORS:
         return _split_odd_page(body, path)
-    return [bytes(raw) for raw in envelope.markets], envelope.next_cursor
+    if envelope.markets is None and envelope.error is not None:
+        return _split_odd_page(body, path)
+    return [bytes(raw) for raw in envelope.markets or ()], envelope.next_cursor
 
 
 def _split_odd_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
@@ -551,7 +639,7 @@ def _split_odd_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
     try:
         members = dict(json_members(body))
         rows = members.get("markets")
-        if rows is not None and rows.startswith(b"["):
+        if rows is not None and (rows.startswith(b"[") or (rows == b"null" and "error" not in members)):
             cursor = msgspec.json.decode(members.get("next_cursor", b"null"), type=str | None)
             return [raw for _, raw in json_members(rows)], cursor
     except (UnreadableJson, *DECODE_ERRORS) as error:
@@ -606,13 +694,3 @@ def _ends_elsewhere(rows: Iterable[RawRow], start: datetime, end: datetime) -> b
 
 def _written(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-async def _side_by_side(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results in order; the first failure cancels the rest and is raised as itself."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in work]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]

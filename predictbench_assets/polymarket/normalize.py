@@ -23,6 +23,7 @@ from predictbench_assets.polymarket.payloads import (
     GammaEvent,
     GammaMarket,
     UnreadableField,
+    ids_key,
     read_head,
     read_market,
     shortened,
@@ -33,9 +34,11 @@ PRICE_SUM_TOLERANCE = 0.02
 """How far the outcomes' prices may be from summing to 1. Every open market recorded sums to 1 exactly."""
 
 _SPREAD_SLACK = 1e-9  # 0.55 - 0.45 is a little more than 0.10 in floating point
-_LONGEST = {"id": 64, "question": 2_000, "slug": 500, "outcomes": 500, "clobTokenIds": 255, "conditionId": 255}
+_LONGEST = {"id": 64, "question": 2_000, "slug": 500, "outcomes": 500, "conditionId": 255}
+_LONGEST_OUTCOME_ID = 255
 
-ExclusionReason = Literal["min_liquidity", "min_volume", "max_markets", "limit"]
+ExclusionReason = Literal["closed", "archived", "inactive", "min_liquidity", "min_volume", "max_markets", "limit"]
+"""Why a row is left out: it contradicts the question that it answers (the first three), or a filter of ours does it."""
 
 
 class MarketRejected(PermanentError):
@@ -74,7 +77,7 @@ class Cohort:
     """In the order of the rows."""
     rejected: list[RejectedMarket]
     excluded: dict[ExclusionReason, int]
-    """How many each filter left out; filters that left out none are absent."""
+    """How many were left out, by reason; reasons that left out none are absent."""
     unreadable: dict[str, int] = field(default_factory=dict)
     """Optional keys that held something unreadable and were read as absent, with the number of markets."""
 
@@ -92,7 +95,8 @@ def normalize_market(raw: bytes | Mapping[str, Any], *, captured_at: datetime, q
     Raises:
         MarketRejected: the row lacks something mandatory, or holds something that could not be stored.
     """
-    return _read(_as_bytes(raw), captured_at, quote)[0]
+    row, _ = _parsed(_as_bytes(raw))
+    return _market(row, captured_at, quote)[0]
 
 
 def normalize_cohort(
@@ -105,16 +109,23 @@ def normalize_cohort(
 ) -> Cohort:
     """All rows of a snapshot: normalised, filtered, clustered, and with the core sample drawn.
 
+    Markets that are open were asked for, but a row that says otherwise is none of the day, whatever list it came in.
     Clusters are found among all readable markets, before the filters, so that a filter changes no cluster. Of two rows
     with one id the second is rejected. The rows are consumed one by one and not kept.
     """
     markets: dict[str, Market] = {}
     rejected: list[RejectedMarket] = []
     unreadable: Counter[str] = Counter()
+    contradicting: Counter[ExclusionReason] = Counter()
     clusters = Clusters()
     for raw, quote in rows:
         try:
-            market, links, skipped = _read(raw, captured_at, quote)
+            row, skipped = _parsed(raw)
+            contradiction = _contradiction(row)
+            if contradiction is not None:
+                contradicting[contradiction] += 1
+                continue
+            market, links = _market(row, captured_at, quote)
             if market.market_id in markets:
                 raise MarketRejected("id", "was already used by an earlier row", market.market_id)
         except MarketRejected as rejection:
@@ -124,7 +135,8 @@ def normalize_cohort(
         clusters.join(links)
         unreadable.update(skipped)
 
-    kept, excluded = _filtered(list(markets.values()), filters)
+    kept, filtered = _filtered(list(markets.values()), filters)
+    excluded = dict(contradicting) | filtered
     del markets
     labels = clusters.labels()
     for index, market in enumerate(kept):
@@ -142,12 +154,30 @@ def _as_bytes(raw: bytes | Mapping[str, Any]) -> bytes:
     return raw if isinstance(raw, bytes) else json.dumps(raw).encode()
 
 
-def _read(raw: bytes, captured_at: datetime, quote: Quote | None) -> tuple[Market, list[str], tuple[str, ...]]:
-    """The market, the keys that link it to others (its own cluster first), and the optional keys found unreadable."""
+def _parsed(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
+    """The row, and the optional keys of it that were found unreadable."""
     try:
-        row, skipped = read_market(raw)
+        return read_market(raw)
     except UnreadableField as error:
         raise MarketRejected(error.field, error.reason, _known_id(raw)) from error
+
+
+def _contradiction(row: GammaMarket) -> ExclusionReason | None:
+    """What of a row says that it is no answer to a request for open markets.
+
+    The listing has only rows that are active and not archived, whatever is asked for, so one that says otherwise is a
+    placeholder or a market that was withdrawn. Whether orders are accepted decides nothing: that flag stays true on
+    settled markets and is no part of the question.
+    """
+    if row.closed:
+        return "closed"
+    if row.archived:
+        return "archived"
+    return "inactive" if row.active is False else None
+
+
+def _market(row: GammaMarket, captured_at: datetime, quote: Quote | None) -> tuple[Market, list[str]]:
+    """The market, and the keys that link it to others (its own cluster first)."""
     market_id = _identified(row)
 
     def reject(field: str, reason: str) -> MarketRejected:
@@ -190,7 +220,7 @@ def _read(raw: bytes, captured_at: datetime, quote: Quote | None) -> tuple[Marke
         captured_at=captured_at,
         price_24h_ago=quote.day_ago.price if quote is not None and quote.day_ago is not None else None,
     )
-    return market, links, skipped
+    return market, links
 
 
 def _known_id(raw: bytes) -> str | None:
@@ -208,7 +238,8 @@ def _identified(row: GammaMarket) -> str:
 
 
 def _contracts(row: GammaMarket, reject: Callable[[str, str], MarketRejected]) -> tuple[Contract, ...]:
-    outcomes, prices, tokens = row.outcomes, row.outcome_prices, row.clob_token_ids
+    outcomes, prices, tokens = row.outcomes, row.outcome_prices, row.outcome_ids
+    ids = ids_key(row.version)
     if not outcomes:
         raise reject("outcomes", "are missing")
     if len(outcomes) < 2:
@@ -223,14 +254,16 @@ def _contracts(row: GammaMarket, reject: Callable[[str, str], MarketRejected]) -
         raise reject("outcomePrices", "hold a price outside of 0 to 1")
     if abs(sum(prices) - 1.0) > PRICE_SUM_TOLERANCE:
         raise reject("outcomePrices", f"sum to {sum(prices):.4g}, not to 1")
+    if ids is None:
+        raise reject("version", f"is none whose outcome ids are known: {shortened(row.version)}")
     if not tokens:
-        raise reject("clobTokenIds", "are missing")
+        raise reject(ids, "are missing")
     if len(tokens) != len(outcomes):
-        raise reject("clobTokenIds", f"are {len(tokens)} for {len(outcomes)} outcomes")
-    if not all(_usable(token, _LONGEST["clobTokenIds"]) for token in tokens):
-        raise reject("clobTokenIds", "hold an id that is empty, too long, or has a NUL character")
+        raise reject(ids, f"are {len(tokens)} for {len(outcomes)} outcomes")
+    if not all(_usable(token, _LONGEST_OUTCOME_ID) for token in tokens):
+        raise reject(ids, "hold an id that is empty, too long, or has a NUL character")
     if len(set(tokens)) != len(tokens):
-        raise reject("clobTokenIds", "name one token twice")
+        raise reject(ids, "name one token twice")
     named = zip(outcomes, prices, tokens, strict=True)
     return tuple(
         Contract(contract_id=token, index=index, name=name, price=price)
@@ -259,7 +292,7 @@ def market_price(row: GammaMarket, indicative: float | None, quote: Quote | None
 
     A quote with any side decides alone: Gamma's row is up to five minutes older, and two books are never mixed.
     """
-    if quote is not None and (quote.bid is not None or quote.ask is not None):
+    if quote is not None and quote.priced:
         return _priced(quote.bid, quote.ask, indicative, "clob", quote.at)
     return _priced(order_price(row.best_bid), order_price(row.best_ask), indicative, "gamma", captured_at)
 

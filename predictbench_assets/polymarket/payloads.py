@@ -17,8 +17,10 @@ import msgspec
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-MANDATORY = ("id", "question", "endDate", "outcomes", "outcomePrices", "clobTokenIds")
-"""The keys without which a row is no market, by their names on the wire."""
+MANDATORY = ("id", "question", "endDate", "outcomes", "outcomePrices")
+"""The keys without which a row is no market, by their names on the wire; its outcome ids (`ids_key`) are another."""
+
+_IDS_KEYS: Mapping[str, str] = {"1": "clobTokenIds", "2": "positionIds"}
 
 DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What msgspec raises for text that it will not read."""
@@ -113,6 +115,30 @@ def shortened(value: object) -> str:
     return ascii(cut) if isinstance(value, str) else cut
 
 
+def ids_key(version: object) -> str | None:
+    """The key that holds a row's outcome ids, by which books, prices, histories and trades are asked for.
+
+    It goes by the row's `version` alone, also where both keys are there: rows of either version carry both. Rows from
+    before 2026-08 have no version and are of the first. None for a version that is not known.
+    """
+    if version is None or version == "":
+        return _IDS_KEYS["1"]
+    return _IDS_KEYS.get(str(version).strip().lower().removeprefix("v"))
+
+
+def outcome_ids(row: Mapping[str, Any]) -> list[str] | None:
+    """The ids of a decoded row's outcomes, as `ids_key` chooses them; None where there is no such list."""
+    key = ids_key(row.get("version"))
+    try:
+        listed = None if key is None else _listed(row.get(key))
+    except ValueError:
+        return None
+    if not isinstance(listed, list):
+        return None
+    ids = [text for one in listed if isinstance(text := _text(one), str)]
+    return ids if len(ids) == len(listed) else None
+
+
 Instant = Annotated[datetime | None, BeforeValidator(_instant)]
 Number = Annotated[float | None, BeforeValidator(_number)]
 Text = Annotated[str | None, BeforeValidator(_text)]
@@ -168,7 +194,12 @@ class GammaMarket(Payload):
     start_date: Instant = Field(None, alias="startDate")
     outcomes: Texts = None
     outcome_prices: Numbers = Field(None, alias="outcomePrices")
+    version: Text = None
     clob_token_ids: Texts = Field(None, alias="clobTokenIds")
+    position_ids: Texts = Field(None, alias="positionIds")
+    closed: bool | None = None
+    active: bool | None = None
+    archived: bool | None = None
     best_bid: Number = Field(None, alias="bestBid")
     best_ask: Number = Field(None, alias="bestAsk")
     volume: Number = Field(None, validation_alias=AliasChoices("volumeNum", "volume"))
@@ -185,6 +216,13 @@ class GammaMarket(Payload):
     tags: list[GammaTag] | None = None
     events: list[GammaEvent] | None = None
 
+    @property
+    def outcome_ids(self) -> list[str] | None:
+        """The ids of the outcomes, as `ids_key` chooses them."""
+        return {"clobTokenIds": self.clob_token_ids, "positionIds": self.position_ids, None: None}[
+            ids_key(self.version)
+        ]
+
 
 def wire_names(model: type[Payload]) -> dict[str, tuple[str, ...]]:
     """The keys that each field of a model is read from; the first one that is there wins."""
@@ -196,8 +234,9 @@ def wire_names(model: type[Payload]) -> dict[str, tuple[str, ...]]:
 
 
 def list_keys(model: type[Payload]) -> tuple[str, ...]:
-    """The keys whose lists are sent as JSON inside a string."""
+    """The keys whose lists are sent as JSON inside a string; `positionIds` is a list."""
     listed = {name for name, field in model.model_fields.items() if BeforeValidator(_listed) in field.metadata}
+    listed -= {"position_ids"}
     return tuple(key for name, keys in wire_names(model).items() if name in listed for key in keys)
 
 
@@ -216,15 +255,17 @@ def read_market(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
     if faults[0]["type"] in ("json_invalid", "json_type"):
         raise _not_json(raw, faults[0]["msg"])
     document = json.loads(raw)
+    mandatory = {*MANDATORY, ids_key(document.get("version") if isinstance(document, dict) else None)}
     dropped: set[str] = set()
     # Twice, since a number has two names, and the second may be as unreadable as the first.
     for _ in range(2):
         for fault in faults:
             if not fault["loc"]:
                 raise UnreadableField("payload", "is not a JSON object")
-            if fault["loc"][0] in MANDATORY:
+            if fault["loc"][0] in mandatory:
                 raise UnreadableField(str(fault["loc"][0]), _said(fault["msg"]))
-            _drop(document, fault["loc"])
+            # Of the ids that a row does not go by none is needed.
+            _drop(document, fault["loc"][:1] if fault["loc"][0] in _IDS_KEYS.values() else fault["loc"])
             dropped.add(_dotted(fault["loc"]))
         try:
             return GammaMarket.model_validate(document), tuple(sorted(dropped))
@@ -238,14 +279,33 @@ def _faults(error: ValidationError) -> list[ErrorDetails]:
 
 
 def first_token_id(raw: bytes) -> str | None:
-    """The CLOB token of a row's first outcome, or None where the row does not hold one."""
+    """The id of a row's first outcome, or None where the row does not hold one that can be asked for.
+
+    A market that says it is closed has no order book, and would have a batch refused.
+    """
     try:
-        head = msgspec.json.decode(raw, type=_TokenHead)
-        tokens = _listed(msgspec.json.decode(head.clobTokenIds))
-    except (*DECODE_ERRORS, ValueError):
+        row = msgspec.json.decode(raw, type=_IdsHead)
+        if bytes(row.closed) == b"true":
+            return None
+        ids = outcome_ids({key: msgspec.json.decode(value) for key, value in row.members()})
+    except DECODE_ERRORS:
         return None
-    first = tokens[0] if isinstance(tokens, list) and tokens else None
-    return first if isinstance(first, str) and first.isdecimal() else None
+    return ids[0] if ids and ids[0].isascii() and ids[0].isdecimal() else None
+
+
+def object_members(text: bytes) -> dict[str, bytes]:
+    """The members of a JSON object as slices of its text, so that one that cannot be read costs that one alone.
+
+    Raises:
+        UnreadableJson: the text is not a JSON object, not even structurally.
+    """
+    try:
+        return {key: bytes(value) for key, value in msgspec.json.decode(text, type=dict[str, msgspec.Raw]).items()}
+    except DECODE_ERRORS:
+        found = list(json_members(text))
+    if any(key is None for key, _ in found) or not text.lstrip().startswith(b"{"):
+        raise UnreadableJson("no object")
+    return {str(key): value for key, value in found}
 
 
 def json_members(text: bytes) -> Iterator[tuple[str | None, bytes]]:
@@ -298,8 +358,18 @@ def _key(literal: bytes) -> str:
         return literal.strip(b'"').decode("utf-8", "replace")
 
 
-class _TokenHead(msgspec.Struct):
-    clobTokenIds: msgspec.Raw  # noqa: N815 - the wire's name
+class _IdsHead(msgspec.Struct):
+    version: msgspec.Raw = msgspec.Raw(b"null")
+    closed: msgspec.Raw = msgspec.Raw(b"null")
+    clobTokenIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
+    positionIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
+
+    def members(self) -> Iterator[tuple[str, msgspec.Raw]]:
+        """Of the keys that the row goes by; what is wrong with the other ids does not matter."""
+        yield "version", self.version
+        key = ids_key(msgspec.json.decode(self.version))
+        if key is not None:
+            yield key, getattr(self, key)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from predictbench_assets.polymarket.markets import Frozen, Probability
-from predictbench_assets.polymarket.payloads import DECODE_ERRORS
+from predictbench_assets.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
 from predictbench_assets.polymarket.stats import ApiStats
 
 PAST: Final = timedelta(hours=24)
@@ -20,6 +20,9 @@ LOOK_BACK: Final = timedelta(hours=6)
 
 FIDELITY_MINUTES: Final = 60
 """Between the points that are asked for. A market's price of 24 to 25 hours ago will do."""
+
+
+_EMPTY_BOOK: Final = 0.5
 
 
 class PastPrice(Frozen):
@@ -65,26 +68,28 @@ def read_histories(body: bytes, captured_at: datetime) -> dict[str, PastPrice]:
     """The newest price of each token that is at least `PAST` old, and at most `LOOK_BACK` older than that.
 
     The answer is `{"history": {token: [{"t": seconds, "p": price}, ...]}}`. What is no point (no time, no price from 0
-    to 1) is passed over; points outside of the time asked for are too, so that nothing later than it can slip in.
+    to 1) is passed over; points outside of the time asked for are too, so that nothing later than it can slip in. A
+    token whose points are all exactly 0.5 has no price: so begins a new book in which nobody has placed an order.
 
     Raises:
         UnreadableHistory: the answer is not such a map.
     """
     try:
-        answer = msgspec.json.decode(body)
-    except DECODE_ERRORS as error:
-        raise UnreadableHistory(str(error)) from error
-    histories = answer.get("history") if isinstance(answer, dict) else None
-    if not isinstance(histories, dict):
-        raise UnreadableHistory("no object named history")
+        answer = object_members(body)
+        histories = {} if answer.get("history") == b"null" else object_members(answer["history"])
+    except (UnreadableJson, KeyError) as error:
+        raise UnreadableHistory(f"no object named history: {error}") from error
     last = (captured_at - PAST).timestamp()
     first = last - LOOK_BACK.total_seconds()
     found = {}
-    for token, points in histories.items():
-        if not isinstance(points, list):
-            raise UnreadableHistory("a token's history is not a list")
-        usable = [pair for pair in map(_point, points) if pair is not None and first <= pair[0] <= last]
-        if usable:
+    for token, value in histories.items():
+        try:
+            points = msgspec.json.decode(value)
+        except DECODE_ERRORS:
+            continue
+        listed = map(_point, points) if isinstance(points, list) else ()
+        usable = [pair for pair in listed if pair is not None and first <= pair[0] <= last]
+        if any(price != _EMPTY_BOOK for _, price in usable):
             at, price = max(usable, key=lambda pair: pair[0])
             found[token] = PastPrice(at=datetime.fromtimestamp(at, UTC), price=price)
     return found

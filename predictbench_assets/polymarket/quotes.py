@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from predictbench_assets.polymarket.markets import Frozen, Probability
+from predictbench_assets.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
 from predictbench_assets.polymarket.price_history import PastPrice
 from predictbench_assets.polymarket.stats import ApiStats
 
@@ -22,6 +23,11 @@ class Quote(Frozen):
     day_ago: PastPrice | None = None
     """The price of a day before, where the exchange told one."""
 
+    @property
+    def priced(self) -> bool:
+        """Whether there is an order on either side."""
+        return self.bid is not None or self.ask is not None
+
 
 @dataclass(frozen=True)
 class Quotes:
@@ -30,7 +36,7 @@ class Quotes:
     available: bool
     """Whether the CLOB answered at all. False: the caller goes on without, and says `reason`."""
     reason: str | None = None
-    """Why quotes are missing; with `available` still True, some batches came and some did not."""
+    """Why quotes are missing; with `available` still True, some tokens' came and some did not."""
     by_token: Mapping[str, Quote] = field(default_factory=dict)
     stats: ApiStats = field(default_factory=ApiStats)
 
@@ -43,36 +49,51 @@ class UnreadablePrices(ValueError):
     """An answer of the CLOB that is not a map from tokens to sides."""
 
 
+@dataclass(frozen=True)
+class ReadPrices:
+    """What an answer of `POST /prices` holds."""
+
+    quotes: list[Quote]
+    unreadable: int
+    """Tokens of which something was answered that is no price."""
+
+
 def prices_request(token_ids: Sequence[str]) -> list[dict[str, str]]:
     """The body that asks for both sides of each token."""
     return [{"token_id": token, "side": side} for token in token_ids for side in ("BUY", "SELL")]
 
 
-def read_prices(body: bytes, *, at: datetime) -> list[Quote]:
+def read_prices(body: bytes, *, at: datetime) -> ReadPrices:
     """The quotes in an answer of `POST /prices`: `{token: {"BUY": "0.45", "SELL": "0.46"}}`.
 
     Prices come as strings or numbers. With both sides there, the lower one is the bid, whichever name it bears, since
-    sources differ on whose side is meant; alone, BUY is the best bid. A token without any order is left out.
+    sources differ on whose side is meant; alone, BUY is the best bid. A token without any order is left out, and so is
+    one that is null; one that holds something else is counted.
 
     Raises:
         UnreadablePrices: the answer is not such a map.
     """
     try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        answer = object_members(body)
+    except UnreadableJson as error:
         raise UnreadablePrices(str(error)) from error
-    if not isinstance(answer, dict):
-        raise UnreadablePrices("not an object")
-    quotes = []
-    for token, sides in answer.items():
+    if "error" in answer:
+        raise UnreadablePrices("an error object")
+    quotes, unreadable = [], 0
+    for token, value in answer.items():
+        try:
+            sides = msgspec.json.decode(value)
+        except DECODE_ERRORS:
+            sides = ...
         if not isinstance(sides, dict):
-            raise UnreadablePrices("a token's prices are not an object")
+            unreadable += sides is not None
+            continue
         buy, sell = order_price(sides.get("BUY")), order_price(sides.get("SELL"))
         if buy is not None and sell is not None:
             buy, sell = min(buy, sell), max(buy, sell)
         if buy is not None or sell is not None:
             quotes.append(Quote(token_id=token, bid=buy, ask=sell, at=at))
-    return quotes
+    return ReadPrices(quotes, unreadable)
 
 
 def order_price(value: object) -> float | None:

@@ -16,7 +16,8 @@ import msgspec
 from predictbench_assets.polymarket.payloads import (
     DECODE_ERRORS,
     UnreadableJson,
-    json_members,
+    object_members,
+    outcome_ids,
     parse_instant,
     shortened,
 )
@@ -26,7 +27,15 @@ Source = Literal["gamma", "clob"]
 
 _GAMMA_KEYS = (
     *("id", "conditionId", "slug", "question", "endDate", "closed", "closedTime", "outcomes", "outcomePrices"),
-    *("clobTokenIds", "umaResolutionStatus", "umaResolutionStatuses", "umaEndDate", "resolvedBy"),
+    *(
+        "version",
+        "clobTokenIds",
+        "positionIds",
+        "umaResolutionStatus",
+        "umaResolutionStatuses",
+        "umaEndDate",
+        "resolvedBy",
+    ),
     *("automaticallyResolved", "updatedAt"),
 )
 _CLOB_KEYS = ("condition_id", "market_slug", "closed", "is_50_50_outcome", "tokens")
@@ -42,6 +51,14 @@ _LONGEST_STATUS = 100
 _LONGEST_KEPT = 4_000
 _HALF = Decimal("0.5")
 _MOST_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class FirstOutcome:
+    """The outcome that was first when a market was stored, and that its forecasts are about; None is not known."""
+
+    outcome_id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,13 +114,13 @@ def settled_payout(values: Sequence[Decimal]) -> tuple[float, ...] | None:
     return None
 
 
-def read_gamma(raw: bytes, first_token: str | None = None) -> Reading:
+def read_gamma(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
     """What a row of Gamma says; never raises, whatever was sent.
 
     Args:
         raw: the row's JSON.
-        first_token: the CLOB token of the outcome that was first when the market was stored. Where the row lists it in
-            another place, the payout is turned round.
+        first: the outcome whose share comes first in the payout, wherever the row lists it. Where a row does not show
+            which one it is, neither by an id nor by a name, it settles nothing: another source has to be heard.
     """
     row = _members(raw, _GAMMA_KEYS)
     closed = row.get("closed") is True
@@ -118,7 +135,8 @@ def read_gamma(raw: bytes, first_token: str | None = None) -> Reading:
     if closed and payout is None:
         problem = f"closed, but its payout is no settlement: {shortened(row.get('outcomePrices'))}"
     if payout is not None:
-        payout = _first_first(payout, _listed(row.get("clobTokenIds")) or [], first_token)
+        payout = _first_first(payout, outcome_ids(row) or [], outcomes or [], first)
+        problem = None if payout is not None else _unplaced(row.get("outcomePrices"))
     return Reading(
         source="gamma",
         market_id=_identifier(row.get("id")),
@@ -133,12 +151,12 @@ def read_gamma(raw: bytes, first_token: str | None = None) -> Reading:
     )
 
 
-def read_clob(raw: bytes, first_token: str | None = None) -> Reading:
+def read_clob(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
     """What the CLOB says of a market; never raises. It tells the winner, and where there is none the prices paid.
 
     Args:
         raw: the body of `GET /markets/{condition_id}`.
-        first_token: as for `read_gamma`.
+        first: as for `read_gamma`.
     """
     row = _members(raw, _CLOB_KEYS)
     closed = row.get("closed") is True
@@ -147,8 +165,11 @@ def read_clob(raw: bytes, first_token: str | None = None) -> Reading:
     winners = [token.get("winner") is True for token in tokens]
     paid = [Decimal(int(won)) for won in winners] if any(winners) else [_decimal(one.get("price")) for one in tokens]
     payout = settled_payout(paid) if closed else None
+    problem = "closed, but the CLOB names no winner" if closed and payout is None else None
     if payout is not None:
-        payout = _first_first(payout, [token.get("token_id") for token in tokens], first_token)
+        ids, names = ([token.get(key) for token in tokens] for key in ("token_id", "outcome"))
+        payout = _first_first(payout, ids, names, first)
+        problem = None if payout is not None else _unplaced([token.get("price") for token in tokens])
     return Reading(
         source="clob",
         market_id=None,
@@ -158,7 +179,7 @@ def read_clob(raw: bytes, first_token: str | None = None) -> Reading:
         closed_time=None,
         status=None,
         disputed=False,
-        problem=None if payout is not None or not closed else "closed, but the CLOB names no winner",
+        problem=problem,
         raw=_kept(row),
     )
 
@@ -194,23 +215,43 @@ def _is_share(value: Decimal, count: int) -> bool:
     return digits >= 2 and abs(value - Decimal(1) / count) < Decimal(1).scaleb(-digits)
 
 
-def _first_first(payout: tuple[float, ...], tokens: Sequence[object], first_token: str | None) -> tuple[float, ...]:
-    """The payout with the share of `first_token` first, if it is listed."""
-    if first_token is None or len(tokens) != len(payout) or first_token not in tokens:
+def _first_first(
+    payout: tuple[float, ...], ids: Sequence[object], names: Sequence[object], first: FirstOutcome
+) -> tuple[float, ...] | None:
+    """The payout with the share of the first outcome first; None where it cannot be seen which one that is.
+
+    An equal split is the same in any order. Ids and names have to agree, as far as either is found: a row whose ids
+    were turned round and whose names were not would settle one way or the other by chance.
+    """
+    if len(set(payout)) == 1 or first == FirstOutcome():
         return payout
-    place = list(tokens).index(first_token)
+    places = {_place(first.outcome_id, ids, len(payout)), _place(first.name, names, len(payout))} - {None}
+    if len(places) != 1:
+        return None
+    place = places.pop()
+    assert place is not None
     return (payout[place], *payout[:place], *payout[place + 1 :])
+
+
+def _place(wanted: str | None, listed: Sequence[object], count: int) -> int | None:
+    """Where something is listed, once, in a list with an entry for each outcome."""
+    if wanted is None or len(listed) != count:
+        return None
+    plain = wanted.strip().casefold()
+    places = [place for place, one in enumerate(listed) if isinstance(one, str) and one.strip().casefold() == plain]
+    return places[0] if len(places) == 1 else None
+
+
+def _unplaced(paid: object) -> str:
+    return f"paid {shortened(paid)}, but neither ids nor names show which outcome was first when it was stored"
 
 
 def _members(raw: bytes, keys: Iterable[str]) -> dict[str, Any]:
     """Some members of an object, decoded; one that cannot be read is left out, and all where there is no object."""
     try:
-        found: Mapping[str | None, Any] = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    except DECODE_ERRORS:
-        try:
-            found = dict(json_members(raw))
-        except UnreadableJson:
-            return {}
+        found = object_members(raw)
+    except UnreadableJson:
+        return {}
     values = {}
     for key in keys:
         if key in found:

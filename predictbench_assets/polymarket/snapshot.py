@@ -5,7 +5,9 @@ A snapshot is a staged file that is written once and never changed; a refresh wr
 is computed from it, so that a run can be repeated long after the exchange has moved on.
 """
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,8 +15,8 @@ from typing import Any
 import msgspec
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.polymarket.client import PolymarketClient, Walk
-from predictbench_assets.polymarket.payloads import DECODE_ERRORS, first_token_id, json_members
+from predictbench_assets.polymarket.client import PolymarketClient, RawRow, Walk
+from predictbench_assets.polymarket.payloads import DECODE_ERRORS, first_token_id, json_members, parse_instant
 from predictbench_assets.polymarket.price_history import PastPrices
 from predictbench_assets.polymarket.quotes import Quote, Quotes
 from predictbench_assets.polymarket.stats import ApiStats
@@ -39,7 +41,7 @@ class Capture:
     captured_at: datetime
     """When the last quote had come in, UTC: the freeze."""
     past_prices: PastPrices = field(default_factory=lambda: PastPrices(asked=False))
-    """Read after the freeze, of a day before it."""
+    """Read beside the rest, of a day before the capture began."""
 
     @property
     def stats(self) -> ApiStats:
@@ -48,6 +50,13 @@ class Capture:
         for part in (self.walk.stats, self.quotes.stats, self.past_prices.stats):
             together.add(part)
         return together
+
+    @property
+    def rows_by_source(self) -> dict[str, int]:
+        """How many rows are priced by a quote of the CLOB, and how many only by what Gamma says in them."""
+        quoted = ((quote := self.quote(row.raw)) is not None and quote.priced for row in self.walk.rows)
+        counts = Counter("clob" if one else "gamma" for one in quoted)
+        return {source: counts[source] for source in ("clob", "gamma")}
 
     def quote(self, row: bytes) -> Quote | None:
         """What the CLOB said about a row's first outcome."""
@@ -66,24 +75,44 @@ class Capture:
 async def capture(client: PolymarketClient, key: RunKey, clock: Clock, *, price_history: bool = True) -> Capture:
     """Read every market that closes on the run's target date, and right after that the quotes of their first outcomes.
 
-    With `price_history`, also what those were a day before, as far as the CLOB answers.
+    With `price_history`, also what those were a day before, as far as the CLOB answers: beside the rest, from the first
+    page on, and so of a day before the capture began.
 
     Raises:
-        WalkIncomplete, RequestRefused, UnexpectedAnswer: the listing could not be read to its end. A CLOB that does
-            not answer raises nothing: `quotes.available` says so.
+        WalkIncomplete, RequestRefused, UnexpectedAnswer, AnswerTooLarge: the listing could not be read to its end. A
+            CLOB that does not answer raises nothing: `quotes.available` says so.
     """
+    began = clock.now()
+    waiting: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def take(rows: Sequence[RawRow]) -> None:
+        for row in rows:
+            at = parse_instant(row.end_date)
+            if at is not None and key.start <= at < key.end and (token := first_token_id(row.raw)) is not None:
+                waiting.put_nowait(token)
+
+    async def arriving() -> AsyncIterator[str]:
+        while (token := await waiting.get()) is not None:
+            yield token
+
     async with client:
-        walk = await client.fetch_window(key.start, key.end)
-        tokens = [token for row in walk.rows if (token := first_token_id(row.raw)) is not None]
-        quotes = await client.fetch_quotes(tokens)
-        captured_at = clock.now()
-        if not price_history:
-            return Capture(walk, quotes, captured_at)
-        if not quotes.available:
-            past_prices = PastPrices(asked=False, reason="not asked for, since the CLOB gave no quotes")
-        else:
-            past_prices = await client.fetch_past_prices(tokens, captured_at)
-    return Capture(walk, quotes, captured_at, past_prices)
+        past = asyncio.ensure_future(client.fetch_past_prices(arriving(), began)) if price_history else None
+        try:
+            walk = await client.fetch_window(key.start, key.end, on_rows=take if price_history else None)
+            tokens = [token for row in walk.rows if (token := first_token_id(row.raw)) is not None]
+            for token in (*tokens, None):
+                waiting.put_nowait(token)
+            quotes = await client.fetch_quotes(tokens)
+            captured_at = clock.now()
+            if past is None:
+                return Capture(walk, quotes, captured_at)
+            if not quotes.available:
+                return Capture(walk, quotes, captured_at, PastPrices(reason="given up, since the CLOB gave no quotes"))
+            return Capture(walk, quotes, captured_at, await past)
+        finally:
+            if past is not None:
+                past.cancel()
+                await asyncio.wait([past])
 
 
 def freeze_snapshot(
@@ -101,6 +130,7 @@ def freeze_snapshot(
         "api": captured.stats.as_dict(),
         "recheck": recheck,
         "quotes": len(quotes.by_token),
+        "rows_by_source": captured.rows_by_source,
         "quotes_available": quotes.available,
         "quotes_reason": quotes.reason,
         "past_prices": len(captured.past_prices.by_token),

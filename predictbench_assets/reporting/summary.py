@@ -153,6 +153,10 @@ class RunSummary(_Part):
     core_markets: Count = 0
     price_quality: Mapping[str, int] = Field(default_factory=dict)
     quotes_source: str | None = None
+    quotes_reason: str | None = None
+    """Why quotes of the CLOB are missing, and of how many markets."""
+    price_source: Mapping[str, int] = Field(default_factory=dict)
+    """Markets by where their price comes from: a quote of the CLOB, or what Gamma says in the row."""
     priced_day_ago: Count = 0
     """Markets whose price of a day before was frozen with the snapshot."""
     partial: bool = False
@@ -253,7 +257,10 @@ class RunSummary(_Part):
         if self.price_quality:
             yield "prices", ", ".join(f"{count:,} {quality}" for quality, count in self.price_quality.items())
         if self.quotes_source:
-            yield "quotes from", self.quotes_source
+            counted = ", ".join(f"{count:,} {source}" for source, count in sorted(self.price_source.items()))
+            yield "quotes from", f"{self.quotes_source} ({counted})" if counted else self.quotes_source
+        if self.quotes_reason:
+            yield "quotes missing", self.quotes_reason
         if self.total_markets:
             yield "priced a day ago", f"{self.priced_day_ago:,}"
         if self.snapshot:

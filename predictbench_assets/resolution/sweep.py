@@ -30,9 +30,14 @@ from predictbench_assets.database.resolutions import (
 from predictbench_assets.failures import TransientError
 from predictbench_assets.polymarket.client import CONDITIONS_PER_REQUEST, PolymarketClient
 from predictbench_assets.polymarket.payloads import read_head
-from predictbench_assets.polymarket.resolution import Reading, read_clob, read_gamma, weighed
+from predictbench_assets.polymarket.resolution import FirstOutcome, Reading, read_clob, read_gamma, weighed
 from predictbench_assets.polymarket.stats import ApiStats
-from predictbench_assets.polymarket.transport import RequestFailed, RequestRefused, UnexpectedAnswer
+from predictbench_assets.polymarket.transport import (
+    RegionBlocked,
+    RequestFailed,
+    RequestRefused,
+    UnexpectedAnswer,
+)
 from predictbench_assets.resolution.report import ChangedResolution, SweepReport
 
 logger = logging.getLogger(__name__)
@@ -53,8 +58,8 @@ class SweepInterrupted(TransientError):
 
     def __init__(self, report: SweepReport) -> None:
         super().__init__(
-            f"the sweep ended early: {report.problems[0]}. {report.looked_at:,} of {report.queued:,} markets were "
-            "looked at and stored; run `predictbench resolve` again for the others."
+            f"the sweep ended early: {report.problems[0].removesuffix('.')}. {report.looked_at:,} of {report.queued:,} "
+            "markets were looked at and stored; run `predictbench resolve` again for the others."
         )
         self.report = report
 
@@ -148,7 +153,7 @@ class _Lookup:
         asked = [market for market in watched if market.market_id in rows]
         readings = await asyncio.gather(
             *(
-                self._weigh(market, _with_sane_close(read_gamma(rows[market.market_id], market.first_token), now))
+                self._weigh(market, _with_sane_close(read_gamma(rows[market.market_id], _first(market)), now))
                 for market in asked
             )
         )
@@ -233,7 +238,9 @@ class _Lookup:
         """One market may be refused; one request after the other means that the API is not what it was."""
         logger.warning("refused: %s", error)
         self._refusals += 1
-        if self._refusals >= _MOST_REFUSALS:
+        if isinstance(error, RegionBlocked):
+            self.failure = str(error)
+        elif self._refusals >= _MOST_REFUSALS:
             self.failure = f"{self._refusals} requests in a row were refused, at last with: {error}"
 
     async def _weigh(self, market: Watched, gamma: Reading) -> Reading | None:
@@ -247,7 +254,7 @@ class _Lookup:
         answer, heard = await self._second_opinion(market.condition_id)
         if not heard and unsaid:
             return None  # a settlement is not taken back on one word alone; the next sweep asks again
-        return weighed(gamma, read_clob(answer, market.first_token) if answer is not None else None)
+        return weighed(gamma, read_clob(answer, _first(market)) if answer is not None else None)
 
     async def _second_opinion(self, condition_id: str) -> tuple[bytes | None, bool]:
         """The CLOB's answer, and whether there was one (that it does not know the market is one too)."""
@@ -327,6 +334,10 @@ class _Tally:
         )
 
 
+def _first(market: Watched) -> FirstOutcome:
+    return FirstOutcome(market.first_token, market.first_name)
+
+
 def _with_sane_close(reading: Reading, now: datetime) -> Reading:
     """A reading without a time of closing that cannot be: forecasts count up to it, whenever it is."""
     at = reading.closed_time
@@ -337,6 +348,9 @@ def _with_sane_close(reading: Reading, now: datetime) -> Reading:
 
 
 def _look(market: Watched, reading: Reading, now: datetime) -> Look:
+    if reading.closed and reading.payout is None and market.known is not None and market.known.state == "final":
+        # Still closed: a row that cannot be read takes no settlement back.
+        return Look(market.market_id, problem=reading.problem)
     state: str = reading.state
     if state != "final" and _given_up(market, now):
         state = "gave_up"

@@ -18,5 +18,7 @@ def polymarket_client(settings: Settings) -> PolymarketClient:
         concurrency=settings.polymarket_concurrency,
         timeout_s=settings.polymarket_timeout_seconds,
         max_attempts=settings.polymarket_max_attempts,
+        answer_limit=settings.polymarket_max_answer_mb * 1_000_000,
+        listing_limit=settings.polymarket_max_listing_mb * 1_000_000,
         rng=random.Random(),  # noqa: S311 - which slice is walked twice is no secret
     )

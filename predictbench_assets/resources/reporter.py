@@ -129,6 +129,7 @@ def _snapshot_facts(snapshot: StagedFile, dagster_run_id: str) -> dict[str, Any]
     return {
         "api": ApiUse(**(api | {"retries": sum(api["retries"].values()), "retries_by_cause": api["retries"]})),
         "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
+        "quotes_reason": snapshot.meta["quotes_reason"],
         "snapshot": SnapshotSummary(
             captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),
             sha256=snapshot.meta["received_sha256"],
@@ -143,6 +144,7 @@ def _cohort_facts(cohort: StagedFile) -> dict[str, Any]:
     return {
         "core_markets": cohort.meta["core"],
         "price_quality": cohort.meta["price_quality"],
+        "price_source": cohort.meta["price_source"],
         "priced_day_ago": cohort.meta.get("priced_day_ago", 0),
         "partial": cohort.meta["limit"] is not None,
     }

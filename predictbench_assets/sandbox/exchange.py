@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from predictbench_assets.sandbox import payloads
-from predictbench_assets.sandbox.listing import Invalid, Listed, Query, seconds
+from predictbench_assets.sandbox.listing import Invalid, Listed, Query, instant
 from predictbench_assets.sandbox.world import Event, Market, Settlement, World
 from predictbench_assets.texts import read_text
 
@@ -118,7 +118,7 @@ class Recorded:
     token_ids: tuple[str, ...]
     tag_ids: frozenset[int]
     created: int
-    ends: int | None
+    ends: float | None
     closed: bool
     volume_total: float
     volume_day: float
@@ -135,9 +135,9 @@ class Recorded:
             number=int(market_id) if market_id.isdigit() else 0,
             condition_id=str(row.get("conditionId", "")),
             slug=str(row.get("slug", "")),
-            token_ids=_tokens(row.get("clobTokenIds")),
+            token_ids=_tokens(row.get("positionIds" if row.get("version") == "v2" else "clobTokenIds")),
             tag_ids=frozenset(int(tag["id"]) for tag in row.get("tags") or ()),
-            created=_seconds(row.get("createdAt")) or 0,
+            created=int(_seconds(row.get("createdAt")) or 0),
             ends=_seconds(row.get("endDate")),
             closed=row.get("closed") is True,
             volume_total=float(row.get("volumeNum") or 0),
@@ -319,14 +319,17 @@ class Selection:
 
 
 def _tokens(text: object) -> tuple[str, ...]:
+    if isinstance(text, list):
+        return tuple(map(str, text))
     try:
         return tuple(msgspec.json.decode(text, type=list[str])) if isinstance(text, str) else ()
     except msgspec.DecodeError:
         return ()
 
 
-def _seconds(text: object) -> int | None:
+def _seconds(text: object) -> float | None:
+    """With its fractions."""
     try:
-        return seconds(text) if isinstance(text, str) else None
+        return instant(text).timestamp() if isinstance(text, str) else None
     except Invalid:
         return None

@@ -28,7 +28,10 @@ class Invalid(Exception):
 
 
 class Listed(Protocol):
-    """What filters and orders look at: a market of a world or a recorded one. Instants are seconds, UTC."""
+    """What filters and orders look at: a market of a world or a recorded one. Instants are seconds, UTC.
+
+    An end may have fractions of a second, since some real ones have.
+    """
 
     @property
     def market_id(self) -> str: ...
@@ -45,7 +48,7 @@ class Listed(Protocol):
     @property
     def created(self) -> int: ...
     @property
-    def ends(self) -> int | None: ...
+    def ends(self) -> float | None: ...
     def is_closed(self, at: int) -> bool: ...
     def volume(self, at: int) -> float: ...
     def volume_24h(self, at: int) -> float: ...
@@ -135,7 +138,7 @@ def parsed(params: QueryParams) -> Query:
         ids=frozenset(params.getlist("id")),
         slugs=frozenset(params.getlist("slug")),
         condition_ids=frozenset(params.getlist("condition_ids")),
-        token_ids=frozenset(params.getlist("clob_token_ids")),
+        token_ids=frozenset((*params.getlist("clob_token_ids"), *params.getlist("position_ids"))),
         tag_ids=frozenset(_whole("tag_id", value) for value in params.getlist("tag_id")),
         volume_from=_number(params, "volume_num_min"),
         volume_to=_number(params, "volume_num_max"),
@@ -189,8 +192,8 @@ def start_of_page(keys: Sequence[_Key], position: _Key | None) -> int:
     return 0 if position is None else bisect.bisect_right(keys, position)
 
 
-def seconds(value: str, rounded: Callable[[float], int] = math.floor) -> int:
-    """An RFC 3339 instant or a bare date (its midnight UTC) as whole seconds, UTC.
+def instant(value: str) -> datetime:
+    """An RFC 3339 instant, or a bare date (its midnight UTC).
 
     Raises:
         Invalid: neither.
@@ -199,7 +202,16 @@ def seconds(value: str, rounded: Callable[[float], int] = math.floor) -> int:
         moment = datetime.fromisoformat(value.replace(" ", "+") if "T" in value else value)
     except ValueError as error:
         raise Invalid(f"invalid date: {value[:40]}") from error
-    return rounded((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def seconds(value: str, rounded: Callable[[float], int] = math.floor) -> int:
+    """The same as whole seconds since the epoch.
+
+    Raises:
+        Invalid: no instant.
+    """
+    return rounded(instant(value).timestamp())
 
 
 def _instant(params: QueryParams, name: str, rounded: Callable[[float], int]) -> int | None:

@@ -87,7 +87,7 @@ def _market(market: Market, at: int) -> Json:
         "volume1wk": week,
         "volume1mo": month,
         "volume1yr": volume,
-        "clobTokenIds": listed(market.token_ids),
+        **_outcome_ids(market),
         "comboStatus": "disabled",
         "umaBond": "500",
         "umaReward": "5",
@@ -121,7 +121,6 @@ def _market(market: Market, at: int) -> Json:
         "feesEnabled": event.category.fee_type is not None,
         "requiresTranslation": False,
         "feeType": event.category.fee_type,
-        "version": "v1",
     }
     if event.category.fee_type is not None:
         row["feeSchedule"] = {"exponent": 1, "rate": 0.05, "takerOnly": True, "rebateRate": 0.25}
@@ -154,6 +153,16 @@ def _market(market: Market, at: int) -> Json:
     return row
 
 
+def _outcome_ids(market: Market) -> Json:
+    """The version and the ids that count by it; half of the rows have ids of the other kind beside them."""
+    other = market.number % 2 == 0
+    if market.version == "v1":
+        row: Json = {"version": "v1", "clobTokenIds": listed(market.token_ids)}
+        return row | ({"positionIds": list(market.other_ids)} if other else {})
+    row = {"version": "v2", "positionIds": list(market.token_ids)}
+    return row | ({"clobTokenIds": listed(market.other_ids)} if other else {})
+
+
 def _trading(market: Market, at: int, quote: Quote) -> Json:
     """Quotes of the first outcome. No bid is a missing key; no ask is an ask of 1; a change of nothing is missing."""
     ask = 1 if quote.ask is None else quote.ask
@@ -173,7 +182,7 @@ def _trading(market: Market, at: int, quote: Quote) -> Json:
 def _closing(market: Market) -> Json:
     closed = market.settlement.closed
     row: Json = {"closedTime": spaced(closed), "automaticallyResolved": True}
-    if market.settlement.proposals:
+    if market.settlement.proposals and market.version == "v1":
         row["umaEndDate"] = instant(closed)
     return row
 

@@ -26,13 +26,16 @@ def _raw(key: str, literal: bytes) -> _Poison:
     return lambda row: row | {key: msgspec.Raw(literal)}
 
 
-def _same_tokens(row: Row) -> Row:
-    token = msgspec.json.decode(row["clobTokenIds"])[0]
-    return row | {"clobTokenIds": msgspec.json.encode([token, token]).decode()}
+def _ids(change: Callable[[list[str]], list[str]]) -> _Poison:
+    """The ids that count changed, whichever they are."""
 
+    def changed(row: Row) -> Row:
+        if row["version"] == "v2":
+            return row | {"positionIds": change(row["positionIds"])}
+        ids = change(msgspec.json.decode(row["clobTokenIds"]))
+        return row | {"clobTokenIds": msgspec.json.encode(ids).decode()}
 
-def _one_token(row: Row) -> Row:
-    return row | {"clobTokenIds": msgspec.json.encode(msgspec.json.decode(row["clobTokenIds"])[:1]).decode()}
+    return changed
 
 
 def _long_slug(row: Row) -> Row:
@@ -56,9 +59,9 @@ REJECTABLE: Final[dict[str, _Poison]] = {
     "missing_end_date": _without("endDate"),
     "bad_end_date": _replaced(endDate="soon"),
     "missing_outcomes": _without("outcomes"),
-    "missing_tokens": _without("clobTokenIds"),
-    "lengths_differ": _one_token,
-    "duplicate_token": _same_tokens,
+    "missing_tokens": _without("clobTokenIds", "positionIds"),
+    "lengths_differ": _ids(lambda ids: ids[:1]),
+    "duplicate_token": _ids(lambda ids: [ids[0], ids[0]]),
     "outcomes_wrong_type": _replaced(outcomes=7),
     "long_slug": _long_slug,
 }

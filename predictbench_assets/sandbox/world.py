@@ -139,6 +139,8 @@ class Market:
     """Volume when all is done."""
     sports_type: str | None = None
     line: float | None = None
+    version: Literal["v1", "v2"] = "v1"
+    """Of the protocol: it decides which ids the outcomes are traded under, and one of v2 has no oracle of UMA's."""
     poison: str | None = None
     """What is wrong with the row on the wire (see `poison.py`)."""
 
@@ -154,8 +156,16 @@ class Market:
 
     @property
     def token_ids(self) -> tuple[str, str]:
-        """77 digits each; the last ten are the market's number and the outcome's index."""
-        stem = str(int(_digest("token", self.number), 16) + (1 << 256))[:67]
+        """What the outcomes are traded under: 77 digits, the last ten the market's number and the outcome's index."""
+        return self._ids("token" if self.version == "v1" else "position")
+
+    @property
+    def other_ids(self) -> tuple[str, str]:
+        """Ids of the other version's kind, under which nothing is traded."""
+        return self._ids("position" if self.version == "v1" else "token")
+
+    def _ids(self, purpose: str) -> tuple[str, str]:
+        stem = str(int(_digest(purpose, self.number), 16) + (1 << 256))[:67]
         return (f"{stem}{self.number:09d}0", f"{stem}{self.number:09d}1")
 
     @property
@@ -208,13 +218,15 @@ class Market:
 
     def oracle_status(self, at: int) -> str | None:
         """`proposed`, `disputed` or `resolved`; None before the first proposal and where there is no oracle."""
-        seen = [status for instant, status in self.settlement.proposals if instant <= at]
+        seen = self.oracle_statuses(at)
         if not seen:
             return None
         return "resolved" if self.is_closed(at) else seen[-1]
 
     def oracle_statuses(self, at: int) -> list[str]:
         """The oracle's history up to that instant."""
+        if self.version == "v2":
+            return []
         return [status for instant, status in self.settlement.proposals if instant <= at]
 
 
@@ -242,6 +254,7 @@ class World:
             generates some eighty of them, so bound a large world that is to be listed whole.
         concentration: share of a day's markets that end at one of `instants`; the others are spread over the day.
         instants: those times of day, UTC, the first one taking most.
+        second_version: share of markets, about, that are of version 2 of the exchange's protocol.
         poison: share of a day's open markets whose row is broken on the wire, exact per day.
         poisons: the kinds of breakage, as often as each other (see `poison.py`).
 
@@ -258,13 +271,15 @@ class World:
         days: int = 1,
         concentration: float = 0.75,
         instants: Sequence[time] = (time(0), time(12)),
+        second_version: float = 0.25,
         poison: float = 0.0,
         poisons: Sequence[str] = tuple(REJECTABLE),
     ) -> None:
         if not 0 <= markets_per_day <= _PER_DAY // 2:
             raise ValueError(f"a day holds 0 to {_PER_DAY // 2} markets, got --markets {markets_per_day}")
-        if not 0 <= concentration <= 1 or not 0 <= poison <= 1:
-            raise ValueError(f"concentration and poison are shares in [0, 1], got {concentration} and {poison}")
+        if not all(0 <= share <= 1 for share in (concentration, second_version, poison)):
+            shares = f"{concentration}, {second_version} and {poison}"
+            raise ValueError(f"concentration, second_version and poison are shares in [0, 1], got {shares}")
         if unknown := set(poisons) - set(REJECTABLE) - set(TOLERABLE):
             raise ValueError(
                 f"no such poison: {', '.join(sorted(unknown))}; there are {', '.join(REJECTABLE | TOLERABLE)}"
@@ -275,6 +290,7 @@ class World:
         self.days = days
         self.concentration = concentration
         self.instants = tuple(instants)
+        self.second_version = second_version
         self.poison = poison
         self.poisons = tuple(poisons)
         self.day: Callable[[date], Day] = lru_cache(maxsize=128)(self._day)
@@ -551,6 +567,7 @@ class _DayBuilder:
             size=0.0 if rng.random() < 0.1 else round(math.exp(rng.gauss(8, 2.2)), 6),
             sports_type=sports_type,
             line=line,
+            version="v2" if uniform(mixed(self.world.seed, number), 61) < self.world.second_version else "v1",
         )
         self.markets.append(market)
         event.members.append((number, settlement.closed))

@@ -49,6 +49,10 @@ class Twist:
         self.path = path
 
 
+class Refused:
+    """Instead of an answer: the request is refused."""
+
+
 class Twisted:
     """An exchange in front of another."""
 
@@ -72,6 +76,8 @@ class Twisted:
         answer = json.loads(body)
         if status == 200:
             answer, status = self.twist.answered(params, answer), self.twist.status or status
+        if isinstance(answer, Refused):
+            answer, status = {"error": "No orderbook exists for the requested token id"}, 400
         told = {"content-type": "application/json", **self.twist.headers}
         headers = [(name.encode(), value.encode()) for name, value in told.items()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -198,6 +204,21 @@ def with_unknown(_: Params, prices: Json) -> Json:
     return prices | {str(10**76 + 1): {"BUY": "0.4"}}
 
 
+def unless_known(_: Params, prices: Json) -> Json:
+    """Few tokens are asked for only where an unknown one is among them."""
+    return prices if len(prices) > 6 else Refused()
+
+
+def with_placeholder(_: Params, page: Json) -> Json:
+    for row in page["markets"][:1]:
+        row["active"] = False
+    return page
+
+
+def with_nothing_for_one(_: Params, prices: Json) -> Json:
+    return prices | dict.fromkeys(list(prices)[:1])
+
+
 HISTORIES = "/batch-prices-history"
 CURSOR, BOUNDS = ("after_cursor",), ("end_date_min", "end_date_max")
 
@@ -211,6 +232,12 @@ DEVIATIONS: dict[str, tuple[Twist, set[str]]] = {
         {"rows within the window"},
     ),
     "lists closed markets": (Twist(answered=changed(closed=True)), {"closed=false"}),
+    "lists markets of a version to come": (
+        Twist(answered=changed(version="v3")),
+        {"versions", "rows that are read"},
+    ),
+    "withholds the ids of a version": (Twist(answered=changed(version="v2", positionIds=None)), {"mandatory keys"}),
+    "lists archived markets": (Twist(answered=changed(archived=True)), {"listed markets"}),
     "fills empty windows": (Twist(answered=filled), {"empty window"}),
     "ignores the bounds": (Twist(asked=without(*BOUNDS)), {"empty window"}),
     "has renamed endDate": (
@@ -256,6 +283,8 @@ NOTES: dict[str, tuple[Twist, set[str]]] = {
     "tells more in the envelope": (Twist(answered=lambda _, page: page | {"count": 5}), {"envelope"}),
     "no longer sends a title": (Twist(answered=changed(groupItemTitle=None)), {"market keys"}),
     "does not tell the time": (Twist(), {"clock"}),
+    "refuses a batch with an unknown token": (Twist(answered=unless_known, path="/prices"), {"unknown token"}),
+    "lists a placeholder": (Twist(answered=with_placeholder), {"listed markets"}),
     "has no price histories": (Twist(answered=lambda *_: {}, status=404, path=HISTORIES), {"price history"}),
     "tells histories otherwise": (Twist(answered=lambda *_: {"history": []}, path=HISTORIES), {"price history"}),
     "tells empty histories": (Twist(answered=lambda *_: {"history": {}}, path=HISTORIES), {"price history"}),
@@ -287,6 +316,12 @@ def test_a_day_of_poisoned_rows_is_told_and_no_deviation(world: World) -> None:
     assert examination.deviations == []
     [rows] = [finding for finding in examination.findings if finding.name == "rows that are read"]
     assert "rejected: " in rows.seen
+
+
+def test_a_token_without_prices_is_no_deviation(exchange: Callable[[Twist], str]) -> None:
+    examination = examined(exchange(Twist(answered=with_nothing_for_one, path="/prices")))
+    assert examination.deviations == []
+    assert {"quotes", "sides of a quote", "first outcome"} <= of_level(examination, "ok")
 
 
 @pytest.mark.parametrize("name", DEVIATIONS)

@@ -64,8 +64,10 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     return flat(json.loads((SAMPLES / f"{name}.json").read_text()))
 
 
-def cohort_of(name: str) -> Cohort:
-    rows = ((json.dumps(row, ensure_ascii=False).encode(), None) for row in rows_of(name))
+def cohort_of(name: str, *, reopened: bool = True) -> Cohort:
+    """The rows as if they had been listed while open, since most were recorded after; or just as they are."""
+    open_again = {"closed": False, "active": True} if reopened else {}
+    rows = ((json.dumps(row | open_again, ensure_ascii=False).encode(), None) for row in rows_of(name))
     return normalize_cohort(rows, captured_at=NOW, filters=Filters(), core_size=300, seed=1)
 
 
@@ -83,6 +85,15 @@ def test_recorded_rows_are_read_or_rejected_for_the_right_reason(name: str) -> N
     assert cohort.unreadable == {}
     assert cohort.offered == len(rows_of(name))
     assert {market.category for market in cohort.markets} <= set(CATEGORIES)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_recorded_rows_that_are_closed_are_no_markets_of_a_day(name: str) -> None:
+    closed = sum(row["closed"] for row in rows_of(name))
+    cohort = cohort_of(name, reopened=False)
+    assert cohort.excluded.get("closed", 0) == closed
+    assert cohort.offered == len(rows_of(name))
+    assert len(cohort.markets) <= len(rows_of(name)) - closed
 
 
 def test_the_day_in_february_has_its_33_markets() -> None:
@@ -142,7 +153,7 @@ def prices_of(books: list[dict[str, Any]]) -> bytes:
 def test_quotes_are_the_best_levels_of_recorded_books(name: str) -> None:
     recorded = json.loads((SAMPLES / "clob" / f"{name}.json").read_text())
     books = recorded if isinstance(recorded, list) else [recorded]
-    quotes = {quote.token_id: quote for quote in read_prices(prices_of(books), at=NOW)}
+    quotes = {quote.token_id: quote for quote in read_prices(prices_of(books), at=NOW).quotes}
     for book in books:
         quote = quotes[book["asset_id"]]
         bids, asks = ([float(level["price"]) for level in book[side]] for side in ("bids", "asks"))

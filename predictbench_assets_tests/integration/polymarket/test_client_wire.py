@@ -13,9 +13,14 @@ import pytest
 import respx
 from pydantic import SecretStr
 
+from predictbench_assets.clock import FixedClock
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.polymarket.batches import MOST_HALVED
 from predictbench_assets.polymarket.client import PolymarketClient, Walk, WalkInterrupted, WalkStuck
-from predictbench_assets.polymarket.transport import RequestRefused, UnexpectedAnswer
+from predictbench_assets.polymarket.stats import ApiStats
+from predictbench_assets.polymarket.transport import RegionBlocked, RequestRefused, Transport, UnexpectedAnswer
+from predictbench_assets.sandbox.exchange import ReplayWorld
+from predictbench_assets.sandbox.server import serve
 
 GAMMA = "https://gamma.test"
 CLOB = "https://clob.test"
@@ -87,6 +92,12 @@ def test_a_short_page_or_an_empty_one_is_not_the_end(fetch: Any) -> None:
     assert walk.stats.pages == 4
 
 
+@pytest.mark.parametrize("more", [{}, {"$schema": "x"}, {"next_cursor": None}, {"odd": "\ud800"}])
+def test_a_list_that_is_null_is_an_empty_page(fetch: Any, more: dict[str, Any]) -> None:
+    walk, requests = fetch(httpx.Response(200, content=json.dumps({"markets": None} | more).encode()))
+    assert (walk.rows, len(requests)) == ([], 1)
+
+
 def test_a_null_cursor_is_the_end(fetch: Any) -> None:
     walk, _ = fetch(httpx.Response(200, json={"markets": [], "next_cursor": None, "$schema": "x"}))
     assert walk.rows == []
@@ -101,6 +112,7 @@ def test_a_null_cursor_is_the_end(fetch: Any) -> None:
         (httpx.Response(403, html="<html>blocked</html>"), "html"),
         (httpx.Response(200, html="<html>challenge</html>"), "html"),
         (httpx.Response(200, json={"error": "Too Many Requests"}), "error_object"),
+        (httpx.Response(200, json={"markets": None, "error": "busy"}), "error_object"),
         (httpx.Response(200, content=b'{"markets": [{"id": "1"'), "undecodable"),
         (httpx.Response(200, content=b""), "undecodable"),
         (httpx.ConnectError("refused"), "connection"),
@@ -153,7 +165,19 @@ def test_a_refusal_is_final_and_tells_the_reason(fetch: Any, waits: list[float],
     assert waits == []
 
 
-@pytest.mark.parametrize("body", [[], [{"id": "1"}], {"data": []}, {"markets": None}, {"markets": {}}, "text", None])
+@pytest.mark.parametrize("body", [{"json": {"error": "blocked"}}, {"html": "<html>blocked</html>"}, {}])
+def test_a_blocked_region_is_said_so_and_final(connect: Any, fetch: Any, waits: list[float], body: Any) -> None:
+    blocked = httpx.Response(451, **body)
+    with pytest.raises(RegionBlocked, match="451: the exchange does not serve the region") as caught:
+        fetch(blocked, probe=True)
+    assert isinstance(caught.value, PermanentError)
+    found = quotes(connect, [str(number) for number in range(1_500)], blocked, concurrency=1)
+    assert "does not serve the region" in found.reason
+    assert (found.available, found.stats.requests) == (False, 1)
+    assert waits == []
+
+
+@pytest.mark.parametrize("body", [[], [{"id": "1"}], {"data": []}, {"markets": {}}, {"markets": 7}, "text", None])
 def test_an_answer_that_is_no_page_says_so(fetch: Any, body: Any) -> None:
     with pytest.raises(UnexpectedAnswer, match="POLYMARKET_BASE_URL"):
         fetch(httpx.Response(200, content=json.dumps(body).encode()))
@@ -297,13 +321,83 @@ def test_quotes_that_fail_to_come_are_asked_for_again(connect: Any) -> None:
     assert found.stats.retries == {"undecodable": 1, "http_5xx": 1}
 
 
+def refusing(*bad: str, answer: Callable[[list[str]], Any]) -> Callable[[httpx.Request], httpx.Response]:
+    """An exchange that refuses every batch with one of some tokens in it."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        asked = list(dict.fromkeys(entry["token_id"] for entry in json.loads(request.content)))
+        if set(bad) & set(asked):
+            return httpx.Response(400, json={"error": "No orderbook exists for the requested token id"})
+        return httpx.Response(200, content=json.dumps(answer(asked)).encode())
+
+    return respond
+
+
+def priced(asked: list[str]) -> dict[str, Any]:
+    return {token: {"BUY": "0.4", "SELL": "0.5"} for token in asked}
+
+
+def quotes_from(connect: Any, count: int, respond: Callable[[httpx.Request], httpx.Response], **options: Any) -> Any:
+    async def work() -> Any:
+        async with connect(GAMMA, CLOB, **options) as client:
+            return await client.fetch_quotes([str(number) for number in range(count)])
+
+    with respx.mock() as mock:
+        mock.post(f"{CLOB}/prices").mock(side_effect=respond)
+        return asyncio.run(work())
+
+
+@pytest.mark.parametrize("bad", [["0"], ["249"], ["7", "300", "600", "900"], [str(number) for number in range(5)]])
+def test_a_token_that_is_refused_costs_its_own_quote_only(connect: Any, bad: list[str]) -> None:
+    found = quotes_from(connect, 1_000, refusing(*bad, answer=priced))
+    assert found.available
+    assert found.by_token.keys() == {str(number) for number in range(1_000)} - set(bad)
+    assert found.reason.startswith(f"{len(bad)} of 1,000 tokens: /prices answered 400: No orderbook exists")
+    assert found.stats.requests <= 4 + len(bad) * 2 * 8, "two for each halving of 250"
+
+
+@pytest.mark.parametrize("every", [100, 10, 2])
+def test_many_tokens_that_are_refused_cost_so_many_requests_and_not_all_quotes(connect: Any, every: int) -> None:
+    bad = {str(number) for number in range(0, 5_000, every)}
+    found = quotes_from(connect, 5_000, refusing(*bad, answer=priced))
+    assert not found.by_token.keys() & bad
+    assert found.stats.requests <= 20 + 2 * MOST_HALVED
+    assert found.by_token
+    if every == 100:
+        assert len(found.by_token) == 5_000 - len(bad)
+
+
+def test_a_clob_that_refuses_everything_is_soon_left_alone(connect: Any) -> None:
+    everything = [str(number) for number in range(5_000)]
+    found = quotes_from(connect, 5_000, refusing(*everything, answer=priced))
+    assert not found.available
+    assert found.stats.requests <= 8 * 10 + 8
+    assert found.reason.startswith("5,000 of 5,000 tokens: /prices answered 400")
+
+
+@pytest.mark.parametrize("odd", [None, "0.5", 7, [], "\ud800", {"BUY": "\ud800"}])
+def test_a_token_that_is_odd_in_the_answer_costs_its_own_quote_only(connect: Any, odd: Any) -> None:
+    found = quotes_from(
+        connect, 300, refusing(answer=lambda asked: priced(asked) | ({"7": odd} if "7" in asked else {}))
+    )
+    assert found.by_token.keys() == {str(number) for number in range(300)} - {"7"}
+    assert found.stats.requests == 2
+    # No price is no news; what should have been one and is not, is.
+    assert (found.reason is None) == (odd is None)
+
+
+def test_a_quote_of_another_token_is_not_taken(connect: Any) -> None:
+    found = quotes_from(connect, 1, refusing(answer=lambda _: priced(["0", "77"])))
+    assert found.by_token.keys() == {"0"}
+
+
 def test_a_clob_that_goes_away_leaves_what_came_and_a_reason(connect: Any) -> None:
     fine = httpx.Response(200, json={"7": {"BUY": "0.4"}})
     tokens = [str(number) for number in range(1_500)]
     found = quotes(connect, tokens, fine, httpx.Response(500), max_attempts=2, concurrency=1)
     assert found.available
     assert list(found.by_token) == ["7"]
-    assert "of 6 batches: /prices failed 2 times" in found.reason
+    assert found.reason.startswith("1,250 of 1,500 tokens: /prices failed 2 times")
     # The rest was not asked for once a batch had used up its attempts.
     assert found.stats.requests < 12
 
@@ -316,23 +410,98 @@ def test_rows_that_end_outside_the_window_are_cut_and_counted(fetch: Any) -> Non
     assert walk.stats.cut_rows == 2
 
 
+MIDNIGHT, LAST_SECOND = "2026-12-01T00:00:00Z", "2026-11-30T23:59:59Z"
+BETWEEN = "2026-11-30T23:59:59.999Z"
+
+
+def ending(*ends: str | None, cursor: str | None = None) -> httpx.Response:
+    rows = [{"id": str(number)} | ({"endDate": end} if end else {}) for number, end in enumerate(ends, 7)]
+    return httpx.Response(200, json={"markets": rows} | ({"next_cursor": cursor} if cursor else {}))
+
+
 @pytest.mark.parametrize(
-    ("midnight", "asked"),
+    ("tail", "asked", "found"),
     [
-        (page(7, end="2026-12-01T00:00:00Z"), "2026-11-30T23:59:59Z"),  # inclusive: the next day's crowd is left out
-        (page(), "2026-12-01T00:00:00Z"),  # exclusive, or nothing ends then
-        (page(7, end="2026-11-30T12:00:00Z"), "2026-12-01T00:00:00Z"),  # the filters are not heeded
+        # Inclusive: the next day's crowd is left out, and what ends in the last second's fractions is not.
+        (ending(MIDNIGHT, cursor="more"), LAST_SECOND, []),
+        (ending(LAST_SECOND, BETWEEN, BETWEEN, MIDNIGHT, cursor="more"), LAST_SECOND, [8, 9]),
+        (ending(BETWEEN, cursor="more"), MIDNIGHT, []),  # exclusive, or more of them than a page has
+        (ending(), MIDNIGHT, []),  # nothing ends then
+        (ending(MIDNIGHT, BETWEEN), MIDNIGHT, []),  # the order is not heeded
+        (ending(None, MIDNIGHT), MIDNIGHT, []),
+        (ending("2026-11-30T12:00:00Z"), MIDNIGHT, []),  # the filters are not heeded
+        (httpx.Response(422, json={"error": "order fields are not valid"}), MIDNIGHT, []),
     ],
-    ids=["inclusive", "exclusive", "ignored"],
+    ids=["inclusive", "fractions", "exclusive", "nothing", "no order", "no end", "ignored", "refused"],
 )
-def test_the_upper_bound_is_asked_for_as_the_api_treats_it(fetch: Any, midnight: httpx.Response, asked: str) -> None:
-    walk, requests = fetch(midnight, page(1), probe=True)
-    assert numbers(walk) == [1]
-    assert requests[0].url.params["end_date_min"] == requests[0].url.params["end_date_max"] == "2026-12-01T00:00:00Z"
-    assert requests[0].url.params["limit"] == "1"
+def test_the_upper_bound_is_asked_for_as_the_api_treats_it(
+    fetch: Any, tail: httpx.Response, asked: str, found: list[int]
+) -> None:
+    walk, requests = fetch(tail, page(1), probe=True)
+    assert numbers(walk) == [1, *found]
+    params = requests[0].url.params
+    assert (params["end_date_min"], params["end_date_max"], params["order"]) == (LAST_SECOND, MIDNIGHT, "endDate")
     assert requests[1].url.params["end_date_max"] == asked
+    assert "order" not in requests[1].url.params
+
+
+@pytest.mark.parametrize("slices", [1, 24])
+def test_fractions_are_legal_at_both_ends_of_a_window(connect: Any, slices: int) -> None:
+    ends = {
+        "2026-11-29T23:59:59.999Z": False,
+        "2026-11-30T00:00:00Z": True,
+        "2026-11-30T00:00:00.001Z": True,
+        "2026-11-30T03:59:59.999Z": True,
+        "2026-11-30T23:59:59Z": True,
+        "2026-11-30T23:59:59.677Z": True,
+        "2026-11-30T23:59:59.999Z": True,
+        "2026-12-01T00:00:00Z": False,
+        "2026-12-01T00:00:00.5Z": False,
+    }
+    rows = [{"id": str(number), "endDate": end} for number, end in enumerate(ends)]
+    # So many markets of the next day that they fill the page.
+    rows += [{"id": str(number), "endDate": MIDNIGHT} for number in range(100, 350)]
+
+    async def work(server: Any) -> Walk:
+        async with connect(server.base_url, server.clob_url, slices=slices) as client:
+            return await client.fetch_window(START, END)  # type: ignore[no-any-return]
+
+    with serve(ReplayWorld(rows), now=START) as server:
+        walk = asyncio.run(work(server))
+        asked = server.requests["GET /markets/keyset"]
+    assert numbers(walk) == [number for number, inside in enumerate(ends.values()) if inside]
+    assert asked <= slices + 2, "the next day's crowd was not read"
 
 
 def test_a_probe_that_is_never_answered_ends_the_walk(fetch: Any) -> None:
     with pytest.raises(WalkInterrupted):
         fetch(httpx.Response(500), probe=True)
+
+
+def test_each_route_has_its_own_limit() -> None:
+    """Of one request in ten seconds the second has to wait; the longest beginning of a path counts."""
+    limits = {"/markets": 0.1, "/markets/free": 1_000.0, "": 1_000.0}
+
+    async def work() -> None:
+        clock = FixedClock(START)
+        async with Transport(
+            GAMMA,
+            clock=clock,
+            headers={},
+            limits=limits,
+            concurrency=2,
+            timeout_s=5,
+            max_attempts=1,
+            sleep=asyncio.sleep,
+        ) as transport:
+            stats = ApiStats()
+            for path in ("/markets/1", "/markets/free/1", "/markets/free/2", "/prices", "/prices"):
+                await transport.answer("GET", path, stats)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await transport.answer("GET", "/markets/2", stats)
+            assert stats.requests == 5
+
+    with respx.mock() as mock:
+        mock.get(url__regex=f"{GAMMA}/.*").mock(return_value=httpx.Response(200, json={}))
+        asyncio.run(work())

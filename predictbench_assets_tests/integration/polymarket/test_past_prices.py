@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from predictbench_assets.polymarket.client import HISTORIES_PER_REQUEST, Polymar
 from predictbench_assets.polymarket.cohort import cohort_markets, stage_cohort
 from predictbench_assets.polymarket.normalize import Filters, normalize_cohort
 from predictbench_assets.polymarket.price_history import LOOK_BACK, PAST, PastPrices
+from predictbench_assets.polymarket.quotes import Quotes
 from predictbench_assets.polymarket.snapshot import SNAPSHOT, Capture, capture, freeze_snapshot, snapshot_rows
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import serve
@@ -78,19 +80,56 @@ def test_an_exchange_without_histories_is_soon_left_alone(connect: Any, answer: 
     assert found.by_token == {}
     assert found.reason is not None
     assert said in found.reason
-    assert "of 100 batches" in found.reason
-    assert len(bodies) <= 2 * 4
+    assert found.reason.startswith("2,000 of 2,000 tokens: ")
+    assert len(bodies) <= 8
 
 
-def test_a_batch_that_is_refused_costs_its_own_tokens_only(connect: Any) -> None:
+def test_a_token_that_is_refused_costs_its_own_price_only(connect: Any) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         odd = "25" in json.loads(request.content)["markets"]
         return httpx.Response(400, json={"error": "invalid token"}) if odd else histories(request)
 
-    found, _ = ask(connect, 60, answer)
-    assert found.by_token.keys() == {str(number) for number in (*range(20), *range(40, 60))}
+    found, bodies = ask(connect, 60, answer)
+    assert found.by_token.keys() == {str(number) for number in range(60) if number != 25}
     assert found.reason is not None
-    assert found.reason.startswith("1 of 3 batches")
+    assert found.reason.startswith("1 of 60 tokens: /batch-prices-history answered 400: invalid token")
+    assert len(bodies) <= 3 + 2 * 5, "two for each halving of twenty"
+
+
+def test_an_exchange_that_fails_for_one_token_has_the_others(connect: Any) -> None:
+    """A token that the server falls over whenever it is asked for: not refused, and never answered."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(500) if "7" in json.loads(request.content)["markets"] else histories(request)
+
+    found, bodies = ask(connect, 60, answer)
+    assert found.by_token.keys() == {str(number) for number in range(60) if number != 7}
+    assert "1 of 60 tokens" in str(found.reason)
+    assert len(bodies) <= 3 + 6 + 5 + 2 * 5
+
+
+def test_tokens_are_read_about_while_they_come_in(connect: Any) -> None:
+    """Two batches are asked for before the last token is known."""
+    begun = asyncio.Event()
+
+    async def tokens() -> Any:
+        for number in range(45):
+            if number == 40:
+                await begun.wait()
+            yield str(number % 44)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        begun.set()
+        return histories(request)
+
+    async def work() -> PastPrices:
+        async with connect("https://gamma.test", CLOB) as client, asyncio.timeout(10):
+            return await client.fetch_past_prices(tokens(), NOW, budget_s=10)  # type: ignore[no-any-return]
+
+    with respx.mock() as mock:
+        mock.post(f"{CLOB}/batch-prices-history").mock(side_effect=answer)
+        found = asyncio.run(work())
+    assert found.by_token.keys() == {str(number) for number in range(44)}
 
 
 def test_a_failure_that_heals_is_none(connect: Any) -> None:
@@ -109,12 +148,12 @@ def test_an_exchange_that_is_slow_for_too_long_leaves_what_came(connect: Any) ->
 
     found, _ = ask(connect, 60, answer, budget_s=0.1)
     assert found.by_token.keys() == {str(number) for number in range(20)}
-    assert found.reason == "2 of 3 batches: not all answered within 0.1 s"
+    assert found.reason == "40 of 60 tokens: not all answered within 0.1 s"
 
 
 def test_tokens_that_were_not_asked_for_are_not_taken(connect: Any) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        points = [{"t": json.loads(request.content)["end_ts"], "p": 0.5}]
+        points = [{"t": json.loads(request.content)["end_ts"], "p": 0.4}]
         return httpx.Response(200, json={"history": {"0": points, "77": points}})
 
     found, _ = ask(connect, 1, answer)
@@ -152,7 +191,8 @@ def test_a_market_has_its_price_of_a_day_before(world: World, captured: Capture,
         true = world.market(market.market_id)
         assert true is not None
         if market.price_24h_ago is None:
-            assert true.created > (NOW - PAST - timedelta(hours=1)).timestamp(), "only the youngest have none"
+            young = true.created > (NOW - PAST - timedelta(hours=1)).timestamp()
+            assert young or true.quote(int((NOW - PAST).timestamp())).shown == 0.5, "or an empty book has none"
             continue
         token = captured.quote_of(market.contracts[0].contract_id)
         assert token is not None
@@ -165,6 +205,51 @@ def test_a_market_has_its_price_of_a_day_before(world: World, captured: Capture,
     staged = stage_cohort(StagingArea(str(tmp_path)), "cohort.jsonl.zst", cohort, {})
     assert staged.meta["priced_day_ago"] == priced
     assert list(cohort_markets(staged)) == cohort.markets
+
+
+def test_the_snapshot_counts_where_its_prices_come_from(captured: Capture, tmp_path: Path) -> None:
+    silent = len(captured.walk.rows) - len(captured.quotes.by_token)
+    assert silent > 0, "books without orders"
+    lost = dict(list(captured.quotes.by_token.items())[5:])
+    fewer = replace(captured, quotes=Quotes(available=True, reason="5 of 150 tokens: refused", by_token=lost))
+    meta = frozen(fewer, tmp_path).meta
+    assert meta["rows_by_source"] == {"clob": len(lost), "gamma": silent + 5}
+    assert (meta["quotes_available"], meta["quotes_reason"]) == (True, "5 of 150 tokens: refused")
+
+
+def test_histories_are_asked_for_while_the_listing_is_read() -> None:
+    """The second page is not answered before the first histories were asked for."""
+    asked = asyncio.Event()
+
+    async def page(request: httpx.Request) -> httpx.Response:
+        params = request.url.params
+        if "order" in params:
+            return httpx.Response(200, json={"markets": []})
+        if "after_cursor" in params:
+            async with asyncio.timeout(10):
+                await asked.wait()
+            return httpx.Response(200, json={"markets": []})
+        rows = [
+            {"id": str(number), "endDate": f"{KEY.target_date}T00:00:30Z", "clobTokenIds": f'["{number}", "9{number}"]'}
+            for number in range(100, 130)
+        ]
+        return httpx.Response(200, json={"markets": rows, "next_cursor": "more"})
+
+    def history(request: httpx.Request) -> httpx.Response:
+        asked.set()
+        return histories(request)
+
+    async def work() -> Capture:
+        gamma = "https://gamma.test"
+        client = PolymarketClient(gamma, CLOB, clock=FixedClock(NOW), requests_per_second=1_000, slices=1)
+        with respx.mock() as mock:
+            mock.get(f"{gamma}/markets/keyset").mock(side_effect=page)
+            mock.post(f"{CLOB}/batch-prices-history").mock(side_effect=history)
+            mock.post(f"{CLOB}/prices").mock(return_value=httpx.Response(200, json={}))
+            return await capture(client, KEY, FixedClock(NOW))
+
+    captured = asyncio.run(work())
+    assert captured.past_prices.by_token.keys() == {str(number) for number in range(100, 130)}
 
 
 def test_it_can_be_turned_off_and_then_costs_nothing(world: World, tmp_path: Path) -> None:
@@ -189,7 +274,7 @@ def test_a_snapshot_of_the_version_before_is_still_read(captured: Capture, tmp_p
 
 
 def test_a_market_without_orders_keeps_its_older_price(captured: Capture, tmp_path: Path) -> None:
-    snapshot = frozen(captured, tmp_path)
+    snapshot = frozen(replace(captured, quotes=Quotes(available=True)), tmp_path)
     rows = {msgspec.json.decode(raw)["id"]: (raw, quote) for raw, quote in snapshot_rows(snapshot)}
     silent = [quote for _, quote in rows.values() if quote and quote.bid is None and quote.ask is None]
     assert silent

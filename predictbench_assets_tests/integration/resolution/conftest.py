@@ -38,7 +38,7 @@ _MARKET = text("""
 _CONTRACT = text("""
     INSERT INTO predictbench.processed_contracts (processed_contract_id, processed_market_id, contract_id, name,
         metadata)
-    VALUES (gen_random_uuid(), :id, :token, 'n', jsonb_build_object('index', cast(:place AS int)))
+    VALUES (gen_random_uuid(), :id, :token, :name, jsonb_build_object('index', cast(:place AS int)))
 """)
 RUN_ID = UUID("00000000-0000-0000-0000-000000000007")
 
@@ -68,8 +68,9 @@ class Swept:
                 given["close"] = datetime.fromtimestamp(market.ends, UTC)
                 given["condition"] = market.condition_id if condition is ... else condition
                 connection.execute(_MARKET, given)
-                for place, token in enumerate(reversed(market.token_ids) if turned else market.token_ids):
-                    connection.execute(_CONTRACT, {"id": key, "token": token, "place": place})
+                outcomes = list(zip(market.token_ids, market.outcomes, strict=True))
+                for place, (token, name) in enumerate(reversed(outcomes) if turned else outcomes):
+                    connection.execute(_CONTRACT, {"id": key, "token": token, "name": name, "place": place})
                 stored.append(market.market_id)
         return stored
 

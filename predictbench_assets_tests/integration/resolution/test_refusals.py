@@ -12,12 +12,13 @@ from predictbench_assets.clock import FixedClock
 from predictbench_assets.polymarket.client import PolymarketClient
 from predictbench_assets.resolution.report import SweepReport
 from predictbench_assets.resolution.sweep import SweepInterrupted, sweep
-from predictbench_assets.sandbox.world import Market
+from predictbench_assets.sandbox.world import Market, World
 from predictbench_assets_tests.integration.resolution.conftest import EXCHANGE, NOW, Swept
 
 GAMMA = "https://gamma.test"
 CLOB = "https://clob.test"
 LATER = NOW + timedelta(days=10)
+WORLD = World(7, 60)
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
@@ -44,9 +45,12 @@ def unknown(_: httpx.Request) -> httpx.Response:
     return httpx.Response(404, json={"error": "not found"})
 
 
-def settled(request: httpx.Request) -> httpx.Response:
-    row = {"id": request.url.path.rpartition("/")[2], "closed": True, "outcomePrices": '["0","1"]'}
-    return httpx.Response(200, json=row)
+def settled(request: httpx.Request, **changed: object) -> httpx.Response:
+    """A row without ids of its outcomes, which the second of them has won."""
+    market = WORLD.market(request.url.path.rpartition("/")[2])
+    assert market is not None
+    row = {"id": market.market_id, "closed": True, "outcomes": market.outcomes, "outcomePrices": '["0","1"]'}
+    return httpx.Response(200, json=row | changed)
 
 
 def test_a_batch_that_is_refused_is_asked_for_one_by_one(swept: Swept, cohort: list[Market]) -> None:
@@ -83,8 +87,7 @@ def test_a_clob_that_refuses_is_no_second_word_for_taking_a_settlement_back(swep
     swept_from(swept, refused, settled)
 
     def otherwise(request: httpx.Request) -> httpx.Response:
-        row = {"id": request.url.path.rpartition("/")[2], "closed": True, "outcomePrices": '["1","0"]'}
-        return httpx.Response(200, json=row)
+        return settled(request, outcomePrices='["1","0"]')
 
     blocked = lambda _: httpx.Response(403, json={"error": "not from your country"})  # noqa: E731
     report = swept_from(swept, refused, otherwise, clob=blocked)
@@ -93,6 +96,50 @@ def test_a_clob_that_refuses_is_no_second_word_for_taking_a_settlement_back(swep
     assert "not from your country" in report.problems[0]
     # One that does not know the market is asked in vain: then Gamma is all there is.
     assert len(swept_from(swept, refused, otherwise).changed) == 1
+
+
+def test_outcomes_that_come_turned_round_settle_by_their_names(swept: Swept, cohort: list[Market]) -> None:
+    """Twenty rows without ids: the place of an outcome is no evidence of which one it is."""
+    swept.store(cohort[:20])
+
+    def turned(request: httpx.Request) -> httpx.Response:
+        market = WORLD.market(request.url.path.rpartition("/")[2])
+        assert market is not None
+        return settled(request, outcomes=market.outcomes[::-1])
+
+    report = swept_from(swept, refused, turned)
+    assert report.states == {"final": 20}
+    assert {row[0] for row in swept.rows("SELECT outcome FROM market_resolutions")} == {1.0}
+
+
+def test_a_row_that_shows_no_order_settles_by_another_source_or_waits(swept: Swept, one: Market) -> None:
+    swept.store([one])
+
+    def nameless(request: httpx.Request) -> httpx.Response:
+        return settled(request, outcomes=["One", "Other"])
+
+    report = swept_from(swept, refused, nameless)
+    assert (report.states, report.unreadable) == ({"open": 1}, 1)
+    assert "which outcome was first" in str(swept.problem(one.market_id))
+
+    def clob(_: httpx.Request) -> httpx.Response:
+        tokens = [
+            {"token_id": token, "outcome": name, "winner": place == 0}
+            for place, (token, name) in enumerate(zip(one.token_ids, one.outcomes, strict=True))
+        ]
+        return httpx.Response(200, json={"closed": True, "tokens": tokens[::-1]})
+
+    assert swept_from(swept, refused, nameless, clob=clob).became_final == 1
+    assert swept.resolution(one.market_id) == ("final", 1.0, "clob")
+
+
+def test_a_row_that_shows_no_order_takes_no_settlement_back(swept: Swept, one: Market) -> None:
+    swept.store([one])
+    assert swept_from(swept, refused, settled).became_final == 1
+    report = swept_from(swept, refused, lambda request: settled(request, outcomes=["One", "Other"]))
+    assert (report.changed, report.observations, report.unreadable) == ((), 0, 1)
+    assert swept.resolution(one.market_id) == ("final", 0.0, "gamma")
+    assert "which outcome was first" in str(swept.problem(one.market_id))
 
 
 def test_an_api_that_has_changed_ends_the_sweep_with_what_was_seen(swept: Swept, cohort: list[Market]) -> None:
@@ -105,8 +152,7 @@ def test_an_api_that_has_changed_ends_the_sweep_with_what_was_seen(swept: Swept,
 @pytest.mark.parametrize("closed", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
 def test_a_time_of_closing_that_cannot_be_is_noted_and_not_taken(swept: Swept, one: Market, closed: str) -> None:
     def single(request: httpx.Request) -> httpx.Response:
-        row = {"id": request.url.path.rpartition("/")[2], "closed": True, "outcomePrices": '["0","1"]'}
-        return httpx.Response(200, json=row | {"closedTime": closed})
+        return settled(request, closedTime=closed)
 
     swept.store([one])
     assert swept_from(swept, refused, single).observations == 1
@@ -119,6 +165,14 @@ def test_an_api_that_refuses_everything_ends_the_sweep(swept: Swept, cohort: lis
     swept.store(cohort)
     with pytest.raises(SweepInterrupted, match="refused"):
         swept_from(swept, refused, refused)
+
+
+def test_a_blocked_region_ends_the_sweep_at_once(swept: Swept, cohort: list[Market]) -> None:
+    swept.store(cohort)
+    blocked = lambda _: httpx.Response(451, html="<html>no</html>")  # noqa: E731
+    with pytest.raises(SweepInterrupted, match="does not serve the region") as raised:
+        swept_from(swept, blocked, settled)
+    assert raised.value.report.requests <= 2, "one for each forty"
 
 
 @pytest.mark.parametrize("body", [{"id": "1", "closed": True, "outcomePrices": '["1","0"]'}, [], "<html>", {}])

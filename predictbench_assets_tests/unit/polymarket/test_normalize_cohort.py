@@ -59,6 +59,37 @@ def test_filters_count_what_they_leave_out_by_reason(row: Row) -> None:
     assert cohort(rows).excluded == {}
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"closed": True}, "closed"),
+        ({"closed": "true"}, "closed"),
+        ({"closed": True, "outcomePrices": '["1", "0"]', "active": False}, "closed"),
+        ({"archived": True}, "archived"),
+        ({"active": False, "outcomePrices": None}, "inactive"),
+    ],
+)
+def test_a_row_that_says_it_is_not_open_is_excluded_and_counted(row: Row, said: dict[str, Any], reason: str) -> None:
+    found = cohort([row(id="1", **said), row(id="2", **said), row(id="3")], Filters(limit=0))
+    assert found.excluded == {reason: 2, "limit": 1}
+    assert (found.offered, found.rejected) == (3, [])
+    assert ids(cohort([row(id="1", **said), row(id="3")])) == ["3"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"closed": False, "active": True, "archived": False},
+        # It may have been reopened, and the flag is not kept up to date.
+        {"closedTime": "2026-11-20 00:00:00+00", "acceptingOrders": False},
+        {"umaResolutionStatus": "proposed"},
+    ],
+)
+def test_a_row_that_contradicts_nothing_is_a_market(row: Row, said: dict[str, Any]) -> None:
+    found = cohort([row(id="1", **said)])
+    assert (ids(found), found.excluded) == (["1"], {})
+
+
 amounts = st.none() | st.integers(0, 5)
 
 

@@ -95,6 +95,10 @@ def test_absent_optional_keys_are_none_and_an_empty_condition_id_too(row: Row) -
         ({"clobTokenIds": '["1"]'}, "clobTokenIds", "1 for 2"),
         ({"clobTokenIds": '["1", "1"]'}, "clobTokenIds", "twice"),
         ({"clobTokenIds": '["1", ""]'}, "clobTokenIds", "empty"),
+        ({"clobTokenIds": None, "positionIds": ["1", "2"]}, "clobTokenIds", "missing"),
+        ({"version": "v2"}, "positionIds", "missing"),
+        ({"version": "v2", "positionIds": ["1"]}, "positionIds", "1 for 2"),
+        ({"version": "v3", "positionIds": ["1", "2"]}, "version", "'v3'"),
     ],
 )
 def test_what_is_mandatory_is_checked_and_named(row: Row, changes: dict[str, Any], field: str, words: str) -> None:
@@ -105,6 +109,12 @@ def test_what_is_mandatory_is_checked_and_named(row: Row, changes: dict[str, Any
     assert len(caught.value.reason) < 250
     assert caught.value.market_id == (None if field == "id" else "100")
     assert caught.value.as_row().reason.startswith(field)
+
+
+@pytest.mark.parametrize("tokens", [None, '["1000", "1001"]', "nonsense"])
+def test_the_outcomes_of_a_second_version_market_are_its_positions(row: Row, tokens: str | None) -> None:
+    market = read(row(version="v2", positionIds=["71", "72"], clobTokenIds=tokens))
+    assert [contract.contract_id for contract in market.contracts] == ["71", "72"]
 
 
 def test_prices_need_to_sum_to_one_only_about(row: Row) -> None:

@@ -152,5 +152,41 @@ def test_an_escaped_backslash_before_u0000_is_harmless_text(row: Row) -> None:
 def test_the_first_token_is_found_in_either_form(row: Row) -> None:
     assert first_token_id(row()) == "1000"
     assert first_token_id(row(clobTokenIds=["12", "13"])) == "12"
-    for unusable in (None, "[]", "nonsense", '["x"]', 7, "[5]"):
+    assert first_token_id(row(closed=False)) == "1000"
+    assert first_token_id(row(closed=True)) is None, "it has no order book"
+    for unusable in (None, "[]", "nonsense", '["x"]', 7, "[5.5]", '["5", null]'):
         assert first_token_id(row(clobTokenIds=unusable)) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "ids"),
+    [
+        (None, ["1000", "1001"]),
+        ("v1", ["1000", "1001"]),
+        ("", ["1000", "1001"]),
+        ("v2", ["7", "8"]),
+        ("V2", ["7", "8"]),
+        (2, ["7", "8"]),
+        ("v3", None),
+        ("later", None),
+    ],
+)
+def test_the_ids_of_outcomes_go_by_the_version_alone(row: Row, version: Any, ids: list[str] | None) -> None:
+    """Rows of either version carry both lists."""
+    text = row(version=version, positionIds=["7", "8"])
+    assert first_token_id(text) == (ids[0] if ids else None)
+    assert read_market(text)[0].outcome_ids == ids
+    # The other list may hold anything.
+    odd = row(version=version, positionIds=[None, {}]) if ids and ids[0] == "1000" else None
+    odd = row(version=version, clobTokenIds="[", positionIds=["7", "8"]) if ids and ids[0] == "7" else odd
+    if odd is not None:
+        market, skipped = read_market(odd)
+        assert (market.outcome_ids, first_token_id(odd)) == (ids, ids[0] if ids else None)
+        assert len(skipped) == 1
+
+
+@pytest.mark.parametrize(("version", "key"), [("v1", "clobTokenIds"), ("v2", "positionIds")])
+def test_ids_of_its_version_that_cannot_be_read_are_named(row: Row, version: str, key: str) -> None:
+    with pytest.raises(UnreadableField) as caught:
+        read_market(row(version=version, clobTokenIds="[", positionIds="["))
+    assert caught.value.field == key

@@ -45,16 +45,36 @@ def test_the_newest_price_that_is_a_day_old_is_taken_whatever_the_order() -> Non
     "points",
     [
         [],
-        [point(LOOK_BACK + timedelta(seconds=1), 0.5)],
-        [point(timedelta(seconds=-1), 0.5)],
+        [point(LOOK_BACK + timedelta(seconds=1), 0.4)],
+        [point(timedelta(seconds=-1), 0.4)],
+        [point(timedelta(0), 0.5)],
+        [point(timedelta(hours=2), 0.5), point(timedelta(hours=1), 0.5)],
         [point(timedelta(0), 1.01)],
         [point(timedelta(0), -0.01)],
         [point(timedelta(0), None), point(timedelta(0), True), point(timedelta(0), "dear"), {"p": 0.5}, {"t": 1}, 7],
     ],
-    ids=["none", "too old", "too new", "above one", "below nought", "no points"],
+    ids=["none", "too old", "too new", "a new book", "an empty book", "above one", "below nought", "no points"],
 )
 def test_a_token_without_a_usable_point_is_absent(points: list[object]) -> None:
     assert read(*points) is None
+
+
+def test_half_is_a_price_where_there_was_another_one() -> None:
+    minute, hour = timedelta(minutes=1), timedelta(hours=1)
+    assert read(point(hour, 0.4), point(minute, 0.5)) == (minute, 0.5)
+    assert read(point(hour, 0.5), point(minute, 0.4)) == (minute, 0.4)
+    assert read(point(minute, 0.5), point(-minute, 0.9)) is None, "what came later says nothing of it"
+
+
+@pytest.mark.parametrize("odd", [b"null", b"{}", b"7", b'[{"t": "\\ud800"}]'])
+def test_an_odd_history_costs_its_token_alone(odd: bytes) -> None:
+    fine = json.dumps([point(timedelta(0), 0.4)]).encode()
+    found = read_histories(b'{"history": {"7": ' + odd + b', "8": ' + fine + b"}}", NOW)
+    assert found.keys() == {"8"}
+
+
+def test_no_histories_may_be_null() -> None:
+    assert read_histories(b'{"history": null}', NOW) == {}
 
 
 def test_numbers_may_come_as_text() -> None:
@@ -63,7 +83,7 @@ def test_numbers_may_come_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b"<html>", b'{"history": []}', b'{"history": {"7": {}}}', b'{"error": "no"}']
+    "body", [b"", b"[]", b"{}", b"<html>", b'{"history": []}', b'{"history": {"7": ', b'{"error": "no"}']
 )
 def test_an_answer_of_another_shape_is_refused(body: bytes) -> None:
     with pytest.raises(UnreadableHistory):

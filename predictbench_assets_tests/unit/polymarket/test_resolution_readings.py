@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.resolution import Reading, read_clob, read_gamma, settled_payout, weighed
+from predictbench_assets.polymarket.resolution import (
+    FirstOutcome,
+    Reading,
+    read_clob,
+    read_gamma,
+    settled_payout,
+    weighed,
+)
 
 TOKENS = ["111", "222"]
 
@@ -29,8 +36,8 @@ def row(**changed: Any) -> bytes:
 
 def clob(closed: bool = True, winner: int | None = 0, prices: tuple[Any, ...] = (1, 0)) -> bytes:
     tokens = [
-        {"token_id": token, "price": price, "winner": place == winner}
-        for place, (token, price) in enumerate(zip(TOKENS, prices, strict=True))
+        {"token_id": token, "outcome": name, "price": price, "winner": place == winner}
+        for place, (token, name, price) in enumerate(zip(TOKENS, ("Yes", "No"), prices, strict=True))
     ]
     return json.dumps({"condition_id": "0x1", "closed": closed, "tokens": tokens}).encode()
 
@@ -117,14 +124,63 @@ def test_a_dispute_is_remembered_from_the_history() -> None:
     assert read_gamma(row(outcomePrices='["0","0"]')).doubtful
 
 
-def test_the_payout_follows_the_outcome_that_was_forecast() -> None:
-    """Not the place: the listing has turned round since the market was stored."""
-    assert read_gamma(row(), first_token="111").payout == (1, 0)
-    assert read_gamma(row(), first_token="222").payout == (0, 1)
-    assert read_gamma(row(), first_token="333").payout == (1, 0)
-    assert read_clob(clob(), first_token="222").payout == (0, 1)
+@pytest.mark.parametrize(
+    ("first", "payout"),
+    [
+        (FirstOutcome("111", "Yes"), (1, 0)),
+        (FirstOutcome("222", "No"), (0, 1)),
+        (FirstOutcome("222"), (0, 1)),
+        (FirstOutcome(None, "No"), (0, 1)),
+        (FirstOutcome("333", " no "), (0, 1)),  # the market has other ids now
+        (FirstOutcome("222", "Neither"), (0, 1)),
+        (FirstOutcome("333"), None),
+        (FirstOutcome("333", "Neither"), None),
+        (FirstOutcome("222", "Yes"), None),  # only one of both was turned round
+        (FirstOutcome(), (1, 0)),
+    ],
+)
+def test_the_payout_follows_the_outcome_that_was_forecast(
+    first: FirstOutcome, payout: tuple[float, ...] | None
+) -> None:
+    """Not the place: the listing may have turned round since the market was stored."""
+    for read in (read_gamma(row(), first), read_clob(clob(), first)):
+        assert read.payout == payout
+        assert read.state == ("open" if payout is None else "final")
+        assert read.doubtful == (payout is None)
+        assert (read.problem is None) == (payout is not None)
+    if payout is None:
+        assert "which outcome was first" in str(read_gamma(row(), first).problem)
+
+
+def test_the_payout_of_three_follows_too() -> None:
     three = row(outcomes='["a","b","c"]', outcomePrices='["0","1","0"]', clobTokenIds='["1","2","3"]')
-    assert read_gamma(three, first_token="2").payout == (1, 0, 0)
+    assert read_gamma(three, FirstOutcome("2", "b")).payout == (1, 0, 0)
+
+
+@pytest.mark.parametrize("missing", [{"clobTokenIds": ...}, {"clobTokenIds": "[]"}, {"clobTokenIds": '["111"]'}])
+def test_without_ids_the_names_decide(missing: dict[str, Any]) -> None:
+    turned = {"outcomes": '["No", "Yes"]', "outcomePrices": '["0", "1"]'}
+    first = FirstOutcome("111", "Yes")
+    assert read_gamma(row(**turned, **missing), first).payout == (1, 0)
+    assert read_gamma(row(**missing), first).payout == (1, 0)
+    for unnamed in (..., '["Yes", "Yes"]', '["Up", "Down"]'):
+        assert read_gamma(row(outcomes=unnamed, **missing), first).payout is None
+        # What all share alike is the same in any order.
+        split = row(outcomes=unnamed, outcomePrices='["0.5", "0.5"]', **missing)
+        assert read_gamma(split, first).payout == (0.5, 0.5)
+
+
+def test_another_source_decides_where_the_row_does_not_show_the_order() -> None:
+    first = FirstOutcome("222", "No")
+    unplaced = read_gamma(row(clobTokenIds=..., outcomes=...), first)
+    assert weighed(unplaced, read_clob(clob(), first)).payout == (0, 1)
+    assert weighed(unplaced, read_clob(clob(closed=False), first)).problem == unplaced.problem
+
+
+def test_ids_are_those_of_the_rows_version() -> None:
+    both = {"clobTokenIds": '["111", "222"]', "positionIds": ["222", "111"], "outcomes": ...}
+    for version, payout in (("v1", (1, 0)), (..., (1, 0)), ("v2", (0, 1)), ("v3", None)):
+        assert read_gamma(row(version=version, **both), FirstOutcome("111")).payout == payout
 
 
 def test_more_payouts_than_outcomes_are_no_settlement() -> None:
@@ -222,13 +278,15 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-keys = st.sampled_from(["id", "closed", "closedTime", "outcomes", "outcomePrices", "clobTokenIds", "tokens"])
+keys = st.sampled_from(
+    ["id", "closed", "closedTime", "outcomes", "outcomePrices", "clobTokenIds", "positionIds", "version", "tokens"]
+)
 
 
 @given(st.dictionaries(keys, json_values) | json_values, st.none() | st.text(max_size=3))
 def test_whatever_is_sent_is_read_without_an_error(value: Any, token: str | None) -> None:
     for reading in (read_gamma, read_clob):
-        read: Reading = reading(json.dumps(value).encode(), token)
+        read: Reading = reading(json.dumps(value).encode(), FirstOutcome(token, token))
         assert (read.payout is not None) == (read.state == "final")
 
 

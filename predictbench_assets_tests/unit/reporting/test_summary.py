@@ -85,6 +85,18 @@ def test_it_is_written_whole_with_markdown_beside_it_and_reads_back(tmp_path: Pa
     assert sorted(file.name for file in path.parent.iterdir()) == ["summary.json", "summary.md"]
 
 
+def test_mixed_sources_of_prices_are_counted() -> None:
+    one = summary(
+        quotes_source="clob",
+        price_source={"gamma": 1_250, "clob": 3_800},
+        quotes_reason="1,250 of 5,050 tokens: refused",
+    )
+    for text in (one.to_markdown(), shown(one, width=200)):
+        assert "clob (3,800 clob, 1,250 gamma)" in text
+        assert "1,250 of 5,050 tokens: refused" in text
+    assert RunSummary.model_validate_json(one.to_json()) == one
+
+
 def test_json_has_every_failure_and_markdown_the_first_ones() -> None:
     many = tuple(
         FailureLine(market_id=f"m{number}", stage="raw_markets", reason="bad", retriable=False) for number in range(100)

@@ -52,6 +52,11 @@ def ids(reply: httpx.Response) -> list[str]:
     return [row["id"] for row in (body if isinstance(body, list) else body["markets"])]
 
 
+def tokens_of(row: dict[str, Any]) -> list[str]:
+    """What the outcomes are traded under, by the row's version."""
+    return row["positionIds"] if row["version"] == "v2" else json.loads(row["clobTokenIds"])
+
+
 # Keyset
 
 
@@ -132,7 +137,7 @@ def test_filters_and_orders_do_what_they_say(client: httpx.Client, day: list[dic
     some = day[7]
     assert asked(slug=some["slug"]) == [some["id"]]
     assert asked(condition_ids=some["conditionId"]) == [some["id"]]
-    assert asked(clob_token_ids=json.loads(some["clobTokenIds"])[1]) == [some["id"]]
+    assert asked(clob_token_ids=tokens_of(some)[1]) == [some["id"]]
     assert sorted(asked(id=[day[3]["id"], day[5]["id"], "12"])) == sorted([day[3]["id"], day[5]["id"]])
     rich = {row["id"] for row in day if row["volumeNum"] >= 5000}
     assert set(asked(volume_num_min="5000")) == set(sorted(rich, key=int)[:100])
@@ -215,8 +220,27 @@ def test_markets_inside_an_event_have_no_events_and_may_be_placeholders(client: 
 # Order books
 
 
+def test_markets_of_both_versions_are_traded_under_their_own_ids_only(
+    day: list[dict[str, Any]], client: httpx.Client
+) -> None:
+    kinds = {(row["version"], "clobTokenIds" in row, "positionIds" in row) for row in day}
+    assert kinds == {("v1", True, False), ("v1", True, True), ("v2", False, True), ("v2", True, True)}
+    share = sum(row["version"] == "v2" for row in day) / len(day)
+    assert 0.15 < share < 0.35
+    both = [row for row in day if "clobTokenIds" in row and "positionIds" in row]
+    others = [json.loads(row["clobTokenIds"])[0] if row["version"] == "v2" else row["positionIds"][0] for row in both]
+    asked = [{"token_id": token, "side": "BUY"} for token in (*others, *(tokens_of(row)[0] for row in both))]
+    quoted = client.post("/clob/prices", json=asked[:500]).json()
+    assert len(both) > 50
+    assert not quoted.keys() & set(others)
+    assert len(quoted) > len(both) / 2
+    second = next(row for row in day if row["version"] == "v2")
+    assert ids(client.get("/markets/keyset", params=PAGE | {"position_ids": tokens_of(second)[0]})) == [second["id"]]
+    assert "umaResolutionStatus" not in second
+
+
 def test_batched_prices_are_the_books_best_levels(server: SandboxServer, day: list[dict[str, Any]]) -> None:
-    tokens = [token for row in day[:60] for token in json.loads(row["clobTokenIds"])]
+    tokens = [token for row in day[:60] for token in tokens_of(row)]
     with httpx.Client(base_url=server.clob_url) as clob:
         asked = [{"token_id": token, "side": side} for token in tokens for side in ("BUY", "SELL")]
         prices = clob.post("/prices", json=asked).json()
@@ -242,7 +266,7 @@ def test_batched_prices_are_the_books_best_levels(server: SandboxServer, day: li
 
 
 def test_gammas_quote_is_of_the_first_outcome(server: SandboxServer, day: list[dict[str, Any]]) -> None:
-    first = {json.loads(row["clobTokenIds"])[0]: row for row in day}
+    first = {tokens_of(row)[0]: row for row in day}
     with httpx.Client(base_url=server.clob_url) as clob:
         prices = clob.post("/prices", json=[{"token_id": token, "side": "SELL"} for token in first]).json()
     asks = [(float(sides["SELL"]), first[token]["bestAsk"]) for token, sides in prices.items()]
@@ -261,7 +285,7 @@ def test_the_order_books_host_refuses_what_it_does_not_know(server: SandboxServe
 
 def test_a_price_history_has_its_limits(server: SandboxServer, day: list[dict[str, Any]]) -> None:
     row = next(row for row in day if row.get("bestBid") and row["spread"] < 0.05)
-    token, second = json.loads(row["clobTokenIds"])
+    token, second = tokens_of(row)
     now = int(NOW.timestamp())
     with httpx.Client(base_url=server.clob_url) as clob:
 
@@ -320,7 +344,7 @@ def test_time_moves_forward_and_markets_close_and_settle_by_their_truth() -> Non
             told = client.get(f"/clob/markets/{row['conditionId']}").json()
             assert told["closed"] is True
             assert [token["winner"] for token in told["tokens"]] == [payout == 1, payout == 0]
-            token = json.loads(row["clobTokenIds"])[0]
+            token = tokens_of(row)[0]
             assert client.get("/clob/book", params={"token_id": token}).status_code == 404
             gone = client.get("/clob/prices-history", params={"market": token, "interval": "max"})
             assert gone.json() == {"history": []}
@@ -391,7 +415,7 @@ def test_recorded_rows_are_replayed_byte_for_byte_through_the_same_routes(day: l
         assert client.get(f"/markets/{day[4]['id']}").json() == day[4]
         assert len(ids(client.get("/markets", params=PAGE | {"offset": "200"}))) == 50
         assert ids(client.get("/markets/keyset", params={"end_date_min": "2026-12-01T00:00:00Z"})) == []
-        token = json.loads(day[0]["clobTokenIds"])[0]
+        token = tokens_of(day[0])[0]
         assert client.get("/clob/book", params={"token_id": token}).status_code == 404
         assert client.post("/clob/prices", json=[{"token_id": token, "side": "BUY"}]).json() == {}
 
