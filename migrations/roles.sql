@@ -130,6 +130,8 @@ BEGIN
         ('processing_runs', 'SELECT, INSERT, UPDATE'),
         ('resolution_checks', 'SELECT, INSERT, UPDATE'),
         ('resolution_observations', 'SELECT, INSERT'),
+        ('scored_runs', 'SELECT, INSERT, UPDATE'),
+        ('scores_due', 'SELECT, INSERT, DELETE'),
         ('snapshots', 'SELECT, INSERT, UPDATE'),
         ('latest_experiment_results', 'SELECT'),
         ('market_resolutions', 'SELECT')

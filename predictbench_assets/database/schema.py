@@ -16,6 +16,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -481,6 +482,36 @@ experiment_scores = Table(
     _text("scoring_version", nullable=False),
     _time("scored_at", nullable=False),
     Index(None, "observation_id"),
+)
+
+scores_due = Table(
+    "scores_due",
+    metadata,
+    # What scoring has to look at, added by triggers in the transaction that brought it about, and removed in the one
+    # that has scored it. Only ever added to: an entry that is removed has never stood for a later change.
+    Column("due_id", BigInteger, Identity(), primary_key=True),
+    # Of which something was observed.
+    Column("market_id", Text),
+    # That has new forecasts, or other prices.
+    Column("run_id", Uuid),
+    Index(None, "market_id"),
+    CheckConstraint("num_nonnulls(market_id, run_id) = 1", name="one_of_both"),
+)
+
+scored_runs = Table(
+    "scored_runs",
+    metadata,
+    # Sums over the forecasts and scores of a run, kept in the transactions that change its scores: nobody counts
+    # millions of rows to know how many there are.
+    Column("run_id", Uuid, ForeignKey(processing_runs.c.run_id, ondelete="CASCADE"), primary_key=True),
+    # That the whole run was scored by.
+    _text("scoring_version", nullable=False),
+    Column("forecasts", Integer, nullable=False),
+    Column("scores", Integer, nullable=False),
+    # The rest is what the checks of scores look at, see score_checks.py.
+    Column("out_of_range", Integer, nullable=False),
+    Column("reference_scores", Integer, nullable=False),
+    Column("reference_edges", Integer, nullable=False),
 )
 
 leaderboards = Table(

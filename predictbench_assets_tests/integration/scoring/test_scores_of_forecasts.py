@@ -181,21 +181,20 @@ def test_impossible_scores_are_counted(engine: Engine, ledger: Ledger) -> None:
     ledger.run(PRICES, BOLD)
     ledger.observe(dict.fromkeys(PRICES, 1.0), SEEN)
     score_settled(engine, FIRST)
-    assert (score_problems(engine).out_of_range, score_problems(engine).reference_edges) == (0, 0)
-    for column, value, market_id, name in (
-        ("brier", "NaN", "m0", "bold"),
-        ("edge", "1e-17", "m1", "baseline_snapshot"),
-    ):
-        ledger.execute(
-            f"UPDATE predictbench.experiment_scores SET {column} = {value!r} WHERE experiment_result_id IN ("
-            "SELECT experiment_result_id FROM predictbench.latest_experiment_results"
-            " WHERE market_id = :market_id AND experiment = :name)",
-            market_id=market_id,
-            name=name,
-        )
     found = score_problems(engine)
-    assert (found.scores, found.reference_scores) == (6, 3)
-    assert (found.out_of_range, found.reference_edges) == (1, 1)
+    assert (found.scores, found.out_of_range, found.reference_scores, found.reference_edges) == (6, 0, 3, 0)
+    ledger.execute(
+        "UPDATE predictbench.experiment_scores s SET brier = 'NaN' FROM predictbench.latest_experiment_results r"
+        " WHERE r.experiment_result_id = s.experiment_result_id AND (market_id, experiment) = ('m0', 'bold')"
+    )
+    ledger.execute("INSERT INTO predictbench.scores_due (run_id) SELECT run_id FROM predictbench.processing_runs")
+    assert score_settled(engine, FIRST).rescored == 0
+    assert score_problems(engine).out_of_range == 1
+    ledger.execute("UPDATE predictbench.processed_markets SET price = price + 1e-9 WHERE market_id = 'm1'")
+    report = score_settled(engine, SECOND)
+    assert (report.scored, report.rescored) == (0, 2)  # of the market with another price
+    found = score_problems(engine)
+    assert (found.scores, found.out_of_range, found.reference_scores, found.reference_edges) == (6, 1, 3, 1)
 
 
 def test_a_dry_run_says_what_would_be_done(engine: Engine, ledger: Ledger) -> None:
