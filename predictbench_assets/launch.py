@@ -278,6 +278,8 @@ class Watched:
 
     stage: str | None = None
     reason: str | None = None
+    begun: set[str] = field(default_factory=set)
+    """The stages that were begun."""
     raised: list[str] = field(default_factory=list)
     """The errors of the last traceback that was printed, the cause first: what Dagster itself ended with."""
     dagster_run_id: str | None = None
@@ -289,6 +291,8 @@ class Watched:
         """Take note of a log line."""
         self.dagster_run_id = line.get("dagster_run_id") or self.dagster_run_id
         event, stage = line.get("event"), line.get("process_stage")
+        if event == "STEP_START" and stage is not None:
+            self.begun.add(stage)
         if event == "STEP_START" and self.reason is None:
             self.stage = stage
         elif event == "STEP_FAILURE" and self.reason is None:

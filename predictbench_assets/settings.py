@@ -493,6 +493,11 @@ class Settings(BaseSettings):
         return self.predictbench_home.expanduser().resolve()
 
     @property
+    def local_state(self) -> Path:
+        """Where a run keeps local state, absolute: a dry run leaves none in `home`."""
+        return self.predictbench_scratch or self.home
+
+    @property
     def artifacts(self) -> Path:
         """Where summaries and debug files go, absolute."""
         return (self.artifacts_dir or self.home / "artifacts").expanduser().resolve()

@@ -11,6 +11,7 @@ from predictbench_assets.assets.checks import check_stored, stored_check
 from predictbench_assets.assets.ingestion import StagedOutput, normalized_markets
 from predictbench_assets.assets.materializing import OWNERS, record_failure, stage, staged_meta
 from predictbench_assets.experiments.base import Experiment, RunMetadata
+from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
 from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
@@ -124,6 +125,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
                 history_counts=database.history_counts,
                 artifacts=lambda path, content: staging.write_bytes(f"artifacts/{key.slug}/{path}", content),
                 journal=journal,
+                crash_mark=CrashMark(settings.local_state, key.slug, experiment.name, experiment.version),
                 max_concurrency=settings.experiment_concurrency,
                 timeout_s=settings.experiment_timeout_seconds,
                 redact=settings.redact,

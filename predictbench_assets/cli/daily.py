@@ -223,7 +223,14 @@ def run_daily(
             settings = settings.model_copy(update={"predictbench_dry_run": True, "predictbench_scratch": scratch})
         stack.enter_context(ready_database(settings))
         folder = run_folder(settings, key)
-        watched = _execute(settings, key, ops, folder, import_path(registry), show or progress, verbose=verbose)
+        crashes = Crashes(settings, key)
+        while True:
+            watched = _execute(settings, key, ops, folder, import_path(registry), show or progress, verbose=verbose)
+            if not crashes.seen_in(watched):
+                break
+            ops = _not_twice(ops, watched.begun)
+            for suffix in (".json", ".md"):
+                (folder / SUMMARY).with_suffix(suffix).unlink(missing_ok=True)
         summary = summary_of(settings, folder, key, watched, options)
         (report or _report)(summary, watched)
         places = publish_summary(settings, summary, options, folder)
@@ -232,6 +239,49 @@ def run_daily(
     if watched.signal is not None:
         return 128 + watched.signal
     return 0 if watched.exit_code == 0 and summary.succeeded else 1
+
+
+class Crashes:
+    """Sees whether a run ended because an experiment crashed, in which case it is worth making again.
+
+    The next attempt makes the calls of that experiment in processes of their own, which it survives. So there are as
+    many attempts as experiments that crash at most, and one more.
+    """
+
+    def __init__(self, settings: "Settings", key: "RunKey") -> None:
+        self._settings, self._key = settings, key
+        self._known = set(self._left())
+
+    def seen_in(self, watched: "Watched") -> bool:
+        """Whether this run ended by a crash that none before it had; if so, ends it in the database and says so."""
+        if watched.signal is not None or watched.exit_code == 0:
+            return False
+        new = {mark: name for mark, name in self._left().items() if mark not in self._known}
+        if not new:
+            return False
+        self._known |= set(new)
+        names = ", ".join(sorted(set(new.values())))
+        reason = f"the process of the run ended while {names} was at work"
+        if not self._settings.predictbench_dry_run:
+            _record_failure(self._settings, self._key, watched, "experiment_results", reason)
+        say(self._settings, f"{reason}; the run goes on with {names} in a process of its own")
+        return True
+
+    def _left(self) -> "dict[Path, str]":
+        from predictbench_assets.experiments.crashes import left_marks
+
+        return left_marks(self._settings.local_state, self._key.slug)
+
+
+def _not_twice(ops: dict[str, dict[str, Any]], begun: set[str]) -> dict[str, dict[str, Any]]:
+    """What each op is told when the run is made again: a step that was begun has thrown away what it should."""
+    return {
+        op: {
+            name: value and op.replace("__", "/", 1) not in begun if name in ("refresh", "forget") else value
+            for name, value in choices.items()
+        }
+        for op, choices in ops.items()
+    }
 
 
 def run_folder(settings: "Settings", key: "RunKey") -> Path:

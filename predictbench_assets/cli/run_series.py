@@ -10,6 +10,7 @@ from predictbench_assets import launch, web
 from predictbench_assets.cli.daily import (
     LOG,
     SUMMARY,
+    Crashes,
     DailyOptions,
     op_config,
     publish_summary,
@@ -39,6 +40,7 @@ class RunSeries:
         self._options = DailyOptions(experiments=experiments, dry_run=settings.predictbench_dry_run)
         registry = load_registry(settings.processing_experiments)
         self._ops, self._import_path = op_config(settings, self._options, registry), import_path(registry)
+        self._crashes: dict[RunKey, Crashes] = {}
         self.lines: dict[RunKey, BackfillLine] = {}
         self.stopped_by: str | None = None
 
@@ -53,16 +55,21 @@ class RunSeries:
                 self._settings = self._settings.model_copy(update={"predictbench_scratch": scratch})
             try:
                 stack.enter_context(ready_database(self._settings))
-                while self.stopped_by is None and (left := self._keys[len(self.lines) :]):
+                while self.stopped_by is None and (left := self._left()):
                     self._make_some(left[:RUNS_PER_PROCESS])
             except (PredictbenchError, OSError) as error:
                 reason = self._settings.redact(str(error))
-                for key in self._keys[len(self.lines) :]:
+                for key in self._left():
                     self._end(key, BackfillLine.of(key, "failed", reason))
 
+    def _left(self) -> list[RunKey]:
+        return [key for key in self._keys if key not in self.lines]
+
     def _make_some(self, keys: Sequence[RunKey]) -> None:
-        """Make some in one process; the first of them at least has ended when it returns."""
+        """Make some in one process; the first of them has ended when it returns, or an experiment has crashed in it."""
         settings, scratch = self._settings, self._settings.predictbench_scratch
+        for key in keys:
+            self._crashes.setdefault(key, Crashes(settings, key))
         folders = {str(key): run_folder(settings, key) for key in keys}
         planned = [
             PlannedRun(
@@ -85,7 +92,7 @@ class RunSeries:
             lines.close()
         if watched.signal is not None:
             self.stopped_by = signal.Signals(watched.signal).name
-        unfinished = lines.under_way or (None if keys[0] in self.lines else keys[0])
+        unfinished = lines.under_way or (None if lines.any_began else keys[0])
         if unfinished is not None:  # the process has ended, and with it the run that it was at
             seen = replace(lines.seen, exit_code=watched.exit_code, signal=watched.signal)
             self._ended(folders, unfinished, seen)
@@ -95,6 +102,8 @@ class RunSeries:
 
     def _ended(self, folders: dict[str, Path], key: RunKey, watched: Watched) -> None:
         folder, settings = folders[str(key)], self._settings
+        if self._crashes[key].seen_in(watched):
+            return  # it is made again
         summary = summary_of(settings, folder, key, watched, self._options)
         publish_summary(settings, summary, self._options, folder)
         asked, now = self._options.experiments, settings.clock.now()
@@ -120,12 +129,13 @@ class _Lines:
         self._shown = progress(settings)
         self._keys, self._began, self._ended = keys, began, ended
         self.under_way: RunKey | None = None
+        self.any_began = False
         self.seen = Watched()
 
     def __call__(self, line: Line) -> None:
         match line.get("event"):
             case launch.RUN_STARTED:
-                self.seen, self.under_way = Watched(), self._keys[line["partition"]]
+                self.seen, self.under_way, self.any_began = Watched(), self._keys[line["partition"]], True
                 self._began(self.under_way)
             case launch.RUN_ENDED if self.under_way is not None:
                 self.seen.exit_code, key, self.under_way = line["exit_code"], self.under_way, None

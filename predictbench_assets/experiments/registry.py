@@ -9,8 +9,10 @@ import hashlib
 import importlib
 import json
 import re
+import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -143,7 +145,7 @@ def load_registry(
 
     Raises:
         RegistryError: a listing that cannot be imported, a class that is no valid experiment, two of one name, a
-            missing requirement, a cycle.
+            missing requirement, a cycle. A module that crashes ends this process; which one is said on stderr.
     """
     _make_working_directory_importable()
     listings = [_Listing(path, f"{source}={path}") for path in ([] if BASELINE in paths else [BASELINE])]
@@ -154,19 +156,54 @@ def load_registry(
         for point in points
     ]
     found: dict[type[Experiment], str] = {}
-    for listing in listings:
-        found.setdefault(listing.load(), listing.where)
     experiments: dict[str, Experiment] = {}
     origins: dict[str, str] = {}
-    for kind, where in found.items():
-        experiment = _made(kind, where)
-        if experiment.name in experiments:
-            raise RegistryError(
-                f"two experiments are named {experiment.name!r}: {origins[experiment.name]}, and {where}. "
-                "Rename one, or take it off the list."
-            )
-        experiments[experiment.name], origins[experiment.name] = experiment, where
+    with _witnessed(listings) as at_work:
+        for listing in listings:
+            at_work(f"{listing.where}, and importing its module")
+            found.setdefault(listing.load(), listing.where)
+        for kind, where in found.items():
+            at_work(f"{where}, and making it with {kind.__name__}()")
+            experiment = _made(kind, where)
+            if experiment.name in experiments:
+                raise RegistryError(
+                    f"two experiments are named {experiment.name!r}: {origins[experiment.name]}, and {where}. "
+                    "Rename one, or take it off the list."
+                )
+            experiments[experiment.name], origins[experiment.name] = experiment, where
     return Registry(experiments.values())
+
+
+_WITNESS: Final = """
+import sys
+*_, at_work, end = ["", "", *sys.stdin.buffer.read().decode().split("\\n")]
+if end != "done":
+    sys.stderr.write(f"Error: {at_work} ended this process: mend the module, or take it off the list\\n")
+"""
+
+
+@contextmanager
+def _witnessed(listings: "Sequence[_Listing]") -> Iterator[Callable[[str], None]]:
+    """A process that names what was at work when this one is suddenly gone; none where all that is listed is ours."""
+    modules = {listing.path.partition(":")[0] for listing in listings}
+    if all(name in sys.modules or name.startswith("predictbench_assets.") for name in modules):
+        yield lambda _: None
+        return
+    command = [sys.executable, "-I", "-S", "-c", _WITNESS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as witness:  # noqa: S603 - our own
+        assert witness.stdin is not None
+
+        def tell(text: str) -> None:
+            with suppress(OSError):  # it was killed: then there is no witness
+                witness.stdin.write(f"{' '.join(text.split())}\n".encode())  # type: ignore[union-attr]
+                witness.stdin.flush()  # type: ignore[union-attr]
+
+        try:
+            yield tell
+        finally:
+            with suppress(OSError):
+                witness.stdin.write(b"done")
+                witness.stdin.close()
 
 
 @dataclass(frozen=True)
@@ -186,7 +223,7 @@ class _Listing:
             raise RegistryError(f"{self.where}: leave out the .py, as in {Path(module_name).stem}:{class_name}")
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:  # an import runs a stranger's code
+        except (Exception, SystemExit) as error:  # an import runs a stranger's code
             if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
                 raise RegistryError(
                     f"{self.where}, but there is no module {error.name}: none is installed, and no {error.name}.py "
@@ -213,7 +250,7 @@ def _made(kind: type[Experiment], where: str) -> Experiment:
         try:
             experiment = kind()
             config_hash(experiment)
-        except Exception as error:  # a constructor is a stranger's code
+        except (Exception, SystemExit) as error:  # a constructor is a stranger's code
             problem = f"it cannot be made with {kind.__name__}(): {type(error).__name__}: {error}"
         else:
             return experiment

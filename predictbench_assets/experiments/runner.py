@@ -27,6 +27,8 @@ from predictbench_assets.experiments.base import (
 )
 from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut
 from predictbench_assets.experiments.contexts import Artifacts, Contexts, History, HistoryCounts, LogLines
+from predictbench_assets.experiments.crashes import CrashMark
+from predictbench_assets.experiments.isolation import Crash, Isolated, Served, Setup
 from predictbench_assets.experiments.journal import Journal
 from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed
 from predictbench_assets.experiments.source import ExperimentSource
@@ -81,6 +83,7 @@ async def run_experiment(
     history_counts: HistoryCounts | None = None,
     artifacts: Artifacts | None = None,
     journal: Journal | None = None,
+    crash_mark: CrashMark | None = None,
     max_concurrency: int = 8,
     timeout_s: float = 60.0,
     time_budget_s: float | None = None,
@@ -102,6 +105,8 @@ async def run_experiment(
         history_counts: the same in short; made of `history` where it is not given.
         artifacts: stores an artifact under a relative path, returns its address; called from several threads.
         journal: where answers are looked up and recorded; None to keep none.
+        crash_mark: stands while its calls are made in this process; where one was left by a process that died, they are
+            made in processes of their own, see `isolation`. None to know of no crash.
         max_concurrency: calls under way at once.
         timeout_s: limit for one call, in seconds.
         time_budget_s: limit for the whole, in seconds; markets whose call has not begun by then fail as retriable.
@@ -115,7 +120,26 @@ async def run_experiment(
     """
     lines, source = LogLines(logger), ExperimentSource(experiment)
     digest = source.digest()  # read before the time begins to count
-    attempt = _Attempt(
+    limit_s = experiment.timeout_seconds or timeout_s
+    isolated = None
+    if crash_mark is not None and crash_mark.is_left():
+        isolated = Isolated(
+            Setup(
+                kind=type(experiment),
+                markets=tuple(markets),
+                run=run,
+                settings_view=dict(settings_view),
+                clock=clock,
+                required={name: [one.encode() for one in given.values()] for name, given in (required or {}).items()},
+                limit_s=limit_s,
+                log_level=logger.getEffectiveLevel(),
+                has_history=history is not None,
+                has_history_counts=history_counts is not None,
+                has_artifacts=artifacts is not None,
+            ),
+            Served(history, history_counts, artifacts, redact, lines.log),
+        )
+    attempt = Attempt(
         experiment=experiment,
         contexts=Contexts(
             experiment,
@@ -132,7 +156,7 @@ async def run_experiment(
         required=required or {},
         clock=clock,
         journal=journal,
-        limit_s=experiment.timeout_seconds or timeout_s,
+        limit_s=limit_s,
         until=None if time_budget_s is None else time.monotonic() + time_budget_s,
         redact=redact,
         progress=progress,
@@ -140,12 +164,24 @@ async def run_experiment(
         lines=lines,
         source=source,
         digest=digest,
+        isolated=isolated,
     )
+    if isolated is not None:
+        logger.warning("%s has ended the process that it ran in: it is run in a process of its own", experiment.name)
+    elif crash_mark is not None:
+        crash_mark.set()
     try:
         await attempt.run(markets, workers=experiment.max_concurrency or max_concurrency)
     finally:
+        if isolated is not None:
+            await isolated.close()
+        elif crash_mark is not None:
+            # A call that was left behind may still crash, while another experiment is at work.
+            crash_mark.clear(at_exit=bool(attempt.overdue))
         if journal is not None:
             await journal.close()
+    if isolated is not None and crash_mark is not None and isolated.calls and not isolated.deaths:
+        crash_mark.forget()  # it was another's crash, or somebody killed the process
     return [attempt.outcomes[market.market_id] for market in markets]
 
 
@@ -190,7 +226,7 @@ run_experiment_sync = _blocking(run_experiment)
 
 
 @dataclass
-class _Attempt:
+class Attempt:
     """The state of one run of one experiment."""
 
     experiment: Experiment
@@ -207,6 +243,8 @@ class _Attempt:
     source: ExperimentSource
     digest: str | None
     """Of the experiment's present source."""
+    isolated: Isolated | None = None
+    """The processes that make its calls; None to make them here."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
@@ -266,7 +304,7 @@ class _Attempt:
         caller = Caller(name, self.overdue)
         try:
             for unit in units:
-                outcomes = self._given_up(unit) or await self._call(caller, unit)
+                outcomes = self._given_up(unit) or await self._answer(caller, unit)
                 for outcome in outcomes:
                     self._take(outcome)
                 if all(outcome.is_final for outcome in outcomes):
@@ -299,15 +337,40 @@ class _Attempt:
 
     def _given_up(self, unit: Unit) -> list[Outcome] | None:
         """Failures without a call, once the experiment hangs or has run out of time."""
-        if len(self.overdue) >= OVERDUE_LIMIT:
-            reason = f"not tried: {len(self.overdue)} calls of this experiment are still running past their time limit"
+        overdue = len(self.overdue) if self.isolated is None else self.isolated.overdue
+        if self.isolated is not None and self.isolated.given_up is not None:
+            reason = f"not tried: {self.isolated.given_up}"
+        elif overdue >= OVERDUE_LIMIT:
+            reason = f"not tried: {overdue} calls of this experiment are still running past their time limit"
         elif self.until is not None and time.monotonic() >= self.until:
             reason = "not tried: the experiment's time was up"
         else:
             return None
+        reason = self._clean(reason)
         return [Outcome(market_id=m.market_id, status="failed", reason=reason, retriable=True) for m in unit]
 
-    async def _call(self, caller: Caller, unit: Unit) -> list[Outcome]:
+    async def _answer(self, caller: Caller, unit: Unit) -> list[Outcome]:
+        if self.isolated is None:
+            return await self.call(caller, unit)
+        answer = await self.isolated.call([market.market_id for market in unit], self.limit_s)
+        if not isinstance(answer, Crash):
+            return answer
+        place = None if answer.retriable else self.source.place_of(None)
+        return [
+            Outcome(
+                market_id=market.market_id,
+                status="failed",
+                reason=self._clean(answer.reason),
+                exception_type=Crash.__name__,
+                retriable=answer.retriable,
+                place=None if place is None else self._clean(place),
+                source=self.digest,
+            )
+            for market in unit
+        ]
+
+    async def call(self, caller: Caller, unit: Unit) -> list[Outcome]:
+        """Ask the experiment about the markets of one call, in this process."""
         shown = [self.contexts.shown(market) for market in unit]
         contexts = {market.market_id: self.contexts.context(market, self._results_for(market)) for market in unit}
         begun = time.monotonic()

@@ -107,6 +107,74 @@ def test_one_experiment_runs_with_what_it_needs_and_the_others_are_not_run(
     assert experiments["uniform"]["not_run"] == 30
 
 
+CRASHING = """
+import ctypes, os
+from predictbench_assets.experiments.base import Experiment, ExperimentResult
+
+class Segfaults(Experiment):
+    name, version, description = "segfaults", "1", "Crashes for each tenth market."
+
+    def run(self, market, context):
+        if int(market.market_id) % 10 == 0:
+            ctypes.string_at(0)
+        return ExperimentResult.binary(0.4)
+
+class Exits(Experiment):
+    name, version, description = "exits", "1", "Ends its process for one event."
+
+    def run_event(self, markets, contexts):
+        if any(int(market.market_id) % 10 == 0 for market in markets):
+            os._exit(3)
+        return {market.market_id: ExperimentResult.binary(0.4) for market in markets}
+"""
+
+
+def test_an_experiment_that_ends_its_process_loses_the_event_that_it_does_so_for_and_nothing_else(
+    predictbench: Predictbench, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+
+    done = predictbench("daily", "--summary", "s.json", "--forget", "exits", PROCESSING_EXPERIMENTS="crashing:Exits")
+
+    assert done.returncode == 0, done.stderr
+    assert "the run goes on with exits in a process of its own" in done.stderr
+    read = json.loads((tmp_path / "s.json").read_text())
+    assert (read["status"], read["processed_markets"], read["attempt"]) == ("completed", 30, 2)
+    exits = read["experiments"]["exits"]
+    assert exits["completed"] + exits["failed"] == 30
+    [why] = exits["reasons"]
+    assert (why["markets"], why["reason"]) == (exits["failed"], "the process that forecast it ended with exit code 3")
+    assert 0 < exits["failed"] < 30
+    query = "select status, reason from predictbench.processing_attempts order by attempt"
+    (first, reason), second = rows(environment["DATABASE_URL"], query)
+    assert (first, second) == ("failed", ("completed", None))
+    assert reason == "the process of the run ended while exits was at work"
+
+
+@pytest.mark.long
+def test_several_that_crash_in_processes_of_their_own_cost_no_other_and_are_not_asked_again(
+    predictbench: Predictbench, tmp_path: Path
+) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    both = {"PROCESSING_EXPERIMENTS": "crashing:Segfaults,crashing:Exits", "EXECUTOR": "multiprocess"}
+
+    done = predictbench("daily", "--summary", "s.json", **both)
+
+    assert done.returncode == 0, done.stderr
+    read = json.loads((tmp_path / "s.json").read_text())
+    assert (read["status"], read["processed_markets"]) == ("completed", 30)
+    assert read["experiments"]["baseline_snapshot"]["completed"] == 30
+    for name, how in (("segfaults", "SIGSEGV"), ("exits", "exit code 3")):
+        [why] = read["experiments"][name]["reasons"]
+        assert why["reason"] == f"the process that forecast it ended with {how}"
+        assert read["experiments"][name]["completed"] == 30 - why["markets"]
+
+    assert predictbench("daily", "--summary", "s.json", **both).returncode == 0
+    again = json.loads((tmp_path / "s.json").read_text())
+    assert again["attempt"] == read["attempt"] + 1
+    assert again["experiments"]["segfaults"]["from_journal"] == 30
+
+
 def test_a_dry_run_writes_nothing_and_leaves_nothing_behind(
     predictbench: Predictbench, environment: Mapping[str, str], tmp_path: Path
 ) -> None:

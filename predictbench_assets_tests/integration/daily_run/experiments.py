@@ -1,5 +1,6 @@
 """Experiments that note what is done to them, wait, or fail, as their environment says."""
 
+import ctypes
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -117,6 +118,20 @@ class EventsFail(Experiment):
         if len(markets) % 2:
             raise RetriableError(f"the model of {len(markets)} markets was busy with {os.environ['TEST_SECRET']}")
         return {market.market_id: ExperimentSkip(f"{len(markets)} markets are even") for market in markets}
+
+
+class Segfaults(Experiment):
+    """Takes its process with it."""
+
+    name = "segfaults"
+    version = "1"
+    description = "Crashes for each fifth market."
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Read where nothing is."""
+        if int(market.market_id) % 5 == 0:
+            ctypes.string_at(0)
+        return ExperimentResult.binary(0.5)
 
 
 class Slow(Experiment):

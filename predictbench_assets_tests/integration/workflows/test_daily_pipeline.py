@@ -119,6 +119,24 @@ def test_an_exchange_that_recovers_is_asked_once_more(deployment: Deployment) ->
 
 
 @pytest.mark.long
+def test_an_experiment_that_crashes_costs_the_first_try_and_its_own_markets(deployment: Deployment) -> None:
+    deployment.secrets["DAGSTER_POSTGRES_URL"] = with_password(deployment.database_url)
+    deployment.variables["PROCESSING_EXPERIMENTS"] = (
+        "predictbench_assets_tests.integration.daily_run.experiments:Segfaults"
+    )
+    run = only(deployment.run("daily-pipeline", event="schedule")["run"])
+
+    assert run.conclusion == "success", run.log
+    assert (run.step("Run").outcome, run.step("Run once more").outcome) == ("failure", "success")
+    assert deployment.stored() == [(DAY, 7, "completed", 20)]
+    assert "the process that forecast it ended with SIGSEGV" in run.summary
+    # It had begun, so Dagster's storage is not to blame.
+    assert "Dagster's storage is left out" not in run.log
+    assert ("SUCCESS",) in deployment.rows("SELECT status FROM runs")
+    assert deployment.told.notes == []
+
+
+@pytest.mark.long
 def test_an_exchange_that_stays_broken_makes_the_run_red_and_is_told(deployment: Deployment) -> None:
     deployment.exchange.set_faults(BROKEN)
     run = only(deployment.run("daily-pipeline", event="schedule")["run"])

@@ -1,3 +1,5 @@
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -243,6 +245,30 @@ def test_the_config_hash_follows_configuration_information_and_requirements() ->
     assert config_hash(experiment_of("a", config={"x": 1, "y": 2})) == config_hash(
         experiment_of("a", config={"y": 2, "x": 1})
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("import ctypes; ctypes.string_at(0)", -signal.SIGSEGV, "importing its module ended this process"),
+        ("import os; os._exit(3)", 3, "importing its module ended this process"),
+        (f"{HEADER}    def __init__(self): __import__('os')._exit(4)", 4, "making it with Valid() ended this process"),
+    ],
+)
+def test_a_module_that_ends_the_process_is_named(body: str, code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text(body)
+    load = "from predictbench_assets.experiments.registry import load_registry; load_registry(['crashing:Valid'])"
+    done = subprocess.run([sys.executable, "-c", load], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr.strip() == (
+        f"Error: PROCESSING_EXPERIMENTS lists 'crashing:Valid', and {said}: mend the module, or take it off the list"
+    )
+
+
+def test_a_module_that_exits_is_refused_as_one_that_fails(write_module: WriteModule) -> None:
+    module = write_module("import sys; sys.exit('no model is installed')")
+    with pytest.raises(RegistryError, match="SystemExit: no model is installed"):
+        load_registry([f"{module}:Valid"], installed=[])
 
 
 def test_a_new_version_of_a_requirement_is_a_new_configuration() -> None:
