@@ -62,6 +62,9 @@ DEFAULT_EXPERIMENTS = (
     "predictbench_assets.experiments.pricing:ShrunkMarketExperiment",
 )
 
+DB_TIMEOUT_SECONDS = 150.0
+"""More than the longest limit that our statements give the server."""
+
 _SHORTEST_PATH = 8
 """Characters of a path that can be a secret; a shorter one is `/ping` or the like."""
 
@@ -117,6 +120,10 @@ class Settings(BaseSettings):
         None, description="development: a Postgres of your own; unset starts an embedded one"
     )
     db_pool_max_size: int = Field(2, ge=2, le=50, description="connections that a process may hold, at least two")
+
+    db_timeout_seconds: float = Field(
+        DB_TIMEOUT_SECONDS, gt=0, le=86_400, description="time limit of the database's answer to one statement"
+    )
 
     # Dagster
     dagster_postgres_url: SecretStr | None = Field(

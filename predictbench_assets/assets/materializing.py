@@ -55,6 +55,7 @@ def stage(
             yield beat
         except dg.DagsterExecutionInterruptedError:
             # Dagster calls no failure hook then, and the run would be taken for one under way.
+            database.hurry()
             with suppress(PredictbenchError):
                 database.fail(key, context.run.run_id, name, _INTERRUPTED, retriable=True)
             raise

@@ -1,14 +1,19 @@
 """Dagster's own storage: the class that `deploy/dagster.yaml` names, and its state for `predictbench doctor`."""
 
 import json
+import select
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
+import psycopg2  # type: ignore[import-untyped]
+import psycopg2.extensions  # type: ignore[import-untyped]
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata  # not exported
@@ -23,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from predictbench_assets.database.engine import set_session_defaults
 from predictbench_assets.database.urls import DatabaseUrlError, dagster_storage_url
 from predictbench_assets.failures import PermanentError, TransientError
-from predictbench_assets.settings import Settings
+from predictbench_assets.settings import DB_TIMEOUT_SECONDS, Settings, SettingsError, get_settings
 
 _CONNECT_SECONDS = 10
 _METADATA = (RunStorageSqlMetadata, SqlEventLogStorageMetadata, ScheduleStorageSqlMetadata)
@@ -50,7 +55,34 @@ class PostgresStorage(DagsterPostgresStorage):
         except DatabaseUrlError as error:
             raise DagsterStorageMisconfigured(f"DAGSTER_POSTGRES_URL: {error}") from None
         set_session_defaults()
+        psycopg2.extensions.set_wait_callback(_wait)
         return cls(url.render_as_string(hide_password=False), inst_data=inst_data)
+
+
+def _wait(connection: Any) -> None:
+    """Wait for one answer on a connection of Dagster's driver, for a limited time, hearing signals.
+
+    Raises:
+        psycopg2.OperationalError: it did not come in time; the driver closes the connection.
+    """
+    connecting = connection.status == psycopg2.extensions.STATUS_SETUP
+    seconds = _CONNECT_SECONDS if connecting else _answer_seconds()
+    deadline = time.monotonic() + seconds
+    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+        reading = state == psycopg2.extensions.POLL_READ
+        sockets: tuple[list[Any], list[Any]] = ([connection], []) if reading else ([], [connection])
+        if not any(select.select(*sockets, [], max(0.0, deadline - time.monotonic()))):
+            limit = "" if connecting else " (DB_TIMEOUT_SECONDS)"
+            raise psycopg2.OperationalError(f"the server has not answered for {seconds:g} s{limit}")
+
+
+@lru_cache
+def _answer_seconds() -> float:
+    """Dagster makes its storage before anybody has looked at the settings."""
+    try:
+        return get_settings().db_timeout_seconds
+    except SettingsError:
+        return DB_TIMEOUT_SECONDS
 
 
 class DagsterStorageError(TransientError):
