@@ -211,6 +211,9 @@ class Settings(BaseSettings):
     dead_man_url: SecretStr | None = Field(
         None, description="fetched after each success; whoever watches it raises the alarm when that stops"
     )
+    notify_timeout_seconds: float = Field(
+        10.0, gt=0, le=3_600, description="time limit of one request to either; three are tried"
+    )
     github_repository: str | None = Field(
         None, description="owner/name; lets `predictbench doctor` see whether the schedule is enabled"
     )

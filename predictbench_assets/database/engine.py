@@ -65,7 +65,9 @@ def _connecting(patience: Patience) -> Callable[..., PatientConnection]:
     """What opens a connection in the place of SQLAlchemy."""
 
     def connect(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> PatientConnection:
-        seconds = max(1, math.ceil(min(_CONNECT_SECONDS, patience.seconds)))
+        if not patience.seconds:
+            raise patience.exhausted()
+        seconds = math.ceil(min(_CONNECT_SECONDS, patience.seconds))
         connection = PatientConnection.connect(*arguments, **(options | {"connect_timeout": seconds}))
         connection.patience = patience
         return connection

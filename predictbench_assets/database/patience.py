@@ -4,6 +4,8 @@ TCP notices a peer that is dead, not one that takes everything and says nothing:
 stopped. So each answer is waited for here, for a limited time.
 """
 
+import math
+import time
 from typing import Any, TypeVar
 
 import psycopg
@@ -30,15 +32,17 @@ class Patience:
     def __init__(self, seconds: float = DB_TIMEOUT_SECONDS, limit: str = "DB_TIMEOUT_SECONDS") -> None:
         self._seconds, self._limit = seconds, limit
         self._silent = 0.0
+        self._end = math.inf
 
     @property
     def seconds(self) -> float:
         """For the next answer."""
-        return min(self._seconds, _AFTER_SILENCE) if self._silent else self._seconds
+        seconds = min(self._seconds, _AFTER_SILENCE) if self._silent else self._seconds
+        return max(0.0, min(seconds, self._end - time.monotonic()))
 
     def hurry(self) -> None:
-        """Wait a few seconds at most from now on: this process was asked to end."""
-        self._seconds = min(self._seconds, _AT_THE_END)
+        """Wait a few seconds more in all: this process was asked to end."""
+        self._end = min(self._end, time.monotonic() + _AT_THE_END)
 
     def answered(self) -> None:
         """Take note of an answer."""
@@ -46,6 +50,8 @@ class Patience:
 
     def exhausted(self) -> psycopg.OperationalError:
         """The error for an answer that did not come in time."""
+        if time.monotonic() >= self._end:
+            return psycopg.OperationalError(f"the server did not answer in the {_AT_THE_END:g} s that were left")
         self._silent += self.seconds
         return psycopg.OperationalError(f"the server has not answered for {self._silent:g} s ({self._limit})")
 
@@ -57,7 +63,7 @@ class PatientConnection(psycopg.Connection[Any]):
     """Each engine has one of its own."""
 
     def wait(self, gen: PQGen[_Result], interval: float = 0.1, timeout: float | None = None) -> _Result:
-        """Wait for one answer.
+        """Wait for one answer; interrupted by a signal, the connection is closed.
 
         Raises:
             psycopg.OperationalError: it did not come in time.
@@ -67,5 +73,12 @@ class PatientConnection(psycopg.Connection[Any]):
         except psycopg.errors._WaitTimeout:
             self.pgconn.finish()
             raise self.patience.exhausted() from None
+        except Exception:
+            raise
+        except BaseException:
+            # A signal. The answer may still come, so nothing else can be asked here; whoever tries (to roll back, to
+            # give the connection back) would raise an error in the place of the signal.
+            self.pgconn.finish()
+            raise
         self.patience.answered()
         return result
