@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,28 +54,29 @@ class PostgresStorage(DagsterPostgresStorage):
         except DatabaseUrlError as error:
             raise DagsterStorageMisconfigured(f"DAGSTER_POSTGRES_URL: {error}") from None
         set_session_defaults()
-        psycopg2.extensions.set_wait_callback(_wait)
+        limit_waits(_answer_seconds())
         return cls(url.render_as_string(hide_password=False), inst_data=inst_data)
 
 
-def _wait(connection: Any) -> None:
-    """Wait for one answer on a connection of Dagster's driver, for a limited time, hearing signals.
+def limit_waits(seconds: float) -> None:
+    """Let every connection of Dagster's driver in this process wait so long for an answer, and hear signals meanwhile.
 
-    Raises:
-        psycopg2.OperationalError: it did not come in time; the driver closes the connection.
+    What is asked then raises an OperationalError, and the connection is closed.
     """
-    connecting = connection.status == psycopg2.extensions.STATUS_SETUP
-    seconds = _CONNECT_SECONDS if connecting else _answer_seconds()
-    deadline = time.monotonic() + seconds
-    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
-        reading = state == psycopg2.extensions.POLL_READ
-        sockets: tuple[list[Any], list[Any]] = ([connection], []) if reading else ([], [connection])
-        if not any(select.select(*sockets, [], max(0.0, deadline - time.monotonic()))):
-            limit = "" if connecting else " (DB_TIMEOUT_SECONDS)"
-            raise psycopg2.OperationalError(f"the server has not answered for {seconds:g} s{limit}")
+
+    def wait(connection: Any) -> None:
+        connecting = connection.status == psycopg2.extensions.STATUS_SETUP
+        limit = min(_CONNECT_SECONDS, seconds) if connecting else seconds
+        deadline = time.monotonic() + limit
+        while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+            reading = state == psycopg2.extensions.POLL_READ
+            sockets: tuple[list[Any], list[Any]] = ([connection], []) if reading else ([], [connection])
+            if not any(select.select(*sockets, [], max(0.0, deadline - time.monotonic()))):
+                raise psycopg2.OperationalError(f"the server has not answered for {limit:g} s (DB_TIMEOUT_SECONDS)")
+
+    psycopg2.extensions.set_wait_callback(wait)
 
 
-@lru_cache
 def _answer_seconds() -> float:
     """Dagster makes its storage before anybody has looked at the settings."""
     try:
@@ -119,6 +119,7 @@ def check_dagster_storage(settings: Settings) -> DagsterStorage:
     if secret is None:
         return DagsterStorage("sqlite")
     url = secret.get_secret_value()
+    limit_waits(min(_CONNECT_SECONDS, settings.db_timeout_seconds))
     engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
     with classified(settings):
         with engine.connect() as connection:
