@@ -23,6 +23,7 @@ class Relay:
         self.url = here.render_as_string(hide_password=False)
         self.held = threading.Event()
         """Set when something came that was not handed on."""
+        self._accepted: list[socket.socket] = []
         self._flowing = threading.Event()
         self._flowing.set()
         self._threads = [threading.Thread(target=self._serve)]
@@ -38,11 +39,14 @@ class Relay:
         self._flowing.set()
 
     def close(self) -> None:
-        """End. The connections are ended by those who opened them."""
+        """End, and all connections with it."""
         self.thaw()
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
+        for one in self._accepted:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for thread in self._threads[1:]:
             thread.join()
@@ -51,6 +55,7 @@ class Relay:
         with suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
+                self._accepted.append(client)
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(self._server)
                 self._threads.append(threading.Thread(target=self._connected, args=(client, server)))
