@@ -18,6 +18,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 
 from predictbench_assets import web
 from predictbench_assets.failures import TransientError
+from predictbench_assets.printable import printable
 from predictbench_assets.reporting.summary import FailureLine, RunSummary
 from predictbench_assets.settings import Settings
 
@@ -133,7 +134,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\N{ZERO WIDTH SPACE}
 
 def _shown(text: str, longest: int, settings: Settings) -> str:
     """Text on one line, without secrets, markup or mentions, and at most so many characters in the end."""
-    line = " ".join(re.sub(r"[^\S ]|[\x00-\x1f\x7f]", " ", settings.redact(text)).split())
+    line = printable(" ".join(re.sub(r"[^\S ]|[\x00-\x1f\x7f]", " ", settings.redact(text)).split()))
     escaped = [_ENTITIES.get(character, character) for character in line]
     if sum(map(len, escaped)) <= longest:
         return "".join(escaped)
