@@ -46,7 +46,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
         target_window,
         raw_markets,
         normalized_markets,
-        *build_experiment_assets(registry),
+        *build_experiment_assets(registry, settings.redact),
         build_persisted_run(registry),
     ]
     benchmark_assets = [market_resolutions, experiment_scores, leaderboard, benchmark_report]

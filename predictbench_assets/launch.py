@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -43,6 +44,9 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 """The signals that ask a process to stop; Windows has no SIGHUP."""
 
 LOCAL = "127.0.0.1"
+
+ENDING_SECONDS = 20.0
+"""How long a process may take to end after it was asked to, before it is killed."""
 
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.25
@@ -288,8 +292,10 @@ class Watched:
     _chained: bool = False
 
     def see(self, line: Line) -> None:
-        """Take note of a log line."""
+        """Take note of a log line. What goes wrong after a signal came of it, and is no reason."""
         self.dagster_run_id = line.get("dagster_run_id") or self.dagster_run_id
+        if self.signal is not None:
+            return
         event, stage = line.get("event"), line.get("process_stage")
         if event == "STEP_START" and stage is not None:
             self.begun.add(stage)
@@ -312,17 +318,23 @@ class Watched:
 
 
 def run_watched(
-    command: Command, *, log: Path, redact: Callable[[str], str], on_line: Callable[[Line], None]
+    command: Command,
+    *,
+    log: Path,
+    redact: Callable[[str], str],
+    on_line: Callable[[Line], None],
+    ending_s: float = ENDING_SECONDS,
 ) -> Watched:
     """Run a command to its end, keeping its output in `log` and handing each line on.
 
-    Signals that this process gets are passed on to the child once; a third one kills it.
+    Signals that this process gets are passed on to the child. A third one kills it, and what it has started; so does
+    the first one, when the child has not ended so many seconds after it.
     """
     watched = Watched()
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("a", encoding="utf-8") as kept,
-        _signals_passed_on(watched) as pass_to,
+        _signals_passed_on(watched, ending_s) as pass_to,
         subprocess.Popen(  # noqa: S603 - our own command
             command.arguments,
             cwd=command.folder,
@@ -336,7 +348,7 @@ def run_watched(
         ) as child,
     ):
         assert child.stdout is not None
-        pass_to(child.send_signal, child.kill)
+        pass_to(child.send_signal, lambda: _kill(child))
         for text in child.stdout:
             line = as_line(text.rstrip("\n"), redact)
             if line is None:
@@ -458,19 +470,29 @@ PassTo = Callable[[Callable[[int], object], Callable[[], object]], None]
 
 
 @contextmanager
-def _signals_passed_on(watched: Watched) -> Iterator[PassTo]:
+def _signals_passed_on(watched: Watched, ending_s: float | None = None) -> Iterator[PassTo]:
     """Pass on the signals that this process gets, once told to whom: how to send one, and how to kill.
+
+    With `ending_s` whoever gets them is killed so many seconds after the first one.
 
     Entered before the child is started: a handler is not inherited, but an ignored signal (as in a shell's background
     job) would be.
     """
     received: list[int] = []
     child: list[tuple[Callable[[int], object], Callable[[], object]]] = []
+    timers: list[threading.Timer] = []
+
+    def kill_later(kill: Callable[[], object]) -> None:
+        if ending_s is not None and not timers:
+            timers.append(threading.Timer(ending_s, kill))
+            timers[0].daemon = True
+            timers[0].start()
 
     def forward(number: int, _: FrameType | None = None) -> None:
         received.append(number)
         watched.signal = number
         for send, kill in child:
+            kill_later(kill)
             with suppress(ProcessLookupError):
                 # A terminal that was closed is a request to stop, too.
                 kill() if len(received) >= 3 else send(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
@@ -478,14 +500,26 @@ def _signals_passed_on(watched: Watched) -> Iterator[PassTo]:
     def pass_to(send: Callable[[int], object], kill: Callable[[], object]) -> None:
         child.append((send, kill))
         if received:
+            kill_later(kill)
             send(signal.SIGTERM)
 
     before = {number: signal.signal(number, forward) for number in STOPS}
     try:
         yield pass_to
     finally:
+        for timer in timers:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    """Kill a process that leads a group, and the rest of its group, which would keep its output open."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
 
 
 def _end_group(group: int) -> None:

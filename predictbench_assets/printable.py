@@ -5,7 +5,29 @@ import re
 # Control characters but line end and tab, marks that reorder a line, separators of lines, and lone surrogates.
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# What a runner of GitHub Actions takes for a command, wherever a table or a wrapped sentence puts it.
+_COMMAND = re.compile(r"(?<!\S)::(?=[A-Za-z-]+(?:\s[^\n]*)?::)|##(?=\[[A-Za-z-]+)")
+
 
 def printable(text: str) -> str:
-    r"""Write control characters and marks of direction as escapes, such as `\x1b`; line ends and tabs stay."""
-    return _STEERING.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    r"""Write control characters and marks of direction as escapes, such as `\x1b`; line ends and tabs stay.
+
+    A command to a runner of GitHub Actions loses its first character to an escape as well.
+    """
+    shown = _STEERING.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return _COMMAND.sub(lambda found: rf"\x{ord(found.group()[0]):02x}{found.group()[1]}", shown)
+
+
+def on_one_line(text: str) -> str:
+    r"""The same with line ends as `\n`, where a line of its own would be taken for another entry."""
+    return printable(text).replace("\n", "\\n")
+
+
+def in_json(encoded: str) -> str:
+    """Encoded JSON that means the same, without what a runner of GitHub Actions takes for a command inside a line."""
+    return encoded.replace("##[", "#\\u0023[").replace("\x7f", "\\u007f")
+
+
+def continued(text: str) -> str:
+    """The same with further lines behind a mark, so that none of them can be taken for another entry."""
+    return printable(text).replace("\n", "\n    | ")

@@ -62,6 +62,9 @@ DEFAULT_EXPERIMENTS = (
     "predictbench_assets.experiments.pricing:ShrunkMarketExperiment",
 )
 
+DB_TIMEOUT_SECONDS = 150.0
+"""More than the longest limit that our statements give the server."""
+
 _SHORTEST_PATH = 8
 """Characters of a path that can be a secret; a shorter one is `/ping` or the like."""
 
@@ -117,6 +120,10 @@ class Settings(BaseSettings):
         None, description="development: a Postgres of your own; unset starts an embedded one"
     )
     db_pool_max_size: int = Field(2, ge=2, le=50, description="connections that a process may hold, at least two")
+
+    db_timeout_seconds: float = Field(
+        DB_TIMEOUT_SECONDS, gt=0, le=86_400, description="time limit of the database's answer to one statement"
+    )
 
     # Dagster
     dagster_postgres_url: SecretStr | None = Field(
@@ -216,6 +223,9 @@ class Settings(BaseSettings):
     notify_on_success: bool = Field(False, description="send the summary of a run that went well, too")
     dead_man_url: SecretStr | None = Field(
         None, description="fetched after each success; whoever watches it raises the alarm when that stops"
+    )
+    notify_timeout_seconds: float = Field(
+        10.0, gt=0, le=3_600, description="time limit of one request to either; three are tried"
     )
     github_repository: str | None = Field(
         None, description="owner/name; lets `predictbench doctor` see whether the schedule is enabled"

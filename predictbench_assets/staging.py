@@ -8,6 +8,7 @@ is any fsspec location: a folder, `memory://`, or `s3://` with an endpoint and k
 import hashlib
 import io
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -26,6 +27,8 @@ from predictbench_assets.failures import PermanentError, TransientError
 SUFFIX = ".jsonl.zst"
 _LEVEL = 1  # measured: level 3 is slower and no smaller on these payloads
 _READ_SIZE = 1 << 20
+_LEADING_OUT = re.compile(r"^/|(?:^|[/\\])\.{1,2}(?:[/\\]|\Z)")
+"""A name that begins at the root, or has a part that goes up or nowhere, as any of the systems reads it."""
 
 Row = dict[str, Any]
 Upgrade = Callable[[Row], Row]
@@ -45,6 +48,10 @@ class StoreRefused(PermanentError):
 
 class StoreUnwell(TransientError):
     """The store cannot be reached, does not answer in time, or is overloaded."""
+
+
+class OutsideOfArea(PermanentError):
+    """A name that would lead out of the staging area, the archive or an export; nothing was done."""
 
 
 class StagedFileMissing(PermanentError):
@@ -115,7 +122,7 @@ class StagedFile:
 
 
 class StagingArea:
-    """Where staged files live. Paths are relative to it and use `/`."""
+    """Where staged files live. Names are relative to it and use `/`; one that leaves it raises `OutsideOfArea`."""
 
     def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         """The area at an address.
@@ -135,11 +142,20 @@ class StagingArea:
         self.is_local = _is_local(self.fs)
 
     def path(self, name: str) -> str:
-        """The file system's own path of `name`."""
+        """The file system's own path of `name`.
+
+        Raises:
+            OutsideOfArea: the name is absolute, or has a part that goes up.
+        """
+        if _LEADING_OUT.search(name):
+            raise OutsideOfArea(f"{name!a} is no name of a file in {self.root}: it has to stay in there.")
         return f"{self.root}/{name}"
 
     def uri(self, name: str) -> str:
-        """The address of `name` that another host can use (for a folder: its path)."""
+        """The address of `name` that another host can use (for a folder: its path).
+
+        Raises: as `path`.
+        """
         return cast(str, self.fs.unstrip_protocol(self.path(name)))
 
     def exists(self, name: str) -> bool:

@@ -4,6 +4,7 @@ The client library reads the same variables when a client is made, and raises wh
 at by name. What is on this machine is always called directly.
 """
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -31,6 +32,8 @@ VARIABLES = frozenset({*_BUNDLES, "SSL_CERT_DIR", "SSLKEYLOGFILE", "NO_PROXY", *
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
+_LONGEST_ANSWER = 1 << 20
+
 _Transport = TypeVar("_Transport")
 _log = logging.getLogger(__name__)
 
@@ -39,15 +42,50 @@ class WebEnvironmentError(PermanentError):
     """A variable of the environment that HTTP clients read names a proxy or a certificate that cannot be used."""
 
 
-def client(*, timeout_s: float) -> httpx.Client:
-    """A client.
+def ask(
+    method: str,
+    url: str,
+    *,
+    limit_s: float,
+    longest: int = _LONGEST_ANSWER,
+    headers: Mapping[str, str] | None = None,
+    content: bytes | None = None,
+) -> httpx.Response:
+    """One request and its answer, all of it within so many seconds: a time-out of each read would end no trickle.
+
+    Args:
+        method: GET, POST, ...
+        url: with its scheme.
+        limit_s: seconds from looking the host up to the last byte.
+        longest: bytes of the answer that are read; what follows them is left.
+        headers: to send; the answer is asked for uncompressed.
+        content: to send.
 
     Raises:
         WebEnvironmentError: names the variable at fault.
+        httpx.TimeoutException: it took longer.
+        httpx.HTTPError, httpx.InvalidURL: there is no answer.
     """
-    trusted = _trusted()
-    mounts = _mounts(lambda proxy: httpx.HTTPTransport(verify=trusted, proxy=proxy))
-    return httpx.Client(timeout=timeout_s, verify=trusted, trust_env=False, mounts=mounts)
+    return asyncio.run(_asked(method, url, limit_s, longest, headers or {}, content))
+
+
+async def _asked(
+    method: str, url: str, limit_s: float, longest: int, headers: Mapping[str, str], content: bytes | None
+) -> httpx.Response:
+    sent = {"Accept-Encoding": "identity", **headers}
+    received = bytearray()
+    try:
+        async with (
+            asyncio.timeout(limit_s),
+            async_client(timeout_s=limit_s, connections=1, headers=sent) as client,
+            client.stream(method, url, content=content) as answer,
+        ):
+            parts = answer.aiter_raw()
+            while len(received) < longest and (part := await anext(parts, b"")):
+                received += part
+    except TimeoutError:
+        raise httpx.TimeoutException(f"no whole answer within {limit_s:g} s") from None
+    return httpx.Response(answer.status_code, content=bytes(received[:longest]), request=answer.request)
 
 
 def async_client(*, timeout_s: float, connections: int, headers: Mapping[str, str]) -> httpx.AsyncClient:

@@ -18,6 +18,7 @@ from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.observability.secrecy import Redact
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import cohort_markets
 from predictbench_assets.polymarket.markets import Market
@@ -59,12 +60,17 @@ def experiment_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([PREFIX, name])
 
 
-def build_experiment_assets(registry: Registry) -> list[dg.AssetsDefinition]:
-    """One asset per experiment, each downstream of the cohort and of the experiments that it requires."""
-    return [_experiment_asset(experiment, registry) for experiment in registry]
+def build_experiment_assets(registry: Registry, redact: Redact) -> list[dg.AssetsDefinition]:
+    """One asset per experiment, each downstream of the cohort and of the experiments that it requires.
+
+    Args:
+        registry: of the experiments.
+        redact: takes secrets out of what they say of themselves.
+    """
+    return [_experiment_asset(experiment, registry, redact) for experiment in registry]
 
 
-def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDefinition:
+def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact) -> dg.AssetsDefinition:
     config_hash = registry.config_hash(experiment.name)
 
     @dg.asset(
@@ -76,7 +82,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry) -> dg.AssetsDe
         owners=OWNERS,
         kinds={"python"},
         code_version=experiment.version,
-        description=f"{experiment.description}\n\n{_ALONE}",
+        description=f"{redact(experiment.description)}\n\n{_ALONE}",
         check_specs=[stored_check(experiment_key(experiment.name))],
         metadata={
             "version": experiment.version,

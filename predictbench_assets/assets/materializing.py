@@ -49,12 +49,14 @@ def stage(
 
     _give_memory_back()
     fields = {"run_id": str(key.run_id), "process_stage": context.asset_key.to_user_string()}
-    with bound(**fields), discreet(settings):
+    with bound(**fields):
         try:
-            beat()
-            yield beat
+            with discreet(settings):
+                beat()
+                yield beat
         except dg.DagsterExecutionInterruptedError:
             # Dagster calls no failure hook then, and the run would be taken for one under way.
+            database.hurry()
             with suppress(PredictbenchError):
                 database.fail(key, context.run.run_id, name, _INTERRUPTED, retriable=True)
             raise
@@ -62,16 +64,33 @@ def stage(
 
 @contextmanager
 def discreet(settings: Settings) -> Iterator[None]:
-    """Nothing that is printed in the block, and no error that leaves it, has a secret in it: Dagster keeps both."""
+    """Nothing that is printed in the block, and no error that leaves it, has a secret in it: Dagster keeps both.
+
+    An error that came of a signal leaves it as the signal's own: Dagster goes on with other steps after any other.
+    """
     with redacted_output(settings.redact):
         try:
             yield
         except Exception as error:
+            if _came_of_a_signal(error):
+                raise dg.DagsterExecutionInterruptedError from None
             failure = redacted_error(error, settings.redact)
             if failure is error:
                 raise
             # The error that it stands for would be shown as what it came of.
             raise failure from failure.__cause__ or failure.__context__
+
+
+def _came_of_a_signal(error: BaseException) -> bool:
+    """Whether an error was raised while a signal unwound the stack: by what cleans up, or by a stranger's `except`."""
+    looked_at: set[int] = set()
+    around: BaseException | None = error
+    while around is not None and id(around) not in looked_at:
+        if isinstance(around, dg.DagsterExecutionInterruptedError):
+            return True
+        looked_at.add(id(around))
+        around = around.__cause__ or around.__context__
+    return False
 
 
 def _give_memory_back() -> None:

@@ -23,6 +23,7 @@ from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
+from predictbench_assets.observability.secrecy import Redact
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import cohort_rejected
 from predictbench_assets.reporting.summary import DigestSummary, ExperimentSummary, FailureLine, RunSummary
@@ -74,7 +75,9 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
         """The transactional write: each market whole or not at all, every result appended, and counts that add up."""
         key = run_key(context)
         with stage(context, settings, database, key, "persisted_run"):
-            staged = [_staged_experiment(one, registry, staging, key, normalized_markets) for one in registry]
+            staged = [
+                _staged_experiment(one, registry, staging, key, normalized_markets, settings.redact) for one in registry
+            ]
             run = _RunInHand(
                 key=key,
                 cohort=normalized_markets,
@@ -218,7 +221,12 @@ class _RunInHand:
 
 
 def _staged_experiment(
-    experiment: Experiment, registry: Registry, staging: StagingArea, key: RunKey, cohort: StagedFile
+    experiment: Experiment,
+    registry: Registry,
+    staging: StagingArea,
+    key: RunKey,
+    cohort: StagedFile,
+    redact: Redact,
 ) -> StagedExperiment:
     """What is staged of an experiment, if it was made on this snapshot by this version."""
     missing: str | None = None
@@ -231,7 +239,7 @@ def _staged_experiment(
     described = {
         "name": experiment.name,
         "version": experiment.version,
-        "description": experiment.description,
+        "description": redact(experiment.description),
         "information": experiment.information,
         "mandatory": experiment.mandatory,
         "control": experiment.control,

@@ -453,8 +453,15 @@ def unwound_by_signals() -> Iterator[None]:
 def summary_of(
     settings: "Settings", folder: Path, key: "RunKey", watched: "Watched", options: DailyOptions
 ) -> "RunSummary":
-    """The summary that a run left in its folder, or one of what was seen of it."""
-    return _written(folder) or _seen_from_outside(settings, folder, key, watched, options)
+    """The summary that a run left in its folder, or one of what was seen of it.
+
+    What a run that was asked to stop says of its failure is what came of the signal.
+    """
+    written = _written(folder)
+    stopped = watched.signal is not None and watched.reason in (None, _INTERRUPTED)
+    if written is not None and (written.succeeded or not stopped):
+        return written
+    return _seen_from_outside(settings, folder, key, watched, options)
 
 
 def _written(folder: Path) -> "RunSummary | None":
@@ -475,7 +482,7 @@ def _seen_from_outside(
     skipped = options.on_existing == "skip" and watched.exit_code == 0
     if skipped:
         reason = "the run is stored already, nothing was done; --on-existing update writes it again"
-    elif watched.signal is not None and watched.reason in (None, _INTERRUPTED):
+    elif watched.signal is not None and watched.reason in (None, _INTERRUPTED):  # not what failed before it came
         reason = f"stopped by signal {watched.signal}; run it again, it goes on where it stopped"
     elif watched.reason is not None:
         reason = watched.reason
@@ -518,6 +525,8 @@ def _record_failure(settings: "Settings", key: "RunKey", watched: "Watched", sta
     from predictbench_assets.resources.database import RunDatabase
 
     database = RunDatabase(settings)
+    if watched.signal is not None:
+        database.hurry()
     try:
         database.fail(key, watched.dagster_run_id, cast("Stage", stage), reason, retriable=True)
     except PredictbenchError as error:

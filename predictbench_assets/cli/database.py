@@ -181,7 +181,7 @@ def sql(query: str | None, write: bool, format_: str) -> None:
         click.echo(f"writing to {where} as {url.username or 'its default role'}", err=True)
     if query is None:
         sys.exit(_open_psql(url, given - os.environ.keys(), read_only=not write))
-    _print_answers(url, query, write=write, format_=format_)
+    _print_answers(settings, url, query, write=write, format_=format_)
 
 
 @contextmanager
@@ -194,13 +194,14 @@ def ready_database(settings: "Settings") -> Iterator[None]:
     from predictbench_assets.database import migrations
     from predictbench_assets.database.connection import database_url, embedded_server
     from predictbench_assets.database.engine import make_engine
+    from predictbench_assets.database.patience import Patience
 
     embedded = settings.writer_url is None
     server = embedded_server(settings) if embedded else None
     ours = server is not None and settings.predictbench_dry_run and not server.status().running
     try:
         url = database_url(settings)
-        engine = make_engine(url, pool_size=0)
+        engine = make_engine(url, pool_size=0, patience=Patience(settings.db_timeout_seconds))
         if embedded and not settings.predictbench_dry_run and not migrations.is_current(engine):
             migrations.upgrade(url)
         migrations.require_current(engine)
@@ -215,9 +216,11 @@ def opened_database(settings: "Settings") -> Iterator["Engine"]:
     """`ready_database`, and an engine on it until the block ends."""
     from predictbench_assets.database.connection import database_url
     from predictbench_assets.database.engine import make_engine
+    from predictbench_assets.database.patience import Patience
 
     with ready_database(settings):
-        engine = make_engine(database_url(settings), pool_size=settings.db_pool_max_size)
+        patience = Patience(settings.db_timeout_seconds)
+        engine = make_engine(database_url(settings), pool_size=settings.db_pool_max_size, patience=patience)
         try:
             yield engine
         finally:
@@ -306,11 +309,12 @@ def _plain(url: "URL") -> str:
     return address + (f"?{urlencode(url.normalized_query, doseq=True, quote_via=quote)}" if url.query else "")
 
 
-def _print_answers(url: "URL", query: str, *, write: bool, format_: str) -> None:
+def _print_answers(settings: "Settings", url: "URL", query: str, *, write: bool, format_: str) -> None:
     from predictbench_assets.database.ad_hoc import answers
+    from predictbench_assets.database.patience import Patience
 
     number = None
-    for number, answer in enumerate(answers(url, query, write=write)):
+    for number, answer in enumerate(answers(url, query, write=write, patience=Patience(settings.db_timeout_seconds))):
         if number and format_ != "json":
             click.echo()
         if not answer.columns:

@@ -56,7 +56,8 @@ def experiments(as_json: bool) -> None:
     from predictbench_assets.experiments.registry import load_registry
     from predictbench_assets.settings import load_settings
 
-    registry = load_registry(load_settings().processing_experiments)
+    settings = load_settings()
+    registry = load_registry(settings.processing_experiments)
     if as_json:
         rows = [
             {
@@ -65,7 +66,7 @@ def experiments(as_json: bool) -> None:
                 "requires": list(one.requires),
                 "mandatory": one.mandatory,
                 "information": one.information,
-                "description": one.description,
+                "description": settings.redact(one.description),
             }
             for one in registry
         ]
@@ -78,7 +79,7 @@ def experiments(as_json: bool) -> None:
                 f"{one.name} {one.version}",
                 one.information,
                 ", ".join(one.requires),
-                one.description + (" Part of every run." if one.mandatory else ""),
+                settings.redact(one.description) + (" Part of every run." if one.mandatory else ""),
             )
             for one in registry
         ],

@@ -12,7 +12,7 @@ from rich.text import Text
 from predictbench_assets.experiments.contexts import FURTHER_LINES
 from predictbench_assets.launch import Line
 from predictbench_assets.observability.logs import readable, wants_json
-from predictbench_assets.printable import printable
+from predictbench_assets.printable import in_json, on_one_line
 from predictbench_assets.settings import Settings
 
 
@@ -51,7 +51,7 @@ class Lines:
         """Show a line. A person is told the reason; the traceback is in the log file, and shown when debugging."""
         if not self._as_json and line.get("reason") and not self._tracebacks:
             line = line | {"message": f"{line['message']} {line['reason']}", "exception": None}
-        sys.stderr.write((json.dumps(line) if self._as_json else readable(line)) + "\n")
+        sys.stderr.write((in_json(json.dumps(line)) if self._as_json else readable(line)) + "\n")
         sys.stderr.flush()
 
     def close(self) -> None:
@@ -93,4 +93,4 @@ class Stages:
 
 
 def _sentence(stage: str, line: Line) -> str:
-    return printable(f"{stage}: {line['message']}" if stage else str(line["message"]))
+    return on_one_line(f"{stage}: {line['message']}" if stage else str(line["message"]))

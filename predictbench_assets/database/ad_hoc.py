@@ -19,6 +19,7 @@ from sqlalchemy import URL, Connection, text
 from predictbench_assets.database.connection import database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import BRIEF, classified, in_transaction
+from predictbench_assets.database.patience import Patience, PatientConnection
 from predictbench_assets.database.privileges import READER, grants_sql
 from predictbench_assets.database.schema import SCHEMA
 from predictbench_assets.failures import PermanentError
@@ -95,22 +96,23 @@ def reading_url(settings: Settings) -> URL:
     return url.set(username=READER)
 
 
-def answers(url: URL, sql: str, *, write: bool = False) -> Iterator[Answer]:
+def answers(url: URL, sql: str, *, write: bool = False, patience: Patience | None = None) -> Iterator[Answer]:
     """Run statements in order, in one transaction, and yield what each returns.
 
     Args:
         url: as whom; see `reading_url`.
         sql: statements, separated by semicolons.
         write: keep what they change, if all succeed; one alone runs as it is, so that it may be VACUUM.
+        patience: how long to wait for each answer.
 
     Raises:
         SqlError: the server refused one; nothing of this transaction is kept.
         DatabaseUnavailable: the server cannot be reached.
     """
     with classified():
-        pooled = make_engine(url, pool_size=0).raw_connection()
+        pooled = make_engine(url, pool_size=0, patience=patience).raw_connection()
     connection = pooled.driver_connection
-    assert isinstance(connection, psycopg.Connection)
+    assert isinstance(connection, PatientConnection)
     try:
         connection.autocommit = True
         statements = split_statements(sql)
@@ -191,13 +193,13 @@ def _require_reading(connection: psycopg.Connection, place: str) -> None:
         raise SqlError(f"{place}it made the transaction one that writes; nothing after it was run. Use --write.")
 
 
-def _answered(connection: psycopg.Connection, statement: str, place: str, *, cancel: bool = False) -> Iterator[Answer]:
+def _answered(connection: PatientConnection, statement: str, place: str, *, cancel: bool = False) -> Iterator[Answer]:
     """Send one statement, and yield its answer; with `cancel`, what the caller does not read is not computed."""
     server = connection.pgconn
     # With the extended protocol the server takes exactly one statement, whatever we took for one.
     server.send_query_params(statement.encode(errors="surrogateescape"), None)
     server.set_single_row_mode()
-    first = _next_result(server)
+    first = _next_result(connection)
     if first is None:
         raise SqlError(f"{place}the server closed the connection")
     if first.status == pq.ExecStatus.FATAL_ERROR:
@@ -206,23 +208,27 @@ def _answered(connection: psycopg.Connection, statement: str, place: str, *, can
         raise SqlError(f"{place}COPY from and to a client is psql's: see --format, or `predictbench export`")
     columns = [(first.fname(index) or b"").decode(errors="replace") for index in range(first.nfields)]
     types = [first.ftype(index) for index in range(first.nfields)]
-    rows = _rows(server, first, types, place, statement)
+    rows = _rows(connection, first, types, place, statement)
     yield Answer(columns, types, rows, (first.command_status or b"").decode(errors="replace") if not columns else "")
     if cancel and server.transaction_status == pq.TransactionStatus.ACTIVE:
         connection.cancel_safe(timeout=10)
-    while _next_result(server) is not None:
+    while _next_result(connection) is not None:
         pass
 
 
 def _rows(
-    server: pq.abc.PGconn, result: "pq.abc.PGresult | None", types: Sequence[int], place: str, statement: str
+    connection: PatientConnection,
+    result: "pq.abc.PGresult | None",
+    types: Sequence[int],
+    place: str,
+    statement: str,
 ) -> Iterator[tuple[str | None, ...]]:
     while result is not None:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise SqlError(place + _explained(result, statement))
         for row in range(result.ntuples):
             yield tuple(_text(result.get_value(row, index), oid) for index, oid in enumerate(types))
-        result = _next_result(server)
+        result = _next_result(connection)
 
 
 def _text(value: bytes | None, oid: int) -> str | None:
@@ -231,12 +237,15 @@ def _text(value: bytes | None, oid: int) -> str | None:
     return {b"t": "true", b"f": "false"}[value] if oid == _BOOLEAN else value.decode(errors="replace")
 
 
-def _next_result(server: pq.abc.PGconn) -> "pq.abc.PGresult | None":
+def _next_result(connection: PatientConnection) -> "pq.abc.PGresult | None":
     """The next result, waited for so that Ctrl-C is heard."""
+    server, patience = connection.pgconn, connection.patience
     while server.flush():
-        select.select([], [server.socket], [])
+        if not any(select.select([], [server.socket], [], patience.seconds)):
+            raise patience.exhausted()
     while server.is_busy():
-        select.select([server.socket], [], [])
+        if not any(select.select([server.socket], [], [], patience.seconds)):
+            raise patience.exhausted()
         server.consume_input()
     return server.get_result()
 

@@ -1,6 +1,8 @@
 """Engines: few connections, nothing kept in a session, so that a transaction-mode pooler in between is no matter."""
 
+import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -8,6 +10,7 @@ from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from predictbench_assets.database.errors import DatabaseUnsuitable
+from predictbench_assets.database.patience import Patience, PatientConnection
 
 _SESSION = {"PGTZ": "UTC", "PGDATESTYLE": "ISO, MDY", "PGCLIENTENCODING": "UTF8"}
 """What every session begins with, whatever the server, the database or the role is set to. libpq reads these from the
@@ -17,7 +20,9 @@ _CONNECT_SECONDS = 10
 _POOL_WAIT_SECONDS = 30
 
 
-def make_engine(url: URL | str, *, pool_size: int = 2, application_name: str = "predictbench") -> Engine:
+def make_engine(
+    url: URL | str, *, pool_size: int = 2, application_name: str = "predictbench", patience: Patience | None = None
+) -> Engine:
     """The engine over which everything reads and writes.
 
     A pooler in transaction mode hands each transaction to another server connection. So there are no prepared
@@ -27,6 +32,7 @@ def make_engine(url: URL | str, *, pool_size: int = 2, application_name: str = "
         url: `postgresql+psycopg://...`.
         pool_size: the most connections at a time; 0 opens one for each use and keeps none (migrations).
         application_name: how the connection shows in `pg_stat_activity`.
+        patience: how long to wait for each answer; default: as DB_TIMEOUT_SECONDS is by default.
     """
     set_session_defaults()
     url = make_url(url)
@@ -43,7 +49,6 @@ def make_engine(url: URL | str, *, pool_size: int = 2, application_name: str = "
             "client_encoding": "utf8",
             "options": url.query.get("options", ""),  # not those that PGOPTIONS holds for another program
             "application_name": application_name,
-            "connect_timeout": _CONNECT_SECONDS,
             # A server that vanished without a word is noticed after about a minute instead of hours.
             "keepalives": 1,
             "keepalives_idle": 30,
@@ -51,8 +56,23 @@ def make_engine(url: URL | str, *, pool_size: int = 2, application_name: str = "
             "keepalives_count": 3,
         },
     )
+    event.listen(engine, "do_connect", _connecting(patience or Patience()))
     event.listen(engine, "connect", _check_session)
     return engine
+
+
+def _connecting(patience: Patience) -> Callable[..., PatientConnection]:
+    """What opens a connection in the place of SQLAlchemy."""
+
+    def connect(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> PatientConnection:
+        if not patience.seconds:
+            raise patience.exhausted()
+        seconds = math.ceil(min(_CONNECT_SECONDS, patience.seconds))
+        connection = PatientConnection.connect(*arguments, **(options | {"connect_timeout": seconds}))
+        connection.patience = patience
+        return connection
+
+    return connect
 
 
 def set_session_defaults() -> None:

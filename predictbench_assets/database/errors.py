@@ -19,6 +19,7 @@ from tenacity import (
     before_sleep_log,
     retry_if_exception_type,
     stop_after_attempt,
+    stop_after_delay,
     wait_exponential,
     wait_random,
 )
@@ -61,16 +62,18 @@ class Backoff:
         attempts: how often in all.
         first: seconds before the second attempt; doubles each time, with as much jitter.
         longest: no pause is longer, in seconds.
+        within: no attempt is begun later than so many seconds after the first one.
     """
 
     attempts: int = 8
     first: float = 0.5
     longest: float = 15.0
+    within: float = 180.0
 
     def run(self, action: Callable[[], _Result]) -> _Result:
         """The action's result; only `DatabaseUnavailable` is tried again, and raised when it persists."""
         retrying = Retrying(
-            stop=stop_after_attempt(self.attempts),
+            stop=stop_after_attempt(self.attempts) | stop_after_delay(self.within),
             wait=wait_exponential(multiplier=self.first, max=self.longest) + wait_random(0, self.first),
             retry=retry_if_exception_type(DatabaseUnavailable),
             before_sleep=before_sleep_log(_log, logging.WARNING),

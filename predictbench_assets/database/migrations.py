@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, text
 
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import BRIEF, ONCE, Backoff, DatabaseUnsuitable, classified, in_transaction
+from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.privileges import grants_sql
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE
 from predictbench_assets.failures import PermanentError
@@ -20,6 +21,8 @@ from predictbench_assets.failures import PermanentError
 LOCK_TIMEOUT = "5s"
 """How long a migration waits for a table before it lets those behind it pass."""
 _PATIENCE = Backoff(attempts=6, first=1.0, longest=15.0)
+_PATIENCE_SECONDS = 3600.0
+"""For one statement: an index on a large table takes its time."""
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 SEED_FILE = FOLDER / "seed_supabase.sql"
@@ -147,7 +150,8 @@ def roles_sql() -> str:
 
 
 def _run(url: URL | str, action: Callable[[Config], None]) -> None:
-    engine = make_engine(url, pool_size=0, application_name="predictbench migrations")
+    patience = Patience(_PATIENCE_SECONDS, "the limit of one statement of a migration")
+    engine = make_engine(url, pool_size=0, application_name="predictbench migrations", patience=patience)
 
     def once() -> None:
         with classified(), engine.connect() as connection:
@@ -155,7 +159,8 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
             config.attributes["connection"] = connection
             action(config)
 
-    _require_known(current(engine, BRIEF))  # and a server that is not there is told soon; a busy table is waited for
+    # A server that is not there, or does not answer, is told soon; a busy table is waited for.
+    _require_known(current(make_engine(url, pool_size=0), BRIEF))
     _PATIENCE.run(once)
     _log.info("database migrated", extra={"process_stage": "migrations"})
 

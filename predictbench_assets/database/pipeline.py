@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
-from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.abc import PGresult
 
 from predictbench_assets.database.errors import verdict
-
-SILENCE_SECONDS = 150.0
-"""A server that says nothing for this long is given up on; statements have shorter limits of their own."""
+from predictbench_assets.database.patience import PatientConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Outcome:
     refusal: Refusal | None
 
 
-def run_transactions(connection: PGconn, transactions: Sequence[Sequence[Statement]]) -> list[Outcome]:
+def run_transactions(connection: PatientConnection, transactions: Sequence[Sequence[Statement]]) -> list[Outcome]:
     """Run each group of statements as a transaction of its own; one that fails does not touch the others.
 
     The connection must be idle and in autocommit. After any exception it must be thrown away.
@@ -54,36 +52,37 @@ def run_transactions(connection: PGconn, transactions: Sequence[Sequence[Stateme
     """
     begin_transactions(connection, transactions)
     outcomes = collect_outcomes(connection, len(transactions))
-    connection.exit_pipeline_mode()
+    connection.pgconn.exit_pipeline_mode()
     return outcomes
 
 
-def begin_transactions(connection: PGconn, transactions: Sequence[Sequence[Statement]]) -> None:
+def begin_transactions(connection: PatientConnection, transactions: Sequence[Sequence[Statement]]) -> None:
     """Send transactions behind those under way, if any; returns when the server has taken everything.
 
     The connection stays in pipeline mode until all are collected and the caller leaves it.
     """
-    connection.enter_pipeline_mode()  # no harm when it is in it already
+    server = connection.pgconn
+    server.enter_pipeline_mode()  # no harm when it is in it already
     for statements in transactions:
         for statement in statements:
-            connection.send_query_params(statement.sql, statement.parameters, param_types=statement.oids)
-        connection.pipeline_sync()
-    while connection.flush():
+            server.send_query_params(statement.sql, statement.parameters, param_types=statement.oids)
+        server.pipeline_sync()
+    while server.flush():
         _wait(connection, writing=True)
 
 
-def collect_outcomes(connection: PGconn, number: int) -> list[Outcome]:
+def collect_outcomes(connection: PatientConnection, number: int) -> list[Outcome]:
     """Wait for the answers to that many transactions, in the order they were sent."""
     outcomes: list[Outcome] = []
     row, refusal = None, None
     while len(outcomes) < number:
-        if connection.is_busy():
+        if connection.pgconn.is_busy():
             try:
                 _wait(connection)
             except psycopg.OperationalError as error:
                 raise _last_words(refusal) or error from None
             continue
-        result = connection.get_result()
+        result = connection.pgconn.get_result()
         if result is None:  # the end of one statement's results
             continue
         if result.status == ExecStatus.PIPELINE_SYNC:
@@ -96,23 +95,24 @@ def collect_outcomes(connection: PGconn, number: int) -> list[Outcome]:
     return outcomes
 
 
-def _wait(connection: PGconn, *, writing: bool = False) -> None:
+def _wait(connection: PatientConnection, *, writing: bool = False) -> None:
     """Until the socket is ready, reading what it has: a server that cannot answer would stop listening."""
-    ready, readable = _ready(connection.socket, writing)
+    ready, readable = _ready(connection.pgconn.socket, connection.patience.seconds, writing)
     if not ready:
-        raise psycopg.OperationalError(f"the server has been silent for {SILENCE_SECONDS:.0f} s")
+        raise connection.patience.exhausted()
+    connection.patience.answered()
     if readable:
-        connection.consume_input()
+        connection.pgconn.consume_input()
 
 
-def _ready(socket: int, writing: bool) -> tuple[bool, bool]:
+def _ready(socket: int, seconds: float, writing: bool) -> tuple[bool, bool]:
     """Whether anything happened in time, and whether there is something to read (or the end of the connection)."""
     if not hasattr(select, "poll"):  # Windows
-        reading, writable, _ = select.select([socket], [socket] if writing else [], [], SILENCE_SECONDS)
+        reading, writable, _ = select.select([socket], [socket] if writing else [], [], seconds)
         return bool(reading or writable), bool(reading)
     poll = select.poll()
     poll.register(socket, select.POLLIN | (select.POLLOUT if writing else 0))
-    events = poll.poll(SILENCE_SECONDS * 1000)
+    events = poll.poll(seconds * 1000)
     return bool(events), bool(events) and bool(events[0][1] & ~select.POLLOUT)
 
 

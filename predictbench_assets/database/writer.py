@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
-import psycopg
-from psycopg.pq.abc import PGconn
 from sqlalchemy import Connection, Engine
 
 from predictbench_assets.clock import Clock
@@ -30,6 +28,7 @@ from predictbench_assets.database.errors import (
     verdict,
 )
 from predictbench_assets.database.leases import Lease, RunCounts
+from predictbench_assets.database.patience import PatientConnection
 from predictbench_assets.database.pipeline import (
     Outcome,
     Refusal,
@@ -234,7 +233,7 @@ class RunWriter:
         statement = self._statement(batch, batch.markets)
 
         def send() -> None:
-            begin_transactions(self._pgconn(), [(statements.GUARD, statement)])
+            begin_transactions(self._driver(), [(statements.GUARD, statement)])
 
         try:
             self._classified(send)
@@ -275,7 +274,7 @@ class RunWriter:
 
     def _collect(self, number: int) -> None:
         """Read the answers to the oldest batches under way."""
-        for outcome in collect_outcomes(self._pgconn(), number):
+        for outcome in collect_outcomes(self._driver(), number):
             self._in_flight.pop(0).outcome = outcome
 
     def _drain(self) -> None:
@@ -283,7 +282,7 @@ class RunWriter:
         if self._in_flight:
             self._collect(len(self._in_flight))
         if self._connection is not None:
-            self._pgconn().exit_pipeline_mode()
+            self._driver().pgconn.exit_pipeline_mode()
 
     def _store_apart(self, batch: _Batch, refusal: Refusal) -> list[Failure]:
         """The markets of a refused batch in groups, then those of refused groups one by one; each step is one round
@@ -323,7 +322,7 @@ class RunWriter:
 
     def _transact(self, each: Sequence[Statement]) -> list[Outcome]:
         self._drain()
-        return run_transactions(self._pgconn(), [(statements.GUARD, statement) for statement in each])
+        return run_transactions(self._driver(), [(statements.GUARD, statement) for statement in each])
 
     def _classified(self, action: Callable[[], _Result]) -> _Result:
         """The action's result; a connection that failed is thrown away, so that the next try has a new one."""
@@ -367,12 +366,11 @@ class RunWriter:
             field=field,
         )
 
-    def _pgconn(self) -> PGconn:
+    def _driver(self) -> PatientConnection:
         """The connection of this write, opened when first needed and again after it broke."""
         if self._connection is None:
             self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        driver = cast("psycopg.Connection[Any]", self._connection.connection.driver_connection)
-        return driver.pgconn
+        return cast(PatientConnection, self._connection.connection.driver_connection)
 
     def _disconnect(self, *, broken: bool = False) -> None:
         connection, self._connection = self._connection, None

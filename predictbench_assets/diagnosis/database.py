@@ -11,6 +11,7 @@ from predictbench_assets.database.connection import DatabaseNotRunning, database
 from predictbench_assets.database.embedded import EmbeddedPostgresError
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseUnsuitable
+from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.queries import StoredRun, first_days, stored_runs
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed, megabytes
 from predictbench_assets.failures import PredictbenchError
@@ -26,6 +27,7 @@ GRACE = timedelta(hours=2)
 
 _DAYS_LEFT_FAIL, _DAYS_LEFT_WARN = 14, 60
 _CROWDED = 0.9
+_ANSWER_SECONDS = 15.0
 _SHOWN_RIGHTS = 5
 _PARTS = ("revision", "privileges", "pooler", "size", "exposure", "connections", "clock of the database", "runs")
 _GRANT = "as the administrator, run migrations/roles.sql"
@@ -43,7 +45,8 @@ def database_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
         yield failed("database", error)
         yield from (Finding("skip", part, "the database was not reached") for part in _PARTS)
         return
-    engine = make_engine(url, pool_size=2, application_name="predictbench doctor")
+    patience = Patience(min(_ANSWER_SECONDS, settings.db_timeout_seconds), "the doctor's own limit")
+    engine = make_engine(url, pool_size=2, application_name="predictbench doctor", patience=patience)
     try:
         yield from _of_engine(settings, engine, clock)
     finally:

@@ -77,8 +77,7 @@ def rest_api_findings(settings: Settings) -> Iterator[Finding]:
 def _got(url: str, headers: dict[str, str]) -> httpx.Response | str:
     """The answer, or why there is none."""
     try:
-        with web.client(timeout_s=_TIMEOUT_S) as client:
-            return client.get(url, headers=headers)
+        return web.ask("GET", url, limit_s=_TIMEOUT_S, headers=headers)
     except web.WebEnvironmentError as error:
         return str(error)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:

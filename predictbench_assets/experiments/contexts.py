@@ -35,6 +35,9 @@ LOGGED_LINES: Final = 50
 FURTHER_LINES: Final = "predictbench.experiment"
 """The logger of those others: none below the project's own, whose lines Dagster keeps."""
 
+_FOLDER_DIGITS: Final = 32
+"""Of the hash that names a market's artifacts."""
+
 _further = logging.getLogger(FURTHER_LINES)
 
 History = Callable[[datetime], Iterable[SettledMarket]]
@@ -117,7 +120,9 @@ class Contexts:
         }
 
     def _artifacts_of(self, market: Market) -> Artifacts:
-        store, folder = self._artifacts, f"{self._experiment.name}/{self._experiment.version}/{market.market_id}"
+        # By its hash: the id is the exchange's, which does not decide where files go.
+        market_folder = hashlib.sha256(market.market_id.encode()).hexdigest()[:_FOLDER_DIGITS]
+        store, folder = self._artifacts, f"{self._experiment.name}/{self._experiment.version}/{market_folder}"
         assert store is not None
 
         def store_one(name: str, content: bytes) -> str:

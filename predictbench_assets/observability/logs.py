@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 from predictbench_assets.observability.secrecy import Redact, redact_records
-from predictbench_assets.printable import printable
+from predictbench_assets.printable import continued, in_json, on_one_line
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 
@@ -121,6 +121,10 @@ class JsonLines(JsonFormatter):
         super().__init__()
         self._redact = redact
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return in_json(super().format(record))
+
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         """Fill the line's object; secrets are replaced in every text of it."""
         fields = record_fields(record)
@@ -148,10 +152,12 @@ def readable(fields: Mapping[str, Any]) -> str:
     """A line for people from a line's fields: what `JsonLines` wrote, or what it would have."""
     hidden = {"timestamp", "level", "logger", "message", "process_stage", "run_id", "dagster_run_id", "event"}
     hidden |= {"exception", "reason"}
-    extra = "".join(f" {key}={value}" for key, value in fields.items() if key not in hidden and value is not None)
+    given = ((key, value) for key, value in fields.items() if key not in hidden and value is not None)
+    extra = "".join(on_one_line(f" {key}={value}") for key, value in given)
     stage = f"{fields['process_stage']}: " if fields.get("process_stage") else ""
-    line = f"{fields['timestamp'][11:19]} {fields['level']:<7} {stage}{fields['message']}{extra}"
-    return printable(f"{line}\n{fields['exception']}" if fields.get("exception") else line)
+    line = f"{fields['timestamp'][11:19]} {fields['level']:<7} {stage}{fields['message']}"
+    exception = f"\n{fields['exception']}" if fields.get("exception") else ""
+    return continued(line) + extra + continued(exception)
 
 
 def record_fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """A run's counts for Prometheus: a textfile for the node exporter, a push gateway, or both, when set."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, push_to_gateway, write_to_textfile
 
+from predictbench_assets import web
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.settings import Settings
 
@@ -34,9 +37,23 @@ def export_metrics(summary: RunSummary, settings: Settings) -> None:
                 grouping_key={"window_days": str(summary.window_days)},
                 registry=registry,
                 timeout=_PUSH_SECONDS,
+                handler=_sender,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL, web.WebEnvironmentError) as error:
             _log.warning("PROMETHEUS_PUSH_GATEWAY did not take the metrics: %s", error)
+
+
+def _sender(
+    url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
+) -> Callable[[], None]:
+    """What the library calls to push: its own has no limit in all."""
+
+    def send() -> None:
+        answer = web.ask(method, url, limit_s=timeout or _PUSH_SECONDS, longest=0, headers=dict(headers), content=data)
+        if not answer.is_success:
+            raise OSError(f"it answered {answer.status_code}")
+
+    return send
 
 
 def _of_window(file: Path, window_days: int) -> Path:

@@ -4,6 +4,7 @@ What is told quotes what servers sent, so it can hold anything: it is redacted, 
 neither become markup nor call people by name.
 """
 
+import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 
 from predictbench_assets import web
 from predictbench_assets.failures import TransientError
+from predictbench_assets.printable import printable
 from predictbench_assets.reporting.summary import FailureLine, RunSummary
 from predictbench_assets.settings import Settings
 
@@ -27,7 +29,6 @@ LONGEST_NOTE = 3_000
 """Characters of a note, markup included; Slack takes forty thousand, a person on a telephone does not."""
 
 _TRIES = 3
-_TIMEOUT_S = 10.0
 
 # Characters of the parts, escaped; together they stay below the limit.
 _TITLE, _REASON, _FAILURE, _LINK = 300, 800, 240, 400
@@ -133,7 +134,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\N{ZERO WIDTH SPACE}
 
 def _shown(text: str, longest: int, settings: Settings) -> str:
     """Text on one line, without secrets, markup or mentions, and at most so many characters in the end."""
-    line = " ".join(re.sub(r"[^\S ]|[\x00-\x1f\x7f]", " ", settings.redact(text)).split())
+    line = printable(" ".join(re.sub(r"[^\S ]|[\x00-\x1f\x7f]", " ", settings.redact(text)).split()))
     escaped = [_ENTITIES.get(character, character) for character in line]
     if sum(map(len, escaped)) <= longest:
         return "".join(escaped)
@@ -161,7 +162,8 @@ def tell(notice: Notice, settings: Settings, *, pause_s: float = 1.0) -> bool:
     if notice.outcome == "success" and not settings.notify_on_success:
         _log.info("nobody is told: the run succeeded, and NOTIFY_ON_SUCCESS is not set")
         return False
-    _requested("NOTIFY_WEBHOOK_URL", "POST", settings.notify_webhook_url, {"text": note(notice, settings)}, pause_s)
+    body = json.dumps({"text": note(notice, settings)}).encode()
+    _requested("NOTIFY_WEBHOOK_URL", settings, settings.notify_webhook_url, body, pause_s)
     return True
 
 
@@ -173,7 +175,7 @@ def show_life(settings: Settings, *, pause_s: float = 1.0) -> bool:
     """
     if settings.dead_man_url is None:
         return False
-    _requested("DEAD_MAN_URL", "GET", settings.dead_man_url, None, pause_s)
+    _requested("DEAD_MAN_URL", settings, settings.dead_man_url, None, pause_s)
     return True
 
 
@@ -181,26 +183,30 @@ class _Unwell(Exception):
     """Trying again may help; the text says what happened."""
 
 
-def _requested(setting: str, method: str, url: SecretStr, body: Mapping[str, str] | None, pause_s: float) -> None:
+def _requested(setting: str, settings: Settings, url: SecretStr, body: bytes | None, pause_s: float) -> None:
     retrying = Retrying(
         stop=stop_after_attempt(_TRIES),
         wait=wait_exponential(multiplier=pause_s),
         retry=retry_if_exception_type(_Unwell),
     )
     try:
-        retrying(_request, setting, method, url, body)
+        retrying(_request, setting, settings.notify_timeout_seconds, url, body)
     except RetryError as error:
         raise NotDelivered(f"{setting}: {error.last_attempt.exception()}, {_TRIES} times in a row") from None
 
 
-def _request(setting: str, method: str, url: SecretStr, body: Mapping[str, str] | None) -> None:
+def _request(setting: str, limit_s: float, url: SecretStr, body: bytes | None) -> None:
+    method, headers = ("GET", {}) if body is None else ("POST", {"Content-Type": "application/json"})
     try:
-        with web.client(timeout_s=_TIMEOUT_S) as client:
-            answer = client.request(method, url.get_secret_value(), json=body)
+        # Its status is enough: nothing of the answer's content is read.
+        answer = web.ask(method, url.get_secret_value(), limit_s=limit_s, longest=0, headers=headers, content=body)
     except web.WebEnvironmentError as error:
         raise NotDelivered(f"{setting}: {error}") from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise NotDelivered(f"{setting}: is not an address that can be reached") from None
+    except httpx.TimeoutException:
+        through = web.proxy_hint(url.get_secret_value())
+        raise _Unwell(f"no answer within {limit_s:g} s (NOTIFY_TIMEOUT_SECONDS){through}") from None
     except httpx.HTTPError as error:
         # Its text may quote the address; its type says as much as is needed.
         through = web.proxy_hint(url.get_secret_value())

@@ -26,12 +26,12 @@ def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> li
     return [f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in (head, ("---",) * len(head), *rows)]
 
 
-_ENTITIES = str.maketrans({character: f"&#{ord(character)};" for character in "&<|[`\\"})
+_ENTITIES = str.maketrans({character: f"&#{ord(character)};" for character in "&<|[`\\*~$"})
 
 
 def _markdown_cell(text: str) -> str:
     """Text that cannot end its cell, start a line or become markup: reasons quote what a server sent."""
-    return " ".join(text.split()).translate(_ENTITIES)
+    return printable(" ".join(text.split())).translate(_ENTITIES)
 
 
 def rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> RenderableType:

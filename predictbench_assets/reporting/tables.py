@@ -8,7 +8,7 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
-from predictbench_assets.printable import printable
+from predictbench_assets.printable import on_one_line, printable
 
 Row = Sequence[str | None]
 
@@ -36,7 +36,7 @@ class FittedTable:
     styles: Sequence[str | None] = ()
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
-        rows = [[None if cell is None else _shown(cell) for cell in row] for row in self.rows]
+        rows = [[None if cell is None else on_one_line(cell).expandtabs(4) for cell in row] for row in self.rows]
         head = [_shown(name) for name in self.head]
         columns = [[name, *(row[index] or _NULL for row in rows)] for index, name in enumerate(head)]
         natural = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]

@@ -1,7 +1,9 @@
 """Dagster's own storage: the class that `deploy/dagster.yaml` names, and its state for `predictbench doctor`."""
 
 import json
+import select
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
+import psycopg2  # type: ignore[import-untyped]
+import psycopg2.extensions  # type: ignore[import-untyped]
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata  # not exported
@@ -23,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from predictbench_assets.database.engine import set_session_defaults
 from predictbench_assets.database.urls import DatabaseUrlError, dagster_storage_url
 from predictbench_assets.failures import PermanentError, TransientError
-from predictbench_assets.settings import Settings
+from predictbench_assets.settings import DB_TIMEOUT_SECONDS, Settings, SettingsError, get_settings
 
 _CONNECT_SECONDS = 10
 _METADATA = (RunStorageSqlMetadata, SqlEventLogStorageMetadata, ScheduleStorageSqlMetadata)
@@ -50,7 +54,35 @@ class PostgresStorage(DagsterPostgresStorage):
         except DatabaseUrlError as error:
             raise DagsterStorageMisconfigured(f"DAGSTER_POSTGRES_URL: {error}") from None
         set_session_defaults()
+        limit_waits(_answer_seconds())
         return cls(url.render_as_string(hide_password=False), inst_data=inst_data)
+
+
+def limit_waits(seconds: float) -> None:
+    """Let every connection of Dagster's driver in this process wait so long for an answer, and hear signals meanwhile.
+
+    What is asked then raises an OperationalError, and the connection is closed.
+    """
+
+    def wait(connection: Any) -> None:
+        connecting = connection.status == psycopg2.extensions.STATUS_SETUP
+        limit = min(_CONNECT_SECONDS, seconds) if connecting else seconds
+        deadline = time.monotonic() + limit
+        while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+            reading = state == psycopg2.extensions.POLL_READ
+            sockets: tuple[list[Any], list[Any]] = ([connection], []) if reading else ([], [connection])
+            if not any(select.select(*sockets, [], max(0.0, deadline - time.monotonic()))):
+                raise psycopg2.OperationalError(f"the server has not answered for {limit:g} s (DB_TIMEOUT_SECONDS)")
+
+    psycopg2.extensions.set_wait_callback(wait)
+
+
+def _answer_seconds() -> float:
+    """Dagster makes its storage before anybody has looked at the settings."""
+    try:
+        return get_settings().db_timeout_seconds
+    except SettingsError:
+        return DB_TIMEOUT_SECONDS
 
 
 class DagsterStorageError(TransientError):
@@ -87,6 +119,7 @@ def check_dagster_storage(settings: Settings) -> DagsterStorage:
     if secret is None:
         return DagsterStorage("sqlite")
     url = secret.get_secret_value()
+    limit_waits(min(_CONNECT_SECONDS, settings.db_timeout_seconds))
     engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
     with classified(settings):
         with engine.connect() as connection:

@@ -13,6 +13,7 @@ from predictbench_assets.database.connection import database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.leases import Lease, OnExisting, open_lease, record_missed
+from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.queries import (
     StoredRun,
     cohort_sizes,
@@ -43,11 +44,17 @@ class RunDatabase:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._patience = Patience(settings.db_timeout_seconds)
+
+    def hurry(self) -> None:
+        """Wait a few seconds at most for the database from now on: this process was asked to end."""
+        self._patience.hurry()
 
     @cached_property
     def engine(self) -> Engine:
         """The engine; the embedded server is started where it is the one that is meant."""
-        return make_engine(database_url(self._settings), pool_size=self._settings.db_pool_max_size)
+        settings = self._settings
+        return make_engine(database_url(settings), pool_size=settings.db_pool_max_size, patience=self._patience)
 
     def open(self, key: RunKey, dagster_run_id: str, on_existing: OnExisting = "update") -> Lease:
         """Take the run over for a Dagster run, or give it back the lease that it has.

@@ -1,8 +1,10 @@
 """Text of strangers: what would steer a terminal is written out, everything else stays."""
 
+import json
+
 import pytest
 
-from predictbench_assets.printable import printable
+from predictbench_assets.printable import continued, in_json, on_one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,31 @@ def test_what_steers_a_terminal_is_written_out(text: str, shown: str) -> None:
 def test_letters_of_any_script_emoji_and_line_ends_stay() -> None:
     text = "Zürich 東京 عربي \N{NO-BREAK SPACE}👩\u200d👩\u200d👧 50 %\n\tindented"
     assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("::add-mask::a", r"\x3a:add-mask::a"),
+        ("asked ::error file=a,line=1::stop", r"asked \x3a:error file=a,line=1::stop"),
+        ("one\n  ::stop-commands::x", "one\n  \\x3a:stop-commands::x"),
+        ("it says ##[error]no", r"it says \x23#[error]no"),
+        ("a::b, ::1, std::vector ::, ## [x] ##", "a::b, ::1, std::vector ::, ## [x] ##"),
+    ],
+)
+def test_no_command_reaches_a_runner(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_no_line_of_a_text_can_be_taken_for_another_entry() -> None:
+    forged = "asked A\n12:00:00 INFO    all is well"
+    assert on_one_line(forged) == r"asked A\n12:00:00 INFO    all is well"
+    assert continued(forged) == "asked A\n    | 12:00:00 INFO    all is well"
+
+
+def test_json_means_the_same() -> None:
+    text = "##[add-mask]a\x7f\x1b"
+    encoded = in_json(json.dumps(text))
+    assert json.loads(encoded) == text
+    assert "##[" not in encoded
+    assert encoded.isprintable()

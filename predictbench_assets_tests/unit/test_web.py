@@ -71,8 +71,7 @@ def socks_proxy() -> Iterator[tuple[str, list[str]]]:
 
 
 def get(url: str) -> int:
-    with web.client(timeout_s=5) as client:
-        return client.get(url).status_code
+    return web.ask("GET", url, limit_s=5).status_code
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 
 from predictbench_assets.sandbox.server import SandboxServer
 from predictbench_assets_tests.integration.cli.conftest import Predictbench, command
+from predictbench_assets_tests.integration.database.relay import Relay, relay_to
 
 MINE = """
 from predictbench_assets.experiments.base import Experiment, ExperimentResult
@@ -321,3 +322,51 @@ def test_a_signal_ends_the_run_and_is_recorded(
     assert rows(environment["DATABASE_URL"], "select run_date, status, reason from predictbench.processing_runs") == [
         (today, "failed", reason)
     ]
+
+
+def freeze_when_it_captures(running: subprocess.Popen[str], relay: Relay) -> None:
+    """Let the database of a run fall silent once its exchange is asked."""
+    assert running.stderr is not None
+    for line in running.stderr:
+        if '"STEP_START"' in line and '"raw_markets"' in line:
+            break
+    relay.freeze()
+
+
+@pytest.mark.long
+def test_a_signal_ends_a_run_whose_database_is_silent(environment: Mapping[str, str], tmp_path: Path) -> None:
+    with relay_to(environment["DATABASE_URL"]) as relay:
+        variables = environment | {"DATABASE_URL": relay.url, "PROCESSING_EXPERIMENTS": "", "LOG_FORMAT": "json"}
+        running = subprocess.Popen(
+            command("daily", "--summary", "s.json"), cwd=tmp_path, env=variables, text=True, stderr=subprocess.PIPE
+        )
+        freeze_when_it_captures(running, relay)
+        relay.held.wait()
+        running.terminate()
+        running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM
+    read = json.loads((tmp_path / "s.json").read_text())
+    assert (read["status"], read["stage"]) == ("failed", "raw_markets")
+    assert read["reason"].startswith("stopped by signal 15;")
+    (log,) = (tmp_path / ".predictbench" / "artifacts" / "runs").glob("*/log.jsonl")
+    assert "Not executing" not in log.read_text(), "the other steps do not go on"
+
+
+@pytest.mark.long
+def test_a_database_that_falls_silent_fails_the_run_with_the_settings_name(
+    environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    with relay_to(environment["DATABASE_URL"]) as relay:
+        variables = environment | {"DATABASE_URL": relay.url, "PROCESSING_EXPERIMENTS": "", "LOG_FORMAT": "json"}
+        running = subprocess.Popen(
+            command("daily", "--summary", "s.json"),
+            cwd=tmp_path,
+            env=variables | {"DB_TIMEOUT_SECONDS": "0.5"},
+            text=True,
+            stderr=subprocess.PIPE,
+        )
+        freeze_when_it_captures(running, relay)
+        running.communicate(timeout=60)
+    read = json.loads((tmp_path / "s.json").read_text())
+    assert (read["status"], read["stage"]) == ("failed", "raw_markets")
+    assert "the database is not available" in read["reason"]

@@ -42,7 +42,7 @@ class Telltale(Experiment):
 
     name = "telltale"
     version = "1"
-    description = "Tells secrets wherever it can."
+    description = f"Tells secrets wherever it can: {told() if TOLD in os.environ else ''}"
     mandatory = True
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult:

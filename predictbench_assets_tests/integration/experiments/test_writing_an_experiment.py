@@ -9,6 +9,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -110,7 +111,7 @@ def test_the_api_example_forecasts_and_tells_what_may_pass(my_experiments: Modul
     experiment = type("Local", (my_experiments.AskTheOracle,), {"url": oracle})()
     answered, busy = run(experiment, [make_market("1"), make_market("2", question="Will the sea rise?")])
     assert (answered.probability, answered.payload) == (0.7, {"rationale": "Will thing 1 happen?"})
-    assert answered.artifact_uri == "memory:oracle/1/1/answer.json"
+    assert answered.artifact_uri == f"memory:oracle/1/{sha256(b'1').hexdigest()[:32]}/answer.json"
     assert (busy.status, busy.reason, busy.retriable) == ("failed", "RetriableError: the oracle answered 503", True)
 
 

@@ -218,6 +218,38 @@ def test_signals_are_passed_on(tmp_path: Path, number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
+STUBBORN = """
+import signal, subprocess, sys, time
+for one in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(one, signal.SIG_IGN)
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+"""
+
+
+def test_a_child_that_does_not_end_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    body = STUBBORN + emitted(event="STEP_START", process_stage="raw_markets") + "time.sleep(600)"
+    watched = run_watched(
+        child(tmp_path, body),
+        log=tmp_path / "l",
+        redact=str,
+        on_line=lambda _: os.kill(os.getpid(), signal.SIGTERM),
+        ending_s=0.2,
+    )
+    assert (watched.signal, watched.exit_code, watched.stage) == (signal.SIGTERM, -signal.SIGKILL, "raw_markets")
+
+
+def test_what_goes_wrong_after_a_signal_is_no_reason(tmp_path: Path) -> None:
+    failed = emitted(event="STEP_FAILURE", process_stage="raw_markets", level="ERROR", reason="the database went away")
+    body = "import signal\nsignal.signal(15, lambda *_: None)\n" + emitted() + "signal.pause()\n" + failed
+    watched = run_watched(
+        child(tmp_path, body),
+        log=tmp_path / "l",
+        redact=str,
+        on_line=lambda line: os.kill(os.getpid(), signal.SIGTERM) if line.get("event") is None else None,
+    )
+    assert (watched.signal, watched.reason, watched.exit_code) == (signal.SIGTERM, None, 0)
+
+
 def test_the_command_names_an_exchange_that_is_not_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "POLYMARKET" not in str(command(tmp_path))
     monkeypatch.setenv("POLYMARKET_BASE_URL", "http://127.0.0.1:8765")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from predictbench_assets.cli.daily import DailyOptions, publish_summary
+from predictbench_assets.cli.daily import SUMMARY, DailyOptions, publish_summary, summary_of
+from predictbench_assets.launch import Watched
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import load_settings
@@ -42,3 +43,21 @@ def test_a_later_attempt_that_fails_is_shown(tmp_path: Path) -> None:
     publish_summary(settings, summary(1, failed=False), DailyOptions(), folder)
     publish_summary(settings, summary(2, failed=True), DailyOptions(), folder)
     assert RunSummary.read(tmp_path / "summary_2026-11-23_w7.json").status == "failed"
+
+
+def test_what_a_stopped_run_says_of_its_failure_is_what_came_of_the_signal(tmp_path: Path) -> None:
+    settings = load_settings(artifacts_dir=tmp_path)
+    summary(1, failed=True).write(tmp_path / SUMMARY)
+    stopped = Watched(stage="raw_markets", signal=15, exit_code=1)
+    assert summary_of(settings, tmp_path, KEY, stopped, DailyOptions()).reason == (
+        "stopped by signal 15; run it again, it goes on where it stopped"
+    )
+
+
+def test_what_had_failed_before_a_signal_and_what_succeeded_stay(tmp_path: Path) -> None:
+    settings = load_settings(artifacts_dir=tmp_path)
+    failed_before = Watched(stage="raw_markets", reason="the API changed", signal=15, exit_code=1)
+    for left in (summary(1, failed=True), summary(1, failed=False)):
+        left.write(tmp_path / SUMMARY)
+        assert summary_of(settings, tmp_path, KEY, failed_before, DailyOptions()) == left
+    assert summary_of(settings, tmp_path, KEY, Watched(signal=15, exit_code=0), DailyOptions()) == left

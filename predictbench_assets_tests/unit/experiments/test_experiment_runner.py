@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from predictbench_assets.experiments.runner import MAX_REASON, Progress, run_exp
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.staging import StagingArea
 
 RunOver = Callable[..., list[Outcome]]
 EVEN = ExperimentResult.binary(0.5)
@@ -582,8 +585,22 @@ def test_artifacts_are_kept_apart_by_experiment_version_and_market(run_over: Run
         return ExperimentResult.binary(0.5, artifact_uri=context.artifact("notes/a.txt", b"seen"))
 
     (outcome,) = run_over(Sync(draw), MARKETS[:1], artifacts=store)
-    assert stored == {"tested/1/1/notes/a.txt": b"seen"}
-    assert outcome.artifact_uri == "s3://place/tested/1/1/notes/a.txt"
+    name = f"tested/1/{sha256(b'1').hexdigest()[:32]}/notes/a.txt"
+    assert stored == {name: b"seen"}
+    assert outcome.artifact_uri == f"s3://place/{name}"
+
+
+@pytest.mark.parametrize("market_id", ["../../../outside", "/outside", "..", "a/b", "x" * 5_000, "\x1b[2J\n", "C:\\x"])
+def test_no_id_of_the_exchange_names_a_folder(run_over: RunOver, tmp_path: Path, market_id: str) -> None:
+    def leave_more(market: Market, context: PipelineContext) -> ExperimentResult:
+        return ExperimentResult.binary(0.5, artifact_uri=context.artifact("a.json", market.market_id.encode()))
+
+    area = StagingArea(str(tmp_path / "staging"))
+    (outcome,) = run_over(Sync(leave_more), [make_market(market_id)], artifacts=area.write_bytes)
+    (left,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left.relative_to(tmp_path).parts[:3] == ("staging", "tested", "1")
+    assert left.as_posix() == outcome.artifact_uri.removeprefix("file://")
+    assert left.read_bytes() == market_id.encode()
 
 
 @pytest.mark.parametrize("name", ["../up", "/etc/x", "", "a/../../b"])

@@ -110,6 +110,24 @@ def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.endswith("WARNING raw_markets: slow seconds=3\n")
 
 
+@pytest.mark.parametrize("where", ["message", "extra", "reason"])
+def test_no_text_forges_a_line(capsys: pytest.CaptureFixture[str], where: str) -> None:
+    configured(log_format="text")
+    forged = "Will\n12:00:00 INFO    all is well\r\x1b[2J"
+    with bound(run_id="r", process_stage="raw_markets"):
+        match where:
+            case "message":
+                log.warning("asked %s", forged)
+            case "extra":
+                log.warning("asked", extra={"question": forged})
+            case _:
+                log.warning("asked", exc_info=ValueError(forged))
+    text = capsys.readouterr().err
+    assert "all is well" in text
+    assert not any(line.startswith("12:00:00 INFO    all") for line in text.splitlines())
+    assert "\x1b" not in text
+
+
 def test_auto_is_json_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     configured(log_format="auto")
     log.info("x")

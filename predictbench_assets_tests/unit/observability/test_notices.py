@@ -2,6 +2,9 @@
 
 import logging
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import date
 
 import pytest
@@ -151,3 +154,49 @@ def test_the_address_is_in_no_message() -> None:
             send()
         assert "T0" not in str(caught.value)
         assert caught.value.__cause__ is None
+
+
+@contextmanager
+def trickling(head: bytes) -> Iterator[str]:
+    """The address of a server that sends `head`, and then a byte every few milliseconds until it is left."""
+    ended = threading.Event()
+
+    def answer(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.recv(65536)
+            client.sendall(head)
+            while not ended.wait(0.01):
+                client.sendall(b"x")
+
+    def serve(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listening.accept()[0],)).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/services/T0/B0/hidden-key"
+        finally:
+            ended.set()
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_an_answer_that_never_ends_was_one() -> None:
+    with trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n") as address:
+        settings = load_settings(notify_webhook_url=address, dead_man_url=address, notify_timeout_seconds=5)
+        assert tell(Notice("failure"), settings)
+        assert show_life(settings)
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: "])
+def test_an_answer_that_never_begins_is_given_up_with_the_setting(head: bytes) -> None:
+    with trickling(head) as address:
+        settings = load_settings(notify_webhook_url=address, dead_man_url=address, notify_timeout_seconds=0.2)
+        why = r"no answer within 0.2 s \(NOTIFY_TIMEOUT_SECONDS\), 3 times in a row"
+        with pytest.raises(NotDelivered, match=f"^NOTIFY_WEBHOOK_URL: {why}$"):
+            tell(Notice("failure"), settings, pause_s=0.001)
+        with pytest.raises(NotDelivered, match=f"^DEAD_MAN_URL: {why}$"):
+            show_life(settings, pause_s=0.001)

@@ -128,3 +128,11 @@ def test_widths_are_given_first_to_what_needs_them() -> None:
     assert fitted_widths([5, 80, 40], [5, 10, 10], 65) == [5, 30, 30]
     assert fitted_widths([5, 80, 12], [5, 10, 10], 65) == [5, 48, 12]
     assert fitted_widths([5, 80], [5, 10], 14) is None
+
+
+def test_a_line_end_in_a_cell_begins_no_line() -> None:
+    forged = "Will it?\n1     baseline_snapshot 1    12,345"
+    assert printed(("question",), [(forged,)], 200) == [
+        "question",
+        r"Will it?\n1     baseline_snapshot 1    12,345",
+    ]

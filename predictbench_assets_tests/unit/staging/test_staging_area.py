@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictbench_assets.staging import (
+    OutsideOfArea,
     Schema,
     StagedFileBroken,
     StagedFileMissing,
@@ -154,3 +155,30 @@ def test_plain_files_come_and_go(area: StagingArea) -> None:
     area.delete("artifacts/a.txt")
     area.delete("artifacts/a.txt")
     assert not area.exists("artifacts/a.txt")
+
+
+LEADING_OUT = ("../outside", "a/../../outside", "..", "/outside", "a/./b", "a\\..\\outside", "artifacts/..")
+
+
+@pytest.mark.parametrize("name", LEADING_OUT)
+def test_a_name_that_leaves_the_area_is_refused(name: str, tmp_path: Path) -> None:
+    for area in (StagingArea(str(tmp_path / "area")), StagingArea("memory://area")):
+        for use in (area.uri, area.exists, area.peek, area.read_bytes, area.delete, area.list):
+            with pytest.raises(OutsideOfArea, match="no name of a file in"):
+                use(name)
+        with pytest.raises(OutsideOfArea):
+            area.write_bytes(name, b"planted")
+        with pytest.raises(OutsideOfArea):
+            area.publish(name, ROWS, {}, lines(1))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_address_that_goes_up_from_the_area_is_refused(area: StagingArea) -> None:
+    with pytest.raises(OutsideOfArea):
+        area.open_uri(f"{area.uri('a')}/../../outside", ROWS)
+
+
+@pytest.mark.parametrize("name", ["..a/b", "a/...", "a/b..c", ".hidden/x", "a//b"])
+def test_dots_that_lead_nowhere_are_part_of_a_name(area: StagingArea, name: str) -> None:
+    area.write_bytes(name, b"here")
+    assert area.read_bytes(name) == b"here"
