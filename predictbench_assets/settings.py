@@ -69,6 +69,7 @@ _SHORTEST_PATH = 8
 """Characters of a path that can be a secret; a shorter one is `/ping` or the like."""
 
 _WEB_ADDRESS = "expected an address such as https://example.com/path, beginning with https:// or http://"
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _PROJECT = re.compile(r"[a-z0-9-]+", re.ASCII)
 
@@ -614,6 +615,8 @@ def _check_web_address(text: str) -> None:
         raise ValueError(_WEB_ADDRESS) from None
     if url.scheme not in ("http", "https") or not url.host or " " in text or "\\" in text:
         raise ValueError(_WEB_ADDRESS)
+    if ":" not in url.host and not all(map(_LABEL.fullmatch, url.raw_host.decode("ascii").removesuffix(".").split("."))):
+        raise ValueError("has a host that is none: expected names of 1 to 63 letters, digits and hyphens with dots between")
     if url.port is not None and not 0 < url.port < 65536:
         raise ValueError("has a port that is none: expected one from 1 to 65535")
 

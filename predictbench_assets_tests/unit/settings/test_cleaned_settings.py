@@ -116,6 +116,10 @@ def test_blanks_are_unset_and_hide_nothing(monkeypatch: pytest.MonkeyPatch, tmp_
         ("notify_webhook_url", "http://[::bad/s3cret"),
         ("notify_webhook_url", "http://a b/s3cret"),
         ("dead_man_url", "https:///s3cret"),
+        ("dead_man_url", "https://a..b/s3cret"),
+        ("notify_webhook_url", f"https://{'a' * 70}.example/s3cret"),
+        ("polymarket_base_url", "https://ex..ample.com"),
+        ("prometheus_push_gateway", "ex..ample.com:9091"),
         ("dead_man_url", "watch.example/s3cret"),
         ("polymarket_base_url", "https://gamma.example:99999"),
         ("polymarket_base_url", "https://gamma.example?x=1"),
@@ -135,6 +139,13 @@ def test_what_cannot_be_used_is_refused_by_name(name: str, text: str) -> None:
         load_settings(**{name: text})
     assert [problem.partition(":")[0] for problem in caught.value.problems] == [name.upper()]
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host", ["münchen.example", "my_store:9000", "127.0.0.1:9", "[::1]:9", "localhost", "rooted.example."]
+)
+def test_a_host_of_any_kind_is_taken(host: str) -> None:
+    assert load_settings(polymarket_base_url=f"http://{host}").polymarket_base_url == f"http://{host}"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
