@@ -615,8 +615,11 @@ def _check_web_address(text: str) -> None:
         raise ValueError(_WEB_ADDRESS) from None
     if url.scheme not in ("http", "https") or not url.host or " " in text or "\\" in text:
         raise ValueError(_WEB_ADDRESS)
-    if ":" not in url.host and not all(map(_LABEL.fullmatch, url.raw_host.decode("ascii").removesuffix(".").split("."))):
-        raise ValueError("has a host that is none: expected names of 1 to 63 letters, digits and hyphens with dots between")
+    labels = url.raw_host.decode("ascii").removesuffix(".").split(".")
+    if ":" not in url.host and not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(
+            "has a host that is none: expected words of 1 to 63 letters, digits or hyphens, parted by dots"
+        )
     if url.port is not None and not 0 < url.port < 65536:
         raise ValueError("has a port that is none: expected one from 1 to 65535")
 
@@ -776,7 +779,7 @@ def _env_file_problems(file: Path) -> list[str]:
         begins = _BEGINS.match(binding.original.string)
         named = f" ({begins.group(1).upper()})" if begins and begins.group(1).upper() in all_variables() else ""
         problems.append(
-            f"{file}, line {line}{named}, cannot be read: expected NAME=value, or NAME=\"value\" with both quotes and "
+            f'{file}, line {line}{named}, cannot be read: expected NAME=value, or NAME="value" with both quotes and '
             "nothing behind them"
         )
     return problems
