@@ -6,6 +6,7 @@ or wrong stops everything at once, with the names of all that are at fault.
 """
 
 import io
+import logging
 import os
 import re
 import stat
@@ -77,6 +78,10 @@ _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
 
 Environment = Literal["development", "staging", "production"]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+# A line that cannot be read is refused here, by name; pydantic's own reading would complain of it as well.
+logging.getLogger("dotenv.main").setLevel(logging.ERROR)
 
 
 class SettingsError(PermanentError):

@@ -189,7 +189,7 @@ def test_a_folder_in_the_place_of_the_env_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_cannot_be_read_is_refused_by_name_and_the_others_stay_usable(
-    tmp_path: Path, written: str, named: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, written: str, named: str
 ) -> None:
     (tmp_path / ".env").write_text(f"MAX_MARKETS=5\n\n{written}\nEXECUTOR=multiprocess\n")
     with pytest.raises(SettingsError) as caught:
@@ -200,6 +200,7 @@ def test_a_line_that_cannot_be_read_is_refused_by_name_and_the_others_stay_usabl
     assert "s3cret" not in problem
     settings = usable_settings()
     assert (settings.max_markets, settings.executor) == (5, "multiprocess")
+    assert caplog.text == ""
 
 
 def test_a_value_is_never_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
