@@ -6,19 +6,22 @@ or wrong stops everything at once, with the names of all that are at fault.
 """
 
 import io
+import logging
 import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 from pydantic import (
     AliasChoices,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -28,6 +31,7 @@ from pydantic import (
 from pydantic_core import PydanticUseDefault
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
@@ -69,6 +73,7 @@ _SHORTEST_PATH = 8
 """Characters of a path that can be a secret; a shorter one is `/ping` or the like."""
 
 _WEB_ADDRESS = "expected an address such as https://example.com/path, beginning with https:// or http://"
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _PROJECT = re.compile(r"[a-z0-9-]+", re.ASCII)
 
@@ -76,6 +81,10 @@ _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
 
 Environment = Literal["development", "staging", "production"]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+# A line that cannot be read is refused here, by name; pydantic's own reading would complain of it as well.
+logging.getLogger("dotenv.main").setLevel(logging.ERROR)
 
 
 class SettingsError(PermanentError):
@@ -256,6 +265,9 @@ class Settings(BaseSettings):
         description="the commit that runs are stored with; default: the checkout's",
     )
 
+    _repeated: tuple[str, ...] = PrivateAttr(())
+    """Of each variable that the `.env` file has more than once, a sentence."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -266,6 +278,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del settings_cls, file_secret_settings
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        if isinstance(dotenv_settings.env_file, Path):
+            # Read by us, since there a `${...}` within a password would be taken for a variable.
+            texts = env_file_texts(dotenv_settings.env_file)
+            dotenv_settings.env_vars = {name.lower(): text for name, text in texts.items()}
         for source in (env_settings, dotenv_settings):
             assert isinstance(source, EnvSettingsSource)
             # A variable of blanks is unset as well, so that it does not hide what the file says.
@@ -565,7 +582,8 @@ class Settings(BaseSettings):
     @property
     def warnings(self) -> list[str]:
         """What is set and has no effect, a sentence each."""
-        found = [
+        found = list(self._repeated)
+        found += [
             f"{name.upper()}: its {'parameters' if len(secret.left_out) > 1 else 'parameter'} "
             f"{', '.join(secret.left_out)} {'belong' if len(secret.left_out) > 1 else 'belongs'} to another client and "
             "had no effect here"
@@ -617,6 +635,11 @@ def _check_web_address(text: str) -> None:
         raise ValueError(_WEB_ADDRESS) from None
     if url.scheme not in ("http", "https") or not url.host or " " in text or "\\" in text:
         raise ValueError(_WEB_ADDRESS)
+    labels = url.raw_host.decode("ascii").removesuffix(".").split(".")
+    if ":" not in url.host and not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(
+            "has a host that is none: expected words of 1 to 63 letters, digits or hyphens, parted by dots"
+        )
     if url.port is not None and not 0 < url.port < 65536:
         raise ValueError("has a port that is none: expected one from 1 to 65535")
 
@@ -667,7 +690,12 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     if env_file is None and file is not None and os.environ.get(ENV_FILE_VARIABLE) and not file.exists():
         raise SettingsError([f"{ENV_FILE_VARIABLE}: there is no file {file}"])
     try:
-        return Settings(_env_file=file, _env_file_encoding=_encoding(file), **overrides)
+        # What else is wrong may come from the lines that cannot be read, and is not looked for before they can.
+        if file is not None and (problems := _env_file_problems(file)):
+            raise SettingsError(problems)
+        settings = Settings(_env_file=file, _env_file_encoding=_encoding(file), **overrides)
+        settings._repeated = tuple(_repeated(file)) if file is not None else ()
+        return settings
     except UndecodableFile as error:
         raise SettingsError([str(error)]) from None
     except ValidationError as error:
@@ -717,17 +745,78 @@ def default_env_file() -> Path | None:
 
 
 def _encoding(file: Path | None) -> str | None:
-    """The encoding of a `.env` file that is there. A pipe can be read only once, and has to be UTF-8."""
-    return encoding_of(file) if file is not None and (file.is_file() or file.is_dir()) else None
+    """The encoding of a `.env` file that is there."""
+    return encoding_of(file) if file is not None and _is_there(file) else None
 
 
-def env_file_texts(file: Path) -> dict[str, str | None]:
-    """The variables of a `.env` file as they are written there; None for a line without an equals sign.
+def _is_there(file: Path) -> bool:
+    """Whether there is a `.env` file.
+
+    Raises:
+        UndecodableFile: what is there is none: a link to nothing, a pipe, a device.
+    """
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if file.is_symlink():
+            raise UndecodableFile(f"{file} is a link to a file that is not there") from None
+        return False
+    except OSError as error:
+        raise UndecodableFile(f"{file} cannot be read: {(error.strerror or type(error).__name__).lower()}") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        # Every process of a run reads it again, which a pipe does not allow.
+        raise UndecodableFile(f"{file} is a pipe or a device, and has to be a file; {ENV_FILE_VARIABLE}= reads none")
+    return True
+
+
+def env_file_texts(file: Path) -> dict[str, str]:
+    """The variables of a `.env` file as they are written there, without the lines that cannot be read.
 
     Raises:
         UndecodableFile: it is no text that can be read.
     """
-    return dotenv_values(stream=io.StringIO(read_text(file)))
+    return {binding.key: binding.value or "" for _, binding in _bindings(file) if binding.key and _is_usable(binding)}
+
+
+def _bindings(file: Path) -> Iterator[tuple[int, Binding]]:
+    """What a `.env` file has, each with the number of its line; comments and blank lines have no key."""
+    if _is_there(file):
+        for binding in parse_stream(io.StringIO(read_text(file))):
+            text = binding.original.string  # with the blank lines before it
+            yield binding.original.line + text[: len(text) - len(text.lstrip())].count("\n"), binding
+
+
+def _is_usable(binding: Binding) -> bool:
+    return not binding.error and binding.value is not None and bool(_VARIABLE.fullmatch(binding.key or ""))
+
+
+def _env_file_problems(file: Path) -> list[str]:
+    """Every line of a `.env` file whose setting would be lost, by the name that it begins with, without its value."""
+    problems = []
+    for line, binding in _bindings(file):
+        if _is_usable(binding) or (binding.key is None and not binding.error):
+            continue
+        begins = _BEGINS.match(binding.original.string)
+        named = f" ({begins.group(1).upper()})" if begins and begins.group(1).upper() in all_variables() else ""
+        problems.append(
+            f'{file}, line {line}{named}, cannot be read: expected NAME=value, or NAME="value" with both quotes and '
+            "nothing behind them"
+        )
+    return problems
+
+
+def _repeated(file: Path) -> Iterator[str]:
+    lines: dict[str, list[str]] = {}
+    for line, binding in _bindings(file):
+        if binding.key is not None:
+            lines.setdefault(binding.key.upper(), []).append(str(line))
+    for name, found in lines.items():
+        if len(found) > 1 and name in all_variables():
+            yield f"{name}: {file} has it in lines {', '.join(found[:-1])} and {found[-1]}; the last one counts"
+
+
+_VARIABLE = re.compile(r"[\w.-]+")
+_BEGINS = re.compile(r"\s*(?:export\s+)?['\"]?([A-Za-z_]\w*)", re.ASCII)
 
 
 def variables(name: str) -> tuple[str, ...]:

@@ -351,11 +351,13 @@ def _print_json(answer: "Answer") -> None:
     """Print an array of objects, one a line."""
     import json
 
-    from predictbench_assets.database.ad_hoc import typed
+    from predictbench_assets.database.ad_hoc import as_json, distinct
 
+    names = [json.dumps(name) for name in distinct(answer.columns)]
     before = "[\n"
     for row in answer.rows:
-        values = zip(answer.columns, answer.types, row, strict=True)
-        click.echo(before + json.dumps({name: typed(text, oid) for name, oid, text in values}), nl=False)
+        values = zip(names, answer.types, row, strict=True)
+        fields = ", ".join(f"{name}: {as_json(text, oid)}" for name, oid, text in values)
+        click.echo(f"{before}{{{fields}}}", nl=False)
         before = ",\n"
     click.echo("\n]" if before == ",\n" else "[]")

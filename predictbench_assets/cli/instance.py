@@ -119,17 +119,26 @@ def _look(port: int, *, open_: bool) -> int:
 @click.command(short_help="Stop what was left running.", epilog="\b\nExample:\n  predictbench stop")
 def stop() -> None:
     """Stop what our commands left running here: the embedded databases and the demo's exchange."""
-    from predictbench_assets.database.connection import embedded_in, embedded_server
+    from predictbench_assets.database.connection import EmbeddedUnsupported, embedded_in, embedded_server
     from predictbench_assets.sandbox.process import stop_sandbox
     from predictbench_assets.settings import SettingsError, load_settings
 
     folder = FOLDER.resolve()
     if stop_sandbox(folder):
         click.echo("stopped the demo's exchange")
-    servers = [("the demo's database", embedded_in(folder / "postgres"))]
     try:
-        servers.append(("the embedded database", embedded_server(load_settings())))
+        settings = load_settings()
     except SettingsError:
+        settings = None
+    try:
+        servers = [("the demo's database", embedded_in(folder / "postgres"))]
+    except EmbeddedUnsupported:
+        if settings is not None and settings.writer_url is not None:
+            return  # this system has no embedded server, and none is needed
+        raise
+    if settings is not None:
+        servers.append(("the embedded database", embedded_server(settings)))
+    else:
         servers.append(("the embedded database", embedded_in(Path(".predictbench").resolve() / "postgres")))
     for name, server in servers:
         if server.stop():

@@ -10,7 +10,7 @@ import re
 import select
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
 
 import psycopg
 from psycopg import pq
@@ -26,8 +26,11 @@ from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import Settings
 
 _BOOLEAN = 16
-_JSON_LIKE = (_BOOLEAN, 20, 21, 23, 26, 114, 700, 701, 1700, 3802)
-"""The oids of truth values, numbers and JSON."""
+_JSON = (_BOOLEAN, 114, 3802)
+"""The oids of what Postgres prints as JSON does: truth values and JSON itself."""
+_NUMBERS = (20, 21, 23, 26, 700, 701, 1700)
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SHOWN_OF_A_LINE = 66
 """Of the line of SQL that an error is about."""
 
@@ -158,12 +161,28 @@ def split_statements(sql: str) -> list[str]:
     return statements
 
 
-def typed(text: str | None, oid: int) -> Any:
-    """A value for JSON, by its column's type: a number, a truth value, JSON itself, or text."""
-    if text is None or oid not in _JSON_LIKE:
-        return text
-    # Postgres prints numbers and truth values as JSON does, but NaN and Infinity have no form there.
-    return json.loads(text, parse_constant=str)
+def as_json(text: str | None, oid: int) -> str:
+    """A value as JSON, by its column's type: a number, a truth value, JSON itself, or text.
+
+    Numbers and JSON are what Postgres printed, so that no digit is lost, however many there are.
+    """
+    if text is None:
+        return "null"
+    if oid in _JSON:  # on one line; what is not ASCII can only be within its strings
+        line = text.replace("\n", " ").replace("\r", " ")
+        return _NOT_ASCII.sub(lambda found: json.dumps(found.group())[1:-1], line)
+    # NaN and Infinity have no form in JSON.
+    return text if oid in _NUMBERS and _NUMBER.fullmatch(text) else json.dumps(text)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names of columns, those that are there already with a number: `id`, `id_2`."""
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(2))
+        taken = {*found, *names}
+        found.append(name if name not in found else next(one for one in numbered if one not in taken))
+    return found
 
 
 def _comment_end(sql: str, at: int) -> int:

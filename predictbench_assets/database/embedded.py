@@ -51,6 +51,10 @@ _OF_YOUR_OWN = "set DATABASE_URL to use a Postgres of your own"
 _ANOTHER_FOLDER = f"work in another folder, name one with PREDICTBENCH_HOME, or {_OF_YOUR_OWN}"
 
 
+_RIGHTS_OF_ROOT = {errno.EACCES: "DAC_OVERRIDE", errno.EPERM: "FOWNER"}
+"""The capability without which root is refused so."""
+
+
 class EmbeddedPostgresError(PermanentError):
     """The embedded server could not be made, reached, started or stopped; the text names the cause and a way out."""
 
@@ -169,8 +173,9 @@ class EmbeddedPostgres:
         except OSError as error:
             reason = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
             advice = _ANOTHER_FOLDER
-            if error.errno == errno.EACCES and os.geteuid() == 0:
-                advice = f"root lacks a right that it usually has (the capability DAC_OVERRIDE): {_way_out()}"
+            if error.errno in _RIGHTS_OF_ROOT and os.geteuid() == 0:
+                right = _RIGHTS_OF_ROOT[error.errno]
+                advice = f"root lacks a right that it usually has (the capability {right}): {_way_out()}"
             elif error.errno == errno.EACCES and self.folder.is_dir():
                 advice = f"if it belongs to another user (was it first started as root?), remove it; or {advice}"
             raise EmbeddedPostgresError(

@@ -100,22 +100,32 @@ def verdict(sqlstate: str | None) -> Verdict:
     return "refused"
 
 
+ADDRESS = "predictbench_address"
+"""The execution option of an engine that names what its address was given by, where that is no setting."""
+
+_SETTINGS = "SUPABASE_DB_URL (for migrations SUPABASE_MIGRATION_DB_URL) or DATABASE_URL"
+
+
 @contextmanager
-def classified() -> Iterator[None]:
+def classified(engine: Engine | None = None) -> Iterator[None]:
     """Turn the driver's errors into ours.
+
+    Args:
+        engine: what is reached for, if its address may be given by something else than a setting; see `ADDRESS`.
 
     Raises:
         DatabaseUnavailable: trying again may help.
         DatabaseRefused: it will not; the text has the server's own words.
     """
+    address = str(engine.get_execution_options().get(ADDRESS, _SETTINGS)) if engine is not None else _SETTINGS
     try:
         yield
     except PoolTimeout as error:
         raise DatabaseUnavailable("no free database connection in time: raise DB_POOL_MAX_SIZE.") from error
     except DBAPIError as error:
-        raise _ours(error.orig if isinstance(error.orig, psycopg.Error) else None, str(error.orig)) from error
+        raise _ours(error.orig if isinstance(error.orig, psycopg.Error) else None, str(error.orig), address) from error
     except psycopg.Error as error:
-        raise _ours(error, str(error)) from error
+        raise _ours(error, str(error), address) from error
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backoff: Backoff = BRIEF) -> _Result:
@@ -129,7 +139,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backof
     def once() -> _Result:
         nonlocal tries
         tries += 1
-        with classified(), engine.begin() as connection:
+        with classified(engine), engine.begin() as connection:
             if tries > 1:
                 connection.execute(_LIMITS)
             return work(connection)
@@ -138,14 +148,13 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backof
 
 
 _LIMITS = text("SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '30s', true)")
-_SETTINGS = "SUPABASE_DB_URL (for migrations SUPABASE_MIGRATION_DB_URL) or DATABASE_URL"
-_UNREACHED = f". Is the server of {_SETTINGS} up? `predictbench db status` says which one is used."
 
 
-def cause_of_absence(state: str | None) -> str:
+def cause_of_absence(state: str | None, address: str = _SETTINGS) -> str:
     """What someone who reads of an unavailable database wants to know next; empty where its own words say it."""
     if state is None:
-        return _UNREACHED
+        status = " `predictbench db status` says which one is used." if address == _SETTINGS else ""
+        return f". Is the server of {address} up?{status}"
     if state == "57014":
         return ": a statement_timeout of the role, the server or another client of the pooler cut it, or a person did"
     if state == "55P03":
@@ -155,7 +164,7 @@ def cause_of_absence(state: str | None) -> str:
     return ""
 
 
-def _ours(error: psycopg.Error | None, words: str) -> DatabaseUnavailable | DatabaseRefused:
+def _ours(error: psycopg.Error | None, words: str, address: str) -> DatabaseUnavailable | DatabaseRefused:
     state = error.sqlstate if error is not None else None
     if state is None and any(sign in words for sign in _REFUSED_AT_THE_DOOR) and _FULL_HOUSE not in words:
         state = "28000"  # libpq hands on the words of a failed connection, not its SQLSTATE
@@ -163,18 +172,18 @@ def _ours(error: psycopg.Error | None, words: str) -> DatabaseUnavailable | Data
     if error is not None and state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseRefused(f"the database driver refused: {said}")
     if verdict(state) == "unavailable":
-        return DatabaseUnavailable(f"the database is not available: {said}{cause_of_absence(state)}")
-    return DatabaseRefused(f"the database refused ({state}): {said}. {advice(state)}")
+        return DatabaseUnavailable(f"the database is not available: {said}{cause_of_absence(state, address)}")
+    return DatabaseRefused(f"the database refused ({state}): {said}. {advice(state, address)}")
 
 
-def advice(state: str | None) -> str:
+def advice(state: str | None, address: str = _SETTINGS) -> str:
     """What to do about a refusal."""
     if state in ("42P01", "42703", "3F000"):
         return "Its schema is older than this code: run `predictbench db upgrade`."
     if state is not None and state.startswith("28"):
-        return f"Check user, password and database in {_SETTINGS}."
+        return f"Check user, password and database in {address}."
     if state == "42501":
-        return f"Give the role of {_SETTINGS} its rights on the schema: migrations/roles.sql does."
+        return f"Give the role of {address} its rights on the schema: migrations/roles.sql does."
     if state == "25006":
         return (
             "It takes no writes: a replica, a project that its provider made read-only (a full disk), or a setting "

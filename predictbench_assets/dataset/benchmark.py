@@ -62,6 +62,7 @@ def open_benchmark(
 
     Raises:
         ValueError: arguments that do not go together, or of which nothing can be known.
+        TypeError: as_of is no moment.
         NothingStored: no database is set, and there is none in this folder nor in those above.
         SchemaOutdated: the database was never migrated, or is of another version of this code.
         ReleaseMissing, ManifestUnreadable: there is no release.
@@ -71,6 +72,8 @@ def open_benchmark(
         raise ValueError("give at most one of release, url and demo")
     if frames is not None and frames not in get_args(Frames):
         raise ValueError(f"frames is {frames!r}; there are {', '.join(get_args(Frames))}")
+    if not isinstance(as_of, date | str | None):
+        raise TypeError(f"as_of is {as_of!r}: give a date, an instant with its zone, or one of them as text")
     if release is not None:
         opened = ReleaseSource(Path(release))
         if as_of is not None:
@@ -80,7 +83,7 @@ def open_benchmark(
     moment = parsed_moment(as_of) if isinstance(as_of, str) else as_of
     if isinstance(moment, datetime) and moment.tzinfo is None:
         raise ValueError(f"as_of {moment.isoformat()} has no zone: give it one, such as UTC")
-    return Benchmark(DatabaseSource(found.url, known_until(moment, found.clock.now())), frames)
+    return Benchmark(DatabaseSource(found, known_until(moment, found.clock.now())), frames)
 
 
 class Benchmark:
@@ -323,6 +326,8 @@ def _day(name: str, given: Day | None) -> date | None:
             return date.fromisoformat(given)
         except ValueError as error:
             raise ValueError(f"{name} is {given!r}: write a day as 2026-11-23") from error
+    if given is not None and not isinstance(given, date):
+        raise TypeError(f"{name} is {given!r}: give a date, or a day as '2026-11-23'")
     return given.date() if isinstance(given, datetime) else given
 
 

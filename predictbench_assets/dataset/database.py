@@ -13,7 +13,7 @@ from predictbench_assets.clock import Clock, SystemClock
 from predictbench_assets.database import migrations
 from predictbench_assets.database.connection import database_url, embedded_server
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.errors import classified
+from predictbench_assets.database.errors import ADDRESS, classified
 from predictbench_assets.database.leaderboards import rebuild_leaderboard
 from predictbench_assets.database.urls import DatabaseUrlError, normalized_url
 from predictbench_assets.dataset.source import Choice, frame_schema
@@ -41,6 +41,8 @@ class FoundDatabase:
 
     url: URL
     clock: Clock
+    given_by: str | None = None
+    """The argument that named it; None if it was a setting."""
 
 
 def database_at(url: str) -> FoundDatabase:
@@ -50,7 +52,7 @@ def database_at(url: str) -> FoundDatabase:
         ValueError: it is no address of a Postgres.
     """
     try:
-        return FoundDatabase(normalized_url(url), SystemClock())
+        return FoundDatabase(normalized_url(url), SystemClock(), "the argument url")
     except DatabaseUrlError as error:
         raise ValueError(f"url {error}") from error
 
@@ -112,12 +114,14 @@ class DatabaseSource:
         DatabaseUnavailable, DatabaseRefused, SchemaOutdated: as the names say.
     """
 
-    def __init__(self, url: URL, as_of: datetime) -> None:
+    def __init__(self, found: FoundDatabase, as_of: datetime) -> None:
         self.as_of = as_of
-        self._shown = url.render_as_string(hide_password=True)
+        self._shown = found.url.render_as_string(hide_password=True)
         # A notebook is left open for days: no connection is held between two reads.
-        engine = make_engine(url, pool_size=0, application_name="predictbench notebook")
+        engine = make_engine(found.url, pool_size=0, application_name="predictbench notebook")
         self._engine: Engine = engine.execution_options(postgresql_readonly=True)
+        if found.given_by is not None:
+            self._engine = self._engine.execution_options(**{ADDRESS: found.given_by})
         migrations.require_current(self._engine)
 
     def __str__(self) -> str:
@@ -126,7 +130,7 @@ class DatabaseSource:
     def batches(self, table: ExportedTable, choice: Choice) -> Iterator[pa.RecordBatch]:
         """Rows of a table, all from one snapshot of the database."""
         schema = frame_schema(table)
-        with classified(), self._engine.connect() as connection:
+        with classified(self._engine), self._engine.connect() as connection:
             connection.execution_options(isolation_level="REPEATABLE READ")
             stored = StoredTables(connection, self.as_of)
             for rows in _rows(stored, table, choice):

@@ -8,13 +8,12 @@ from sqlalchemy import Engine
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
 from predictbench_assets.database import health
 from predictbench_assets.database.connection import DatabaseNotRunning, database_url
-from predictbench_assets.database.embedded import EmbeddedPostgresError
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseUnsuitable
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.queries import StoredRun, first_days, stored_runs
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed, megabytes
-from predictbench_assets.failures import PredictbenchError
+from predictbench_assets.failures import PermanentError, PredictbenchError
 from predictbench_assets.runs import RunKey
 from predictbench_assets.schedule import is_running, scheduled_day
 from predictbench_assets.settings import Settings
@@ -41,7 +40,7 @@ def database_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
         yield Finding("warn", "database", str(error), "predictbench db start")
         yield from (Finding("skip", part, "the database is not running") for part in _PARTS)
         return
-    except EmbeddedPostgresError as error:
+    except PermanentError as error:  # the embedded server is another user's, or there is none for this system
         yield failed("database", error)
         yield from (Finding("skip", part, "the database was not reached") for part in _PARTS)
         return

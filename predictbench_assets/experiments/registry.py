@@ -11,7 +11,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -221,9 +221,17 @@ class _Listing:
             )
         if module_name.endswith(".py"):
             raise RegistryError(f"{self.where}: leave out the .py, as in {Path(module_name).stem}:{class_name}")
+        if not all(part.isidentifier() for part in module_name.split(".")):
+            raise RegistryError(
+                f"{self.where}, but {module_name!r} is no module's name: write it as after `import`, without slashes "
+                "and without a dot in front, such as my_forecasters:Contrarian for my_forecasters.py in this folder"
+            )
         try:
             module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:  # an import runs a stranger's code
+            kind = getattr(module, class_name, None)
+        except SystemExit as error:
+            raise RegistryError(f"{self.where}, but importing {module_name} {_ended(error)}") from error
+        except Exception as error:  # an import runs a stranger's code
             if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
                 raise RegistryError(
                     f"{self.where}, but there is no module {error.name}: none is installed, and no {error.name}.py "
@@ -232,12 +240,12 @@ class _Listing:
             raise RegistryError(
                 f"{self.where}, but importing {module_name} failed: {type(error).__name__}: {error}"
             ) from error
-        kind = getattr(module, class_name, None)
         if kind is None:
             classes = [name for name, value in vars(module).items() if isinstance(value, type)]
             close = difflib.get_close_matches(class_name, classes, n=1)
             hint = f", did you mean {close[0]}?" if close else ""
-            raise RegistryError(f"{self.where}, but {module_name} has no {class_name}{hint}")
+            place = getattr(module, "__file__", None) or "built into Python"
+            raise RegistryError(f"{self.where}, but {module_name} ({place}) has no {class_name}{hint}")
         if not (isinstance(kind, type) and issubclass(kind, Experiment)):
             raise RegistryError(f"{self.where}, but {class_name} is no subclass of Experiment")
         return kind
@@ -250,11 +258,20 @@ def _made(kind: type[Experiment], where: str) -> Experiment:
         try:
             experiment = kind()
             config_hash(experiment)
-        except (Exception, SystemExit) as error:  # a constructor is a stranger's code
+        except SystemExit as error:
+            problem = f"{kind.__name__}() {_ended(error)}"
+        except Exception as error:  # a constructor is a stranger's code
             problem = f"it cannot be made with {kind.__name__}(): {type(error).__name__}: {error}"
         else:
             return experiment
     raise RegistryError(f"{where}, but {problem}")
+
+
+def _ended(error: SystemExit) -> str:
+    return (
+        f"ended the program (SystemExit: {error.code}): take the call of sys.exit(), quit() or exit() out of it, or "
+        "guard it with `if __name__ == '__main__':`"
+    )
 
 
 def _problem_of_class(kind: Any) -> str | None:
@@ -268,7 +285,8 @@ def _problem_of_class(kind: Any) -> str | None:
         return f"its version {kind.version!r} is not a text of 1 to 32 letters, digits, dots, plus and minus signs"
     if not isinstance(kind.description, str):
         return "its description is no text"
-    if isinstance(kind.requires, str) or not all(isinstance(name, str) for name in kind.requires):
+    several = isinstance(kind.requires, Collection) and not isinstance(kind.requires, str)
+    if not several or not all(isinstance(name, str) for name in kind.requires):
         return f"its requires {kind.requires!r} is no tuple of names, like ('baseline_snapshot',)"
     if kind.information not in _SEES_MORE:
         return f"its information {kind.information!r} is none of {', '.join(_SEES_MORE)}"

@@ -23,6 +23,8 @@ def main() -> int:
     address = os.environ.get("NOTIFY_WEBHOOK_URL", "").strip(" \t\r\n\ufeff\"'")
     if not address:
         return 0
+    if not address.lower().startswith(("http://", "https://")):
+        return 1  # a file: would be opened, and be taken for delivered
     facts = [f"{name}: {os.environ[variable]}" for name, variable in FACTS.items() if os.environ.get(variable)]
     text = "\n".join([f"Predictbench, {os.environ['WORKFLOW']}: {os.environ['OUTCOME']}", *facts])
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -232,6 +232,9 @@ def test_formats_for_programs_have_every_row_and_keep_types(sql: Sql) -> None:
     one, _, none = done.stdout.rpartition("[]")
     assert json.loads(one) == [{"a": 5, "b": None, "d": {"c": 1.5}}]
     assert none == "\n"
+    twice = sql("--format", "json", "select 1 as a, 0.10 as a, 10::numeric^5000 as b, '1e400'::json as c").stdout
+    assert twice.startswith('[\n{"a": 1, "a_2": 0.10, "b": 10000')
+    assert twice.endswith('0, "c": 1e400}\n]\n')
     many = sql("--format", "csv", "select n, 'x,\"' || n as said from generate_series(1, 1234) n").stdout.splitlines()
     assert many[:2] == ["n,said", '1,"x,""1"']
     assert len(many) == 1235

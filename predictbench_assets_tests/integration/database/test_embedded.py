@@ -293,6 +293,7 @@ def test_it_works_for_root_with_the_whole_checkout_below_a_closed_home(folder: P
         ("--bounding-set=-chown", "may not hand .* over to `nobody`.*CHOWN"),
         ("--bounding-set=-setuid,-setgid", "may not run it as `nobody`.*SETUID"),
         ("--bounding-set=-dac_override", "Permission denied.*DAC_OVERRIDE"),
+        ("--bounding-set=-fowner", "not permitted.*FOWNER"),
         ("--bounding-set=-setpcap", "is closed to `nobody`.*SETPCAP"),
         # Without a name, and with the right to pass doors, which an interpreter below a closed home needs.
         (f"--reuid=54321 {' '.join(RIGHT)}", "could not look up effective user ID 54321"),

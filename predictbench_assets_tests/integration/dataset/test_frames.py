@@ -169,6 +169,9 @@ def test_rows_and_columns_are_chosen_alike(opened: str, request: pytest.FixtureR
     ):
         with pytest.raises(ValueError, match=said):
             wrong()
+    for mistyped in (lambda: bench.markets(since=5), lambda: bench.boards(since=5)):  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"since is 5: give a date, or a day as '2026-11-23'"):
+            mistyped()
 
 
 def test_pandas_does_as_well_and_polars_comes_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +220,8 @@ def test_arguments_that_do_not_go_together(world: World) -> None:
     ):
         with pytest.raises(ValueError, match=said):
             wrong()
+    with pytest.raises(TypeError, match=r"as_of is 5: give a date, an instant"):
+        pb.open_benchmark(url=url, as_of=5)  # type: ignore[arg-type]
 
 
 def test_the_moment_of_a_day_is_its_end(world: World) -> None:
@@ -259,6 +264,7 @@ def test_a_database_that_is_not_there_or_not_migrated(empty_database_url: str) -
     with pytest.raises(DatabaseUnavailable) as raised:
         pb.open_benchmark(url="postgresql://reader:planted-password@127.0.0.1:1/predictbench")
     assert "planted-password" not in str(raised.value)
+    assert str(raised.value).endswith(". Is the server of the argument url up?")
 
 
 def test_an_empty_database_has_the_columns(database_url: str) -> None:

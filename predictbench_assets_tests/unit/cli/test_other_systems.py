@@ -53,3 +53,21 @@ def test_a_database_of_ones_own_is_gone_to(tmp_path: Path) -> None:
     done = elsewhere(tmp_path, "leaderboard", DATABASE_URL="postgresql://u@127.0.0.1:9/db")
     assert "the database is not available" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_was_left_running_is_nothing_where_the_database_is_ones_own(tmp_path: Path) -> None:
+    done = elsewhere(tmp_path, "stop", DATABASE_URL="postgresql://u@127.0.0.1:9/db")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [({}, "run on Linux and macOS only"), ({"DATABASE_URL": "postgresql://u@127.0.0.1:9/db"}, "is not available")],
+)
+def test_the_doctor_examines_what_there_is(tmp_path: Path, variables: dict[str, str], found: str) -> None:
+    # Nothing but this machine is asked.
+    nowhere = dict.fromkeys(("POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL"), "http://127.0.0.1:9")
+    done = elsewhere(tmp_path, "doctor", **variables, **nowhere)
+    assert done.returncode == 1
+    assert found in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stderr

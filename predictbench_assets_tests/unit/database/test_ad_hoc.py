@@ -2,7 +2,7 @@
 
 import pytest
 
-from predictbench_assets.database.ad_hoc import split_statements, typed
+from predictbench_assets.database.ad_hoc import as_json, distinct, split_statements
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,26 @@ def test_statements_are_parted_as_postgres_parts_them(sql: str, statements: list
     assert split_statements(sql) == expected
 
 
-def test_values_keep_their_type_in_json() -> None:
-    assert typed("5", 23) == 5
-    assert typed("0.25", 1700) == 0.25
-    assert typed("NaN", 701) == "NaN"
-    assert typed("true", 16) is True
-    assert typed('{"a": [1]}', 3802) == {"a": [1]}
-    assert typed("5", 25) == "5"
-    assert typed(None, 23) is None
+@pytest.mark.parametrize(
+    ("text", "oid", "written"),
+    [
+        ("5", 23, "5"),
+        ("0.10", 1700, "0.10"),
+        ("1e+20", 701, "1e+20"),
+        ("9" * 5000, 1700, "9" * 5000),
+        ("NaN", 701, '"NaN"'),
+        ("-Infinity", 1700, '"-Infinity"'),
+        ("true", 16, "true"),
+        ('{"a": [1e400]}', 3802, '{"a": [1e400]}'),
+        ("[" * 9000 + "]" * 9000, 114, "[" * 9000 + "]" * 9000),
+        ('{\n"ü": "\U0001f600"}', 114, '{ "\\u00fc": "\\ud83d\\ude00"}'),
+        ("5", 25, '"5"'),
+        (None, 23, "null"),
+    ],
+)
+def test_values_are_written_as_postgres_printed_them(text: str | None, oid: int, written: str) -> None:
+    assert as_json(text, oid) == written
+
+
+def test_columns_of_one_name_are_numbered() -> None:
+    assert distinct(["id", "id", "id_2", "id", "x"]) == ["id", "id_3", "id_2", "id_4", "x"]

@@ -22,6 +22,8 @@ from predictbench_assets.settings import BASELINE
 
 WriteModule = Callable[[str], str]
 HEADER = """
+import sys
+
 from predictbench_assets.experiments.base import Experiment, ExperimentResult
 
 class Valid(Experiment):
@@ -120,7 +122,10 @@ def test_a_broken_entry_point_is_named() -> None:
         ),
         ("just_a_word", "not of the form module:Class, such as"),
         ("my_file.py:Thing", r"leave out the \.py, as in my_file:Thing"),
-        ("json:Decoder", "json has no Decoder, did you mean JSONDecoder"),
+        ("./my_file:Thing", r"'\./my_file' is no module's name"),
+        (".my_file:Thing", r"'\.my_file' is no module's name"),
+        ("my-file:Thing", "'my-file' is no module's name"),
+        ("json:Decoder", r"json \(/.*json/__init__\.py\) has no Decoder, did you mean JSONDecoder"),
         ("json:JSONDecoder", "JSONDecoder is no subclass of Experiment"),
         ("json:loads", "loads is no subclass of Experiment"),
         ("predictbench_assets.experiments.base:Experiment", "Experiment has no name, no version, no description"),
@@ -137,6 +142,12 @@ def test_what_an_import_says_is_told(write_module: WriteModule) -> None:
         load(f"{name}:Valid")
 
 
+def test_a_module_that_ends_the_program_is_named(write_module: WriteModule) -> None:
+    name = write_module("sys.exit(0)")
+    with pytest.raises(RegistryError, match=rf"lists '{name}:Valid', but importing {name} ended the program .*: 0"):
+        load(f"{name}:Valid")
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -147,6 +158,7 @@ def test_what_an_import_says_is_told(write_module: WriteModule) -> None:
         ("version = ''", "has no version"),
         ("description = ''", "has no description"),
         ("requires = 'baseline_snapshot'", "no tuple of names"),
+        ("requires = None", "its requires None is no tuple of names"),
         ("information = 'psychic'", "none of blind, market, search"),
         ("mandatory = 'yes'", "neither True nor False"),
         ("timeout_seconds = 0", "timeout_seconds 0 is no number above 0"),
@@ -155,6 +167,8 @@ def test_what_an_import_says_is_told(write_module: WriteModule) -> None:
         ("def run_event(self, markets, contexts): return {}", "implements both of run and run_event"),
         ("run = Experiment.run", "implements neither of run and run_event"),
         ("def __init__(self): raise OSError('no key')", r"cannot be made with Wrong\(\): OSError: no key"),
+        ("def __init__(self): raise SystemExit(0)", r"lists .*Wrong\(\) ended the program \(SystemExit: 0\)"),
+        ("config = property(lambda self: sys.exit(0))", r"Wrong\(\) ended the program"),
         ("def __init__(self, model): pass", "missing 1 required positional argument"),
         ("config = {'x': object()}", "not JSON serializable"),
     ],

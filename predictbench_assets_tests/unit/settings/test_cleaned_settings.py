@@ -1,5 +1,6 @@
 """Settings as shells, editors, forms and consoles leave them: cleaned when they are loaded, or refused by name."""
 
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 from predictbench_assets.settings import (
     Settings,
     SettingsError,
+    env_file_texts,
     load_settings,
     usable_settings,
     variables,
@@ -114,6 +116,10 @@ def test_blanks_are_unset_and_hide_nothing(monkeypatch: pytest.MonkeyPatch, tmp_
         ("notify_webhook_url", "http://[::bad/s3cret"),
         ("notify_webhook_url", "http://a b/s3cret"),
         ("dead_man_url", "https:///s3cret"),
+        ("dead_man_url", "https://a..b/s3cret"),
+        ("notify_webhook_url", f"https://{'a' * 70}.example/s3cret"),
+        ("polymarket_base_url", "https://ex..ample.com"),
+        ("prometheus_push_gateway", "ex..ample.com:9091"),
         ("dead_man_url", "watch.example/s3cret"),
         ("polymarket_base_url", "https://gamma.example:99999"),
         ("polymarket_base_url", "https://gamma.example?x=1"),
@@ -133,6 +139,13 @@ def test_what_cannot_be_used_is_refused_by_name(name: str, text: str) -> None:
         load_settings(**{name: text})
     assert [problem.partition(":")[0] for problem in caught.value.problems] == [name.upper()]
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host", ["münchen.example", "my_store:9000", "127.0.0.1:9", "[::1]:9", "localhost", "rooted.example."]
+)
+def test_a_host_of_any_kind_is_taken(host: str) -> None:
+    assert load_settings(polymarket_base_url=f"http://{host}").polymarket_base_url == f"http://{host}"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -158,6 +171,63 @@ def test_a_folder_in_the_place_of_the_env_file_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     with pytest.raises(SettingsError, match="env is a folder, and has to be a file"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        ('DEAD_MAN_URL="https://x/s3cret', "line 3 (DEAD_MAN_URL)"),
+        ("DEAD_MAN_URL='https://x/s3cret", "line 3 (DEAD_MAN_URL)"),
+        ("POLYMARKET_API_KEY: s3cret", "line 3 (POLYMARKET_API_KEY)"),
+        ("POLYMARKET_API_KEY:s3cret", "line 3 (POLYMARKET_API_KEY)"),
+        ("POLYMARKET_API_KEY:s3cret==", "line 3 (POLYMARKET_API_KEY)"),
+        ("export POLYMARKET_API_KEY s3cret", "line 3 (POLYMARKET_API_KEY)"),
+        ("POLYMARKET_API_KEY", "line 3 (POLYMARKET_API_KEY)"),
+        ('NOTIFY_WEBHOOK_URL="https://h/s3cret"x', "line 3 (NOTIFY_WEBHOOK_URL)"),
+        ("s3cret s3cret", "line 3,"),
+        ("s3cret", "line 3,"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_refused_by_name_and_the_others_stay_usable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, written: str, named: str
+) -> None:
+    (tmp_path / ".env").write_text(f"MAX_MARKETS=5\n\n{written}\nEXECUTOR=multiprocess\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    [problem] = caught.value.problems
+    assert problem.startswith(f".env, {named}")
+    assert "cannot be read: expected NAME=value" in problem
+    assert "s3cret" not in problem
+    settings = usable_settings()
+    assert (settings.max_markets, settings.executor) == (5, "multiprocess")
+    assert caplog.text == ""
+
+
+def test_a_value_is_never_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORD", "other")
+    (tmp_path / ".env").write_text("POLYMARKET_API_KEY=a${WORD}b${NONE:-c}$WORD\n")
+    key = load_settings().polymarket_api_key
+    assert key is not None
+    assert key.get_secret_value() == "a${WORD}b${NONE:-c}$WORD"
+    assert env_file_texts(tmp_path / ".env") == {"POLYMARKET_API_KEY": "a${WORD}b${NONE:-c}$WORD"}
+
+
+def test_a_variable_given_twice_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MAX_MARKETS=5\n\n# twice\nmax_markets=6\nEXECUTOR=multiprocess\n")
+    settings = load_settings()
+    assert settings.max_markets == 6
+    assert settings.warnings == ["MAX_MARKETS: .env has it in lines 1 and 4; the last one counts"]
+
+
+def test_a_link_to_nothing_and_a_pipe_are_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to("nowhere")
+    with pytest.raises(SettingsError, match=r"\.env is a link to a file that is not there"):
+        load_settings()
+    (tmp_path / ".env").unlink()
+    os.mkfifo(tmp_path / ".env")
+    with pytest.raises(SettingsError, match=r"\.env is a pipe or a device, and has to be a file"):
+        load_settings()
+    assert usable_settings().max_markets is None
 
 
 @pytest.mark.parametrize(

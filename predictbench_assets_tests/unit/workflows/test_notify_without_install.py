@@ -33,7 +33,15 @@ def test_the_webhook_is_told(around: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:9/s3cret", "http://h/s3\ncret", "s3cret", "http://[::bad/s3cret"]
+    "address",
+    [
+        "http://127.0.0.1:9/s3cret",
+        "http://h/s3\ncret",
+        "s3cret",
+        "http://[::bad/s3cret",
+        "file:///dev/null#s3cret",
+        "data:,s3cret",
+    ],
 )
 def test_an_address_that_cannot_be_reached_is_not_shown(address: str) -> None:
     done = tell(address)
