@@ -7,11 +7,13 @@ process before anything is loaded, and `.env` is not opened. The embedded server
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -90,12 +92,42 @@ def demo(markets: int | None, past: int | None, experiments: tuple[str, ...], fr
     os.environ["LOG_FORMAT"] = "text"  # a person reads this, even where a pipe or a file lies between
     registry, own = _experiments(experiments)
     try:
-        with at_work(folder):
+        with Interrupts() as interrupts, at_work(folder):
             kept = _opened(folder, markets, experiments, fresh=fresh)
-            sys.exit(_run(folder, kept, past, registry, own, verbose=verbose))
+            sys.exit(_run(folder, kept, past, registry, own, interrupts, verbose=verbose))
     except KeyboardInterrupt:
         click.echo("\ninterrupted; the same command goes on where it stopped", err=True)
         sys.exit(130)
+
+
+class Interrupts:
+    """Ctrl-C, remembered: one that arrives within a callback of the garbage collector is swallowed by Python."""
+
+    def __init__(self) -> None:
+        self._arrived = False
+        self._before: Any = signal.SIG_DFL
+
+    def __enter__(self) -> Self:
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before is not signal.SIG_IGN:  # as in a shell's background job
+            signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def check(self) -> None:
+        """Stop here if one has arrived.
+
+        Raises:
+            KeyboardInterrupt: one has.
+        """
+        if self._arrived:
+            raise KeyboardInterrupt
+
+    def _remember(self, _: int, __: FrameType | None) -> None:
+        self._arrived = True
+        raise KeyboardInterrupt
 
 
 def _experiments(paths: tuple[str, ...]) -> "tuple[Registry, tuple[str, ...]]":
@@ -131,7 +163,14 @@ def _opened(folder: Path, markets: int | None, experiments: tuple[str, ...], *, 
 
 
 def _run(
-    folder: Path, kept: "Demo", past: int | None, registry: "Registry", own: tuple[str, ...], *, verbose: bool
+    folder: Path,
+    kept: "Demo",
+    past: int | None,
+    registry: "Registry",
+    own: tuple[str, ...],
+    interrupts: Interrupts,
+    *,
+    verbose: bool,
 ) -> int:
     """Run the past, then today, then the sweep; returns the exit code."""
     from predictbench_assets.cli.daily import DailyOptions, run_daily
@@ -142,20 +181,24 @@ def _run(
     from predictbench_assets.settings import load_settings
 
     dates = kept.past if past is None else dates_of(past)
-    if dates and (code := PastDays(folder, kept, dates, registry, own, verbose=verbose).run()) != 0:
+    if dates and (code := PastDays(folder, kept, dates, registry, own, interrupts, verbose=verbose).run()) != 0:
         return code
+    interrupts.check()
     use_sandbox(start_sandbox(folder, kept.world))
     settings = load_settings()
     _configure_logging(settings, verbose=verbose)
     with _opened_database(settings) as engine:
         again = only_failed(engine, own, RunKey(settings.clock.now().date(), WINDOW))
         options = DailyOptions(window_days=WINDOW, forget=again)
+        interrupts.check()
         code = run_daily(settings, options, show=stages, report=_report, verbose=verbose)
         if code != 0:
             return code
+        interrupts.check()
         settled = sweep(settings, engine, registry, verbose=verbose)
         if settled is None:
             return 1
+        interrupts.check()
         if settled:
             show_board(settings)
         if own and not _tell_of_own(engine, own):

@@ -1,6 +1,7 @@
 """`predictbench demo --past`: days that are over, so that there is something to score, and something to learn from."""
 
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,6 +16,7 @@ from predictbench_assets.runs import FIRST_RUN_DATE, RunKey
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from predictbench_assets.cli.demo import Interrupts
     from predictbench_assets.database.queries import StoredAttempt
     from predictbench_assets.experiments.registry import Registry
     from predictbench_assets.launch import Line, Watched
@@ -54,6 +56,7 @@ class PastDays:
         dates: Sequence[date],
         registry: "Registry",
         own: Sequence[str],
+        interrupts: "Interrupts",
         *,
         verbose: bool,
     ) -> None:
@@ -62,6 +65,7 @@ class PastDays:
         self._dates = dates
         self._registry = registry
         self._own = own
+        self._interrupts = interrupts
         self._verbose = verbose
 
     def run(self) -> int:
@@ -85,6 +89,7 @@ class PastDays:
                 use_sandbox(sandbox)
             try:
                 for day in _days(self._dates[0], datetime.now(UTC).date()):
+                    self._interrupts.check()
                     if day in self._dates:
                         if sandbox is not None and day >= unswept[0]:
                             move_sandbox(self._folder, sandbox, _at(day, RUN_AT))
@@ -215,6 +220,8 @@ def sweep(settings: "Settings", engine: "Engine", registry: "Registry", *, verbo
         watched = launch.run_watched(command, log=folder / "log.jsonl", redact=settings.redact, on_line=shown)
     finally:
         shown.close()
+    if watched.signal == signal.SIGINT:
+        raise KeyboardInterrupt
     if watched.exit_code != 0:
         click.echo(f"the resolution sweep failed: {watched.reason or 'see its log'}\n  log      {folder / 'log.jsonl'}")
         return None
