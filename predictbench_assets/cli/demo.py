@@ -191,7 +191,13 @@ def _run(
         again = only_failed(engine, own, RunKey(settings.clock.now().date(), WINDOW))
         options = DailyOptions(window_days=WINDOW, forget=again)
         interrupts.check()
-        code = run_daily(settings, options, show=stages, report=_report, verbose=verbose)
+        summaries: list[RunSummary] = []
+
+        def report(summary: "RunSummary", watched: "Watched") -> None:
+            summaries.append(summary)
+            _report(summary, watched)
+
+        code = run_daily(settings, options, show=stages, report=report, verbose=verbose)
         if code != 0:
             return code
         interrupts.check()
@@ -201,7 +207,7 @@ def _run(
         interrupts.check()
         if settled:
             show_board(settings)
-        if own and not _tell_of_own(engine, own):
+        if own and not _tell_of_own(engine, own, *summaries):
             return 1
     click.echo(_next_steps(past=bool(dates), own=bool(own)))
     return 0
@@ -225,31 +231,36 @@ def _configure_logging(settings: "Settings", *, verbose: bool) -> None:
 def _report(summary: "RunSummary", watched: "Watched") -> None:
     from rich.console import Console
 
-    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(summary.to_table())
+    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(summary.to_table(forget=False))
     if summary.succeeded and watched.exit_code != 0:
         click.echo(f"the run's data are stored, but Dagster ended with exit code {watched.exit_code}", err=True)
     if summary.succeeded:
         click.echo(_WORDS)
 
 
-def _tell_of_own(engine: Any, own: tuple[str, ...]) -> bool:
-    """Say what came of the experiments that were added; false where one of them forecast nothing but failed."""
-    from predictbench_assets.cli.demo_past import failures_of
+def _tell_of_own(engine: Any, own: tuple[str, ...], summary: "RunSummary") -> bool:
+    """Print what came of the experiments that were added; false where one of them forecast nothing but failed."""
+    from predictbench_assets.cli.demo_past import print_failures
     from predictbench_assets.database.queries import results_by_status
 
     click.echo("\nYour own")
-    only_failed = False
-    for (name, version), counts in results_by_status(engine, own).items():
+    stored = results_by_status(engine, own)
+    only_failed = changed = False
+    for name in own:
+        of_today = summary.experiments[name]
+        counts = stored.get((name, of_today.version), {})
         parts = [f"{counts[status]:,} {status}" for status in ("completed", "skipped", "failed") if counts.get(status)]
-        click.echo(f"  {name} {version}: {', '.join(parts)} (all days)")
-        if counts.get("failed"):
-            click.echo(failures_of(engine, name))
-            only_failed = only_failed or not counts.get("completed")
-    click.echo(
-        "  Correct it and give the same command again: where it only failed it is asked again."
-        if only_failed
-        else "  After a change of its code, give it a new version: answers of a version are kept."
-    )
+        click.echo(f"  {name} {of_today.version}: {', '.join(parts) or 'no market'} (all days)")
+        print_failures(of_today, of="of today's ")
+        if of_today.outdated:
+            changed = True
+            click.echo(f"    the code has changed since {of_today.outdated:,} of today's were answered:")
+            click.echo("    give it a new version, or these answers stay")
+        only_failed = only_failed or bool(counts.get("failed") and not counts.get("completed"))
+    if only_failed:
+        click.echo("  Correct it and give the same command again: where it only failed it is asked again.")
+    elif not changed:
+        click.echo("  After a change of its code, give it a new version: answers of a version are kept.")
     return not only_failed
 
 

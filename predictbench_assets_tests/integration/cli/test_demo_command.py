@@ -247,6 +247,7 @@ def test_ones_own_class_gets_onto_the_settled_board(walked: Walked) -> None:
     assert "20 x ValidationError: probabilities: Value error, probabilities must be finite and in [0, 1]" in (
         refused.stderr
     )
+    assert re.search(r"\(my_forecasters\.py:\d+ in run\)$", refused.stderr, re.M)
     assert "day 2 of 4" not in refused.stdout
 
     module.write_text(CONTRARIAN)
@@ -254,10 +255,18 @@ def test_ones_own_class_gets_onto_the_settled_board(walked: Walked) -> None:
     assert corrected.returncode == 0, corrected.stdout + corrected.stderr
     assert corrected.stdout.count("contrarian added") == 4
     assert "contrarian 1: 100 completed (all days)" in corrected.stdout
+    assert "the code has changed" not in corrected.stdout
     row = re.search(r"contrarian 1 +(\d+) .*100%", corrected.stdout)
     assert row is not None, corrected.stdout
     assert int(row[1]) > 10
     assert "my_forecasters" not in corrected.stdout.split("\nNext:\n")[1], "it was done already"
+
+    module.write_text(CONTRARIAN.replace("0.8", "0.6"))
+    forgotten = run(walked.folder, "demo", *OWN)
+    assert forgotten.returncode == 0, forgotten.stdout + forgotten.stderr
+    closing = forgotten.stdout.split("\nYour own\n")[1]
+    assert "the code has changed since 20 of today's were answered" in closing
+    assert "--forget" not in forgotten.stdout
 
     module.write_text(CONTRARIAN.replace('version = "1"', 'version = "2"').replace("0.8", "0.6"))
     changed = run(walked.folder, "demo", *OWN)
