@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from predictbench_assets.cli.output import print_item
+
 if TYPE_CHECKING:
     from predictbench_assets.cli.demo_world import Demo
     from predictbench_assets.experiments.registry import Registry
@@ -135,19 +137,35 @@ def _experiments(paths: tuple[str, ...]) -> "tuple[Registry, tuple[str, ...]]":
     from predictbench_assets.experiments.registry import load_registry
     from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 
-    _list_experiments(paths)
+    list_experiments(paths)
     registry = load_registry((*DEFAULT_EXPERIMENTS, *paths), source="--experiment")
     builtin = load_registry()
     return registry, tuple(name for name in registry.names if name not in builtin)
 
 
-def _list_experiments(paths: tuple[str, ...]) -> None:
+def list_experiments(paths: tuple[str, ...]) -> None:
     """Have this process and its children add these experiments to the built-in ones."""
     from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 
     os.environ.pop("PROCESSING_EXPERIMENTS", None)
     if paths:
         os.environ["PROCESSING_EXPERIMENTS"] = ",".join((*DEFAULT_EXPERIMENTS, *paths))
+
+
+def loadable(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of an earlier demo's experiments that can still be loaded; a line on stderr for each other one."""
+    from predictbench_assets.experiments.registry import RegistryError, load_registry
+    from predictbench_assets.settings import DEFAULT_EXPERIMENTS
+
+    found: tuple[str, ...] = ()
+    for path in paths:
+        try:
+            load_registry((*DEFAULT_EXPERIMENTS, *found, path), source="the demo")
+        except RegistryError as error:
+            print_item("", f"left out, as it is not there any more: {error}", sys.stderr)
+        else:
+            found = (*found, path)
+    return found
 
 
 def _opened(folder: Path, markets: int | None, experiments: tuple[str, ...], *, fresh: bool) -> "Demo":
@@ -158,7 +176,8 @@ def _opened(folder: Path, markets: int | None, experiments: tuple[str, ...], *, 
     kept, removed = opened_demo(folder, markets, fresh=fresh)
     if removed is not None:
         click.echo(removed, err=True)
-    changed = msgspec.structs.replace(kept, experiments=experiments, own=kept.own or bool(experiments))
+    listed = experiments or loadable(kept.experiments)
+    changed = msgspec.structs.replace(kept, experiments=listed, own=kept.own or bool(experiments))
     return write_demo(folder, changed)
 
 
@@ -337,7 +356,7 @@ def enter_demo() -> Path:
         "no_proxy": local,
     }
     if (kept := read_demo(folder)) is not None:
-        _list_experiments(kept.experiments)
+        list_experiments(kept.experiments)
     if (running := running_sandbox(folder)) is not None:
         use_sandbox(running)
     return folder
