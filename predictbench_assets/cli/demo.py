@@ -38,7 +38,8 @@ In these words
   excluded     left out by a setting of yours, such as MIN_VOLUME
   rejected     not readable as a market
   core sample  drawn at random from all markets; the core board compares on it
-  good, thin   a price from close bids and asks; one from a wide or empty book
+  good, thin   a price from a close bid and ask; from a wide or half-empty book
+  none         neither bid nor ask: the price that the exchange indicates, if any
   snapshot     the markets as they were frozen: all experiments see the same
   digest       a hash of all forecasts, made before any of the markets closes\
 """

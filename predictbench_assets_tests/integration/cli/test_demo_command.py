@@ -213,7 +213,7 @@ def test_what_a_demo_prints_is_for_people(walked: Walked) -> None:
     assert "job execute" not in printed
     assert '{"timestamp"' not in printed
     assert " INFO " not in printed
-    for word in ("core sample", "thin", "digest", "snapshot", "rejected", "excluded"):
+    for word in ("core sample", "thin", "none", "digest", "snapshot", "rejected", "excluded"):
         assert len(re.findall(rf"^  (good, )?{word} ", walked.first.stdout, re.M)) >= 1, word
     suggested = walked.first.stdout.split("\nNext:\n")[1]
     assert "demo --past 8\n" not in suggested, "it was done already"
