@@ -39,7 +39,7 @@ In these words
   rejected     not readable as a market
   core sample  drawn at random from all markets; the core board compares on it
   good, thin   a price from a close bid and ask; from a wide or half-empty book
-  none         neither bid nor ask: the price that the exchange indicates, if any
+  none         neither bid nor ask: a price that the exchange indicates, or none
   snapshot     the markets as they were frozen: all experiments see the same
   digest       a hash of all forecasts, made before any of the markets closes\
 """
