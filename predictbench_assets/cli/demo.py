@@ -7,13 +7,17 @@ process before anything is loaded, and `.env` is not opened. The embedded server
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import click
+
+from predictbench_assets.cli.output import print_item
 
 if TYPE_CHECKING:
     from predictbench_assets.cli.demo_world import Demo
@@ -34,7 +38,8 @@ In these words
   excluded     left out by a setting of yours, such as MIN_VOLUME
   rejected     not readable as a market
   core sample  drawn at random from all markets; the core board compares on it
-  good, thin   a price from close bids and asks; one from a wide or empty book
+  good, thin   a price from a close bid and ask; from a wide or half-empty book
+  none         neither bid nor ask: a price that the exchange indicates, or none
   snapshot     the markets as they were frozen: all experiments see the same
   digest       a hash of all forecasts, made before any of the markets closes\
 """
@@ -90,12 +95,42 @@ def demo(markets: int | None, past: int | None, experiments: tuple[str, ...], fr
     os.environ["LOG_FORMAT"] = "text"  # a person reads this, even where a pipe or a file lies between
     registry, own = _experiments(experiments)
     try:
-        with at_work(folder):
+        with Interrupts() as interrupts, at_work(folder):
             kept = _opened(folder, markets, experiments, fresh=fresh)
-            sys.exit(_run(folder, kept, past, registry, own, verbose=verbose))
+            sys.exit(_run(folder, kept, past, registry, own, interrupts, verbose=verbose))
     except KeyboardInterrupt:
         click.echo("\ninterrupted; the same command goes on where it stopped", err=True)
         sys.exit(130)
+
+
+class Interrupts:
+    """Ctrl-C, remembered: one that arrives within a callback of the garbage collector is swallowed by Python."""
+
+    def __init__(self) -> None:
+        self._arrived = False
+        self._before: Any = signal.SIG_DFL
+
+    def __enter__(self) -> Self:
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before is not signal.SIG_IGN:  # as in a shell's background job
+            signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def check(self) -> None:
+        """Stop here if one has arrived.
+
+        Raises:
+            KeyboardInterrupt: one has.
+        """
+        if self._arrived:
+            raise KeyboardInterrupt
+
+    def _remember(self, _: int, __: FrameType | None) -> None:
+        self._arrived = True
+        raise KeyboardInterrupt
 
 
 def _experiments(paths: tuple[str, ...]) -> "tuple[Registry, tuple[str, ...]]":
@@ -103,19 +138,35 @@ def _experiments(paths: tuple[str, ...]) -> "tuple[Registry, tuple[str, ...]]":
     from predictbench_assets.experiments.registry import load_registry
     from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 
-    _list_experiments(paths)
+    list_experiments(paths)
     registry = load_registry((*DEFAULT_EXPERIMENTS, *paths), source="--experiment")
     builtin = load_registry()
     return registry, tuple(name for name in registry.names if name not in builtin)
 
 
-def _list_experiments(paths: tuple[str, ...]) -> None:
+def list_experiments(paths: tuple[str, ...]) -> None:
     """Have this process and its children add these experiments to the built-in ones."""
     from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 
     os.environ.pop("PROCESSING_EXPERIMENTS", None)
     if paths:
         os.environ["PROCESSING_EXPERIMENTS"] = ",".join((*DEFAULT_EXPERIMENTS, *paths))
+
+
+def loadable(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of an earlier demo's experiments that can still be loaded; a line on stderr for each other one."""
+    from predictbench_assets.experiments.registry import RegistryError, load_registry
+    from predictbench_assets.settings import DEFAULT_EXPERIMENTS
+
+    found: tuple[str, ...] = ()
+    for path in paths:
+        try:
+            load_registry((*DEFAULT_EXPERIMENTS, *found, path), source="the demo")
+        except RegistryError as error:
+            print_item("", f"left out, as it is not there any more: {error}", sys.stderr)
+        else:
+            found = (*found, path)
+    return found
 
 
 def _opened(folder: Path, markets: int | None, experiments: tuple[str, ...], *, fresh: bool) -> "Demo":
@@ -126,12 +177,20 @@ def _opened(folder: Path, markets: int | None, experiments: tuple[str, ...], *, 
     kept, removed = opened_demo(folder, markets, fresh=fresh)
     if removed is not None:
         click.echo(removed, err=True)
-    changed = msgspec.structs.replace(kept, experiments=experiments, own=kept.own or bool(experiments))
+    listed = experiments or loadable(kept.experiments)
+    changed = msgspec.structs.replace(kept, experiments=listed, own=kept.own or bool(experiments))
     return write_demo(folder, changed)
 
 
 def _run(
-    folder: Path, kept: "Demo", past: int | None, registry: "Registry", own: tuple[str, ...], *, verbose: bool
+    folder: Path,
+    kept: "Demo",
+    past: int | None,
+    registry: "Registry",
+    own: tuple[str, ...],
+    interrupts: Interrupts,
+    *,
+    verbose: bool,
 ) -> int:
     """Run the past, then today, then the sweep; returns the exit code."""
     from predictbench_assets.cli.daily import DailyOptions, run_daily
@@ -142,23 +201,33 @@ def _run(
     from predictbench_assets.settings import load_settings
 
     dates = kept.past if past is None else dates_of(past)
-    if dates and (code := PastDays(folder, kept, dates, registry, own, verbose=verbose).run()) != 0:
+    if dates and (code := PastDays(folder, kept, dates, registry, own, interrupts, verbose=verbose).run()) != 0:
         return code
+    interrupts.check()
     use_sandbox(start_sandbox(folder, kept.world))
     settings = load_settings()
     _configure_logging(settings, verbose=verbose)
     with _opened_database(settings) as engine:
         again = only_failed(engine, own, RunKey(settings.clock.now().date(), WINDOW))
         options = DailyOptions(window_days=WINDOW, forget=again)
-        code = run_daily(settings, options, show=stages, report=_report, verbose=verbose)
+        interrupts.check()
+        summaries: list[RunSummary] = []
+
+        def report(summary: "RunSummary", watched: "Watched") -> None:
+            summaries.append(summary)
+            _report(summary, watched)
+
+        code = run_daily(settings, options, show=stages, report=report, verbose=verbose)
         if code != 0:
             return code
+        interrupts.check()
         settled = sweep(settings, engine, registry, verbose=verbose)
         if settled is None:
             return 1
+        interrupts.check()
         if settled:
             show_board(settings)
-        if own and not _tell_of_own(engine, own):
+        if own and not _tell_of_own(engine, own, *summaries):
             return 1
     click.echo(_next_steps(past=bool(dates), own=bool(own)))
     return 0
@@ -182,31 +251,36 @@ def _configure_logging(settings: "Settings", *, verbose: bool) -> None:
 def _report(summary: "RunSummary", watched: "Watched") -> None:
     from rich.console import Console
 
-    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(summary.to_table())
+    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(summary.to_table(forget=False))
     if summary.succeeded and watched.exit_code != 0:
         click.echo(f"the run's data are stored, but Dagster ended with exit code {watched.exit_code}", err=True)
     if summary.succeeded:
         click.echo(_WORDS)
 
 
-def _tell_of_own(engine: Any, own: tuple[str, ...]) -> bool:
-    """Say what came of the experiments that were added; false where one of them forecast nothing but failed."""
-    from predictbench_assets.cli.demo_past import failures_of
+def _tell_of_own(engine: Any, own: tuple[str, ...], summary: "RunSummary") -> bool:
+    """Print what came of the experiments that were added; false where one of them forecast nothing but failed."""
+    from predictbench_assets.cli.demo_past import print_failures
     from predictbench_assets.database.queries import results_by_status
 
     click.echo("\nYour own")
-    only_failed = False
-    for (name, version), counts in results_by_status(engine, own).items():
+    stored = results_by_status(engine, own)
+    only_failed = changed = False
+    for name in own:
+        of_today = summary.experiments[name]
+        counts = stored.get((name, of_today.version), {})
         parts = [f"{counts[status]:,} {status}" for status in ("completed", "skipped", "failed") if counts.get(status)]
-        click.echo(f"  {name} {version}: {', '.join(parts)} (all days)")
-        if counts.get("failed"):
-            click.echo(failures_of(engine, name))
-            only_failed = only_failed or not counts.get("completed")
-    click.echo(
-        "  Correct it and give the same command again: where it only failed it is asked again."
-        if only_failed
-        else "  After a change of its code, give it a new version: answers of a version are kept."
-    )
+        click.echo(f"  {name} {of_today.version}: {', '.join(parts) or 'no market'} (all days)")
+        print_failures(of_today, of="of today's ")
+        if of_today.outdated:
+            changed = True
+            click.echo(f"    the code has changed since {of_today.outdated:,} of today's were answered:")
+            click.echo("    give it a new version, or these answers stay")
+        only_failed = only_failed or bool(counts.get("failed") and not counts.get("completed"))
+    if only_failed:
+        click.echo("  Correct it and give the same command again: where it only failed it is asked again.")
+    elif not changed:
+        click.echo("  After a change of its code, give it a new version: answers of a version are kept.")
     return not only_failed
 
 
@@ -283,7 +357,7 @@ def enter_demo() -> Path:
         "no_proxy": local,
     }
     if (kept := read_demo(folder)) is not None:
-        _list_experiments(kept.experiments)
+        list_experiments(kept.experiments)
     if (running := running_sandbox(folder)) is not None:
         use_sandbox(running)
     return folder

@@ -1,6 +1,8 @@
 """`predictbench demo --past`: days that are over, so that there is something to score, and something to learn from."""
 
 import os
+import signal
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
@@ -10,15 +12,17 @@ from typing import TYPE_CHECKING
 import click
 
 from predictbench_assets.cli.demo_world import Demo, write_demo
+from predictbench_assets.cli.output import print_item
 from predictbench_assets.runs import FIRST_RUN_DATE, RunKey
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from predictbench_assets.cli.demo import Interrupts
     from predictbench_assets.database.queries import StoredAttempt
     from predictbench_assets.experiments.registry import Registry
     from predictbench_assets.launch import Line, Watched
-    from predictbench_assets.reporting.summary import RunSummary
+    from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
     from predictbench_assets.settings import Settings
 
 WINDOW = 7
@@ -54,6 +58,7 @@ class PastDays:
         dates: Sequence[date],
         registry: "Registry",
         own: Sequence[str],
+        interrupts: "Interrupts",
         *,
         verbose: bool,
     ) -> None:
@@ -62,6 +67,7 @@ class PastDays:
         self._dates = dates
         self._registry = registry
         self._own = own
+        self._interrupts = interrupts
         self._verbose = verbose
 
     def run(self) -> int:
@@ -85,6 +91,7 @@ class PastDays:
                 use_sandbox(sandbox)
             try:
                 for day in _days(self._dates[0], datetime.now(UTC).date()):
+                    self._interrupts.check()
                     if day in self._dates:
                         if sandbox is not None and day >= unswept[0]:
                             move_sandbox(self._folder, sandbox, _at(day, RUN_AT))
@@ -150,18 +157,21 @@ class PastDays:
         stored = f"{summary.processed_markets:,} market{'s' * (summary.processed_markets != 1)} stored"
         what = f"{', '.join(missing)} added" if missing else stored
         click.echo(f"{number}  {what}; {known:,} settled ones known")
-        return self._stop_where_one_only_fails(engine, summary)
+        return self._stop_where_one_only_fails(summary)
 
-    def _stop_where_one_only_fails(self, engine: "Engine", summary: "RunSummary") -> int:
+    def _stop_where_one_only_fails(self, summary: "RunSummary") -> int:
         """Not worth the other days: whoever wrote it wants to know at once."""
         for name in self._own:
             counts = summary.experiments.get(name)
             if counts is not None and counts.failed and not counts.completed:
                 click.echo(
                     f"\n{name} failed on {counts.failed:,} of {summary.processed_markets:,} markets of "
-                    f"{summary.run_date}, and forecast none:\n{failures_of(engine, name)}\n"
-                    "Correct it and give the same command again: where it only failed it is asked again.",
+                    f"{summary.run_date}, and forecast none:",
                     err=True,
+                )
+                print_failures(counts, err=True)
+                click.echo(
+                    "Correct it and give the same command again: where it only failed it is asked again.", err=True
                 )
                 return 1
         return 0
@@ -185,11 +195,12 @@ def only_failed(engine: "Engine", own: Sequence[str], key: RunKey) -> tuple[str,
     return tuple(name for name in own if name in newest and not _forecast(newest[name]))
 
 
-def failures_of(engine: "Engine", name: str) -> str:
-    """Why an experiment failed, a line for each of the most frequent reasons."""
-    from predictbench_assets.database.queries import failure_reasons
-
-    return "\n".join(f"    {markets:,} x {reason}" for reason, markets in failure_reasons(engine, name))
+def print_failures(one: "ExperimentSummary", *, of: str = "", err: bool = False) -> None:
+    """Print why an experiment failed in a run and where in its code, a line for each reason."""
+    for why in one.reasons:
+        if why.status == "failed":
+            place = f" ({why.place})" if why.place else ""
+            print_item(f"    {of}{why.markets:,} x ", why.reason + place, sys.stderr if err else None)
 
 
 def sweep(settings: "Settings", engine: "Engine", registry: "Registry", *, verbose: bool) -> bool | None:
@@ -215,6 +226,8 @@ def sweep(settings: "Settings", engine: "Engine", registry: "Registry", *, verbo
         watched = launch.run_watched(command, log=folder / "log.jsonl", redact=settings.redact, on_line=shown)
     finally:
         shown.close()
+    if watched.signal == signal.SIGINT:
+        raise KeyboardInterrupt
     if watched.exit_code != 0:
         click.echo(f"the resolution sweep failed: {watched.reason or 'see its log'}\n  log      {folder / 'log.jsonl'}")
         return None
@@ -253,7 +266,7 @@ def _spinner(text: str) -> Iterator[None]:
 def _print_all_of(summary: "RunSummary") -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(summary.to_table())
+    Console(highlight=False).print(summary.to_table(forget=False))
 
 
 def _without_forecasts(attempts: Iterable["StoredAttempt"], registry: "Registry") -> Iterator[str]:

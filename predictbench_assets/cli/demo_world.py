@@ -53,7 +53,7 @@ class Demo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     past: tuple[date, ...] = ()
     """Days of the past that were run, and swept until the present."""
     experiments: tuple[str, ...] = ()
-    """`module:Class` of each experiment that the last demo added."""
+    """`module:Class` of each experiment that the last demo with any added: `ui --demo` shows them."""
     own: bool = False
     """Whether any demo has added one."""
 
@@ -153,11 +153,19 @@ def at_work(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def shown(folder: Path) -> Iterator[None]:
-    """Keep the demo from being replaced while a UI shows it."""
+    """Have it known that a UI shows a folder's data: a demo is not replaced meanwhile, and `stop` warns of it."""
     with _lock(folder, "ui") as lock:
         _taken(lock, fcntl.LOCK_SH)
         _sign(lock)
         yield
+
+
+def showing(folder: Path) -> str | None:
+    """The process of a UI that shows a folder's data, in brackets behind a blank; None where there is no UI."""
+    if not (folder / _LOCKS["ui"]).exists():
+        return None
+    with _lock(folder, "ui") as lock:
+        return None if _taken(lock, fcntl.LOCK_EX) else _holder(lock)
 
 
 def _difference(kept: Demo | None, wanted: WorldIdentity) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from predictbench_assets.cli.database import ready_database
-from predictbench_assets.cli.demo import FOLDER, demo_exchange, enter_demo
+from predictbench_assets.cli.demo import FOLDER, demo_exchange, enter_demo, list_experiments, loadable
 
 if TYPE_CHECKING:
     from predictbench_assets import launch
@@ -50,13 +50,18 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
             from predictbench_assets.cli.demo_world import present_demo, shown
 
             folder = enter_demo()
-            present_demo(folder)
+            kept = present_demo(folder)
             stack.enter_context(shown(folder))
             demo_exchange()
+            list_experiments(loadable(kept.experiments))
         settings = load_settings()
         # What is wrong with an experiment is said here: the UI would show a code location that does not load.
         found_in = import_path(load_registry(settings.processing_experiments))
         stack.enter_context(ready_database(settings))
+        if not demo and settings.writer_url is None:
+            from predictbench_assets.cli.demo_world import shown
+
+            stack.enter_context(shown(settings.home))
         home = launch.prepare_home(settings, settings.home / "dagster")
         command = launch.ui_command(settings, home=home, port=port, import_path=found_in)
         sys.exit(_serve(command, port, open_=open_))
@@ -118,8 +123,11 @@ def _look(port: int, *, open_: bool) -> int:
 
 @click.command(short_help="Stop what was left running.", epilog="\b\nExample:\n  predictbench stop")
 def stop() -> None:
-    """Stop what our commands left running here: the embedded databases and the demo's exchange."""
-    from predictbench_assets.database.connection import EmbeddedUnsupported, embedded_in, embedded_server
+    """Stop what our commands left running here: the embedded databases and the demo's exchange.
+
+    A UI is left to the terminal that it runs in; that one is running is mentioned.
+    """
+    from predictbench_assets.database.connection import EmbeddedUnsupported, embedded_in
     from predictbench_assets.sandbox.process import stop_sandbox
     from predictbench_assets.settings import SettingsError, load_settings
 
@@ -130,16 +138,24 @@ def stop() -> None:
         settings = load_settings()
     except SettingsError:
         settings = None
+    home = Path(".predictbench").resolve() if settings is None else settings.home
     try:
-        servers = [("the demo's database", embedded_in(folder / "postgres"))]
+        servers = [
+            ("the demo's database", "ui --demo", folder, embedded_in(folder / "postgres")),
+            ("the embedded database", "ui", home, embedded_in(home / "postgres")),
+        ]
     except EmbeddedUnsupported:
         if settings is not None and settings.writer_url is not None:
             return  # this system has no embedded server, and none is needed
         raise
-    if settings is not None:
-        servers.append(("the embedded database", embedded_server(settings)))
-    else:
-        servers.append(("the embedded database", embedded_in(Path(".predictbench").resolve() / "postgres")))
-    for name, server in servers:
+    for name, ui_of_it, of, server in servers:
         if server.stop():
             click.echo(f"stopped {name}")
+        from predictbench_assets.cli.demo_world import showing  # the embedded server's systems only
+
+        if (process := showing(of)) is not None:
+            click.echo(
+                f"`predictbench {ui_of_it}`{process} is still running, without {name}: end it with Ctrl-C in its "
+                "terminal, and start it again when it is needed",
+                err=True,
+            )

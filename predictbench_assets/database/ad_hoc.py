@@ -37,6 +37,8 @@ _SHOWN_OF_A_LINE = 66
 _READ_ONLY = ("25006", "42501")
 """What a statement that writes is refused with: by the transaction, or for want of a right."""
 
+_NO_TABLE = "42P01"
+
 # Strings, names and comments may contain a semicolon; one within parentheses belongs to a rule.
 _LEXEME = re.compile(
     r"""(?s)(?<![\w$])[eE]'(?:[^'\\]|''|\\.)*'?|'[^']*'?|"[^"]*"?|--[^\n]*|/\*|[;()]"""
@@ -281,6 +283,8 @@ def _explained(result: pq.abc.PGresult, statement: str) -> str:
     for name, kind in (("Detail", pq.DiagnosticField.MESSAGE_DETAIL), ("Hint", pq.DiagnosticField.MESSAGE_HINT)):
         if said := field(kind):
             lines.append(f"{name}: {said}")
+    if field(pq.DiagnosticField.SQLSTATE) == _NO_TABLE and f"{SCHEMA}." not in lines[0]:
+        lines.append(f"The tables are in the schema {SCHEMA}: {SCHEMA}.processed_markets, for example.")
     if field(pq.DiagnosticField.SQLSTATE) in _READ_ONLY:
         lines.append("Statements are run to read; with --write they run as the role of the database's own address.")
     return "\n".join(lines)

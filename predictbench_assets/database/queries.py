@@ -50,11 +50,6 @@ _STATUSES = text("""
     WHERE experiment = ANY(:names) AND withdrawn_at IS NULL AND status <> 'not_run'
     GROUP BY experiment, version, status ORDER BY experiment, version
 """)
-_REASONS = text("""
-    SELECT reason, count(*) AS markets FROM predictbench.latest_experiment_results
-    WHERE experiment = :name AND withdrawn_at IS NULL AND status = 'failed'
-    GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :limit
-""")
 
 
 @dataclass(frozen=True)
@@ -139,19 +134,12 @@ def stored_attempts(engine: Engine, first: date, last: date) -> list[StoredAttem
 
 
 def results_by_status(engine: Engine, names: Sequence[str]) -> dict[tuple[str, str], dict[str, int]]:
-    """How many markets came to each status, of the newest versions of some experiments, over all runs."""
+    """How many markets came to each status, by version of some experiments, over all runs."""
     found: dict[tuple[str, str], dict[str, int]] = {}
     rows = in_transaction(engine, lambda connection: connection.execute(_STATUSES, {"names": list(names)}).all())
     for row in rows:
         found.setdefault((row.experiment, row.version), {})[row.status] = row.markets
     return found
-
-
-def failure_reasons(engine: Engine, name: str, limit: int = 3) -> list[tuple[str, int]]:
-    """Why an experiment failed, in its newest attempts: the most frequent reasons and how many markets each has."""
-    given = {"name": name, "limit": limit}
-    rows = in_transaction(engine, lambda connection: connection.execute(_REASONS, given).all())
-    return [(row.reason, row.markets) for row in rows]
 
 
 def first_days(engine: Engine) -> dict[int, date]:

@@ -149,10 +149,14 @@ class TextLines(logging.Formatter):
 
 
 def readable(fields: Mapping[str, Any]) -> str:
-    """A line for people from a line's fields: what `JsonLines` wrote, or what it would have."""
+    """A line for people from a line's fields: what `JsonLines` wrote, or what it would have, but for nested counts."""
     hidden = {"timestamp", "level", "logger", "message", "process_stage", "run_id", "dagster_run_id", "event"}
     hidden |= {"exception", "reason"}
-    given = ((key, value) for key, value in fields.items() if key not in hidden and value is not None)
+    given = (
+        (key, value)
+        for key, value in fields.items()
+        if key not in hidden and value is not None and not isinstance(value, Mapping)
+    )
     extra = "".join(on_one_line(f" {key}={value}") for key, value in given)
     stage = f"{fields['process_stage']}: " if fields.get("process_stage") else ""
     line = f"{fields['timestamp'][11:19]} {fields['level']:<7} {stage}{fields['message']}"

@@ -64,12 +64,18 @@ class ExperimentSummary(_Part):
     """Of these, answered by other code than the present one, under the same version."""
 
 
-def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int]) -> list[str]:
-    """What to say of answers that were not asked for again, by experiment; nothing where there are none."""
+def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, forget: bool = True) -> list[str]:
+    """Lines on answers that were not asked for again, by experiment; none where there are none.
+
+    Args:
+        resumed: how many there are.
+        outdated: how many of these are of other code than the present one.
+        forget: whether the command has the option --forget.
+    """
     told = [f"{name} {count:,}" for name, count in resumed.items() if count]
     if not told:
         return []
-    ask = "Change the version to ask again, or use --forget NAME while developing."
+    ask = "Change the version to ask again" + (", or use --forget NAME while developing." if forget else ".")
     changed = (
         f"The code of {name} has changed since {count:,} of these were answered, and its version has not."
         for name, count in outdated.items()
@@ -205,8 +211,8 @@ class RunSummary(_Part):
             lines += ["", f"### {self._failures_title()}", "", *markdown_table(_FAILURE_HEAD, shown)]
         return "\n".join(lines) + "\n"
 
-    def to_table(self) -> RenderableType:
-        """The summary for a terminal, drawn by rich."""
+    def to_table(self, *, forget: bool = True) -> RenderableType:
+        """The summary for a terminal, drawn by rich; `forget`: whether the command has the option --forget."""
         good = "green" if self.succeeded and not self.failures else "yellow" if self.succeeded else "red"
         title = Text.assemble((f"{self.run_date}, window {self.window_days} days: ", "bold"), (self._verdict(), good))
         parts: list[RenderableType] = [title, Facts(list(self._facts()))]
@@ -217,7 +223,7 @@ class RunSummary(_Part):
             parts.append(rich_table("Experiments", _EXPERIMENT_HEAD, list(self._experiment_rows())))
         if reasons := list(self._reason_rows()):
             parts.append(rich_table(_REASONS, _REASON_HEAD, reasons))
-        parts += [Text(f"\n{line}", "yellow") for line in self._journal_lines()]
+        parts += [Text(f"\n{line}", "yellow") for line in self._journal_lines(forget=forget)]
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
             parts.append(rich_table(self._failures_title(), _FAILURE_HEAD, shown))
@@ -293,10 +299,12 @@ class RunSummary(_Part):
             for why in one.reasons:
                 yield (name, why.status, f"{why.markets:,}", why.reason, why.place or "")
 
-    def _journal_lines(self) -> list[str]:
+    def _journal_lines(self, *, forget: bool = True) -> list[str]:
         experiments = self.experiments.items()
         return from_journal(
-            {name: one.from_journal for name, one in experiments}, {name: one.outdated for name, one in experiments}
+            {name: one.from_journal for name, one in experiments},
+            {name: one.outdated for name, one in experiments},
+            forget=forget,
         )
 
     def _failures_title(self) -> str:

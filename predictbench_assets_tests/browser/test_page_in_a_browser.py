@@ -42,6 +42,19 @@ def test_no_page_is_wider_than_the_screen(visit: Open, paths: tuple[str, ...], w
     assert opened.outside == []
 
 
+def test_an_experiments_results_are_seen_whole_on_a_desk(visit: Open, paths: tuple[str, ...]) -> None:
+    opened = visit(width=1100)
+    measured = [
+        opened.go(path)
+        .locator("[aria-label='Results on all boards']")
+        .evaluate("one => [one.scrollWidth, one.clientWidth]")
+        for path in paths
+        if path.startswith("experiments/")
+    ]
+    assert measured
+    assert [table for table, region in measured if table > region] == []
+
+
 @pytest.mark.parametrize("from_disk", [True, False], ids=["from the disk", "from a host"])
 def test_nothing_complains_and_nothing_is_asked_for_outside(
     visit: Open, paths: tuple[str, ...], served: str, from_disk: bool

@@ -213,7 +213,7 @@ def test_what_a_demo_prints_is_for_people(walked: Walked) -> None:
     assert "job execute" not in printed
     assert '{"timestamp"' not in printed
     assert " INFO " not in printed
-    for word in ("core sample", "thin", "digest", "snapshot", "rejected", "excluded"):
+    for word in ("core sample", "thin", "none", "digest", "snapshot", "rejected", "excluded"):
         assert len(re.findall(rf"^  (good, )?{word} ", walked.first.stdout, re.M)) >= 1, word
     suggested = walked.first.stdout.split("\nNext:\n")[1]
     assert "demo --past 8\n" not in suggested, "it was done already"
@@ -247,6 +247,7 @@ def test_ones_own_class_gets_onto_the_settled_board(walked: Walked) -> None:
     assert "20 x ValidationError: probabilities: Value error, probabilities must be finite and in [0, 1]" in (
         refused.stderr
     )
+    assert re.search(r"\(my_forecasters\.py:\d+ in run\)$", refused.stderr, re.M)
     assert "day 2 of 4" not in refused.stdout
 
     module.write_text(CONTRARIAN)
@@ -254,6 +255,7 @@ def test_ones_own_class_gets_onto_the_settled_board(walked: Walked) -> None:
     assert corrected.returncode == 0, corrected.stdout + corrected.stderr
     assert corrected.stdout.count("contrarian added") == 4
     assert "contrarian 1: 100 completed (all days)" in corrected.stdout
+    assert "the code has changed" not in corrected.stdout
     row = re.search(r"contrarian 1 +(\d+) .*100%", corrected.stdout)
     assert row is not None, corrected.stdout
     assert int(row[1]) > 10
@@ -337,6 +339,19 @@ def test_demo_of_another_size_then_stop(folder: Path) -> None:
     assert "database" in stopped.stdout
     assert not psutil.pid_exists(pid)
     assert run(folder, "resolve", "--demo").returncode == 0, "it starts what it needs"
+
+
+@pytest.mark.long
+def test_code_that_changed_under_its_version_is_the_last_thing_said(folder: Path) -> None:
+    module = folder / "my_forecasters.py"
+    module.write_text(CONTRARIAN)
+    assert run(folder, "demo", "--markets", "6", *OWN).returncode == 0
+    module.write_text(CONTRARIAN.replace("0.8", "0.6"))
+    again = run(folder, "demo", *OWN)
+    assert again.returncode == 0, again.stdout + again.stderr
+    closing = again.stdout.split("\nYour own\n")[1]
+    assert "the code has changed since 6 of today's were answered" in closing
+    assert "--forget" not in again.stdout
 
 
 @pytest.mark.long

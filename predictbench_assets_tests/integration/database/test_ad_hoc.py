@@ -200,6 +200,11 @@ def test_an_error_points_at_its_place_after_the_rows_of_what_went_before(sql: Sq
     ]
 
 
+def test_a_table_without_its_schema_is_answered_with_the_schema(sql: Sql) -> None:
+    assert "The tables are in the schema predictbench: " in sql("select * from processed_markets").stderr
+    assert "The tables are in" not in sql("select * from predictbench.markets").stderr
+
+
 def test_the_place_of_an_error_in_a_long_line_is_still_seen(sql: Sql) -> None:
     done = sql(f"select {', '.join(f'{number} as c{number}' for number in range(99))}, nothing, {'1, ' * 99} 2")
     shown, mark = done.stderr.splitlines()[1:3]

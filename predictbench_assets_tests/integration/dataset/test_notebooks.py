@@ -60,6 +60,8 @@ def test_what_the_document_shows_runs(demo_project: Path, monkeypatch: pytest.Mo
     names = run(ROOT / "docs" / "notebooks.md", monkeypatch, demo_project)
     assert len(names["markets"]) == DAYS * MARKETS
     assert set(names["forecasts"]["experiment"]) == {"baseline_snapshot", "uniform"}
+    assert len(names["shown"]) == len(names["board"])
+    assert f"of {len(names['board'].columns)} columns" in (ROOT / "docs" / "notebooks.md").read_text()
     assert len(names["cuts"]) > len(names["board"]) > 0
     assert names["earlier"].as_of.date() == names["bench"].as_of.date()
     assert names["meanings"].filter(pl.col("name") == "price")["unit"].to_list() == ["probability"]

@@ -1,5 +1,6 @@
 """What a demo's folder holds: one world, by one command at a time."""
 
+import os
 from collections.abc import Callable
 from datetime import date
 from itertools import pairwise
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from predictbench_assets.cli import demo_past
+from predictbench_assets.cli.demo import _opened
 from predictbench_assets.cli.demo_world import (
     Demo,
     DemoAbsent,
@@ -20,9 +23,11 @@ from predictbench_assets.cli.demo_world import (
     opened_demo,
     present_demo,
     read_demo,
+    showing,
     shown,
     write_demo,
 )
+from predictbench_assets.cli.instance import stop
 from predictbench_assets.sandbox.process import WorldIdentity, generator_hash, world_of
 
 OLD_CODE = WorldIdentity(7, 300, "0123456789abcdef")
@@ -168,3 +173,36 @@ def test_days_before_the_first_of_the_grid_are_left_out() -> None:
 def test_the_world_is_known_by_all_that_decides_it() -> None:
     assert msgspec.json.decode(msgspec.json.encode(world_of(5)), type=WorldIdentity) == world_of(5)
     assert world_of(5) != world_of(6)
+
+
+def test_a_ui_is_seen_while_it_shows_a_folder(folder: Path) -> None:
+    assert showing(folder) is None
+    with shown(folder):
+        assert showing(folder) == f" (process {os.getpid()})"
+    assert showing(folder) is None
+
+
+@pytest.mark.parametrize(("here", "which"), [("demo", "ui --demo"), ("", "ui")])
+def test_stop_mentions_a_ui_that_it_leaves_without_a_database(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, here: str, which: str
+) -> None:
+    monkeypatch.chdir(folder.parents[1])
+    monkeypatch.setenv("PREDICTBENCH_HOME", str(folder.parent))
+    with shown(folder.parent / here):
+        stopped = CliRunner().invoke(stop)
+    assert stopped.exit_code == 0
+    assert stopped.stderr.startswith(f"`predictbench {which}` (process {os.getpid()}) is still running, without the ")
+    assert CliRunner().invoke(stop).stderr == ""
+
+
+def test_what_an_earlier_demo_added_is_kept_as_long_as_it_can_be_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uniform, gone = "predictbench_assets.experiments.controls:UniformExperiment", "no_such_forecasters:Gone"
+    write_demo(folder, Demo(world_of(40), experiments=(gone, uniform), own=True))
+    kept = _opened(folder, None, (), fresh=False)
+    assert kept.experiments == (uniform,)
+    assert read_demo(folder) == kept
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("left out, as it is not there any more: the demo lists 'no_such_forecasters:Gone'")
+    assert _opened(folder, None, ("mine:One",), fresh=False).experiments == ("mine:One",)

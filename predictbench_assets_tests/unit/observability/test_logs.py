@@ -204,3 +204,9 @@ def test_handlers_follow_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     handler.setFormatter(TextLines(str))
     handler.handle(logging.LogRecord("n", logging.INFO, "f.py", 1, "m", None, None))
     assert "m" in capsys.readouterr().err
+
+
+def test_nested_counts_are_for_machines_not_for_people() -> None:
+    record = logging.makeLogRecord({"msg": "read 3 markets", "api": {"retries": {}, "pages": 2}, "rows": 3})
+    assert TextLines(str).format(record).endswith("read 3 markets rows=3")
+    assert json.loads(JsonLines(str).format(record))["api"] == {"retries": {}, "pages": 2}

@@ -62,9 +62,9 @@ def summary(**changes: Any) -> RunSummary:
     return RunSummary(**(facts | changes))
 
 
-def shown(one: RunSummary, width: int = 80) -> str:
+def shown(one: RunSummary, width: int = 80, *, forget: bool = True) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(one.to_table())
+    console.print(one.to_table(forget=forget))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -168,6 +168,8 @@ def test_it_says_which_answers_are_of_the_journal_and_how_to_ask_again() -> None
         assert "From the journal, not asked again: mine 300. Change the version to ask again, or use --forget" in text
         assert "The code of mine has changed since 12 of these were answered, and its version has not." in text
     assert "journal" not in shown(summary())
+    without = " ".join(shown(one, forget=False).split())
+    assert "not asked again: mine 300. Change the version to ask again. The code of mine has changed" in without
 
 
 def test_rejected_and_failed_markets_are_counted_by_reason() -> None:
