@@ -220,7 +220,7 @@ def test_an_experiment_that_cannot_keep_its_journal_fails_the_run_for_good(make_
 def test_an_event_level_experiment_says_why_without_secrets(make_run: MakeRun) -> None:
     secret = "correct-horse-battery"
     settings = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:EventsFail", "TEST_SECRET": secret}
-    daily = make_run(**settings, STAGING_S3_SECRET_ACCESS_KEY=secret)
+    daily = make_run(**settings, STAGING_S3_ACCESS_KEY_ID="key", STAGING_S3_SECRET_ACCESS_KEY=secret)
 
     ran = daily.here()
 
