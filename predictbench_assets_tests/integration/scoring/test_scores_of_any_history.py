@@ -133,7 +133,7 @@ class History:
         assert self.ledger.rows("SELECT * FROM predictbench.scores_due") == []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=st.lists(events, min_size=6, max_size=14))
 def test_scores_are_those_of_scoring_everything_anew(
     history: list[tuple[Any, ...]], engine: Engine, ledger: Ledger
