@@ -134,6 +134,8 @@ def stop() -> None:
     folder = FOLDER.resolve()
     if stop_sandbox(folder):
         click.echo("stopped the demo's exchange")
+    from predictbench_assets.cli.demo_world import showing  # only where the embedded server runs
+
     try:
         home = load_settings().home
     except SettingsError:
@@ -144,8 +146,6 @@ def stop() -> None:
     ):
         if embedded_in(of / "postgres").stop():
             click.echo(f"stopped {name}")
-        from predictbench_assets.cli.demo_world import showing  # the embedded server's systems only
-
         if (process := showing(of)) is not None:
             click.echo(
                 f"`predictbench {ui_of_it}`{process} is still running, without {name}: end it with Ctrl-C in its "
