@@ -134,6 +134,8 @@ def stop() -> None:
     folder = FOLDER.resolve()
     if stop_sandbox(folder):
         click.echo("stopped the demo's exchange")
+    from predictbench_assets.cli.demo_world import showing  # only where the embedded server runs
+
     try:
         settings = load_settings()
     except SettingsError:
@@ -151,8 +153,6 @@ def stop() -> None:
     for name, ui_of_it, of, server in servers:
         if server.stop():
             click.echo(f"stopped {name}")
-        from predictbench_assets.cli.demo_world import showing  # the embedded server's systems only
-
         if (process := showing(of)) is not None:
             click.echo(
                 f"`predictbench {ui_of_it}`{process} is still running, without {name}: end it with Ctrl-C in its "
