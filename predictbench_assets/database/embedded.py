@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -51,8 +52,8 @@ _OF_YOUR_OWN = "set DATABASE_URL to use a Postgres of your own"
 _ANOTHER_FOLDER = f"work in another folder, name one with PREDICTBENCH_HOME, or {_OF_YOUR_OWN}"
 
 
-_RIGHTS_OF_ROOT = {errno.EACCES: "DAC_OVERRIDE", errno.EPERM: "FOWNER"}
-"""The capability without which root is refused so."""
+_RIGHTS_OF_ROOT = {errno.EACCES: ("DAC_OVERRIDE", 1), errno.EPERM: ("FOWNER", 3)}
+"""The capability without which root is refused so, and its number."""
 
 
 class EmbeddedPostgresError(PermanentError):
@@ -173,8 +174,8 @@ class EmbeddedPostgres:
         except OSError as error:
             reason = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
             advice = _ANOTHER_FOLDER
-            if error.errno in _RIGHTS_OF_ROOT and os.geteuid() == 0:
-                right = _RIGHTS_OF_ROOT[error.errno]
+            right, number = _RIGHTS_OF_ROOT.get(error.errno or 0, ("", -1))
+            if right and os.geteuid() == 0 and not _has_capability(number):
                 advice = f"root lacks a right that it usually has (the capability {right}): {_way_out()}"
             elif error.errno == errno.EACCES and self.folder.is_dir():
                 advice = f"if it belongs to another user (was it first started as root?), remove it; or {advice}"
@@ -498,6 +499,16 @@ def _require_open_doors(user: _ServerUser, *paths: Path) -> None:
                 f"on the right to pass it: util-linux' setpriv, and the capabilities SETPCAP and DAC_OVERRIDE): "
                 f"install the clone where everybody may enter, or {_way_out()}."
             )
+
+
+def _has_capability(number: int) -> bool:
+    """Whether this process has a capability of Linux; elsewhere it has what its user may."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return True
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return found is None or bool(int(found[1], 16) >> number & 1)
 
 
 def _way_out() -> str:

@@ -108,7 +108,7 @@ def query(folder: Path, sql: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ("my_forecasters:Contrari", "my_forecasters has no Contrari, did you mean Contrarian?"),
+        ("my_forecasters:Contrari", "has no Contrari, did you mean Contrarian?"),
         ("my_forecasters.py:Contrarian", "leave out the .py, as in my_forecasters:Contrarian"),
         ("contrarian", "not of the form module:Class"),
         ("forecasters:Contrarian", "no forecasters.py is in"),

@@ -240,7 +240,12 @@ def test_a_child_that_does_not_end_is_killed_with_what_it_started(tmp_path: Path
 
 def test_what_goes_wrong_after_a_signal_is_no_reason(tmp_path: Path) -> None:
     failed = emitted(event="STEP_FAILURE", process_stage="raw_markets", level="ERROR", reason="the database went away")
-    body = "import signal\nsignal.signal(15, lambda *_: None)\n" + emitted() + "signal.pause()\n" + failed
+    body = (
+        "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {15})\n"
+        + emitted()
+        + "signal.sigwait({15})\n"
+        + failed
+    )
     watched = run_watched(
         child(tmp_path, body),
         log=tmp_path / "l",
