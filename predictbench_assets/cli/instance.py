@@ -134,8 +134,6 @@ def stop() -> None:
     folder = FOLDER.resolve()
     if stop_sandbox(folder):
         click.echo("stopped the demo's exchange")
-    from predictbench_assets.cli.demo_world import showing  # only where the embedded server runs
-
     try:
         settings = load_settings()
     except SettingsError:
@@ -150,6 +148,8 @@ def stop() -> None:
         if settings is not None and settings.writer_url is not None:
             return  # this system has no embedded server, and none is needed
         raise
+    from predictbench_assets.cli.demo_world import showing  # only where the embedded server runs
+
     for name, ui_of_it, of, server in servers:
         if server.stop():
             click.echo(f"stopped {name}")
