@@ -33,7 +33,8 @@ Verdict = Literal["data", "unavailable", "refused"]
 
 # 54: a value too large for an index, or nested too deep for the server's parser.
 _DATA_CLASSES = ("22", "23", "54")
-_UNAVAILABLE_CLASSES = ("08", "40", "53", "57", "58", "XX")
+# 26, 34: a pooler gave half of what was sent together to another session; nothing of ours has a name there.
+_UNAVAILABLE_CLASSES = ("08", "26", "34", "40", "53", "57", "58", "XX")
 _UNAVAILABLE_STATES = ("25P02", "25P03", "55P03")  # the transaction or the lock was taken from us
 _FULL_HOUSE = "too many connections"
 _REFUSED_AT_THE_DOOR = (
@@ -159,7 +160,7 @@ def cause_of_absence(state: str | None, address: str = _SETTINGS) -> str:
         return ": a statement_timeout of the role, the server or another client of the pooler cut it, or a person did"
     if state == "55P03":
         return ": another session is at work on the same tables or rows"
-    if state == "08P01":
+    if state in ("08P01", "26000", "34000"):
         return ": words of the pooler between us and the server, or of a connection that it broke"
     return ""
 

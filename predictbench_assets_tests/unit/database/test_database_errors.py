@@ -15,6 +15,8 @@ from predictbench_assets.database.errors import Backoff, DatabaseRefused, Databa
         ("23514", "data"),
         ("54000", "data"),
         ("08006", "unavailable"),
+        ("26000", "unavailable"),
+        ("34000", "unavailable"),
         ("40001", "unavailable"),
         ("40P01", "unavailable"),
         ("53300", "unavailable"),
