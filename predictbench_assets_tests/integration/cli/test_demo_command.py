@@ -1,5 +1,6 @@
 """`predictbench demo`, `ui --demo` and `stop`, on a machine with nothing but things in the way."""
 
+import csv
 import json
 import os
 import re
@@ -96,10 +97,10 @@ def sandbox_pid(folder: Path) -> int:
 
 
 def query(folder: Path, sql: str) -> list[list[str]]:
-    """The rows of a query, as words."""
-    asked = run(folder, "db", "--demo", "sql", sql)
+    """The rows of a query, as texts."""
+    asked = run(folder, "db", "--demo", "sql", "--format", "csv", sql)
     assert asked.returncode == 0, asked.stderr
-    return [line.split() for line in asked.stdout.splitlines()[3:] if line.strip()]
+    return list(csv.reader(asked.stdout.splitlines()))[1:]
 
 
 # What goes wrong before anything is made
@@ -177,7 +178,9 @@ def test_days_of_the_past_know_what_had_settled_by_then(walked: Walked) -> None:
         "select run_date, max(abs(probability - 0.5)) > 0 from predictbench.latest_experiment_results"
         " where experiment = 'base_rate' group by 1 order by 1",
     )
-    assert [learned for _, learned in rates] == ["False", *(str(bool(n)) for n in known[1:]), "True"], "today as well"
+    assert [learned for _, learned in rates] == ["false", *("true" if n else "false" for n in known[1:]), "true"], (
+        "today as well"
+    )
 
 
 @pytest.mark.long
@@ -272,7 +275,7 @@ def test_ones_own_class_gets_onto_the_settled_board(walked: Walked) -> None:
         " join predictbench.processed_markets using (processed_market_id) where experiment = 'contrarian'"
         " and run_date < current_date",
     )
-    assert timely == [["True"]]
+    assert timely == [["true"]]
 
 
 @pytest.mark.long
@@ -301,7 +304,7 @@ def test_the_ui_comes_up_on_the_demos_data_and_leaves_no_process(walked: Walked)
         finally:
             ui.send_signal(signal.SIGTERM)
             ui.wait(30)
-    assert f"The UI is at http://127.0.0.1:{port}" in (folder / "ui.log").read_text()
+    assert f"The UI is at http://127.0.0.1:{port}" in (walked.folder / "ui.log").read_text()
     assert len(children) > 3
     assert not psutil.wait_procs(children, timeout=10)[1]
 
