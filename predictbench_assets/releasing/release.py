@@ -8,15 +8,15 @@ import hashlib
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
 from predictbench_assets.database.errors import classified
-from predictbench_assets.database.known import run_counts
 from predictbench_assets.database.queries import stored_exchange
 from predictbench_assets.exchange import is_simulated
 from predictbench_assets.failures import PermanentError
@@ -49,12 +49,6 @@ from predictbench_assets.scoring import rules
 VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 
 _SHOWN_CHANGES: Final = 10
-
-# A run counts from the end of its first complete attempt on, whatever later attempts come to.
-_RUNS = text(f"""
-    SELECT p.run_id, p.run_date, p.window_days FROM predictbench.processing_runs p
-    WHERE p.run_date BETWEEN :since AND :until AND {run_counts("p", ":as_of")}
-    ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
 
 
 class NothingToRelease(PermanentError):
@@ -157,11 +151,8 @@ def _runs(
     connection: Connection, since: date | None, until: date | None, as_of: datetime, earlier: Manifest | None
 ) -> list[StoredRun]:
     frozen = {} if earlier is None else {cohort.key: cohort.frozen_at for cohort in earlier.cohorts}
-    chosen = {"since": since or date.min, "until": until or date.max, "as_of": as_of}
-    runs = []
-    for row in connection.execute(_RUNS, chosen):
-        key = RunKey(row.run_date, row.window_days)
-        runs.append(StoredRun(row.run_id, key, frozen.get(key, as_of)))
+    counted = StoredTables(connection, as_of).counted_runs(since, until)
+    runs = [replace(run, frozen_at=frozen.get(run.key, as_of)) for run in counted]
     if not runs:
         days = f"from {since or 'the first'} to {until or 'the last'}"
         raise NothingToRelease(f"no run of the days {days} was complete by {as_of.isoformat()}: nothing to release")
