@@ -39,17 +39,17 @@ from pydantic_settings import (
 )
 from sqlalchemy.engine import URL, make_url
 
-from predictbench_assets.clock import Clock, FixedClock, SystemClock
-from predictbench_assets.database.urls import (
+from predictbench_assets.addresses import (
     dagster_storage_url,
     normalized_url,
     other_clients_parameters,
     supabase_project,
 )
-from predictbench_assets.exchange import exchange_name
+from predictbench_assets.clock import Clock, FixedClock, SystemClock
+from predictbench_assets.exchange_names import exchange_name
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.observability.secrecy import secret_forms
 from predictbench_assets.runs import WINDOW_DAYS
+from predictbench_assets.secrecy import secret_forms
 from predictbench_assets.texts import UndecodableFile, encoding_of, read_text, trimmed, unusable_character
 
 ENV_FILE_VARIABLE = "PREDICTBENCH_ENV_FILE"

@@ -18,7 +18,6 @@ from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.observability.secrecy import Redact
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import cohort_markets
 from predictbench_assets.polymarket.markets import Market
@@ -27,6 +26,7 @@ from predictbench_assets.reporting.summary import from_journal
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.staging import open_staged, staged_name
 from predictbench_assets.runs import RunKey
+from predictbench_assets.secrecy import Redact
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagedFile, StagedFileMissing, StagingArea
 

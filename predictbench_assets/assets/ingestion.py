@@ -18,7 +18,7 @@ from predictbench_assets.assets.checks import (
 from predictbench_assets.assets.materializing import OWNERS, discreet, record_failure, stage, staged_meta
 from predictbench_assets.database.leases import RunAlreadyStored
 from predictbench_assets.database.snapshots import SnapshotRecord
-from predictbench_assets.exchange import exchange_label
+from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.failures import PermanentError, TransientError

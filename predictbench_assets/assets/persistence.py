@@ -23,7 +23,6 @@ from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
-from predictbench_assets.observability.secrecy import Redact
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.polymarket.cohort import cohort_rejected
 from predictbench_assets.reporting.summary import DigestSummary, ExperimentSummary, FailureLine, RunSummary
@@ -31,6 +30,7 @@ from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.reporter import RunReporter
 from predictbench_assets.resources.staging import open_staged
 from predictbench_assets.runs import RunKey
+from predictbench_assets.secrecy import Redact
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagedFile, StagedFileMissing, StagingArea
 

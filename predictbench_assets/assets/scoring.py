@@ -15,7 +15,7 @@ from predictbench_assets.assets.checks import BOARD_CHECKS, SCORE_CHECKS, check_
 from predictbench_assets.assets.materializing import OWNERS, discreet
 from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.database.score_checks import score_problems
-from predictbench_assets.exchange import exchange_label, is_simulated
+from predictbench_assets.exchange_names import exchange_label, is_simulated
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.reporting.leaderboard import as_markdown
 from predictbench_assets.reporting.plots import as_markdown_image

@@ -27,7 +27,7 @@ def contract(as_json: bool) -> None:
     import asyncio
 
     from predictbench_assets.clock import SystemClock
-    from predictbench_assets.exchange import exchange_label
+    from predictbench_assets.exchange_names import exchange_label
     from predictbench_assets.polymarket.contract import examine
     from predictbench_assets.settings import load_settings
 

@@ -33,7 +33,7 @@ def doctor(as_json: bool) -> None:
     from predictbench_assets.clock import SystemClock
     from predictbench_assets.diagnosis.checks import run_checks
     from predictbench_assets.diagnosis.doctor import all_checks
-    from predictbench_assets.observability.secrecy import redacted_output
+    from predictbench_assets.secrecy import redacted_output
     from predictbench_assets.settings import SettingsError, load_settings, usable_settings
 
     problems: list[str] = []

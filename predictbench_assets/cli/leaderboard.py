@@ -84,7 +84,7 @@ def leaderboard(
     """
     from predictbench_assets.database.leaderboards import rebuild_leaderboard
     from predictbench_assets.database.queries import stored_exchange
-    from predictbench_assets.exchange import is_simulated
+    from predictbench_assets.exchange_names import is_simulated
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, chosen_rows
     from predictbench_assets.settings import load_settings

@@ -34,7 +34,7 @@ from predictbench_assets.cli.sandbox import sandbox
 from predictbench_assets.cli.score import score
 from predictbench_assets.cli.verify import verify
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.observability.secrecy import Redact, redacted_error
+from predictbench_assets.secrecy import Redact, redacted_error
 
 EXAMPLES = """\
 \b

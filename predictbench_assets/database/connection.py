@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, make_url
 
+from predictbench_assets.addresses import TRANSACTION_POOLER_PORT
 from predictbench_assets.database import migrations
-from predictbench_assets.database.urls import TRANSACTION_POOLER_PORT
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import Settings
 

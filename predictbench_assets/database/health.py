@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeVar, cast
 import psycopg
 from sqlalchemy import Connection, Engine, Row, text
 
+from predictbench_assets.addresses import TRANSACTION_POOLER_PORT
 from predictbench_assets.database import migrations
 from predictbench_assets.database.errors import DatabaseRefused, classified
 from predictbench_assets.database.privileges import API_ROLES, WRITER_NEEDS
 from predictbench_assets.database.schema import SCHEMA
-from predictbench_assets.database.urls import TRANSACTION_POOLER_PORT
 
 PoolerMode = Literal["direct", "session", "transaction", "unknown"]
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 import pyarrow as pa
 from sqlalchemy import URL, Engine
 
+from predictbench_assets.addresses import DatabaseUrlError, normalized_url
 from predictbench_assets.clock import Clock, SystemClock
 from predictbench_assets.database import migrations
 from predictbench_assets.database.connection import database_url, embedded_server
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import ADDRESS, classified
 from predictbench_assets.database.leaderboards import rebuild_leaderboard
-from predictbench_assets.database.urls import DatabaseUrlError, normalized_url
 from predictbench_assets.dataset.source import Choice, frame_schema
 from predictbench_assets.exporting.files import as_written, record_batch
 from predictbench_assets.exporting.tables import ExportedTable

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import classified
 from predictbench_assets.database.queries import stored_exchange
-from predictbench_assets.exchange import is_simulated
+from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.exporting.files import CHUNK, Format, Row, write_file
 from predictbench_assets.exporting.tables import TABLES, ExportedTable, dictionary, dictionary_markdown
 from predictbench_assets.failures import PermanentError

@@ -17,9 +17,9 @@ from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from predictbench_assets.observability.secrecy import Redact, redact_records
 from predictbench_assets.printable import continued, in_json, on_one_line
 from predictbench_assets.runs import RunKey
+from predictbench_assets.secrecy import Redact, redact_records
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 
 FIELDS = ("run_id", "process_stage", "market_id")

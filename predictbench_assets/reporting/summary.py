@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from predictbench_assets.exchange import exchange_label
+from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.failures import Failure

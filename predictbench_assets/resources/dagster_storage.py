@@ -24,8 +24,8 @@ from dagster_postgres.run_storage import run_storage
 from dagster_postgres.utils import DagsterPostgresException, pg_alembic_config
 from sqlalchemy.exc import SQLAlchemyError
 
+from predictbench_assets.addresses import DatabaseUrlError, dagster_storage_url
 from predictbench_assets.database.engine import set_session_defaults
-from predictbench_assets.database.urls import DatabaseUrlError, dagster_storage_url
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.settings import DB_TIMEOUT_SECONDS, Settings, SettingsError, get_settings
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from predictbench_assets.exchange import exchange_label, exchange_name, is_simulated
+from predictbench_assets.exchange_names import exchange_label, exchange_name, is_simulated
 
 
 @pytest.mark.parametrize(

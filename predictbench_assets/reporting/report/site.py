@@ -25,7 +25,7 @@ from predictbench_assets import __version__
 from predictbench_assets.database.forecasts import load_forecasts
 from predictbench_assets.database.leaderboards import content_hash, encoded_leaderboard
 from predictbench_assets.database.queries import stored_exchange
-from predictbench_assets.exchange import is_simulated
+from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.reporting.report import views
 from predictbench_assets.reporting.report.data import (

@@ -12,10 +12,10 @@ import psycopg
 from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 
+from predictbench_assets.addresses import DAGSTER_DRIVER
 from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.privileges import API_ROLES, DAGSTER, OWNER, READER, WRITER
-from predictbench_assets.database.urls import DAGSTER_DRIVER
 
 ADMINISTRATOR = "administrator"
 """Makes roles and databases, and is refused what only a superuser may: as `postgres` on Supabase."""

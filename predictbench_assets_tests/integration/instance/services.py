@@ -21,7 +21,7 @@ import httpx
 import yaml
 from sqlalchemy.engine import make_url
 
-from predictbench_assets.database.urls import DAGSTER_DRIVER
+from predictbench_assets.addresses import DAGSTER_DRIVER
 from predictbench_assets.settings import all_variables
 
 CLONE = Path(__file__).resolve().parents[3]

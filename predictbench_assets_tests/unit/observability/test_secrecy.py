@@ -16,13 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from predictbench_assets.failures import TransientError
-from predictbench_assets.observability.secrecy import (
-    ErrorWithSecrets,
-    redact_records,
-    redacted_error,
-    redacted_output,
-    secret_forms,
-)
+from predictbench_assets.secrecy import ErrorWithSecrets, redact_records, redacted_error, redacted_output, secret_forms
 from predictbench_assets.settings import Settings
 
 SECRET = 'pass: "word"/1+\\n'
