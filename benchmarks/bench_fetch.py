@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from predictbench_assets.clock import SystemClock
-from predictbench_assets.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.sandbox.faults import Faults
 from predictbench_assets.sandbox.server import run
 from predictbench_assets.sandbox.world import World

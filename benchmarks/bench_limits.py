@@ -24,8 +24,8 @@ from bench_daily import WINDOW, Bench, commands, run
 from bench_fetch import NOW, exchange
 
 from predictbench_assets.clock import FixedClock, SystemClock
-from predictbench_assets.polymarket.client import PolymarketClient
-from predictbench_assets.polymarket.snapshot import capture
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
+from predictbench_assets.ingestion.snapshot import capture
 from predictbench_assets.runs import RunKey
 
 RUN_GOAL, WALK_GOAL = 1.25, 3.0

@@ -45,7 +45,7 @@ from predictbench_assets.database.schema import (
     processed_markets,
 )
 from predictbench_assets.database.writer import RunWriter
-from predictbench_assets.polymarket.markets import Contract, Event, Market, MarketPrice
+from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
 from predictbench_assets.runs import RunKey
 
 KEY = RunKey(date(2026, 2, 2), 7)

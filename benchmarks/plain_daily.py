@@ -13,13 +13,13 @@ from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.leases import RunCounts, open_lease
 from predictbench_assets.database.records import ExperimentAttempt, MarketRecord
 from predictbench_assets.database.writer import RunWriter
+from predictbench_assets.exchanges.configured import polymarket_client
+from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
 from predictbench_assets.experiments.base import RunMetadata
 from predictbench_assets.experiments.outcomes import Outcome, content_hash
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
-from predictbench_assets.polymarket.normalize import Filters, normalize_cohort
-from predictbench_assets.polymarket.snapshot import capture
-from predictbench_assets.resources.polymarket import polymarket_client
+from predictbench_assets.ingestion.snapshot import capture
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import load_settings
 

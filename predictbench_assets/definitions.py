@@ -15,6 +15,8 @@ from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.assets.scoring import benchmark_report, experiment_scores, leaderboard
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.registry import load_registry
+from predictbench_assets.ingestion.cohort import COHORT
+from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.jobs import (
     build_daily_run,
     build_daily_schedule,
@@ -22,8 +24,6 @@ from predictbench_assets.jobs import (
     build_sweep_schedule,
 )
 from predictbench_assets.observability.logs import configure_logging
-from predictbench_assets.polymarket.cohort import COHORT
-from predictbench_assets.polymarket.snapshot import SNAPSHOT
 from predictbench_assets.resources.database import run_database
 from predictbench_assets.resources.reporter import RunReporter
 from predictbench_assets.resources.staging import StagingIOManager

@@ -18,9 +18,9 @@ from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.ingestion.cohort import cohort_markets
+from predictbench_assets.markets.market import Market
 from predictbench_assets.partitions import run_key, run_partitions
-from predictbench_assets.polymarket.cohort import cohort_markets
-from predictbench_assets.polymarket.markets import Market
 from predictbench_assets.reporting.plots import as_markdown_image, forecasts_against_market
 from predictbench_assets.reporting.summary import from_journal
 from predictbench_assets.resources.database import RunDatabase

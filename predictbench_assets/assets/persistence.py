@@ -23,8 +23,8 @@ from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
+from predictbench_assets.ingestion.cohort import cohort_rejected
 from predictbench_assets.partitions import run_key, run_partitions
-from predictbench_assets.polymarket.cohort import cohort_rejected
 from predictbench_assets.reporting.summary import DigestSummary, ExperimentSummary, FailureLine, RunSummary
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.reporter import RunReporter

@@ -9,7 +9,7 @@ import click
 from predictbench_assets.cli.output import print_item
 
 if TYPE_CHECKING:
-    from predictbench_assets.polymarket.contract import Examination
+    from predictbench_assets.exchanges.polymarket.contract import Examination
 
 
 @click.command(
@@ -28,7 +28,7 @@ def contract(as_json: bool) -> None:
 
     from predictbench_assets.clock import SystemClock
     from predictbench_assets.exchange_names import exchange_label
-    from predictbench_assets.polymarket.contract import examine
+    from predictbench_assets.exchanges.polymarket.contract import examine
     from predictbench_assets.settings import load_settings
 
     settings = load_settings()

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from predictbench_assets.failures import Failure
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 ResultStatus = Literal["completed", "skipped", "failed", "not_run"]
 AttemptStatus = Literal["completed", "failed", "not_run"]

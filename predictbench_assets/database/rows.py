@@ -16,7 +16,7 @@ import msgspec
 
 from predictbench_assets.database.records import MarketRecord, ResultRecord
 from predictbench_assets.database.schema import LONGEST
-from predictbench_assets.polymarket.markets import Event, Market
+from predictbench_assets.markets.market import Event, Market
 
 _LONGEST_REASON = 2_000
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}

@@ -7,7 +7,7 @@ from predictbench_assets import web
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed
 from predictbench_assets.exchange_names import exchange_label
-from predictbench_assets.polymarket.contract import ExchangeUnreachable, examine
+from predictbench_assets.exchanges.polymarket.contract import ExchangeUnreachable, examine
 from predictbench_assets.settings import Settings
 
 _TIMEOUT_S = 6.0

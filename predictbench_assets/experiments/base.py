@@ -32,7 +32,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 Information = Literal["blind", "market", "search"]
 """What an experiment may see: no price at all, the market's price at the snapshot, or the world at run time."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from predictbench_assets.experiments.base import Experiment, ExperimentResult, PipelineContext
-from predictbench_assets.polymarket.markets import Frozen, Market, PriceQuality, PriceSource
+from predictbench_assets.markets.market import Frozen, Market, PriceQuality, PriceSource
 
 
 class ContractPayload(Frozen):

@@ -27,7 +27,7 @@ from predictbench_assets.experiments.base import (
     SettledCount,
     SettledMarket,
 )
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 LOGGED_LINES: Final = 50
 """Log lines of one experiment's run that go where those of the project go; the others go past it."""

@@ -13,7 +13,7 @@ from predictbench_assets.experiments.base import (
     PipelineContext,
     SettledCount,
 )
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 PRIOR_MARKETS: Final = 20
 """A base rate is drawn towards the broader one as if this many markets had settled at it."""

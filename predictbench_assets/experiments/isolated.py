@@ -21,7 +21,7 @@ from predictbench_assets.experiments.isolation import Setup
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.runner import Attempt
 from predictbench_assets.experiments.source import ExperimentSource
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.base import Experiment, RunMetadata
 from predictbench_assets.experiments.contexts import Artifacts, History, HistoryCounts
 from predictbench_assets.experiments.outcomes import Outcome
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 DEATHS_LIMIT: Final = 64
 """So many processes of one experiment may die before it is given up."""

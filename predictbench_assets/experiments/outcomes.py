@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
 from predictbench_assets.experiments.base import ExperimentResult
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 from predictbench_assets.staging import Schema
 
 Status = Literal["completed", "skipped", "failed"]

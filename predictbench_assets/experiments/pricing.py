@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from predictbench_assets.experiments.base import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 LEAST_SUM: Final = 0.8
 MOST_SUM: Final = 1.5

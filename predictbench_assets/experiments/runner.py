@@ -33,7 +33,7 @@ from predictbench_assets.experiments.journal import Journal
 from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 MAX_REASON: Final = 500
 """Characters of a reason that are kept."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments.base import ExperimentResult, PipelineContext, RunMetadata, SettledMarket
-from predictbench_assets.polymarket.markets import Contract, Event, Market, MarketPrice
+from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
 from predictbench_assets.runs import RunKey
 
 CAPTURED_AT = datetime(2026, 3, 2, 7, 0, tzinfo=UTC)

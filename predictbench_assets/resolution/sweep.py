@@ -27,17 +27,12 @@ from predictbench_assets.database.resolutions import (
     resolution_queue,
     watched_markets,
 )
+from predictbench_assets.exchanges.polymarket.client import CONDITIONS_PER_REQUEST, PolymarketClient
+from predictbench_assets.exchanges.polymarket.payloads import read_head
+from predictbench_assets.exchanges.polymarket.settlement import FirstOutcome, Reading, read_clob, read_gamma, weighed
+from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.exchanges.transport import RegionBlocked, RequestFailed, RequestRefused, UnexpectedAnswer
 from predictbench_assets.failures import TransientError
-from predictbench_assets.polymarket.client import CONDITIONS_PER_REQUEST, PolymarketClient
-from predictbench_assets.polymarket.payloads import read_head
-from predictbench_assets.polymarket.resolution import FirstOutcome, Reading, read_clob, read_gamma, weighed
-from predictbench_assets.polymarket.stats import ApiStats
-from predictbench_assets.polymarket.transport import (
-    RegionBlocked,
-    RequestFailed,
-    RequestRefused,
-    UnexpectedAnswer,
-)
 from predictbench_assets.resolution.report import ChangedResolution, SweepReport
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import dagster as dg
 from predictbench_assets.commit import running_commit
 from predictbench_assets.database.leases import RunCounts
 from predictbench_assets.failures import PredictbenchError, Stage
+from predictbench_assets.ingestion.cohort import COHORT
+from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.observability.metrics import export_metrics
-from predictbench_assets.polymarket.cohort import COHORT
-from predictbench_assets.polymarket.snapshot import SNAPSHOT
 from predictbench_assets.reporting.summary import ApiUse, FailureLine, RunSummary, SnapshotSummary
 from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.staging import open_staged, staged_name

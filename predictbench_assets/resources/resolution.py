@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from sqlalchemy import Engine
 
+from predictbench_assets.exchanges.configured import polymarket_client
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.resolution.report import SweepReport
 from predictbench_assets.resolution.sweep import sweep
-from predictbench_assets.resources.polymarket import polymarket_client
 from predictbench_assets.settings import Settings
 
 

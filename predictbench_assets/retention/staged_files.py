@@ -22,7 +22,7 @@ from predictbench_assets.database.retention import (
     running_keys,
 )
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.polymarket.snapshot import SNAPSHOT
+from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.retention.archive import ArchiveBroken
 from predictbench_assets.retention.report import Pruned
 from predictbench_assets.runs import RunKey

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from predictbench_assets.polymarket.core_sample import PRICE_BINS
+from predictbench_assets.markets.core_sample import PRICE_BINS
 from predictbench_assets.scoring.boards import (
     ALL,
     PRICE_BIN_LABELS,

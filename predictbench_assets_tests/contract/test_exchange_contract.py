@@ -23,7 +23,7 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from predictbench_assets.clock import SystemClock
-from predictbench_assets.polymarket.contract import MOST_REQUESTS, Examination, ExchangeUnreachable, examine
+from predictbench_assets.exchanges.polymarket.contract import MOST_REQUESTS, Examination, ExchangeUnreachable, examine
 from predictbench_assets.sandbox.server import SandboxApp, SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from predictbench_assets.polymarket.categories import CATEGORIES
-from predictbench_assets.polymarket.normalize import Cohort, Filters, normalize_cohort
-from predictbench_assets.polymarket.payloads import parse_instant
-from predictbench_assets.polymarket.quotes import prices_request, read_prices
+from predictbench_assets.exchanges.polymarket.categories import CATEGORIES
+from predictbench_assets.exchanges.polymarket.payloads import parse_instant
+from predictbench_assets.exchanges.polymarket.quotes import prices_request, read_prices
+from predictbench_assets.exchanges.polymarket.reading import Cohort, Filters, normalize_cohort
 
 SAMPLES = Path(
     os.environ.get("PREDICTBENCH_SAMPLES", Path(__file__).resolve().parents[2] / "../shared/polymarket_samples")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from predictbench_assets.polymarket.resolution import Reading, read_clob, read_gamma, weighed
+from predictbench_assets.exchanges.polymarket.settlement import Reading, read_clob, read_gamma, weighed
 
 SAMPLES = Path(
     os.environ.get("PREDICTBENCH_SAMPLES", Path(__file__).resolve().parents[2] / "../shared/polymarket_samples")

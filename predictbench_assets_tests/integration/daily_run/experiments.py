@@ -14,7 +14,7 @@ from predictbench_assets.experiments.base import (
     PipelineContext,
     RetriableError,
 )
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 CALLS = "TEST_CALLS"
 """Names the file that gets a line for each call."""

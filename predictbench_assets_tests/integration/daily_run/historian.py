@@ -1,7 +1,7 @@
 """Experiments that store what they were shown."""
 
 from predictbench_assets.experiments.base import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 
 class Historian(Experiment):

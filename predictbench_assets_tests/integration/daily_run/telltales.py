@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from predictbench_assets.experiments.base import Experiment, ExperimentResult, PipelineContext
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 TOLD = "TEST_TOLD"
 """Names the variables whose values are told, separated by commas."""

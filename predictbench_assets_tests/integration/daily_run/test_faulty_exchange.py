@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from predictbench_assets.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.sandbox.exchange import ReplayWorld, View
 from predictbench_assets.sandbox.faults import Faults, FaultSource
 from predictbench_assets.sandbox.server import serve

@@ -15,7 +15,7 @@ from predictbench_assets.database.errors import Backoff
 from predictbench_assets.database.leases import Lease, open_lease
 from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.database.writer import RunWriter
-from predictbench_assets.polymarket.markets import Contract, Event, Market, MarketPrice
+from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
 from predictbench_assets.runs import RunKey
 
 NOW = datetime(2026, 2, 2, 7, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ from predictbench_assets.database.leases import Lease, LeaseLost, RunCounts
 from predictbench_assets.database.records import MarketRecord
 from predictbench_assets.database.schema import processed_market_id
 from predictbench_assets.database.writer import RunWriter
-from predictbench_assets.polymarket.markets import Contract, MarketPrice
+from predictbench_assets.markets.market import Contract, MarketPrice
 
 from .conftest import KEY, NOW, Database, attempt, market, record, result
 

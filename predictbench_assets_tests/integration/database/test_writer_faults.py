@@ -20,7 +20,7 @@ from predictbench_assets.database.pipeline import Statement
 from predictbench_assets.database.records import MarketRecord
 from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.failures import Failure
-from predictbench_assets.polymarket.markets import Contract, MarketPrice
+from predictbench_assets.markets.market import Contract, MarketPrice
 
 from .conftest import KEY, NOW, Database, attempt, record, result
 

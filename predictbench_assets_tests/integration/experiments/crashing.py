@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from predictbench_assets.experiments.base import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 HALF_A_GIGABYTE = 2**29
 

@@ -20,7 +20,7 @@ from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.integration.experiments.crashing import (
     Crashing,

@@ -29,7 +29,7 @@ from predictbench_assets.experiments.pricing import DeviggedEventExperiment
 from predictbench_assets.experiments.runner import Progress, run_experiment, run_experiment_sync
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 from predictbench_assets.staging import StagingArea
 
 KEY = JournalKey("2026-03-02_w7", "tested", "1", "a" * 64, "b" * 64)

@@ -26,7 +26,7 @@ from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.registry import ENTRY_POINT_GROUP, load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_context, make_market, make_run
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "writing-an-experiment.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 
 Connect = Callable[..., AbstractAsyncContextManager[PolymarketClient]]
 

@@ -8,9 +8,9 @@ import httpx
 import pytest
 import respx
 
-from predictbench_assets.polymarket.client import PolymarketClient, RawRow
-from predictbench_assets.polymarket.stats import ApiStats
-from predictbench_assets.polymarket.transport import RequestFailed, RequestRefused, UnexpectedAnswer
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient, RawRow
+from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.exchanges.transport import RequestFailed, RequestRefused, UnexpectedAnswer
 
 GAMMA, CLOB = "https://gamma.test", "https://clob.test"
 CONDITIONS = [f"0x{number:064x}" for number in range(40)]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from predictbench_assets.polymarket.client import Walk, WalkInterrupted
-from predictbench_assets.polymarket.normalize import Filters, normalize_cohort
-from predictbench_assets.polymarket.payloads import first_token_id
-from predictbench_assets.polymarket.quotes import Quotes
+from predictbench_assets.exchanges.polymarket.client import Walk, WalkInterrupted
+from predictbench_assets.exchanges.polymarket.payloads import first_token_id
+from predictbench_assets.exchanges.polymarket.quotes import Quotes
+from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.poison import REJECTABLE, TOLERABLE
 from predictbench_assets.sandbox.server import SandboxServer, serve

@@ -14,11 +14,11 @@ import respx
 from pydantic import SecretStr
 
 from predictbench_assets.clock import FixedClock
+from predictbench_assets.exchanges.polymarket.batches import MOST_HALVED
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient, Walk, WalkInterrupted, WalkStuck
+from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.exchanges.transport import RegionBlocked, RequestRefused, Transport, UnexpectedAnswer
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.polymarket.batches import MOST_HALVED
-from predictbench_assets.polymarket.client import PolymarketClient, Walk, WalkInterrupted, WalkStuck
-from predictbench_assets.polymarket.stats import ApiStats
-from predictbench_assets.polymarket.transport import RegionBlocked, RequestRefused, Transport, UnexpectedAnswer
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.server import serve
 

@@ -14,12 +14,12 @@ import pytest
 import respx
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.polymarket.client import HISTORIES_PER_REQUEST, PolymarketClient
-from predictbench_assets.polymarket.cohort import cohort_markets, stage_cohort
-from predictbench_assets.polymarket.normalize import Filters, normalize_cohort
-from predictbench_assets.polymarket.price_history import LOOK_BACK, PAST, PastPrices
-from predictbench_assets.polymarket.quotes import Quotes
-from predictbench_assets.polymarket.snapshot import SNAPSHOT, Capture, capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.exchanges.polymarket.client import HISTORIES_PER_REQUEST, PolymarketClient
+from predictbench_assets.exchanges.polymarket.price_history import LOOK_BACK, PAST, PastPrices
+from predictbench_assets.exchanges.polymarket.quotes import Quotes
+from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.ingestion.cohort import cohort_markets, stage_cohort
+from predictbench_assets.ingestion.snapshot import SNAPSHOT, Capture, capture, freeze_snapshot, snapshot_rows
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World

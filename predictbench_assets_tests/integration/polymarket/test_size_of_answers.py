@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import zstandard
 
+from predictbench_assets.exchanges.polymarket.client import Walk, WalkTooLong
+from predictbench_assets.exchanges.transport import AnswerTooLarge
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.polymarket.client import Walk, WalkTooLong
-from predictbench_assets.polymarket.transport import AnswerTooLarge
 
 START = datetime(2026, 11, 30, tzinfo=UTC)
 END = START + timedelta(days=1)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.polymarket.client import PolymarketClient
-from predictbench_assets.polymarket.normalize import Filters, normalize_cohort
-from predictbench_assets.polymarket.snapshot import capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.ingestion.snapshot import capture, freeze_snapshot, snapshot_rows
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.poison import REJECTABLE, TOLERABLE
 from predictbench_assets.sandbox.server import serve

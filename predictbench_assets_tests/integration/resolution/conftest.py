@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from predictbench_assets.clock import Clock, FixedClock
-from predictbench_assets.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.resolution.report import SweepReport
 from predictbench_assets.resolution.sweep import sweep
 from predictbench_assets.sandbox.server import SandboxServer, serve

@@ -9,7 +9,7 @@ import pytest
 import respx
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.resolution.report import SweepReport
 from predictbench_assets.resolution.sweep import SweepInterrupted, sweep
 from predictbench_assets.sandbox.world import Market, World

@@ -12,7 +12,7 @@ from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.leases import RunCounts, open_lease
 from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.database.writer import RunWriter
-from predictbench_assets.polymarket.markets import MarketPrice
+from predictbench_assets.markets.market import MarketPrice
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.integration.database.conftest import market
 

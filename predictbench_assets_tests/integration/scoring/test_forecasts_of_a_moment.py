@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from predictbench_assets.database.forecasts import load_forecasts
-from predictbench_assets.polymarket.markets import Event
+from predictbench_assets.markets.market import Event
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.forecasts import Forecasts
 

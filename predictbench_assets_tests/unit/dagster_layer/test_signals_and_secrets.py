@@ -7,7 +7,7 @@ from predictbench_assets.assets.experiments import build_experiment_assets
 from predictbench_assets.assets.materializing import discreet
 from predictbench_assets.experiments.base import Experiment, ExperimentResult, PipelineContext
 from predictbench_assets.experiments.registry import Registry
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 from predictbench_assets.settings import load_settings
 
 

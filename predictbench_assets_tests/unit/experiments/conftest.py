@@ -10,7 +10,7 @@ from predictbench_assets.experiments.base import Experiment
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_run
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 RunOver = Callable[..., list[Outcome]]
 

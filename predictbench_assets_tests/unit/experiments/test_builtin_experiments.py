@@ -9,7 +9,7 @@ from predictbench_assets.experiments.baseline import BaselineSnapshotExperiment,
 from predictbench_assets.experiments.controls import UniformExperiment
 from predictbench_assets.experiments.pricing import DeviggedEventExperiment, ShrunkMarketExperiment, shrunk
 from predictbench_assets.experiments.testing import make_context, make_market
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 
 def test_the_baseline_forecasts_the_price_and_describes_the_market() -> None:

@@ -29,7 +29,7 @@ from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.runner import MAX_REASON, Progress, run_experiment
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.failures import PermanentError, TransientError
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 from predictbench_assets.staging import StagingArea
 
 RunOver = Callable[..., list[Outcome]]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from predictbench_assets.polymarket.categories import CATEGORIES, categorize
-from predictbench_assets.polymarket.payloads import read_market
+from predictbench_assets.exchanges.polymarket.categories import CATEGORIES, categorize
+from predictbench_assets.exchanges.polymarket.payloads import read_market
 
 Row = Callable[..., bytes]
 

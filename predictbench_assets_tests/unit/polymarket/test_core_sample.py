@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.core_sample import PER_CLUSTER, PRICE_BINS, allocate, draw_core, price_bin
-from predictbench_assets.polymarket.markets import Market, MarketPrice
-from predictbench_assets.polymarket.normalize import normalize_market
+from predictbench_assets.exchanges.polymarket.reading import normalize_market
+from predictbench_assets.markets.core_sample import PER_CLUSTER, PRICE_BINS, allocate, draw_core, price_bin
+from predictbench_assets.markets.market import Market, MarketPrice
 
 NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.normalize import Cohort, Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.reading import Cohort, Filters, normalize_cohort
 
 Row = Callable[..., bytes]
 NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)

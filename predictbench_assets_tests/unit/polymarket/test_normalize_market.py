@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.markets import Market, MarketPrice
-from predictbench_assets.polymarket.normalize import MarketRejected, normalize_market
-from predictbench_assets.polymarket.quotes import Quote
+from predictbench_assets.exchanges.polymarket.quotes import Quote
+from predictbench_assets.exchanges.polymarket.reading import MarketRejected, normalize_market
+from predictbench_assets.markets.market import Market, MarketPrice
 
 Row = Callable[..., bytes]
 NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)

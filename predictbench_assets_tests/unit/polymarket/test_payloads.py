@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.payloads import (
+from predictbench_assets.exchanges.polymarket.payloads import (
     UnreadableField,
     UnreadableJson,
     first_token_id,

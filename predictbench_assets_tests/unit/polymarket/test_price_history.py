@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.price_history import (
+from predictbench_assets.exchanges.polymarket.price_history import (
     LOOK_BACK,
     PAST,
     UnreadableHistory,

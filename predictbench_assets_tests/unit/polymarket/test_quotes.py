@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.quotes import UnreadablePrices, prices_request, read_prices
+from predictbench_assets.exchanges.polymarket.quotes import UnreadablePrices, prices_request, read_prices
 
 NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.resolution import (
+from predictbench_assets.exchanges.polymarket.settlement import (
     FirstOutcome,
     Reading,
     read_clob,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.client import slice_window
+from predictbench_assets.exchanges.polymarket.client import slice_window
 
 DAY = datetime(2026, 11, 30, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.polymarket.payloads import parse_instant
+from predictbench_assets.exchanges.polymarket.payloads import parse_instant
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.ladders import implications, rung
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from predictbench_assets.polymarket.payloads import GammaEvent, GammaMarket
+from predictbench_assets.exchanges.polymarket.payloads import GammaEvent, GammaMarket
 
 _KEY_ORDER = ("game", "event", "neg_risk", "series", "market")
 

@@ -2,7 +2,7 @@
 
 import random
 
-from predictbench_assets.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.settings import Settings
 
 

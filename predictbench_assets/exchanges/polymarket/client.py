@@ -21,9 +21,8 @@ import msgspec
 from pydantic import SecretStr
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.failures import PermanentError, PredictbenchError, TransientError
-from predictbench_assets.polymarket.batches import Batches, side_by_side
-from predictbench_assets.polymarket.payloads import (
+from predictbench_assets.exchanges.polymarket.batches import Batches, side_by_side
+from predictbench_assets.exchanges.polymarket.payloads import (
     DECODE_ERRORS,
     UnreadableJson,
     json_members,
@@ -31,14 +30,14 @@ from predictbench_assets.polymarket.payloads import (
     read_head,
     shortened,
 )
-from predictbench_assets.polymarket.price_history import (
+from predictbench_assets.exchanges.polymarket.price_history import (
     PastPrice,
     PastPrices,
     UnreadableHistory,
     history_request,
     read_histories,
 )
-from predictbench_assets.polymarket.quotes import (
+from predictbench_assets.exchanges.polymarket.quotes import (
     Quote,
     Quotes,
     ReadPrices,
@@ -46,8 +45,8 @@ from predictbench_assets.polymarket.quotes import (
     prices_request,
     read_prices,
 )
-from predictbench_assets.polymarket.stats import ApiStats
-from predictbench_assets.polymarket.transport import (
+from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.exchanges.transport import (
     ANSWER_LIMIT,
     LIMIT_PERIOD_S,
     PassingFailure,
@@ -60,6 +59,7 @@ from predictbench_assets.polymarket.transport import (
     error_text,
     refusal,
 )
+from predictbench_assets.failures import PermanentError, PredictbenchError, TransientError
 
 logger = logging.getLogger(__name__)
 

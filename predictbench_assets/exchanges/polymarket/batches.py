@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
+from predictbench_assets.exchanges.transport import AnswerTooLarge, RegionBlocked, RequestFailed, RequestRefused
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.polymarket.transport import AnswerTooLarge, RegionBlocked, RequestFailed, RequestRefused
 
 MOST_HALVED = 500
 """Batches and parts of them that are halved in one reading, each for two requests more."""

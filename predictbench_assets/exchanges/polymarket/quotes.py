@@ -6,10 +6,10 @@ from datetime import datetime
 
 import msgspec
 
-from predictbench_assets.polymarket.markets import Frozen, Probability
-from predictbench_assets.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
-from predictbench_assets.polymarket.price_history import PastPrice
-from predictbench_assets.polymarket.stats import ApiStats
+from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
+from predictbench_assets.exchanges.polymarket.price_history import PastPrice
+from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.markets.market import Frozen, Probability
 
 
 class Quote(Frozen):

@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from predictbench_assets.polymarket.markets import Market, PriceQuality, RejectedMarket
-from predictbench_assets.polymarket.normalize import Cohort
+from predictbench_assets.exchanges.polymarket.reading import Cohort
+from predictbench_assets.markets.market import Market, PriceQuality, RejectedMarket
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
 COHORT = Schema("normalized_markets", 2, upgrade=lambda row: row)

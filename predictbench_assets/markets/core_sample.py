@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
-from predictbench_assets.polymarket.markets import Market
+from predictbench_assets.markets.market import Market
 
 PRICE_BINS = (0.05, 0.20, 0.40, 0.60, 0.80, 0.95)
 """Inner edges of the price bins; a price on an edge belongs to the bin above."""

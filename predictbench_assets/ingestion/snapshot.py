@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.polymarket.client import PolymarketClient, RawRow, Walk
-from predictbench_assets.polymarket.payloads import DECODE_ERRORS, first_token_id, json_members, parse_instant
-from predictbench_assets.polymarket.price_history import PastPrices
-from predictbench_assets.polymarket.quotes import Quote, Quotes
-from predictbench_assets.polymarket.stats import ApiStats
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient, RawRow, Walk
+from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, first_token_id, json_members, parse_instant
+from predictbench_assets.exchanges.polymarket.price_history import PastPrices
+from predictbench_assets.exchanges.polymarket.quotes import Quote, Quotes
+from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
 

@@ -16,8 +16,7 @@ import msgspec
 from pydantic import SecretStr
 
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
-from predictbench_assets.failures import TransientError
-from predictbench_assets.polymarket.client import (
+from predictbench_assets.exchanges.polymarket.client import (
     HISTORIES_PER_REQUEST,
     LARGEST_PAGE,
     LISTING,
@@ -27,9 +26,7 @@ from predictbench_assets.polymarket.client import (
     listing_params,
     split_page,
 )
-from predictbench_assets.polymarket.markets import GOOD_SPREAD, Market
-from predictbench_assets.polymarket.normalize import Filters, normalize_cohort
-from predictbench_assets.polymarket.payloads import (
+from predictbench_assets.exchanges.polymarket.payloads import (
     DECODE_ERRORS,
     MANDATORY,
     GammaEvent,
@@ -43,10 +40,17 @@ from predictbench_assets.polymarket.payloads import (
     shortened,
     wire_names,
 )
-from predictbench_assets.polymarket.price_history import UnreadableHistory, history_request, read_histories
-from predictbench_assets.polymarket.quotes import Quote, UnreadablePrices, order_price, prices_request, read_prices
-from predictbench_assets.polymarket.stats import ApiStats
-from predictbench_assets.polymarket.transport import (
+from predictbench_assets.exchanges.polymarket.price_history import UnreadableHistory, history_request, read_histories
+from predictbench_assets.exchanges.polymarket.quotes import (
+    Quote,
+    UnreadablePrices,
+    order_price,
+    prices_request,
+    read_prices,
+)
+from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.exchanges.transport import (
     PassingFailure,
     RequestFailed,
     RequestRefused,
@@ -56,6 +60,8 @@ from predictbench_assets.polymarket.transport import (
     error_text,
     http_date,
 )
+from predictbench_assets.failures import TransientError
+from predictbench_assets.markets.market import GOOD_SPREAD, Market
 
 Level = Literal["ok", "note", "deviation"]
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from predictbench_assets.polymarket.markets import Frozen, Probability
-from predictbench_assets.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
-from predictbench_assets.polymarket.stats import ApiStats
+from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
+from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.markets.market import Frozen, Probability
 
 PAST: Final = timedelta(hours=24)
 """How long before the capture the price is looked for."""

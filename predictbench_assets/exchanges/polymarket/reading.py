@@ -7,19 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from predictbench_assets.failures import PermanentError
-from predictbench_assets.polymarket.categories import categorize
-from predictbench_assets.polymarket.clusters import Clusters, cluster_keys, game_id, neg_risk_group, series_slug
-from predictbench_assets.polymarket.core_sample import draw_core
-from predictbench_assets.polymarket.markets import (
-    GOOD_SPREAD,
-    Contract,
-    Event,
-    Market,
-    MarketPrice,
-    RejectedMarket,
+from predictbench_assets.exchanges.polymarket.categories import categorize
+from predictbench_assets.exchanges.polymarket.clusters import (
+    Clusters,
+    cluster_keys,
+    game_id,
+    neg_risk_group,
+    series_slug,
 )
-from predictbench_assets.polymarket.payloads import (
+from predictbench_assets.exchanges.polymarket.payloads import (
     GammaEvent,
     GammaMarket,
     UnreadableField,
@@ -28,7 +24,10 @@ from predictbench_assets.polymarket.payloads import (
     read_market,
     shortened,
 )
-from predictbench_assets.polymarket.quotes import Quote, order_price
+from predictbench_assets.exchanges.polymarket.quotes import Quote, order_price
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.markets.core_sample import draw_core
+from predictbench_assets.markets.market import GOOD_SPREAD, Contract, Event, Market, MarketPrice, RejectedMarket
 
 PRICE_SUM_TOLERANCE = 0.02
 """How far the outcomes' prices may be from summing to 1. Every open market recorded sums to 1 exactly."""

@@ -2,8 +2,8 @@
 
 import re
 
-from predictbench_assets.polymarket.clusters import game_id
-from predictbench_assets.polymarket.payloads import GammaMarket
+from predictbench_assets.exchanges.polymarket.clusters import game_id
+from predictbench_assets.exchanges.polymarket.payloads import GammaMarket
 
 UNCATEGORISED = "uncategorised"
 OTHER = "other"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from predictbench_assets.polymarket.payloads import (
+from predictbench_assets.exchanges.polymarket.payloads import (
     DECODE_ERRORS,
     UnreadableJson,
     object_members,
