@@ -15,8 +15,8 @@ from predictbench_assets.database.records import ExperimentAttempt, MarketRecord
 from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.exchanges.configured import polymarket_client
 from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
-from predictbench_assets.experiments.base import RunMetadata
 from predictbench_assets.experiments.outcomes import Outcome, content_hash
+from predictbench_assets.experiments.protocol import RunMetadata
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.ingestion.snapshot import capture

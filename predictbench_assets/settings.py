@@ -55,15 +55,15 @@ from predictbench_assets.texts import UndecodableFile, encoding_of, read_text, t
 ENV_FILE_VARIABLE = "PREDICTBENCH_ENV_FILE"
 """Names the `.env` file to read; empty reads none. Default: `.env` in the current folder."""
 
-BASELINE = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
+BASELINE = "predictbench_assets.experiments.builtin.baseline:BaselineSnapshotExperiment"
 DEFAULT_EXPERIMENTS = (
     BASELINE,
-    "predictbench_assets.experiments.pricing:DeviggedEventExperiment",
-    "predictbench_assets.experiments.controls:UniformExperiment",
-    "predictbench_assets.experiments.controls:BaseRateExperiment",
-    "predictbench_assets.experiments.controls:ShuffledPriceExperiment",
-    "predictbench_assets.experiments.controls:PriceDayAgoExperiment",
-    "predictbench_assets.experiments.pricing:ShrunkMarketExperiment",
+    "predictbench_assets.experiments.builtin.pricing:DeviggedEventExperiment",
+    "predictbench_assets.experiments.builtin.controls:UniformExperiment",
+    "predictbench_assets.experiments.builtin.controls:BaseRateExperiment",
+    "predictbench_assets.experiments.builtin.controls:ShuffledPriceExperiment",
+    "predictbench_assets.experiments.builtin.controls:PriceDayAgoExperiment",
+    "predictbench_assets.experiments.builtin.pricing:ShrunkMarketExperiment",
 )
 
 DB_TIMEOUT_SECONDS = 150.0

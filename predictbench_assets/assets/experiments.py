@@ -10,10 +10,10 @@ import dagster as dg
 from predictbench_assets.assets.checks import check_stored, stored_check
 from predictbench_assets.assets.ingestion import StagedOutput, normalized_markets
 from predictbench_assets.assets.materializing import OWNERS, record_failure, stage, staged_meta
-from predictbench_assets.experiments.base import Experiment, RunMetadata
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
+from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync

@@ -17,9 +17,9 @@ from predictbench_assets.database.digests import run_digest
 from predictbench_assets.database.leases import Lease, RunCounts
 from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, WriteReport
 from predictbench_assets.database.writer import RunWriter
-from predictbench_assets.experiments.base import Experiment
 from predictbench_assets.experiments.digest import DigestedForecast, ForecastDigest, digest_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
+from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError

@@ -22,7 +22,7 @@ from predictbench_assets.database.columns import Kind, fetch_columns, positions
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.known import RESULTS_OF_AN_ATTEMPT, market_listed, newest_observation, run_counts
 from predictbench_assets.database.portions import AT_ONCE, portions
-from predictbench_assets.experiments.baseline import BaselineSnapshotExperiment
+from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
 from predictbench_assets.scoring.collection import MARKET_COLUMNS, Attempt, ForecastCollection, Results
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, text
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.experiments.baseline import BaselineSnapshotExperiment
+from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
 
 _ROUNDING: Final = 1e-9
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from pydantic import SecretBytes, SecretStr
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.experiments.base import (
+from predictbench_assets.experiments.protocol import (
     Experiment,
     ExperimentResult,
     MadeOnce,

@@ -14,11 +14,11 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import IO, Any
 
-from predictbench_assets.experiments.base import Experiment
 from predictbench_assets.experiments.calls import Caller
 from predictbench_assets.experiments.contexts import Contexts, LogLines
 from predictbench_assets.experiments.isolation import Setup
 from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.runner import Attempt
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.markets.market import Market

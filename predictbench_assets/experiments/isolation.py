@@ -21,9 +21,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.experiments.base import Experiment, RunMetadata
 from predictbench_assets.experiments.contexts import Artifacts, History, HistoryCounts
 from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.markets.market import Market
 
 DEATHS_LIMIT: Final = 64

@@ -18,7 +18,7 @@ import msgspec
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-from predictbench_assets.experiments.base import ExperimentResult
+from predictbench_assets.experiments.protocol import ExperimentResult
 from predictbench_assets.markets.market import Market
 from predictbench_assets.staging import Schema
 

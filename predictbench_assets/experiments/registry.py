@@ -18,7 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from predictbench_assets.experiments.base import Experiment, Information
+from predictbench_assets.experiments.protocol import Experiment, Information
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
 

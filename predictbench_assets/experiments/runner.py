@@ -18,19 +18,19 @@ from typing import Any, Final, ParamSpec, TypeVar
 from pydantic import ValidationError
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.experiments.base import (
-    Experiment,
-    ExperimentResult,
-    ExperimentSkip,
-    RetriableError,
-    RunMetadata,
-)
 from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut
 from predictbench_assets.experiments.contexts import Artifacts, Contexts, History, HistoryCounts, LogLines
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.isolation import Crash, Isolated, Served, Setup
 from predictbench_assets.experiments.journal import Journal
 from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed
+from predictbench_assets.experiments.protocol import (
+    Experiment,
+    ExperimentResult,
+    ExperimentSkip,
+    RetriableError,
+    RunMetadata,
+)
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.markets.market import Market

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from predictbench_assets.experiments.base import Experiment
+from predictbench_assets.experiments.protocol import Experiment
 
 _DIGITS: Final = 12
 _OURS = Path(__file__).resolve().parents[1]

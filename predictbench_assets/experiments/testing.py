@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.experiments.base import ExperimentResult, PipelineContext, RunMetadata, SettledMarket
+from predictbench_assets.experiments.protocol import ExperimentResult, PipelineContext, RunMetadata, SettledMarket
 from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
 from predictbench_assets.runs import RunKey
 

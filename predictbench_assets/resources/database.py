@@ -31,7 +31,7 @@ from predictbench_assets.database.snapshots import (
     refuse_snapshot,
     register_snapshot,
 )
-from predictbench_assets.experiments.base import SettledCount, SettledMarket
+from predictbench_assets.experiments.protocol import SettledCount, SettledMarket
 from predictbench_assets.failures import Stage
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings

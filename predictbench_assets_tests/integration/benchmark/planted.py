@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult, PipelineContext
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, PipelineContext
 from predictbench_assets.markets.market import Market
 
 AHEAD = timedelta(days=4)

@@ -33,7 +33,7 @@ REPORT = dg.AssetKey("benchmark_report")
 
 
 BUILT_IN = tuple(
-    path for path in DEFAULT_EXPERIMENTS if not path.startswith("predictbench_assets.experiments.pricing:")
+    path for path in DEFAULT_EXPERIMENTS if not path.startswith("predictbench_assets.experiments.builtin.pricing:")
 )
 """The baseline and the controls."""
 

@@ -24,7 +24,7 @@ from predictbench_assets_tests.integration.cli.conftest import Predictbench, com
 
 NOW = datetime(2026, 3, 3, 7, 0, tzinfo=UTC)
 TODAY, YESTERDAY, BEFORE = (NOW.date() - timedelta(days=days) for days in range(3))
-BASELINE = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
+BASELINE = "predictbench_assets.experiments.builtin.baseline:BaselineSnapshotExperiment"
 RUNS = "SELECT run_date, window_days, status, attempt FROM predictbench.processing_runs ORDER BY run_date, window_days"
 
 
@@ -93,7 +93,7 @@ def test_today_is_run_in_full_and_a_run_that_fails_does_not_stop_the_others(
 
 MINE = """
 import os, signal
-from predictbench_assets.experiments.base import Experiment, ExperimentResult
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
 
 class Mine(Experiment):
     name, version, description = "mine", "1", "Fails for a window, and takes its process with it for another."

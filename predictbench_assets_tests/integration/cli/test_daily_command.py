@@ -21,7 +21,7 @@ from predictbench_assets_tests.integration.cli.conftest import Predictbench, com
 from predictbench_assets_tests.integration.database.relay import Relay, relay_to
 
 MINE = """
-from predictbench_assets.experiments.base import Experiment, ExperimentResult
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
 
 class Mine(Experiment):
     name = "mine"
@@ -96,7 +96,7 @@ def test_one_experiment_runs_with_what_it_needs_and_the_others_are_not_run(
     predictbench: Predictbench, tmp_path: Path
 ) -> None:
     (tmp_path / "my_experiments.py").write_text(MINE)
-    mine = "predictbench_assets.experiments.controls:UniformExperiment,my_experiments:Mine"
+    mine = "predictbench_assets.experiments.builtin.controls:UniformExperiment,my_experiments:Mine"
     done = predictbench("daily", "--experiment", "mine", "--summary", "s.json", PROCESSING_EXPERIMENTS=mine)
     assert done.returncode == 0, done.stderr
     experiments = json.loads((tmp_path / "s.json").read_text())["experiments"]
@@ -110,7 +110,7 @@ def test_one_experiment_runs_with_what_it_needs_and_the_others_are_not_run(
 
 CRASHING = """
 import ctypes, os
-from predictbench_assets.experiments.base import Experiment, ExperimentResult
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
 
 class Segfaults(Experiment):
     name, version, description = "segfaults", "1", "Crashes for each tenth market."

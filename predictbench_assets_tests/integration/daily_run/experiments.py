@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from predictbench_assets.experiments.base import (
+from predictbench_assets.experiments.protocol import (
     Experiment,
     ExperimentResult,
     ExperimentSkip,

@@ -32,7 +32,7 @@ CLONE = Path(__file__).resolve().parents[3]
 KEY = RunKey(date(2026, 3, 2), 7)
 NOW = datetime(2026, 3, 2, 7, 0, tzinfo=UTC)
 EXPERIMENT = "predictbench_assets_tests.integration.daily_run.experiments"
-BASELINE = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
+BASELINE = "predictbench_assets.experiments.builtin.baseline:BaselineSnapshotExperiment"
 
 VOLATILE = {
     # Which attempt, by whom and when: what two runs that say the same may differ in.

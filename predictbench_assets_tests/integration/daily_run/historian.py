@@ -1,6 +1,6 @@
 """Experiments that store what they were shown."""
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
 from predictbench_assets.markets.market import Market
 
 

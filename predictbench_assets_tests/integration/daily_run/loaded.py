@@ -4,4 +4,4 @@ import dagster._cli  # noqa: F401
 import PIL.ImageFont  # noqa: F401
 
 import predictbench_assets.assets.persistence
-import predictbench_assets.experiments.pricing  # noqa: F401
+import predictbench_assets.experiments.builtin.pricing  # noqa: F401

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 from urllib.parse import quote
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult, PipelineContext
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, PipelineContext
 from predictbench_assets.markets.market import Market
 
 TOLD = "TEST_TOLD"

@@ -162,7 +162,7 @@ def test_without_price_histories_a_run_goes_on_and_says_so(make_run: MakeRun) ->
             World(markets_per_day=40),
             POLYMARKET_CLOB_URL=url,
             POLYMARKET_MAX_ATTEMPTS="1",
-            PROCESSING_EXPERIMENTS="predictbench_assets.experiments.controls:PriceDayAgoExperiment",
+            PROCESSING_EXPERIMENTS="predictbench_assets.experiments.builtin.controls:PriceDayAgoExperiment",
         )
         ran = daily.here()
     assert ran.exit_code == 0

@@ -8,8 +8,8 @@ from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import EXPERIMENT, DailyRun, differences
 
 DEFAULT = (
-    "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment",
-    "predictbench_assets.experiments.pricing:DeviggedEventExperiment",
+    "predictbench_assets.experiments.builtin.baseline:BaselineSnapshotExperiment",
+    "predictbench_assets.experiments.builtin.pricing:DeviggedEventExperiment",
     f"{EXPERIMENT}:MandatoryFailsForSome",
 )
 SETTINGS = {"PROCESSING_EXPERIMENTS": ",".join(DEFAULT)}

@@ -22,7 +22,7 @@ from predictbench_assets_tests.integration.daily_run.harness import (
 )
 
 A_WEEK_LATER = {"PREDICTBENCH_NOW": (NOW + timedelta(days=7)).isoformat()}
-UNIFORM = "predictbench_assets.experiments.controls:UniformExperiment"
+UNIFORM = "predictbench_assets.experiments.builtin.controls:UniformExperiment"
 DEFAULT = ",".join(DEFAULT_EXPERIMENTS)
 FAILED_MARKETS = "SELECT market_id FROM predictbench.processing_failures WHERE market_id IS NOT NULL"
 

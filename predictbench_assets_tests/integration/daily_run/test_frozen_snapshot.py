@@ -11,7 +11,7 @@ from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun, MakeSandbox
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, NOW, DailyRun, Ran, differences
 
-UNIFORM = "predictbench_assets.experiments.controls:UniformExperiment"
+UNIFORM = "predictbench_assets.experiments.builtin.controls:UniformExperiment"
 SETTINGS = {"PROCESSING_EXPERIMENTS": BASELINE}
 LATER = {"PREDICTBENCH_NOW": (NOW + timedelta(hours=5)).isoformat()}
 NEXT_DAY = {"PREDICTBENCH_NOW": (NOW + timedelta(days=1)).isoformat()}

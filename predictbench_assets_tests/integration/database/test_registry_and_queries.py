@@ -13,7 +13,7 @@ from predictbench_assets.database.queries import cohort_sizes, settled_markets, 
 from predictbench_assets.database.schema import resolution_observations
 from predictbench_assets.database.snapshots import SnapshotRecord, find_snapshot, register_snapshot
 from predictbench_assets.database.writer import RunWriter
-from predictbench_assets.experiments.base import SettledMarket
+from predictbench_assets.experiments.protocol import SettledMarket
 from predictbench_assets.markets.market import MarketPrice
 from predictbench_assets.runs import RunKey
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
 from predictbench_assets.markets.market import Market
 
 HALF_A_GIGABYTE = 2**29

@@ -14,10 +14,10 @@ import pytest
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments import isolation
-from predictbench_assets.experiments.base import Experiment, ExperimentResult
 from predictbench_assets.experiments.crashes import CrashMark, left_marks
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import Outcome, completed
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Market

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments import runner
-from predictbench_assets.experiments.base import (
+from predictbench_assets.experiments.builtin.controls import UniformExperiment
+from predictbench_assets.experiments.builtin.pricing import DeviggedEventExperiment
+from predictbench_assets.experiments.journal import Journal, JournalKey, JournalUnwritable
+from predictbench_assets.experiments.outcomes import Outcome, completed
+from predictbench_assets.experiments.protocol import (
     Experiment,
     ExperimentResult,
     ExperimentSkip,
     PipelineContext,
     RetriableError,
 )
-from predictbench_assets.experiments.controls import UniformExperiment
-from predictbench_assets.experiments.journal import Journal, JournalKey, JournalUnwritable
-from predictbench_assets.experiments.outcomes import Outcome, completed
-from predictbench_assets.experiments.pricing import DeviggedEventExperiment
 from predictbench_assets.experiments.runner import Progress, run_experiment, run_experiment_sync
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run

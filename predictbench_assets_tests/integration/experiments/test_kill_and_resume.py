@@ -20,7 +20,7 @@ CONCURRENCY = 8
 SCRIPT = """
 import asyncio, os, signal, sys, time, threading
 from predictbench_assets.clock import SystemClock
-from predictbench_assets.experiments.base import Experiment, ExperimentResult
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import make_market, make_run

@@ -21,8 +21,8 @@ from sqlalchemy import Engine, text
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.experiments.base import Experiment
 from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.registry import ENTRY_POINT_GROUP, load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_context, make_market, make_run

@@ -20,7 +20,7 @@ from predictbench_assets_tests.integration.workflows.actions_runner import Job, 
 NOW = datetime(2026, 3, 2, 7, 4, tzinfo=UTC)
 STORE_KEYS = ("STAGING_S3_ACCESS_KEY_ID", "STAGING_S3_SECRET_ACCESS_KEY")
 PASSWORD = "planted-password"
-EXPERIMENTS = "predictbench_assets.experiments.baseline:BaselineSnapshotExperiment"
+EXPERIMENTS = "predictbench_assets.experiments.builtin.baseline:BaselineSnapshotExperiment"
 
 
 class Told:

@@ -38,7 +38,7 @@ def test_an_experiment_of_ones_own_is_completed_and_what_it_prints_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "completed_experiments.py").write_text(
-        "from predictbench_assets.experiments.base import Experiment, ExperimentResult\n"
+        "from predictbench_assets.experiments.protocol import Experiment, ExperimentResult\n"
         "print('hello')\n"
         "class Mine(Experiment):\n"
         "    name, version, description = 'shroud', '1', 'Nothing.'\n"

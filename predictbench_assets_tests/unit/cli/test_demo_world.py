@@ -198,7 +198,7 @@ def test_stop_mentions_a_ui_that_it_leaves_without_a_database(
 def test_what_an_earlier_demo_added_is_kept_as_long_as_it_can_be_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    uniform, gone = "predictbench_assets.experiments.controls:UniformExperiment", "no_such_forecasters:Gone"
+    uniform, gone = "predictbench_assets.experiments.builtin.controls:UniformExperiment", "no_such_forecasters:Gone"
     write_demo(folder, Demo(world_of(40), experiments=(gone, uniform), own=True))
     kept = _opened(folder, None, (), fresh=False)
     assert kept.experiments == (uniform,)

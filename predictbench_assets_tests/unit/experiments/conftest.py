@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.experiments.base import Experiment
 from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_run
 from predictbench_assets.markets.market import Market

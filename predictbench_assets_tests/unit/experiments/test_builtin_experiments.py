@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.experiments.base import ExperimentResult, ExperimentSkip
-from predictbench_assets.experiments.baseline import BaselineSnapshotExperiment, ProcessedMarketPayload
-from predictbench_assets.experiments.controls import UniformExperiment
-from predictbench_assets.experiments.pricing import DeviggedEventExperiment, ShrunkMarketExperiment, shrunk
+from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment, ProcessedMarketPayload
+from predictbench_assets.experiments.builtin.controls import UniformExperiment
+from predictbench_assets.experiments.builtin.pricing import DeviggedEventExperiment, ShrunkMarketExperiment, shrunk
+from predictbench_assets.experiments.protocol import ExperimentResult, ExperimentSkip
 from predictbench_assets.experiments.testing import make_context, make_market
 from predictbench_assets.markets.market import Market
 

@@ -16,7 +16,9 @@ from pydantic import SecretStr
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments import calls, runner
-from predictbench_assets.experiments.base import (
+from predictbench_assets.experiments.contexts import FURTHER_LINES, LOGGED_LINES
+from predictbench_assets.experiments.outcomes import Outcome, completed
+from predictbench_assets.experiments.protocol import (
     Experiment,
     ExperimentResult,
     ExperimentSkip,
@@ -24,8 +26,6 @@ from predictbench_assets.experiments.base import (
     RetriableError,
     SettledMarket,
 )
-from predictbench_assets.experiments.contexts import FURTHER_LINES, LOGGED_LINES
-from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.runner import MAX_REASON, Progress, run_experiment
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.failures import PermanentError, TransientError

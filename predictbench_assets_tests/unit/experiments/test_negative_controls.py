@@ -8,13 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.experiments.base import (
-    ExperimentSkip,
-    HistoryInTheFuture,
-    SettledMarket,
-    count_settled,
-)
-from predictbench_assets.experiments.controls import (
+from predictbench_assets.experiments.builtin.controls import (
     PRIOR_MARKETS,
     BaseRateExperiment,
     PriceDayAgoExperiment,
@@ -22,6 +16,7 @@ from predictbench_assets.experiments.controls import (
     base_rates,
     shuffled_prices,
 )
+from predictbench_assets.experiments.protocol import ExperimentSkip, HistoryInTheFuture, SettledMarket, count_settled
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_context, make_market, make_run
 
 

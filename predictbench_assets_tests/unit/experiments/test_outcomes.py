@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from predictbench_assets.experiments.base import ExperimentResult
 from predictbench_assets.experiments.outcomes import MAX_JSON_BYTES, Outcome, ResultRefused, completed, content_hash
+from predictbench_assets.experiments.protocol import ExperimentResult
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
 
 MARKET = make_market()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
 from predictbench_assets.experiments.registry import (
     Registry,
     RegistryError,
@@ -24,7 +24,7 @@ WriteModule = Callable[[str], str]
 HEADER = """
 import sys
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
 
 class Valid(Experiment):
     name = "valid"
@@ -128,7 +128,7 @@ def test_a_broken_entry_point_is_named() -> None:
         ("json:Decoder", r"json \(/.*json/__init__\.py\) has no Decoder, did you mean JSONDecoder"),
         ("json:JSONDecoder", "JSONDecoder is no subclass of Experiment"),
         ("json:loads", "loads is no subclass of Experiment"),
-        ("predictbench_assets.experiments.base:Experiment", "Experiment has no name, no version, no description"),
+        ("predictbench_assets.experiments.protocol:Experiment", "Experiment has no name, no version, no description"),
     ],
 )
 def test_a_wrong_listing_is_an_error_that_names_it(path: str, reason: str) -> None:

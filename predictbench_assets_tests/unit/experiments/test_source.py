@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from predictbench_assets.experiments import source as source_module
-from predictbench_assets.experiments.base import Experiment
-from predictbench_assets.experiments.controls import UniformExperiment
+from predictbench_assets.experiments.builtin.controls import UniformExperiment
+from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.experiments.testing import make_context, make_market
 
@@ -20,7 +20,7 @@ MODULE = """
 import asyncio
 import json
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
 from forecasters_help import look_up
 
 
@@ -132,7 +132,7 @@ def test_an_error_of_nobodys_line_is_of_the_method(error: Exception | None, fore
 def test_an_experiment_of_a_package_is_named_from_where_the_package_is_imported() -> None:
     place = ExperimentSource(UniformExperiment()).place_of(None)
     assert place is not None
-    assert place.startswith("predictbench_assets/experiments/controls.py:")
+    assert place.startswith("predictbench_assets/experiments/builtin/controls.py:")
 
 
 def test_a_class_that_was_typed_in_has_no_place_and_no_digest() -> None:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
 from predictbench_assets.markets.market import Market
 
 LEAST_SUM: Final = 0.8

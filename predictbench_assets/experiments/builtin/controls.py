@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from predictbench_assets.experiments.base import (
+from predictbench_assets.experiments.protocol import (
     Experiment,
     ExperimentResult,
     ExperimentSkip,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from predictbench_assets.experiments.base import Experiment, ExperimentResult, PipelineContext
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, PipelineContext
 from predictbench_assets.markets.market import Frozen, Market, PriceQuality, PriceSource
 
 
