@@ -29,9 +29,9 @@ from sqlalchemy import Engine, text
 from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.score_checks import score_problems
-from predictbench_assets.database.scores import score_settled
 from predictbench_assets.scoring.rules import SCORING_VERSION
+from predictbench_assets.scoring.store.checks import score_problems
+from predictbench_assets.scoring.store.scores import score_settled
 
 RESULTS = 5_000_000
 WINDOWS, EXPERIMENTS = (1, 7, 30), ("baseline_snapshot", "devigged_event", "uniform")

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from predictbench_assets.scoring.build import build_leaderboard
 from predictbench_assets.scoring.forecasts import Cohorts, Entrant, Forecasts
 from predictbench_assets.scoring.intervals import DRAWS
-from predictbench_assets.scoring.leaderboard import build_leaderboard
 
 ENTRANTS, MARKETS, CLUSTERS = 10, 100_000, 20_000
 GOAL_SECONDS, GOAL_MB = 60.0, 2_048.0

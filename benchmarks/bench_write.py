@@ -34,9 +34,6 @@ from predictbench_assets.clock import FixedClock
 from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.leases import open_lease
-from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, ResultRecord
-from predictbench_assets.database.rows import fast_uuid5
 from predictbench_assets.database.schema import (
     events,
     experiment_results,
@@ -44,8 +41,11 @@ from predictbench_assets.database.schema import (
     processed_contracts,
     processed_markets,
 )
-from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
+from predictbench_assets.persistence.leases import open_lease
+from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
+from predictbench_assets.persistence.rows import fast_uuid5
+from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 
 KEY = RunKey(date(2026, 2, 2), 7)

@@ -8,11 +8,7 @@ import sys
 from datetime import date
 from uuid import uuid4
 
-from predictbench_assets.database.assembly import result_record
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.leases import RunCounts, open_lease
-from predictbench_assets.database.records import ExperimentAttempt, MarketRecord
-from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.exchanges.configured import polymarket_client
 from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
 from predictbench_assets.experiments.outcomes import Outcome, content_hash
@@ -20,6 +16,10 @@ from predictbench_assets.experiments.protocol import RunMetadata
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.ingestion.snapshot import capture
+from predictbench_assets.persistence.leases import RunCounts, open_lease
+from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord
+from predictbench_assets.persistence.run_contents import result_record
+from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import load_settings
 

@@ -24,7 +24,7 @@ from predictbench_assets.jobs import (
     build_sweep_schedule,
 )
 from predictbench_assets.observability.logs import configure_logging
-from predictbench_assets.resources.database import run_database
+from predictbench_assets.persistence.run_store import run_database
 from predictbench_assets.resources.reporter import RunReporter
 from predictbench_assets.resources.staging import StagingIOManager
 from predictbench_assets.sensors import build_failure_sensor

@@ -12,7 +12,7 @@ from predictbench_assets.assets.materializing import record_failure
 from predictbench_assets.launch import DAILY_RUN, RESOLUTION_SWEEP, run_config
 from predictbench_assets.observability.notices import NotDelivered, Notice, tell
 from predictbench_assets.partitions import partition_key
-from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.runs import RunKey
 from predictbench_assets.schedule import done_windows, missed_reason
 from predictbench_assets.settings import Settings

@@ -10,10 +10,10 @@ from statistics import median
 
 import dagster as dg
 
-from predictbench_assets.database.leases import RunCounts
-from predictbench_assets.database.score_checks import ScoreProblems
 from predictbench_assets.exchanges.polymarket.reading import Cohort
+from predictbench_assets.persistence.leases import RunCounts
 from predictbench_assets.scoring.boards import Leaderboard
+from predictbench_assets.scoring.store.checks import ScoreProblems
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagedFile
 

@@ -16,8 +16,6 @@ from predictbench_assets.assets.checks import (
     check_snapshot,
 )
 from predictbench_assets.assets.materializing import OWNERS, discreet, record_failure, stage, staged_meta
-from predictbench_assets.database.leases import RunAlreadyStored
-from predictbench_assets.database.snapshots import SnapshotRecord
 from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.exchanges.configured import polymarket_client
 from predictbench_assets.exchanges.polymarket.reading import Cohort, Filters, normalize_cohort
@@ -27,8 +25,10 @@ from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.ingestion.cohort import stage_cohort
 from predictbench_assets.ingestion.snapshot import SNAPSHOT, capture, freeze_snapshot, snapshot_rows
 from predictbench_assets.partitions import run_key, run_partitions
+from predictbench_assets.persistence.leases import RunAlreadyStored
+from predictbench_assets.persistence.run_store import RunDatabase
+from predictbench_assets.persistence.snapshots import SnapshotRecord
 from predictbench_assets.reporting.debug import write_debug_artifacts
-from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.reporter import RunReporter
 from predictbench_assets.resources.staging import staged_name
 from predictbench_assets.runs import RunKey, checked_key

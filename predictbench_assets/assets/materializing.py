@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.logs import bound
-from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.runs import RunKey, UnknownPartition, parsed_key
 from predictbench_assets.secrecy import redacted_error, redacted_output
 from predictbench_assets.settings import Settings

@@ -12,11 +12,6 @@ import dagster as dg
 from predictbench_assets.assets.checks import RUN_CHECKS, check_run, report_stored
 from predictbench_assets.assets.experiments import experiment_key, unusable
 from predictbench_assets.assets.materializing import OWNERS, record_failure, run_seconds, stage
-from predictbench_assets.database.assembly import Assembly, StagedExperiment
-from predictbench_assets.database.digests import run_digest
-from predictbench_assets.database.leases import Lease, RunCounts
-from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, WriteReport
-from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.experiments.digest import DigestedForecast, ForecastDigest, digest_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.protocol import Experiment
@@ -25,8 +20,13 @@ from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.ingestion.cohort import cohort_rejected
 from predictbench_assets.partitions import run_key, run_partitions
+from predictbench_assets.persistence.digests import run_digest
+from predictbench_assets.persistence.leases import Lease, RunCounts
+from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, WriteReport
+from predictbench_assets.persistence.run_contents import Assembly, StagedExperiment
+from predictbench_assets.persistence.run_store import RunDatabase
+from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.reporting.summary import DigestSummary, ExperimentSummary, FailureLine, RunSummary
-from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.resources.reporter import RunReporter
 from predictbench_assets.resources.staging import open_staged
 from predictbench_assets.runs import RunKey

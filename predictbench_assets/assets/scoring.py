@@ -14,14 +14,14 @@ import dagster as dg
 from predictbench_assets.assets.checks import BOARD_CHECKS, SCORE_CHECKS, check_leaderboard, check_scores
 from predictbench_assets.assets.materializing import OWNERS, discreet
 from predictbench_assets.assets.resolution import market_resolutions
-from predictbench_assets.database.score_checks import score_problems
 from predictbench_assets.exchange_names import exchange_label, is_simulated
 from predictbench_assets.observability.logs import bound
+from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.reporting.leaderboard import as_markdown
 from predictbench_assets.reporting.plots import as_markdown_image
 from predictbench_assets.reporting.report.names import FOLDER
-from predictbench_assets.resources.database import RunDatabase
 from predictbench_assets.scoring.boards import Leaderboard
+from predictbench_assets.scoring.store.checks import score_problems
 from predictbench_assets.settings import Settings
 
 GROUP = "scoring"
@@ -44,7 +44,7 @@ def experiment_scores(  # type: ignore[no-untyped-def]  # Dagster reads Material
     database: dg.ResourceParam[RunDatabase],
 ):
     """Scores of every forecast whose market has settled; only what is new or has changed is computed."""
-    from predictbench_assets.database.scores import score_settled
+    from predictbench_assets.scoring.store.scores import score_settled
 
     with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
         report = score_settled(database.engine, settings.clock.now(), dry_run=database.dry)
@@ -68,7 +68,7 @@ def leaderboard(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeRes
     database: dg.ResourceParam[RunDatabase],
 ):
     """All boards as of now, stored with their moment and the version of the rules, so that they can be rebuilt."""
-    from predictbench_assets.database.leaderboards import content_hash, rebuild_leaderboard, store_leaderboard
+    from predictbench_assets.scoring.store.boards import content_hash, rebuild_leaderboard, store_leaderboard
 
     with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
         board = rebuild_leaderboard(database.engine, settings.clock.now())
@@ -96,8 +96,8 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
     database: dg.ResourceParam[RunDatabase],
 ):
     """The page: a folder that any static host serves and that opens from the disk."""
-    from predictbench_assets.database.leaderboards import stored_leaderboard
     from predictbench_assets.reporting.report.site import write_report
+    from predictbench_assets.scoring.store.boards import stored_leaderboard
 
     with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
         now = settings.clock.now()

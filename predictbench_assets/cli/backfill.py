@@ -117,7 +117,7 @@ def _check(settings: "Settings", experiments: tuple[str, ...]) -> None:
 
 def _hindrances(settings: "Settings", keys: "list[RunKey]", *, only_stored: bool) -> "Mapping[RunKey, str]":
     """Why runs cannot be made, for those that cannot; `only_stored` if only what is stored complete may be run."""
-    from predictbench_assets.database.queries import frozen_runs, stored_runs
+    from predictbench_assets.persistence.stored_runs import frozen_runs, stored_runs
     from predictbench_assets.schedule import hindrance
 
     with opened_database(settings) as engine:

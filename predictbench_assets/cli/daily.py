@@ -522,7 +522,7 @@ def _record_failure(settings: "Settings", key: "RunKey", watched: "Watched", sta
 
     if watched.dagster_run_id is None or stage not in get_args(Stage):
         return
-    from predictbench_assets.resources.database import RunDatabase
+    from predictbench_assets.persistence.run_store import RunDatabase
 
     database = RunDatabase(settings)
     if watched.signal is not None:

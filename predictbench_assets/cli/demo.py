@@ -261,7 +261,7 @@ def _report(summary: "RunSummary", watched: "Watched") -> None:
 def _tell_of_own(engine: Any, own: tuple[str, ...], summary: "RunSummary") -> bool:
     """Print what came of the experiments that were added; false where one of them forecast nothing but failed."""
     from predictbench_assets.cli.demo_past import print_failures
-    from predictbench_assets.database.queries import results_by_status
+    from predictbench_assets.persistence.stored_runs import results_by_status
 
     click.echo("\nYour own")
     stored = results_by_status(engine, own)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from predictbench_assets.cli.demo import Interrupts
-    from predictbench_assets.database.queries import StoredAttempt
     from predictbench_assets.experiments.registry import Registry
     from predictbench_assets.launch import Line, Watched
+    from predictbench_assets.persistence.stored_runs import StoredAttempt
     from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
     from predictbench_assets.settings import Settings
 
@@ -118,7 +118,7 @@ class PastDays:
 
     def _missing(self, engine: "Engine") -> dict[date, tuple[str, ...] | None]:
         """By day, the experiments without forecasts there; None where the day itself is not stored."""
-        from predictbench_assets.database.queries import stored_attempts, stored_runs
+        from predictbench_assets.persistence.stored_runs import stored_attempts, stored_runs
 
         first, last = self._dates[0], self._dates[-1]
         runs, attempts = stored_runs(engine, first, last), stored_attempts(engine, first, last)
@@ -132,7 +132,7 @@ class PastDays:
 
     def _run_day(self, engine: "Engine", day: date, missing: tuple[str, ...] | None) -> int:
         from predictbench_assets.cli.daily import DailyOptions, run_daily
-        from predictbench_assets.database.queries import settled_counts
+        from predictbench_assets.persistence.stored_runs import settled_counts
 
         settings = self._settings(_at(day, RUN_AT))
         number = f"  day {self._dates.index(day) + 1} of {len(self._dates)}  {day}"
@@ -189,7 +189,7 @@ def only_failed(engine: "Engine", own: Sequence[str], key: RunKey) -> tuple[str,
     Failures of a version are kept otherwise, which is right for what was paid for; but who has just corrected a class
     on a made-up day wants to see it work.
     """
-    from predictbench_assets.database.queries import stored_attempts
+    from predictbench_assets.persistence.stored_runs import stored_attempts
 
     newest = {one.experiment: one for one in stored_attempts(engine, key.run_date, key.run_date) if one.key == key}
     return tuple(name for name in own if name in newest and not _forecast(newest[name]))
@@ -207,8 +207,8 @@ def sweep(settings: "Settings", engine: "Engine", registry: "Registry", *, verbo
     """Run the resolution sweep, where an earlier day than today's is stored; None if it failed."""
     from predictbench_assets import launch
     from predictbench_assets.cli.progress import stages
-    from predictbench_assets.database.queries import stored_runs
     from predictbench_assets.experiments.registry import import_path
+    from predictbench_assets.persistence.stored_runs import stored_runs
 
     today = settings.clock.now().date()
     if not stored_runs(engine, FIRST_RUN_DATE, today - timedelta(days=1)):

@@ -12,8 +12,8 @@ from predictbench_assets.cli.output import print_item
 from predictbench_assets.cli.partitions import run_date_option, windows_option
 
 if TYPE_CHECKING:
-    from predictbench_assets.database.queries import StoredRun
-    from predictbench_assets.resources.database import RunDatabase
+    from predictbench_assets.persistence.run_store import RunDatabase
+    from predictbench_assets.persistence.stored_runs import StoredRun
     from predictbench_assets.runs import RunKey
     from predictbench_assets.schedule import Due
     from predictbench_assets.settings import Settings
@@ -46,7 +46,7 @@ def due(
     that is asked for is due, `done` names what is stored complete, and --on-existing decides what becomes of that.
     """
     from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.resources.database import run_database
+    from predictbench_assets.persistence.run_store import run_database
     from predictbench_assets.settings import load_settings
 
     if scheduled and run_date is not None:

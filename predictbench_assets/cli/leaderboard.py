@@ -82,11 +82,11 @@ def leaderboard(
     Reads only; the same moment gives the same board, whenever it is asked for. What each number means is in
     docs/reading-the-board.md.
     """
-    from predictbench_assets.database.leaderboards import rebuild_leaderboard
-    from predictbench_assets.database.queries import stored_exchange
     from predictbench_assets.exchange_names import is_simulated
     from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.persistence.stored_runs import stored_exchange
     from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, chosen_rows
+    from predictbench_assets.scoring.store.boards import rebuild_leaderboard
     from predictbench_assets.settings import load_settings
 
     if price_bin not in (ALL, EVERY, *PRICE_BIN_LABELS):

@@ -17,7 +17,7 @@ from predictbench_assets.failures import TransientError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from predictbench_assets.retention.report import Pruned
+    from predictbench_assets.retention.pruned import Pruned
     from predictbench_assets.settings import Settings
 
 Part = Literal["raw", "staging", "journals", "dagster"]
@@ -106,8 +106,8 @@ def _prune(
 
     from predictbench_assets.resources.run_history import RUNS, dagster_instance, prune_runs
     from predictbench_assets.retention.local_files import prune_artifacts, prune_leftovers
+    from predictbench_assets.retention.pruned import Pruned
     from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots
-    from predictbench_assets.retention.report import Pruned
     from predictbench_assets.retention.staged_files import archive_snapshots, prune_journals, prune_staged
     from predictbench_assets.staging import StagingArea
 

@@ -20,8 +20,8 @@ def score(as_json: bool) -> None:
 
     Nothing is fetched: `predictbench resolve` looks up how markets settled.
     """
-    from predictbench_assets.database.scores import score_settled
     from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.scoring.store.scores import score_settled
     from predictbench_assets.settings import load_settings
 
     settings = load_settings()

@@ -16,7 +16,7 @@ from predictbench_assets.cli.output import print_item
 from predictbench_assets.cli.partitions import day_option, windows_begun
 
 if TYPE_CHECKING:
-    from predictbench_assets.database.digests import CheckedRun
+    from predictbench_assets.persistence.digests import CheckedRun
     from predictbench_assets.settings import Settings
 
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
@@ -103,7 +103,7 @@ def verify(
 
 
 def _verify_runs(settings: "Settings", selection: dict[str, Any], digest: str | None, *, as_json: bool) -> int:
-    from predictbench_assets.database.digests import check_digests
+    from predictbench_assets.persistence.digests import check_digests
 
     told: list[dict[str, Any]] = []
     seen, checked, problems = False, 0, 0

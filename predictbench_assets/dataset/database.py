@@ -15,7 +15,6 @@ from predictbench_assets.database import migrations
 from predictbench_assets.database.connection import database_url, embedded_server
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import ADDRESS, classified
-from predictbench_assets.database.leaderboards import rebuild_leaderboard
 from predictbench_assets.dataset.source import Choice, frame_schema
 from predictbench_assets.exporting.files import as_written, record_batch
 from predictbench_assets.exporting.tables import ExportedTable
@@ -23,6 +22,7 @@ from predictbench_assets.failures import PermanentError
 from predictbench_assets.releasing.stored import StoredTables
 from predictbench_assets.releasing.tables import RELEASED_EXPERIMENTS, RELEASED_RESOLUTIONS
 from predictbench_assets.scoring.boards import BoardRow
+from predictbench_assets.scoring.store.boards import rebuild_leaderboard
 from predictbench_assets.settings import Settings, default_env_file, load_settings
 
 DEMO_FOLDER: Final = Path(".predictbench") / "demo"

@@ -110,7 +110,7 @@ class ReleaseSource:
         Neg-risk groups are in a release only as far as they are in `cluster` and `event_id`: markets of one group that
         were captured on different days, in different events, are not linked, which intervals may show.
         """
-        from predictbench_assets.scoring.leaderboard import build_leaderboard  # slow to load
+        from predictbench_assets.scoring.build import build_leaderboard  # slow to load
 
         return build_leaderboard(self._forecasts(since, until)).rows
 

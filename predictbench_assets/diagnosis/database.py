@@ -11,9 +11,9 @@ from predictbench_assets.database.connection import DatabaseNotRunning, database
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseUnsuitable
 from predictbench_assets.database.patience import Patience
-from predictbench_assets.database.queries import StoredRun, first_days, stored_runs
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed, megabytes
 from predictbench_assets.failures import PermanentError, PredictbenchError
+from predictbench_assets.persistence.stored_runs import StoredRun, first_days, stored_runs
 from predictbench_assets.runs import RunKey
 from predictbench_assets.schedule import is_running, scheduled_day
 from predictbench_assets.settings import Settings

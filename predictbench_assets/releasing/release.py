@@ -17,9 +17,9 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine
 
 from predictbench_assets.database.errors import classified
-from predictbench_assets.database.queries import stored_exchange
 from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.persistence.stored_runs import stored_exchange
 from predictbench_assets.releasing.card import CARD, dataset_card
 from predictbench_assets.releasing.documents import NOTICE, license_notice
 from predictbench_assets.releasing.files import TableWriter, sha256_of

@@ -9,7 +9,7 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import Connection, text
 
-from predictbench_assets.database.known import run_counts
+from predictbench_assets.database.as_of import run_counts
 from predictbench_assets.exporting.files import CHUNK, Row
 from predictbench_assets.exporting.tables import ExportedTable
 from predictbench_assets.releasing.tables import RELEASED_SCORES, SCORED_FORECASTS

@@ -17,7 +17,13 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.database.resolutions import (
+from predictbench_assets.exchanges.polymarket.client import CONDITIONS_PER_REQUEST, PolymarketClient
+from predictbench_assets.exchanges.polymarket.payloads import read_head
+from predictbench_assets.exchanges.polymarket.settlement import FirstOutcome, Reading, read_clob, read_gamma, weighed
+from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.exchanges.transport import RegionBlocked, RequestFailed, RequestRefused, UnexpectedAnswer
+from predictbench_assets.failures import TransientError
+from predictbench_assets.resolution.ledger import (
     GIVEN_UP_AFTER,
     Added,
     Look,
@@ -27,13 +33,7 @@ from predictbench_assets.database.resolutions import (
     resolution_queue,
     watched_markets,
 )
-from predictbench_assets.exchanges.polymarket.client import CONDITIONS_PER_REQUEST, PolymarketClient
-from predictbench_assets.exchanges.polymarket.payloads import read_head
-from predictbench_assets.exchanges.polymarket.settlement import FirstOutcome, Reading, read_clob, read_gamma, weighed
-from predictbench_assets.exchanges.stats import ApiStats
-from predictbench_assets.exchanges.transport import RegionBlocked, RequestFailed, RequestRefused, UnexpectedAnswer
-from predictbench_assets.failures import TransientError
-from predictbench_assets.resolution.report import ChangedResolution, SweepReport
+from predictbench_assets.resolution.summary import ChangedResolution, SweepReport
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from predictbench_assets.exchanges.configured import polymarket_client
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.resolution.report import SweepReport
+from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.resolution.sweep import sweep
 from predictbench_assets.settings import Settings
 

@@ -20,7 +20,7 @@ from dagster._core.storage.event_log import SqliteEventLogStorage  # not exporte
 from predictbench_assets import launch
 from predictbench_assets.partitions import run_partitions
 from predictbench_assets.resources.dagster_storage import classified
-from predictbench_assets.retention.report import Pruned
+from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.settings import Settings
 
 RUNS = "Dagster's runs with their event logs"

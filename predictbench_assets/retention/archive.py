@@ -11,8 +11,8 @@ from uuid import UUID
 
 import msgspec
 
-from predictbench_assets.database.retention import RawRow
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.retention.stored import RawRow
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagedFileMissing, StagingArea
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from predictbench_assets.retention.report import Pruned
+from predictbench_assets.retention.pruned import Pruned
 
 _RUN_FOLDER = re.compile(r"\d{4}-\d{2}-\d{2}_w\d+_(\d{4})(\d{2})(\d{2})T\d{6}_.+")
 _DEBUG_FOLDER = re.compile(r"(\d{4})-(\d{2})-(\d{2})_w\d+")

@@ -14,7 +14,10 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from predictbench_assets.database.retention import (
+from predictbench_assets.failures import PermanentError, PredictbenchError
+from predictbench_assets.retention.archive import ArchiveBroken, archived_rows, open_archive, write_archive
+from predictbench_assets.retention.pruned import Pruned
+from predictbench_assets.retention.stored import (
     Archive,
     ArchivedMarket,
     archive_id,
@@ -27,9 +30,6 @@ from predictbench_assets.database.retention import (
     settled_runs,
     stored_archives,
 )
-from predictbench_assets.failures import PermanentError, PredictbenchError
-from predictbench_assets.retention.archive import ArchiveBroken, archived_rows, open_archive, write_archive
-from predictbench_assets.retention.report import Pruned
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagingArea, StoreRefused, StoreUnwell
 

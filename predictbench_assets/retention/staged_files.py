@@ -14,17 +14,17 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from predictbench_assets.database.retention import (
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.ingestion.snapshot import SNAPSHOT
+from predictbench_assets.retention.archive import ArchiveBroken
+from predictbench_assets.retention.pruned import Pruned
+from predictbench_assets.retention.stored import (
     RegisteredSnapshot,
     all_settled,
     registered_snapshots,
     replace_snapshot_uri,
     running_keys,
 )
-from predictbench_assets.failures import PermanentError
-from predictbench_assets.ingestion.snapshot import SNAPSHOT
-from predictbench_assets.retention.archive import ArchiveBroken
-from predictbench_assets.retention.report import Pruned
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 

@@ -17,8 +17,8 @@ def test_domain_packages_work_without_dagster() -> None:
     """Not even by a detour: the client, the writer and the runner are usable from a plain script."""
     code = (
         "import sys; sys.modules['dagster'] = None\n"
-        "import predictbench_assets.ingestion.snapshot, predictbench_assets.database.writer\n"
-        "import predictbench_assets.database.assembly, predictbench_assets.experiments.runner\n"
+        "import predictbench_assets.ingestion.snapshot, predictbench_assets.persistence.writer\n"
+        "import predictbench_assets.persistence.run_contents, predictbench_assets.experiments.runner\n"
         "import predictbench_assets.experiments.registry, predictbench_assets.reporting.summary\n"
         "import predictbench_assets.sandbox.server, predictbench_assets.settings\n"
     )

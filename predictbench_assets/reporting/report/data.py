@@ -13,8 +13,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
+from predictbench_assets.database.as_of import market_listed, newest_observation, run_counts
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.known import market_listed, newest_observation, run_counts
 from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS
 

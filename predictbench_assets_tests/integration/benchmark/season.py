@@ -14,13 +14,13 @@ import pytest
 from sqlalchemy import Engine
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.leaderboards import rebuild_leaderboard
 from predictbench_assets.definitions import build_defs
 from predictbench_assets.launch import RESOLUTION_SWEEP
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.boards import ALL, BoardName, BoardRow, Leaderboard
+from predictbench_assets.scoring.store.boards import rebuild_leaderboard
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS, all_variables, load_settings
 from predictbench_assets_tests.integration.benchmark.planted import AHEAD, Planted, paths
 from predictbench_assets_tests.integration.daily_run.harness import DailyRun, Ran

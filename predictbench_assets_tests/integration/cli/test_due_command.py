@@ -14,8 +14,8 @@ from sqlalchemy import Engine, make_url, text
 from predictbench_assets.cli.main import main
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database import migrations
-from predictbench_assets.database.leases import Lease, RunCounts, open_lease
-from predictbench_assets.database.snapshots import SnapshotRecord, register_snapshot
+from predictbench_assets.persistence.leases import Lease, RunCounts, open_lease
+from predictbench_assets.persistence.snapshots import SnapshotRecord, register_snapshot
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import all_variables, load_settings
 

@@ -1,8 +1,8 @@
 """Dagster's command line in a process that kills itself at a chosen moment.
 
 A point is `module:name` or `module:Class.method`, a colon, `before` or `after`, and the number of the call (of a
-generator: before the item of that number): `predictbench_assets.database.leases:Lease.finish:after:1`. Also a program:
-`python -m predictbench_assets_tests.integration.daily_run.killing POINT job execute ...`.
+generator: before the item of that number), as in `predictbench_assets.persistence.leases:Lease.finish:after:1`. Also a
+program: `python -m predictbench_assets_tests.integration.daily_run.killing POINT job execute ...`.
 """
 
 import functools
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
 def small_batches() -> None:
     """Several batches for a small day."""
     from predictbench_assets.assets import persistence
-    from predictbench_assets.database.writer import RunWriter
+    from predictbench_assets.persistence.writer import RunWriter
 
     persistence.RunWriter = small(RunWriter)  # type: ignore[misc]
 

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.forecasts import load_forecasts
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.boards import Coherence
+from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, NOW, DailyRun, Ran
 

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from predictbench_assets.database.assembly import Assembly
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.errors import Backoff
-from predictbench_assets.database.records import MarketRecord
-from predictbench_assets.database.writer import RunWriter
+from predictbench_assets.persistence.records import MarketRecord
+from predictbench_assets.persistence.run_contents import Assembly
+from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.conftest import administer
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun

@@ -25,16 +25,16 @@ SETTINGS = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Noted"}
 POINTS = {
     "target_window": "predictbench_assets.staging:StagingArea.publish:before:1",
     "raw_markets, in the walk": "predictbench_assets.exchanges.polymarket.client:PolymarketClient._read_page:after:7",
-    "raw_markets, before its registration": "predictbench_assets.database.snapshots:register_snapshot:before:1",
-    "raw_markets, before Dagster knows": "predictbench_assets.database.snapshots:register_snapshot:after:1",
+    "raw_markets, before its registration": "predictbench_assets.persistence.snapshots:register_snapshot:before:1",
+    "raw_markets, before Dagster knows": "predictbench_assets.persistence.snapshots:register_snapshot:after:1",
     "normalized_markets": "predictbench_assets.exchanges.polymarket.reading:normalize_cohort:after:1",
     "an experiment, before its first answer": f"{EXPERIMENT}:Noted.run:before:1",
     "an experiment, in its middle": f"{EXPERIMENT}:Noted.run:before:30",
     "an experiment, before its file": "predictbench_assets.experiments.outcomes:content_hash:after:2",
-    "persisted_run, before the first batch": "predictbench_assets.database.assembly:Assembly.records:before:1",
-    "persisted_run, between batches": "predictbench_assets.database.assembly:Assembly.records:before:36",
-    "persisted_run, before the end": "predictbench_assets.database.leases:Lease.finish:before:1",
-    "persisted_run, before Dagster knows": "predictbench_assets.database.leases:Lease.finish:after:1",
+    "persisted_run, before the first batch": "predictbench_assets.persistence.run_contents:Assembly.records:before:1",
+    "persisted_run, between batches": "predictbench_assets.persistence.run_contents:Assembly.records:before:36",
+    "persisted_run, before the end": "predictbench_assets.persistence.leases:Lease.finish:before:1",
+    "persisted_run, before Dagster knows": "predictbench_assets.persistence.leases:Lease.finish:after:1",
 }
 
 

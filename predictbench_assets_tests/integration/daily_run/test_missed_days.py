@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.leases import record_missed
+from predictbench_assets.persistence.leases import record_missed
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, NOW

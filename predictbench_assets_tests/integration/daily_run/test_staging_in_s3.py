@@ -14,7 +14,7 @@ from predictbench_assets_tests.integration.staging.other_store import Answer, Ha
 def test_a_runner_that_finds_only_the_store_goes_on(store: dict[str, str], make_run: MakeRun, tmp_path: Path) -> None:
     settings = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Noted"}
     daily = make_run(World(markets_per_day=20), **settings, **store)
-    killed = daily.forked(killed_at="predictbench_assets.database.leases:Lease.finish:before:1")
+    killed = daily.forked(killed_at="predictbench_assets.persistence.leases:Lease.finish:before:1")
     assert killed.exit_code == -9, killed.output
     requests = sum(daily.sandbox.requests.values())
     assert [one.name for one in (daily.folder / "home").iterdir()] == ["crashes"]  # of this machine's processes

@@ -12,10 +12,10 @@ from sqlalchemy import Engine, text
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.errors import Backoff
-from predictbench_assets.database.leases import Lease, open_lease
-from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, ResultRecord
-from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
+from predictbench_assets.persistence.leases import Lease, open_lease
+from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
+from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 
 NOW = datetime(2026, 2, 2, 7, 0, tzinfo=UTC)

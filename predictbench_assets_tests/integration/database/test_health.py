@@ -10,8 +10,8 @@ from sqlalchemy.engine import make_url
 from predictbench_assets.database import health, migrations
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseRefused, DatabaseUnavailable
-from predictbench_assets.database.leases import Lease, RunCounts
-from predictbench_assets.database.writer import RunWriter
+from predictbench_assets.persistence.leases import Lease, RunCounts
+from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 
 from .conftest import KEY, NOW, attempt, record

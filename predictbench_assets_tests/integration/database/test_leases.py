@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.errors import DatabaseRefused
-from predictbench_assets.database.leases import ForeignExchange, Lease, LeaseLost, RunAlreadyStored, RunCounts
 from predictbench_assets.failures import Failure
+from predictbench_assets.persistence.leases import ForeignExchange, Lease, LeaseLost, RunAlreadyStored, RunCounts
 from predictbench_assets.runs import RunKey
 
 from .conftest import KEY, NOW, Database

@@ -15,10 +15,10 @@ from sqlalchemy.engine import make_url
 from predictbench_assets.database import embedded, migrations
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import Backoff, DatabaseUnavailable
-from predictbench_assets.database.leases import Lease, RunCounts
 from predictbench_assets.database.schema import VERSION_TABLE
-from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.failures import Failure
+from predictbench_assets.persistence.leases import Lease, RunCounts
+from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets_tests.integration.daily_run.harness import Row, differences, dump
 
 from .conftest import NOW, Database, attempt, record, result

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from sqlalchemy import Engine
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.database.leases import Lease, RunCounts, record_missed
+from predictbench_assets.persistence.leases import Lease, RunCounts, record_missed
 from predictbench_assets.runs import RunKey
 
 from .conftest import KEY, NOW, Database

@@ -12,10 +12,10 @@ from sqlalchemy import Engine
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database import health, migrations
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.leases import open_lease
 from predictbench_assets.database.privileges import API_ROLES, DAGSTER, OWNER, READER, WRITER, WRITER_NEEDS
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE, VIEWS, metadata
-from predictbench_assets.database.writer import RunWriter
+from predictbench_assets.persistence.leases import open_lease
+from predictbench_assets.persistence.writer import RunWriter
 
 from .conftest import KEY, NOW, attempt, record
 from .deployment import ADMINISTRATOR, Deployment, connected, dagster_on, run

@@ -14,7 +14,7 @@ from predictbench_assets.database.ad_hoc import SqlError, answers
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import Backoff, DatabaseUnavailable, classified, in_transaction
 from predictbench_assets.database.patience import Patience, PatientConnection
-from predictbench_assets.database.pipeline import Statement, run_transactions
+from predictbench_assets.persistence.pipelining import Statement, run_transactions
 from predictbench_assets.resources.dagster_storage import limit_waits
 from predictbench_assets_tests.integration.database.relay import Relay, relay_to
 

@@ -7,11 +7,11 @@ from uuid import uuid5
 import pytest
 from sqlalchemy import text
 
-from predictbench_assets.database.leases import Lease, LeaseLost, RunCounts
-from predictbench_assets.database.records import MarketRecord
 from predictbench_assets.database.schema import processed_market_id
-from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.markets.market import Contract, MarketPrice
+from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts
+from predictbench_assets.persistence.records import MarketRecord
+from predictbench_assets.persistence.writer import RunWriter
 
 from .conftest import KEY, NOW, Database, attempt, market, record, result
 

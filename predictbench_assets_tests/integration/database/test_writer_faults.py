@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.database import migrations, statements
+from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import Backoff, DatabaseRefused, DatabaseUnavailable
-from predictbench_assets.database.leases import Lease, LeaseLost, RunCounts, open_lease
-from predictbench_assets.database.pipeline import Statement
-from predictbench_assets.database.records import MarketRecord
-from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.failures import Failure
 from predictbench_assets.markets.market import Contract, MarketPrice
+from predictbench_assets.persistence import statements
+from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts, open_lease
+from predictbench_assets.persistence.pipelining import Statement
+from predictbench_assets.persistence.records import MarketRecord
+from predictbench_assets.persistence.writer import RunWriter
 
 from .conftest import KEY, NOW, Database, attempt, record, result
 

@@ -21,9 +21,9 @@ from sqlalchemy import Engine, text
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.database.leases import open_lease
 from predictbench_assets.definitions import build_defs
-from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.persistence.leases import open_lease
+from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import load_settings
 from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun
@@ -190,7 +190,7 @@ def test_a_run_that_failed_on_a_runner_is_told(runner: DailyRun) -> None:
 
 
 def test_a_run_whose_machine_died_is_ended_after_three_hours(runner: DailyRun) -> None:
-    killed = runner.forked(killed_at="predictbench_assets.database.leases:Lease.finish:before:1")
+    killed = runner.forked(killed_at="predictbench_assets.persistence.leases:Lease.finish:before:1")
     assert killed.exit_code == -9, killed.output
     with (
         postgres_instance(runner.variables["DAGSTER_POSTGRES_URL"]) as instance,

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
-from predictbench_assets.database import statements
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import Backoff, DatabaseUnavailable, in_transaction
-from predictbench_assets.database.pipeline import Statement
 from predictbench_assets.database.privileges import WRITER
+from predictbench_assets.persistence import statements
+from predictbench_assets.persistence.pipelining import Statement
 from predictbench_assets_tests.integration.daily_run.harness import DailyRun, Ran, Tables, differences
 from predictbench_assets_tests.integration.daily_run.test_database_outages import disturbed
 from predictbench_assets_tests.integration.database.deployment import Deployment, connected, run

@@ -4,15 +4,15 @@ rebuilds them."""
 from datetime import date, timedelta
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.leaderboards import (
+from predictbench_assets.database.privileges import READER, WRITER
+from predictbench_assets.scoring.store.boards import (
     encoded_leaderboard,
     rebuild_leaderboard,
     store_leaderboard,
     stored_leaderboard,
 )
-from predictbench_assets.database.privileges import READER, WRITER
-from predictbench_assets.database.score_checks import score_problems
-from predictbench_assets.database.scores import score_settled
+from predictbench_assets.scoring.store.checks import score_problems
+from predictbench_assets.scoring.store.scores import score_settled
 from predictbench_assets_tests.integration.database.deployment import Deployment
 from predictbench_assets_tests.integration.pooler.conftest import Pgbouncer, others_taking_turns
 from predictbench_assets_tests.integration.scoring.ledger import Forecaster, Ledger, at

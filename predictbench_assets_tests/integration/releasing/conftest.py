@@ -12,11 +12,11 @@ from sqlalchemy import Engine, insert, text
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.database.digests import run_digest
-from predictbench_assets.database.leases import RunCounts, open_lease
 from predictbench_assets.database.schema import resolution_observations
-from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.experiments.digest import ForecastDigest
+from predictbench_assets.persistence.digests import run_digest
+from predictbench_assets.persistence.leases import RunCounts, open_lease
+from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.integration.database.conftest import attempt, record, result

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from predictbench_assets.database.digests import _LINES, check_digests, run_digest
 from predictbench_assets.experiments.digest import DigestedForecast, digest_of
+from predictbench_assets.persistence.digests import _LINES, check_digests, run_digest
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.integration.releasing.conftest import CLOSE, KEY, Benchmark, morning
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from predictbench_assets.database.digests import run_digest, store_digest
-from predictbench_assets.database.forecasts import load_forecasts
-from predictbench_assets.database.queries import settled_markets
+from predictbench_assets.persistence.digests import run_digest, store_digest
+from predictbench_assets.persistence.stored_runs import settled_markets
 from predictbench_assets.releasing.tables import RELEASED_TABLES
 from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets_tests.integration.releasing.conftest import AS_OF, Benchmark, morning
 
 NEXT = RunKey(date(2026, 2, 3), 7)

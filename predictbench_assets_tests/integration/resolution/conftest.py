@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from predictbench_assets.clock import Clock, FixedClock
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
-from predictbench_assets.resolution.report import SweepReport
+from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.resolution.sweep import sweep
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import Market, World

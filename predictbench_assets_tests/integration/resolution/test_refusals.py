@@ -10,7 +10,7 @@ import respx
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
-from predictbench_assets.resolution.report import SweepReport
+from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.resolution.sweep import SweepInterrupted, sweep
 from predictbench_assets.sandbox.world import Market, World
 from predictbench_assets_tests.integration.resolution.conftest import EXCHANGE, NOW, Swept

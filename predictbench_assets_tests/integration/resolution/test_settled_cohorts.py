@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from predictbench_assets.assets.resolution import REPORT, market_resolutions
-from predictbench_assets.database.resolutions import CohortSettled, settled_cohorts
-from predictbench_assets.resources.database import RunDatabase
+from predictbench_assets.persistence.run_store import RunDatabase
+from predictbench_assets.resolution.ledger import CohortSettled, settled_cohorts
 from predictbench_assets.sandbox.world import Market
 from predictbench_assets.settings import Settings
 from predictbench_assets_tests.integration.resolution.conftest import NOW, Swept

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from predictbench_assets.database.leases import ForeignExchange
-from predictbench_assets.database.resolutions import LEDGER_LOCK
+from predictbench_assets.persistence.leases import ForeignExchange
+from predictbench_assets.resolution.ledger import LEDGER_LOCK
 from predictbench_assets.resolution.sweep import ROUND, SweepInterrupted
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import Market, Settlement, World

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import Engine, insert, text
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.database.leases import RunCounts, open_lease
 from predictbench_assets.database.schema import resolution_observations
-from predictbench_assets.database.writer import RunWriter
+from predictbench_assets.persistence.leases import RunCounts, open_lease
+from predictbench_assets.persistence.writer import RunWriter
+from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots
-from predictbench_assets.retention.report import Pruned
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.integration.daily_run.conftest import daily, make_run, make_sandbox, new_database

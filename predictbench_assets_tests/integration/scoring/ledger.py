@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.database.leases import RunCounts, open_lease
-from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, ResultRecord
-from predictbench_assets.database.writer import RunWriter
 from predictbench_assets.markets.market import MarketPrice
+from predictbench_assets.persistence.leases import RunCounts, open_lease
+from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
+from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.integration.database.conftest import market
 

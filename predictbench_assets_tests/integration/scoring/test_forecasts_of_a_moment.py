@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from predictbench_assets.database.forecasts import load_forecasts
 from predictbench_assets.markets.market import Event
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.forecasts import Forecasts
+from predictbench_assets.scoring.store.forecasts import load_forecasts
 
 from .ledger import DAY, KEY, Forecaster, Ledger, at
 

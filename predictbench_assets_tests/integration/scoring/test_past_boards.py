@@ -17,16 +17,16 @@ from sqlalchemy import Engine
 from predictbench_assets.cli.leaderboard import leaderboard
 from predictbench_assets.cli.main import main
 from predictbench_assets.cli.moments import known_until, read_moment
-from predictbench_assets.database.leaderboards import (
+from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
+from predictbench_assets.scoring.store.boards import (
     content_hash,
     encoded_leaderboard,
     rebuild_leaderboard,
     store_leaderboard,
     stored_leaderboard,
 )
-from predictbench_assets.database.scores import score_settled
-from predictbench_assets.runs import RunKey
-from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
+from predictbench_assets.scoring.store.scores import score_settled
 
 from .ledger import DAY, Forecaster, Ledger, at
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from predictbench_assets.database import coherence, forecasts, scores
-from predictbench_assets.database.forecasts import load_forecasts
-from predictbench_assets.database.leaderboards import encoded_leaderboard, rebuild_leaderboard
-from predictbench_assets.database.scores import score_settled
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.forecasts import Cohorts
+from predictbench_assets.scoring.store import coherence, forecasts, scores
+from predictbench_assets.scoring.store.boards import encoded_leaderboard, rebuild_leaderboard
+from predictbench_assets.scoring.store.forecasts import load_forecasts
+from predictbench_assets.scoring.store.scores import score_settled
 
 from .ledger import DAY, Forecaster, Ledger, at
 

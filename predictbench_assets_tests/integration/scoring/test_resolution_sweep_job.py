@@ -16,12 +16,12 @@ from sqlalchemy import Engine
 # The definitions read the environment when they are imported; here that is the defaults, whatever the machine has set.
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
-from predictbench_assets.database.leaderboards import content_hash, rebuild_leaderboard, stored_leaderboard
 from predictbench_assets.definitions import build_defs
 from predictbench_assets.launch import DEFINITIONS, RESOLUTION_SWEEP
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
+from predictbench_assets.scoring.store.boards import content_hash, rebuild_leaderboard, stored_leaderboard
 from predictbench_assets.settings import all_variables, load_settings
 from predictbench_assets_tests.integration.daily_run.harness import CLONE, NOW, DailyRun
 

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event
 
-from predictbench_assets.database import migrations, scores
-from predictbench_assets.database.score_checks import ScoreProblems, score_problems
-from predictbench_assets.database.scores import ScoreReport, score_settled
+from predictbench_assets.database import migrations
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring import rules
+from predictbench_assets.scoring.store import scores
+from predictbench_assets.scoring.store.checks import ScoreProblems, score_problems
+from predictbench_assets.scoring.store.scores import ScoreReport, score_settled
 
 from .ledger import DAY, Forecaster, Ledger, at
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from predictbench_assets.database import scores
-from predictbench_assets.database.score_checks import score_problems
-from predictbench_assets.database.scores import score_settled
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring import rules
+from predictbench_assets.scoring.store import scores
+from predictbench_assets.scoring.store.checks import score_problems
+from predictbench_assets.scoring.store.scores import score_settled
 
 from .ledger import DAY, Forecaster, Ledger, at
 

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from predictbench_assets.assets.resolution import RESOLUTION_CHECKS, check_resolutions
-from predictbench_assets.database.resolutions import CohortSettled
+from predictbench_assets.resolution.ledger import CohortSettled
 
 
 def passed(*cohorts: tuple[int, int, int, int]) -> dict[str, bool]:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from predictbench_assets.database.records import MarketRecord, ResultRecord
-from predictbench_assets.database.rows import StoredAttempt, UnwritableMarket, encode_market, fast_uuid5
 from predictbench_assets.experiments.testing import make_market
+from predictbench_assets.persistence.records import MarketRecord, ResultRecord
+from predictbench_assets.persistence.rows import StoredAttempt, UnwritableMarket, encode_market, fast_uuid5
 
 RUN = UUID("59b8be11-4fdd-5aea-af10-3aa167c4392f")
 ATTEMPTS = {"e": StoredAttempt(experiment_run_id=str(RUN), mandatory=False, fill=False)}

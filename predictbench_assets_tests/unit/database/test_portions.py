@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.database.portions import portions
+from predictbench_assets.database.chunks import portions
 
 
 def test_neighbours_share_a_portion_while_there_is_room() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from predictbench_assets.scoring.boards import BoardRow, Leaderboard
+from predictbench_assets.scoring.build import build_leaderboard
 from predictbench_assets.scoring.forecasts import Cohorts, Entrant, Floats, Forecasts
 from predictbench_assets.scoring.intervals import clustered_mean
-from predictbench_assets.scoring.leaderboard import build_leaderboard
 from predictbench_assets.scoring.rules import edge
 
 AS_OF = datetime(2026, 11, 23, tzinfo=UTC)

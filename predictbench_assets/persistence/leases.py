@@ -14,7 +14,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.database.digests import store_digest
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import (
     processed_markets,
@@ -24,6 +23,7 @@ from predictbench_assets.database.schema import (
 )
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure, PermanentError, Stage
+from predictbench_assets.persistence.digests import store_digest
 from predictbench_assets.runs import RunKey
 
 OnExisting = Literal["update", "skip", "fail"]

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.leases import Lease
 from predictbench_assets.database.schema import snapshots
+from predictbench_assets.persistence.leases import Lease
 from predictbench_assets.runs import RunKey
 
 

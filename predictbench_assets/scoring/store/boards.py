@@ -52,8 +52,8 @@ def rebuild_leaderboard(
         DatabaseUnavailable, DatabaseRefused: as the names say.
     """
     # Arrays and statistics are slow to load, and a stored board needs none.
-    from predictbench_assets.database.forecasts import load_forecasts
-    from predictbench_assets.scoring.leaderboard import build_leaderboard
+    from predictbench_assets.scoring.build import build_leaderboard
+    from predictbench_assets.scoring.store.forecasts import load_forecasts
 
     return build_leaderboard(load_forecasts(engine, as_of, since=since, until=until))
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 import numpy as np
 from sqlalchemy import Connection, Engine, Row
 
+from predictbench_assets.database.as_of import market_listed
+from predictbench_assets.database.chunks import portions
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.known import market_listed
-from predictbench_assets.database.portions import portions
 from predictbench_assets.scoring.boards import Coherence
 from predictbench_assets.scoring.coherence import Member, Relations, coherence, joined, relations
 from predictbench_assets.scoring.forecasts import Cohorts, Forecasts

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.leases import refuse_foreign
+from predictbench_assets.persistence.leases import refuse_foreign
 
 LOOKED_AT_AGAIN = timedelta(days=30)
 """For so long after the newest observation a final market is looked at: resolutions are corrected."""

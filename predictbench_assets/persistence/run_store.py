@@ -12,9 +12,19 @@ from predictbench_assets.commit import running_commit
 from predictbench_assets.database.connection import database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.leases import Lease, OnExisting, open_lease, record_missed
 from predictbench_assets.database.patience import Patience
-from predictbench_assets.database.queries import (
+from predictbench_assets.database.schema import processing_attempts
+from predictbench_assets.experiments.protocol import SettledCount, SettledMarket
+from predictbench_assets.failures import Stage
+from predictbench_assets.persistence.leases import Lease, OnExisting, open_lease, record_missed
+from predictbench_assets.persistence.snapshots import (
+    SnapshotRecord,
+    find_refused_snapshot,
+    find_snapshot,
+    refuse_snapshot,
+    register_snapshot,
+)
+from predictbench_assets.persistence.stored_runs import (
     StoredRun,
     cohort_sizes,
     forecasters,
@@ -23,16 +33,6 @@ from predictbench_assets.database.queries import (
     stored_run,
     stored_runs,
 )
-from predictbench_assets.database.schema import processing_attempts
-from predictbench_assets.database.snapshots import (
-    SnapshotRecord,
-    find_refused_snapshot,
-    find_snapshot,
-    refuse_snapshot,
-    register_snapshot,
-)
-from predictbench_assets.experiments.protocol import SettledCount, SettledMarket
-from predictbench_assets.failures import Stage
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
 

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.exchanges.polymarket.payloads import read_head
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.ingestion.cohort import cohort_markets
 from predictbench_assets.ingestion.snapshot import snapshot_rows
 from predictbench_assets.markets.market import Market
+from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagedFile, StagedFileBroken
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from predictbench_assets.database.pipeline import Statement
-from predictbench_assets.database.rows import EncodedMarket
+from predictbench_assets.persistence.pipelining import Statement
+from predictbench_assets.persistence.rows import EncodedMarket
 
 _EVENT = {"event_id": "text", "slug": "text", "title": "text", "neg_risk": "boolean"}
 _MARKET = {

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Row
 
-from predictbench_assets.database.columns import Kind, fetch_columns
+from predictbench_assets.database.arrays import Kind, fetch_columns
+from predictbench_assets.database.as_of import RESULTS_OF_AN_ATTEMPT
+from predictbench_assets.database.chunks import AT_ONCE, portions
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.known import RESULTS_OF_AN_ATTEMPT
-from predictbench_assets.database.portions import AT_ONCE, portions
-from predictbench_assets.database.score_checks import COUNTED, counts_sql, counts_values
 from predictbench_assets.scoring import rules
+from predictbench_assets.scoring.store.checks import COUNTED, counts_sql, counts_values
 
 _BATCH: Final = 20_000
 _MARKETS_AT_ONCE: Final = 2_000

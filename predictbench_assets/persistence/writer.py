@@ -17,7 +17,6 @@ import msgspec
 from sqlalchemy import Connection, Engine
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.database import statements
 from predictbench_assets.database.errors import (
     Backoff,
     DatabaseRefused,
@@ -27,9 +26,13 @@ from predictbench_assets.database.errors import (
     classified,
     verdict,
 )
-from predictbench_assets.database.leases import Lease, RunCounts
 from predictbench_assets.database.patience import PatientConnection
-from predictbench_assets.database.pipeline import (
+from predictbench_assets.database.schema import experiment_id, experiment_run_id
+from predictbench_assets.experiments.digest import ForecastDigest
+from predictbench_assets.failures import Failure, PermanentError
+from predictbench_assets.persistence import statements
+from predictbench_assets.persistence.leases import Lease, RunCounts
+from predictbench_assets.persistence.pipelining import (
     Outcome,
     Refusal,
     Statement,
@@ -37,11 +40,8 @@ from predictbench_assets.database.pipeline import (
     collect_outcomes,
     run_transactions,
 )
-from predictbench_assets.database.records import ExperimentAttempt, MarketRecord, WriteReport
-from predictbench_assets.database.rows import EncodedMarket, StoredAttempt, UnwritableMarket, encode_market
-from predictbench_assets.database.schema import experiment_id, experiment_run_id
-from predictbench_assets.experiments.digest import ForecastDigest
-from predictbench_assets.failures import Failure, PermanentError
+from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, WriteReport
+from predictbench_assets.persistence.rows import EncodedMarket, StoredAttempt, UnwritableMarket, encode_market
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")

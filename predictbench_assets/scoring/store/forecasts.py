@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Row
 
-from predictbench_assets.database.coherence import load_coherence
-from predictbench_assets.database.columns import Kind, fetch_columns, positions
+from predictbench_assets.database.arrays import Kind, fetch_columns, positions
+from predictbench_assets.database.as_of import RESULTS_OF_AN_ATTEMPT, market_listed, newest_observation, run_counts
+from predictbench_assets.database.chunks import AT_ONCE, portions
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.known import RESULTS_OF_AN_ATTEMPT, market_listed, newest_observation, run_counts
-from predictbench_assets.database.portions import AT_ONCE, portions
 from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
 from predictbench_assets.scoring.collection import MARKET_COLUMNS, Attempt, ForecastCollection, Results
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
+from predictbench_assets.scoring.store.coherence import load_coherence
 
 _AS_OF: Final = "%(as_of)s"
 

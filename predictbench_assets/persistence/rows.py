@@ -14,9 +14,9 @@ from uuid import UUID
 
 import msgspec
 
-from predictbench_assets.database.records import MarketRecord, ResultRecord
 from predictbench_assets.database.schema import LONGEST
 from predictbench_assets.markets.market import Event, Market
+from predictbench_assets.persistence.records import MarketRecord, ResultRecord
 
 _LONGEST_REASON = 2_000
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}

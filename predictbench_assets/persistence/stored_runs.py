@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text
 
+from predictbench_assets.database.as_of import market_listed, run_counts
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.database.known import market_listed, run_counts
 from predictbench_assets.database.schema import experiment_runs, experiments, processing_runs, snapshots
 from predictbench_assets.experiments.protocol import SettledCount, SettledMarket
 from predictbench_assets.runs import RunKey
