@@ -17,6 +17,7 @@ from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.ingestion.cohort import COHORT
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
+from predictbench_assets.io_manager import StagingIOManager
 from predictbench_assets.jobs import (
     build_daily_run,
     build_daily_schedule,
@@ -24,9 +25,8 @@ from predictbench_assets.jobs import (
     build_sweep_schedule,
 )
 from predictbench_assets.observability.logs import configure_logging
+from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.persistence.run_store import run_database
-from predictbench_assets.resources.reporter import RunReporter
-from predictbench_assets.resources.staging import StagingIOManager
 from predictbench_assets.sensors import build_failure_sensor
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 from predictbench_assets.staging import StagingArea

@@ -19,12 +19,12 @@ from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.ingestion.cohort import cohort_markets
+from predictbench_assets.io_manager import open_staged, staged_name
 from predictbench_assets.markets.market import Market
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.reporting.plots import as_markdown_image, forecasts_against_market
 from predictbench_assets.reporting.summary import from_journal
-from predictbench_assets.resources.staging import open_staged, staged_name
 from predictbench_assets.runs import RunKey
 from predictbench_assets.secrecy import Redact
 from predictbench_assets.settings import Settings

@@ -24,13 +24,13 @@ from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.ingestion.cohort import stage_cohort
 from predictbench_assets.ingestion.snapshot import SNAPSHOT, capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.io_manager import staged_name
+from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.leases import RunAlreadyStored
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.persistence.snapshots import SnapshotRecord
 from predictbench_assets.reporting.debug import write_debug_artifacts
-from predictbench_assets.resources.reporter import RunReporter
-from predictbench_assets.resources.staging import staged_name
 from predictbench_assets.runs import RunKey, checked_key
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import Schema, StagedFile, StagingArea

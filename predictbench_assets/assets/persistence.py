@@ -19,6 +19,8 @@ from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.ingestion.cohort import cohort_rejected
+from predictbench_assets.io_manager import open_staged
+from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.digests import run_digest
 from predictbench_assets.persistence.leases import Lease, RunCounts
@@ -27,8 +29,6 @@ from predictbench_assets.persistence.run_contents import Assembly, StagedExperim
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.reporting.summary import DigestSummary, ExperimentSummary, FailureLine, RunSummary
-from predictbench_assets.resources.reporter import RunReporter
-from predictbench_assets.resources.staging import open_staged
 from predictbench_assets.runs import RunKey
 from predictbench_assets.secrecy import Redact
 from predictbench_assets.settings import Settings

@@ -9,10 +9,10 @@ import dagster as dg
 from predictbench_assets.assets.materializing import OWNERS, discreet
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
+from predictbench_assets.resolution.configured import run_sweep
 from predictbench_assets.resolution.ledger import CohortSettled, settled_cohorts
 from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.resolution.sweep import SweepInterrupted
-from predictbench_assets.resources.resolution import run_sweep
 from predictbench_assets.settings import Settings
 
 GROUP = "resolution"

@@ -177,7 +177,7 @@ class PastDays:
         return 0
 
     def _sweep(self, engine: "Engine", day: date) -> None:
-        from predictbench_assets.resources.resolution import run_sweep
+        from predictbench_assets.resolution.configured import run_sweep
 
         with _spinner(f"  {day}: looking up what has settled ..."):
             run_sweep(self._settings(_at(day, SWEEP_AT)), engine)

@@ -89,7 +89,7 @@ def _look(port: int, *, open_: bool) -> int:
         LaunchError: there is no such storage, or nothing that this version can read.
     """
     from predictbench_assets import launch
-    from predictbench_assets.resources.dagster_storage import check_dagster_storage
+    from predictbench_assets.instance.storage import check_dagster_storage
     from predictbench_assets.settings import load_settings
 
     # Whatever ENVIRONMENT says: what is only looked at does not need the settings that a deployment's runs need.

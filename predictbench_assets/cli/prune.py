@@ -104,7 +104,7 @@ def _prune(
     import tempfile
     from pathlib import Path
 
-    from predictbench_assets.resources.run_history import RUNS, dagster_instance, prune_runs
+    from predictbench_assets.instance.run_retention import RUNS, dagster_instance, prune_runs
     from predictbench_assets.retention.local_files import prune_artifacts, prune_leftovers
     from predictbench_assets.retention.pruned import Pruned
     from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots

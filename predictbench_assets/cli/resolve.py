@@ -47,8 +47,8 @@ def resolve(limit: int | None, max_requests: int | None, as_json: bool, demo: bo
     from predictbench_assets import web
     from predictbench_assets.cli.daily import put_on_page, unwound_by_signals
     from predictbench_assets.observability.logs import configure_logging
+    from predictbench_assets.resolution.configured import run_sweep
     from predictbench_assets.resolution.sweep import SweepInterrupted
-    from predictbench_assets.resources.resolution import run_sweep
     from predictbench_assets.settings import load_settings
 
     if demo:

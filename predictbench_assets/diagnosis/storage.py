@@ -75,7 +75,7 @@ def archive_findings(settings: Settings) -> Iterator[Finding]:
 def dagster_findings(settings: Settings) -> Iterator[Finding]:
     """Whether Dagster's storage is there and fits the installed Dagster."""
     # Dagster takes a second to import.
-    from predictbench_assets.resources.dagster_storage import DagsterStorageError, check_dagster_storage
+    from predictbench_assets.instance.storage import DagsterStorageError, check_dagster_storage
 
     name = "Dagster's storage"
     try:

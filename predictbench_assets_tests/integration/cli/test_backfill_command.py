@@ -16,7 +16,7 @@ from dagster import AssetKey
 from sqlalchemy import Engine, text
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.resources.staging import staged_name
+from predictbench_assets.io_manager import staged_name
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World

@@ -14,8 +14,8 @@ from predictbench_assets.database.ad_hoc import SqlError, answers
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import Backoff, DatabaseUnavailable, classified, in_transaction
 from predictbench_assets.database.patience import Patience, PatientConnection
+from predictbench_assets.instance.storage import limit_waits
 from predictbench_assets.persistence.pipelining import Statement, run_transactions
-from predictbench_assets.resources.dagster_storage import limit_waits
 from predictbench_assets_tests.integration.database.relay import Relay, relay_to
 
 SILENT = r"the server has not answered for 0\.2 s \(DB_TIMEOUT_SECONDS\)"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
-from predictbench_assets.resources import compute_logs
-from predictbench_assets.resources.compute_logs import FOLDER, StagingComputeLogManager
+from predictbench_assets.instance import compute_logs
+from predictbench_assets.instance.compute_logs import FOLDER, StagingComputeLogManager
 from predictbench_assets.staging import StagingArea
 
 KEY = ["some-run", "compute_logs", "abcdefgh"]

@@ -5,7 +5,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from predictbench_assets.resources.dagster_storage import (
+from predictbench_assets.instance.storage import (
     DagsterStorage,
     DagsterStorageError,
     DagsterStorageMisconfigured,

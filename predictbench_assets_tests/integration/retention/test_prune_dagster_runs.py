@@ -10,8 +10,8 @@ import yaml
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from sqlalchemy import create_engine, inspect
 
+from predictbench_assets.instance.run_retention import dagster_instance, prune_runs
 from predictbench_assets.partitions import partition_key, run_partitions
-from predictbench_assets.resources.run_history import dagster_instance, prune_runs
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import load_settings

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.resources.dagster_storage import DagsterStorageError, classified
+from predictbench_assets.instance.storage import DagsterStorageError, classified
 from predictbench_assets.settings import all_variables, load_settings
 
 ARCHIVE = "INSERT INTO predictbench.archives VALUES (gen_random_uuid(), 's3://bucket/archive/a', 'x', 1, now())"

@@ -23,12 +23,12 @@ def loaded(name: str) -> dict[str, Any]:
 def test_the_two_instance_files_differ_in_storage_and_compute_logs_alone() -> None:
     local, deployed = loaded("dagster.yaml"), loaded("deploy/dagster.yaml")
     assert deployed.pop("storage")["custom"] == {
-        "module": "predictbench_assets.resources.dagster_storage",
+        "module": "predictbench_assets.instance.storage",
         "class": "PostgresStorage",
         "config": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}},
     }
     assert deployed.pop("compute_logs") == {
-        "module": "predictbench_assets.resources.compute_logs",
+        "module": "predictbench_assets.instance.compute_logs",
         "class": "StagingComputeLogManager",
         "config": {"upload_interval": 30},
     }

@@ -18,8 +18,8 @@ import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage  # not exported
 
 from predictbench_assets import launch
+from predictbench_assets.instance.storage import classified
 from predictbench_assets.partitions import run_partitions
-from predictbench_assets.resources.dagster_storage import classified
 from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.settings import Settings
 

@@ -11,11 +11,11 @@ from predictbench_assets.commit import running_commit
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.ingestion.cohort import COHORT
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
+from predictbench_assets.io_manager import open_staged, staged_name
 from predictbench_assets.observability.metrics import export_metrics
 from predictbench_assets.persistence.leases import RunCounts
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.reporting.summary import ApiUse, FailureLine, RunSummary, SnapshotSummary
-from predictbench_assets.resources.staging import open_staged, staged_name
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
