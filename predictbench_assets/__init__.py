@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from predictbench_assets.dataset.benchmark import Benchmark, open_benchmark
+    from predictbench_assets.dataset.frames.benchmark import Benchmark, open_benchmark
 
 __version__ = "0.1.0"
 
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
     """Load the way in for notebooks when it is first asked for, so that every command still starts at once."""
     if name not in ("Benchmark", "open_benchmark"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from predictbench_assets.dataset import benchmark
+    from predictbench_assets.dataset.frames import benchmark
 
     return getattr(benchmark, name)
 

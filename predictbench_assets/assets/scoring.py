@@ -17,12 +17,12 @@ from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.exchange_names import exchange_label, is_simulated
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
-from predictbench_assets.reporting.leaderboard import as_markdown
+from predictbench_assets.reporting.boards import as_markdown
 from predictbench_assets.reporting.plots import as_markdown_image
-from predictbench_assets.reporting.report.names import FOLDER
 from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.scoring.store.checks import score_problems
 from predictbench_assets.settings import Settings
+from predictbench_assets.site.names import FOLDER
 
 GROUP = "scoring"
 
@@ -96,8 +96,8 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
     database: dg.ResourceParam[RunDatabase],
 ):
     """The page: a folder that any static host serves and that opens from the disk."""
-    from predictbench_assets.reporting.report.site import write_report
     from predictbench_assets.scoring.store.boards import stored_leaderboard
+    from predictbench_assets.site.build import write_report
 
     with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
         now = settings.clock.now()

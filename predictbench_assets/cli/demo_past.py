@@ -237,7 +237,7 @@ def sweep(settings: "Settings", engine: "Engine", registry: "Registry", *, verbo
 def show_board(settings: "Settings") -> None:
     """Show the core board, and where its page is."""
     from predictbench_assets.cli.leaderboard import leaderboard
-    from predictbench_assets.reporting.report.names import FOLDER
+    from predictbench_assets.site.names import FOLDER
 
     click.echo()
     click.get_current_context().invoke(leaderboard, board="core")

@@ -119,7 +119,7 @@ def _kinds(rows: "Sequence[BoardRow]") -> str:
 def _write(
     built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, output: Path | None, *, simulated: bool
 ) -> None:
-    from predictbench_assets.reporting.leaderboard import as_csv, as_json, as_markdown, as_table
+    from predictbench_assets.reporting.boards import as_csv, as_json, as_markdown, as_table
     from predictbench_assets.reporting.pages import write_at_once
 
     if format_ == "table":

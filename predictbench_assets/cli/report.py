@@ -37,9 +37,9 @@ def report(output: str | None, moment: date | datetime | None, markets_since: da
     """
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.reporting.pages import size
-    from predictbench_assets.reporting.report.names import FOLDER
-    from predictbench_assets.reporting.report.site import write_report
     from predictbench_assets.settings import load_settings
+    from predictbench_assets.site.build import write_report
+    from predictbench_assets.site.names import FOLDER
 
     settings = load_settings()
     configure_logging(settings)

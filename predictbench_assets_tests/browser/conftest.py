@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from predictbench_assets.reporting.report.site import ReportSummary
+from predictbench_assets.site.build import ReportSummary
 from predictbench_assets_tests.integration.reporting.conftest import planted_report
 
 __all__ = ["planted_report"]

@@ -24,11 +24,11 @@ from predictbench_assets.cli import demo
 from predictbench_assets.cli.main import main
 from predictbench_assets.database.errors import DatabaseUnavailable
 from predictbench_assets.database.migrations import SchemaOutdated
-from predictbench_assets.dataset.benchmark import FramesMissing, UnknownExperiment
-from predictbench_assets.dataset.boards import BOARDS
-from predictbench_assets.dataset.database import DEMO_FOLDER, NothingStored
-from predictbench_assets.dataset.release import ReleaseDamaged, ReleaseMissing
-from predictbench_assets.dataset.source import TABLES
+from predictbench_assets.dataset.frames.benchmark import FramesMissing, UnknownExperiment
+from predictbench_assets.dataset.frames.boards import BOARDS
+from predictbench_assets.dataset.frames.released import ReleaseDamaged, ReleaseMissing
+from predictbench_assets.dataset.frames.source import TABLES
+from predictbench_assets.dataset.frames.stored import DEMO_FOLDER, NothingStored
 from predictbench_assets.releasing.manifest import ManifestUnreadable
 from predictbench_assets.releasing.tables import RELEASED_TABLES
 from predictbench_assets.scoring.boards import BoardRow

@@ -7,7 +7,7 @@ import pytest
 
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.reporting.report.site import ReportSummary, write_report
+from predictbench_assets.site.build import ReportSummary, write_report
 from predictbench_assets_tests.conftest import administer, in_database
 from predictbench_assets_tests.integration.reporting.planted import HOSTILE, plant, planted_board
 

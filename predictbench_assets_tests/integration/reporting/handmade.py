@@ -3,7 +3,6 @@
 from datetime import UTC, date, datetime
 from typing import Any
 
-from predictbench_assets.reporting.report.data import Overview
 from predictbench_assets.scoring.boards import (
     BoardRow,
     CohortState,
@@ -13,6 +12,7 @@ from predictbench_assets.scoring.boards import (
     EdgePoint,
     Leaderboard,
 )
+from predictbench_assets.site.data import Overview
 
 AS_OF = datetime(2026, 11, 23, 9, tzinfo=UTC)
 NOTHING_STORED = Overview(windows=(), experiments=(), next_close=None, digests={})

@@ -15,15 +15,9 @@ from sqlalchemy import Engine, text
 
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseRefused
-from predictbench_assets.reporting.report.data import markets
-from predictbench_assets.reporting.report.names import page_name
-from predictbench_assets.reporting.report.site import (
-    MARKER,
-    FolderNotOurs,
-    PageUnwritable,
-    ReportSummary,
-    write_report,
-)
+from predictbench_assets.site.build import MARKER, FolderNotOurs, PageUnwritable, ReportSummary, write_report
+from predictbench_assets.site.data import markets
+from predictbench_assets.site.names import page_name
 from predictbench_assets_tests.integration.reporting.handmade import board
 from predictbench_assets_tests.integration.reporting.planted import (
     EXPERIMENTS,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.reporting.report.names import page_name, polymarket_address
-from predictbench_assets.reporting.report.views import FLAG_TEXTS, Panels, WindowView, headline, windows
 from predictbench_assets.scoring.boards import Flag, Leaderboard
+from predictbench_assets.site.names import page_name, polymarket_address
+from predictbench_assets.site.views import FLAG_TEXTS, Panels, WindowView, headline, windows
 from predictbench_assets_tests.integration.reporting.handmade import (
     NOTHING_STORED,
     board,

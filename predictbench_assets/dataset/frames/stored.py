@@ -15,7 +15,7 @@ from predictbench_assets.database import migrations
 from predictbench_assets.database.connection import database_url, embedded_server
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import ADDRESS, classified
-from predictbench_assets.dataset.source import Choice, frame_schema
+from predictbench_assets.dataset.frames.source import Choice, frame_schema
 from predictbench_assets.exporting.files import as_written, record_batch
 from predictbench_assets.exporting.tables import ExportedTable
 from predictbench_assets.failures import PermanentError

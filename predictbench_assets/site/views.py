@@ -17,8 +17,6 @@ from predictbench_assets.reporting.charts import (
     reliability_svg,
     tone_of,
 )
-from predictbench_assets.reporting.report.data import Overview
-from predictbench_assets.reporting.report.names import page_name
 from predictbench_assets.scoring.boards import (
     BoardName,
     BoardRow,
@@ -28,6 +26,8 @@ from predictbench_assets.scoring.boards import (
     Flag,
     Leaderboard,
 )
+from predictbench_assets.site.data import Overview
+from predictbench_assets.site.names import page_name
 
 BOARDS: Final[tuple[BoardName, ...]] = ("core", "full", "backfill")
 

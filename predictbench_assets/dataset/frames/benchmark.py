@@ -10,15 +10,10 @@ import msgspec
 import pyarrow as pa
 
 from predictbench_assets.clock import known_until, parsed_moment
-from predictbench_assets.dataset.boards import BOARDS
-from predictbench_assets.dataset.database import (
-    DatabaseSource,
-    configured_database,
-    database_at,
-    demo_database,
-)
-from predictbench_assets.dataset.release import ReleaseSource
-from predictbench_assets.dataset.source import TABLES, Choice, Source, frame_schema, narrowed
+from predictbench_assets.dataset.frames.boards import BOARDS
+from predictbench_assets.dataset.frames.released import ReleaseSource
+from predictbench_assets.dataset.frames.source import TABLES, Choice, Source, frame_schema, narrowed
+from predictbench_assets.dataset.frames.stored import DatabaseSource, configured_database, database_at, demo_database
 from predictbench_assets.exporting.files import record_batch
 from predictbench_assets.exporting.tables import ExportedTable, described
 from predictbench_assets.failures import PermanentError

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import pyarrow as pa
 
-from predictbench_assets.dataset.boards import BOARDS
+from predictbench_assets.dataset.frames.boards import BOARDS
 from predictbench_assets.exporting.files import parquet_schema
 from predictbench_assets.exporting.tables import ExportedTable
 from predictbench_assets.releasing.tables import RELEASED_TABLES

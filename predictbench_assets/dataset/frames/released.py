@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from predictbench_assets.dataset.source import Choice, frame_schema, narrowed
+from predictbench_assets.dataset.frames.source import Choice, frame_schema, narrowed
 from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
 from predictbench_assets.exporting.files import CHUNK
 from predictbench_assets.exporting.tables import ExportedTable
