@@ -13,8 +13,8 @@ from predictbench_assets.cli.demo import demo_option
 from predictbench_assets.cli.partitions import day_option
 
 if TYPE_CHECKING:
-    from predictbench_assets.exporting.export import Manifest
-    from predictbench_assets.exporting.files import Format
+    from predictbench_assets.dataset.export import Manifest
+    from predictbench_assets.dataset.files import Format
 
 _SAY_EVERY_S = 2.0
 
@@ -42,7 +42,7 @@ def export(since: date, until: date | None, format_: "Format", to: str, as_json:
     last: without one an export is not whole.
     """
     from predictbench_assets.commit import running_commit
-    from predictbench_assets.exporting.export import MANIFEST, export_tables
+    from predictbench_assets.dataset.export import MANIFEST, export_tables
     from predictbench_assets.observability.logs import configure_logging
     from predictbench_assets.settings import load_settings
     from predictbench_assets.staging import StagingArea

@@ -51,8 +51,8 @@ def release(
     today may still be forecast again, which a later release would refuse: leave it out with --until.
     """
     from predictbench_assets.commit import running_commit
+    from predictbench_assets.dataset.release import VERSION, make_release
     from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.releasing.release import VERSION, make_release
     from predictbench_assets.settings import load_settings
 
     settings = load_settings()

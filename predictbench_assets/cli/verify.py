@@ -169,7 +169,7 @@ def _lines(run: "CheckedRun") -> Iterator[tuple[str, str]]:
 
 
 def _verify_release(folder: Path, digest: str | None, *, as_json: bool) -> int:
-    from predictbench_assets.releasing.check import check_release, released_digests
+    from predictbench_assets.dataset.check import check_release, released_digests
 
     found = check_release(folder)
     problems = list(found.problems)

@@ -10,14 +10,14 @@ import msgspec
 import pyarrow as pa
 
 from predictbench_assets.clock import known_until, parsed_moment
+from predictbench_assets.dataset.files import record_batch
 from predictbench_assets.dataset.frames.boards import BOARDS
 from predictbench_assets.dataset.frames.released import ReleaseSource
 from predictbench_assets.dataset.frames.source import TABLES, Choice, Source, frame_schema, narrowed
 from predictbench_assets.dataset.frames.stored import DatabaseSource, configured_database, database_at, demo_database
-from predictbench_assets.exporting.files import record_batch
-from predictbench_assets.exporting.tables import ExportedTable, described
+from predictbench_assets.dataset.frozen_tables import RELEASED_EXPERIMENTS
+from predictbench_assets.dataset.tables import ExportedTable, described
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.releasing.tables import RELEASED_EXPERIMENTS
 from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, BoardName, BoardRow, chosen_rows
 
 Frames = Literal["polars", "pandas"]

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from predictbench_assets.exporting.tables import Column, ExportedTable
+from predictbench_assets.dataset.tables import Column, ExportedTable
 
 _EDGE: Final = "squared probability"
 

@@ -11,19 +11,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from predictbench_assets.dataset.files import CHUNK
 from predictbench_assets.dataset.frames.source import Choice, frame_schema, narrowed
-from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
-from predictbench_assets.exporting.files import CHUNK
-from predictbench_assets.exporting.tables import ExportedTable
-from predictbench_assets.failures import PermanentError
-from predictbench_assets.releasing.files import parquet_of, sha256_of
-from predictbench_assets.releasing.manifest import Cohort, manifest_of, read_manifest
-from predictbench_assets.releasing.tables import (
+from predictbench_assets.dataset.frozen_files import parquet_of, sha256_of
+from predictbench_assets.dataset.frozen_tables import (
     RELEASED_EXPERIMENTS,
     RELEASED_FORECASTS,
     RELEASED_MARKETS,
     RELEASED_RESOLUTIONS,
 )
+from predictbench_assets.dataset.manifest import Cohort, manifest_of, read_manifest
+from predictbench_assets.dataset.tables import ExportedTable
+from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
+from predictbench_assets.failures import PermanentError
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.scoring.collection import (
     EPOCH_US,

@@ -7,10 +7,10 @@ from typing import Final, Protocol
 
 import pyarrow as pa
 
+from predictbench_assets.dataset.files import parquet_schema
 from predictbench_assets.dataset.frames.boards import BOARDS
-from predictbench_assets.exporting.files import parquet_schema
-from predictbench_assets.exporting.tables import ExportedTable
-from predictbench_assets.releasing.tables import RELEASED_TABLES
+from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
+from predictbench_assets.dataset.tables import ExportedTable
 from predictbench_assets.scoring.boards import BoardRow
 
 TABLES: Final = {table.name: table for table in (*RELEASED_TABLES, BOARDS)}

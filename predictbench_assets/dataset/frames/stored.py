@@ -15,12 +15,12 @@ from predictbench_assets.database import migrations
 from predictbench_assets.database.connection import database_url, embedded_server
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import ADDRESS, classified
+from predictbench_assets.dataset.files import as_written, record_batch
 from predictbench_assets.dataset.frames.source import Choice, frame_schema
-from predictbench_assets.exporting.files import as_written, record_batch
-from predictbench_assets.exporting.tables import ExportedTable
+from predictbench_assets.dataset.frozen_rows import StoredTables
+from predictbench_assets.dataset.frozen_tables import RELEASED_EXPERIMENTS, RELEASED_RESOLUTIONS
+from predictbench_assets.dataset.tables import ExportedTable
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.releasing.stored import StoredTables
-from predictbench_assets.releasing.tables import RELEASED_EXPERIMENTS, RELEASED_RESOLUTIONS
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.scoring.store.boards import rebuild_leaderboard
 from predictbench_assets.settings import Settings, default_env_file, load_settings

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Engine
 
+from predictbench_assets.dataset.release import make_release
 from predictbench_assets.persistence.digests import run_digest, store_digest
-from predictbench_assets.releasing.release import make_release
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.integration.scoring.ledger import DAY, Forecaster, Ledger, at
 

@@ -16,10 +16,10 @@ from sqlalchemy import text
 from predictbench_assets.cli.main import main
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseRefused
-from predictbench_assets.exporting import export
-from predictbench_assets.exporting.export import ExportUnwritable, Manifest, export_tables
-from predictbench_assets.exporting.files import Format
-from predictbench_assets.exporting.tables import TABLES
+from predictbench_assets.dataset import export
+from predictbench_assets.dataset.export import ExportUnwritable, Manifest, export_tables
+from predictbench_assets.dataset.files import Format
+from predictbench_assets.dataset.tables import TABLES
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables, load_settings

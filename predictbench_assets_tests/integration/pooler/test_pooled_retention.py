@@ -5,7 +5,7 @@ from pathlib import Path
 
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.privileges import OWNER, WRITER
-from predictbench_assets.exporting.export import export_tables
+from predictbench_assets.dataset.export import export_tables
 from predictbench_assets.retention.raw_snapshots import restore_raw_snapshots, verify_archives
 from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.integration.database.deployment import Deployment

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
 from predictbench_assets.persistence.digests import run_digest, store_digest
 from predictbench_assets.persistence.stored_runs import settled_markets
-from predictbench_assets.releasing.tables import RELEASED_TABLES
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets_tests.integration.releasing.conftest import AS_OF, Benchmark, morning
@@ -340,8 +340,8 @@ import resource, sys
 from datetime import datetime, UTC
 from pathlib import Path
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.releasing.check import check_release
-from predictbench_assets.releasing.release import make_release
+from predictbench_assets.dataset.check import check_release
+from predictbench_assets.dataset.release import make_release
 
 url, folder = sys.argv[1:]
 engine = make_engine(url, pool_size=2)

@@ -17,7 +17,7 @@ from predictbench_assets.database.embedded import _binaries
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.migrations import ROLES_FILE
 from predictbench_assets.database.privileges import OWNER, READER, WRITER
-from predictbench_assets.exporting.export import export_tables
+from predictbench_assets.dataset.export import export_tables
 from predictbench_assets.retention.raw_snapshots import restore_raw_snapshots, verify_archives
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables

@@ -1,8 +1,8 @@
 """The data dictionary tells of every column, and nothing else."""
 
 from predictbench_assets.database.schema import metadata
-from predictbench_assets.exporting.files import parquet_schema
-from predictbench_assets.exporting.tables import TABLES, dictionary, dictionary_markdown
+from predictbench_assets.dataset.files import parquet_schema
+from predictbench_assets.dataset.tables import TABLES, dictionary, dictionary_markdown
 
 
 def test_every_column_is_in_the_dictionary_with_a_meaning() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from predictbench_assets.exporting.tables import Column, ExportedTable, Kind
+from predictbench_assets.dataset.tables import Column, ExportedTable, Kind
 
 Format = Literal["parquet", "jsonl"]
 Row = Sequence[Any]

@@ -18,9 +18,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import classified
+from predictbench_assets.dataset.files import CHUNK, Format, Row, write_file
+from predictbench_assets.dataset.tables import TABLES, ExportedTable, dictionary, dictionary_markdown
 from predictbench_assets.exchange_names import is_simulated
-from predictbench_assets.exporting.files import CHUNK, Format, Row, write_file
-from predictbench_assets.exporting.tables import TABLES, ExportedTable, dictionary, dictionary_markdown
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.persistence.stored_runs import stored_exchange
 from predictbench_assets.staging import StagedFileMissing, StagingArea

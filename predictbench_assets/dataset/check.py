@@ -12,16 +12,16 @@ import msgspec
 import pyarrow as pa
 import zstandard
 
-from predictbench_assets.experiments.digest import ALGORITHM, DigestedForecast, ForecastHasher
-from predictbench_assets.exporting.tables import ExportedTable
-from predictbench_assets.releasing.files import line_of, read_lines, read_parquet, sha256_of
-from predictbench_assets.releasing.manifest import MANIFEST, Cohort, Manifest, read_manifest
-from predictbench_assets.releasing.tables import (
+from predictbench_assets.dataset.frozen_files import line_of, read_lines, read_parquet, sha256_of
+from predictbench_assets.dataset.frozen_tables import (
     FROZEN_TABLES,
     RELEASED_DIGESTS,
     RELEASED_FORECASTS,
     RELEASED_TABLES,
 )
+from predictbench_assets.dataset.manifest import MANIFEST, Cohort, Manifest, read_manifest
+from predictbench_assets.dataset.tables import ExportedTable
+from predictbench_assets.experiments.digest import ALGORITHM, DigestedForecast, ForecastHasher
 from predictbench_assets.runs import RunKey
 
 

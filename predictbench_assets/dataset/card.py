@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from predictbench_assets.releasing.documents import NOTICE, data_dictionary
-from predictbench_assets.releasing.manifest import MANIFEST, Cohort
-from predictbench_assets.releasing.tables import RELEASED_FORECASTS, RELEASED_TABLES
+from predictbench_assets.dataset.documents import NOTICE, data_dictionary
+from predictbench_assets.dataset.frozen_tables import RELEASED_FORECASTS, RELEASED_TABLES
+from predictbench_assets.dataset.manifest import MANIFEST, Cohort
 
 CARD: Final = "README.md"
 

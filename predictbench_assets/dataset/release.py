@@ -17,13 +17,18 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine
 
 from predictbench_assets.database.errors import classified
-from predictbench_assets.exchange_names import is_simulated
-from predictbench_assets.failures import PermanentError
-from predictbench_assets.persistence.stored_runs import stored_exchange
-from predictbench_assets.releasing.card import CARD, dataset_card
-from predictbench_assets.releasing.documents import NOTICE, license_notice
-from predictbench_assets.releasing.files import TableWriter, sha256_of
-from predictbench_assets.releasing.manifest import (
+from predictbench_assets.dataset.card import CARD, dataset_card
+from predictbench_assets.dataset.documents import NOTICE, license_notice
+from predictbench_assets.dataset.frozen_files import TableWriter, sha256_of
+from predictbench_assets.dataset.frozen_rows import StoredRun, StoredTables
+from predictbench_assets.dataset.frozen_tables import (
+    FROZEN_TABLES,
+    RELEASED_DIGESTS,
+    RELEASED_EXPERIMENTS,
+    RELEASED_RESOLUTIONS,
+    RELEASED_SCORES,
+)
+from predictbench_assets.dataset.manifest import (
     FORMAT,
     MANIFEST,
     Cohort,
@@ -35,14 +40,9 @@ from predictbench_assets.releasing.manifest import (
     manifest_of,
     read_manifest,
 )
-from predictbench_assets.releasing.stored import StoredRun, StoredTables
-from predictbench_assets.releasing.tables import (
-    FROZEN_TABLES,
-    RELEASED_DIGESTS,
-    RELEASED_EXPERIMENTS,
-    RELEASED_RESOLUTIONS,
-    RELEASED_SCORES,
-)
+from predictbench_assets.exchange_names import is_simulated
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.persistence.stored_runs import stored_exchange
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring import rules
 

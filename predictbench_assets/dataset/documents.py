@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from predictbench_assets.exporting.tables import dictionary_markdown
-from predictbench_assets.releasing.manifest import MANIFEST
-from predictbench_assets.releasing.tables import RELEASED_TABLES
+from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
+from predictbench_assets.dataset.manifest import MANIFEST
+from predictbench_assets.dataset.tables import dictionary_markdown
 
 NOTICE: Final = "LICENSE-NOTICE.md"
 

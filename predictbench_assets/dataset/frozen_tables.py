@@ -8,7 +8,7 @@ order that is the same on every server.
 
 from typing import Final
 
-from predictbench_assets.exporting.tables import DIGESTS, FORECASTS, MARKETS, SCORES, Column, ExportedTable
+from predictbench_assets.dataset.tables import DIGESTS, FORECASTS, MARKETS, SCORES, Column, ExportedTable
 
 _NOT_OF_A_COHORT: Final = {"resolution", "outcome", "resolution_observed_at"}
 """Of the export's markets: what changes when a market settles."""

@@ -12,8 +12,8 @@ import msgspec
 import pyarrow.parquet as pq
 import zstandard
 
-from predictbench_assets.exporting.files import CHUNK, Row, as_written, parquet_schema, record_batch
-from predictbench_assets.exporting.tables import ExportedTable
+from predictbench_assets.dataset.files import CHUNK, Row, as_written, parquet_schema, record_batch
+from predictbench_assets.dataset.tables import ExportedTable
 
 _LEVEL = 9
 _encode = msgspec.json.Encoder().encode

@@ -10,9 +10,9 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from predictbench_assets.database.as_of import run_counts
-from predictbench_assets.exporting.files import CHUNK, Row
-from predictbench_assets.exporting.tables import ExportedTable
-from predictbench_assets.releasing.tables import RELEASED_SCORES, SCORED_FORECASTS
+from predictbench_assets.dataset.files import CHUNK, Row
+from predictbench_assets.dataset.frozen_tables import RELEASED_SCORES, SCORED_FORECASTS
+from predictbench_assets.dataset.tables import ExportedTable
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring import rules
 

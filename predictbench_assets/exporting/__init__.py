@@ -1,1 +1,0 @@
-"""Exports: what is stored, as files for whoever analyses it."""

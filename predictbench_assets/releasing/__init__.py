@@ -1,1 +1,0 @@
-"""What leaves the house to be checked by others: the frozen data set, and its check."""
