@@ -9,10 +9,10 @@ import dagster as dg
 
 from predictbench_assets.assets.experiments import PREFIX, build_experiment_assets
 from predictbench_assets.assets.ingestion import WINDOW, normalized_markets, raw_markets, target_window
-from predictbench_assets.assets.materializing import discreet
 from predictbench_assets.assets.persistence import build_persisted_run
 from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.assets.scoring import benchmark_report, experiment_scores, leaderboard
+from predictbench_assets.assets.step import discreet
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.ingestion.cohort import COHORT
@@ -21,13 +21,13 @@ from predictbench_assets.io_manager import StagingIOManager
 from predictbench_assets.jobs import (
     build_daily_run,
     build_daily_schedule,
+    build_failure_sensor,
     build_resolution_sweep,
     build_sweep_schedule,
 )
 from predictbench_assets.observability.logs import configure_logging
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.persistence.run_store import run_database
-from predictbench_assets.sensors import build_failure_sensor
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 from predictbench_assets.staging import StagingArea
 

@@ -44,3 +44,11 @@ class TransientError(PredictbenchError):
     """The other side was unwell; the same call may succeed later."""
 
     retriable: ClassVar[bool] = True
+
+
+class StoreRefused(PermanentError):
+    """The store will not do what it is asked; the text names the setting, or the right, that is missing."""
+
+
+class StoreUnwell(TransientError):
+    """The store cannot be reached, does not answer in time, or is overloaded."""

@@ -2,29 +2,9 @@
 
 import dagster as dg
 
+from predictbench_assets.ingestion.names import POINTER, open_staged, staged_name
 from predictbench_assets.runs import RunKey, parsed_key
-from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
-
-POINTER = Schema("pointer", 1)
-"""A staged file without rows that names another: how a partition refers to a snapshot it did not write."""
-
-
-def staged_name(asset: dg.AssetKey, key: RunKey) -> str:
-    """Where an asset's output for a partition is staged: `<asset>/<run date>/<window>.jsonl.zst`."""
-    return "/".join((*asset.path, key.run_date.isoformat(), f"{key.window_days}{SUFFIX}"))
-
-
-def open_staged(area: StagingArea, asset: dg.AssetKey, key: RunKey, schema: Schema) -> StagedFile:
-    """An asset's output for a partition, pointers followed.
-
-    Raises:
-        StagedFileMissing: the asset has not been materialized for the partition, or its file is gone.
-        StagedSchemaUnknown: it was written by a version of the code that this one cannot read.
-    """
-    name = staged_name(asset, key)
-    if area.peek(name)["schema"] != POINTER.name:
-        return area.open(name, schema)
-    return area.open_uri(area.open(name, POINTER).meta["uri"], schema)
+from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
 
 class StagingIOManager(dg.IOManager):
@@ -41,7 +21,7 @@ class StagingIOManager(dg.IOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: StagedFile) -> None:
         """Publish a pointer where the asset returned a file that lives elsewhere; its own is published already."""
-        name = staged_name(context.asset_key, _key(context))
+        name = staged_name(context.asset_key.path, _key(context))
         if obj.path != self._area.path(name):
             meta = {"uri": obj.uri, "sha256": obj.sha256, "dagster_run_id": context.run_id}
             self._area.publish(name, POINTER, meta, ())
@@ -51,7 +31,7 @@ class StagingIOManager(dg.IOManager):
     def load_input(self, context: dg.InputContext) -> StagedFile:
         """The upstream's staged file; its rows are read when it is iterated."""
         asset = context.asset_key
-        return open_staged(self._area, asset, _key(context), self._schemas[asset.path[0]])
+        return open_staged(self._area, asset.path, _key(context), self._schemas[asset.path[0]])
 
 
 def _key(context: dg.OutputContext | dg.InputContext) -> RunKey:

@@ -1,19 +1,21 @@
-"""Jobs and schedules. GitHub Actions is the scheduler; the schedules here ship stopped, for those who run a daemon."""
+"""Jobs, schedules and the sensor. GitHub Actions is the scheduler; what is here ships stopped, for a daemon to run."""
 
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # for types only
 
-from predictbench_assets.assets.materializing import record_failure
-from predictbench_assets.launch import DAILY_RUN, RESOLUTION_SWEEP, run_config
+from predictbench_assets.assets.step import record_failure
+from predictbench_assets.launch.child import DAILY_RUN, RESOLUTION_SWEEP, run_config
 from predictbench_assets.observability.notices import NotDelivered, Notice, tell
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.persistence.run_store import RunDatabase
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import RunKey, UnknownPartition, parsed_key
 from predictbench_assets.schedule import done_windows, missed_reason
 from predictbench_assets.settings import Settings
 
@@ -83,6 +85,47 @@ def build_sweep_schedule(settings: Settings, job: UnresolvedAssetJobDefinition) 
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
     )
+
+
+def build_failure_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Tells NOTIFY_WEBHOOK_URL of every failed run on the storage, wherever it ran.
+
+    All code locations, since a run by `dagster job execute` belongs to none. What is told comes from the event log
+    alone: the database may be what failed.
+    """
+
+    @dg.run_failure_sensor(
+        name="failed_runs_are_told",
+        description="Tells NOTIFY_WEBHOOK_URL of each failed run, also of those that ran on another machine.",
+        monitor_all_code_locations=True,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+    )
+    def failed_runs_are_told(context: dg.RunFailureSensorContext) -> None:
+        """One notice a failed run. One that cannot be delivered shows as a failed tick."""
+        tell(_notice(context), settings)
+
+    return failed_runs_are_told
+
+
+def _notice(context: dg.RunFailureSensorContext) -> Notice:
+    run, failed = context.dagster_run, context.get_step_failure_events()
+    stage, reason = None, context.failure_event.message or "no reason was recorded"
+    if failed:
+        stage = (failed[0].step_key or "").replace("__", "/") or None
+        reason = _cause(failed[0].step_failure_data.error) or reason
+    notice = Notice("failure", stage=stage, reason=f"{reason.rstrip('.')}. Dagster run {run.run_id}")
+    try:
+        key = parsed_key(run.tags.get("dagster/partition", ""))
+    except UnknownPartition:
+        return notice
+    return replace(notice, run_date=key.run_date, windows=(key.window_days,))
+
+
+def _cause(error: Any) -> str | None:
+    """What the step raised, without Dagster's error around it."""
+    while error is not None and (error.cls_name or "").startswith("Dagster") and error.cause is not None:
+        error = error.cause
+    return None if error is None else str(error.message).strip().partition(": ")[2] or str(error.message).strip()
 
 
 _REPAIR = "what began and is not complete can be materialized again from its partition's page"

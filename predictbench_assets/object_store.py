@@ -13,7 +13,7 @@ from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync_wrapper
 from s3fs.core import S3_RETRYABLE_ERRORS, S3FileSystem
 
-from predictbench_assets.staging import StoreRefused, StoreUnwell
+from predictbench_assets.failures import StoreRefused, StoreUnwell
 
 PART_BYTES = 8 << 20
 """The most that one request carries of a file, so that its time limit does not depend on the size of the file."""

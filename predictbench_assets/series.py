@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from predictbench_assets.launch import DAILY_RUN, RUN_ENDED, RUN_STARTED, SUMMARY_VARIABLE, PlannedRun
+from predictbench_assets.launch.child import DAILY_RUN, RUN_ENDED, RUN_STARTED, SUMMARY_VARIABLE, PlannedRun
 from predictbench_assets.runs import parsed_key, partition_tags
 
 _log = logging.getLogger(__name__)

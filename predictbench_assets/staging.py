@@ -22,7 +22,7 @@ import msgspec
 import zstandard
 from fsspec.core import url_to_fs
 
-from predictbench_assets.failures import PermanentError, TransientError
+from predictbench_assets.failures import PermanentError
 
 SUFFIX = ".jsonl.zst"
 _LEVEL = 1  # measured: level 3 is slower and no smaller on these payloads
@@ -40,14 +40,6 @@ class UnknownStore(PermanentError):
 
 class StagingUnwritable(PermanentError):
     """A folder of the staging area, the archive or an export, or the temporary folder, takes no files."""
-
-
-class StoreRefused(PermanentError):
-    """The store will not do what it is asked; the text names the setting, or the right, that is missing."""
-
-
-class StoreUnwell(TransientError):
-    """The store cannot be reached, does not answer in time, or is overloaded."""
 
 
 class OutsideOfArea(PermanentError):

@@ -9,7 +9,7 @@ import dagster as dg
 
 from predictbench_assets.assets.checks import check_stored, stored_check
 from predictbench_assets.assets.ingestion import StagedOutput, normalized_markets
-from predictbench_assets.assets.materializing import OWNERS, record_failure, stage, staged_meta
+from predictbench_assets.assets.step import OWNERS, record_failure, stage, staged_meta
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
@@ -19,7 +19,7 @@ from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.ingestion.cohort import cohort_markets
-from predictbench_assets.io_manager import open_staged, staged_name
+from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.markets.market import Market
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -105,7 +105,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
         key = run_key(context)
         cohort = inputs.pop("normalized_markets")
         with stage(context, settings, database, key, "experiment_results") as beat:
-            name = staged_name(context.asset_key, key)
+            name = staged_name(context.asset_key.path, key)
             stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
             if not config.selected:
                 yield _unselected(context, staging, key, experiment, cohort)
@@ -172,7 +172,7 @@ def _unselected(
 ) -> dg.Output[StagedFile]:
     """What is staged, if it belongs to this snapshot; else a staged file that says not_run."""
     try:
-        staged = open_staged(staging, context.asset_key, key, OUTCOMES)
+        staged = open_staged(staging, context.asset_key.path, key, OUTCOMES)
         if staged.meta["snapshot_hash"] == cohort.meta["snapshot_hash"]:
             context.log.info(f"{experiment.name} was not selected; its staged results are kept")
             return dg.Output(staged, metadata={"selected": False, "status": staged.meta["status"]})
@@ -185,7 +185,7 @@ def _unselected(
         "snapshot_hash": cohort.meta["snapshot_hash"],
         "counts": _counts([]),
     }
-    staged = staging.publish(staged_name(context.asset_key, key), OUTCOMES, meta, ())
+    staged = staging.publish(staged_name(context.asset_key.path, key), OUTCOMES, meta, ())
     return dg.Output(staged, metadata={"selected": False, "status": "not_run"})
 
 

@@ -15,7 +15,7 @@ from predictbench_assets.assets.checks import (
     check_cohort,
     check_snapshot,
 )
-from predictbench_assets.assets.materializing import OWNERS, discreet, record_failure, stage, staged_meta
+from predictbench_assets.assets.step import OWNERS, discreet, record_failure, stage, staged_meta
 from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.exchanges.configured import polymarket_client
 from predictbench_assets.exchanges.polymarket.reading import Cohort, Filters, normalize_cohort
@@ -23,8 +23,8 @@ from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.ingestion.cohort import stage_cohort
+from predictbench_assets.ingestion.names import staged_name
 from predictbench_assets.ingestion.snapshot import SNAPSHOT, capture, freeze_snapshot, snapshot_rows
-from predictbench_assets.io_manager import staged_name
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.leases import RunAlreadyStored
@@ -134,7 +134,7 @@ def target_window(
             "start": key.start.isoformat(),
             "end": key.end.isoformat(),
         }
-        name = staged_name(context.asset_key, key)
+        name = staged_name(context.asset_key.path, key)
         staged = staging.publish(name, WINDOW, staged_meta(context), [msgspec.json.encode(window)])
         exchange = exchange_label(settings.exchange)
         yield dg.Output(staged, metadata={**window, "attempt": attempt or 0, "exchange": exchange})
@@ -209,7 +209,7 @@ def normalized_markets(
             "limit": config.limit,
         }
         beat()
-        staged = stage_cohort(staging, staged_name(context.asset_key, key), cohort, meta)
+        staged = stage_cohort(staging, staged_name(context.asset_key.path, key), cohort, meta)
         if config.debug_artifacts:
             folder = write_debug_artifacts(settings.artifacts, key, raw_markets, cohort)
             context.log.info(f"wrote readable markets into {folder}")

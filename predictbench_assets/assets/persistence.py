@@ -11,7 +11,7 @@ import dagster as dg
 
 from predictbench_assets.assets.checks import RUN_CHECKS, check_run, report_stored
 from predictbench_assets.assets.experiments import experiment_key, unusable
-from predictbench_assets.assets.materializing import OWNERS, record_failure, run_seconds, stage
+from predictbench_assets.assets.step import OWNERS, record_failure, run_seconds, stage
 from predictbench_assets.experiments.digest import DigestedForecast, ForecastDigest, digest_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.protocol import Experiment
@@ -19,7 +19,7 @@ from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.ingestion.cohort import cohort_rejected
-from predictbench_assets.io_manager import open_staged
+from predictbench_assets.ingestion.names import open_staged
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.digests import run_digest
@@ -232,7 +232,7 @@ def _staged_experiment(
     missing: str | None = None
     staged: StagedFile | None = None
     try:
-        staged = open_staged(staging, experiment_key(experiment.name), key, OUTCOMES)
+        staged = open_staged(staging, experiment_key(experiment.name).path, key, OUTCOMES)
         missing = unusable(staged, experiment, registry, cohort)
     except StagedFileMissing:
         missing = "the experiment was not run for this partition"

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from predictbench_assets.assets.materializing import OWNERS, discreet
+from predictbench_assets.assets.step import OWNERS, discreet
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.resolution.configured import run_sweep

@@ -12,8 +12,8 @@ from typing import Any
 import dagster as dg
 
 from predictbench_assets.assets.checks import BOARD_CHECKS, SCORE_CHECKS, check_leaderboard, check_scores
-from predictbench_assets.assets.materializing import OWNERS, discreet
 from predictbench_assets.assets.resolution import market_resolutions
+from predictbench_assets.assets.step import OWNERS, discreet
 from predictbench_assets.exchange_names import exchange_label, is_simulated
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase

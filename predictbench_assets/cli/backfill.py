@@ -138,7 +138,7 @@ def _run_all(
 ) -> "BackfillSummary":
     """Make the runs that can be made; a signal ends it after the run that is under way has ended."""
     from predictbench_assets.cli.daily import unwound_by_signals
-    from predictbench_assets.cli.run_series import RunSeries
+    from predictbench_assets.launch.series import RunSeries
     from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
 
     lines = {key: BackfillLine.of(key, "missing", reason) for key, reason in hindrances.items()}

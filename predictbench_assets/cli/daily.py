@@ -21,9 +21,9 @@ from predictbench_assets.cli.output import console
 from predictbench_assets.cli.partitions import run_date_option, window_option
 
 if TYPE_CHECKING:
-    from predictbench_assets.cli.progress import Progress
     from predictbench_assets.experiments.registry import Registry
-    from predictbench_assets.launch import Watched
+    from predictbench_assets.launch.child import Watched
+    from predictbench_assets.launch.progress import Progress
     from predictbench_assets.reporting.summary import RunSummary
     from predictbench_assets.runs import RunKey
     from predictbench_assets.settings import Settings
@@ -169,14 +169,14 @@ Examples:
 @_run_options
 def run_config(**options: Any) -> None:
     """Print the run configuration for `dagster job execute -c FILE`: what `predictbench daily` passes too."""
-    from predictbench_assets import launch
     from predictbench_assets.experiments.registry import load_registry
+    from predictbench_assets.launch import child
     from predictbench_assets.settings import load_settings
 
     settings = load_settings()
     registry = load_registry(settings.processing_experiments)
     options["dry_run"] = settings.predictbench_dry_run
-    click.echo(launch.run_config(op_config(settings, DailyOptions(**options), registry)), nl=False)
+    click.echo(child.run_config(op_config(settings, DailyOptions(**options), registry)), nl=False)
 
 
 def run_daily(
@@ -200,8 +200,8 @@ def run_daily(
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
     """
     from predictbench_assets import web
-    from predictbench_assets.cli.progress import progress
     from predictbench_assets.experiments.registry import import_path, load_registry
+    from predictbench_assets.launch.progress import progress
     from predictbench_assets.settings import is_local
 
     web.check_environment()
@@ -304,15 +304,15 @@ def _execute(
     verbose: bool,
 ) -> "Watched":
     """Run the job as a command of its own, shown here and kept in the folder."""
-    from predictbench_assets import launch
+    from predictbench_assets.launch import child
 
     scratch = settings.predictbench_scratch
-    home = launch.prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
-    command = launch.run_command(
+    home = child.prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
+    command = child.run_command(
         settings,
         key,
         home=home,
-        config_file=launch.write_run_config(folder / "run_config.yaml", ops),
+        config_file=child.write_run_config(folder / "run_config.yaml", ops),
         summary=folder / SUMMARY,
         import_path=import_path,
         scratch=scratch,
@@ -321,7 +321,7 @@ def _execute(
         say(settings, f"$ {command}\n")
     shown = show(settings)
     try:
-        return launch.run_watched(command, log=folder / LOG, redact=settings.redact, on_line=shown)
+        return child.run_watched(command, log=folder / LOG, redact=settings.redact, on_line=shown)
     finally:
         shown.close()
 
@@ -440,7 +440,7 @@ def unwound_by_signals() -> Iterator[None]:
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    from predictbench_assets.launch import STOPS
+    from predictbench_assets.launch.child import STOPS
 
     before = {number: signal.signal(number, leave) for number in STOPS if number != signal.SIGINT}
     try:

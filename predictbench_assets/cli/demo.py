@@ -20,9 +20,9 @@ import click
 from predictbench_assets.cli.output import print_item
 
 if TYPE_CHECKING:
-    from predictbench_assets.cli.demo_world import Demo
     from predictbench_assets.experiments.registry import Registry
-    from predictbench_assets.launch import Watched
+    from predictbench_assets.launch.child import Watched
+    from predictbench_assets.launch.demo_world import Demo
     from predictbench_assets.reporting.summary import RunSummary
     from predictbench_assets.sandbox.process import SandboxProcess
     from predictbench_assets.settings import Settings
@@ -88,7 +88,7 @@ def demo(markets: int | None, past: int | None, experiments: tuple[str, ...], fr
     on the snapshot and at the (simulated) time of that day. The exchange and the database keep running, so that the
     next demo is quick: `predictbench stop` ends them.
     """
-    from predictbench_assets.cli.demo_world import at_work, made_folder
+    from predictbench_assets.launch.demo_world import at_work, made_folder
 
     folder = enter_demo()
     made_folder(folder)
@@ -172,7 +172,7 @@ def loadable(paths: tuple[str, ...]) -> tuple[str, ...]:
 def _opened(folder: Path, markets: int | None, experiments: tuple[str, ...], *, fresh: bool) -> "Demo":
     import msgspec
 
-    from predictbench_assets.cli.demo_world import opened_demo, write_demo
+    from predictbench_assets.launch.demo_world import opened_demo, write_demo
 
     kept, removed = opened_demo(folder, markets, fresh=fresh)
     if removed is not None:
@@ -195,7 +195,7 @@ def _run(
     """Run the past, then today, then the sweep; returns the exit code."""
     from predictbench_assets.cli.daily import DailyOptions, run_daily
     from predictbench_assets.cli.demo_past import WINDOW, PastDays, dates_of, only_failed, show_board, sweep
-    from predictbench_assets.cli.progress import stages
+    from predictbench_assets.launch.progress import stages
     from predictbench_assets.runs import RunKey
     from predictbench_assets.sandbox.process import start_sandbox
     from predictbench_assets.settings import load_settings
@@ -325,7 +325,7 @@ def demo_option(command: Any) -> Any:
 
     def enter(_: click.Context, __: click.Parameter, value: bool) -> None:
         if value:
-            from predictbench_assets.cli.demo_world import present_demo
+            from predictbench_assets.launch.demo_world import present_demo
 
             present_demo(enter_demo())
 
@@ -337,7 +337,7 @@ def demo_option(command: Any) -> Any:
 def enter_demo() -> Path:
     """Turn this process, and every child of it, to the demo's folder, which need not be there; returns that folder."""
     from predictbench_assets import web
-    from predictbench_assets.cli.demo_world import read_demo
+    from predictbench_assets.launch.demo_world import read_demo
     from predictbench_assets.sandbox.process import running_sandbox
     from predictbench_assets.settings import ENV_FILE_VARIABLE, all_variables
 
@@ -371,7 +371,7 @@ def demo_exchange() -> None:
         DemoAbsent: there is no demo in this folder.
         SandboxNotRunning: it does not come up.
     """
-    from predictbench_assets.cli.demo_world import at_work, present_demo
+    from predictbench_assets.launch.demo_world import at_work, present_demo
     from predictbench_assets.sandbox.process import start_sandbox
 
     folder = FOLDER.resolve()

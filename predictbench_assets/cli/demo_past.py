@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from predictbench_assets.cli.demo_world import Demo, write_demo
 from predictbench_assets.cli.output import print_item
+from predictbench_assets.launch.demo_world import Demo, write_demo
 from predictbench_assets.runs import FIRST_RUN_DATE, RunKey
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from predictbench_assets.cli.demo import Interrupts
     from predictbench_assets.experiments.registry import Registry
-    from predictbench_assets.launch import Line, Watched
+    from predictbench_assets.launch.child import Line, Watched
     from predictbench_assets.persistence.stored_runs import StoredAttempt
     from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
     from predictbench_assets.settings import Settings
@@ -205,25 +205,25 @@ def print_failures(one: "ExperimentSummary", *, of: str = "", err: bool = False)
 
 def sweep(settings: "Settings", engine: "Engine", registry: "Registry", *, verbose: bool) -> bool | None:
     """Run the resolution sweep, where an earlier day than today's is stored; None if it failed."""
-    from predictbench_assets import launch
-    from predictbench_assets.cli.progress import stages
     from predictbench_assets.experiments.registry import import_path
+    from predictbench_assets.launch import child
+    from predictbench_assets.launch.progress import stages
     from predictbench_assets.persistence.stored_runs import stored_runs
 
     today = settings.clock.now().date()
     if not stored_runs(engine, FIRST_RUN_DATE, today - timedelta(days=1)):
         return False
     folder = settings.artifacts / "runs" / f"sweep_{settings.clock.now():%Y%m%dT%H%M%S_%f}"
-    command = launch.sweep_command(
+    command = child.sweep_command(
         settings,
-        home=launch.prepare_home(settings, settings.home / "dagster"),
-        config_file=launch.write_run_config(folder / "run_config.yaml", {}),
+        home=child.prepare_home(settings, settings.home / "dagster"),
+        config_file=child.write_run_config(folder / "run_config.yaml", {}),
         import_path=import_path(registry),
     )
     click.echo(f"\n$ {command}\n" if verbose else "\nWhat has settled", err=True)
     shown = stages(settings)
     try:
-        watched = launch.run_watched(command, log=folder / "log.jsonl", redact=settings.redact, on_line=shown)
+        watched = child.run_watched(command, log=folder / "log.jsonl", redact=settings.redact, on_line=shown)
     finally:
         shown.close()
     if watched.signal == signal.SIGINT:

@@ -5,13 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-
 from predictbench_assets.commit import running_commit
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.ingestion.cohort import COHORT
+from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
-from predictbench_assets.io_manager import open_staged, staged_name
 from predictbench_assets.observability.metrics import export_metrics
 from predictbench_assets.persistence.leases import RunCounts
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -115,11 +113,10 @@ class RunReporter:
 
     def _own(self, asset: str, key: RunKey, dagster_run_id: str, schema: Schema) -> StagedFile | None:
         """An asset's file, if this very Dagster run staged it: an older one says nothing about why this one failed."""
-        asset_key = dg.AssetKey(asset)
         try:
-            if self._staging.peek(staged_name(asset_key, key))["meta"].get("dagster_run_id") != dagster_run_id:
+            if self._staging.peek(staged_name([asset], key))["meta"].get("dagster_run_id") != dagster_run_id:
                 return None
-            return open_staged(self._staging, asset_key, key, schema)
+            return open_staged(self._staging, [asset], key, schema)
         except PredictbenchError:
             return None  # missing, or damaged, which may be why the run failed
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from predictbench_assets.failures import PermanentError, PredictbenchError
+from predictbench_assets.failures import PermanentError, PredictbenchError, StoreRefused, StoreUnwell
 from predictbench_assets.retention.archive import ArchiveBroken, archived_rows, open_archive, write_archive
 from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.retention.stored import (
@@ -31,7 +31,7 @@ from predictbench_assets.retention.stored import (
     stored_archives,
 )
 from predictbench_assets.runs import RunKey
-from predictbench_assets.staging import StagingArea, StoreRefused, StoreUnwell
+from predictbench_assets.staging import StagingArea
 
 BATCH_BYTES = 4_000_000
 """As stored, compressed: a batch is held in memory, where it is several times as large."""

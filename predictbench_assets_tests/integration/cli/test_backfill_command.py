@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from dagster import AssetKey
 from sqlalchemy import Engine, text
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.io_manager import staged_name
+from predictbench_assets.ingestion.names import staged_name
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
@@ -75,7 +74,7 @@ def test_today_is_run_in_full_and_a_run_that_fails_does_not_stop_the_others(
     predictbench: Predictbench, exchange: SandboxServer, engine: Engine, tmp_path: Path
 ) -> None:
     exchange.set_time(NOW)
-    broken = tmp_path / ".predictbench" / "staging" / staged_name(AssetKey("target_window"), RunKey(TODAY, 1))
+    broken = tmp_path / ".predictbench" / "staging" / staged_name(["target_window"], RunKey(TODAY, 1))
     broken.mkdir(parents=True)  # nothing can be staged there
     options = ("--from", str(YESTERDAY), "--to", str(TODAY), "--window-days", "1,7", "--summary", "backfill.json")
     done = predictbench("backfill", *options)

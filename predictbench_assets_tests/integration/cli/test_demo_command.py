@@ -21,7 +21,7 @@ import psutil
 import pytest
 from dagster import AssetKey, DagsterInstance
 
-from predictbench_assets.cli.demo_world import Demo, at_work, write_demo
+from predictbench_assets.launch.demo_world import Demo, at_work, write_demo
 from predictbench_assets.sandbox.process import world_of
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.integration.cli.conftest import command

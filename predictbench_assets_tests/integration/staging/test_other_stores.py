@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from predictbench_assets.failures import StoreRefused
 from predictbench_assets.object_store import PART_BYTES
 from predictbench_assets.retention.staged_files import delete_files
 from predictbench_assets.settings import load_settings
-from predictbench_assets.staging import Schema, StagedFileMissing, StoreRefused
+from predictbench_assets.staging import Schema, StagedFileMissing
 from predictbench_assets_tests.integration.staging.conftest import OpenArea
 from predictbench_assets_tests.integration.staging.other_store import BUCKET, Answer, OtherStore
 

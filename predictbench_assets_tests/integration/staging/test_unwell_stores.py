@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from predictbench_assets.diagnosis.storage import archive_findings, staging_findings
+from predictbench_assets.failures import StoreRefused, StoreUnwell
 from predictbench_assets.settings import SettingsError, load_settings
-from predictbench_assets.staging import StagingArea, StoreRefused, StoreUnwell
+from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.integration.staging.conftest import OpenArea, settings_for
 from predictbench_assets_tests.integration.staging.other_store import Answer, Handler, OtherStore, drips, hangs, stalls
 

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from predictbench_assets.cli import demo_past
 from predictbench_assets.cli.demo import _opened
-from predictbench_assets.cli.demo_world import (
+from predictbench_assets.cli.instance import stop
+from predictbench_assets.launch.demo_world import (
     Demo,
     DemoAbsent,
     DemoBusy,
@@ -27,7 +28,6 @@ from predictbench_assets.cli.demo_world import (
     shown,
     write_demo,
 )
-from predictbench_assets.cli.instance import stop
 from predictbench_assets.sandbox.process import WorldIdentity, generator_hash, world_of
 
 OLD_CODE = WorldIdentity(7, 300, "0123456789abcdef")

@@ -18,7 +18,7 @@ from dagster._core.storage.sqlite import create_db_conn_string
 from sqlalchemy import NullPool, create_engine
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.launch import (
+from predictbench_assets.launch.child import (
     CLONE,
     Command,
     LaunchError,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from predictbench_assets.cli.progress import Lines, Stages, progress
 from predictbench_assets.experiments.contexts import FURTHER_LINES
+from predictbench_assets.launch.progress import Lines, Stages, progress
 from predictbench_assets.settings import load_settings
 
 

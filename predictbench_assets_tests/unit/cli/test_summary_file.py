@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from predictbench_assets.cli.daily import SUMMARY, DailyOptions, publish_summary, summary_of
-from predictbench_assets.launch import Watched
+from predictbench_assets.launch.child import Watched
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import load_settings

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from predictbench_assets.assets.experiments import build_experiment_assets
-from predictbench_assets.assets.materializing import discreet
+from predictbench_assets.assets.step import discreet
 from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, PipelineContext
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.markets.market import Market

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from predictbench_assets import launch, web
+from predictbench_assets import web
 from predictbench_assets.cli.daily import (
     LOG,
     SUMMARY,
@@ -20,10 +20,11 @@ from predictbench_assets.cli.daily import (
     summary_of,
 )
 from predictbench_assets.cli.database import ready_database
-from predictbench_assets.cli.progress import progress
 from predictbench_assets.experiments.registry import import_path, load_registry
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.launch import Line, PlannedRun, Watched
+from predictbench_assets.launch import child
+from predictbench_assets.launch.child import Line, PlannedRun, Watched
+from predictbench_assets.launch.progress import progress
 from predictbench_assets.reporting.backfill import BackfillLine
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings, is_local
@@ -73,13 +74,13 @@ class RunSeries:
         folders = {str(key): run_folder(settings, key) for key in keys}
         planned = [
             PlannedRun(
-                str(key), str(launch.write_run_config(folder / "run_config.yaml", self._ops)), str(folder / SUMMARY)
+                str(key), str(child.write_run_config(folder / "run_config.yaml", self._ops)), str(folder / SUMMARY)
             )
             for key, folder in zip(keys, folders.values(), strict=True)
         ]
         first = folders[str(keys[0])]
-        home = launch.prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
-        command = launch.series_command(
+        home = child.prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
+        command = child.series_command(
             settings, planned, home=home, folder=first, import_path=self._import_path, scratch=scratch
         )
         say(settings, f"$ {command}\n")
@@ -87,7 +88,7 @@ class RunSeries:
             settings, {str(key): key for key in keys}, self._began, lambda *ended: self._ended(folders, *ended)
         )
         try:
-            watched = launch.run_watched(command, log=first / LOG, redact=settings.redact, on_line=lines)
+            watched = child.run_watched(command, log=first / LOG, redact=settings.redact, on_line=lines)
         finally:
             lines.close()
         if watched.signal is not None:
@@ -134,10 +135,10 @@ class _Lines:
 
     def __call__(self, line: Line) -> None:
         match line.get("event"):
-            case launch.RUN_STARTED:
+            case child.RUN_STARTED:
                 self.seen, self.under_way, self.any_began = Watched(), self._keys[line["partition"]], True
                 self._began(self.under_way)
-            case launch.RUN_ENDED if self.under_way is not None:
+            case child.RUN_ENDED if self.under_way is not None:
                 self.seen.exit_code, key, self.under_way = line["exit_code"], self.under_way, None
                 self._ended(key, self.seen)
             case _:

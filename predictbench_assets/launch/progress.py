@@ -10,7 +10,7 @@ from rich.status import Status
 from rich.text import Text
 
 from predictbench_assets.experiments.contexts import FURTHER_LINES
-from predictbench_assets.launch import Line
+from predictbench_assets.launch.child import Line
 from predictbench_assets.observability.logs import readable, wants_json
 from predictbench_assets.printable import in_json, on_one_line
 from predictbench_assets.settings import Settings

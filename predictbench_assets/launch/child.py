@@ -38,7 +38,7 @@ RESOLUTION_SWEEP = "resolution_sweep"
 SUMMARY_VARIABLE = "PREDICTBENCH_SUMMARY"
 RUN_STARTED, RUN_ENDED = "RUN_STARTED", "RUN_ENDED"
 """Events of the log of `series`, beside Dagster's."""
-CLONE = Path(__file__).resolve().parents[1]
+CLONE = Path(__file__).resolve().parents[2]
 
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """The signals that ask a process to stop; Windows has no SIGHUP."""
