@@ -1,4 +1,4 @@
-"""Calibration: does what is called 70 % happen 70 % of the time? Outcomes are 0 or 1; forecasts are in ten even bins."""
+"""Calibration: does what gets 70 % happen 70 % of the time? Outcomes are 0 or 1; forecasts are in ten even bins."""
 
 from dataclasses import dataclass
 from typing import Final
