@@ -16,8 +16,7 @@ from predictbench_assets.persistence.snapshots import SnapshotRecord, find_snaps
 from predictbench_assets.persistence.stored_runs import cohort_sizes, settled_markets, stored_run
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
-
-from .conftest import KEY, NOW, Database, attempt, record
+from predictbench_assets_tests.kit.builders import KEY, NOW, Database, attempt, record
 
 Takes = Callable[..., Lease]
 SNAPSHOT = SnapshotRecord(

@@ -12,8 +12,7 @@ from predictbench_assets.markets.market import Contract, MarketPrice
 from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts
 from predictbench_assets.persistence.records import MarketRecord
 from predictbench_assets.persistence.writer import RunWriter
-
-from .conftest import KEY, NOW, Database, attempt, market, record, result
+from predictbench_assets_tests.kit.builders import KEY, NOW, Database, attempt, market, record, result
 
 Writers = Callable[..., RunWriter]
 

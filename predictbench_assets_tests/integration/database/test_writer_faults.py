@@ -22,8 +22,7 @@ from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts, 
 from predictbench_assets.persistence.pipelining import Statement
 from predictbench_assets.persistence.records import MarketRecord
 from predictbench_assets.persistence.writer import RunWriter
-
-from .conftest import KEY, NOW, Database, attempt, record, result
+from predictbench_assets_tests.kit.builders import KEY, NOW, Database, attempt, record, result
 
 Writers = Callable[..., RunWriter]
 Takes = Callable[..., Lease]

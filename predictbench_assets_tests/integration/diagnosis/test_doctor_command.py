@@ -106,7 +106,7 @@ def test_everything_is_looked_at_although_everything_is_wrong_and_nothing_secret
 
 
 def test_an_experiment_that_tells_secrets_does_not_tell_them_here(doctor: Doctor) -> None:
-    module = "predictbench_assets_tests.integration.daily_run.telltales"
+    module = "predictbench_assets_tests.integration.daily_run.leaking_experiment"
     done = doctor(
         "--json",
         PROCESSING_EXPERIMENTS=f"{module}:TelltaleThatCannotBeMade",

@@ -24,9 +24,8 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables, load_settings
 from predictbench_assets.staging import StagedFileMissing, StagingArea
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, DailyRun
-from predictbench_assets_tests.integration.retention.conftest import KEY, Stored
+from predictbench_assets_tests.kit.daily_run import BASELINE, DailyRun, MakeRun
+from predictbench_assets_tests.kit.stored_days import KEY, Stored
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 NEXT = RunKey(date(2026, 2, 3), 7)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from predictbench_assets.experiments.digest import DigestedForecast, digest_of
 from predictbench_assets.persistence.digests import _LINES, check_digests, run_digest
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.integration.releasing.conftest import CLOSE, KEY, Benchmark, morning
+from predictbench_assets_tests.kit.releases import CLOSE, KEY, Benchmark, morning
 
 SEVEN = ("--run-date", "2026-02-02", "--window-days", "7")
 

@@ -7,10 +7,7 @@ from click.testing import CliRunner
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.settings import all_variables
-from predictbench_assets_tests.integration.daily_run.conftest import daily, make_run, make_sandbox, new_database
-from predictbench_assets_tests.integration.daily_run.harness import NOW, DailyRun
-
-__all__ = ["daily", "make_run", "make_sandbox", "new_database"]
+from predictbench_assets_tests.kit.daily_run import NOW, DailyRun
 
 
 def test_a_run_shows_its_digest_and_a_dry_run_what_it_would_be(daily: DailyRun, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from predictbench_assets.persistence.digests import run_digest, store_digest
 from predictbench_assets.persistence.stored_runs import settled_markets
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.store.forecasts import load_forecasts
-from predictbench_assets_tests.integration.releasing.conftest import AS_OF, Benchmark, morning
+from predictbench_assets_tests.kit.releases import AS_OF, Benchmark, morning
 
 NEXT = RunKey(date(2026, 2, 3), 7)
 LATER = AS_OF + timedelta(days=30)

@@ -18,15 +18,8 @@ from predictbench_assets.database.errors import DatabaseRefused
 from predictbench_assets.site.build import MARKER, FolderNotOurs, PageUnwritable, ReportSummary, write_report
 from predictbench_assets.site.data import markets
 from predictbench_assets.site.names import page_name
-from predictbench_assets_tests.integration.reporting.handmade import board
-from predictbench_assets_tests.integration.reporting.planted import (
-    EXPERIMENTS,
-    FIRST,
-    HOSTILE,
-    Market,
-    plant,
-    planted_board,
-)
+from predictbench_assets_tests.kit.handmade_boards import board
+from predictbench_assets_tests.kit.planted_page import EXPERIMENTS, FIRST, HOSTILE, Market, plant, planted_board
 
 LICENCE = "https://www.apache.org/licenses/LICENSE-2.0"
 FEW = (EXPERIMENTS[0], EXPERIMENTS[1], EXPERIMENTS[5])

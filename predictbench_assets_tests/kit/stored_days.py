@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import Engine, insert, text
 
 from predictbench_assets.clock import FixedClock
@@ -16,15 +14,20 @@ from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.integration.daily_run.conftest import daily, make_run, make_sandbox, new_database
-from predictbench_assets_tests.integration.database.conftest import attempt, record, result
-
-__all__ = ["daily", "make_run", "make_sandbox", "new_database"]
+from predictbench_assets_tests.kit.builders import attempt, record, result
 
 KEY = RunKey(date(2026, 2, 2), 7)
+
+
 CAPTURED = datetime(2026, 2, 2, 7, tzinfo=UTC)
+
+
 SETTLED = datetime(2026, 2, 10, tzinfo=UTC)
+
+
 DAYS = 90
+
+
 NOW = SETTLED + timedelta(days=DAYS)
 
 
@@ -92,13 +95,3 @@ class Stored:
             row[0]
             for row in self.rows("SELECT market_id FROM predictbench.processed_markets WHERE raw_snapshot IS NULL")
         }
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> StagingArea:
-    return StagingArea(str(tmp_path / "archive"))
-
-
-@pytest.fixture
-def stored(engine: Engine, archive: StagingArea) -> Stored:
-    return Stored(engine, archive)

@@ -14,7 +14,7 @@ from predictbench_assets.persistence.leases import RunCounts, open_lease
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.integration.database.conftest import market
+from predictbench_assets_tests.kit.builders import market
 
 DAY = date(2026, 2, 2)
 KEY = RunKey(DAY, 7)

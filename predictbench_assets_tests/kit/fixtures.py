@@ -1,4 +1,4 @@
-"""Daily runs of a test's own, each with its sandbox exchange, its folders and its database."""
+"""Fixtures that several rooms of tests share."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,19 +7,21 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Engine
 
 # The definitions read the environment when they are imported; here that is the defaults, whatever the machine has set.
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
-
 from predictbench_assets.database.embedded import EmbeddedPostgres
+from predictbench_assets.database.engine import make_engine
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.conftest import administer, in_database
-from predictbench_assets_tests.integration.daily_run.harness import NOW, DailyRun
-
-MakeRun = Callable[..., DailyRun]
-MakeSandbox = Callable[..., SandboxServer]
+from predictbench_assets.site.build import ReportSummary, write_report
+from predictbench_assets.staging import StagingArea
+from predictbench_assets_tests.kit.daily_run import NOW, DailyRun, MakeRun, MakeSandbox
+from predictbench_assets_tests.kit.database import administer, in_database
+from predictbench_assets_tests.kit.planted_page import HOSTILE, plant, planted_board
+from predictbench_assets_tests.kit.stored_days import Stored
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +71,28 @@ def make_run(
 def daily(make_run: MakeRun) -> DailyRun:
     """A run of a small day without faults."""
     return make_run()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> StagingArea:
+    return StagingArea(str(tmp_path / "archive"))
+
+
+@pytest.fixture
+def stored(engine: Engine, archive: StagingArea) -> Stored:
+    return Stored(engine, archive)
+
+
+@pytest.fixture(scope="session")
+def planted_report(
+    postgres_server: EmbeddedPostgres, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ReportSummary]:
+    """Ten days with hostile markets, and a board on which everything that a page can show is."""
+    name = f"test_{uuid4().hex[:12]}"
+    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    engine = make_engine(in_database(postgres_server, name))
+    now = plant(engine, days=10, markets=6, special=HOSTILE)
+    folder = tmp_path_factory.mktemp("page") / "report"
+    yield write_report(engine, folder, now=now, leaderboard=planted_board(now))
+    engine.dispose()
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")

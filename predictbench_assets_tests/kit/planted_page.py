@@ -26,7 +26,7 @@ from predictbench_assets.database.schema import (
 )
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.boards import PRICE_BIN_LABELS, BoardRow, Coherence, Leaderboard
-from predictbench_assets_tests.integration.reporting.handmade import board, cohort, comparison, curve, edges, row
+from predictbench_assets_tests.kit.handmade_boards import board, cohort, comparison, curve, edges, row
 
 FIRST = date(2026, 9, 1)
 CATEGORIES = ("sports", "politics", "crypto", "weather")

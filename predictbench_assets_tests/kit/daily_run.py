@@ -26,7 +26,7 @@ from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets.sandbox.server import SandboxServer
 from predictbench_assets.settings import all_variables, load_settings
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.integration.daily_run import killing
+from predictbench_assets_tests.kit import killing
 
 CLONE = Path(__file__).resolve().parents[3]
 KEY = RunKey(date(2026, 3, 2), 7)
@@ -346,3 +346,7 @@ def _only(environment: Mapping[str, str]) -> Iterator[None]:
 
 def _read(summary: Path) -> dict[str, Any] | None:
     return json.loads(summary.read_text()) if summary.exists() else None
+
+
+MakeRun = Callable[..., DailyRun]
+MakeSandbox = Callable[..., SandboxServer]

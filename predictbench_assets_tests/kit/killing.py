@@ -2,7 +2,7 @@
 
 A point is `module:name` or `module:Class.method`, a colon, `before` or `after`, and the number of the call (of a
 generator: before the item of that number), as in `predictbench_assets.persistence.leases:Lease.finish:after:1`. Also a
-program: `python -m predictbench_assets_tests.integration.daily_run.killing POINT job execute ...`.
+program: `python -m predictbench_assets_tests.kit.killing POINT job execute ...`.
 """
 
 import functools
