@@ -27,8 +27,8 @@ from predictbench_assets.sandbox.server import SandboxServer
 from predictbench_assets.settings import all_variables, load_settings
 from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.kit import killing
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(__file__).resolve().parents[3]
 KEY = RunKey(date(2026, 3, 2), 7)
 NOW = datetime(2026, 3, 2, 7, 0, tzinfo=UTC)
 EXPERIMENT = "predictbench_assets_tests.integration.daily_run.experiments"

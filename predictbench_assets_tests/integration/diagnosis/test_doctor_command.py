@@ -16,8 +16,8 @@ import pytest
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables, secret_names, variables
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(__file__).resolve().parents[3]
 DOCTOR = [sys.executable, "-c", "from predictbench_assets.cli.main import main; main()", "doctor"]
 Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
 

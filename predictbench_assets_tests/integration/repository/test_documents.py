@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from predictbench_assets.cli.main import main
 from predictbench_assets.settings import all_variables
 from predictbench_assets.web import VARIABLES
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(__file__).resolve().parents[3]
 DOCUMENTS = [file for folder in (".", "docs", ".github") for file in sorted((CLONE / folder).glob("*.md"))]
 
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```", re.M | re.S)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -11,8 +10,8 @@ import yaml
 from predictbench_assets.definitions import build_defs
 from predictbench_assets.launch.child import DAILY_RUN, RESOLUTION_SWEEP
 from predictbench_assets.settings import SettingsError, load_settings
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(__file__).resolve().parents[3]
 GRAPH = {
     "target_window": ("ingestion", set()),
     "raw_markets": ("ingestion", {"target_window"}),

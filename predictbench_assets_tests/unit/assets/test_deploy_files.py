@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from predictbench_assets.settings import Settings, all_variables, secret_names, variables
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(__file__).resolve().parents[3]
 DOCKERFILE = (CLONE / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
 DEPLOYED = "deploy/docker-compose.yml"
 LOCAL = "docker-compose.dev.yml"
