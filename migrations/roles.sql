@@ -130,6 +130,7 @@ BEGIN
         ('processing_runs', 'SELECT, INSERT, UPDATE'),
         ('resolution_checks', 'SELECT, INSERT, UPDATE'),
         ('resolution_observations', 'SELECT, INSERT'),
+        ('resolutions_due', 'SELECT, INSERT, DELETE'),
         ('scored_runs', 'SELECT, INSERT, UPDATE'),
         ('scores_due', 'SELECT, INSERT, DELETE'),
         ('snapshots', 'SELECT, INSERT, UPDATE'),

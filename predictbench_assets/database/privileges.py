@@ -43,8 +43,10 @@ WRITER_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "processing_runs": _CHANGE,
     "resolution_checks": _CHANGE,
     "resolution_observations": _ADD,
+    # Added by triggers, which have the rights of whoever stores; removed by whoever sweeps.
+    "resolutions_due": (*_ADD, "DELETE"),
     "scored_runs": _CHANGE,
-    # Added by triggers, which have the rights of whoever stores; removed by whoever scores.
+    # The same, removed by whoever scores.
     "scores_due": (*_ADD, "DELETE"),
     "snapshots": _CHANGE,
     **dict.fromkeys(VIEWS, _READ),

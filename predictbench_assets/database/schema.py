@@ -283,7 +283,8 @@ processed_markets = Table(
     # Set when a later complete run of the same day no longer has the market.
     _time("withdrawn_at"),
     UniqueConstraint("run_id", "market_id"),
-    Index(None, "run_id"),
+    # With what a run's markets are counted by.
+    Index(None, "run_id", postgresql_include=["close_time", "withdrawn_at"]),
     Index(None, "close_time"),
     Index(None, "market_id"),
     Index(None, "event_id"),
@@ -444,6 +445,14 @@ resolution_observations = Table(
     _time("closed_time"),
     _json("raw"),
     Index("ix_resolution_observations_newest", "market_id", text("observed_at DESC")),
+    # What is looked at again for a while.
+    Index("ix_resolution_observations_final", "observed_at", postgresql_where=text("state = 'final'")),
+    # What is counted of settled markets: all others have a winner.
+    Index(
+        "ix_resolution_observations_unusual",
+        "market_id",
+        postgresql_where=text("state = 'gave_up' OR state = 'final' AND outcome NOT IN (0, 1)"),
+    ),
     *_unit("outcome"),
     _one_of("state", RESOLUTION_STATES),
     CheckConstraint("char_length(market_id) <= 255", name="lengths"),
@@ -458,6 +467,16 @@ resolution_checks = Table(
     Column("checks", Integer, nullable=False),
     # Why the last look gave no observation (not found, no readable payout); null where it gave one.
     _text("problem"),
+)
+
+resolutions_due = Table(
+    "resolutions_due",
+    metadata,
+    # Every stored market that is neither final nor given up has an entry, and others may: triggers add one for whatever
+    # is stored or observed, in the same transaction, and the next sweep removes those of markets that have settled.
+    # Only ever added to, so an entry that is removed has never stood for a later change.
+    Column("due_id", BigInteger, Identity(), primary_key=True),
+    Column("market_id", Text, nullable=False),
 )
 
 experiment_scores = Table(

@@ -32,23 +32,60 @@ LEDGER_LOCK = "predictbench.resolution_observations"
 
 _LONGEST_PROBLEM = 500
 
-_QUEUE = text("""
-    WITH stored AS (
-        SELECT market_id, max(close_time) AS close_time, min(captured_at) AS captured_at
-        FROM predictbench.processed_markets GROUP BY market_id
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
+
+
+def _join_known(asked: str = "true") -> str:
+    """A join of what is believed of market `one`, as the view `market_resolutions` has it."""
+    # Looked up market by market: to read all that there are, for a few markets, may seem cheaper to the planner.
+    return f"""
+        LEFT JOIN LATERAL (
+            SELECT o.state, o.outcome, o.observed_at FROM predictbench.resolution_observations o
+            WHERE o.market_id = one.market_id AND ({asked})
+            ORDER BY o.observed_at DESC, o.observation_id LIMIT 1
+        ) known ON true"""  # noqa: S608 - names of ours
+
+
+# All is as of one moment: an entry that is added meanwhile is not seen, and stays. Of others one stays for each market
+# that has not settled. What is believed of a market can have changed only if something of it came since the last
+# sweep, and matters only if that or the time asks for a look.
+_QUEUE = text(f"""
+    WITH one AS (
+        SELECT market_id, max(due_id) AS last, count(*) > 1 OR max(due_id) IS NULL AS news
+        FROM (
+            SELECT market_id, due_id FROM predictbench.resolutions_due
+            UNION ALL
+            SELECT market_id, NULL FROM predictbench.resolution_observations
+            WHERE state = 'final' AND observed_at > :final_since
+        ) noted
+        GROUP BY market_id
+    ), seen AS MATERIALIZED (
+        SELECT one.market_id, one.last, looked.checked_at, stored.close_time, known.state,
+            CASE
+                WHEN known.state = 'gave_up' THEN false
+                WHEN known.state = 'final' THEN known.observed_at > :final_since
+                ELSE timely.due
+            END AND coalesce(looked.checked_at <= :seen_until, true) AS due
+        FROM one
+        LEFT JOIN LATERAL (
+            SELECT c.checked_at FROM predictbench.resolution_checks c WHERE c.market_id = one.market_id OFFSET 0
+        ) looked ON true
+        CROSS JOIN LATERAL (
+            SELECT max(m.close_time) AS close_time, min(m.captured_at) AS captured_at
+            FROM predictbench.processed_markets m WHERE m.market_id = one.market_id
+        ) stored
+        CROSS JOIN LATERAL (
+            SELECT stored.close_time <= :now OR coalesce(looked.checked_at, stored.captured_at) <= :early_since AS due
+        ) timely
+        {_join_known("one.news OR timely.due")}
+    ), removed AS (
+        DELETE FROM predictbench.resolutions_due entry USING seen
+        WHERE entry.market_id = seen.market_id
+            AND (entry.due_id < seen.last OR seen.state IN ('final', 'gave_up') OR seen.close_time IS NULL)
     )
-    SELECT market_id
-    FROM stored
-    LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
-    LEFT JOIN predictbench.resolution_checks AS looked USING (market_id)
-    WHERE coalesce(looked.checked_at <= :seen_until, true) AND CASE
-        WHEN known.state = 'gave_up' THEN false
-        WHEN known.state = 'final' THEN known.observed_at > :final_since
-        WHEN stored.close_time <= :now THEN true
-        ELSE coalesce(looked.checked_at, stored.captured_at) <= :early_since
-    END
-    ORDER BY looked.checked_at NULLS FIRST, stored.close_time, market_id
-""")
+    SELECT market_id FROM seen WHERE due AND close_time IS NOT NULL
+    ORDER BY checked_at NULLS FIRST, close_time, market_id
+""")  # noqa: S608 - names of ours
 
 _WATCHED = text("""
     SELECT DISTINCT ON (market_id)
@@ -88,22 +125,40 @@ _LOOKED = text("""
         problem = excluded.problem
 """)
 
-_COHORTS = text("""
-    SELECT run_date, window_days, count(*) AS markets,
-        count(*) FILTER (WHERE known.state = 'final') AS final,
-        count(*) FILTER (WHERE known.state = 'gave_up') AS gave_up,
-        count(*) FILTER (WHERE known.state = 'final' AND known.outcome NOT IN (0, 1)) AS splits,
-        count(*) FILTER (
-            WHERE known.state IS DISTINCT FROM 'final' AND known.state IS DISTINCT FROM 'gave_up'
-                AND close_time <= :long_open_since
-        ) AS long_open
-    FROM predictbench.processed_markets
-    JOIN predictbench.processing_runs USING (run_id)
-    LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
-    WHERE processing_runs.status IN ('completed', 'partial') AND withdrawn_at IS NULL AND close_time <= :closed_by
-    GROUP BY run_date, window_days
+# Counted are those that are not as usual: final, with a winner. The others are the rest.
+_COHORTS = text(f"""
+    WITH closed AS (
+        SELECT run_id, count(*) AS markets FROM predictbench.processed_markets
+        WHERE withdrawn_at IS NULL AND close_time <= :closed_by GROUP BY run_id
+    ), unusual AS (
+        SELECT m.run_id,
+            count(*) FILTER (WHERE known.state IS DISTINCT FROM 'final') AS not_final,
+            count(*) FILTER (WHERE known.state = 'gave_up') AS gave_up,
+            count(*) FILTER (WHERE known.state = 'final' AND known.outcome NOT IN (0, 1)) AS splits,
+            count(*) FILTER (
+                WHERE known.state IS DISTINCT FROM 'final' AND known.state IS DISTINCT FROM 'gave_up'
+                    AND m.close_time <= :long_open_since
+            ) AS long_open
+        FROM (
+            SELECT market_id FROM predictbench.resolutions_due
+            UNION
+            SELECT market_id FROM predictbench.resolution_observations
+            WHERE state = 'gave_up' OR state = 'final' AND outcome NOT IN (0, 1)
+        ) one
+        CROSS JOIN LATERAL (
+            SELECT stored.run_id, stored.close_time FROM predictbench.processed_markets stored
+            WHERE stored.market_id = one.market_id AND stored.withdrawn_at IS NULL AND stored.close_time <= :closed_by
+            OFFSET 0
+        ) m
+        {_join_known()}
+        GROUP BY m.run_id
+    )
+    SELECT run_date, window_days, markets, markets - coalesce(not_final, 0) AS final, coalesce(gave_up, 0) AS gave_up,
+        coalesce(splits, 0) AS splits, coalesce(long_open, 0) AS long_open
+    FROM closed JOIN predictbench.processing_runs USING (run_id) LEFT JOIN unusual USING (run_id)
+    WHERE status IN ('completed', 'partial')
     ORDER BY run_date, window_days
-""")
+""")  # noqa: S608 - names of ours
 
 
 @dataclass(frozen=True)
@@ -204,7 +259,12 @@ def resolution_queue(engine: Engine, now: datetime) -> list[str]:
     """
     given = {"now": now, "final_since": now - LOOKED_AT_AGAIN, "early_since": now - EARLY_LOOK_EVERY}
     given |= {"seen_until": now + CLOCKS_DIFFER}
-    return in_transaction(engine, lambda connection: list(connection.execute(_QUEUE, given).scalars()))
+
+    def work(connection: Connection) -> list[str]:
+        connection.execute(_LOCK, {"name": LEDGER_LOCK})
+        return list(connection.execute(_QUEUE, given).scalars())
+
+    return in_transaction(engine, work)
 
 
 def watched_markets(engine: Engine, market_ids: Sequence[str]) -> list[Watched]:
@@ -232,7 +292,7 @@ def record_looks(engine: Engine, looks: Sequence[Look], now: datetime) -> list[A
 
     def work(connection: Connection) -> list[Added]:
         # Two sweeps at once must not both find an observation new. Held to the end of this transaction only.
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": LEDGER_LOCK})
+        connection.execute(_LOCK, {"name": LEDGER_LOCK})
         newest = _newest(connection, [look.market_id for look in looks])
         added = [Added(look, newest.get(look.market_id)) for look in looks if look.state is not None]
         added = [one for one in added if one.before is None or one.look.says != one.before.says]

@@ -41,7 +41,7 @@ VOLATILE = {
     *("api", "bytes"),
     *("started_at", "finished_at", "heartbeat_at", "logged_at", "failure_id"),
 }
-BOOKKEEPING = {"processing_attempts", "predictbench_alembic_version", "scores_due"}
+BOOKKEEPING = {"processing_attempts", "predictbench_alembic_version", "resolutions_due", "scores_due"}
 
 Row = tuple[tuple[str, str], ...]
 Tables = dict[str, Counter[Row]]
