@@ -257,14 +257,15 @@ class Attempt:
 
     async def run(self, markets: Sequence[Market], workers: int) -> None:
         """Give every market an outcome."""
-        units = iter(await self._open_units(markets))
+        open_units = await self._open_units(markets)
+        units = iter(open_units)
         self._tell()
         try:
             async with asyncio.TaskGroup() as writing:
                 writing.create_task(self._write_journal())
                 telling = writing.create_task(self._tell_regularly())
                 async with asyncio.TaskGroup() as calling:
-                    for number in range(workers):
+                    for number in range(min(workers, len(open_units))):
                         calling.create_task(self._work(units, f"{self.experiment.name}-{number}"))
                 await self.unwritten.put(None)
                 telling.cancel()

@@ -845,6 +845,13 @@ def _join_threads(prefix: str) -> None:
             assert not thread.is_alive(), f"{thread.name} is still there, {sys._current_frames()[thread.ident or 0]}"
 
 
+def test_more_calls_at_once_than_there_are_cost_nothing(run_over: RunOver) -> None:
+    class Greedy(Sync):
+        max_concurrency = 10**9
+
+    assert {outcome.status for outcome in run_over(Greedy(lambda *_: EVEN), MARKETS)} == {"completed"}
+
+
 class _Untouchable:
     """Raises whenever it is looked at."""
 
