@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypedDict, cast
 from uuid import uuid4
 
 import fsspec
@@ -29,6 +29,17 @@ _LEVEL = 1  # measured: level 3 is slower and no smaller on these payloads
 _READ_SIZE = 1 << 20
 _LEADING_OUT = re.compile(r"^/|(?:^|[/\\])\.{1,2}(?:[/\\]|\Z)")
 """A name that begins at the root, or has a part that goes up or nowhere, as any of the systems reads it."""
+
+
+class Header(TypedDict):
+    """The first line of a staged file."""
+
+    schema: str
+    version: int
+    rows: int
+    sha256: str
+    meta: dict[str, Any]
+
 
 Row = dict[str, Any]
 Upgrade = Callable[[Row], Row]
@@ -94,16 +105,20 @@ class StagedFile:
         """
         digest, count = hashlib.sha256(), 0
         with _opened(self.fs, self.path) as raw, _decompressed(raw) as stream:
-            stream.readline()  # the header
-            for line in stream:
-                digest.update(line)
-                count += 1
-                yield line[:-1]
+            try:
+                stream.readline()  # the header
+                for line in stream:
+                    digest.update(line)
+                    count += 1
+                    yield line[:-1]
+            except zstandard.ZstdError as error:
+                raise self._broken(f"cannot be unpacked after {count} rows") from error
         if count != self.rows or digest.hexdigest() != self.sha256:
-            raise StagedFileBroken(
-                f"{self.uri} holds {count} rows where its header says {self.rows}, or other bytes: "
-                "it was damaged after it was written. Materialize the asset that wrote it again."
-            )
+            raise self._broken(f"holds {count} rows where its header says {self.rows}, or other bytes")
+
+    def _broken(self, how: str) -> StagedFileBroken:
+        again = "Materialize the asset that wrote it again."
+        return StagedFileBroken(f"{self.uri} {how}: it was damaged after it was written. {again}")
 
     def __iter__(self) -> Iterator[Row]:
         """The rows as dictionaries, upgraded to the current schema version."""
@@ -169,7 +184,7 @@ class StagingArea:
                     digest.update(terminated)
                     frame.write(terminated)
                     count += 1
-            header = {
+            header: Header = {
                 "schema": schema.name,
                 "version": schema.version,
                 "rows": count,
@@ -202,7 +217,7 @@ class StagingArea:
         folder, _, name = uri.rpartition("/")
         return StagingArea(folder, self._options).open(name, schema)
 
-    def peek(self, name: str) -> Mapping[str, Any]:
+    def peek(self, name: str) -> Header:
         """The header of a staged file: its schema, version, rows, sha256 and meta.
 
         Raises:
@@ -211,10 +226,9 @@ class StagingArea:
         """
         with _opened(self.fs, self.path(name)) as raw, _decompressed(raw) as stream:
             try:
-                header: dict[str, Any] = msgspec.json.decode(stream.readline())
+                return msgspec.json.decode(stream.readline(), type=Header)
             except (msgspec.DecodeError, zstandard.ZstdError) as error:
                 raise StagedFileBroken(f"{self.uri(name)} has no readable header: {error}") from error
-        return header
 
     def write_bytes(self, name: str, content: bytes) -> str:
         """Publish a plain file (an artifact) in one step; returns its address."""
@@ -245,7 +259,7 @@ class StagingArea:
         with suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
-    def _staged(self, name: str, schema: Schema, header: Mapping[str, Any]) -> StagedFile:
+    def _staged(self, name: str, schema: Schema, header: Header) -> StagedFile:
         found, version = header["schema"], header["version"]
         oldest = schema.version - 1 if schema.upgrade else schema.version
         if found != schema.name or not oldest <= version <= schema.version:
@@ -345,6 +359,9 @@ class _opened:  # noqa: N801 - reads as a verb at the call
                 f"nothing is staged at {fs.unstrip_protocol(path)}: materialize the asset that writes it for this "
                 "partition, or point STAGING_URI at the staging area that has it."
             ) from error
+        except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+            said = (error.strerror or type(error).__name__).lower()
+            raise StagedFileBroken(f"{fs.unstrip_protocol(path)} cannot be read ({said}): see to it there.") from error
 
     def __enter__(self) -> BinaryIO:
         return self._file

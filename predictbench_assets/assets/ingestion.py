@@ -33,7 +33,7 @@ from predictbench_assets.persistence.snapshots import SnapshotRecord
 from predictbench_assets.reporting.debug import write_debug_artifacts
 from predictbench_assets.runs import RunKey, checked_key
 from predictbench_assets.settings import Settings
-from predictbench_assets.staging import Schema, StagedFile, StagingArea
+from predictbench_assets.staging import Schema, StagedFile, StagedFileBroken, StagedFileMissing, StagingArea
 
 GROUP = "ingestion"
 WINDOW = Schema("target_window", 1)
@@ -43,6 +43,10 @@ StagedOutput = Iterator[dg.Output[StagedFile] | dg.AssetCheckResult]
 
 class NoSnapshot(PermanentError):
     """Nothing is frozen for the partition, and its day is over."""
+
+
+class SnapshotDamaged(PermanentError):
+    """The file of the snapshot that counts is gone, cannot be read, or is another one than was registered."""
 
 
 class NothingListed(TransientError):
@@ -202,7 +206,10 @@ def normalized_markets(
     with stage(context, settings, database, key, "normalized_markets") as beat:
         if config.limit is not None and settings.environment == "production" and not database.dry:
             raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
-        cohort = _normalized(raw_markets, settings, config.limit)
+        try:
+            cohort = _normalized(raw_markets, settings, config.limit)
+        except (StagedFileMissing, StagedFileBroken) as error:
+            raise _damaged(settings, key, str(error)) from error
         meta = staged_meta(context) | {
             "snapshot_hash": raw_markets.sha256,
             "captured_at": raw_markets.meta["captured_at"],
@@ -228,7 +235,23 @@ def _stored_snapshot(
         if record is not None:
             context.log.warning(f"read again, after it was refused ({record.refused}): {record.uri}")
             database.register(record, context.run.run_id)
-    return None if record is None else staging.open_uri(record.uri, SNAPSHOT)
+    if record is None:
+        return None
+    try:
+        snapshot = staging.open_uri(record.uri, SNAPSHOT)
+    except (StagedFileMissing, StagedFileBroken) as error:
+        raise _damaged(settings, key, str(error)) from error
+    if snapshot.sha256 != record.content_hash:
+        registered = record.content_hash[:12]
+        raise _damaged(settings, key, f"{record.uri} holds other rows ({snapshot.sha256[:12]}, not {registered}).")
+    return snapshot
+
+
+def _damaged(settings: Settings, key: RunKey, what: str) -> SnapshotDamaged:
+    way_out = "Put the file back"
+    if key.run_date == settings.clock.now().date():
+        way_out += ", or capture a new snapshot today with --refresh"
+    return SnapshotDamaged(f"the snapshot of {key} cannot be used: {what} {way_out}.")
 
 
 def _kept_aside(

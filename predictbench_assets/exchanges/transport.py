@@ -195,6 +195,7 @@ class Transport:
             RequestRefused: an answer that no repetition will change.
             RequestFailed: the attempts are used up.
             AnswerTooLarge: more than is held of one answer.
+            UnexpectedAnswer: what an answer before gave to ask on with does not fit into a request.
         """
 
         def read_good(response: httpx.Response) -> T:
@@ -231,7 +232,12 @@ class Transport:
         max_attempts: int,
     ) -> T:
         def build() -> httpx.Request:
-            return self._http.build_request(method, self._base_url + path, params=params, json=json)
+            try:
+                return self._http.build_request(method, self._base_url + path, params=params, json=json)
+            except httpx.InvalidURL as error:  # of a cursor without end, say
+                raise UnexpectedAnswer(
+                    f"{path} cannot be asked for with what was answered before ({error}): the API has changed"
+                ) from error
 
         def note(state: RetryCallState) -> None:
             failure = state.outcome.exception() if state.outcome else None

@@ -30,6 +30,9 @@ OUTCOMES = Schema("experiment_results", 1)
 MAX_JSON_BYTES: Final = 1_000_000
 """The most that a payload, or the diagnostics, of one market may need as JSON."""
 
+MAX_ARTIFACT_URI: Final = 2_000
+"""Characters of an artifact's address; the database refuses longer ones."""
+
 _NULL = msgspec.Raw(b"null")
 _MAX_DEPTH = 64
 _DOUBLE = 8
@@ -127,7 +130,11 @@ def completed(
 
     Raises:
         ResultRefused: the number of probabilities is not the market's number of outcomes, or a part cannot be stored.
+        ValidationError: the result was changed into one that cannot be made (`model_copy` checks nothing).
     """
+    result = ExperimentResult(**{name: getattr(result, name) for name in ExperimentResult.model_fields})
+    if len(result.artifact_uri or "") > MAX_ARTIFACT_URI:
+        raise ResultRefused(f"artifact_uri has {len(result.artifact_uri or ''):,} characters, {MAX_ARTIFACT_URI:,} fit")
     if len(result.probabilities) != len(market.contracts):
         names = ", ".join(market.outcomes)
         raise ResultRefused(f"{len(result.probabilities)} probabilities for {len(market.contracts)} outcomes ({names})")
@@ -167,15 +174,12 @@ def _decoded(json: msgspec.Raw) -> dict[str, Any] | None:
 
 
 def _storable(field: str, value: Mapping[str, Any], redact: Callable[[str], str]) -> msgspec.Raw:
-    plain = _plain(field, value, 0)
+    plain = _plain(field, value, 0, _Room(field))
     encoded = msgspec.json.encode(plain, order="sorted")
     if redact(text := encoded.decode()) != text:
         encoded = msgspec.json.encode(_redacted(plain, redact), order="sorted")
-    size = len(encoded)
-    if size > MAX_JSON_BYTES:
-        raise ResultRefused(
-            f"{field} needs {size:,} bytes as JSON, at most {MAX_JSON_BYTES:,} fit; context.artifact() takes more"
-        )
+    if len(encoded) > MAX_JSON_BYTES:
+        raise _too_large(field)
     return msgspec.Raw(encoded)
 
 
@@ -192,19 +196,38 @@ def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
             return value
 
 
-def _plain(path: str, value: Any, depth: int) -> Any:
+class _Room:
+    """How much more one value may hold: what is endless, or holds itself many times over, is given up early."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        self._left = MAX_JSON_BYTES
+
+    def take(self, size: int) -> None:
+        """Count at least so many bytes of JSON; raises `ResultRefused` beyond the limit."""
+        self._left -= size
+        if self._left < 0:
+            raise _too_large(self._field)
+
+
+def _too_large(field: str) -> ResultRefused:
+    return ResultRefused(f"{field} needs more than {MAX_JSON_BYTES:,} bytes as JSON; context.artifact() takes more")
+
+
+def _plain(path: str, value: Any, depth: int, room: _Room) -> Any:
     """The value in JSON's own types; the path to what has no such form is part of the refusal."""
     if depth > _MAX_DEPTH:
         raise ResultRefused(f"{path.split('.')[0]} is nested deeper than {_MAX_DEPTH} levels")
+    room.take(1)
     if _is_missing(value):
         return None
     match value:
         case None | bool():
             return value
         case Enum():
-            return _plain(path, value.value, depth + 1)
+            return _plain(path, value.value, depth + 1, room)
         case str():
-            return _text(path, value)
+            return _text(path, value, room)
         case int():
             if not -(2**63) <= value < 2**63:
                 raise ResultRefused(f"{path} is an integer beyond 64 bits, store it as text")
@@ -214,16 +237,18 @@ def _plain(path: str, value: Any, depth: int) -> Any:
                 raise ResultRefused(f"{path} is {value}, which JSON cannot hold")
             return float(value)
         case Mapping():
-            return {_key(path, key): _plain(f"{path}.{key}", item, depth + 1) for key, item in value.items()}
+            return {
+                _key(path, key, room): _plain(f"{path}.{key}", item, depth + 1, room) for key, item in value.items()
+            }
         case list() | tuple():
-            return [_plain(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+            return [_plain(f"{path}[{index}]", item, depth + 1, room) for index, item in enumerate(value)]
         case set() | frozenset():
             # In an order of its own, or two runs that say the same would differ.
-            return sorted((_plain(f"{path}{{}}", item, depth + 1) for item in value), key=msgspec.json.encode)
+            return sorted((_plain(f"{path}{{}}", item, depth + 1, room) for item in value), key=msgspec.json.encode)
         case BaseModel():
-            return _plain(path, _of_model(value), depth + 1)
+            return _plain(path, _of_model(value), depth + 1, room)
         case msgspec.Struct():
-            return _plain(path, msgspec.structs.asdict(value), depth + 1)
+            return _plain(path, msgspec.structs.asdict(value), depth + 1, room)
         case Decimal() if not value.is_finite():
             raise ResultRefused(f"{path} is {value}, which JSON cannot hold")
         case datetime():
@@ -235,9 +260,9 @@ def _plain(path: str, value: Any, depth: int) -> Any:
                 f"{path} is {type(value).__name__}: decode it to text, or store it by context.artifact()"
             )
         case _ if is_dataclass(value) and not isinstance(value, type):
-            return _plain(path, {each.name: getattr(value, each.name) for each in fields(value)}, depth + 1)
+            return _plain(path, {each.name: getattr(value, each.name) for each in fields(value)}, depth + 1, room)
         case _ if _module(value) == "numpy":
-            return _plain(path, _of_numpy(path, value), depth + 1)
+            return _plain(path, _of_numpy(path, value, room), depth + 1, room)
         case _:
             raise ResultRefused(
                 f"{path} is a {type(value).__name__}, which JSON cannot hold: store numbers, texts, lists or dicts"
@@ -262,27 +287,34 @@ def _of_model(model: BaseModel) -> Any:
         return {name: getattr(model, name) for name in type(model).model_fields}
 
 
-def _of_numpy(path: str, value: Any) -> Any:
+def _of_numpy(path: str, value: Any, room: _Room) -> Any:
     """A scalar or an array of numpy by what Python has for it."""
+    room.take(int(value.size))
     if (kind := value.dtype.kind) in "Mm":  # in Python's own types these would lose their unit
         return (
-            None if str(value) == "NaT" else str(value) if value.ndim == 0 else [_of_numpy(path, one) for one in value]
+            None
+            if str(value) == "NaT"
+            else str(value)
+            if value.ndim == 0
+            else [_of_numpy(path, one, room) for one in value]
         )
     if kind in "biuUO" or (kind == "f" and value.dtype.itemsize <= _DOUBLE):
         return value.tolist()
     if kind == "f":
-        return [_of_numpy(path, one) for one in value] if value.ndim else float(value)
+        return [_of_numpy(path, one, room) for one in value] if value.ndim else float(value)
     raise ResultRefused(f"{path} is numpy's {value.dtype}, which JSON cannot hold: convert it to numbers or texts")
 
 
-def _key(path: str, key: object) -> str:
+def _key(path: str, key: object, room: _Room) -> str:
     if not isinstance(key, str):
         raise ResultRefused(f"{path} has the key {key!r}, keys must be text")
-    return _text(f"a key of {path}", key)
+    return _text(f"a key of {path}", key, room)
 
 
-def _text(path: str, text: str) -> str:
+def _text(path: str, text: str, room: _Room | None = None) -> str:
     """Postgres' jsonb holds neither NUL nor half a surrogate pair."""
+    if room is not None:
+        room.take(len(text))
     if "\0" in text:
         raise ResultRefused(f"{path} contains a NUL character, which the database cannot hold")
     if not text.isascii() and any(ord(character) in _SURROGATES for character in text):

@@ -285,6 +285,8 @@ def _problem_of_class(kind: Any) -> str | None:
         return f"its version {kind.version!r} is not a text of 1 to 32 letters, digits, dots, plus and minus signs"
     if not isinstance(kind.description, str):
         return "its description is no text"
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in kind.description):
+        return "its description has a NUL character or half a surrogate pair in it, which cannot be stored"
     several = isinstance(kind.requires, Collection) and not isinstance(kind.requires, str)
     if not several or not all(isinstance(name, str) for name in kind.requires):
         return f"its requires {kind.requires!r} is no tuple of names, like ('baseline_snapshot',)"

@@ -38,6 +38,9 @@ from predictbench_assets.markets.market import Market
 MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
 
+MAX_TYPE_NAME: Final = 255
+"""Characters of the name of an error's class; the database refuses longer ones."""
+
 _BACKLOG = 1_000  # calls whose answers may wait for the journal before further calls wait for it too
 _PROGRESS_EVERY_S = 1.0
 _CLEANUP_S = 5.0
@@ -254,14 +257,15 @@ class Attempt:
 
     async def run(self, markets: Sequence[Market], workers: int) -> None:
         """Give every market an outcome."""
-        units = iter(await self._open_units(markets))
+        open_units = await self._open_units(markets)
+        units = iter(open_units)
         self._tell()
         try:
             async with asyncio.TaskGroup() as writing:
                 writing.create_task(self._write_journal())
                 telling = writing.create_task(self._tell_regularly())
                 async with asyncio.TaskGroup() as calling:
-                    for number in range(workers):
+                    for number in range(min(workers, len(open_units))):
                         calling.create_task(self._work(units, f"{self.experiment.name}-{number}"))
                 await self.unwritten.put(None)
                 telling.cancel()
@@ -392,7 +396,12 @@ class Attempt:
         """The answer for an event as one answer per market."""
         if answer.error is not None:
             return [answer] * len(unit)
-        given = answer.value
+        try:
+            return self._by_market(unit, answer.value)
+        except BaseException as broken:  # the answer is the experiment's own object, with any bug
+            return [Answer(error=_unreadable(broken))] * len(unit)
+
+    def _by_market(self, unit: Unit, given: object) -> list[Answer]:
         if not isinstance(given, Mapping):
             refused = ResultRefused(f"run_event returned a {type(given).__name__}, not a mapping by market id")
             return [Answer(error=refused)] * len(unit)
@@ -405,6 +414,13 @@ class Attempt:
         return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]
 
     def _outcome(self, market: Market, answer: Answer, seconds: float) -> Outcome:
+        """What became of a market; what cannot even be looked at is a failure of that market alone."""
+        try:
+            return self._read(market, answer, seconds)
+        except BaseException as broken:  # answers and errors are the experiment's own objects, with any bug
+            return self._read(market, Answer(error=_unreadable(broken)), seconds)
+
+    def _read(self, market: Market, answer: Answer, seconds: float) -> Outcome:
         value, error = answer.value, answer.error
         if isinstance(value, ExperimentSkip):
             error = value
@@ -419,7 +435,7 @@ class Attempt:
             except ResultRefused as refused:
                 error = refused
             except Exception as broken:  # a payload may be any object, with any bug
-                error = ResultRefused(f"the answer cannot be stored: {type(broken).__name__}: {broken}")
+                error = ResultRefused(f"the answer cannot be stored: {_told(broken)}")
         if isinstance(error, ExperimentSkip):
             return Outcome(
                 market_id=market.market_id,
@@ -435,7 +451,7 @@ class Attempt:
             status="failed",
             reason=self._clean(_told(error)),
             seconds=seconds,
-            exception_type=type(error).__name__,
+            exception_type=self._clean(str(type(error).__name__))[:MAX_TYPE_NAME],
             retriable=_is_retriable(error),
             place=None if place is None else self._clean(place),
             source=self.digest,
@@ -514,6 +530,11 @@ def _told(error: BaseException | None) -> str:
     except Exception:  # an experiment's own exception may be broken as well
         message = "(its message cannot be shown)"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _unreadable(error: BaseException) -> ResultRefused:
+    """For an answer that raises when it is looked at; the error's own text is not looked at again."""
+    return ResultRefused(f"the answer cannot be read: {type(error).__name__} when it was looked at")
 
 
 def _is_retriable(error: BaseException | None) -> bool:

@@ -16,12 +16,18 @@ import msgspec
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient, RawRow, Walk
-from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, first_token_id, json_members, parse_instant
+from predictbench_assets.exchanges.polymarket.payloads import (
+    DECODE_ERRORS,
+    UnreadableJson,
+    first_token_id,
+    json_members,
+    parse_instant,
+)
 from predictbench_assets.exchanges.polymarket.price_history import PastPrices
 from predictbench_assets.exchanges.polymarket.quotes import Quote, Quotes
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.runs import RunKey
-from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
+from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagedFileBroken, StagingArea
 
 SNAPSHOT = Schema("raw_markets", 2, upgrade=lambda row: row)
 """The second version has the price of a day before in some quotes; rows without one are as they were."""
@@ -142,14 +148,24 @@ def freeze_snapshot(
 
 
 def snapshot_rows(snapshot: StagedFile) -> Iterator[tuple[bytes, Quote | None]]:
-    """The rows of a snapshot, as received, with their quotes."""
+    """The rows of a snapshot, as received, with their quotes.
+
+    Raises:
+        StagedFileMissing, StagedFileBroken: the file is gone, or not what was frozen.
+    """
     decode = msgspec.json.Decoder(_SnapshotRow).decode
     for line in snapshot.lines():
         try:
             staged = decode(line)
         except DECODE_ERRORS:
             # A row may be legal JSON that the strict parser refuses; its rejection needs its bytes.
-            yield dict(json_members(line))["row"], None
+            try:
+                row = dict(json_members(line))["row"]
+            except (UnreadableJson, KeyError) as error:
+                raise StagedFileBroken(
+                    f"{snapshot.uri} holds a line that is no row: it was damaged after it was written."
+                ) from error
+            yield row, None
             continue
         yield bytes(staged.row), None if staged.quote is None else Quote.model_validate(staged.quote)
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Empty, Queue
 from types import FrameType
 from typing import Any
 
@@ -48,6 +49,16 @@ LOCAL = "127.0.0.1"
 ENDING_SECONDS = 20.0
 """How long a process may take to end after it was asked to, before it is killed."""
 
+_ENDS = {"PIPELINE_SUCCESS": 0, "PIPELINE_FAILURE": 1, "PIPELINE_CANCELED": 1}
+"""Dagster's events at the end of a run, and the exit code that it ends with."""
+
+_NOT_ENDING = "The run has ended and its process has not: something that an experiment started keeps it. It is killed."
+_LEFT_BEHIND = "A process that an experiment started and left behind keeps the run's output open. It is killed."
+
+_QUIET_SECONDS = 1.0
+"""A process that has ended has no more to say when its output has been quiet for so long."""
+
+_LINES_AHEAD = 1_000  # of output that are read before they are dealt with
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.25
 
@@ -289,6 +300,8 @@ class Watched:
     dagster_run_id: str | None = None
     exit_code: int | None = None
     signal: int | None = None
+    ended: int | None = None
+    """The exit code that the end of the run stands for; None while it is under way."""
     _chained: bool = False
 
     def see(self, line: Line) -> None:
@@ -297,6 +310,8 @@ class Watched:
         if self.signal is not None:
             return
         event, stage = line.get("event"), line.get("process_stage")
+        if event is not None:
+            self.ended = _ENDS.get(event, line.get("exit_code"))
         if event == "STEP_START" and stage is not None:
             self.begun.add(stage)
         if event == "STEP_START" and self.reason is None:
@@ -328,7 +343,8 @@ def run_watched(
     """Run a command to its end, keeping its output in `log` and handing each line on.
 
     Signals that this process gets are passed on to the child. A third one kills it, and what it has started; so does
-    the first one, when the child has not ended so many seconds after it.
+    the first one, and the end of its run, when the child has not ended so many seconds after it. What it leaves behind
+    is killed where it keeps the output open.
     """
     watched = Watched()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -347,9 +363,8 @@ def run_watched(
             start_new_session=True,  # Ctrl-C reaches the child through us alone, not twice
         ) as child,
     ):
-        assert child.stdout is not None
         pass_to(child.send_signal, lambda: _kill(child))
-        for text in child.stdout:
+        for text in _output(child, watched, ending_s):
             line = as_line(text.rstrip("\n"), redact)
             if line is None:
                 continue
@@ -357,8 +372,47 @@ def run_watched(
             kept.flush()
             watched.see(line)
             on_line(line)
-    watched.exit_code = child.returncode
+    if watched.exit_code is None:
+        watched.exit_code = child.returncode
     return watched
+
+
+def _output(child: subprocess.Popen[str], watched: Watched, ending_s: float) -> Iterator[str]:
+    """The lines that a process prints, to its end, whatever it has started or left undone."""
+    lines: Queue[str | None] = Queue(_LINES_AHEAD)
+    # Taken from it, since a file cannot be closed while another thread waits for a line.
+    output, child.stdout = child.stdout, None
+    assert output is not None
+
+    def read() -> None:
+        with output:
+            for text in output:
+                lines.put(text)
+        lines.put(None)
+
+    threading.Thread(target=read, name="output", daemon=True).start()
+    quiet_since, killed = time.monotonic(), False
+    while True:
+        try:
+            text = lines.get(timeout=_POLL_SECONDS)
+        except Empty:
+            quiet_s = time.monotonic() - quiet_since
+            if child.poll() is not None and quiet_s >= _QUIET_SECONDS:
+                if killed:
+                    return  # what keeps the output open is in no group of the child's
+                yield _LEFT_BEHIND
+            elif child.returncode is None and watched.ended is not None and quiet_s >= ending_s:
+                yield _NOT_ENDING
+                watched.exit_code = watched.ended
+            else:
+                continue
+            _kill(child)
+            quiet_since, killed = time.monotonic(), True
+            continue
+        if text is None:
+            return
+        quiet_since = time.monotonic()
+        yield text
 
 
 def run_in_foreground(command: Command, address: str, on_answer: Callable[[], None]) -> int:

@@ -29,7 +29,7 @@ _DAGSTER = "dagster_meta"  # set by Dagster on a record that it has taken over
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", _DAGSTER, "taskName"}
 _NOISY = ("httpx", "httpcore", "urllib3", "botocore", "aiobotocore", "asyncio", "alembic")
 
-_MILESTONES = frozenset({"STEP_START", "STEP_SUCCESS"})
+_MILESTONES = frozenset({"STEP_START", "STEP_SUCCESS", "PIPELINE_SUCCESS"})
 _MEANT = (r".* is currently in (beta|preview)", r".* is superseded")
 """Warnings of Dagster's about parts of it that we use knowing that they may change; tests pin what we rely on."""
 
@@ -108,7 +108,7 @@ class DagsterHandler(StderrHandler):
             self.setFormatter(_formatter(settings))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Serious enough lines, and the begin and end of every step: Dagster counts those as debugging."""
+        """Serious enough lines, and the begin and end of every step and run: Dagster counts those as debugging."""
         if record.levelno < self._least and _event_type(getattr(record, _DAGSTER, None)) not in _MILESTONES:
             return False
         return bool(super().filter(record))

@@ -180,8 +180,8 @@ class _Lookup:
     ) -> tuple[list[Watched], set[str]]:
         """Put the rows of the closed (or the open) ones into `rows`.
 
-        Returns those that were not among them, and the ids of those whose request was refused. Where there was no
-        answer, a market is in neither.
+        Returns those that were not among them, and the ids of those to ask for singly: their request was refused, or
+        the answer contradicts itself. Where there was no answer, a market is in neither.
         """
         missing: list[Watched] = []
         refused: set[str] = set()
@@ -200,11 +200,17 @@ class _Lookup:
                 self.failure = str(error)
             else:
                 self._refusals = 0
-                by_id = {row.market_id: row.raw for row in found if row.market_id is not None}
-                rows.update(
-                    {market.market_id: by_id[market.market_id] for market in batch if market.market_id in by_id}
-                )
-                missing.extend(market for market in batch if market.market_id not in by_id)
+                said: dict[str | None, set[bytes]] = {}
+                for row in found:
+                    said.setdefault(row.market_id, set()).add(row.raw)
+                for market in batch:
+                    answers = said.get(market.market_id, set())
+                    if len(answers) == 1:
+                        rows[market.market_id] = answers.pop()
+                    elif answers:  # two rows that differ: which one holds is not theirs to say
+                        refused.add(market.market_id)
+                    else:
+                        missing.append(market)
 
         await asyncio.gather(*(ask(batch) for batch in _batches(markets)))
         return missing, refused

@@ -178,7 +178,7 @@ class _Page:
 class _Envelope(msgspec.Struct):
     markets: list[msgspec.Raw] | None
     next_cursor: str | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Room:
@@ -629,7 +629,7 @@ def split_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
         envelope = msgspec.json.decode(body, type=_Envelope)
     except DECODE_ERRORS:
         return _split_odd_page(body, path)
-    if envelope.markets is None and envelope.error is not None:
+    if not _is_none(envelope.error):
         return _split_odd_page(body, path)
     return [bytes(raw) for raw in envelope.markets or ()], envelope.next_cursor
 
@@ -639,17 +639,23 @@ def _split_odd_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
     try:
         members = dict(json_members(body))
         rows = members.get("markets")
-        if rows is not None and (rows.startswith(b"[") or (rows == b"null" and "error" not in members)):
+        # Rows beside an error are those that were read before it.
+        if rows is not None and (rows.startswith(b"[") or rows == b"null") and _is_none(members.get("error", b"null")):
             cursor = msgspec.json.decode(members.get("next_cursor", b"null"), type=str | None)
             return [raw for _, raw in json_members(rows)], cursor
     except (UnreadableJson, *DECODE_ERRORS) as error:
         raise PassingFailure("undecodable", f"a body that is no JSON: {error}") from error
-    if "error" in members:
+    if not _is_none(members.get("error", b"null")):
         raise PassingFailure("error_object", f"status 200 with an error: {error_text(body)}")
     raise UnexpectedAnswer(
         f"{path} answered without a list of markets. Check that POLYMARKET_BASE_URL is Gamma's address; if it is, the "
         "API has changed."
     )
+
+
+def _is_none(error: bytes | msgspec.Raw) -> bool:
+    """Whether it is no error: some servers have the key in every answer."""
+    return bytes(error) in (b"null", b'""', b"false")
 
 
 def _row(raw: bytes) -> RawRow:

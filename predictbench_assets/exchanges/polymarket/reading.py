@@ -35,6 +35,9 @@ PRICE_SUM_TOLERANCE = 0.02
 _SPREAD_SLACK = 1e-9  # 0.55 - 0.45 is a little more than 0.10 in floating point
 _LONGEST = {"id": 64, "question": 2_000, "slug": 500, "outcomes": 500, "conditionId": 255}
 _LONGEST_OUTCOME_ID = 255
+_LONGEST_LINK = 255
+_LINK_KEYS = {"game": "gameId", "event": "events", "neg_risk": "negRiskMarketID", "series": "events"}
+"""Where a link to other markets was read, by its kind."""
 
 ExclusionReason = Literal["closed", "archived", "inactive", "min_liquidity", "min_volume", "max_markets", "limit"]
 """Why a row is left out: it contradicts the question that it answers (the first three), or a filter of ours does it."""
@@ -193,6 +196,10 @@ def _market(row: GammaMarket, captured_at: datetime, quote: Quote | None) -> tup
 
     event = row.events[0] if row.events else None
     links = cluster_keys(row, market_id, row.end_date)
+    for link in links:
+        # It may come to name the cluster of other markets, which could then not be stored either.
+        if len(link) > _LONGEST_LINK:
+            raise reject(_LINK_KEYS[link.partition(":")[0]], f"hold an id of more than {_LONGEST_LINK} characters")
     market = Market(
         market_id=market_id,
         condition_id=row.condition_id or None,

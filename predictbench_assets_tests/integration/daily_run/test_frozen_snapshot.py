@@ -6,8 +6,10 @@ from pathlib import Path
 import dagster as dg
 import msgspec
 
+from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.world import World
+from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.kit.daily_run import BASELINE, NOW, DailyRun, MakeRun, MakeSandbox, Ran, differences
 
 UNIFORM = "predictbench_assets.experiments.builtin.controls:UniformExperiment"
@@ -31,6 +33,28 @@ def test_a_run_on_the_next_day_reuses_what_was_frozen(make_run: MakeRun) -> None
     for asset in ("raw_markets", "normalized_markets"):
         assert _data_version(first, asset) == _data_version(ran, asset)
     assert not differences(before, daily.tables())
+
+
+def test_a_snapshot_whose_file_is_not_what_was_registered_is_refused_with_the_way_out(make_run: MakeRun) -> None:
+    daily = make_run(**SETTINGS)
+    daily.here()
+    [(uri,)] = daily.rows("SELECT uri FROM predictbench.snapshots")
+    file = Path(uri.removeprefix("file://"))
+    frozen, area = file.read_bytes(), StagingArea(str(file.parent))
+    snapshot = area.open(file.name, SNAPSHOT)
+
+    area.publish(file.name, SNAPSHOT, snapshot.meta, list(snapshot.lines())[:10])  # whole, and another one
+    replaced = daily.here(**LATER)
+    file.write_bytes(frozen[:-20])
+    cut = daily.here(**LATER)
+
+    for ran, what in ((replaced, "other rows"), (cut, "damaged after")):
+        assert ran.exit_code == 1
+        assert what in ran.said["reason"]
+        assert "--refresh" in ran.said["reason"]
+    file.write_bytes(frozen)
+    assert daily.here(**LATER).exit_code == 0
+    assert daily.rows("SELECT count(*) FROM predictbench.processed_markets WHERE withdrawn_at IS NULL") == [(40,)]
 
 
 def test_a_missed_day_cannot_be_captured_later(make_run: MakeRun) -> None:

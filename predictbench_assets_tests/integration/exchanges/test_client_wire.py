@@ -98,6 +98,17 @@ def test_a_list_that_is_null_is_an_empty_page(fetch: Any, more: dict[str, Any]) 
     assert (walk.rows, len(requests)) == ([], 1)
 
 
+@pytest.mark.parametrize("none", [None, "", False])
+def test_an_error_that_is_none_is_no_error(fetch: Any, none: object) -> None:
+    walk, _ = fetch(httpx.Response(200, json={"markets": [], "error": none}))
+    assert walk.rows == []
+
+
+def test_a_cursor_that_fits_into_no_request_is_told(fetch: Any) -> None:
+    with pytest.raises(UnexpectedAnswer, match=r"/markets/keyset cannot be asked for with what was answered before"):
+        fetch(page(1, cursor="a" * 100_000))
+
+
 def test_a_null_cursor_is_the_end(fetch: Any) -> None:
     walk, _ = fetch(httpx.Response(200, json={"markets": [], "next_cursor": None, "$schema": "x"}))
     assert walk.rows == []
@@ -113,6 +124,8 @@ def test_a_null_cursor_is_the_end(fetch: Any) -> None:
         (httpx.Response(200, html="<html>challenge</html>"), "html"),
         (httpx.Response(200, json={"error": "Too Many Requests"}), "error_object"),
         (httpx.Response(200, json={"markets": None, "error": "busy"}), "error_object"),
+        (httpx.Response(200, json={"markets": [], "error": "timed out", "next_cursor": None}), "error_object"),
+        (httpx.Response(200, content=b'{"markets":[{"x":"\\ud800"}],"error":{"code":5}}'), "error_object"),
         (httpx.Response(200, content=b'{"markets": [{"id": "1"'), "undecodable"),
         (httpx.Response(200, content=b""), "undecodable"),
         (httpx.ConnectError("refused"), "connection"),

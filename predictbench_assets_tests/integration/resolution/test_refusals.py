@@ -61,6 +61,15 @@ def test_a_batch_that_is_refused_is_asked_for_one_by_one(swept: Swept, cohort: l
     assert report.requests == 2 + len(cohort)
 
 
+def test_a_market_whose_two_rows_contradict_each_other_is_asked_for_by_its_id(swept: Swept, one: Market) -> None:
+    swept.store([one])
+    row = {"id": one.market_id, "closed": True, "outcomes": one.outcomes, "outcomePrices": '["0","1"]'}
+    rows = {"markets": [row, row | {"outcomePrices": '["1","0"]'}]}
+    report = swept_from(swept, lambda _: httpx.Response(200, json=rows), settled)
+    assert (report.states, report.requests) == ({"final": 1}, 2)
+    assert swept.resolution(one.market_id) == ("final", 0.0, "gamma")
+
+
 def test_a_market_that_is_refused_is_noted_and_holds_nobody_up(swept: Swept, cohort: list[Market]) -> None:
     odd = cohort[5].market_id
     swept.store(cohort)

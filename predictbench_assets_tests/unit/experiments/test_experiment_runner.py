@@ -843,3 +843,67 @@ def _join_threads(prefix: str) -> None:
         if thread.name.startswith(prefix):
             thread.join(5)
             assert not thread.is_alive(), f"{thread.name} is still there, {sys._current_frames()[thread.ident or 0]}"
+
+
+def test_more_calls_at_once_than_there_are_cost_nothing(run_over: RunOver) -> None:
+    class Greedy(Sync):
+        max_concurrency = 10**9
+
+    assert {outcome.status for outcome in run_over(Greedy(lambda *_: EVEN), MARKETS)} == {"completed"}
+
+
+class _Untouchable:
+    """Raises whenever it is looked at."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _UntouchableError(_Untouchable, Exception):
+    pass
+
+
+class _UntouchableMapping(Mapping[str, Any]):
+    def __getitem__(self, key: str) -> Any:
+        raise SystemExit(3)
+
+    def __iter__(self) -> Iterator[str]:
+        raise SystemExit(3)
+
+    def __len__(self) -> int:
+        return 1
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: _raise(_UntouchableError()),
+        lambda: _raise(ExperimentSkip(_Untouchable())),  # type: ignore[arg-type]
+        lambda: ExperimentResult.binary(0.5, payload={"x": {_Untouchable: _UntouchableMapping()}}),
+        lambda: ExperimentResult.binary(0.5, payload={"x": _UntouchableMapping()}),
+        lambda: _raise(type("E" * 300, (Exception,), {})()),
+    ],
+)
+def test_an_answer_that_cannot_be_looked_at_costs_its_own_market(
+    run_over: RunOver, answer: Callable[[], ExperimentResult]
+) -> None:
+    first, *others = run_over(Sync(lambda market, _: answer() if market.market_id == "1" else EVEN), MARKETS)
+    assert first.status == "failed"
+    assert len(first.exception_type or "") <= runner.MAX_TYPE_NAME
+    assert {outcome.status for outcome in others} == {"completed"}
+
+
+def test_an_answer_for_an_event_that_cannot_be_looked_at_costs_that_event(run_over: RunOver) -> None:
+    class Events(Base):
+        def run_event(self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+            return _UntouchableMapping() if markets[0].market_id == "1" else {m.market_id: EVEN for m in markets}
+
+    first, *others = run_over(Events(), MARKETS)
+    assert first.reason == "ResultRefused: the answer cannot be read: SystemExit when it was looked at"
+    assert {outcome.status for outcome in others} == {"completed"}

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from predictbench_assets.experiments.outcomes import MAX_JSON_BYTES, Outcome, ResultRefused, completed, content_hash
+from predictbench_assets.database.schema import LONGEST
+from predictbench_assets.experiments.outcomes import (
+    MAX_ARTIFACT_URI,
+    MAX_JSON_BYTES,
+    Outcome,
+    ResultRefused,
+    completed,
+    content_hash,
+)
 from predictbench_assets.experiments.protocol import ExperimentResult
+from predictbench_assets.experiments.runner import MAX_TYPE_NAME
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
 
 MARKET = make_market()
@@ -227,7 +237,7 @@ def nested(levels: int) -> Any:
         ({"a": "x\ud800"}, r"payload\.a contains half a surrogate pair"),
         ({"a": 2**63}, r"payload\.a is an integer beyond 64 bits"),
         ({"a": nested(100)}, r"payload is nested deeper than 64 levels"),
-        ({"a": "x" * MAX_JSON_BYTES}, r"payload needs 1,000,008 bytes as JSON, at most 1,000,000 fit"),
+        ({"a": "x" * MAX_JSON_BYTES}, r"payload needs more than 1,000,000 bytes as JSON"),
     ],
 )
 def test_a_payload_that_could_not_be_stored_is_refused_with_the_place(payload: dict[str, Any], reason: str) -> None:
@@ -286,3 +296,38 @@ def test_the_content_hash_sees_a_failure() -> None:
 
 def test_the_content_hash_sees_a_missing_market() -> None:
     assert content_hash([an_outcome("1"), an_outcome("2")]) != content_hash([an_outcome("1")])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"probabilities": (1.5, -0.5)},
+        {"probabilities": (0.9, 0.9)},
+        {"score": math.inf},
+        {"payload": [1]},
+        {"artifact_uri": 5},
+        {"artifact_uri": "u" * 2_001},
+    ],
+    ids=str,
+)
+def test_a_copy_that_was_changed_into_no_result_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changed))):
+        outcome_of(ExperimentResult.binary(0.5).model_copy(update=changed))
+
+
+def test_the_longest_texts_of_an_outcome_are_those_that_the_database_takes() -> None:
+    assert (LONGEST["artifact_uri"], LONGEST["exception_type"]) == (MAX_ARTIFACT_URI, MAX_TYPE_NAME)
+
+
+class _Endless(dict[str, int]):
+    def items(self) -> Any:
+        return ((str(number), number) for number in count())
+
+
+def test_a_payload_that_grows_without_end_is_refused() -> None:
+    twice: list[Any] = [1]
+    for _ in range(40):
+        twice = [twice, twice]
+    for endless in (twice, _Endless(), ["y" * MAX_JSON_BYTES] * 1_000_000, np.broadcast_to(0, 10**15)):
+        with pytest.raises(ResultRefused, match=r"payload needs more than 1,000,000 bytes.*context\.artifact"):
+            outcome_of(with_payload({"x": endless}))

@@ -157,6 +157,8 @@ def test_a_module_that_ends_the_program_is_named(write_module: WriteModule) -> N
         ("version = 'a/b'", "its version 'a/b'"),
         ("version = ''", "has no version"),
         ("description = ''", "has no description"),
+        (r"description = 'a\0b'", "its description has a NUL character"),
+        (r"description = '\ud800'", "half a surrogate pair in it, which cannot be stored"),
         ("requires = 'baseline_snapshot'", "no tuple of names"),
         ("requires = None", "its requires None is no tuple of names"),
         ("information = 'psychic'", "none of blind, market, search"),

@@ -238,6 +238,32 @@ def test_a_child_that_does_not_end_is_killed_with_what_it_started(tmp_path: Path
     assert (watched.signal, watched.exit_code, watched.stage) == (signal.SIGTERM, -signal.SIGKILL, "raw_markets")
 
 
+LEAVING = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(20)"], start_new_session={own_session})
+"""
+
+
+@pytest.mark.parametrize("own_session", [False, True])
+def test_a_process_that_is_left_behind_holds_nothing_up(tmp_path: Path, own_session: bool) -> None:
+    body, seen, began = LEAVING.format(own_session=own_session) + emitted(), list[Line](), time.monotonic()
+    watched = run_watched(child(tmp_path, body), log=tmp_path / "l", redact=str, on_line=seen.append)
+    assert watched.exit_code == 0
+    assert "left behind" in seen[-1]["message"]
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("event", "code"), [("PIPELINE_SUCCESS", 0), ("PIPELINE_FAILURE", 1)])
+def test_a_process_that_does_not_end_after_its_run_is_killed_and_the_run_is_what_it_was(
+    tmp_path: Path, event: str, code: int
+) -> None:
+    body = "import atexit, time\natexit.register(time.sleep, 20)\n" + emitted(event=event)
+    seen: list[Line] = []
+    watched = run_watched(child(tmp_path, body), log=tmp_path / "l", redact=str, on_line=seen.append, ending_s=0.2)
+    assert watched.exit_code == code
+    assert "has not" in seen[-1]["message"]
+
+
 def test_what_goes_wrong_after_a_signal_is_no_reason(tmp_path: Path) -> None:
     failed = emitted(event="STEP_FAILURE", process_stage="raw_markets", level="ERROR", reason="the database went away")
     body = (

@@ -144,6 +144,25 @@ def test_markets_that_depend_on_each_other_share_a_cluster(row: Row) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "field"),
+    [
+        ("gameId", "9" * 300, "gameId"),
+        ("negRiskMarketID", "n" * 300, "negRiskMarketID"),
+        ("events", [{"id": "5"}, {"id": "e" * 300}], "events"),
+        ("events", [{"id": "5", "parentEventId": "e" * 300}], "events"),
+        ("events", [{"id": "5", "seriesSlug": "s" * 300}], "events"),
+    ],
+)
+def test_an_endless_id_of_a_group_costs_its_own_row_and_not_the_group(
+    row: Row, key: str, value: object, field: str
+) -> None:
+    endless = {"id": "1", "events": [{"id": "5"}], key: value}
+    found = cohort([row(**endless), row(id="2", events=[{"id": "5"}])])
+    assert [(each.market_id, each.field) for each in found.rejected] == [("1", field)]
+    assert [(market.market_id, market.cluster) for market in found.markets] == [("2", "event:5")]
+
+
 def test_two_games_of_a_league_on_one_day_are_independent(row: Row) -> None:
     league = {"seriesSlug": "k-league"}
     found = clusters(

@@ -114,6 +114,30 @@ def test_a_file_without_a_header_is_refused(tmp_path: Path) -> None:
         area.open("asset/x", ROWS)
 
 
+@pytest.mark.parametrize("header", [b"[1]", b'{"schema":"rows"}', b'{"schema":"rows","version":"1"}', b""])
+def test_a_header_that_lacks_something_is_refused(header: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(zstandard.compress(header + b"\n"))
+    with pytest.raises(StagedFileBroken, match="no readable header"):
+        StagingArea(str(tmp_path)).open("x", ROWS)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(StagedFileBroken, match=r"x cannot be read \(is a directory\)"):
+        StagingArea(str(tmp_path)).open("x", ROWS)
+
+
+def test_rows_that_cannot_be_unpacked_are_noticed(tmp_path: Path) -> None:
+    area = StagingArea(str(tmp_path))
+    area.publish(NAME, ROWS, {}, lines(200_000))  # more than is read at once
+    path = tmp_path / NAME
+    packed = path.read_bytes()
+    path.write_bytes(packed[: 2 * len(packed) // 3] + bytes(len(packed) // 3))
+    with pytest.raises(StagedFileBroken, match=r"cannot be unpacked after \d+ rows: it was damaged"):
+        for _ in area.open(NAME, ROWS).lines():
+            pass
+
+
 def test_the_version_before_still_loads_and_older_ones_do_not(area: StagingArea) -> None:
     area.publish(NAME, ROWS, {}, lines(2))
     second = Schema("rows", 2, upgrade=lambda row: {"value": row["number"]})
