@@ -177,7 +177,7 @@ class Settings(BaseSettings):
     polymarket_requests_per_second: float | None = Field(
         None,
         ge=0.1,
-        le=10_000,
+        le=1_000_000,
         description="to each host, averaged over 10 seconds; unset: half of what Polymarket documents for each route",
     )
     polymarket_concurrency: int = Field(8, ge=1, le=64, description="requests in flight")
