@@ -69,6 +69,14 @@ DEFAULT_EXPERIMENTS = (
 DB_TIMEOUT_SECONDS = 150.0
 """More than the longest limit that our statements give the server."""
 
+_A_DAY_S = 86_400
+_A_CENTURY_DAYS = 36_500
+_MANY = 1_000_000_000
+"""No setting is meant to be larger; what is would overflow somewhere, and be a fault of ours there."""
+
+_FIRST_NOW = datetime(2020, 1, 1, tzinfo=UTC)
+"""Polymarket's first year."""
+
 _SHORTEST_PATH = 8
 """Characters of a path that can be a secret; a shorter one is `/ping` or the like."""
 
@@ -131,7 +139,7 @@ class Settings(BaseSettings):
     db_pool_max_size: int = Field(2, ge=2, le=50, description="connections that a process may hold, at least two")
 
     db_timeout_seconds: float = Field(
-        DB_TIMEOUT_SECONDS, gt=0, le=86_400, description="time limit of the database's answer to one statement"
+        DB_TIMEOUT_SECONDS, gt=0, le=_A_DAY_S, description="time limit of the database's answer to one statement"
     )
 
     # Dagster
@@ -139,7 +147,7 @@ class Settings(BaseSettings):
         None, description="Dagster's own storage (session pooler or direct); unset keeps it in SQLite"
     )
     executor: str = Field("in_process", description="in_process, multiprocess, or module:attribute of an executor")
-    executor_max_concurrent: int = Field(8, ge=1, description="steps at once, where the executor can")
+    executor_max_concurrent: int = Field(8, ge=1, le=1_000, description="steps at once, where the executor can")
 
     # What runs, and when
     target_close_window_days: int = Field(7, description="days from the run date to the markets' close")
@@ -157,9 +165,9 @@ class Settings(BaseSettings):
     processing_experiments: CommaSeparated = Field(
         DEFAULT_EXPERIMENTS, description="module:Class of each experiment, comma-separated"
     )
-    experiment_concurrency: int = Field(16, ge=1, description="markets at once in an experiment")
-    experiment_timeout_seconds: float = Field(120.0, gt=0, description="time limit of one forecast")
-    core_sample_size: int = Field(300, ge=0, description="markets in the frozen core sample")
+    experiment_concurrency: int = Field(16, ge=1, le=1_000, description="markets at once in an experiment")
+    experiment_timeout_seconds: float = Field(120.0, gt=0, le=_A_DAY_S, description="time limit of one forecast")
+    core_sample_size: int = Field(300, ge=0, le=_MANY, description="markets in the frozen core sample")
 
     # Polymarket
     polymarket_base_url: str = Field("https://gamma-api.polymarket.com", description="the Gamma API")
@@ -169,26 +177,39 @@ class Settings(BaseSettings):
     polymarket_requests_per_second: float | None = Field(
         None,
         ge=0.1,
+        le=1_000_000,
         description="to each host, averaged over 10 seconds; unset: half of what Polymarket documents for each route",
     )
     polymarket_concurrency: int = Field(8, ge=1, le=64, description="requests in flight")
-    polymarket_timeout_seconds: float = Field(20.0, gt=0, description="time limit of one request")
+    polymarket_timeout_seconds: float = Field(20.0, gt=0, le=_A_DAY_S, description="time limit of one request")
     polymarket_price_history: bool = Field(
         True, description="freeze each market's price of 24 hours before, too: a request for every 20 markets"
     )
-    polymarket_max_attempts: int = Field(7, ge=1, description="tries of one request before the walk is given up")
+    polymarket_max_attempts: int = Field(
+        7, ge=1, le=100, description="tries of one request before the walk is given up"
+    )
     polymarket_max_answer_mb: int = Field(
-        32, ge=1, description="the largest answer that is read, as sent and decompressed; a larger one is an error"
+        32,
+        ge=1,
+        le=1_000_000,
+        description="the largest answer that is read, as sent and decompressed; a larger one is an error",
     )
     polymarket_max_listing_mb: int = Field(
-        1_000, ge=1, description="the longest listing of one day that is read; a longer one is an error"
+        1_000, ge=1, le=1_000_000, description="the longest listing of one day that is read; a longer one is an error"
     )
     resolution_max_requests: int = Field(
-        20_000, ge=1, description="requests of one resolution sweep; the markets left over come first in the next one"
+        20_000,
+        ge=1,
+        le=_MANY,
+        description="requests of one resolution sweep; the markets left over come first in the next one",
     )
-    min_liquidity: float | None = Field(None, ge=0, description="leave out markets with less liquidity (USDC)")
-    min_volume: float | None = Field(None, ge=0, description="leave out markets with less volume (USDC)")
-    max_markets: int | None = Field(None, ge=1, description="leave out all but this many markets")
+    min_liquidity: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="leave out markets with less liquidity (USDC)"
+    )
+    min_volume: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="leave out markets with less volume (USDC)"
+    )
+    max_markets: int | None = Field(None, ge=1, le=_MANY, description="leave out all but this many markets")
     rejected_share_limit: float = Field(
         0.2, gt=0, le=1, description="share of unreadable rows above which the run stops: the API has changed"
     )
@@ -208,7 +229,7 @@ class Settings(BaseSettings):
     staging_s3_access_key_id: SecretStr | None = Field(None, description="for s3://; unset: the usual AWS sources")
     staging_s3_secret_access_key: SecretStr | None = Field(None, description="for s3://; unset: the usual AWS sources")
     staging_timeout_seconds: float = Field(
-        120.0, gt=0, description="time limit of one request to the store, with all its tries"
+        120.0, gt=0, le=_A_DAY_S, description="time limit of one request to the store, with all its tries"
     )
     artifacts_dir: Path | None = Field(None, description="summaries and debug files; default: in PREDICTBENCH_HOME")
 
@@ -217,12 +238,22 @@ class Settings(BaseSettings):
         None, description="where raw snapshots go before they leave the database; default: archive/ beside staging"
     )
     raw_retention_days: int = Field(
-        90, ge=1, description="days after a market is final until its raw snapshot leaves the database"
+        90,
+        ge=1,
+        le=_A_CENTURY_DAYS,
+        description="days after a market is final until its raw snapshot leaves the database",
     )
-    staging_retention_days: int = Field(120, ge=1, description="days until staged files and journals are removed")
-    dagster_retention_days: int = Field(90, ge=1, description="days until Dagster's runs and event logs are removed")
+    staging_retention_days: int = Field(
+        120, ge=1, le=_A_CENTURY_DAYS, description="days until staged files and journals are removed"
+    )
+    dagster_retention_days: int = Field(
+        90, ge=1, le=_A_CENTURY_DAYS, description="days until Dagster's runs and event logs are removed"
+    )
     database_size_limit_mb: int | None = Field(
-        None, ge=1, description="what the database's plan allows; lets `predictbench doctor` tell the days until full"
+        None,
+        ge=1,
+        le=_MANY,
+        description="what the database's plan allows; lets `predictbench doctor` tell the days until full",
     )
 
     # Who is told
@@ -349,6 +380,17 @@ class Settings(BaseSettings):
             raise ValueError("expected the project's reference, such as abcdefghijklmnopqrst: letters and digits only")
         return value
 
+    @field_validator("predictbench_home", "artifacts_dir", "staging_uri", "archive_uri")
+    @classmethod
+    def _place(cls, value: Path | str | None) -> Path | str | None:
+        """A folder of this machine, perhaps in the home of somebody who has one."""
+        if value is not None:
+            try:
+                Path(value).expanduser()
+            except RuntimeError:
+                raise ValueError("begins with ~ and names nobody whose home is known: write the whole path") from None
+        return value
+
     @field_validator("staging_uri", "archive_uri")
     @classmethod
     def _store(cls, value: str | None) -> str | None:
@@ -408,6 +450,8 @@ class Settings(BaseSettings):
             raise ValueError("expected an instant with its zone, such as 2026-02-02T07:00:00Z")
         if value > datetime.now(UTC):
             raise ValueError("is later than the real time; the future cannot be frozen")
+        if value < _FIRST_NOW:
+            raise ValueError(f"is before {_FIRST_NOW:%Y}, when there was no market to be forecast")
         return value.astimezone(UTC)
 
     # The last of the validators before a field's own type, so that it is the first to see the text.

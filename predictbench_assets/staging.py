@@ -140,7 +140,7 @@ class StagingArea:
         self._options = dict(storage_options or {})
         try:
             self.fs, self.root = _opened_store(uri, self._options)
-        except (ImportError, ValueError, OSError) as error:
+        except (ImportError, TypeError, ValueError, OSError) as error:
             raise UnknownStore(
                 f"{uri} is no place that files can be kept in ({error}): use a folder or s3://bucket/prefix "
                 "(STAGING_URI, ARCHIVE_URI, or what was given to the command)."
@@ -320,6 +320,8 @@ def _opened_store(uri: str, options: Mapping[str, Any]) -> tuple[fsspec.Abstract
     root = ObjectStore._strip_protocol(uri)
     if not root.partition("/")[0]:
         raise ValueError("it names no bucket")
+    if not options:  # an address in the database of when staging was elsewhere
+        raise ValueError("it is in an object store, and STAGING_URI is not: there are no keys for it")
     return ObjectStore(**options), root
 
 

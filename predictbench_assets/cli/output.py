@@ -52,7 +52,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str | None]]) -> No
 def print_item(lead: str, text: str, file: IO[Any] | None = None) -> None:
     """Print a sentence behind what it is about: fitted to a terminal, else in one line that can be searched for."""
     on_terminal = (file or sys.stdout).isatty()
-    click.echo(_fitted(lead, text) if on_terminal else lead + printable(text), file=file)
+    click.echo(_fitted(printable(lead), text) if on_terminal else printable(lead + text), file=file)
 
 
 def _fitted(lead: str, text: str) -> str:

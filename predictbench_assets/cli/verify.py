@@ -14,6 +14,7 @@ from predictbench_assets.cli.database import opened_database
 from predictbench_assets.cli.demo import demo_option
 from predictbench_assets.cli.output import print_item
 from predictbench_assets.cli.partitions import day_option, windows_begun
+from predictbench_assets.printable import on_one_line
 
 if TYPE_CHECKING:
     from predictbench_assets.persistence.digests import CheckedRun
@@ -115,7 +116,7 @@ def _verify_runs(settings: "Settings", selection: dict[str, Any], digest: str | 
             told.append(_facts(run))
             if not as_json:
                 for lead, line in _lines(run):
-                    print_item(lead, line)
+                    print_item(lead, on_one_line(line))
     if digest is not None and not seen:
         problems += 1
     summary = {"runs": len(told), "digests": checked, "problems": problems}
@@ -195,7 +196,7 @@ def _verify_release(folder: Path, digest: str | None, *, as_json: bool) -> int:
             f"manifest {found.manifest_sha256}",
         )
         for problem in problems:
-            print_item("PROBLEM: ", problem)
+            print_item("PROBLEM: ", on_one_line(problem))
     return 1 if problems else 0
 
 

@@ -53,7 +53,10 @@ class Patience:
         if time.monotonic() >= self._end:
             return psycopg.OperationalError(f"the server did not answer in the {_AT_THE_END:g} s that were left")
         self._silent += self.seconds
-        return psycopg.OperationalError(f"the server has not answered for {self._silent:g} s ({self._limit})")
+        return psycopg.OperationalError(
+            f"the server has not answered for {self._silent:g} s ({self._limit}): it hangs, is slow, or waits for the "
+            "lock of another session"
+        )
 
 
 class PatientConnection(psycopg.Connection[Any]):

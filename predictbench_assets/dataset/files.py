@@ -11,9 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from predictbench_assets.dataset.tables import Column, ExportedTable, Kind
+from predictbench_assets.failures import PermanentError
 
 Format = Literal["parquet", "jsonl"]
 Row = Sequence[Any]
+
+_LONGEST = 200
 
 CHUNK = 5_000
 """Rows in memory at a time, and in a row group of Parquet."""
@@ -36,6 +39,10 @@ _VALUES: Mapping[Kind, Callable[[Any], Any]] = {
     "doubles": lambda values: [None if value is None else float(value) for value in values],
 }
 """What the driver gives, as both formats write it; kinds that are not named stay as they are."""
+
+
+class StoredValueUnusable(PermanentError):
+    """A row of the database holds what its column cannot be exported from; the text names it."""
 
 
 def write_file(path: Path, format_: Format, table: ExportedTable, rows: Iterable[Row]) -> int:
@@ -84,9 +91,19 @@ def _write_jsonl(path: Path, table: ExportedTable, rows: Iterable[Row]) -> int:
 
 def as_written(table: ExportedTable, rows: Iterable[Row]) -> Iterable[list[Any]]:
     """Rows of the driver's values as rows of what both formats hold."""
-    converters = [_VALUES.get(column.kind) for column in table.columns]
     for row in rows:
-        yield [
-            value if value is None or convert is None else convert(value)
-            for value, convert in zip(row, converters, strict=True)
-        ]
+        yield [_written(table, column, value, row) for column, value in zip(table.columns, row, strict=True)]
+
+
+def _written(table: ExportedTable, column: Column, value: Any, row: Row) -> Any:
+    convert = _VALUES.get(column.kind)
+    if value is None or convert is None:
+        return value
+    try:
+        return convert(value)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        keys = [str(one) for key, one in zip(table.columns, row, strict=True) if key.required and key is not column]
+        raise StoredValueUnusable(
+            f"{table.name}: the row {' '.join(keys)[:_LONGEST]} has {str(value)[:_LONGEST]} stored as its "
+            f"{column.name} ({column.kind} expected): nothing of ours writes that, so correct what was edited by hand"
+        ) from None

@@ -107,6 +107,8 @@ def read_manifest(place: Path) -> Manifest:
         ManifestUnreadable: see there.
     """
     path = manifest_of(place)
+    if path.exists() and not path.is_file():  # a pipe or a device would be read without an end
+        raise ManifestUnreadable(f"{path} is no file: name the folder of a release")
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except OSError as error:

@@ -7,7 +7,8 @@ else is touched.
 What may be due is entered in `scores_due` by whatever brings it about, in its own transaction: an observation enters
 its market; new forecasts and changed prices enter their run. So a call costs what is new, however much is stored. The
 entries that a transaction has read are removed in the same one that scores them: one that is added meanwhile stays, and
-what is cut short is found again. A run that was scored by other rules is due without an entry.
+what is cut short is found again. A run that was scored by other rules, or that has no
+count, is due without an entry.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +40,8 @@ _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('predictbench.experiment_s
 _RUNS: Final = f"""
     WITH due AS (
         SELECT run_id, due_id FROM predictbench.scores_due WHERE run_id IS NOT NULL
-        UNION ALL SELECT run_id, NULL FROM predictbench.scored_runs WHERE scoring_version <> %(version)s
+        UNION ALL SELECT run_id, NULL FROM predictbench.processing_runs
+        LEFT JOIN predictbench.scored_runs USING (run_id) WHERE scoring_version IS DISTINCT FROM %(version)s
     )
     SELECT d.run_id, d.entries, coalesce(a.size, 0) AS size
     FROM (

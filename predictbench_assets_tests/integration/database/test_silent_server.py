@@ -56,6 +56,20 @@ def test_a_statement_is_given_up_and_the_next_one_gets_a_new_connection(engine: 
     assert in_transaction(engine, one) == 1
 
 
+def test_a_lock_of_another_session_is_among_the_reasons(database_url: str, patience: Patience) -> None:
+    engines = [make_engine(database_url, patience=one) for one in (Patience(), patience)]
+    with engines[0].begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        with (
+            pytest.raises(DatabaseUnavailable, match=f"{SILENT}.* waits for the lock of another session"),
+            classified(),
+            engines[1].begin() as waiting,
+        ):
+            waiting.execute(text("SELECT pg_advisory_xact_lock(7)"))
+    for engine in engines:
+        engine.dispose()
+
+
 def test_giving_a_connection_back_and_taking_it_again_do_not_wait_either(engine: Engine, relay: Relay) -> None:
     assert in_transaction(engine, one) == 1
     relay.freeze()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -326,6 +327,45 @@ def test_a_release_that_was_touched_is_found(filled: Benchmark) -> None:
     assert filled.verify("--release", str(folder), "--digest", "ab" * 32).exit_code == 1
     assert filled.verify("--release", str(folder.parent)).exit_code == 1
     assert filled.verify("--release", str(folder), "--all").exit_code == 2
+
+
+def test_whatever_a_touched_release_holds_is_a_problem_on_one_line(filled: Benchmark) -> None:
+    folder = filled.release("one")
+    markets = pq.read_table(folder / "markets.parquet")
+    pq.write_table(markets.drop_columns(["question"]), folder / "markets.parquet")
+    for name in ("scores.parquet", "contracts.parquet"):
+        (folder / name).unlink()
+    os.mkfifo(folder / "scores.parquet")
+    (folder / "contracts.parquet").mkdir()
+    (folder / "x\x1b[2J\nPROBLEM: forged").touch()
+    told = manifest(folder)
+    del told["rows"]["markets"]
+    (folder / "MANIFEST.json").write_text(json.dumps(told | {"version": "1\x1b[2J"}))
+
+    def problems() -> list[str]:
+        done = filled.verify("--release", str(folder))
+        assert done.exit_code == 1
+        assert "\x1b" not in done.output
+        return done.stdout.splitlines()[1:]
+
+    found = problems()
+    assert "PROBLEM: scores.parquet is no file" in found
+    assert "PROBLEM: contracts.parquet is no file" in found
+    assert r"PROBLEM: x\x1b[2J\nPROBLEM: forged is not in the manifest" in found
+
+    (folder / "scores.parquet").unlink()
+    (folder / "contracts.parquet").rmdir()
+    for name in ("scores.parquet", "contracts.parquet"):
+        pq.write_table(markets.slice(0, 0), folder / name)
+    found = problems()
+    assert any(line.startswith("PROBLEM: markets cannot be read: ValueError") for line in found)
+    assert "PROBLEM: scores.parquet and scores.jsonl.zst do not have the same rows" in found
+
+    pq.write_table(markets, folder / "markets.parquet")
+    assert any("the manifest says nothing of it" in line for line in problems())
+    (folder / "MANIFEST.json").unlink()
+    os.mkfifo(folder / "MANIFEST.json")
+    assert "MANIFEST.json is no file" in filled.verify("--release", str(folder)).stderr
 
 
 def test_a_place_that_takes_no_files_is_told(filled: Benchmark) -> None:

@@ -76,6 +76,21 @@ def test_scoring_again_changes_nothing(engine: Engine, ledger: Ledger) -> None:
     assert stored(ledger) == before
 
 
+def test_runs_whose_counts_were_lost_are_counted_and_scored_again(engine: Engine, ledger: Ledger) -> None:
+    ledger.run(PRICES, BOLD)
+    ledger.observe({"m0": 1.0}, SEEN)
+    score_settled(engine, FIRST)
+    before, problems = stored(ledger), score_problems(engine)
+    ledger.execute("DELETE FROM predictbench.scored_runs")
+    report = score_settled(engine, SECOND)
+    assert (report.scored, report.scores, report.waiting) == (0, 2, 4)
+    assert (stored(ledger), score_problems(engine)) == (before, problems)
+    ledger.execute("TRUNCATE predictbench.experiment_scores, predictbench.scored_runs")
+    assert score_settled(engine, SECOND, dry_run=True).scored == 2
+    assert score_settled(engine, SECOND).scores == 2
+    assert stored(ledger).keys() == before.keys()
+
+
 def test_a_changed_resolution_scores_exactly_that_market_anew(engine: Engine, ledger: Ledger) -> None:
     ledger.run(PRICES, BOLD)
     ledger.run(PRICES, BOLD, key=RunKey(DAY, 6))

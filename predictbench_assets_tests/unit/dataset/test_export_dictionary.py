@@ -1,8 +1,12 @@
 """The data dictionary tells of every column, and nothing else."""
 
+from typing import Any
+
+import pytest
+
 from predictbench_assets.database.schema import metadata
-from predictbench_assets.dataset.files import parquet_schema
-from predictbench_assets.dataset.tables import TABLES, dictionary, dictionary_markdown
+from predictbench_assets.dataset.files import StoredValueUnusable, as_written, parquet_schema
+from predictbench_assets.dataset.tables import FORECASTS, TABLES, dictionary, dictionary_markdown
 
 
 def test_every_column_is_in_the_dictionary_with_a_meaning() -> None:
@@ -19,3 +23,17 @@ def test_every_column_is_in_the_dictionary_with_a_meaning() -> None:
 def test_an_export_never_reads_raw_snapshots() -> None:
     assert "raw_snapshot" in metadata.tables["predictbench.processed_markets"].c
     assert not any("raw_snapshot" in table.query for table in TABLES)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("probabilities", {"a": "b"}), ("probabilities", ["x", None]), ("probabilities", 7), ("forecast_at", "yesterday")],
+)
+def test_a_row_that_was_spoilt_by_hand_is_named(name: str, wrong: Any) -> None:
+    row = [wrong if column.name == name else None for column in FORECASTS.columns]
+    row[[column.name for column in FORECASTS.columns].index("market_id")] = "250400000"
+    with pytest.raises(StoredValueUnusable) as caught:
+        list(as_written(FORECASTS, [row]))
+    assert str(caught.value).startswith("forecasts: the row ")
+    assert "250400000" in str(caught.value)
+    assert f" has {wrong} stored as its {name} " in str(caught.value)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -133,6 +133,33 @@ def test_what_is_refused_names_its_setting(given: dict[str, object], named: str)
     found = problems(**given)
     assert any(problem.startswith(f"{named}:") for problem in found), found
     assert not any("s3cret" in problem or "p-word" in problem for problem in found)
+
+
+NUMBERS = [
+    name
+    for name, field in Settings.model_fields.items()
+    if {int, float} & {field.annotation, *get_args(field.annotation)}
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", ["inf", "nan", "-1", "9" * 400])
+def test_no_number_is_without_an_end(name: str, text: str) -> None:
+    [problem] = problems(**{name: text})
+    assert problem.startswith(f"{name.upper()}: ")
+
+
+def test_what_is_computed_from_settings_does_not_overflow() -> None:
+    [problem] = problems(predictbench_now="0001-01-01T00:00:00Z")
+    assert problem.startswith("PREDICTBENCH_NOW: is before 2020")
+    [problem] = problems(raw_retention_days=800_000)
+    assert problem.startswith("RAW_RETENTION_DAYS: ")
+
+
+@pytest.mark.parametrize("name", ["predictbench_home", "artifacts_dir", "staging_uri", "archive_uri"])
+def test_a_home_of_nobody_is_refused(name: str) -> None:
+    [problem] = problems(**{name: "~nobody-of-that-name/x"})
+    assert problem.startswith(f"{name.upper()}: begins with ~ and names nobody")
 
 
 def test_all_problems_are_told_at_once() -> None:

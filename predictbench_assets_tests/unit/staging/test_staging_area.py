@@ -206,3 +206,8 @@ def test_an_address_that_goes_up_from_the_area_is_refused(area: StagingArea) -> 
 def test_dots_that_lead_nowhere_are_part_of_a_name(area: StagingArea, name: str) -> None:
     area.write_bytes(name, b"here")
     assert area.read_bytes(name) == b"here"
+
+
+def test_an_address_of_when_staging_was_in_a_bucket_is_told_from_a_missing_file(area: StagingArea) -> None:
+    with pytest.raises(UnknownStore, match="STAGING_URI is not: there are no keys for it"):
+        area.open_uri("s3://bucket/prefix/a.jsonl.zst", ROWS)
