@@ -1,5 +1,9 @@
-"""Everything put together: the only place that knows all the parts. `defs` is what Dagster loads."""
+"""Everything put together: the only module that knows all the parts.
 
+`defs` is what Dagster loads. Importing this module changes nothing in the process; loading `defs` sets it up.
+"""
+
+import functools
 import gc
 import importlib
 import warnings
@@ -99,10 +103,20 @@ def _executor(settings: Settings) -> dg.ExecutorDefinition:
             return executor
 
 
-# Used on purpose (data versions of outputs, handlers in dagster.yaml); said once here rather than at every step.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-configure_logging(get_settings())
-defs = build_defs(get_settings())
-# What is loaded by now stays as long as the process: collections during a run need not walk through it every time,
-# which takes about a tenth of a cold run.
-gc.freeze()
+@dg.definitions
+@functools.cache  # Dagster calls it several times in one process
+def defs() -> dg.Definitions:
+    """Set this process up for runs, and build the definitions for its settings.
+
+    Raises:
+        SettingsError: the settings are not usable.
+        RegistryError: the experiments as listed cannot run together.
+    """
+    # Used on purpose (data versions of outputs, handlers in dagster.yaml); said once here rather than at every step.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    configure_logging(get_settings())
+    built = build_defs(get_settings())
+    # What is loaded by now stays as long as the process: collections during a run need not walk through it every time,
+    # which takes about a tenth of a cold run.
+    gc.freeze()
+    return built
