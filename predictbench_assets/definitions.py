@@ -11,12 +11,12 @@ from typing import Any
 
 import dagster as dg
 
-from predictbench_assets.assets.experiments import PREFIX, build_experiment_assets
+from predictbench_assets.assets.experiments import build_experiment_assets
 from predictbench_assets.assets.ingestion import WINDOW, normalized_markets, raw_markets, target_window
 from predictbench_assets.assets.persistence import build_persisted_run
 from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.assets.scoring import benchmark_report, experiment_scores, leaderboard
-from predictbench_assets.assets.step import discreet
+from predictbench_assets.assets.step import redacting
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.ingestion.cohort import COHORT
@@ -35,7 +35,7 @@ from predictbench_assets.persistence.run_store import run_database
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 from predictbench_assets.staging import StagingArea
 
-SCHEMAS = {"target_window": WINDOW, "raw_markets": SNAPSHOT, "normalized_markets": COHORT, PREFIX: OUTCOMES}
+SCHEMAS = {"target_window": WINDOW, "raw_markets": SNAPSHOT, "normalized_markets": COHORT, OUTCOMES.name: OUTCOMES}
 
 
 def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
@@ -44,7 +44,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
     Raises:
         RegistryError: the experiments as listed cannot run together.
     """
-    with discreet(settings):  # it runs what strangers wrote, and Dagster shows why a code location does not load
+    with redacting(settings):  # it runs what strangers wrote, and Dagster shows why a code location does not load
         registry = load_registry(settings.processing_experiments)
     run_assets = [
         target_window,
