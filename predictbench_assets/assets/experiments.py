@@ -49,7 +49,7 @@ _ALONE = (
 
 
 class ExperimentConfig(dg.Config):
-    """Whether to run it, and whether to ask again."""
+    """Choice of the experiment, and of a fresh start."""
 
     selected: bool = True
     """False keeps what is staged of an earlier run on the same snapshot; without any the experiment is not_run."""

@@ -1,6 +1,6 @@
-"""Scoring: what settled forecasts are worth, the boards made of it, and the page that shows them.
+"""Scoring: scores of settled forecasts, the boards made of them, and the page that shows them.
 
-Computed from the database alone, as of the moment they are asked for. The libraries for it are loaded in the bodies:
+Computed from the database alone, as of the moment of the run. The libraries for it are loaded in the bodies:
 a daily run must not pay for them.
 """
 
