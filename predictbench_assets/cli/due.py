@@ -58,14 +58,16 @@ def due(
         found = (
             _scheduled(settings, database, windows, link)
             if scheduled
-            else _asked(settings, database, run_date, windows)
+            else _requested(settings, database, run_date, windows)
         )
     finally:
         database.engine.dispose()
     print_item("", _printed(found, form))
 
 
-def _asked(settings: "Settings", database: "RunDatabase", run_date: date | None, windows: tuple[int, ...]) -> "RunPlan":
+def _requested(
+    settings: "Settings", database: "RunDatabase", run_date: date | None, windows: tuple[int, ...]
+) -> "RunPlan":
     from predictbench_assets.persistence.scheduled import stored_on
     from predictbench_assets.runs import UnknownPartition, checked_key
     from predictbench_assets.schedule import plan_requested

@@ -83,10 +83,10 @@ class Notice:
 def note(notice: Notice, settings: Settings) -> str:
     """The text of a notice: plain, with the little markup that Slack and its like share."""
     lines = [_title(notice, settings)]
-    lines += (_shown(line, _REASON, settings) for line in _facts(notice))
+    lines += (_escaped(line, _REASON, settings) for line in _facts(notice))
     lines += _failures(notice, settings)
     if notice.link:
-        lines.append(_shown(notice.link, _LINK, settings))
+        lines.append(_escaped(notice.link, _LINK, settings))
     return "\n".join(lines)
 
 
@@ -100,7 +100,7 @@ def _title(notice: Notice, settings: Settings) -> str:
         verdict += f" at {notice.stage}"
     if notice.dry_run:
         verdict += " (dry run)"
-    return f"*{_shown(f'Predictbench {settings.environment}: {what} {verdict}', _TITLE, settings)}*"
+    return f"*{_escaped(f'Predictbench {settings.environment}: {what} {verdict}', _TITLE, settings)}*"
 
 
 def _facts(notice: Notice) -> Iterator[str]:
@@ -126,13 +126,13 @@ def _failures(notice: Notice, settings: Settings) -> Iterator[str]:
     yield f"The first {len(shown)} of {len(further):,} failures:" if len(further) > len(shown) else "Failures:"
     for one in shown:
         who = f"market {one.market_id}" if one.market_id is not None else "the run"
-        yield "- " + _shown(f"{who} at {one.stage}: {one.reason}", _FAILURE, settings)
+        yield "- " + _escaped(f"{who} at {one.stage}: {one.reason}", _FAILURE, settings)
 
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\N{ZERO WIDTH SPACE}"}
 
 
-def _shown(text: str, longest: int, settings: Settings) -> str:
+def _escaped(text: str, longest: int, settings: Settings) -> str:
     """Text on one line, without secrets, markup or mentions, and at most so many characters in the end."""
     line = printable(" ".join(re.sub(r"[^\S ]|[\x00-\x1f\x7f]", " ", settings.redact(text)).split()))
     escaped = [_ENTITIES.get(character, character) for character in line]
