@@ -17,6 +17,7 @@ from predictbench_assets.experiments.forecast import (
     outcomes_by_market,
     refuse_to_forget,
     results_path,
+    run_metadata,
     stage_forecasts,
     stage_not_run,
     stale_reason,
@@ -96,7 +97,9 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
         **inputs: StagedFile,
     ) -> StagedOutput:
         key = run_key(context)
-        run = _run_metadata(key, staged_cohort := inputs.pop("normalized_markets"))
+        staged_cohort = inputs.pop("normalized_markets")
+        captured_at = datetime.fromisoformat(staged_cohort.meta["captured_at"])
+        run = run_metadata(key, captured_at, staged_cohort.meta["snapshot_hash"])
         with asset_step(context, settings, database, key, "experiment_results") as beat:
             stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
             if not config.selected:
@@ -152,17 +155,6 @@ def _unselected(
     name = staged_name(context.asset_key.path, key)
     staged = stage_not_run(staging, name, experiment, run, dagster_run_id=context.run.run_id)
     return dg.Output(staged, metadata={"selected": False, "status": "not_run"})
-
-
-def _run_metadata(key: RunKey, cohort: StagedFile) -> RunMetadata:
-    return RunMetadata(
-        run_id=key.run_id,
-        run_date=key.run_date,
-        window_days=key.window_days,
-        target_date=key.target_date,
-        captured_at=datetime.fromisoformat(cohort.meta["captured_at"]),
-        snapshot_hash=cohort.meta["snapshot_hash"],
-    )
 
 
 def _required(

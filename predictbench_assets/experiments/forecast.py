@@ -84,8 +84,20 @@ class Forecasts:
         }
 
 
+def run_metadata(key: RunKey, captured_at: datetime, snapshot_hash: str) -> RunMetadata:
+    """The description of a run that its experiments are handed."""
+    return RunMetadata(
+        run_id=key.run_id,
+        run_date=key.run_date,
+        window_days=key.window_days,
+        target_date=key.target_date,
+        captured_at=captured_at,
+        snapshot_hash=snapshot_hash,
+    )
+
+
 def results_path(name: str) -> tuple[str, str]:
-    """The key of an experiment's staged outcomes, `ingestion.names.staged_name` makes file names of it."""
+    """The path of an experiment's staged outcomes, of which `ingestion.names.staged_name` makes a file name."""
     return (OUTCOMES.name, name)
 
 
