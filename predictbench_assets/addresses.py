@@ -18,7 +18,7 @@ from predictbench_assets.texts import trimmed, unusable_character
 OUR_DRIVER = "postgresql+psycopg"
 DAGSTER_DRIVER = "postgresql+psycopg2"
 TRANSACTION_POOLER_PORT = 6543
-"""Where Supabase's pooler hands each transaction to another connection of the server."""
+"""Port at which Supabase's pooler hands each transaction to another connection of the server."""
 
 _SUPABASE_HOST = re.compile(r"(^|\.)supabase\.(co|com|in|net)$")
 _PLACEHOLDER = re.compile(
@@ -44,11 +44,11 @@ _SECURITY = re.compile(r"ssl|tls|gss|krb|cert|channel|auth", re.I)
 
 
 class DatabaseUrlError(ValueError):
-    """A database address that cannot be used; the text says why and never repeats the address."""
+    """A database address that cannot be used; the text has the reason and never the address."""
 
 
 def is_supabase(url: URL) -> bool:
-    """Whether the host belongs to Supabase, directly or through its pooler."""
+    """True where the host belongs to Supabase, directly or through its pooler."""
     return bool(url.host and _SUPABASE_HOST.search(url.host))
 
 

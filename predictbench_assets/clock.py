@@ -10,7 +10,7 @@ SKEW_REFUSED = timedelta(seconds=60)
 
 
 class Clock(Protocol):
-    """Says what time it is, in UTC. Durations are measured with `time.monotonic`, never with this."""
+    """Source of the time, in UTC. Durations are measured with `time.monotonic`, never with this."""
 
     def now(self) -> datetime:
         """The present instant, timezone-aware, in UTC."""

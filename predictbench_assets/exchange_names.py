@@ -19,7 +19,7 @@ def exchange_name(base_url: str) -> str:
 
 
 def is_simulated(exchange: str | None) -> bool:
-    """Whether data that came from this exchange are made up."""
+    """True where data from this exchange are made up."""
     return exchange == SANDBOX
 
 

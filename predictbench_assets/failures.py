@@ -31,13 +31,13 @@ class Failure(BaseModel):
 
 
 class PredictbenchError(Exception):
-    """Base of every error that this project raises on purpose. `retriable` says whether the same call may succeed."""
+    """Base of every error that this project raises on purpose. `retriable`: the same call may succeed later."""
 
     retriable: ClassVar[bool] = False
 
 
 class PermanentError(PredictbenchError):
-    """Trying again without a change will fail again; the text says what to change."""
+    """An error that a repetition without a change meets again; the text names the change."""
 
 
 class TransientError(PredictbenchError):

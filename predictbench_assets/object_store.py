@@ -20,10 +20,10 @@ PART_BYTES = 8 << 20
 
 _CONNECT_S = 5.0
 _SILENCE_S = 15.0
-"""How long a connection may be silent before the request is made again, within the limit of all its tries."""
+"""Seconds that a connection may be silent before the request is made again, within the limit of all its tries."""
 
 _READ_TRIES = 5
-"""How often a file is asked for whose content breaks off."""
+"""Tries for a file whose content breaks off."""
 
 _READS = {"head_object", "get_object", "head_bucket"}
 _KEYS = "STAGING_S3_ACCESS_KEY_ID and STAGING_S3_SECRET_ACCESS_KEY"
@@ -68,7 +68,7 @@ _ADVICE = {
     **dict.fromkeys(("NotImplemented", "MethodNotAllowed", "405", "501"), _UNKNOWN_REQUEST),
     **dict.fromkeys(("EntityTooLarge", "QuotaExceeded", "413"), _TOO_LARGE),
 }
-"""What to do about an answer, by its code; the answer to a HEAD request has no other code than its status."""
+"""Advice by the code of an answer; the answer to a HEAD request has no other code than its status."""
 
 _TRANSIENT = {
     *("SlowDown", "ServiceUnavailable", "InternalError", "InternalServerError", "RequestTimeout", "OperationAborted"),
@@ -154,7 +154,7 @@ class ObjectStore(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         return list(pathlist)
 
     def _explained(self, error: Exception, method: str, bucket: str) -> StoreRefused | StoreUnwell | None:
-        """The error as one that names its setting; None for one that says enough, or is a fault of ours."""
+        """Name the setting at fault in an error; None for one that names it already, or is a fault of ours."""
         endpoint = self.client_kwargs.get("endpoint_url")
         store = f"the store at {endpoint}" if endpoint else "Amazon S3"
         answered = error if isinstance(error, boto.ClientError) else error.__cause__

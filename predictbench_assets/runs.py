@@ -1,4 +1,4 @@
-"""What a run is: a run date and a window, and everything that follows from the two."""
+"""A run: a run date and a window, and everything that follows from the two."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -56,7 +56,7 @@ WINDOW_DAYS: tuple[int, ...] = (*range(1, 15), 21, 30, 45, 60, 90)
 
 
 class UnknownPartition(ValueError):
-    """A run date or a window outside the grid; the text says what would be inside."""
+    """A run date or a window outside of the grid; the text has its bounds."""
 
 
 def checked_key(run_date: date, window_days: int, *, today: date) -> RunKey:

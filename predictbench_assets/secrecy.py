@@ -24,7 +24,7 @@ _LONGEST_LINE = 64 * 1024
 
 
 class ErrorWithSecrets(Exception):
-    """Stands for an error whose own text cannot be changed; says the same without the secrets."""
+    """Stand-in for an error whose own text cannot be changed: the same text without the secrets."""
 
 
 def secret_forms(secret: str) -> set[str]:
@@ -93,7 +93,7 @@ def _cleaned(error: BaseException, redact: Redact) -> BaseException:
 
 
 def _tells(error: BaseException, redact: Redact) -> bool:
-    """Whether a secret would be seen where the error is shown, with its notes and the members of a group."""
+    """True where a secret would be seen where the error is shown, with its notes and the members of a group."""
     shown = "\n".join((_text(error), repr(error.args), *map(str, getattr(error, "__notes__", ()))))
     if redact(shown) != shown:
         return True
@@ -124,7 +124,7 @@ def redact_records(redact: Redact) -> None:
 
 @contextmanager
 def redacted_output(redact: Redact) -> Iterator[None]:
-    """What this process prints inside the block comes out line by line, without secrets.
+    """Redact what this process prints inside of the block, line by line.
 
     What native code or a child process writes does not come by here.
     """

@@ -266,7 +266,7 @@ class Settings(BaseSettings):
     )
 
     _repeated: tuple[str, ...] = PrivateAttr(())
-    """Of each variable that the `.env` file has more than once, a sentence."""
+    """A sentence for each variable that the `.env` file has more than once."""
 
     @classmethod
     def settings_customise_sources(
@@ -494,7 +494,7 @@ class Settings(BaseSettings):
 
     @property
     def deployed(self) -> bool:
-        """Whether this is staging or production, where nothing local survives."""
+        """True for staging and production, where nothing local survives."""
         return self.environment != "development"
 
     @property
@@ -521,12 +521,12 @@ class Settings(BaseSettings):
 
     @property
     def local_state(self) -> Path:
-        """Where a run keeps local state, absolute: a dry run leaves none in `home`."""
+        """Folder of a run's local state, absolute: a dry run leaves none in `home`."""
         return self.predictbench_scratch or self.home
 
     @property
     def artifacts(self) -> Path:
-        """Where summaries and debug files go, absolute."""
+        """Folder of summaries and debug files, absolute."""
         return (self.artifacts_dir or self.home / "artifacts").expanduser().resolve()
 
     @property
@@ -536,7 +536,7 @@ class Settings(BaseSettings):
 
     @property
     def archive(self) -> str:
-        """Where raw snapshots and frozen snapshots go when they leave the database and the staging area."""
+        """Address of raw and frozen snapshots that left the database and the staging area."""
         if self.archive_uri is not None:
             return _absolute(self.archive_uri)
         scheme, separator, path = self.staging.rpartition("://")
@@ -546,11 +546,11 @@ class Settings(BaseSettings):
 
     @property
     def staging_options(self) -> dict[str, Any]:
-        """What fsspec needs beside the address of the staging area and of the archive."""
+        """Options that fsspec needs beside the address of the staging area and of the archive."""
         return self.storage_options(self.staging)
 
     def storage_options(self, uri: str) -> dict[str, Any]:
-        """What fsspec needs beside an address: for `s3://` the endpoint, the keys and the limits of STAGING_..."""
+        """Options of fsspec beside an address: for `s3://` the endpoint, the keys and the limits of STAGING_..."""
         if not uri.startswith("s3://"):
             return {}
         client = {"endpoint_url": self.staging_s3_endpoint_url, "region_name": self.staging_s3_region}
@@ -581,7 +581,7 @@ class Settings(BaseSettings):
 
     @property
     def warnings(self) -> list[str]:
-        """What is set and has no effect, a sentence each."""
+        """Settings without an effect, a sentence each."""
         found = list(self._repeated)
         found += [
             f"{name.upper()}: its {'parameters' if len(secret.left_out) > 1 else 'parameter'} "
@@ -646,12 +646,12 @@ def _check_web_address(text: str) -> None:
 
 @lru_cache
 def _is_list(name: str | None) -> bool:
-    """Whether a field takes several texts with commas in between."""
+    """True where a field takes several texts with commas in between."""
     return name is not None and get_origin(Settings.model_fields[name].annotation) is tuple
 
 
 def _secret_parts(name: str, address: str) -> list[str]:
-    """What of a secret address is a secret by itself: libraries quote parts of one."""
+    """Parts of a secret address that are secrets by themselves: libraries quote parts of one."""
     if name.endswith(("_db_url", "database_url", "postgres_url")):
         url = make_url(address)
         password = str(url.password or "")
@@ -666,7 +666,7 @@ def _secret_parts(name: str, address: str) -> list[str]:
 
 
 def is_local(uri: str) -> bool:
-    """Whether an address of files is a folder of this machine."""
+    """True where an address of files is a folder of this machine."""
     return "://" not in uri or uri.startswith("file:")
 
 
@@ -750,7 +750,7 @@ def _encoding(file: Path | None) -> str | None:
 
 
 def _is_there(file: Path) -> bool:
-    """Whether there is a `.env` file.
+    """True where there is a `.env` file.
 
     Raises:
         UndecodableFile: what is there is none: a link to nothing, a pipe, a device.
@@ -779,7 +779,7 @@ def env_file_texts(file: Path) -> dict[str, str]:
 
 
 def _bindings(file: Path) -> Iterator[tuple[int, Binding]]:
-    """What a `.env` file has, each with the number of its line; comments and blank lines have no key."""
+    """Bindings of a `.env` file, each with the number of its line; comments and blank lines have no key."""
     if _is_there(file):
         for binding in parse_stream(io.StringIO(read_text(file))):
             text = binding.original.string  # with the blank lines before it

@@ -119,7 +119,7 @@ def _given(env_file: Path | None) -> dict[str, tuple[str, str]]:
 
 
 def _texts(env_file: Path | None) -> Mapping[str, str]:
-    """What a `.env` file says; nothing where it cannot be read, which loading it has told of."""
+    """Texts of a `.env` file; nothing where it cannot be read, which loading it has reported."""
     if env_file is None or not env_file.is_file():
         return {}
     try:

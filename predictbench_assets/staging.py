@@ -1,4 +1,4 @@
-"""What stages hand to each other: files of JSON lines under zstd, published whole or not at all, read lazily.
+"""Staged files, which stages hand to each other: JSON lines under zstd, published whole or not at all, read lazily.
 
 A staged file is two zstd frames: a header line (`schema`, `version`, `rows`, `sha256`, `meta`) and the rows, one JSON
 object a line. The count and the hash in the header make a torn file impossible to mistake for a short one. The area
@@ -78,7 +78,7 @@ class StagedFile:
     version: int
     rows: int
     sha256: str
-    """Of the rows' bytes, uncompressed, each with its line feed: the identity of the content."""
+    """SHA-256 of the rows' bytes, uncompressed, each with its line feed: the identity of the content."""
     meta: Mapping[str, Any]
     upgrade: Upgrade | None = field(default=None, repr=False, compare=False)
 
@@ -114,7 +114,7 @@ class StagedFile:
 
 
 class StagingArea:
-    """Where staged files live. Names are relative to it and use `/`; one that leaves it raises `OutsideOfArea`."""
+    """Place of staged files. Names are relative to it and use `/`; one that leaves it raises `OutsideOfArea`."""
 
     def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         """The area at an address.
@@ -151,7 +151,7 @@ class StagingArea:
         return cast(str, self.fs.unstrip_protocol(self.path(name)))
 
     def exists(self, name: str) -> bool:
-        """Whether a file of that name is published."""
+        """True where a file of that name is published."""
         self.fs.invalidate_cache()  # another process may have published it since
         return cast(bool, self.fs.exists(self.path(name)))
 
@@ -335,7 +335,7 @@ class _decompressed:  # noqa: N801 - reads as a verb at the call
 
 
 class _opened:  # noqa: N801 - reads as a verb at the call
-    """A file of the area, with a missing one told in our words."""
+    """Open a file of the area; raises `StagedFileMissing` where there is none."""
 
     def __init__(self, fs: fsspec.AbstractFileSystem, path: str) -> None:
         try:

@@ -71,7 +71,7 @@ def trimmed(text: str) -> str:
 
 
 def unusable_character(text: str) -> str | None:
-    """What a person would call the first character that no setting can hold, and where it is; None where none is."""
+    """Name, for a person, of the first character that no setting can hold, with its place; None where none is."""
     for position, character in enumerate(text, 1):
         if unicodedata.category(character) in _UNUSABLE or character in _INVISIBLE:
             return f"{_named(character)} at position {position}"

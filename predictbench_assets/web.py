@@ -164,7 +164,7 @@ def _can_append(file: Path) -> bool:
 
 
 def _mounts(through: Callable[[httpx.Proxy], _Transport]) -> dict[str, _Transport | None]:
-    """What goes through which proxy; None is called directly."""
+    """Proxies by the addresses that go through them; None is called directly."""
     proxies = _proxies()
     exceptions = list(_exceptions(_no_proxy())) if proxies else []
     if not proxies or "*" in exceptions:

@@ -32,10 +32,10 @@ _NUMBERS = (20, 21, 23, 26, 700, 701, 1700)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SHOWN_OF_A_LINE = 66
-"""Of the line of SQL that an error is about."""
+"""Characters of a line of SQL that are shown with an error."""
 
 _READ_ONLY = ("25006", "42501")
-"""What a statement that writes is refused with: by the transaction, or for want of a right."""
+"""SQLSTATEs of a statement that writes, refused by the transaction or for want of a right."""
 
 _NO_TABLE = "42P01"
 
@@ -72,14 +72,14 @@ class SqlError(PermanentError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server answered to one statement. Its rows are read before the next statement is sent."""
+    """Answer of the server to one statement. Its rows are read before the next statement is sent."""
 
     columns: Sequence[str]
     types: Sequence[int]
     """The oid of each column's type."""
     rows: Iterator[tuple[str | None, ...]]
     command: str
-    """What was done by a statement that returns no rows, such as `INSERT 0 3`."""
+    """Effect of a statement that returns no rows, such as `INSERT 0 3`."""
 
 
 def reading_url(settings: Settings) -> URL:
@@ -188,7 +188,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def _comment_end(sql: str, at: int) -> int:
-    """Where a comment that has begun ends: comments nest."""
+    """End of a comment that has begun: comments nest."""
     depth = 1
     while depth and (edge := _COMMENT_EDGE.search(sql, at)) is not None:
         depth += 1 if edge.group() == "/*" else -1

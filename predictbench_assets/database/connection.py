@@ -35,7 +35,7 @@ class EmbeddedUnsupported(PermanentError):
 
 
 def database_url(settings: Settings, *, start: bool = True) -> URL:
-    """Where runs are written: the configured database, or the embedded one.
+    """Address that runs are written to: the configured database, or the embedded one.
 
     Args:
         settings: production and staging name theirs in SUPABASE_DB_URL, a laptop may in DATABASE_URL.
@@ -59,7 +59,7 @@ def database_url(settings: Settings, *, start: bool = True) -> URL:
 
 
 def migration_url(settings: Settings) -> URL:
-    """Where migrations are run: the database as its owner, or the embedded one, started if need be.
+    """Address for migrations: the database as its owner, or the embedded one, started if need be.
 
     A deployment that names no owner migrates as its writer.
 

@@ -62,7 +62,7 @@ class EmbeddedPostgresError(PermanentError):
 
 @dataclass(frozen=True)
 class EmbeddedStatus:
-    """What `predictbench db status` shows."""
+    """State of the embedded server, for `predictbench db status`."""
 
     running: bool
     pid: int | None
@@ -134,7 +134,7 @@ class EmbeddedPostgres:
                 return True
 
     def status(self) -> EmbeddedStatus:
-        """Whether the server answers, and where.
+        """Address of the server, and whether it answers.
 
         Raises:
             EmbeddedPostgresError: it is another user's.
@@ -153,7 +153,7 @@ class EmbeddedPostgres:
 
     @property
     def _socket_folder(self) -> Path:
-        """Where the server that runs has its socket; before that, where the next one will.
+        """Folder of the server's socket, or of the next one's before it runs.
 
         That is inside the folder where a socket's path may be so long, else in a temporary folder. Which one that is
         differs from process to process, so for a server that runs it is looked up where that wrote it down.
@@ -262,7 +262,7 @@ class EmbeddedPostgres:
         return int(done.stdout)
 
     def _log_from(self, begin: int) -> str:
-        """What the server has logged since the log had that many bytes."""
+        """Lines that the server has logged since the log had that many bytes."""
         if not self._log.exists():
             return ""
         with self._log.open("rb") as log:
@@ -305,7 +305,7 @@ class EmbeddedPostgres:
         return _Running(pid, Path(socket_folder) if socket_folder else None)
 
     def _answers(self) -> bool:
-        """Whether connections are accepted; a server that has no more of them to give does answer."""
+        """True where connections are accepted; a server that has no more of them to give does answer."""
         return PGconn.ping(os.fsencode(self._address())) == Ping.OK
 
     def _address(self) -> str:
@@ -395,7 +395,7 @@ def _programs_for_a_shell() -> Iterator[Path]:
 
 
 def _holds_a_socket(folder: Path) -> bool:
-    """Whether a socket in a folder can be addressed: its path has a limit, is text, and a comma separates two hosts."""
+    """True where a socket in it is addressable: its path has a limit, is text, and a comma separates two hosts."""
     try:
         name = str(folder / _SOCKET).encode()
     except UnicodeEncodeError:
@@ -411,7 +411,7 @@ def _is_alive(pid: int | None) -> bool:
 
 
 def _serves(pid: int, data: Path) -> bool:
-    """Whether a process is the server of a data folder.
+    """True where a process is the server of a data folder.
 
     The server works in that folder, wherever it has been moved to; where we may not see in which folder a process
     works (root without the capability SYS_PTRACE), the folder it was started with is known.
@@ -443,12 +443,12 @@ class _ServerUser:
     switch: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for `subprocess`."""
     kept_out: bool = False
-    """Whether folders that are closed to the user stop the program."""
+    """True where folders that are closed to the user stop the program."""
 
 
 @cache
 def _server_user() -> _ServerUser:
-    """Ourselves; as root `nobody`, since Postgres refuses root.
+    """User of the server: ourselves; as root `nobody`, since Postgres refuses root.
 
     `nobody` must reach a clone below a closed home such as `/root`. So it keeps the one right to pass closed doors,
     where the system lets us hand that on, instead of us opening the doors for everyone. initdb asks the kernel before
@@ -502,7 +502,7 @@ def _require_open_doors(user: _ServerUser, *paths: Path) -> None:
 
 
 def _has_capability(number: int) -> bool:
-    """Whether this process has a capability of Linux; elsewhere it has what its user may."""
+    """True where this process has a capability of Linux; elsewhere it has what its user may."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
@@ -512,5 +512,5 @@ def _has_capability(number: int) -> bool:
 
 
 def _way_out() -> str:
-    """What helps where the user who we are is in the way."""
+    """Advice where the user who we are is in the way."""
     return f"run as an ordinary user with an entry in /etc/passwd, or {_OF_YOUR_OWN}"

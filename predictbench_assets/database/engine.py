@@ -62,7 +62,7 @@ def make_engine(
 
 
 def _connecting(patience: Patience) -> Callable[..., PatientConnection]:
-    """What opens a connection in the place of SQLAlchemy."""
+    """Function that opens a connection in the place of SQLAlchemy."""
 
     def connect(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> PatientConnection:
         if not patience.seconds:
@@ -83,7 +83,7 @@ def set_session_defaults() -> None:
 
 
 def _check_session(connection: psycopg.Connection[Any], _: object) -> None:
-    """Refuse a database whose texts, or whose times, would come back as others. The server has said so unasked.
+    """Refuse a database whose texts, or whose times, would come back as others. The server has reported both unasked.
 
     Raises:
         DatabaseUnsuitable: another encoding than UTF-8, or another time zone than the one that was asked for.

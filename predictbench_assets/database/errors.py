@@ -48,7 +48,7 @@ class DatabaseUnavailable(TransientError):
 
 
 class DatabaseRefused(PermanentError):
-    """The database understood and said no: a missing table or right, a wrong password."""
+    """A refusal by the database: a missing table or right, a wrong password."""
 
 
 class DatabaseUnsuitable(DatabaseRefused):
@@ -57,7 +57,7 @@ class DatabaseUnsuitable(DatabaseRefused):
 
 @dataclass(frozen=True)
 class Backoff:
-    """How often and how long to try again when the database is unavailable (about a minute by default).
+    """Policy of trying again when the database is unavailable (about a minute by default).
 
     Args:
         attempts: how often in all.
@@ -87,11 +87,11 @@ BRIEF = Backoff(attempts=4, first=0.25, longest=2.0)
 """For single short transactions, where a person or a failure hook is waiting."""
 
 ONCE = Backoff(attempts=1)
-"""Where the answer that the database is not there is as good as any."""
+"""Policy where the answer that the database is not there is as good as any."""
 
 
 def verdict(sqlstate: str | None) -> Verdict:
-    """What a SQLSTATE says; None stands for a connection that broke before any could be sent."""
+    """Classify a SQLSTATE; None stands for a connection that broke before any could be sent."""
     if sqlstate is None:
         return "unavailable"
     if sqlstate == "21000" or sqlstate[:2] in _DATA_CLASSES:
@@ -152,7 +152,7 @@ _LIMITS = text("SELECT set_config('statement_timeout', '60s', true), set_config(
 
 
 def cause_of_absence(state: str | None, address: str = _SETTINGS) -> str:
-    """What someone who reads of an unavailable database wants to know next; empty where its own words say it."""
+    """Hint for someone who reads of an unavailable database; empty where its own words have it."""
     if state is None:
         status = " `predictbench db status` says which one is used." if address == _SETTINGS else ""
         return f". Is the server of {address} up?{status}"
@@ -178,7 +178,7 @@ def _ours(error: psycopg.Error | None, words: str, address: str) -> DatabaseUnav
 
 
 def advice(state: str | None, address: str = _SETTINGS) -> str:
-    """What to do about a refusal."""
+    """Advice for a refusal."""
     if state in ("42P01", "42703", "3F000"):
         return "Its schema is older than this code: run `predictbench db upgrade`."
     if state is not None and state.startswith("28"):

@@ -1,4 +1,4 @@
-"""What state the database is in, for `predictbench doctor`: facts only, the judgement is the caller's.
+"""State of the database, for `predictbench doctor`: facts only, the judgement is the caller's.
 
 Every function asks once, with short limits, and raises `DatabaseUnavailable` or `DatabaseRefused` when there is no
 answer. None needs more rights than the writer has, and none writes.
@@ -41,7 +41,7 @@ class Server:
     read_only: bool
     """A replica, or a role or plan that may not write (Supabase does that to a full disk)."""
     statement_timeout: timedelta | None
-    """What our statements get unless they say otherwise; None is no limit."""
+    """Statement time-out of our sessions by default; None is no limit."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Revision:
 
     @property
     def current(self) -> bool:
-        """Whether the database is as this code expects it."""
+        """True where the database is as this code expects it."""
         return self.found == self.needed
 
 
 @dataclass(frozen=True)
 class Privileges:
-    """What the role may do, beside what the daily run needs."""
+    """Rights of the role, compared with what the daily run needs."""
 
     role: str
     lacking: tuple[str, ...]
@@ -71,7 +71,7 @@ class Privileges:
 
 @dataclass(frozen=True)
 class Pooler:
-    """What is between us and the server."""
+    """Pooler between us and the server."""
 
     mode: PoolerMode
     seen: str
@@ -127,7 +127,7 @@ def revision(engine: Engine) -> Revision:
 
 
 def privileges(engine: Engine) -> Privileges:
-    """What the role lacks for the daily run, and what it has beyond that."""
+    """Compare the role's rights with those that the daily run needs."""
 
     def ask(connection: Connection) -> Privileges:
         role = connection.execute(_ROLE).one()
@@ -173,7 +173,7 @@ def pooler(engine: Engine) -> Pooler:
 
 
 def size(engine: Engine, now: datetime) -> Size:
-    """How large the database is and how much a day adds."""
+    """Size of the database, and how much a day adds."""
     sizes = _one(engine, _SIZES, schema=SCHEMA)
     try:
         stored = _one(engine, _STORED, today=now.date(), days=_GROWTH_DAYS)
@@ -189,7 +189,7 @@ def exposed_to(engine: Engine) -> tuple[str, ...]:
 
 
 def connections(engine: Engine) -> Connections:
-    """How many connections there are, and may be."""
+    """Connections that there are, and may be."""
     return Connections(**_one(engine, _CONNECTIONS)._asdict())
 
 

@@ -19,7 +19,7 @@ from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE
 from predictbench_assets.failures import PermanentError
 
 LOCK_TIMEOUT = "5s"
-"""How long a migration waits for a table before it lets those behind it pass."""
+"""Time that a migration waits for a table before it lets those behind it pass."""
 _PATIENCE = Backoff(attempts=6, first=1.0, longest=15.0)
 _PATIENCE_SECONDS = 3600.0
 """For one statement: an index on a large table takes its time."""
@@ -77,7 +77,7 @@ def head() -> str:
 
 
 def is_current(engine: Engine) -> bool:
-    """Whether a database is at the revision that this code expects."""
+    """True where a database is at the revision that this code expects."""
     return current(engine) == head()
 
 

@@ -1,4 +1,4 @@
-"""Who may do what: the roles of a deployment, and the rights that each needs on our tables and no others.
+"""Rights of the roles of a deployment: what each needs on our tables, and no others.
 
 `migrations/roles.sql` makes the roles, once, and gives these rights too (running `database.migrations` as a program
 keeps its copy in step). They are given again with every migration, so that a new table never waits for someone to

@@ -12,7 +12,7 @@ from predictbench_assets.failures import PredictbenchError
 Level = Literal["ok", "warn", "fail", "skip"]
 
 LIMIT_S = 15.0
-"""How long a check may take: all begin at once, so this bounds the whole."""
+"""Seconds that a check may take: all begin at once, so this bounds the whole."""
 
 _CLEANING_UP_S = 5.0
 _LONGEST = 400
@@ -20,7 +20,7 @@ _LONGEST = 400
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing, and for a warning or a failure the command or setting that mends it."""
+    """Result of a check, and for a warning or a failure the command or setting that mends it."""
 
     level: Level
     name: str
@@ -84,7 +84,7 @@ class _Begun:
 
 
 def failed(name: str, error: BaseException, fix: str = "") -> Finding:
-    """The finding for an error; ours say themselves what mends them."""
+    """Finding for an error; our own errors name what mends them."""
     said = " ".join(str(error).split()) or type(error).__name__
     text = said if isinstance(error, PredictbenchError) else f"{type(error).__name__}: {said}"
     return Finding("fail", name, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", fix)
@@ -96,7 +96,7 @@ def megabytes(size: float) -> str:
 
 
 def clock_finding(name: str, found: timedelta | None, *, warn: timedelta, fail: timedelta) -> Finding:
-    """Whether two clocks agree; None is a clock that was not told."""
+    """Compare two clocks; None is a clock that is not known."""
     if found is None:
         return Finding("skip", name, "the other side does not tell the time")
     seconds = abs(found).total_seconds()

@@ -1,4 +1,4 @@
-"""The settings, the experiments they list, and who is told when a run fails."""
+"""Checks of the settings, the experiments they list, and the address of notices."""
 
 from collections.abc import Iterator, Sequence
 
@@ -30,13 +30,13 @@ def settings_findings(settings: Settings, problems: Sequence[str]) -> Iterator[F
 
 
 def experiment_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether the listed experiments can run together."""
+    """Check that the listed experiments can run together."""
     registry = load_registry(settings.processing_experiments)
     yield Finding("ok", "experiments", ", ".join(registry.names))
 
 
 def notification_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether anybody is told; neither address is called."""
+    """Check that failures are sent to somebody; neither address is called."""
     told = {
         "webhook": (settings.notify_webhook_url, "NOTIFY_WEBHOOK_URL", "nobody is told when a run fails"),
         "dead man's switch": (settings.dead_man_url, "DEAD_MAN_URL", "nobody notices when runs no longer begin at all"),

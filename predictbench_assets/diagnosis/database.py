@@ -19,10 +19,10 @@ from predictbench_assets.schedule import is_running, scheduled_day
 from predictbench_assets.settings import Settings
 
 DAYS = 7
-"""So many days back runs are looked at."""
+"""Days back that runs are looked for."""
 
 GRACE = timedelta(hours=2)
-"""How late a run may be stored before that is a failure."""
+"""Delay after which a run that is not stored is a failure."""
 
 _DAYS_LEFT_FAIL, _DAYS_LEFT_WARN = 14, 60
 _CROWDED = 0.9

@@ -13,7 +13,7 @@ from predictbench_assets.settings import Settings
 
 
 def all_checks(settings: Settings, problems: Sequence[str], clock: Clock) -> list[Check]:
-    """What to look at.
+    """All checks of a deployment.
 
     Args:
         settings: as far as they are usable.

@@ -1,4 +1,4 @@
-"""What other services say: whether GitHub still runs the schedule, and whether Supabase's REST API shows our schema."""
+"""Checks of other services: does GitHub still run the schedule, does Supabase's REST API show our schema?"""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ _NOT_EXPOSED = "PGRST106"
 
 
 def schedule_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether GitHub still starts the daily workflow.
+    """Check that GitHub still starts the daily workflow.
 
     It disables the schedules of a public repository that nothing has happened in for sixty days.
     """

@@ -1,4 +1,4 @@
-"""Where things are kept beside the database: staging, the archive, and Dagster's own storage."""
+"""Checks of what is stored beside the database: staging, the archive, and Dagster's own storage."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagingArea
 
 PROBE = ".doctor-"
-"""How the name of the one file begins that doctor writes, and removes."""
+"""Beginning of the name of the one file that doctor writes, and removes."""
 
 _TIMEOUT_S = 6.0
 """Twice as long, for a write and the removal after it, is within the limit of a check."""
@@ -49,7 +49,7 @@ def staging_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def archive_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether the archive's place can be looked into. Nothing is written to it."""
+    """Check that the archive's place can be read. Nothing is written to it."""
     area = StagingArea(settings.archive, _impatient(settings))
     if area.is_local:
         yield _local_folder("archive", Path(area.root), "ARCHIVE_URI")
@@ -73,7 +73,7 @@ def archive_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def dagster_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether Dagster's storage is there and fits the installed Dagster."""
+    """Check that Dagster's storage is there and fits the installed Dagster."""
     # Dagster takes a second to import.
     from predictbench_assets.instance.storage import DagsterStorageError, check_dagster_storage
 

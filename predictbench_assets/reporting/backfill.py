@@ -1,4 +1,4 @@
-"""What came of a backfill, run by run."""
+"""Summary of a backfill, run by run."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _HEAD = ("run date", "window", "outcome", "markets", "seconds", "forecasts", "re
 
 
 class BackfillLine(BaseModel):
-    """What came of one run."""
+    """Result of one run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,9 +35,9 @@ class BackfillLine(BaseModel):
     processed_markets: int | None = None
     seconds: float | None = None
     forecasts: str | None = None
-    """What came of the experiments that the backfill was for; None where it was for all."""
+    """Forecasts of the experiments that the backfill was for; None where it was for all."""
     late: bool = False
-    """Whether the forecasts that were made now are too late to count: see `scoring.forecasts`."""
+    """True where the forecasts that were made now are too late to count: see `scoring.forecasts`."""
 
     @classmethod
     def of(cls, key: RunKey, outcome: BackfillOutcome, reason: str | None = None) -> "BackfillLine":
@@ -103,7 +103,7 @@ class BackfillSummary(BaseModel):
 
     @property
     def note(self) -> str | None:
-        """Where to look for late forecasts; None where none was made."""
+        """Place to look for late forecasts; None where none was made."""
         late = [line for line in self.runs if line.late]
         if not late:
             return None

@@ -32,7 +32,7 @@ def as_json(rows: Sequence[BoardRow]) -> str:
 
 
 def as_csv(rows: Sequence[BoardRow]) -> str:
-    """A line for each row, all fields; flags with spaces between them, empty for what cannot be told."""
+    """A line for each row, all fields; flags with spaces between them, empty where a number is undefined."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, [field.name for field in msgspec.structs.fields(BoardRow)], lineterminator="\n")
     writer.writeheader()

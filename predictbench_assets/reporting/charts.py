@@ -33,7 +33,7 @@ COLOURS: Final = {
     "alarm": "#b3231b",
     "paper": "#fefefe",
 }
-"""Of the light scheme. Each is replaced by `var(--chart-NAME)` in an SVG; that is why no two are equal."""
+"""Colours of the light scheme. Each is replaced by `var(--chart-NAME)` in an SVG; that is why no two are equal."""
 
 PNG_DPI = 110
 _FONT = 12.0
@@ -59,7 +59,7 @@ class Interval:
 
 
 def tone_of(row: BoardRow) -> Tone:
-    """How a row is coloured: red only where a control beats the market."""
+    """Colour of a row: red only where a control beats the market."""
     if "control_beats_market" in row.flags:
         return "alarm"
     return "reference" if row.reference else "control" if row.control else "entrant"

@@ -1,4 +1,4 @@
-"""What summaries have in common: how tables and sizes look, and how their files are written."""
+"""Tables, sizes and files of summaries."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from predictbench_assets.reporting.tables import FittedTable
 
 
 def size(count: int) -> str:
-    """So many bytes, for people."""
+    """Bytes for people, as in `1.2 MB`."""
     for unit, bytes_of in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= bytes_of:
             return f"{count / bytes_of:,.1f} {unit}"

@@ -47,7 +47,7 @@ class FailureLine(_Part):
 
 
 class ExperimentSummary(_Part):
-    """How one experiment did, counted over the processed markets."""
+    """Results of one experiment, counted over the processed markets."""
 
     version: str
     status: str
@@ -61,7 +61,7 @@ class ExperimentSummary(_Part):
     from_journal: Count = 0
     """Markets that an earlier attempt had answered and that were not asked about again."""
     outdated: Count = 0
-    """Of these, answered by other code than the present one, under the same version."""
+    """Those that were answered by other code than the present one, under the same version."""
 
 
 def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, forget: bool = True) -> list[str]:
@@ -85,7 +85,7 @@ def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, for
 
 
 class ApiUse(BaseModel):
-    """What the snapshot cost. More counters than these are welcome."""
+    """Cost of the snapshot. More counters than these are welcome."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -116,7 +116,7 @@ class DigestSummary(_Part):
 
     @classmethod
     def of(cls, digest: ForecastDigest) -> Self:
-        """What is told of a digest."""
+        """Summary of a digest."""
         return cls(digest=digest.digest, algorithm=digest.algorithm, forecasts=digest.forecasts, made_at=digest.made_at)
 
 
@@ -145,7 +145,7 @@ class RunSummary(_Part):
     git_sha: str | None = None
 
     stage: str | None = None
-    """Where a failed run stopped."""
+    """Stage in which a failed run stopped."""
     reason: str | None = None
     """Why it stopped, in a sentence."""
     excluded_by_reason: Mapping[str, int] = Field(default_factory=dict)
@@ -162,7 +162,7 @@ class RunSummary(_Part):
     quotes_reason: str | None = None
     """Why quotes of the CLOB are missing, and of how many markets."""
     price_source: Mapping[str, int] = Field(default_factory=dict)
-    """Markets by where their price comes from: a quote of the CLOB, or what Gamma says in the row."""
+    """Markets by the source of their price: a quote of the order book, or the listing's own row."""
     priced_day_ago: Count = 0
     """Markets whose price of a day before was frozen with the snapshot."""
     partial: bool = False
@@ -186,7 +186,7 @@ class RunSummary(_Part):
 
     @property
     def succeeded(self) -> bool:
-        """Whether the run did what it was asked to do."""
+        """True where the run did what it was asked to do."""
         return self.status in ("completed", "partial", "skipped")
 
     def to_json(self) -> str:

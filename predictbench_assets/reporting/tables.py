@@ -133,7 +133,7 @@ def _shown(text: str) -> str:
 
 
 def _parts(paragraph: str) -> Iterator[str]:
-    """What a line may be broken between; blanks stand before the word that they part from the last one."""
+    """Parts that a line may be broken between; blanks stand before the word that they part from the last one."""
     for word in re.findall(r" *[^ ]+", paragraph):
         yield from filter(None, _PARTS.findall(word)) if cell_len(word) > _LONG_WORD else (word,)
 

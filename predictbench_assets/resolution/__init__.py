@@ -1,1 +1,4 @@
-"""How stored markets settled: the sweep, and the ledger of what it observed."""
+"""Settlement of stored markets: the sweep, and the ledger of what it observed.
+
+Reading an exchange's answer is its adapter's; scores are `scoring/`.
+"""

@@ -75,5 +75,5 @@ def _older(folder: Path, pattern: re.Pattern[str], before: date) -> Iterator[Pat
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether this user made it; where users are no numbers, temporary folders are their own anyway."""
+    """True where this user made it; where users are no numbers, temporary folders are their own anyway."""
     return not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()

@@ -1,4 +1,4 @@
-"""What a prune did, or would do: one line for each kind of thing that is kept for a time."""
+"""Result of a prune, done or only counted: one line for each kind of thing that is kept for a time."""
 
 from dataclasses import dataclass, field
 
@@ -10,11 +10,11 @@ class Pruned:
     what: str
     count: int = 0
     bytes: int | None = 0
-    """Where they were; None where that cannot be told."""
+    """Bytes that were freed; None where they are not known."""
     kept: int = 0
     """Old enough, and left where they are all the same."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know about it, a sentence each."""
+    """Notes for a person, a sentence each."""
 
     def add(self, count: int, size: int) -> None:
         """Count what was removed."""

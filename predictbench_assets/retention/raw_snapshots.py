@@ -34,7 +34,7 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagingArea
 
 BATCH_BYTES = 4_000_000
-"""As stored, compressed: a batch is held in memory, where it is several times as large."""
+"""Bytes of a batch as stored, compressed: in memory it is several times as large."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class NothingArchived(PermanentError):
 
 @dataclass(frozen=True)
 class Verified:
-    """What reading all archives again has shown."""
+    """Result of reading all archives again."""
 
     archives: int
     rows: int

@@ -1,4 +1,4 @@
-"""Raw snapshots on their way out of the database and back, and what says that a run is over and done with.
+"""Raw snapshots on their way out of the database and back, and the SQL that decides when a run is over.
 
 A market is settled for good once its newest observation is `final` and has said the same for long enough; one that was
 settled anew counts from then. Every statement is a transaction of its own, short enough for any pooler.
@@ -104,7 +104,7 @@ class SettledRun:
     key: RunKey
     markets: int
     bytes: int
-    """As they are stored, compressed."""
+    """Bytes as stored, compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class ArchivedMarket:
 
 @dataclass(frozen=True)
 class RegisteredSnapshot:
-    """Where the body of a frozen snapshot is."""
+    """Place of a frozen snapshot's body."""
 
     snapshot_id: UUID
     key: RunKey
@@ -260,12 +260,12 @@ def registered_snapshots(engine: Engine) -> list[RegisteredSnapshot]:
 
 
 def all_settled(engine: Engine, key: RunKey, *, settled_before: datetime) -> bool:
-    """Whether every market that a run stored has been settled, or given up, since `settled_before`."""
+    """True where every market that a run stored has been settled, or given up, since `settled_before`."""
     values = {"run_id": key.run_id, "settled_before": settled_before}
     return in_transaction(engine, lambda connection: bool(connection.execute(_ALL_SETTLED, values).scalar_one()))
 
 
 def replace_snapshot_uri(engine: Engine, snapshot: RegisteredSnapshot, uri: str) -> bool:
-    """Say that a snapshot's body is elsewhere now; false where someone else has said so first."""
+    """Record that a snapshot's body has moved; false where someone else has recorded that first."""
     values = {"snapshot_id": snapshot.snapshot_id, "old": snapshot.uri, "new": uri}
     return in_transaction(engine, lambda connection: connection.execute(_REPLACE_URI, values).rowcount == 1)

@@ -1,4 +1,4 @@
-"""What the HTTP routes serve from: a world that lives, or recorded rows that stand still, behind one interface."""
+"""Source of the HTTP routes: a world that lives, or recorded rows that stand still, behind one interface."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ class WorldExchange:
         return markets if not self._vanished else (one for one in markets if one.market_id not in self._vanished)
 
     def find(self, *, market_id: str = "", slug: str = "", condition_id: str = "", token_id: str = "") -> Market | None:
-        """By what the identifier itself says; nothing is searched."""
+        """Find by the identifier itself, without a search."""
         found = self._find(market_id, slug, condition_id, token_id)
         return None if found is None or found.market_id in self._vanished else found
 
@@ -87,7 +87,7 @@ class WorldExchange:
         return payloads.market_row(cast("Market", market), at, include_tag=include_tag, event=event)
 
     def settle(self, market_id: str, payout: Payout | None, at: int, gamma: Payout | None) -> bool:
-        """Gamma and the CLOB tell it; a payout of 1 and 1 is a split that Gamma writes so."""
+        """Settle on Gamma and the CLOB; a payout of 1 and 1 is a split that Gamma writes so."""
         market = self._world.market(market_id)
         if market is None:
             return False
@@ -147,23 +147,23 @@ class Recorded:
         )
 
     def is_closed(self, _at: int) -> bool:
-        """As recorded."""
+        """The recorded flag."""
         return self.closed
 
     def volume(self, _at: int) -> float:
-        """As recorded."""
+        """The recorded volume."""
         return self.volume_total
 
     def volume_24h(self, _at: int) -> float:
-        """As recorded."""
+        """The recorded volume of the last day."""
         return self.volume_day
 
     def liquidity(self, _at: int) -> float:
-        """As recorded."""
+        """The recorded liquidity."""
         return self.liquidity_now
 
     def oracle_status(self, _at: int) -> str | None:
-        """As recorded."""
+        """The recorded state of the oracle."""
         return self.status
 
 
@@ -211,11 +211,11 @@ class ReplayWorld:
         return None
 
     def row(self, market: Listed, _at: int, _event: bytes | None, *, include_tag: bool) -> bytes:  # noqa: ARG002
-        """As recorded, tags or not."""
+        """The recorded row, with tags or without."""
         return cast("Recorded", market).body
 
     def settle(self, market_id: str, payout: Payout | None, at: int, gamma: Payout | None) -> bool:
-        """In the row; there is no CLOB to tell it."""
+        """Settle in the row alone; recorded rows have no CLOB."""
         for place, market in enumerate(self._rows):
             if market.market_id == market_id:
                 row = msgspec.json.decode(market.body) | {"closed": payout is not None}
@@ -248,7 +248,7 @@ class View:
         self._selections: OrderedDict[Query, Selection] = OrderedDict()
 
     def select(self, query: Query) -> "Selection":
-        """What a query finds, in its order."""
+        """Markets that a query finds, in its order."""
         found = self._selections.get(query)
         if found is None:
             markets = sorted(

@@ -1,4 +1,4 @@
-"""What goes wrong between an exchange and its reader, drawn from a seed and injected on purpose.
+"""Faults between an exchange and its reader, drawn from a seed and injected on purpose.
 
 The text form names rates: `http500=0.05,http429=0.02,reset=0.01,truncate=0.01,repeat=0.02,html403=0,latency_ms=100`.
 """

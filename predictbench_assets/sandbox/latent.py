@@ -67,7 +67,7 @@ class Latent(Protocol):
 
     @property
     def outcome(self) -> bool:
-        """Whether the first outcome comes true in the end."""
+        """True where the first outcome comes true in the end."""
         ...
 
     @property
@@ -91,7 +91,7 @@ class Band:
 
     @property
     def outcome(self) -> bool:
-        """Whether the path ends in the band."""
+        """True where the path ends in the band."""
         return self.low < brownian(self.path, STEPS) <= self.high
 
     def probability(self, at: int) -> float:
@@ -121,12 +121,12 @@ class Deadline:
 
     @property
     def outcome(self) -> bool:
-        """Whether it happens in time."""
+        """True where it happens in time."""
         return self.happens <= self.end
 
     @property
     def decided(self) -> int:
-        """When it happens, or the deadline."""
+        """Time at which it happens, or the deadline."""
         return min(self.happens, self.end)
 
     def probability(self, at: int) -> float:

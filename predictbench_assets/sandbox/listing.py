@@ -1,4 +1,4 @@
-"""How Gamma's listing routes read their parameters, filter, order and page, quirk by quirk.
+"""Gamma's listing routes: parameters, filters, order and pages, quirk by quirk.
 
 What is refused is refused with 422, what is not known is ignored without a word: a misspelt filter or cursor name gives
 the unfiltered first page again and again, as the real server does.
@@ -28,7 +28,7 @@ class Invalid(Exception):
 
 
 class Listed(Protocol):
-    """What filters and orders look at: a market of a world or a recorded one. Instants are seconds, UTC.
+    """Facts that filters and orders use: of a market of a world or of a recorded one. Instants are seconds, UTC.
 
     An end may have fractions of a second, since some real ones have.
     """
@@ -90,7 +90,7 @@ class Query:
 
     @property
     def fingerprint(self) -> str:
-        """What a cursor is bound to."""
+        """Text that a cursor is bound to."""
         parts = [sorted(value) if isinstance(value, frozenset) else value for value in self._values()]
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
@@ -98,7 +98,7 @@ class Query:
         return [getattr(self, name) for name in self.__slots__]
 
     def admits(self, market: Listed, at: int) -> bool:
-        """Whether a market passes the filters."""
+        """True where a market passes the filters."""
         ends = market.ends
         return (
             market.is_closed(at) == self.closed
@@ -117,7 +117,7 @@ class Query:
         )
 
     def key(self, market: Listed, at: int) -> _Key:
-        """Where a market stands in the order; ids break ties."""
+        """Place of a market in the order; ids break ties."""
         sign = 1 if self.ascending else -1
         return sign * _ORDERS[self.order](market, at), sign * market.number
 

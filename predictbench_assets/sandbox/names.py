@@ -17,7 +17,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """What a market is about, with the fee type by which Polymarket gives it away."""
+    """Subject of a market, with the fee type by which Polymarket gives it away."""
 
     name: str
     fee_type: str | None

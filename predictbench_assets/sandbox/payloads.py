@@ -291,7 +291,7 @@ def _series(event: Event) -> Json:
 
 
 def _unlisted(event: Event, at: int) -> list[bytes]:
-    """What an event shows and no listing does: placeholders of an open-ended group, and a draft of a ladder."""
+    """Markets that an event shows and no listing does: placeholders of an open-ended group, and a draft of a ladder."""
     rows: list[Json] = []
     if event.augmented:
         rows = [_placeholder(event, at, f"Person {letter}", place) for place, letter in enumerate("ABC")]
@@ -336,7 +336,7 @@ def tags(event: Event) -> list[Json]:
 
 
 def neg_risk_id(event: Event) -> str:
-    """What the markets of a group with one winner share: 0x and 64 digits."""
+    """Id shared by the markets of a group with one winner: 0x and 64 digits."""
     stem = f"{mixed(event.number, 41):016x}{mixed(event.number, 42):016x}{mixed(event.number, 43):016x}"
     return f"0x{stem}{mixed(event.number, 44):016x}"[:-2] + "00"
 
@@ -456,7 +456,7 @@ def history(market: Market, index: int, starts: int, ends: int, step: int) -> li
 
 
 def resolution(market: Market, at: int) -> Json:
-    """The state of the oracle's work on a market, as the data API tells it."""
+    """State of the oracle's work on a market, as in the data API."""
     closed = market.is_closed(at)
     statuses = market.oracle_statuses(at)
     row: Json = {

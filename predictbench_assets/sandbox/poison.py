@@ -74,7 +74,7 @@ TOLERABLE: Final[dict[str, _Poison]] = {
 }
 
 HIDES_END: Final = frozenset({"missing_end_date", "bad_end_date"})
-"""Kinds of which a reader cannot tell the day: on markets at midnight, both days' readers would count them."""
+"""Kinds whose day a reader cannot see: on markets at midnight, both days' readers would count them."""
 
 
 def poisoned(row: Row, kind: str) -> Row:

@@ -58,11 +58,11 @@ _CLOUDFLARE_PAGE = (
 
 
 class TimeGoesForward(PermanentError):
-    """The exchange was told to go back in time: what has settled cannot be open again. Start another one."""
+    """Refusal to go back in time: what has settled cannot be open again. Start another one."""
 
 
 class InvalidFilters(Exception):
-    """What the order books' host answers with 400."""
+    """Filters that the order books' host answers with 400."""
 
 
 class SandboxApp:
@@ -564,7 +564,7 @@ def run(
     seed: int = 0,
     announce: Callable[[str], object] = sys.stdout.write,
 ) -> None:
-    """Run the sandbox until it is interrupted; one line says when it is ready and where.
+    """Run the sandbox until it is interrupted; one line is printed, with its address, once it is ready.
 
     Raises:
         OSError: the port is taken.
@@ -603,7 +603,7 @@ class _Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept, then say so."""
+        """Start to accept, then print that it is ready."""
         await super().startup(sockets)
         if self._ready:
             self._ready()
@@ -723,11 +723,11 @@ class _AskedHistory(NamedTuple):
     fidelity: int
     """Minutes between points."""
     anchored: bool
-    """Whether the time was given as an interval up to now."""
+    """True where the time was given as an interval up to now."""
 
 
 def _asked_history(params: Mapping[str, Any], names: tuple[str, str], at: int) -> _AskedHistory:
-    """What a request for price histories asks for; `names` are those of the start and the end."""
+    """Read a request for price histories; `names` are those of the start and the end."""
     interval = params.get("interval")
     try:
         starts, ends = (int(params.get(name) or usual) for name, usual in zip(names, (0, at), strict=True))

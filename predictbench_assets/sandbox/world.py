@@ -30,7 +30,7 @@ SHORT_SHARE, LATE_SHARE, EARLY_SHARE = 0.20, 0.15, 0.05
 _EPOCH = date(2020, 1, 1)
 _PER_DAY = 100_000
 _DIGITS = 9
-"""Of the number of a market or event: days since the epoch of ids, and the place in the day."""
+"""Digits of the number of a market or event: days since the epoch of ids, and the place in the day."""
 _LADDER_OFFSETS = (0, 7, 21)
 """Days between the anchor of a ladder of deadlines and its rungs."""
 _GAMMA_LAG = 300
@@ -49,7 +49,7 @@ class Quote:
 
     @property
     def shown(self) -> float:
-        """What Gamma shows as the price: the middle, an absent side counting as the end of the scale."""
+        """Price that Gamma shows: the middle, an absent side counting as the end of the scale."""
         bid = 0.0 if self.bid is None else self.bid
         ask = 1.0 if self.ask is None else self.ask
         return round((bid + ask) / 2, 5)
@@ -64,16 +64,16 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a market is closed after its question is decided."""
+    """Settlement of a market, after its question is decided."""
 
     closed: int
-    """When it closes and pays out."""
+    """Time at which it closes and pays out."""
     payout: tuple[float, float]
-    """What one share of each outcome is worth: 1 and 0, or one half each."""
+    """Value of one share of each outcome: 1 and 0, or one half each."""
     proposals: tuple[tuple[int, str], ...]
     """The oracle's steps, `proposed` and `disputed`, with their instants; none where prices settle it natively."""
     written: tuple[float, float] | None = None
-    """What Gamma writes for the payout, where that is something else: 1 and 1 for a split, or nonsense."""
+    """Gamma's text for the payout, where that is something else: 1 and 1 for a split, or nonsense."""
 
     @property
     def shown(self) -> tuple[float, float]:
@@ -83,7 +83,7 @@ class Settlement:
 
 @dataclass(slots=True)
 class Event:
-    """What markets belong to: a group with one winner, a ladder, a game, or a single question."""
+    """Group that markets belong to: a group with one winner, a ladder, a game, or a single question."""
 
     number: int
     kind: Kind
@@ -106,12 +106,12 @@ class Event:
 
     @property
     def neg_risk(self) -> bool:
-        """Whether exactly one of its markets wins."""
+        """True where exactly one of its markets wins."""
         return self.kind == "group"
 
     @property
     def closes(self) -> int:
-        """When its last market closes."""
+        """Time at which its last market closes."""
         return max(closed for _, closed in self.members)
 
 
@@ -140,9 +140,9 @@ class Market:
     sports_type: str | None = None
     line: float | None = None
     version: Literal["v1", "v2"] = "v1"
-    """Of the protocol: it decides which ids the outcomes are traded under, and one of v2 has no oracle of UMA's."""
+    """Version of the protocol: it decides the ids that outcomes are traded under, and v2 has no oracle of UMA's."""
     poison: str | None = None
-    """What is wrong with the row on the wire (see `poison.py`)."""
+    """Fault of the row on the wire (see `poison.py`)."""
 
     @property
     def market_id(self) -> str:
@@ -156,7 +156,7 @@ class Market:
 
     @property
     def token_ids(self) -> tuple[str, str]:
-        """What the outcomes are traded under: 77 digits, the last ten the market's number and the outcome's index."""
+        """Ids of the outcomes' tokens: 77 digits, the last ten the market's number and the outcome's index."""
         return self._ids("token" if self.version == "v1" else "position")
 
     @property
@@ -174,7 +174,7 @@ class Market:
         return frozenset(tag.number for tag in self.event.category.tags)
 
     def is_closed(self, at: int) -> bool:
-        """Whether it is settled and paid."""
+        """True where it is settled and paid."""
         return at >= self.settlement.closed
 
     def probability(self, at: int) -> float:
@@ -211,7 +211,7 @@ class Market:
         return round(self.volume(at) - self.volume(at - DAY), 6)
 
     def liquidity(self, at: int) -> float:
-        """What the book holds; nothing once closed."""
+        """Value of the order book; nothing once closed."""
         if self.depth == "empty" or self.is_closed(at):
             return 0.0
         return round((0.3 + uniform(self.number, 5)) * (100 + math.pow(self.size, 0.8)), 4)
@@ -484,7 +484,7 @@ class _DayBuilder:
     # Lives
 
     def _life(self, kind: str) -> "_Life":
-        """When an event of that kind is created, ends, and is decided."""
+        """Times at which an event of that kind is created, ends, and is decided."""
         ends = self.midnight + self._time_of_day()
         rng = self.rng
         if kind == "late":
@@ -719,7 +719,7 @@ class _Prop:
 
 @dataclass(frozen=True, slots=True)
 class _Life:
-    """When an event is created, nominally ends, and is decided. `prompt`: settled without delay or dispute."""
+    """Times of an event's creation, nominal end and decision. `prompt`: settled without delay or dispute."""
 
     created: int
     ends: int

@@ -1,1 +1,4 @@
-"""What forecasts are worth: proper scores, intervals that know about clusters, calibration, boards. Pure arithmetic."""
+"""Worth of forecasts: proper scores, clustered intervals, calibration, coherence, boards. Arrays in, records out.
+
+No SQL (that is `store/`) and no text for people (that is `reporting/`).
+"""

@@ -1,4 +1,4 @@
-"""What scoring comes to: rows of boards, comparisons, curves. Plain records, written as JSON and read back unchanged.
+"""Records of scoring: rows of boards, comparisons, curves. Written as JSON and read back unchanged.
 
 Numbers that cannot be told are null: an interval of one cluster, a rank that is not allowed. Edges, Brier scores and
 their differences are in squared probability, intervals are at 95 %.
@@ -19,7 +19,7 @@ EVERY: Final = "every"
 """Asks for the rows of each category, or of each price bin."""
 
 PRICE_BIN_LABELS: Final = ("0-5", "5-20", "20-40", "40-60", "60-80", "80-95", "95-100")
-"""Of the bins in per cent that `polymarket.core_sample.price_bin` numbers."""
+"""Labels, in per cent, of the bins that `markets.core_sample.price_bin` numbers."""
 
 Flag = Literal[
     "provisional",
@@ -63,7 +63,7 @@ class BoardRow(_Record, frozen=True):
     n_open: int
     """Forecast markets that are not final."""
     n_provisional: int
-    """Of n_markets, those of cohorts that are less than 95 % final."""
+    """Those of `n_markets` whose cohort is less than 95 % final."""
     n_clipped: int
     """Forecasts outside of [0.001, 0.999], whose log loss took the bound."""
     coverage: float | None
@@ -86,7 +86,7 @@ class BoardRow(_Record, frozen=True):
     skill_high: float | None
     brier: float | None
     market_brier: float | None
-    """Of the market's price on the same markets."""
+    """Brier score of the market's price on the same markets."""
     log_loss: float | None
     disagreement: float | None
     intention_to_treat_brier: float | None
@@ -102,7 +102,7 @@ class BoardRow(_Record, frozen=True):
     """CORP's, from the isotonic fit."""
     ece: float | None
     ece_expected: float | None
-    """What a calibrated forecaster with these forecasts would show."""
+    """Expected calibration error that a calibrated forecaster with these forecasts would show."""
     price_correlation: float | None
 
     n_ranked: int | None
@@ -119,7 +119,7 @@ class BoardRow(_Record, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is of the whole board, not of a category or a price bin."""
+        """True for the whole board, false for a category or a price bin of it."""
         return self.category == ALL and self.price_bin == ALL
 
 
@@ -187,7 +187,7 @@ class EdgePoint(_Record, frozen=True):
     run_date: date
     n_markets: int
     mean_edge: float
-    """Of the cohort."""
+    """Mean edge over the cohort's markets."""
     cumulative_edge: float
     """Mean over all markets of cohorts up to this one."""
     cumulative_low: float | None
@@ -195,7 +195,7 @@ class EdgePoint(_Record, frozen=True):
 
 
 class Coherence(_Record, frozen=True):
-    """Whether an entrant's forecasts of related markets fit together."""
+    """Coherence of an entrant's forecasts of related markets."""
 
     window_days: int
     experiment: str
@@ -214,7 +214,7 @@ class Coherence(_Record, frozen=True):
 
 
 class CohortState(_Record, frozen=True):
-    """How far one cohort has settled."""
+    """Share of one cohort that has settled."""
 
     run_date: date
     window_days: int

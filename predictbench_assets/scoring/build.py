@@ -48,41 +48,41 @@ MIN_EVENTS: Final = 30
 """With fewer clusters an interval is shown, but nothing is concluded from it."""
 
 MIN_COVERAGE: Final = 0.95
-"""Of a board's markets, for a rank on it."""
+"""Share of a board's markets that an entrant must have forecast to be ranked on it."""
 
 MIN_FINAL: Final = 0.95
-"""Of a cohort's markets, to be more than provisional: those that close early lean to Yes."""
+"""Share of a cohort's markets that must be final. Those that close early lean to Yes, so fewer are provisional."""
 
 ECHO_CORRELATION: Final = 0.99
 
 FALSE_DISCOVERY_RATE: Final = 0.10
 
 _MISSING: Final = 0.5
-"""What an intention to treat puts for a forecast that was not made."""
+"""Forecast that an intention to treat takes for a missing one."""
 
 _DECIMALS: Final = 10
-"""Of what is told. The last bits of a sum depend on the processor; a board rebuilt elsewhere must not."""
+"""Decimals of published numbers. The last bits of a sum depend on the processor; a board rebuilt elsewhere must not."""
 
 Interval = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class _Field:
-    """Markets of one board, and what each entrant said of them: a row of `forecast` for each entrant."""
+    """Markets of one board with each entrant's forecasts: a row of `forecast` for each entrant."""
 
     forecast: Floats
     price: Floats
     outcome: Floats
     final: Bools
     scored: Bools
-    """Whether the market settled at 0 or 1."""
+    """True where the market settled at 0 or 1."""
     cluster: Ints
     """From 0, without gaps."""
     end_date: Ints
     """From 0, without gaps."""
     run_date: Days
     provisional: Bools
-    """Whether its cohort is."""
+    """True where the market's cohort is provisional."""
     category: Ints
     price_bin: Ints
 
@@ -120,11 +120,11 @@ class _Standing:
 class _Bootstrapped:
     skill: Interval
     bins: Mapping[int, Interval]
-    """Of the bins of a reliability curve."""
+    """Intervals of a reliability curve, by its bins."""
 
 
 def build_leaderboard(forecasts: Forecasts) -> Leaderboard:
-    """Everything that the boards say. The same forecasts give the same records, whatever else is computed.
+    """Build all boards. The same forecasts give the same records, whatever else is computed.
 
     Rows are in the order of board, window, category, price bin and entrant; an entrant without a forecast has rows
     only where a live board is not cut, to say that it covers none.
@@ -156,7 +156,7 @@ def build_leaderboard(forecasts: Forecasts) -> Leaderboard:
 
 
 def cohort_states(cohorts: Cohorts) -> tuple[CohortState, ...]:
-    """How far each run date and window has settled, over all of its markets, in that order."""
+    """Share of each run date and window that has settled, over all of its markets, in that order."""
     numbers, keys = _cohort_numbers(cohorts)
     counts = np.bincount(numbers, minlength=len(keys))
     final = np.bincount(numbers[cohorts.final], minlength=len(keys))
@@ -237,7 +237,7 @@ class _Section:
         self.bootstrapped = self._bootstrap(field, ALL, ALL, curves=True)
 
     def rows(self) -> Iterator[BoardRow]:
-        """Of the whole board, then of each category, then of each price bin."""
+        """Yield the rows of the whole board, then of each category, then of each price bin."""
         field = self.field
         yield from self._rows_of(field, ALL, ALL, self.bootstrapped)
         for number in np.unique(field.category).tolist():
@@ -477,7 +477,7 @@ def _flags(
 
 
 def _intention_to_treat(field: _Field, forecast: Floats) -> dict[str, float | None]:
-    """Over all settled markets of the board, with one half where nothing was said."""
+    """Mean over all settled markets of the board, with one half for each missing forecast."""
     y = field.outcome[field.scored]
     f = np.where(np.isnan(forecast), _MISSING, forecast)[field.scored]
     return {
@@ -487,7 +487,7 @@ def _intention_to_treat(field: _Field, forecast: Floats) -> dict[str, float | No
 
 
 def _cluster_sums(forecast: Floats, field: _Field, counted: Bools, *, curves: bool) -> Floats:
-    """What each cluster adds to the sums of ratios: Brier, the market's Brier; with curves each bin's 1s and markets.
+    """Each cluster's part in the sums of ratios: Brier, the market's Brier; with curves each bin's 1s and markets.
 
     Shape (clusters of the field, 2 or 2 + 2 * bins).
     """

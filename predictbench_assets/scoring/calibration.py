@@ -1,4 +1,4 @@
-"""Whether what is called 70 % happens 70 % of the time. Outcomes are 0 or 1; forecasts are cut into ten even bins."""
+"""Calibration: does what gets 70 % happen 70 % of the time? Outcomes are 0 or 1; forecasts are in ten even bins."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -19,13 +19,13 @@ class Decomposition:
     """
 
     reliability: float
-    """How far the bins' shares of 1 are from their mean forecasts; 0 is calibrated."""
+    """Squared distance of the bins' shares of 1 from their mean forecasts; 0 is calibrated."""
     resolution: float
-    """How far the bins' shares are from the share of all; more is better."""
+    """Squared distance of the bins' shares from the share of all; more is better."""
     uncertainty: float
-    """Of the outcomes alone."""
+    """Variance of the outcomes alone."""
     within_bins: float
-    """What the forecasts' differences inside of their bins add, below 0 where they tell something."""
+    """Part of the forecasts' differences inside of their bins; below 0 where they carry information."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Corp:
     """CORP: mean Brier = miscalibration - discrimination + uncertainty, without bins."""
 
     miscalibration: float
-    """What the best monotone recalibration would save."""
+    """Brier score that the best monotone recalibration would save."""
     discrimination: float
-    """How much better the recalibrated forecasts are than the share of all."""
+    """Gain of the recalibrated forecasts over the share of all."""
     uncertainty: float
 
 

@@ -29,7 +29,7 @@ class Member:
     """A market that may belong to a group or to a ladder."""
 
     column: int
-    """In `Cohorts`."""
+    """Column of `Cohorts`."""
     event_id: str | None
     group: str | None
     """The neg-risk group; None for a market outside of one."""
@@ -43,9 +43,9 @@ class Relations:
     """Which columns of `Cohorts` belong together."""
 
     members: Ints
-    """Of all whole groups, one group after the other."""
+    """Members of all whole groups, one group after the other."""
     starts: Ints
-    """Where in `members` each group begins."""
+    """Index in `members` at which each group begins."""
     implying: Ints
     """The first of each pair of rungs; never less likely than it is the second."""
     implied: Ints
@@ -96,7 +96,7 @@ def joined(parts: Iterable[tuple[int, Relations]]) -> Relations:
 
 
 def coherence(forecasts: Forecasts, related: Relations) -> tuple[Coherence, ...]:
-    """How coherent each entrant is in each window, by window and entrant; without those that forecast nothing related.
+    """Coherence by window and entrant; without entrants that forecast nothing related.
 
     A group counts for an entrant that forecast all of it, a pair for one that forecast both. A pair of two windows
     counts in the window of the implied market.

@@ -28,7 +28,7 @@ MARKET_COLUMNS: Final = (
     *("neg_risk_market_id", "game_id", "price", "good", "core", "reconstructed", "snapshot_hash"),
     *("captured_at", "closed_at", "outcome"),
 )
-"""What is to be known of a market. Instants are in UTC without a zone; `outcome` only where it is final."""
+"""Columns read of a market. Instants are in UTC without a zone; `outcome` only where it is final."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Attempt:
     entrant: Entrant
     attempt: int
     snapshot_hash: str | None
-    """Of the snapshot that it was made on."""
+    """Hash of the snapshot that the attempt was made on."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """What attempts came to, as columns."""
+    """Results of attempts, as columns."""
 
     market: Ints
     """The position of the market among those that are added with it."""
@@ -54,22 +54,22 @@ class Results:
     made_at: Ints
     """Microseconds since the year 2000, as Postgres counts them, or `NEVER`."""
     ran: Bools
-    """Whether the attempt got to the market."""
+    """True where the attempt got to the market."""
 
 
 @dataclass(frozen=True)
 class _Portion:
-    """Some cohorts, one after the other, and what was said of them; of matrices, a row for each version."""
+    """Some cohorts, one after the other, with their forecasts; of matrices, a row for each version."""
 
     columns: dict[str, NDArray[Any]]
-    """Of `Cohorts`, but for `cluster`."""
+    """Columns of `Cohorts`, but for `cluster`."""
     links: tuple[Ints, ...]
     probability: Floats
     late: Floats
 
 
 class ForecastCollection:
-    """What has been read so far, as arrays: what it was read from is held for one portion only.
+    """Forecasts read so far, as arrays: their rows are held for one chunk only.
 
     Of several attempts of a version the newest timely forecast counts: one made inside of the freeze window and before
     the market closed, on a snapshot that was captured live. A late one never replaces it, and one that did not
@@ -171,6 +171,6 @@ def _microseconds(instants: Sequence[datetime]) -> Ints:
 
 
 def _same(first: Ints, second: Ints) -> Bools:
-    """Where two of `value_numbers` do not contradict each other."""
+    """True where two of `value_numbers` do not contradict each other."""
     same: Bools = (first == second) | (first < 0) | (second < 0)
     return same

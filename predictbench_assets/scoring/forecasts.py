@@ -1,4 +1,4 @@
-"""What is scored: every market of every cohort, and what each entrant forecast of it, as columns.
+"""Forecasts to be scored: every market of every cohort, and each entrant's forecast of it, as columns.
 
 A row of `Cohorts` is a market in a run, so a market that two windows captured is two rows. A matrix of `Forecasts`
 has a row for each entrant and a column for each row of `Cohorts`.
@@ -32,7 +32,7 @@ class Entrant:
     """blind, market or search: what it may see."""
     control: bool = False
     reference: bool = False
-    """Whether it is the market's own price, frozen: the baseline that skill is measured against."""
+    """True for the market's own price, frozen: the baseline that skill is measured against."""
     description: str = ""
 
     @property
@@ -57,12 +57,12 @@ class Cohorts:
     price: Floats
     """The market's own price of the first outcome at the snapshot; NaN where it had none."""
     good: Bools
-    """Whether that price is of quality `good`; only such markets are in the headline."""
+    """True where that price is of quality `good`; only such markets are in the headline."""
     core: Bools
     reconstructed: Bools
-    """Whether the snapshot was put together afterwards."""
+    """True where the snapshot was put together afterwards."""
     final: Bools
-    """Whether the newest observation by `as_of` says that the market has settled."""
+    """True where the newest observation by `as_of` has the market settled."""
     outcome: Floats
     """Settled value of the first outcome: 0, 1, 0.5 for a split; NaN where it is not final."""
 
@@ -76,7 +76,7 @@ class Cohorts:
 
 @dataclass(frozen=True)
 class Forecasts:
-    """Cohorts and what the entrants said about them, as known at `as_of`."""
+    """Cohorts with the entrants' forecasts, as known at `as_of`."""
 
     as_of: datetime
     cohorts: Cohorts

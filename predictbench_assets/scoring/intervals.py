@@ -1,4 +1,4 @@
-"""How sure a mean is when markets come in clusters: standard errors, intervals, the cluster bootstrap.
+"""Intervals of a mean over markets that come in clusters: standard errors, intervals, the cluster bootstrap.
 
 Markets of one cluster may settle together, so the cluster is what is drawn at random, its number of markets with it.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from predictbench_assets.scoring.forecasts import Floats, Ints
 
 DRAWS: Final = 2_000
-"""Of a bootstrap."""
+"""Draws of a bootstrap."""
 
 LEVEL: Final = 0.95
 
@@ -24,7 +24,7 @@ _NOISE: Final = 1e-12
 """A standard error below this is what rounding leaves of none."""
 
 _CELLS_COUNTED: Final = 1 << 17
-"""Of the matrix of bootstrap weights, at once: 1 MB stays in a processor's cache."""
+"""Cells of the matrix of bootstrap weights that are held at once: 1 MB stays in a processor's cache."""
 
 _CELLS_MULTIPLIED: Final = 1 << 22
 """At once: 32 MB, since each multiplication rearranges all of the sums first."""
@@ -32,7 +32,7 @@ _CELLS_MULTIPLIED: Final = 1 << 22
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over markets, with what its clusters say about it. What one cluster cannot tell is None."""
+    """Mean over markets, with the spread of its clusters; None where one cluster alone has none."""
 
     mean: float
     n: int
@@ -44,13 +44,13 @@ class Estimate:
     cluster_mean: float
     """The mean over clusters of the cluster's mean, each cluster counting the same."""
     effective_n: float | None
-    """How many independent markets would be as sure: n times the independent over the clustered variance."""
+    """Number of independent markets with the same error: n times the independent over the clustered variance."""
     p_value: float | None
-    """Of a mean of 0, two-sided."""
+    """Two-sided p-value of a mean of 0."""
 
     @property
     def minimum_detectable(self) -> float | None:
-        """The smallest mean that would be told from 0 with 80 % power; None where nothing varies."""
+        """Smallest mean that differs from 0 with 80 % power; None where nothing varies."""
         return POWER_FACTOR * self.se if self.se else None
 
 
@@ -101,7 +101,7 @@ def _cluster_se(residual_sums: Floats, n: int) -> float:
 
 
 def quantile_of_t(freedom: int) -> float:
-    """How many standard errors an interval reaches to either side."""
+    """Number of standard errors that an interval reaches to either side."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
@@ -116,7 +116,7 @@ def _p_value(mean: float, se: float, freedom: int) -> float:
 
 
 def growing_means(values: Floats, cluster: Ints, step: Ints, steps: int) -> tuple[Floats, Floats, Floats]:
-    """Mean, low and high end of `clustered_mean` over all values up to each step; NaN where they cannot be told.
+    """Mean, low and high end of `clustered_mean` over all values up to each step; NaN where undefined.
 
     Args:
         step: of each value, in [0, steps).
@@ -203,7 +203,7 @@ def _count_picks(raw: np.random.PCG64, times: Floats) -> None:
 
 
 def percentile_interval(numbers: Floats) -> tuple[float, float] | None:
-    """The middle 95 % of bootstrapped numbers; those that could not be told (NaN) are left out."""
+    """Middle 95 % of bootstrapped numbers, without undefined ones (NaN)."""
     told = numbers[~np.isnan(numbers)]
     if len(told) == 0:
         return None

@@ -69,7 +69,7 @@ _OR_MORE = re.compile(rf"\b(?:{_any((*_RISING_AFTER, *_FALLING_AFTER))})\b", re.
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """Where a market stands on a ladder."""
+    """Place of a market on a ladder."""
 
     ladder: str
     """The question without its number or date: the same for all rungs of one ladder."""

@@ -39,7 +39,7 @@ def log_loss(forecast: Floats, outcome: Floats) -> Floats:
 
 
 def clipped(forecast: Floats) -> Bools:
-    """Whether log loss sees another value than the forecast."""
+    """True where log loss uses another value than the forecast."""
     return np.asarray((forecast < CLIP_LOW) | (forecast > CLIP_HIGH))
 
 

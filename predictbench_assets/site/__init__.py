@@ -1,1 +1,4 @@
-"""The benchmark's page: a folder of files that any static host serves and that opens from the disk too."""
+"""The page of the benchmark: its data, its views, its files.
+
+No numbers are made here: boards come from `scoring/`, charts from `reporting/`.
+"""

@@ -46,7 +46,7 @@ from predictbench_assets.site.data import (
 from predictbench_assets.site.names import cohort_name, page_name, polymarket_address
 
 MARKER: Final = "report.json"
-"""Says that a folder is a page of ours, which the next one may replace."""
+"""Name of the file that marks a folder as a page of ours, which the next one may replace."""
 
 _BEFORE_PERCENT = re.compile(r"(?<=[0-9]) %")
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -64,7 +64,7 @@ class PageUnwritable(PermanentError):
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What was written."""
+    """Counts of a written page."""
 
     folder: Path
     files: int
@@ -404,7 +404,7 @@ def _scored(capture: Capture, outcome: float | None) -> _Scored:
 
 @dataclass(frozen=True)
 class _Made:
-    """How many forecasts an entrant made."""
+    """Number of forecasts that an entrant made."""
 
     in_time: int
     late: int
@@ -412,7 +412,7 @@ class _Made:
 
     @property
     def none_in_time(self) -> bool:
-        """Whether the boards that count have nothing of it."""
+        """True where the boards that count have none of its forecasts."""
         return not self.in_time
 
     @property
@@ -423,7 +423,7 @@ class _Made:
 
 @dataclass(frozen=True)
 class _Settlement:
-    """What is in no mean, counted over cohorts' markets."""
+    """Markets that are in no mean, counted over cohorts."""
 
     n_markets: int
     n_final: int

@@ -1,4 +1,4 @@
-"""What the page reads of the database, beside the board: days, markets, forecasts and how they settled.
+"""Reads of the page beside the board: days, markets, forecasts and settlements.
 
 Everything is what was known at `as_of`, in short transactions, a few hundred markets at a time.
 """
@@ -27,7 +27,7 @@ NEWEST_ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class WindowCounts:
-    """What became of everything that the exchange offered for one window."""
+    """Fate of everything that the exchange offered for one window, as counts."""
 
     window_days: int
     runs: int
@@ -61,7 +61,7 @@ class ExperimentRecord:
 
 @dataclass(frozen=True)
 class Overview:
-    """What the front page says of the whole benchmark."""
+    """Figures of the front page, over the whole benchmark."""
 
     windows: tuple[WindowCounts, ...]
     experiments: tuple[ExperimentRecord, ...]
@@ -85,7 +85,7 @@ class CoreMarket:
 
 @dataclass(frozen=True)
 class StoredForecast:
-    """What an experiment said about a market; the one that counts where there is one."""
+    """Forecast of a market by an experiment; the one that counts where there is one."""
 
     experiment: str
     version: str

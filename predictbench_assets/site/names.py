@@ -1,4 +1,4 @@
-"""How the files of the page are called. Ids and names come from elsewhere; hardly any is a file name as it is."""
+"""File names of the page. Ids and names come from elsewhere; hardly any is a file name as it is."""
 
 import re
 from hashlib import sha256
@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import quote
 
 FOLDER: Final = "report"
-"""Where the page is in PREDICTBENCH_HOME."""
+"""Folder of the page in PREDICTBENCH_HOME."""
 
 _SEPARATOR = "\0"
 """No text of the database has it."""
@@ -29,5 +29,5 @@ def cohort_name(run_date: object, window_days: int) -> str:
 
 
 def polymarket_address(slug: str) -> str:
-    """Where an event or a market is on Polymarket's own site."""
+    """Address of an event or a market on Polymarket's own site."""
     return f"https://polymarket.com/event/{quote(slug, safe='')}"

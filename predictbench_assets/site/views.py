@@ -1,4 +1,4 @@
-"""What the templates show: a leaderboard turned into sentences, tables and charts."""
+"""Views of the templates: a leaderboard turned into sentences, tables and charts."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ class BoardView:
 
     @property
     def settled(self) -> int:
-        """Settled markets of the board, as far as any row says."""
+        """Settled markets of the board; the largest count of any row."""
         return max((row.n_markets for row in self.rows), default=0)
 
     @property
@@ -119,7 +119,7 @@ class BoardView:
 
     @property
     def alarm(self) -> bool:
-        """Whether a control beats the market."""
+        """True where a control beats the market."""
         return any("control_beats_market" in row.flags for row in self.rows)
 
 
@@ -149,12 +149,12 @@ class WindowView:
 
 
 def days_ahead(window_days: int) -> str:
-    """How a window is called in a sentence."""
+    """Name of a window in a sentence."""
     return "1 day ahead" if window_days == 1 else f"{window_days} days ahead"
 
 
 def headline(leaderboard: Leaderboard, overview: Overview) -> Headline:
-    """What a layman should take home."""
+    """Headline for a layman."""
     core = [row for row in leaderboard.rows if row.board == "core" and row.is_whole]
     if any("control_beats_market" in row.flags for row in leaderboard.rows if row.is_whole and row.board != "backfill"):
         return Headline(
@@ -197,7 +197,7 @@ def headline(leaderboard: Leaderboard, overview: Overview) -> Headline:
 
 
 def _discovered(row: BoardRow, leaderboard: Leaderboard) -> bool:
-    """Whether it is told apart from the price, counting how many comparisons its board and window make.
+    """True where it differs from the price, counting how many comparisons its board and window make.
 
     With ten entrants and three windows, some interval lies above 0 by luck alone every now and then.
     """

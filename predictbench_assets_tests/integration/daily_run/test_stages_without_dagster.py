@@ -21,8 +21,7 @@ from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.persistence.run_write import staged_experiments, store
 from predictbench_assets.settings import Settings, load_settings
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import KEY, NOW, DailyRun, differences
+from predictbench_assets_tests.kit.daily_run import KEY, NOW, DailyRun, MakeRun, differences
 
 WRITER = "without-dagster"
 
