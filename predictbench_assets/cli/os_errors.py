@@ -1,10 +1,12 @@
-"""What the operating system refuses, as a sentence: which path, why, and which setting leads there."""
+"""Refusals of the operating system as a sentence: which path, why, and which setting leads there."""
 
 import errno
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from predictbench_assets.settings import SettingsError, is_local, usable_settings
 
 _WHY: Mapping[int, str] = {
     errno.EACCES: "this user may not read or write it",
@@ -56,8 +58,6 @@ def _has_current_folder() -> bool:
 
 def _setting(path: Path | None) -> str:
     """Which setting names the folder that a path is in; without a path, all that name one."""
-    from predictbench_assets.settings import SettingsError, is_local, usable_settings
-
     try:
         settings = usable_settings()
         folders = {

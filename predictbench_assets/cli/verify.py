@@ -6,18 +6,16 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.output import print_item
-from predictbench_assets.cli.partitions import day_option, windows_begun
-
-if TYPE_CHECKING:
-    from predictbench_assets.persistence.digests import CheckedRun
-    from predictbench_assets.settings import Settings
+from predictbench_assets.cli.options import configured_settings, day_option, demo_option, windows_begun
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.dataset.check import check_release, released_digests
+from predictbench_assets.observability.console import print_item
+from predictbench_assets.persistence.digests import CheckedRun, check_digests
+from predictbench_assets.settings import Settings
 
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 _NOTHING_TO_CHECK = 3
@@ -34,7 +32,6 @@ def _read_digest(_: click.Context, __: click.Parameter, given: str | None) -> st
 
 
 @click.command(
-    short_help="Whether forecasts are what their digests say.",
     epilog="""\
 \b
 Examples:
@@ -78,9 +75,6 @@ def verify(
     or if the one that was given is not found; 3 if there is nothing to check. Forecasts that later attempts added are
     not in the digests of earlier ones.
     """
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.settings import load_settings
-
     chosen = run_date is not None or window_days is not None or since is not None
     if folder is not None and (chosen or every):
         raise click.UsageError("--release checks a folder as a whole: leave out what chooses runs")
@@ -90,8 +84,7 @@ def verify(
         raise click.UsageError("--run-date, --since and --all exclude each other")
     if folder is not None:
         sys.exit(_verify_release(folder, digest, as_json=as_json))
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured_settings()
     selection: dict[str, Any] = {"window_days": window_days}
     if run_date is not None:
         selection |= {"since": run_date, "until": run_date}
@@ -102,8 +95,7 @@ def verify(
     sys.exit(_verify_runs(settings, selection, digest, as_json=as_json))
 
 
-def _verify_runs(settings: "Settings", selection: dict[str, Any], digest: str | None, *, as_json: bool) -> int:
-    from predictbench_assets.persistence.digests import check_digests
+def _verify_runs(settings: Settings, selection: dict[str, Any], digest: str | None, *, as_json: bool) -> int:
 
     told: list[dict[str, Any]] = []
     seen, checked, problems = False, 0, 0
@@ -131,7 +123,7 @@ def _verify_runs(settings: "Settings", selection: dict[str, Any], digest: str | 
     return 0 if checked else _NOTHING_TO_CHECK
 
 
-def _facts(run: "CheckedRun") -> dict[str, Any]:
+def _facts(run: CheckedRun) -> dict[str, Any]:
     return {
         "run_date": run.key.run_date.isoformat(),
         "window_days": run.key.window_days,
@@ -153,7 +145,7 @@ def _facts(run: "CheckedRun") -> dict[str, Any]:
     }
 
 
-def _lines(run: "CheckedRun") -> Iterator[tuple[str, str]]:
+def _lines(run: CheckedRun) -> Iterator[tuple[str, str]]:
     """What was found of a run, each time behind its name."""
     name = f"{run.key.run_date} window {run.key.window_days}: "
     if not run.digests:
@@ -169,7 +161,6 @@ def _lines(run: "CheckedRun") -> Iterator[tuple[str, str]]:
 
 
 def _verify_release(folder: Path, digest: str | None, *, as_json: bool) -> int:
-    from predictbench_assets.dataset.check import check_release, released_digests
 
     found = check_release(folder)
     problems = list(found.problems)

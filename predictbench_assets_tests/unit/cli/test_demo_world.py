@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from predictbench_assets.cli import demo_past
-from predictbench_assets.cli.demo import _opened
 from predictbench_assets.cli.instance import stop
+from predictbench_assets.launch import past_days
+from predictbench_assets.launch.demo import open_demo
 from predictbench_assets.launch.demo_world import (
     Demo,
     DemoAbsent,
@@ -156,18 +156,18 @@ def _use(use: Callable[[Path], object], folder: Path) -> None:
 
 def test_days_of_the_past_have_settled_and_stay_the_same_from_day_to_day() -> None:
     today = date(2026, 11, 27)
-    days = demo_past.dates_of(8, today)
+    days = past_days.dates_of(8, today)
     assert len(days) == 8
     assert (today - days[-1]).days in (10, 11), "window of 7 days, and 3 to settle"
     assert {(after - before).days for before, after in pairwise(days)} == {2}
-    tomorrow = demo_past.dates_of(8, date(2026, 11, 28))
+    tomorrow = past_days.dates_of(8, date(2026, 11, 28))
     assert len(set(days) & set(tomorrow)) >= 7
-    assert demo_past.dates_of(20, today)[-8:] == days
+    assert past_days.dates_of(20, today)[-8:] == days
 
 
 def test_days_before_the_first_of_the_grid_are_left_out() -> None:
-    assert demo_past.dates_of(60, date(2026, 1, 14)) == (date(2026, 1, 2), date(2026, 1, 4))
-    assert demo_past.dates_of(8, date(2026, 1, 5)) == ()
+    assert past_days.dates_of(60, date(2026, 1, 14)) == (date(2026, 1, 2), date(2026, 1, 4))
+    assert past_days.dates_of(8, date(2026, 1, 5)) == ()
 
 
 def test_the_world_is_known_by_all_that_decides_it() -> None:
@@ -200,9 +200,9 @@ def test_what_an_earlier_demo_added_is_kept_as_long_as_it_can_be_loaded(
 ) -> None:
     uniform, gone = "predictbench_assets.experiments.builtin.controls:UniformExperiment", "no_such_forecasters:Gone"
     write_demo(folder, Demo(world_of(40), experiments=(gone, uniform), own=True))
-    kept = _opened(folder, None, (), fresh=False)
+    kept = open_demo(folder, None, (), fresh=False)
     assert kept.experiments == (uniform,)
     assert read_demo(folder) == kept
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("left out, as it is not there any more: the demo lists 'no_such_forecasters:Gone'")
-    assert _opened(folder, None, ("mine:One",), fresh=False).experiments == ("mine:One",)
+    assert open_demo(folder, None, ("mine:One",), fresh=False).experiments == ("mine:One",)
