@@ -9,10 +9,11 @@ import click
 
 from predictbench_assets.database.connection import EmbeddedUnsupported, embedded_in, ready_database
 from predictbench_assets.experiments.registry import import_path, load_registry
-from predictbench_assets.launch import child, commands
+from predictbench_assets.launch import commands
 from predictbench_assets.launch.commands import Command, LaunchError
 from predictbench_assets.launch.demo import FOLDER, demo_exchange, enter_demo, list_experiments, loadable_experiments
 from predictbench_assets.launch.demo_world import present_demo, showing, shown
+from predictbench_assets.launch.ui import require_free, run_in_foreground
 from predictbench_assets.sandbox.process import stop_sandbox
 from predictbench_assets.settings import SettingsError, load_settings
 
@@ -41,7 +42,7 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
         raise click.UsageError("--demo is this machine's own; --read-only is for a deployment's storage")
     if read_only:
         sys.exit(_look(port, open_=open_))
-    child.require_free(port)
+    require_free(port)
     with ExitStack() as stack:
         if demo:
             folder = enter_demo()
@@ -70,7 +71,7 @@ def _serve(command: Command, port: int, *, open_: bool) -> int:
             click.echo("no browser was found to open it in", err=True)
 
     click.echo(f"$ {command}\n\nThe UI is starting ...\n", err=True)
-    return child.run_in_foreground(command, address, answered)
+    return run_in_foreground(command, address, answered)
 
 
 def _look(port: int, *, open_: bool) -> int:
@@ -89,7 +90,7 @@ def _look(port: int, *, open_: bool) -> int:
             "DAGSTER_POSTGRES_URL is not set: put the address of the deployment's Dagster storage into .env "
             "(session pooler or direct, port 5432). `predictbench ui` without --read-only shows this machine's runs."
         )
-    child.require_free(port)
+    require_free(port)
     storage = check_dagster_storage(settings)
     if storage.state == "absent":
         raise LaunchError(

@@ -9,9 +9,6 @@ from typing import Any
 import click
 
 from predictbench_assets import clock
-from predictbench_assets.experiments.registry import load_registry
-from predictbench_assets.launch.demo import enter_demo
-from predictbench_assets.launch.demo_world import present_demo
 from predictbench_assets.observability.logs import configure_logging
 from predictbench_assets.runs import WINDOW_DAYS
 from predictbench_assets.settings import Settings, load_settings
@@ -135,6 +132,8 @@ def as_of_instant(moment: date | datetime | None, now: datetime) -> datetime:
 
 def experiment_names(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     """Registered experiments whose names begin so; none where they cannot be loaded."""
+    from predictbench_assets.experiments.registry import load_registry  # only a shell that completes needs it
+
     found: list[str] = []
     # The shell takes whatever is printed for a suggestion, and loading runs a stranger's module.
     with suppress(Exception), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -147,6 +146,10 @@ def demo_option(command: Any) -> Any:
 
     def enter(_: click.Context, __: click.Parameter, value: bool) -> None:
         if value:
+            # Loads the exchange and the experiments of the demo, which few calls of a command need.
+            from predictbench_assets.launch.demo import enter_demo
+            from predictbench_assets.launch.demo_world import present_demo
+
             present_demo(enter_demo())
 
     return click.option(

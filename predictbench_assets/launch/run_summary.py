@@ -10,7 +10,6 @@ from predictbench_assets.commit import running_commit
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.launch.child import ChildLog
 from predictbench_assets.launch.request import DailyOptions
-from predictbench_assets.observability.metrics import export_metrics
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.reporting.summary import FailureLine, RunSummary
 from predictbench_assets.runs import RunKey
@@ -118,6 +117,9 @@ def _summary_from_log(
     )
     summary.write(folder / SUMMARY)
     if not summary.dry_run:
+        # Loads the metrics' library, which only a run without a summary of its own needs here.
+        from predictbench_assets.observability.metrics import export_metrics
+
         export_metrics(summary, settings)
     return summary
 

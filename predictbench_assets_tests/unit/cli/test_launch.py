@@ -18,7 +18,7 @@ from dagster._core.storage.sqlite import create_db_conn_string
 from sqlalchemy import NullPool, create_engine
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.launch.child import Line, as_line, require_free, run_child, run_in_foreground
+from predictbench_assets.launch.child import Line, as_line, run_child
 from predictbench_assets.launch.commands import (
     CLONE,
     Command,
@@ -29,6 +29,7 @@ from predictbench_assets.launch.commands import (
     ui_command,
     write_run_config,
 )
+from predictbench_assets.launch.ui import require_free, run_in_foreground
 from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets.settings import load_settings
 
