@@ -52,7 +52,7 @@ def run_all(planned: Sequence[BackfillRun]) -> None:
 
 
 def _was_interrupted(result: dg.JobExecutionResult) -> bool:
-    """Whether a signal ended the run: Dagster takes it for the run's alone, and it was meant for all of them."""
+    """Return whether a signal ended the run: Dagster ends that run alone, but the signal was meant for all of them."""
     errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
     return any(event.event_type is dg.DagsterEventType.RUN_CANCELED for event in result.all_events) or any(
         error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__ for error in errors

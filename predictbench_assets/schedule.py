@@ -1,7 +1,7 @@
-"""Which runs a schedule owes: decided from the time, the settings and what is stored, and nothing else.
+"""Plans of runs: which have to run now, decided from the time, the settings and the stored runs alone.
 
-A schedule may be late, dropped, or come twice. What counts is the day that it was meant for: a snapshot can be
-captured on its own day only.
+A schedule may be late, dropped, or come twice. The day that it was meant for decides: a snapshot can be captured on its
+own day only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from typing import Protocol
 
 from predictbench_assets.runs import RunKey
 
-SILENT_AFTER = timedelta(hours=1)
-"""A run that is marked as running and was not heard of for so long is not under way any more.
+STALE_AFTER = timedelta(hours=1)
+"""A run that is marked as running and had no heartbeat for this long is dead.
 
 An asset that was materialized alone leaves such a row, and so does a machine that died. The longest silence of a
 healthy run is the walk over the exchange, minutes on its worst day.
@@ -20,7 +20,7 @@ healthy run is the walk over the exchange, minutes on its worst day.
 
 
 class RunState(Protocol):
-    """What a stored run says of itself; a row as `queries.stored_runs` reads it."""
+    """The state of a stored run; a row as `persistence.stored_runs.stored_runs` reads it."""
 
     @property
     def status(self) -> str: ...
@@ -39,7 +39,7 @@ class RunState(Protocol):
 
 
 @dataclass(frozen=True)
-class Due:
+class RunPlan:
     """The windows of one run date, by what is to become of them; each in one list at most."""
 
     run_date: date
@@ -60,8 +60,8 @@ def scheduled_day(now: datetime, run_at: time) -> date:
     return today if begins <= now else today - timedelta(days=1)
 
 
-def owed_by_schedule(now: datetime, run_at: time, windows: Sequence[int], stored: Mapping[int, RunState]) -> Due:
-    """What a schedule that fires at `now` has to run.
+def plan_scheduled(now: datetime, run_at: time, windows: Sequence[int], stored: Mapping[int, RunState]) -> RunPlan:
+    """Plan the runs of a schedule that fires at `now`.
 
     Args:
         run_at: when the daily run is due, UTC.
@@ -72,16 +72,16 @@ def owed_by_schedule(now: datetime, run_at: time, windows: Sequence[int], stored
     done = done_windows(windows, stored)
     left = tuple(window for window in windows if window not in done)
     if day == now.astimezone(UTC).date():
-        return Due(day, windows=left, done=done)
+        return RunPlan(day, windows=left, done=done)
     running = tuple(window for window in left if window in stored and is_running(stored[window], now))
     missed = tuple(window for window in left if window not in running)
-    return Due(day, windows=(), done=done, missed=missed, running=running)
+    return RunPlan(day, windows=(), done=done, missed=missed, running=running)
 
 
-def asked_for(run_date: date, windows: Sequence[int], stored: Mapping[int, RunState]) -> Due:
-    """What a person asked to run: all of it. What becomes of complete ones is for `--on-existing` to say."""
+def plan_requested(run_date: date, windows: Sequence[int], stored: Mapping[int, RunState]) -> RunPlan:
+    """Plan all runs that a person asked for; `--on-existing` decides what becomes of complete ones."""
     done = done_windows(windows, stored)
-    return Due(run_date, windows=tuple(windows), done=done)
+    return RunPlan(run_date, windows=tuple(windows), done=done)
 
 
 def done_windows(windows: Sequence[int], stored: Mapping[int, RunState]) -> tuple[int, ...]:
@@ -90,12 +90,12 @@ def done_windows(windows: Sequence[int], stored: Mapping[int, RunState]) -> tupl
 
 
 def is_running(run: RunState, now: datetime) -> bool:
-    """Whether the run is under way: a row can say so long after its process is gone."""
-    return run.status == "running" and now - run.heartbeat_at < SILENT_AFTER
+    """Return whether the run is under way: its row stays `running` when its process is killed."""
+    return run.status == "running" and now - run.heartbeat_at < STALE_AFTER
 
 
 def missed_reason(run_date: date, now: datetime, link: str | None = None) -> str:
-    """Why a day was missed, for the person who finds it in the database months later."""
+    """The reason of a missed day, for the person who finds it in the database months later."""
     when = now.astimezone(UTC).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00")
     reason = (
         f"no run began on {run_date}: its schedule ran at {when} UTC, when the day was over, and what the exchange "
@@ -110,8 +110,8 @@ def days_between(first: date, last: date, windows: Sequence[int]) -> list[RunKey
     return [RunKey(day, window) for day in days for window in windows]
 
 
-def hindrance(key: RunKey, now: datetime, run: RunState | None, *, frozen: bool) -> str | None:
-    """Why a run cannot be made at `now`, or None if it can.
+def why_not_runnable(key: RunKey, now: datetime, run: RunState | None, *, frozen: bool) -> str | None:
+    """The reason why a run cannot be made at `now`, or None if it can.
 
     Args:
         run: what is stored of it, if anything is.

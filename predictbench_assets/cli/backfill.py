@@ -23,7 +23,7 @@ from predictbench_assets.observability.console import append_step_summary, conso
 from predictbench_assets.persistence.stored_runs import frozen_runs, stored_runs
 from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
 from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
-from predictbench_assets.schedule import days_between, hindrance
+from predictbench_assets.schedule import days_between, why_not_runnable
 from predictbench_assets.settings import Settings
 
 _ASKED_ABOVE = 10
@@ -78,12 +78,12 @@ def backfill(
     backfill board and on its market's page, and never takes the place of one that was made in time.
     """
     settings = configured_settings()
-    keys = _asked(settings, first, last, settings.windows if window_days is None else window_days)
-    _check(settings, experiments)
-    hindrances = _hindrances(settings, keys, only_stored=bool(experiments))
-    if len(keys) - len(hindrances) > _ASKED_ABOVE and sys.stdin.isatty() and not yes:
-        click.confirm(f"{len(keys) - len(hindrances):,} runs will be made. Go on?", abort=True, err=True)
-    done = _run_all(settings, keys, hindrances, experiments)
+    keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
+    _check_experiments(settings, experiments)
+    refusals = _refusals(settings, keys, only_stored=bool(experiments))
+    if len(keys) - len(refusals) > _ASKED_ABOVE and sys.stdin.isatty() and not yes:
+        click.confirm(f"{len(keys) - len(refusals):,} runs will be made. Go on?", abort=True, err=True)
+    done = _run_all(settings, keys, refusals, experiments)
     console().print(done.to_table())
     append_step_summary(done.to_markdown())
     if summary is not None:
@@ -91,8 +91,7 @@ def backfill(
     sys.exit(128 + signal.Signals[done.stopped_by] if done.stopped_by else done.exit_code)
 
 
-def _asked(settings: Settings, first: date, last: date, windows: tuple[int, ...]) -> list[RunKey]:
-
+def _requested_keys(settings: Settings, first: date, last: date, windows: tuple[int, ...]) -> list[RunKey]:
     if last < first:
         raise click.UsageError(f"--to {last} is before --from {first}")
     today = settings.clock.now().date()
@@ -102,19 +101,19 @@ def _asked(settings: Settings, first: date, last: date, windows: tuple[int, ...]
     return days_between(first, last, windows)
 
 
-def _check(settings: Settings, experiments: tuple[str, ...]) -> None:
+def _check_experiments(settings: Settings, experiments: tuple[str, ...]) -> None:
     """Refuse a name that no experiment has before anything runs."""
     with as_usage_errors(RegistryError):
         load_registry(settings.processing_experiments).closure(experiments)
 
 
-def _hindrances(settings: Settings, keys: list[RunKey], *, only_stored: bool) -> Mapping[RunKey, str]:
-    """Why runs cannot be made, for those that cannot; `only_stored` if only what is stored complete may be run."""
+def _refusals(settings: Settings, keys: list[RunKey], *, only_stored: bool) -> Mapping[RunKey, str]:
+    """The reasons of runs that cannot be made; with `only_stored`, of those that are not stored complete, too."""
     with opened_database(settings) as engine:
         first, last = keys[0].run_date, keys[-1].run_date
         stored, frozen = stored_runs(engine, first, last), frozen_runs(engine, first, last)
     now = settings.clock.now()
-    found = {key: hindrance(key, now, stored.get(key), frozen=key in frozen) for key in keys}
+    found = {key: why_not_runnable(key, now, stored.get(key), frozen=key in frozen) for key in keys}
     if only_stored:
         complete = {key for key, run in stored.items() if run.status == "completed"}
         for key in keys:
@@ -124,11 +123,11 @@ def _hindrances(settings: Settings, keys: list[RunKey], *, only_stored: bool) ->
 
 
 def _run_all(
-    settings: Settings, keys: list[RunKey], hindrances: Mapping[RunKey, str], experiments: tuple[str, ...]
+    settings: Settings, keys: list[RunKey], refusals: Mapping[RunKey, str], experiments: tuple[str, ...]
 ) -> BackfillSummary:
     """Make the runs that can be made; a signal ends it after the run that is under way has ended."""
-    lines = {key: BackfillLine.of(key, "missing", reason) for key, reason in hindrances.items()}
-    backfill = Backfill(settings, [key for key in keys if key not in hindrances], experiments)
+    lines = {key: BackfillLine.of(key, "missing", reason) for key, reason in refusals.items()}
+    backfill = Backfill(settings, [key for key in keys if key not in refusals], experiments)
     try:
         with exiting_on_signals():
             backfill.run()

@@ -1,4 +1,4 @@
-"""`predictbench completion`: what makes a shell complete our commands, and what it completes options with."""
+"""`predictbench completion`: the script with which a shell completes our commands."""
 
 import os
 from pathlib import Path

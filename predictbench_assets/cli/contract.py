@@ -52,7 +52,6 @@ def contract(as_json: bool) -> None:
 
 
 def _as_json(examination: Examination, exchange: str) -> str:
-
     report = {
         "exchange": exchange,
         "requests": examination.requests,

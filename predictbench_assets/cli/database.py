@@ -167,13 +167,11 @@ def sql(query: str | None, write: bool, format_: str) -> None:
     _print_answers(settings, url, query, write=write, format_=format_)
 
 
-def _writer() -> "URL":
-
+def _writer() -> URL:
     return database_url(load_settings())
 
 
-def _owner() -> "URL":
-
+def _owner() -> URL:
     settings = load_settings()
     url = migration_url(settings)
     if settings.deployed and settings.supabase_migration_db_url is None:
@@ -185,20 +183,19 @@ def _owner() -> "URL":
     return url
 
 
-def _revisions(url: "URL") -> tuple[str | None, str]:
+def _revisions(url: URL) -> tuple[str | None, str]:
     """The revision a database is at, and the one this code needs."""
     return migrations.current(make_engine(url, pool_size=0)), migrations.head()
 
 
 def _migrated(action: Any) -> None:
-
     try:
         action()
     except CommandError as error:
         raise click.UsageError(f"no such revision: {error}") from error
 
 
-def _open_psql(url: "URL", removed: Collection[str], *, read_only: bool) -> int:
+def _open_psql(url: URL, removed: Collection[str], *, read_only: bool) -> int:
     """Open psql, or print how to, without the variables that were removed from our environment for this database."""
     program = shutil.which("psql")
     if program is None or not sys.stdin.isatty():
@@ -230,15 +227,14 @@ def _open_psql(url: "URL", removed: Collection[str], *, read_only: bool) -> int:
             signal.signal(signal.SIGINT, before)
 
 
-def _plain(url: "URL") -> str:
+def _plain(url: URL) -> str:
     """The address as libpq reads it, without its password."""
     address = URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
     # A space as %20: SQLAlchemy writes a plus sign, as forms do, which libpq takes for one.
     return address + (f"?{urlencode(url.normalized_query, doseq=True, quote_via=quote)}" if url.query else "")
 
 
-def _print_answers(settings: Settings, url: "URL", query: str, *, write: bool, format_: str) -> None:
-
+def _print_answers(settings: Settings, url: URL, query: str, *, write: bool, format_: str) -> None:
     number = None
     for number, answer in enumerate(answers(url, query, write=write, patience=Patience(settings.db_timeout_seconds))):
         if number and format_ != "json":
@@ -265,7 +261,6 @@ def _print_rows(answer: Answer) -> None:
 
 
 def _print_csv(answer: Answer) -> None:
-
     for row in chain([answer.columns], answer.rows):
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(row)

@@ -61,7 +61,7 @@ def doctor(as_json: bool) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What libraries log on their way is told by the findings."""
+    """Silence logs and warnings of libraries: the findings report their causes."""
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from predictbench_assets.observability.console import print_item
 from predictbench_assets.persistence.run_store import RunDatabase, run_database
 from predictbench_assets.persistence.stored_runs import StoredRun
 from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
-from predictbench_assets.schedule import Due, asked_for, missed_reason, owed_by_schedule, scheduled_day
+from predictbench_assets.schedule import RunPlan, missed_reason, plan_requested, plan_scheduled, scheduled_day
 from predictbench_assets.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -51,31 +51,35 @@ def due(
     windows = settings.windows if window_days is None else window_days
     database = run_database(settings)
     try:
-        found = _owed(settings, database, windows, link) if scheduled else _asked(settings, database, run_date, windows)
+        found = (
+            _plan_scheduled(settings, database, windows, link)
+            if scheduled
+            else _plan_requested(settings, database, run_date, windows)
+        )
     finally:
         database.engine.dispose()
     print_item("", _printed(found, form))
 
 
-def _asked(settings: Settings, database: RunDatabase, run_date: date | None, windows: tuple[int, ...]) -> Due:
-
+def _plan_requested(
+    settings: Settings, database: RunDatabase, run_date: date | None, windows: tuple[int, ...]
+) -> RunPlan:
     today = settings.clock.now().date()
     day = run_date or today
     with as_usage_errors(UnknownPartition):
         for window in windows:
             checked_key(day, window, today=today)
-    return asked_for(day, windows, _stored(database, day))
+    return plan_requested(day, windows, _stored(database, day))
 
 
-def _owed(settings: Settings, database: RunDatabase, windows: tuple[int, ...], link: str | None) -> Due:
-
+def _plan_scheduled(settings: Settings, database: RunDatabase, windows: tuple[int, ...], link: str | None) -> RunPlan:
     now, run_at = settings.clock.now(), settings.pipeline_run_at_utc
     stored = _stored(database, scheduled_day(now, run_at))
-    found = owed_by_schedule(now, run_at, windows, stored)
+    found = plan_scheduled(now, run_at, windows, stored)
     for window in found.running:
         _log.warning("the run of %s, window %d, is still under way, held by %s", *_named(stored[window]))
     if found.missed:
-        _tell_missed(settings, database, found, stored, link)
+        _log_missed(settings, database, found, stored, link)
     return found
 
 
@@ -83,10 +87,10 @@ def _named(run: StoredRun) -> tuple[date, int, str]:
     return run.key.run_date, run.key.window_days, run.holder
 
 
-def _tell_missed(
-    settings: Settings, database: RunDatabase, found: Due, stored: Mapping[int, StoredRun], link: str | None
+def _log_missed(
+    settings: Settings, database: RunDatabase, found: RunPlan, stored: Mapping[int, StoredRun], link: str | None
 ) -> None:
-    """Record the windows that have no row yet, and say of each what is known and what can be done."""
+    """Record the windows that have no row yet, and log for each its state and what can be done."""
     keys = {window: RunKey(found.run_date, window) for window in found.missed}
     reason = missed_reason(found.run_date, settings.clock.now(), link)
     recorded = _record(database, [keys[window] for window in found.missed if window not in stored], reason)
@@ -100,7 +104,7 @@ def _tell_missed(
 
 
 def _record(database: RunDatabase, keys: list[RunKey], reason: str) -> set[RunKey]:
-    """Which of the runs got a row that says that they were missed."""
+    """Record runs as missed; returns those that got a row."""
     if database.dry:
         _log.warning("a dry run records nothing")
         return set()
@@ -111,7 +115,7 @@ def _record(database: RunDatabase, keys: list[RunKey], reason: str) -> set[RunKe
 
 
 def _state(database: RunDatabase, run: StoredRun) -> tuple[date, int, str]:
-    """A stored run that the schedule came too late for, and what can still be done about it."""
+    """The day and window of a stored run that the schedule came too late for, and what can be done about it."""
     day, window = run.key.run_date, run.key.window_days
     if database.snapshot(run.key) is not None:
         mend = (
@@ -125,14 +129,13 @@ def _state(database: RunDatabase, run: StoredRun) -> tuple[date, int, str]:
 
 
 def _stored(database: RunDatabase, run_date: date) -> Mapping[int, StoredRun]:
-
     if migrations.current(database.engine, BRIEF) is None:
         _log.warning("the database has no tables yet, so nothing is stored: `predictbench db upgrade` makes them")
         return {}
     return database.runs_of(run_date)
 
 
-def _printed(found: Due, form: str) -> str:
+def _printed(found: RunPlan, form: str) -> str:
     facts = {
         "run_date": found.run_date.isoformat(),
         "windows": found.windows,

@@ -79,7 +79,6 @@ class _Progress:
 
 
 def _show(manifest: Manifest, address: str) -> None:
-
     files: list[Any] = [file for file in manifest.files if file.rows is not None]
     for file in files:
         click.echo(f"{file.name:20} {file.rows:>12,} rows {size(file.bytes):>12}")

@@ -51,7 +51,7 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
             demo_exchange()
             list_experiments(loadable_experiments(kept.experiments))
         settings = load_settings()
-        # What is wrong with an experiment is said here: the UI would show a code location that does not load.
+        # A faulty experiment is reported here: the UI would show a code location that does not load.
         found_in = import_path(load_registry(settings.processing_experiments))
         stack.enter_context(ready_database(settings))
         if not demo and settings.writer_url is None:
@@ -62,7 +62,7 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
 
 
 def _serve(command: Command, port: int, *, open_: bool) -> int:
-    """Run a UI in this terminal until it is ended, and say where it is once it answers."""
+    """Run a UI in this terminal until it is ended, and print its address once it answers."""
     address = f"http://{commands.LOCAL}:{port}"
 
     def answered() -> None:
@@ -83,7 +83,7 @@ def _look(port: int, *, open_: bool) -> int:
     # Loads Dagster, which takes longer than the help of this command may.
     from predictbench_assets.instance.storage import check_dagster_storage
 
-    # Whatever ENVIRONMENT says: what is only looked at does not need the settings that a deployment's runs need.
+    # Whatever ENVIRONMENT is: looking needs none of the settings that the runs of a deployment need.
     settings = load_settings(environment="development")
     if settings.dagster_postgres_url is None:
         raise LaunchError(

@@ -116,7 +116,6 @@ def _kinds(rows: Sequence[BoardRow]) -> str:
 def _write(
     built: Leaderboard, rows: Sequence[BoardRow], format_: Format, output: Path | None, *, simulated: bool
 ) -> None:
-
     if format_ == "table":
         printer = console()
         with printer.capture() as captured:

@@ -54,7 +54,7 @@ def notify(
         notice = Notice.of(outcome, read, stage=stage, link=link)
     else:
         notice = Notice(outcome, run_date=run_date, windows=window_days or (), stage=stage, link=link)
-    undelivered = [*_told(notice, settings), *(_life_shown(notice, settings) if outcome == "success" else ())]
+    undelivered = [*_send(notice, settings), *(_ping(notice, settings) if outcome == "success" else ())]
     undelivered += _unusable("NOTIFY_WEBHOOK_URL", *(["DEAD_MAN_URL"] if outcome == "success" else []))
     if undelivered:
         raise click.ClickException(settings.redact("; ".join(undelivered)))
@@ -76,7 +76,7 @@ def _summary(file: Path | None, run_date: date | None, windows: tuple[int, ...] 
 
 
 def _unusable(*addresses: str) -> list[str]:
-    """What is wrong with these settings, or with the file that may name them: that is not as good as unset."""
+    """The problems of these settings, or of the file that may name them: a wrong setting is not an unset one."""
     others = all_variables() - set(addresses)
     try:
         load_settings()
@@ -85,8 +85,8 @@ def _unusable(*addresses: str) -> list[str]:
     return []
 
 
-def _told(notice: Notice, settings: Settings) -> list[str]:
-    """Why the notice could not be sent, if so."""
+def _send(notice: Notice, settings: Settings) -> list[str]:
+    """Send the notice; returns why it could not be sent, if so."""
     try:
         tell(notice, settings)
     except NotDelivered as error:
@@ -94,8 +94,8 @@ def _told(notice: Notice, settings: Settings) -> list[str]:
     return []
 
 
-def _life_shown(notice: Notice, settings: Settings) -> list[str]:
-    """Why the sign of life could not be given, if so. A dry run stores nothing, and gives none."""
+def _ping(notice: Notice, settings: Settings) -> list[str]:
+    """Ping the dead man's switch; returns why that failed, if so. A dry run stores nothing, and pings nobody."""
     if notice.dry_run:
         return []
     try:

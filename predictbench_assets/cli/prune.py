@@ -99,7 +99,6 @@ def _folders() -> Iterator[None]:
 
 
 def _prune(settings: Settings, engine: Engine, parts: Sequence[Part], *, batch: int, dry_run: bool) -> list[Pruned]:
-
     area = StagingArea(settings.staging, settings.staging_options)
     archive = StagingArea(settings.archive, settings.staging_options)
     common: dict[str, Any] = {"now": settings.clock.now(), "dry_run": dry_run}
@@ -129,7 +128,6 @@ def _prune(settings: Settings, engine: Engine, parts: Sequence[Part], *, batch: 
 
 
 def _verify(settings: Settings, engine: Engine, *, as_json: bool) -> int:
-
     found = verify_archives(engine, StagingArea(settings.archive, settings.staging_options))
     problems = [settings.redact(problem) for problem in found.problems]
     if as_json:
@@ -141,7 +139,6 @@ def _verify(settings: Settings, engine: Engine, *, as_json: bool) -> int:
 
 
 def _restore(settings: Settings, engine: Engine, what: str, *, as_json: bool) -> None:
-
     archive = StagingArea(settings.archive, settings.staging_options)
     with as_usage_errors(UnknownPartition):
         selection: dict[str, Any] = {"key": parsed_key(what)} if "|" in what else {"market_id": what}

@@ -76,7 +76,6 @@ def _announce(text: str) -> None:
 
 
 def _world(seed: int, *, markets: int, poison: float, uniform: bool) -> Any:
-
     poisons = tuple(REJECTABLE) if poison else ()
     try:
         if uniform:
@@ -87,7 +86,6 @@ def _world(seed: int, *, markets: int, poison: float, uniform: bool) -> Any:
 
 
 def _replayed(file: Path) -> Any:
-
     try:
         return ReplayWorld.from_file(file)
     except (ValueError, KeyError, TypeError) as error:

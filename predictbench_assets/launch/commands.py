@@ -31,7 +31,7 @@ CLONE = Path(__file__).resolve().parents[2]
 LOCAL = "127.0.0.1"
 
 _QUIET = (
-    # These commands and YAML handlers are what we mean; Dagster says of them that they may change.
+    # Dagster warns that these commands and YAML handlers may change; we use them on purpose.
     "ignore:Function `job_execute_command` is superseded",
     "ignore:Function `dev_command` is superseded",
     "ignore:Handling yaml-defined logging configuration",
@@ -193,7 +193,7 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
     """Make a DAGSTER_HOME, or bring its `dagster.yaml` up to date.
 
     Args:
-        temporary: never with the shared storage, whatever the settings say.
+        temporary: never with the shared storage, whatever the settings are.
 
     Raises:
         LaunchError: Predictbench was not installed from a clone, so that its `dagster.yaml` is not there; or Dagster
@@ -219,7 +219,7 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
 
 
 def _can_be_addressed(folder: Path) -> bool:
-    """Whether a folder's path is the same in the address that Dagster makes of it for SQLite, without quoting it."""
+    """Return whether the unquoted SQLite address that Dagster makes of a folder leads back to it."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:

@@ -103,7 +103,7 @@ def check_environment(settings: Settings) -> None:
 
 
 class Crashes:
-    """Finds out whether a run ended because an experiment crashed, in which case it is worth making again.
+    """Crashes of experiments that ended a run, in which case it is worth making again.
 
     The next attempt makes the calls of that experiment in processes of their own, which it survives. So there are as
     many attempts as experiments that crash at most, and one more.
@@ -114,7 +114,7 @@ class Crashes:
         self._known = set(self._left())
 
     def seen_in(self, child_log: ChildLog) -> bool:
-        """Whether this run ended by a crash that none before it had; if so, end it in the database and print why."""
+        """Return whether a run ended by a new crash; if so, it is ended in the database, and why is printed."""
         if child_log.signal is not None or child_log.exit_code == 0:
             return False
         new = {mark: name for mark, name in self._left().items() if mark not in self._known}

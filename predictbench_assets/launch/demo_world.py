@@ -24,7 +24,7 @@ except ImportError:  # Windows, where commands that need no demo work
     fcntl = None  # type: ignore[assignment]
 
 MARKETS = 300
-"""That close on each day, where nothing else is asked for."""
+"""Markets that close on each day, by default."""
 
 _STATE = "demo.json"
 _LOCKS = {"demo": "demo.lock", "ui": "ui.lock"}
@@ -135,7 +135,7 @@ def made_folder(folder: Path) -> None:
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Be the one command that changes the demo.
+    """Lock the demo, so that no other command changes it.
 
     Raises:
         DemoBusy: another one is.

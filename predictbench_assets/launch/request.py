@@ -1,4 +1,4 @@
-"""What a person may ask of a run, checked, and as the configuration of its steps."""
+"""A requested run: its options, their checks, and the configuration of its ops."""
 
 from dataclasses import dataclass
 from datetime import date

@@ -76,7 +76,7 @@ def record_failure(settings: Settings, key: RunKey, child_log: ChildLog, stage: 
 
 
 def _overtaken(usual: Path, summary: RunSummary, folder: Path) -> bool:
-    """Whether a newer attempt left its summary in the usual place while this one, which failed, was running."""
+    """Return whether a newer attempt left its summary in the usual place while this one, which failed, was running."""
     if summary.succeeded or summary.attempt is None or not usual.is_file():
         return False
     if usual.stat().st_mtime_ns < (folder / "run_config.yaml").stat().st_mtime_ns:
@@ -125,7 +125,7 @@ def _summary_from_log(
 
 
 def _failure_reason(child_log: ChildLog) -> str:
-    """Why the child ended, as far as its log and its exit code tell."""
+    """The reason why the child ended, from its log and its exit code."""
     if child_log.signal is not None and child_log.reason in (None, _INTERRUPTED):  # not what failed before it came
         return f"stopped by signal {child_log.signal}; run it again, it goes on where it stopped"
     if child_log.reason is not None:

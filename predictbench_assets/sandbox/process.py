@@ -29,13 +29,13 @@ class SandboxNotRunning(PermanentError):
 
 
 class WorldIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that decides what a made-up world holds: worlds that differ in any of it are never mixed."""
+    """The inputs that decide the content of a made-up world: worlds that differ in any of them are never mixed."""
 
     seed: int
     markets: int
     """Markets that close on each day."""
     generator: str
-    """Of the code that makes it up, see `generator_hash`."""
+    """Hash of the code that makes it up, see `generator_hash`."""
 
 
 class SandboxProcess(msgspec.Struct, frozen=True):
@@ -43,14 +43,14 @@ class SandboxProcess(msgspec.Struct, frozen=True):
 
     pid: int
     began: float
-    """When the operating system says the process began: a pid alone may be someone else's by now."""
+    """Start time of the process by the operating system: a pid alone may be another process by now."""
     port: int
     world: WorldIdentity | None = None
-    """None where an older version of Predictbench started it, and did not say."""
+    """None where an older version of Predictbench started it, which did not record it."""
 
     @property
     def base_url(self) -> str:
-        """Where its Gamma API is."""
+        """The address of its Gamma API."""
         return f"http://127.0.0.1:{self.port}"
 
 
