@@ -50,6 +50,16 @@ In these words
 """
 
 
+def _refuse_forget(context: click.Context, _: click.Parameter, given: str | None) -> None:
+    """Refuse the option of `daily`, for which click would suggest --fresh, which removes the demo."""
+    if given is not None:
+        raise click.NoSuchOption(
+            "--forget",
+            "No such option '--forget': a demo asks an experiment again where it only failed, or has a new version.",
+            ctx=context,
+        )
+
+
 @click.command(
     epilog="""\
 \b
@@ -84,6 +94,7 @@ Examples:
     help="Add a forecaster of your own to the built-in ones (repeatable); its file is looked for in this folder.",
 )
 @click.option("--fresh", is_flag=True, help="Remove the demo that is here, and begin anew.")
+@click.option("--forget", hidden=True, expose_value=False, callback=_refuse_forget)
 @click.option("-v", "--verbose", is_flag=True, help="Show the commands that it runs, and where each log is.")
 def demo(markets: int | None, past: int | None, experiments: tuple[str, ...], fresh: bool, verbose: bool) -> None:
     """Run a whole day against the sandbox exchange, in an embedded Postgres; needs nothing and nobody.

@@ -49,6 +49,17 @@ def test_help_answers_at_once_without_dagster() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_names_of_commands_are_completed_without_loading_one() -> None:
+    code = (
+        "import sys\nfrom click.shell_completion import ShellComplete\nfrom predictbench_assets.cli.main import main\n"
+        "found = ShellComplete(main, {}, 'predictbench', '_X').get_completions([], 'd')\n"
+        "loaded = {name for name in sys.modules if name.startswith('predictbench_assets.cli.')}\n"
+        "print(*(item.value for item in found), *loaded)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["daily", "db", "demo", "doctor", "due", "predictbench_assets.cli.main"]
+
+
 def test_version() -> None:
     assert invoke("--version").output == "predictbench, version 0.1.0\n"
 

@@ -124,3 +124,10 @@ def test_what_is_nearly_right_is_answered_with_what_is_right(arguments: list[str
     done = invoke(*arguments)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
+
+
+def test_a_demo_is_not_removed_for_an_option_of_daily() -> None:
+    done = invoke("demo", "--forget", "uniform")
+    assert done.exit_code == 2
+    assert "or has a new version" in " ".join(done.output.split())
+    assert "--fresh" not in done.output
