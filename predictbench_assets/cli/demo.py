@@ -22,7 +22,7 @@ from predictbench_assets.launch.demo import (
     print_summary,
     use_sandbox,
 )
-from predictbench_assets.launch.demo_world import Demo, at_work, made_folder
+from predictbench_assets.launch.demo_world import Demo, demo_lock, make_folder
 from predictbench_assets.launch.past_days import WINDOW, PastDays, dates_of, only_failed, print_failures, sweep
 from predictbench_assets.launch.progress import stages
 from predictbench_assets.launch.request import DailyOptions
@@ -104,11 +104,11 @@ def demo(markets: int | None, past: int | None, experiments: tuple[str, ...], fr
     next demo is quick: `predictbench stop` ends them.
     """
     folder = enter_demo()
-    made_folder(folder)
+    make_folder(folder)
     os.environ["LOG_FORMAT"] = "text"  # a person reads this, even where a pipe or a file lies between
     registry, own = demo_registry(experiments)
     try:
-        with Interrupts() as interrupts, at_work(folder):
+        with Interrupts() as interrupts, demo_lock(folder):
             kept = open_demo(folder, markets, experiments, fresh=fresh)
             sys.exit(_run(folder, kept, past, registry, own, interrupts, verbose=verbose))
     except KeyboardInterrupt:

@@ -38,7 +38,7 @@ COMMANDS: Sections = {
     "Look": {
         "leaderboard": ("leaderboard:leaderboard", "Who beats the market, and how sure that is."),
         "report": ("report:report", "The benchmark as a page."),
-        "ui": ("instance:ui", "The Dagster UI."),
+        "ui": ("ui:ui", "The Dagster UI."),
         "verify": ("verify:verify", "Whether forecasts are what their digests say."),
         "export": ("export:export", "Markets, forecasts and failures as files."),
         "release": ("release:release", "A frozen, versioned data set."),
@@ -55,7 +55,7 @@ COMMANDS: Sections = {
         "prune": ("prune:prune", "Archive and remove what is old."),
         "due": ("due:due", "Which runs are due."),
         "notify": ("notify:notify", "Tell a webhook how a run went."),
-        "stop": ("instance:stop", "Stop what was left running."),
+        "stop": ("ui:stop", "Stop what was left running."),
         "partition": ("daily:partition", "The tags of one partition."),
         "run-config": ("daily:run_config", "The configuration of a run."),
         "completion": ("completion:completion", "Completion for bash, zsh and fish."),

@@ -13,7 +13,7 @@ import msgspec
 
 from predictbench_assets import web
 from predictbench_assets.experiments.registry import Registry, RegistryError, load_registry
-from predictbench_assets.launch.demo_world import Demo, at_work, opened_demo, present_demo, read_demo, write_demo
+from predictbench_assets.launch.demo_world import Demo, demo_lock, open_world, present_demo, read_demo, write_demo
 from predictbench_assets.observability.console import console, print_item
 from predictbench_assets.observability.logs import configure_logging
 from predictbench_assets.reporting.summary import RunSummary
@@ -67,7 +67,7 @@ def demo_exchange() -> None:
     """
     folder = FOLDER.resolve()
     kept = present_demo(folder)
-    with at_work(folder):
+    with demo_lock(folder):
         use_sandbox(start_sandbox(folder, kept.world))
 
 
@@ -85,8 +85,8 @@ def demo_settings(*, verbose: bool) -> Settings:
 
 
 def open_demo(folder: Path, markets: int | None, experiments: tuple[str, ...], *, fresh: bool) -> Demo:
-    """The demo of the folder with these experiments, or with those of the last one; see `opened_demo` for the world."""
-    kept, removed = opened_demo(folder, markets, fresh=fresh)
+    """The demo of the folder with these experiments, or with those of the last one; see `open_world` for the world."""
+    kept, removed = open_world(folder, markets, fresh=fresh)
     if removed is not None:
         click.echo(removed, err=True)
     listed = experiments or loadable_experiments(kept.experiments)

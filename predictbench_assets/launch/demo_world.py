@@ -74,7 +74,7 @@ def write_demo(folder: Path, demo: Demo) -> Demo:
     return demo
 
 
-def opened_demo(folder: Path, markets: int | None, *, fresh: bool) -> tuple[Demo, str | None]:
+def open_world(folder: Path, markets: int | None, *, fresh: bool) -> tuple[Demo, str | None]:
     """The demo of a world of so many markets a day: the one in the folder, or a new one in its place.
 
     Args:
@@ -121,7 +121,7 @@ def present_demo(folder: Path) -> Demo:
     return kept
 
 
-def made_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make the demo's folder.
 
     Raises:
@@ -134,7 +134,7 @@ def made_folder(folder: Path) -> None:
 
 
 @contextmanager
-def at_work(folder: Path) -> Iterator[None]:
+def demo_lock(folder: Path) -> Iterator[None]:
     """Lock the demo, so that no other command changes it.
 
     Raises:
