@@ -20,7 +20,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from predictbench_assets.definitions import build_defs
-from predictbench_assets.launch.child import DAILY_RUN, DEFINITIONS
+from predictbench_assets.launch.commands import DAILY_RUN, DEFINITIONS
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets.sandbox.server import SandboxServer
