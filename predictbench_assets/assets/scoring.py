@@ -1,19 +1,19 @@
-"""Scoring: what settled forecasts are worth, the boards made of it, and the page that shows them.
+"""Scoring: scores of settled forecasts, the boards made of them, and the page that shows them.
 
-Computed from the database alone, as of the moment they are asked for. The libraries for it are loaded in the bodies:
+Computed from the database alone, as of the moment of the run. The libraries for it are loaded in the bodies:
 a daily run must not pay for them.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from predictbench_assets.assets.checks import BOARD_CHECKS, SCORE_CHECKS, check_leaderboard, check_scores
 from predictbench_assets.assets.resolution import market_resolutions
-from predictbench_assets.assets.step import OWNERS, discreet
+from predictbench_assets.assets.step import OWNERS, redacting
 from predictbench_assets.exchange_names import exchange_label, is_simulated
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -23,6 +23,9 @@ from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.scoring.store.checks import score_problems
 from predictbench_assets.settings import Settings
 from predictbench_assets.site.names import FOLDER
+
+if TYPE_CHECKING:
+    from predictbench_assets.site.build import ReportSummary
 
 GROUP = "scoring"
 
@@ -46,7 +49,7 @@ def experiment_scores(  # type: ignore[no-untyped-def]  # Dagster reads Material
     """Scores of every forecast whose market has settled; only what is new or has changed is computed."""
     from predictbench_assets.scoring.store.scores import score_settled
 
-    with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
+    with bound(process_stage=context.asset_key.to_user_string()), redacting(settings):
         report = score_settled(database.engine, settings.clock.now(), dry_run=database.dry)
         checks = list(check_scores(score_problems(database.engine)))
         return dg.MaterializeResult(
@@ -70,7 +73,7 @@ def leaderboard(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeRes
     """All boards as of now, stored with their moment and the version of the rules, so that they can be rebuilt."""
     from predictbench_assets.scoring.store.boards import content_hash, rebuild_leaderboard, store_leaderboard
 
-    with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
+    with bound(process_stage=context.asset_key.to_user_string()), redacting(settings):
         board = rebuild_leaderboard(database.engine, settings.clock.now())
         if not database.dry:
             store_leaderboard(database.engine, board, settings.clock.now())
@@ -99,7 +102,7 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
     from predictbench_assets.scoring.store.boards import stored_leaderboard
     from predictbench_assets.site.build import write_report
 
-    with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
+    with bound(process_stage=context.asset_key.to_user_string()), redacting(settings):
         now = settings.clock.now()
         board = stored_leaderboard(database.engine, now)
         summary = write_report(
@@ -110,19 +113,7 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
             leaderboard=board,
             markets_since=now.date() - MARKET_PAGES,
         )
-        return dg.MaterializeResult(
-            metadata={
-                "index": dg.MetadataValue.path(summary.index),
-                "files": summary.files,
-                "bytes": summary.bytes,
-                "seconds": summary.seconds,
-                "markets": summary.markets,
-                "experiments": summary.experiments,
-                "as_of": summary.as_of.isoformat(),
-                "leaderboard_hash": summary.leaderboard_hash,
-                "exchange": exchange_label(settings.exchange),
-            }
-        )
+        return dg.MaterializeResult(metadata=_page_metadata(summary, settings))
 
 
 def _board_metadata(board: Leaderboard, *, simulated: bool) -> dict[str, Any]:
@@ -146,4 +137,18 @@ def _board_metadata(board: Leaderboard, *, simulated: bool) -> dict[str, Any]:
             name: dg.MetadataValue.md(as_markdown_image(draw(board), name.replace("_", " ")))
             for name, draw in pictures.items()
         },
+    }
+
+
+def _page_metadata(summary: "ReportSummary", settings: Settings) -> dict[str, Any]:
+    return {
+        "index": dg.MetadataValue.path(summary.index),
+        "files": summary.files,
+        "bytes": summary.bytes,
+        "seconds": summary.seconds,
+        "markets": summary.markets,
+        "experiments": summary.experiments,
+        "as_of": summary.as_of.isoformat(),
+        "leaderboard_hash": summary.leaderboard_hash,
+        "exchange": exchange_label(settings.exchange),
     }

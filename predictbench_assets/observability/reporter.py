@@ -1,19 +1,30 @@
-"""The reporter: puts together what is known of a run and writes its summary, whether the run ended well or not."""
+"""The reporter: writes the summary of a run, whether the run ended well or not."""
 
 import logging
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from predictbench_assets.commit import running_commit
+from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.ingestion.cohort import COHORT
 from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.observability.metrics import export_metrics
 from predictbench_assets.persistence.leases import RunCounts
+from predictbench_assets.persistence.run_contents import Assembly, StagedExperiment
 from predictbench_assets.persistence.run_store import RunDatabase
-from predictbench_assets.reporting.summary import ApiUse, FailureLine, RunSummary, SnapshotSummary
+from predictbench_assets.persistence.run_write import RunWrite
+from predictbench_assets.reporting.summary import (
+    ApiUse,
+    DigestSummary,
+    ExperimentSummary,
+    FailureLine,
+    RunSummary,
+    SnapshotSummary,
+)
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
@@ -22,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RunReporter:
-    """Makes and writes the summaries of this process's runs."""
+    """Builds and writes the summaries of this process's runs."""
 
     def __init__(self, settings: Settings, database: RunDatabase, staging: StagingArea) -> None:
         self._settings = settings
@@ -40,7 +51,7 @@ class RunReporter:
         counts: RunCounts | None = None,
         **facts: Any,
     ) -> RunSummary:
-        """A summary of what the given files, counts and facts say; without a file its part stays empty."""
+        """A summary of the given files, counts and facts; without a file its part stays empty."""
         if snapshot is not None:
             facts = _snapshot_facts(snapshot, dagster_run_id) | facts
         if cohort is not None:
@@ -60,8 +71,28 @@ class RunReporter:
             **facts,
         )
 
+    def written(self, run: RunWrite, dagster_run_id: str, *, duration_seconds: float) -> RunSummary:
+        """The summary of a run that was stored, or in a dry run counted."""
+        contents = run.contents
+        return self.summary(
+            contents.key,
+            dagster_run_id,
+            snapshot=contents.snapshot,
+            cohort=contents.cohort,
+            counts=run.counts,
+            failures=tuple(FailureLine.of(failure) for failure in run.failures),
+            experiments={one.attempt.name: _experiment(one, contents, dagster_run_id) for one in contents.experiments},
+            rejected_by_reason=count_texts((f"{one.field}: {one.reason}", 1) for one in run.rejected),
+            failed_by_reason=count_texts((failure.reason, 1) for failure in run.not_stored),
+            would_be_rows=run.would_be_rows,
+            attempt=run.attempt,
+            forecast_digest=None if run.digest is None else DigestSummary.of(run.digest),
+            duration_seconds=duration_seconds,
+            **run.verdict,
+        )
+
     def publish(self, summary: RunSummary) -> Path:
-        """Write the summary where PREDICTBENCH_SUMMARY says, else among the artifacts; export a real run's metrics."""
+        """Write the summary to PREDICTBENCH_SUMMARY, else among the artifacts; export a real run's metrics."""
         slug = f"{summary.run_date}_w{summary.window_days}"
         path = self._settings.predictbench_summary or self._settings.artifacts / f"summary_{slug}.json"
         summary.write(path)
@@ -90,7 +121,7 @@ class RunReporter:
         except PredictbenchError as error:
             _logger.warning("the failure could not be recorded in the database: %s", self._settings.redact(str(error)))
         if dagster_run_id in self._published:
-            return  # the stage that failed has told more than is known here
+            return  # the stage that failed has published more than is known here
         own = FailureLine(market_id=None, stage=stage, reason=reason, retriable=retriable)
         try:
             snapshot = self._own("raw_markets", key, dagster_run_id, SNAPSHOT)
@@ -112,13 +143,27 @@ class RunReporter:
             _logger.warning("the summary could not be written: %s", self._settings.redact(str(error)))
 
     def _own(self, asset: str, key: RunKey, dagster_run_id: str, schema: Schema) -> StagedFile | None:
-        """An asset's file, if this very Dagster run staged it: an older one says nothing about why this one failed."""
+        """An asset's file, if this very Dagster run staged it: an older one does not explain this failure."""
         try:
             if self._staging.peek(staged_name([asset], key))["meta"].get("dagster_run_id") != dagster_run_id:
                 return None
             return open_staged(self._staging, [asset], key, schema)
         except PredictbenchError:
             return None  # missing, or damaged, which may be why the run failed
+
+
+def _experiment(staged: StagedExperiment, contents: Assembly, dagster_run_id: str) -> ExperimentSummary:
+    """An experiment's part of the summary; the counts of a journal belong to the Dagster run that read it only."""
+    meta = {} if staged.outcomes is None else staged.outcomes.meta
+    own = meta.get("dagster_run_id") == dagster_run_id
+    return ExperimentSummary(
+        version=staged.attempt.version,
+        status=staged.attempt.status,
+        seconds=meta.get("seconds", 0.0),
+        reasons=tuple(map(ReasonCount.model_validate, meta.get("reasons", ()))),
+        **{name: meta.get(name, 0) for name in ("from_journal", "outdated") if own},
+        **contents.counts.get(staged.attempt.name, Counter()),
+    )
 
 
 def _snapshot_facts(snapshot: StagedFile, dagster_run_id: str) -> dict[str, Any]:
@@ -148,7 +193,7 @@ def _cohort_facts(cohort: StagedFile) -> dict[str, Any]:
 
 
 def _counts_so_far(cohort: StagedFile) -> RunCounts:
-    """What is certain before anything is written: nothing processed, nothing failed yet."""
+    """The counts before anything is written: nothing processed, nothing failed yet."""
     meta = cohort.meta
     return RunCounts(meta["offered"], sum(meta["excluded"].values()), meta["rejected"], 0, 0, meta["excluded"])
 

@@ -1,0 +1,244 @@
+"""The stage of the experiments: forecast a run's cohort with one experiment, and stage the outcomes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from predictbench_assets.experiments.contexts import History, HistoryCounts
+from predictbench_assets.experiments.crashes import CrashMark
+from predictbench_assets.experiments.journal import Journal, JournalKey
+from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
+from predictbench_assets.experiments.protocol import Experiment, RunMetadata
+from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
+from predictbench_assets.experiments.runner import Progress, run_experiment_sync
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.markets.market import Market
+from predictbench_assets.runs import RunKey
+from predictbench_assets.settings import Settings
+from predictbench_assets.staging import StagedFile, StagingArea
+
+
+class ForgetRefused(PermanentError):
+    """The journal was to be forgotten where its answers may have been paid for."""
+
+
+@dataclass(frozen=True)
+class ForecastCohort:
+    """The markets of one run, with what identifies them."""
+
+    run: RunMetadata
+    markets: Sequence[Market]
+    content_hash: str
+    """Hash of the cohort, not of its snapshot: with other markets beside it a forecast may come out differently."""
+
+    @property
+    def slug(self) -> str:
+        """`RunKey.slug` of the run."""
+        return RunKey(self.run.run_date, self.run.window_days).slug
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """The outcomes of one experiment for a cohort, one per market and in the cohort's order."""
+
+    experiment: Experiment
+    config_hash: str
+    cohort: ForecastCohort
+    outcomes: Sequence[Outcome]
+    content_hash: str
+    """`outcomes.content_hash` of the outcomes."""
+    reasons: Sequence[ReasonCount]
+    """Reasons of markets without a forecast, the most frequent first."""
+    started_at: datetime
+    finished_at: datetime
+    seconds: float
+    from_journal: int
+    """Outcomes that an earlier attempt had journalled."""
+    outdated: int
+    """Outcomes among them that other code than the experiment's present one gave."""
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Markets by status."""
+        return count_statuses(self.outcomes)
+
+    @property
+    def status(self) -> Literal["completed", "failed"]:
+        """`failed` where markets failed and none completed."""
+        return "failed" if self.counts["failed"] and not self.counts["completed"] else "completed"
+
+    def header(self, dagster_run_id: str) -> dict[str, Any]:
+        """The header of the staged file."""
+        return _header(self.experiment, self.status, self.cohort.run, self.counts, dagster_run_id) | {
+            "started_at": self.started_at.isoformat(),
+            "finished_at": self.finished_at.isoformat(),
+            "seconds": self.seconds,
+            "content_hash": self.content_hash,
+            "config_hash": self.config_hash,
+            "from_journal": self.from_journal,
+            "outdated": self.outdated,
+            "reasons": [reason.model_dump() for reason in self.reasons],
+        }
+
+
+def run_metadata(key: RunKey, captured_at: datetime, snapshot_hash: str) -> RunMetadata:
+    """The description of a run that its experiments are handed."""
+    return RunMetadata(
+        run_id=key.run_id,
+        run_date=key.run_date,
+        window_days=key.window_days,
+        target_date=key.target_date,
+        captured_at=captured_at,
+        snapshot_hash=snapshot_hash,
+    )
+
+
+def results_path(name: str) -> tuple[str, str]:
+    """The path of an experiment's staged outcomes, of which `ingestion.names.staged_name` makes a file name."""
+    return (OUTCOMES.name, name)
+
+
+def forecast(
+    experiment: Experiment,
+    cohort: ForecastCohort,
+    *,
+    config_hash: str,
+    required: Mapping[str, Mapping[str, Outcome]],
+    history: History,
+    history_counts: HistoryCounts,
+    area: StagingArea,
+    writer_id: str,
+    settings: Settings,
+    forget: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Forecasts:
+    """Forecast every market of a cohort with one experiment; answers in its journal are taken from there.
+
+    Args:
+        config_hash: of the experiment's configuration, `Registry.config_hash`.
+        required: outcomes of the experiments that it requires, by name and market id.
+        history: settled markets as of an instant.
+        history_counts: their counts by category.
+        area: where the journal and artifacts are kept.
+        writer_id: names the journal's segments of this attempt.
+        forget: remove the journal first, so that every market is called again.
+        progress: called at the beginning, once a second, and at the end, from changing threads.
+
+    Raises:
+        JournalUnwritable: an answer could not be made durable.
+    """
+    key = JournalKey(cohort.slug, experiment.name, experiment.version, cohort.content_hash, config_hash)
+    journal = Journal(area, key, writer_id)
+    if forget:
+        journal.discard()
+    last = _Last(progress)
+    started, begun = settings.clock.now(), time.monotonic()
+    outcomes = run_experiment_sync(
+        experiment,
+        cohort.markets,
+        run=cohort.run,
+        settings_view=settings.public_view(),
+        clock=settings.clock,
+        required=required,
+        history=history,
+        history_counts=history_counts,
+        artifacts=lambda path, content: area.write_bytes(f"artifacts/{cohort.slug}/{path}", content),
+        journal=journal,
+        crash_mark=CrashMark(settings.local_state, cohort.slug, experiment.name, experiment.version),
+        max_concurrency=settings.experiment_concurrency,
+        timeout_s=settings.experiment_timeout_seconds,
+        redact=settings.redact,
+        progress=last,
+    )
+    return Forecasts(
+        experiment=experiment,
+        config_hash=config_hash,
+        cohort=cohort,
+        outcomes=outcomes,
+        content_hash=content_hash(outcomes),
+        reasons=count_outcomes(outcomes, {market.market_id: market.question for market in cohort.markets}),
+        started_at=started,
+        finished_at=settings.clock.now(),
+        seconds=round(time.monotonic() - begun, 3),
+        from_journal=last.progress.resumed,
+        outdated=last.progress.outdated,
+    )
+
+
+def refuse_to_forget(settings: Settings, *, dry_run: bool) -> None:
+    """Stop an attempt that would forget the answers of a production run.
+
+    Raises:
+        ForgetRefused: the environment is production, and this is no dry run.
+    """
+    if settings.environment == "production" and not dry_run:
+        raise ForgetRefused(
+            "forget would throw away answers in production, which may have been paid for: "
+            "change the experiment's version to ask again"
+        )
+
+
+def stage_forecasts(area: StagingArea, name: str, made: Forecasts, *, dagster_run_id: str) -> StagedFile:
+    """Publish the outcomes of an experiment."""
+    return area.publish(name, OUTCOMES, made.header(dagster_run_id), (outcome.encode() for outcome in made.outcomes))
+
+
+def stage_not_run(
+    area: StagingArea, name: str, experiment: Experiment, run: RunMetadata, *, dagster_run_id: str
+) -> StagedFile:
+    """Publish a file without outcomes for an experiment that was not selected."""
+    return area.publish(name, OUTCOMES, _header(experiment, "not_run", run, count_statuses(()), dagster_run_id), ())
+
+
+def stale_reason(staged: StagedFile, experiment: Experiment, config_hash: str, snapshot_hash: str) -> str | None:
+    """The reason why staged outcomes do not count for a snapshot and the present experiment; None where they do."""
+    meta = staged.meta
+    if meta["status"] == "not_run":
+        return "the experiment was not selected for this run"
+    if meta["snapshot_hash"] != snapshot_hash:
+        return "its staged results are of an earlier snapshot; run it again"
+    if meta["version"] != experiment.version:
+        return f"its staged results are of version {meta['version']}; version {experiment.version} was not run"
+    if meta["config_hash"] != config_hash:
+        return "its staged results were made with another configuration; run it again"
+    return None
+
+
+def outcomes_by_market(staged: StagedFile) -> dict[str, Outcome]:
+    """The outcomes of a staged file by market id."""
+    return {outcome.market_id: outcome for outcome in map(Outcome.decode, staged.lines())}
+
+
+def count_statuses(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Markets by status; a status that none has counts 0."""
+    statuses = [outcome.status for outcome in outcomes]
+    return {status: statuses.count(status) for status in ("completed", "skipped", "failed")}
+
+
+def _header(
+    experiment: Experiment, status: str, run: RunMetadata, counts: Mapping[str, int], dagster_run_id: str
+) -> dict[str, Any]:
+    return {
+        "dagster_run_id": dagster_run_id,
+        "name": experiment.name,
+        "version": experiment.version,
+        "status": status,
+        "snapshot_hash": run.snapshot_hash,
+        "counts": dict(counts),
+    }
+
+
+class _Last:
+    """Hands progress on and keeps the last one; the runner reports once at the beginning at least."""
+
+    progress: Progress
+
+    def __init__(self, hand_on: Callable[[Progress], None]) -> None:
+        self._hand_on = hand_on
+
+    def __call__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._hand_on(progress)
