@@ -132,7 +132,7 @@ class PastDays:
 
     def _run_day(self, engine: "Engine", day: date, missing: tuple[str, ...] | None) -> int:
         from predictbench_assets.cli.daily import DailyOptions, run_daily
-        from predictbench_assets.persistence.stored_runs import settled_counts
+        from predictbench_assets.experiments.history import settled_counts
 
         settings = self._settings(_at(day, RUN_AT))
         number = f"  day {self._dates.index(day) + 1} of {len(self._dates)}  {day}"

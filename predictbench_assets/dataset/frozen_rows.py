@@ -9,7 +9,7 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import Connection, text
 
-from predictbench_assets.database.as_of import run_counts
+from predictbench_assets.database.as_of import result_is_known, run_is_known
 from predictbench_assets.dataset.files import CHUNK, Row
 from predictbench_assets.dataset.frozen_tables import RELEASED_SCORES, SCORED_FORECASTS
 from predictbench_assets.dataset.tables import ExportedTable
@@ -18,12 +18,13 @@ from predictbench_assets.scoring import rules
 
 _COUNTED_RUNS = text(f"""
     SELECT p.run_id, p.run_date, p.window_days FROM predictbench.processing_runs p
-    WHERE p.run_date BETWEEN :since AND :until AND {run_counts("p", ":as_of")}
+    WHERE p.run_date BETWEEN :since AND :until AND {run_is_known(":as_of")}
     ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
 
-_LEFT_OUT = text("""
+_LEFT_OUT = text(f"""
     SELECT count(*) FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
-    WHERE a.run_id = :run_id AND r.status = 'completed' AND r.stored_at > :frozen_at AND r.stored_at <= :as_of""")
+    WHERE a.run_id = :run_id AND r.status = 'completed'
+        AND NOT {result_is_known(":frozen_at")} AND {result_is_known(":as_of")}""")  # noqa: S608 - names of ours
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,13 @@ order that is the same on every server.
 
 from typing import Final
 
+from predictbench_assets.database.as_of import (
+    IS_SETTLED,
+    NEWEST_FIRST,
+    market_has_results,
+    newest_observation,
+    result_is_known,
+)
 from predictbench_assets.dataset.tables import DIGESTS, FORECASTS, MARKETS, SCORES, Column, ExportedTable
 
 _NOT_OF_A_COHORT: Final = {"resolution", "outcome", "resolution_observed_at"}
@@ -36,12 +43,10 @@ RELEASED_MARKETS: Final = ExportedTable(
         for column in MARKETS.columns
         if column.name not in _NOT_OF_A_COHORT | _OUTCOMES
     ),
-    """predictbench.processed_markets m
+    f"""predictbench.processed_markets m
     JOIN predictbench.processing_runs p USING (run_id)
     LEFT JOIN predictbench.events e USING (event_id)
-    WHERE m.run_id = :run_id AND EXISTS (
-        SELECT FROM predictbench.experiment_results r
-        WHERE r.processed_market_id = m.processed_market_id AND coalesce(r.stored_at, '-infinity') <= :frozen_at)""",
+    WHERE m.run_id = :run_id AND {market_has_results(":frozen_at")}""",
     'm.market_id COLLATE "C"',
 )
 
@@ -59,12 +64,10 @@ RELEASED_CONTRACTS: Final = ExportedTable(
         Column("name", "text", "the outcome's name", source="c.name", required=True),
         Column("price", "double", "its price in the listing", "probability", source="c.price"),
     ),
-    """predictbench.processed_contracts c
+    f"""predictbench.processed_contracts c
     JOIN predictbench.processed_markets m USING (processed_market_id)
     JOIN predictbench.processing_runs p USING (run_id)
-    WHERE m.run_id = :run_id AND EXISTS (
-        SELECT FROM predictbench.experiment_results r
-        WHERE r.processed_market_id = m.processed_market_id AND coalesce(r.stored_at, '-infinity') <= :frozen_at)""",
+    WHERE m.run_id = :run_id AND {market_has_results(":frozen_at")}""",
     'm.market_id COLLATE "C", (c.metadata->>\'index\')::integer, c.contract_id COLLATE "C"',
 )
 
@@ -73,7 +76,7 @@ _RESULTS: Final = """predictbench.experiment_results r
     JOIN predictbench.experiments n USING (experiment_id)
     JOIN predictbench.processed_markets m USING (processed_market_id)
     JOIN predictbench.processing_runs p ON p.run_id = a.run_id"""
-_FROZEN: Final = """WHERE a.run_id = :run_id AND coalesce(r.stored_at, '-infinity') <= :frozen_at
+_FROZEN: Final = f"""WHERE a.run_id = :run_id AND {result_is_known(":frozen_at")}
         AND (CAST(:experiments AS text[]) IS NULL OR n.name = ANY(CAST(:experiments AS text[])))"""
 _ORDER: Final = 'n.name COLLATE "C", n.version COLLATE "C", a.attempt, m.market_id COLLATE "C"'
 """The order in which a digest has them."""
@@ -128,7 +131,7 @@ RELEASED_RESOLUTIONS: Final = ExportedTable(
     """predictbench.resolution_observations o
     WHERE o.observed_at <= :as_of AND o.market_id IN (
         SELECT m.market_id FROM predictbench.processed_markets m WHERE m.run_id = ANY(:runs))""",
-    'o.market_id COLLATE "C", o.observed_at DESC, o.observation_id',
+    f'o.market_id COLLATE "C", {NEWEST_FIRST}',
     'DISTINCT ON (o.market_id COLLATE "C")',
 )
 
@@ -145,11 +148,7 @@ SCORED_FORECASTS: Final = f"""
     SELECT p.run_date, p.window_days, m.market_id, n.name, n.version, a.attempt, o.observed_at, r.probability,
         o.outcome, CASE WHEN coalesce(r.snapshot_hash = m.snapshot_hash, true) THEN m.price END AS price
     FROM {_RESULTS}
-    JOIN LATERAL (
-        SELECT state, outcome, observed_at FROM predictbench.resolution_observations
-        WHERE market_id = m.market_id AND observed_at <= :as_of
-        ORDER BY observed_at DESC, observation_id LIMIT 1
-    ) o ON o.state = 'final' AND o.outcome IS NOT NULL
+    JOIN LATERAL ({newest_observation("o.state, o.outcome, o.observed_at", ":as_of")}) o ON {IS_SETTLED}
     {_FROZEN} AND r.status = 'completed' AND r.probability IS NOT NULL
     ORDER BY {_ORDER}"""  # noqa: S608 - names of ours
 

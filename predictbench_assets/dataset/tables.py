@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from predictbench_assets.database.as_of import newest_observation
+
 Kind = Literal["text", "category", "double", "integer", "boolean", "time", "date", "texts", "doubles"]
 
 MEANINGS: Mapping[Kind, str] = {
@@ -157,7 +159,7 @@ MARKETS = ExportedTable(
         Column("resolution_observed_at", "time", "when that state was observed", source="o.observed_at"),
         Column("snapshot_hash", "text", "SHA-256 of the frozen snapshot it is from", source="m.snapshot_hash"),
     ),
-    """predictbench.processed_markets m
+    f"""predictbench.processed_markets m
     JOIN predictbench.processing_runs p USING (run_id)
     LEFT JOIN predictbench.events e USING (event_id)
     LEFT JOIN LATERAL (
@@ -166,11 +168,8 @@ MARKETS = ExportedTable(
         FROM (SELECT name, contract_id, price, (metadata->>'index')::integer AS place
               FROM predictbench.processed_contracts WHERE processed_market_id = m.processed_market_id) outcome
     ) c ON true
-    LEFT JOIN LATERAL (
-        SELECT state, outcome, observed_at FROM predictbench.resolution_observations
-        WHERE market_id = m.market_id ORDER BY observed_at DESC, observation_id LIMIT 1
-    ) o ON true
-    WHERE m.run_id = :run_id""",
+    LEFT JOIN LATERAL ({newest_observation("o.state, o.outcome, o.observed_at")}) o ON true
+    WHERE m.run_id = :run_id""",  # noqa: S608 - names of ours
     "m.market_id",
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
+from predictbench_assets.database.as_of import market_is_listed, newest_observations, run_is_known
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.persistence.leases import refuse_foreign
 
@@ -61,12 +62,11 @@ _WATCHED = text("""
     ORDER BY market_id, captured_at, contract_id
 """)
 
-_NEWEST = text("""
-    SELECT DISTINCT ON (market_id) market_id, observed_at, source, state, payout, closed_time, status
-    FROM predictbench.resolution_observations
-    WHERE market_id = ANY(:ids)
-    ORDER BY market_id, observed_at DESC, observation_id
-""")
+_NEWEST = text(
+    newest_observations(
+        "o.market_id, o.observed_at, o.source, o.state, o.payout, o.closed_time, o.status", "o.market_id = ANY(:ids)"
+    )
+)
 
 _ADD = text("""
     INSERT INTO predictbench.resolution_observations
@@ -88,7 +88,7 @@ _LOOKED = text("""
         problem = excluded.problem
 """)
 
-_COHORTS = text("""
+_COHORTS = text(f"""
     SELECT run_date, window_days, count(*) AS markets,
         count(*) FILTER (WHERE known.state = 'final') AS final,
         count(*) FILTER (WHERE known.state = 'gave_up') AS gave_up,
@@ -97,13 +97,13 @@ _COHORTS = text("""
             WHERE known.state IS DISTINCT FROM 'final' AND known.state IS DISTINCT FROM 'gave_up'
                 AND close_time <= :long_open_since
         ) AS long_open
-    FROM predictbench.processed_markets
-    JOIN predictbench.processing_runs USING (run_id)
+    FROM predictbench.processed_markets m
+    JOIN predictbench.processing_runs p USING (run_id)
     LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
-    WHERE processing_runs.status IN ('completed', 'partial') AND withdrawn_at IS NULL AND close_time <= :closed_by
+    WHERE {run_is_known(":now")} AND {market_is_listed(":now")} AND close_time <= :closed_by
     GROUP BY run_date, window_days
     ORDER BY run_date, window_days
-""")
+""")  # noqa: S608 - names of ours
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def settled_cohorts(
         closed_for: only markets whose close is so long past are counted.
         long_open: of which those are `long_open` whose close is even longer past.
     """
-    given = {"closed_by": now - closed_for, "long_open_since": now - long_open}
+    given = {"now": now, "closed_by": now - closed_for, "long_open_since": now - long_open}
     rows = in_transaction(engine, lambda connection: connection.execute(_COHORTS, given).all())
     return [CohortSettled(**row._asdict()) for row in rows]
 

@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, Engine, select, text
 
+from predictbench_assets.database.as_of import newest_observation
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import archives, snapshots
 from predictbench_assets.runs import RUN_NAMESPACE, RunKey
@@ -21,7 +22,7 @@ _SILENT = timedelta(days=1)
 what is removed under a run's feet does not come back."""
 
 # Since when a market is in its present state: the first observation after the last one that said something else.
-_SINCE = """
+_SINCE = f"""
     SELECT newest.state, coalesce(
         (SELECT min(same.observed_at) FROM predictbench.resolution_observations same
          WHERE same.market_id = m.market_id AND same.observed_at > coalesce(
@@ -29,8 +30,7 @@ _SINCE = """
              WHERE other.market_id = m.market_id AND (other.state, other.outcome, other.payout)
                 IS DISTINCT FROM (newest.state, newest.outcome, newest.payout)), '-infinity')),
         newest.observed_at) AS since
-    FROM (SELECT o.state, o.outcome, o.payout, o.observed_at FROM predictbench.resolution_observations o
-          WHERE o.market_id = m.market_id ORDER BY o.observed_at DESC, o.observation_id LIMIT 1) newest"""
+    FROM ({newest_observation("o.state, o.outcome, o.payout, o.observed_at")}) newest"""  # noqa: S608 - names of ours
 
 _ENDED = "(p.status <> 'running' OR p.heartbeat_at < :silent)"
 
