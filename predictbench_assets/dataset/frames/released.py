@@ -22,8 +22,8 @@ from predictbench_assets.dataset.frozen_tables import (
 )
 from predictbench_assets.dataset.manifest import Cohort, manifest_of, read_manifest
 from predictbench_assets.dataset.tables import ExportedTable
-from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.markets.market import REFERENCE
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.scoring.collection import (
     EPOCH_US,
@@ -147,7 +147,7 @@ class ReleaseSource:
 
     def _entrants(self) -> Iterator[Entrant]:
         for row in self._rows(RELEASED_EXPERIMENTS):
-            is_reference = row["experiment"] == BaselineSnapshotExperiment.name
+            is_reference = row["experiment"] == REFERENCE
             yield Entrant(
                 row["experiment"], row["version"], row["information"], row["control"], is_reference, row["description"]
             )

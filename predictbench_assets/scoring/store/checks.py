@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, text
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
+from predictbench_assets.markets.market import REFERENCE
 
 _ROUNDING: Final = 1e-9
 
@@ -84,4 +84,4 @@ def counts_values() -> Mapping[str, Any]:
     """The parameters of `counts_sql`."""
     from predictbench_assets.scoring.rules import CLIP_LOW  # with numpy, which a daily run does not load
 
-    return {"reference": BaselineSnapshotExperiment.name, "longest": -math.log(CLIP_LOW) + _ROUNDING}
+    return {"reference": REFERENCE, "longest": -math.log(CLIP_LOW) + _ROUNDING}

@@ -27,7 +27,7 @@ from predictbench_assets.database.as_of import (
 )
 from predictbench_assets.database.chunks import ROWS_PER_CHUNK, chunks_by_size
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
+from predictbench_assets.markets.market import REFERENCE
 from predictbench_assets.scoring.collection import MARKET_COLUMNS, Attempt, ForecastCollection, Results
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 from predictbench_assets.scoring.store.coherence import load_coherence
@@ -130,5 +130,5 @@ def _read(
 
 
 def _entrant(row: Row[Any]) -> Entrant:
-    is_reference = row.name == BaselineSnapshotExperiment.name
+    is_reference = row.name == REFERENCE
     return Entrant(row.name, row.version, row.information, row.control, is_reference, row.description)
