@@ -89,8 +89,8 @@ class Market(Frozen):
     neg_risk_market_id: str | None
     game_id: str | None
     series_slug: str | None
-    group_item_title: str | None
-    group_item_threshold: float | None
+    group_item_title: str | None = None
+    group_item_threshold: float | None = None
     cluster: str
     """Connected component over event, neg-risk group, game, and series x end date: the unit of independence."""
     created_at: datetime | None
