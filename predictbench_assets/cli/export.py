@@ -13,7 +13,7 @@ from predictbench_assets.cli.demo import demo_option
 from predictbench_assets.cli.partitions import day_option
 
 if TYPE_CHECKING:
-    from predictbench_assets.dataset.export import Manifest
+    from predictbench_assets.dataset.export import ExportManifest
     from predictbench_assets.dataset.files import Format
 
 _SAY_EVERY_S = 2.0
@@ -86,7 +86,7 @@ class _Progress:
             click.echo(f"{table}: {rows:,} rows", err=True)
 
 
-def _show(manifest: "Manifest", address: str) -> None:
+def _show(manifest: "ExportManifest", address: str) -> None:
     from predictbench_assets.reporting.pages import size
 
     files: list[Any] = [file for file in manifest.files if file.rows is not None]

@@ -12,22 +12,16 @@ import msgspec
 import pyarrow as pa
 import zstandard
 
-from predictbench_assets.dataset.frozen_files import line_of, read_lines, read_parquet, sha256_of
-from predictbench_assets.dataset.frozen_tables import (
-    FROZEN_TABLES,
-    RELEASED_DIGESTS,
-    RELEASED_FORECASTS,
-    RELEASED_TABLES,
-)
+from predictbench_assets.dataset.files import RELEASED_FORMATS, file_of, line_of, read_lines, read_parquet, sha256_of
 from predictbench_assets.dataset.manifest import MANIFEST, Cohort, Manifest, read_manifest
-from predictbench_assets.dataset.tables import ExportedTable
+from predictbench_assets.dataset.tables import RELEASED_DIGESTS, RELEASED_FORECASTS, RELEASED_TABLES, Table
 from predictbench_assets.experiments.digest import ALGORITHM, DigestedForecast, ForecastHasher
 from predictbench_assets.runs import RunKey
 
 
 @dataclass(frozen=True)
 class CheckedRelease:
-    """What was found."""
+    """Findings of a check."""
 
     manifest: Manifest
     manifest_sha256: str
@@ -65,7 +59,7 @@ class _Forecast(_Cohort):
 
     @property
     def digested(self) -> DigestedForecast | None:
-        """What a digest has of it; None where it is no forecast."""
+        """Its part in a digest; None where it is no forecast."""
         if self.status != "completed" or self.probability is None:
             return None
         return DigestedForecast(
@@ -89,7 +83,7 @@ class _Checking:
     forecasts: int = 0
 
     def files(self) -> bool:
-        """Whether every file is there as the manifest says, and no other."""
+        """Compare the files with the manifest; returns False where a table is missing."""
         named = {file.name: file for file in self.manifest.files}
         there = {path.name for path in self.folder.iterdir()} - {MANIFEST}
         self.problems += [f"{name} is missing" for name in sorted(named.keys() - there)]
@@ -97,17 +91,17 @@ class _Checking:
         for name in sorted(named.keys() & there):
             if sha256_of(self.folder / name) != named[name].sha256:
                 self.problems.append(f"{name} is not as it was released: its SHA-256 is another one")
-        wanted = {f"{table.name}.{suffix}" for table in RELEASED_TABLES for suffix in ("parquet", "jsonl.zst")}
+        wanted = {file_of(self.folder, table, one).name for table in RELEASED_TABLES for one in RELEASED_FORMATS}
         self.problems += [f"{name} is not in the release" for name in sorted(wanted - named.keys())]
         return wanted <= there
 
-    def table(self, table: ExportedTable) -> None:
+    def table(self, table: Table) -> None:
         """Compare the formats with each other, and the rows of each cohort with the manifest."""
         hashes: dict[RunKey, Any] = {}
         rows = 0
         for line in self._lines(table):
             rows += 1
-            if table in FROZEN_TABLES:
+            if table.frozen:
                 cohort = msgspec.json.decode(line, type=_Cohort)
                 hashes.setdefault(RunKey(cohort.run_date, cohort.window_days), hashlib.sha256()).update(line)
             if table is RELEASED_DIGESTS:
@@ -118,7 +112,7 @@ class _Checking:
             self.problems.append(
                 f"{table.name} has {rows:,} rows, the manifest says {self.manifest.rows[table.name]:,}"
             )
-        if table in FROZEN_TABLES:
+        if table.frozen:
             self._compare(table, hashes)
 
     def conclude(self) -> int:
@@ -141,7 +135,7 @@ class _Checking:
         self.problems += [f"{key} has digests and is no cohort of the manifest" for key in self.digests]
         return checked
 
-    def _lines(self, table: ExportedTable) -> Iterator[bytes]:
+    def _lines(self, table: Table) -> Iterator[bytes]:
         names = [column.name for column in table.columns]
         from_parquet = (line_of(names, row) for row in read_parquet(self.folder, table))
         same = True
@@ -166,7 +160,7 @@ class _Checking:
             if forecast.stored_at is None or forecast.stored_at <= digest.made_at:
                 hasher.update(line)
 
-    def _compare(self, table: ExportedTable, hashes: dict[RunKey, Any]) -> None:
+    def _compare(self, table: Table, hashes: dict[RunKey, Any]) -> None:
         for cohort in self.manifest.cohorts:
             found = hashes.pop(cohort.key, hashlib.sha256()).hexdigest()
             if table.name not in cohort.tables or cohort.tables[table.name].sha256 != found:
@@ -202,5 +196,5 @@ def _of_one_instant(expected: list[tuple[_Digest, ForecastHasher]]) -> Iterator[
 
 
 def released_digests(cohorts: tuple[Cohort, ...]) -> set[str]:
-    """All digests of a release."""
+    """Set of all digests of a release."""
     return {digest for cohort in cohorts for digest in cohort.digests}

@@ -15,8 +15,7 @@ from predictbench_assets.dataset.frames.boards import BOARDS
 from predictbench_assets.dataset.frames.released import ReleaseSource
 from predictbench_assets.dataset.frames.source import TABLES, Choice, Source, frame_schema, narrowed
 from predictbench_assets.dataset.frames.stored import DatabaseSource, configured_database, database_at, demo_database
-from predictbench_assets.dataset.frozen_tables import RELEASED_EXPERIMENTS
-from predictbench_assets.dataset.tables import ExportedTable, described
+from predictbench_assets.dataset.tables import RELEASED_EXPERIMENTS, Table, described_columns
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, BoardName, BoardRow, chosen_rows
 
@@ -200,7 +199,7 @@ class Benchmark:
         Args:
             table: markets, contracts, forecasts, digests, experiments, resolutions, scores or boards.
         """
-        return self._library()(pa.Table.from_pylist(described(_table(table))))
+        return self._library()(pa.Table.from_pylist(described_columns(_table(table))))
 
     def arrow(
         self,
@@ -233,7 +232,7 @@ class Benchmark:
 
     def _chosen(
         self, name: str, experiment: Names | None, since: Day | None, until: Day | None, columns: Names | None
-    ) -> tuple[ExportedTable, Choice]:
+    ) -> tuple[Table, Choice]:
         table = _table(name)
         if table is BOARDS:
             raise ValueError("boards are computed, not read: call boards()")
@@ -267,7 +266,7 @@ class Benchmark:
             self._boards[since, until] = self._source.board_rows(since, until)
         return self._boards[since, until]
 
-    def _made(self, table: ExportedTable, batches: Iterable[pa.RecordBatch]) -> Any:
+    def _made(self, table: Table, batches: Iterable[pa.RecordBatch]) -> Any:
         make = self._library()
         return make(pa.Table.from_batches(batches, frame_schema(table)))
 
@@ -305,7 +304,7 @@ def _pandas() -> Callable[[pa.Table], Any]:
 _MAKERS: Final[dict[Frames, Callable[[], Callable[[pa.Table], Any]]]] = {"polars": _polars, "pandas": _pandas}
 
 
-def _table(name: str) -> ExportedTable:
+def _table(name: str) -> Table:
     if name not in TABLES:
         raise ValueError(f"no table {name!r}; there are {', '.join(TABLES)}")
     return TABLES[name]

@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from predictbench_assets.dataset.files import parquet_schema
 from predictbench_assets.dataset.frames.boards import BOARDS
-from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
-from predictbench_assets.dataset.tables import ExportedTable
+from predictbench_assets.dataset.tables import RELEASED_TABLES, Table
 from predictbench_assets.scoring.boards import BoardRow
 
 TABLES: Final = {table.name: table for table in (*RELEASED_TABLES, BOARDS)}
@@ -36,7 +35,7 @@ class Source(Protocol):
         """The moment."""
         ...
 
-    def batches(self, table: ExportedTable, choice: Choice) -> Iterator[pa.RecordBatch]:
+    def batches(self, table: Table, choice: Choice) -> Iterator[pa.RecordBatch]:
         """Rows of a released table, a portion at a time, in the form of `frame_schema`."""
         ...
 
@@ -45,7 +44,7 @@ class Source(Protocol):
         ...
 
 
-def frame_schema(table: ExportedTable) -> pa.Schema:
+def frame_schema(table: Table) -> pa.Schema:
     """The columns of a frame: those of the release's Parquet files, but for texts, which are texts.
 
     A dictionary for each portion would make texts of few values compare and join otherwise than others.
@@ -55,7 +54,7 @@ def frame_schema(table: ExportedTable) -> pa.Schema:
     return pa.schema(plain, metadata=schema.metadata)
 
 
-def narrowed(table: ExportedTable, columns: Sequence[str] | None) -> ExportedTable:
+def narrowed(table: Table, columns: Sequence[str] | None) -> Table:
     """The table with some of its columns, in the order asked for.
 
     Raises:

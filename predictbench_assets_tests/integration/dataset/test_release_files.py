@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
+from predictbench_assets.dataset.tables import RELEASED_TABLES
 from predictbench_assets.experiments.history import settled_markets
 from predictbench_assets.persistence.digests import run_digest, store_digest
 from predictbench_assets.runs import RunKey

@@ -1,18 +1,19 @@
-"""The tables of a release as a database has them at a moment: what a release writes, and what notebooks read."""
+"""Rows of the tables out of a database, for exports, releases and notebooks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.as_of import result_is_known, run_is_known
+from predictbench_assets.database.errors import classified
 from predictbench_assets.dataset.files import CHUNK, Row
-from predictbench_assets.dataset.frozen_tables import RELEASED_SCORES, SCORED_FORECASTS
-from predictbench_assets.dataset.tables import ExportedTable
+from predictbench_assets.dataset.tables import RELEASED_SCORES, SCORED_FORECASTS, Table
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring import rules
 
@@ -20,6 +21,10 @@ _COUNTED_RUNS = text(f"""
     SELECT p.run_id, p.run_date, p.window_days FROM predictbench.processing_runs p
     WHERE p.run_date BETWEEN :since AND :until AND {run_is_known(":as_of")}
     ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
+
+_ALL_RUNS = text("""
+    SELECT run_id, run_date, window_days FROM predictbench.processing_runs
+    WHERE run_date BETWEEN :since AND :until ORDER BY run_date, window_days""")
 
 _LEFT_OUT = text(f"""
     SELECT count(*) FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
@@ -34,16 +39,26 @@ class StoredRun:
     run_id: UUID
     key: RunKey
     frozen_at: datetime
-    """What was stored later is not read."""
+    """What was stored later is not read, but by exports."""
+
+
+@contextmanager
+def stored_tables(engine: Engine, as_of: datetime) -> Iterator["StoredTables"]:
+    """Open the tables in one read-only transaction: all rows are of one moment, whatever is written meanwhile.
+
+    Args:
+        as_of: resolutions that were observed later are unknown.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused: as the names say.
+    """
+    with classified(engine), engine.connect() as connection:
+        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        yield StoredTables(connection, as_of)
 
 
 class StoredTables:
-    """Rows of the released tables, a few thousand at a time, in the order of the release.
-
-    Args:
-        connection: in a transaction; all rows should come from one snapshot.
-        as_of: resolutions that were observed later are unknown.
-    """
+    """Rows of tables, a few thousand at a time, in the order of their files. Made by `stored_tables`."""
 
     def __init__(self, connection: Connection, as_of: datetime) -> None:
         self._connection = connection
@@ -55,29 +70,34 @@ class StoredTables:
         rows = self._connection.execute(_COUNTED_RUNS, chosen)
         return [StoredRun(row.run_id, RunKey(row.run_date, row.window_days), self._as_of) for row in rows]
 
-    def of_run(
-        self, table: ExportedTable, run: StoredRun, experiments: Sequence[str] | None = None
-    ) -> Iterator[Sequence[Any]]:
-        """The rows that a table has of one run.
+    def all_runs(self, since: date, until: date) -> list[StoredRun]:
+        """Every run of some days that has a row, oldest first, with all that is stored of it."""
+        rows = self._connection.execute(_ALL_RUNS, {"since": since, "until": until})
+        return [StoredRun(row.run_id, RunKey(row.run_date, row.window_days), self._as_of) for row in rows]
+
+    def read(
+        self, table: Table, runs: Sequence[StoredRun], experiments: Sequence[str] | None = None
+    ) -> Iterator[tuple[StoredRun | None, Sequence[Any]]]:
+        """The rows of a table, with the run that they are of; None for a table that is not by run.
 
         Args:
             experiments: of a table of forecasts or scores, only those of these names.
         """
-        names = None if experiments is None else list(experiments)
-        values = {"run_id": run.run_id, "frozen_at": run.frozen_at, "as_of": self._as_of, "experiments": names}
-        if table.name == RELEASED_SCORES.name:
-            chosen = [RELEASED_SCORES.columns.index(column) for column in table.columns]
-            for rows in self._read(SCORED_FORECASTS, values):
-                yield [[row[place] for place in chosen] for row in _scored(rows)]
-        else:
-            yield from self._read(table.query, values)
-
-    def of_runs(self, table: ExportedTable, runs: Sequence[StoredRun]) -> Iterator[Sequence[Any]]:
-        """The rows of a table that is not by run: experiments and resolutions."""
-        yield from self._read(table.query, {"runs": [run.run_id for run in runs], "as_of": self._as_of})
+        values = {"as_of": self._as_of, "experiments": None if experiments is None else list(experiments)}
+        if not table.by_run:
+            for rows in self._read(table.query, values | {"runs": [run.run_id for run in runs]}):
+                yield None, rows
+            return
+        # A table may have been narrowed to some of its columns.
+        computed = table.name == RELEASED_SCORES.name and not table.source
+        chosen = [RELEASED_SCORES.columns.index(column) for column in table.columns] if computed else []
+        for run in runs:
+            parameters = values | {"run_id": run.run_id, "frozen_at": run.frozen_at}
+            for rows in self._read(SCORED_FORECASTS if computed else table.query, parameters):
+                yield run, [[row[place] for place in chosen] for row in _scored(rows)] if computed else rows
 
     def left_out(self, run: StoredRun) -> int:
-        """How many forecasts were stored after the run was frozen."""
+        """Number of forecasts that were stored after the run was frozen."""
         values = {"run_id": run.run_id, "frozen_at": run.frozen_at, "as_of": self._as_of}
         return int(self._connection.execute(_LEFT_OUT, values).scalar_one())
 
@@ -88,7 +108,7 @@ class StoredTables:
 
 
 def _scored(rows: Sequence[Any]) -> list[Row]:
-    """Forecasts with their outcomes as rows of scores; what needs a price is null where there is none."""
+    """Score forecasts with their outcomes; what needs a price is null where there is none."""
     forecast, outcome, price = (
         np.array([getattr(row, name) for row in rows], np.float64) for name in ("probability", "outcome", "price")
     )
