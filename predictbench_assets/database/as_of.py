@@ -18,7 +18,7 @@ ESTIMATED_RESULTS: Final[LiteralString] = (
 """About how many results an attempt `a` of a run `p` has: to read in chunks."""
 
 IS_SETTLED: Final[LiteralString] = "o.state = 'final' AND o.outcome IS NOT NULL"
-"""Whether an observation `o` is a settlement that forecasts are scored by."""
+"""Condition on an observation `o`: it is a settlement that forecasts are scored by."""
 
 NEWEST_FIRST: Final[LiteralString] = "o.observed_at DESC, o.observation_id"
 """The order of the observations `o` of a market; the first one counts."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
@@ -27,7 +27,7 @@ class CheckedRelease:
     manifest_sha256: str
     """The one number that stands for the whole release."""
     digests: int
-    """That were computed again."""
+    """Number of digests that were computed again."""
     forecasts: int
     """Rows of forecasts."""
     problems: tuple[str, ...]
@@ -50,28 +50,16 @@ class _Forecast(_Cohort):
     version: str
     attempt: int
     market_id: str
-    status: str
     probability: float | None
     forecast_at: datetime | None
-    stored_at: datetime | None
     snapshot_hash: str | None
     config_hash: str | None
+    status: str
+    stored_at: datetime | None
 
-    @property
-    def digested(self) -> DigestedForecast | None:
-        """Its part in a digest; None where it is no forecast."""
-        if self.status != "completed" or self.probability is None:
-            return None
-        return DigestedForecast(
-            self.experiment,
-            self.version,
-            self.attempt,
-            self.market_id,
-            self.probability,
-            self.forecast_at,
-            self.snapshot_hash,
-            self.config_hash,
-        )
+
+_DIGESTED: Final = slice(2, 10)
+"""Fields of `_Forecast` that a digest holds, in its order."""
 
 
 @dataclass
@@ -152,10 +140,9 @@ class _Checking:
 
     def _digest(self, forecast: _Forecast) -> None:
         self.forecasts += 1
-        digested = forecast.digested
-        if digested is None:
+        if forecast.status != "completed" or forecast.probability is None:
             return
-        line = digested.line()
+        line = DigestedForecast(*msgspec.structs.astuple(forecast)[_DIGESTED]).line()
         for digest, hasher in self.digests.get(RunKey(forecast.run_date, forecast.window_days), ()):
             if forecast.stored_at is None or forecast.stored_at <= digest.made_at:
                 hasher.update(line)
@@ -190,7 +177,7 @@ def check_release(folder: Path) -> CheckedRelease:
 
 
 def _of_one_instant(expected: list[tuple[_Digest, ForecastHasher]]) -> Iterator[tuple[_Digest, ForecastHasher]]:
-    """Those to compare: of several made at one instant, by a clock that stands still, the last has all forecasts."""
+    """The digests to compare: of several of one instant, by a clock that stands still, the last has all forecasts."""
     newest: dict[datetime, tuple[_Digest, ForecastHasher]] = {digest.made_at: (digest, one) for digest, one in expected}
     yield from newest.values()
 

@@ -31,7 +31,7 @@ class HashedRows(_Record, frozen=True):
 
     rows: int
     sha256: str
-    """Of their JSON lines, in the order of the file."""
+    """Hash of their JSON lines, in the order of the file."""
 
 
 class Cohort(_Record, frozen=True):
@@ -40,11 +40,11 @@ class Cohort(_Record, frozen=True):
     run_date: date
     window_days: int
     frozen_at: datetime
-    """When it was released first: what was stored later is in no release."""
+    """Moment at which it was released first: nothing that was stored later is in any release."""
     left_out: int
     """Forecasts that were stored after that, by later attempts."""
     digests: tuple[str, ...]
-    """Of its forecasts, oldest first."""
+    """Digests of its forecasts, oldest first."""
     tables: Mapping[str, HashedRows]
 
     @property
@@ -84,7 +84,7 @@ class Manifest(_Record, frozen=True):
     exchange: str | None = None
     """The host that the markets were read from; not known of releases of before it was written down."""
     simulated: bool = False
-    """Whether that is a simulated one, so that nothing in the release is about the real world."""
+    """True for a simulated exchange: nothing in the release is about the real world."""
 
     def encoded(self) -> bytes:
         """As the file's bytes."""

@@ -47,7 +47,7 @@ class NothingToRelease(PermanentError):
 
 
 class ReleaseExists(PermanentError):
-    """Where the release is to go there is something already."""
+    """The folder of the release is there already."""
 
 
 class ReleaseChanged(PermanentError):

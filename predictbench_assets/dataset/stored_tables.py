@@ -39,7 +39,7 @@ class StoredRun:
     run_id: UUID
     key: RunKey
     frozen_at: datetime
-    """What was stored later is not read, but by exports."""
+    """Nothing that was stored later is read, but by exports."""
 
 
 @contextmanager

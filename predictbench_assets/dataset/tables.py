@@ -85,6 +85,13 @@ _RUN = (
     Column("window_days", "integer", "from the run date to the close", "days", source="p.window_days", required=True),
 )
 _MARKET = Column("market_id", "text", "Polymarket's id of the market", source="m.market_id", required=True)
+_EXPERIMENT = (
+    Column("experiment", "category", "name of the experiment", source="n.name", required=True),
+    Column("version", "category", "its version", source="n.version", required=True),
+)
+_ATTEMPT = Column(
+    "attempt", "integer", "which attempt of the experiment in this run", source="a.attempt", required=True
+)
 
 RUNS = Table(
     "runs",
@@ -196,14 +203,19 @@ MARKETS = Table(
     "m.market_id",
 )
 
+_RESULTS: Final = """predictbench.experiment_results r
+    JOIN predictbench.experiment_runs a USING (experiment_run_id)
+    JOIN predictbench.experiments n USING (experiment_id)
+    JOIN predictbench.processed_markets m USING (processed_market_id)
+    JOIN predictbench.processing_runs p ON p.run_id = a.run_id"""
+
 FORECASTS = Table(
     "forecasts",
     "A row for each market and experiment: what the newest attempt said that got to the market.",
     (
         *_RUN,
         _MARKET,
-        Column("experiment", "category", "name of the experiment", source="n.name", required=True),
-        Column("version", "category", "its version", source="n.version", required=True),
+        *_EXPERIMENT,
         # Of the experiment, which has a table of its own in a release.
         Column(
             "control",
@@ -213,7 +225,7 @@ FORECASTS = Table(
             required=True,
             released=False,
         ),
-        Column("attempt", "integer", "which attempt of the experiment in this run", source="a.attempt", required=True),
+        _ATTEMPT,
         Column("status", "category", "completed, skipped, failed or not_run", source="r.status", required=True),
         Column("probability", "double", "of the market's first outcome", "probability"),
         Column("probabilities", "doubles", "one for each outcome, the first one first", "probability"),
@@ -229,12 +241,7 @@ FORECASTS = Table(
         Column("snapshot_hash", "text", "SHA-256 of the snapshot it was made on", source="r.snapshot_hash"),
         Column("config_hash", "text", "of the configuration it was made with", source="r.config_hash"),
     ),
-    """predictbench.experiment_results r
-    JOIN predictbench.experiment_runs a USING (experiment_run_id)
-    JOIN predictbench.experiments n USING (experiment_id)
-    JOIN predictbench.processed_markets m USING (processed_market_id)
-    JOIN predictbench.processing_runs p ON p.run_id = a.run_id
-    WHERE a.run_id = :run_id""",
+    f"{_RESULTS} WHERE a.run_id = :run_id",
     # As the view latest_experiment_results has it; asked of the view, every run ever stored would be sorted.
     "m.market_id, n.name, (r.status = 'not_run'), a.attempt DESC",
     "DISTINCT ON (m.market_id, n.name)",
@@ -246,9 +253,8 @@ SCORES = Table(
     (
         *_RUN,
         _MARKET,
-        Column("experiment", "category", "name of the experiment", source="n.name", required=True),
-        Column("version", "category", "its version", source="n.version", required=True),
-        Column("attempt", "integer", "which attempt of the experiment in this run", source="a.attempt", required=True),
+        *_EXPERIMENT,
+        _ATTEMPT,
         Column("outcome", "double", "what the first outcome paid", "probability", source="s.outcome", required=True),
         Column("brier", "double", "squared difference of forecast and outcome", "squared probability", required=True),
         Column("log_loss", "double", "negative logarithm of the forecast of what came true", "nats", required=True),
@@ -352,11 +358,6 @@ RELEASED_CONTRACTS: Final = Table(
     frozen=True,
 )
 
-_RESULTS: Final = """predictbench.experiment_results r
-    JOIN predictbench.experiment_runs a USING (experiment_run_id)
-    JOIN predictbench.experiments n USING (experiment_id)
-    JOIN predictbench.processed_markets m USING (processed_market_id)
-    JOIN predictbench.processing_runs p ON p.run_id = a.run_id"""
 _FROZEN: Final = f"""WHERE a.run_id = :run_id AND {result_is_known(":frozen_at")}
         AND (CAST(:experiments AS text[]) IS NULL OR n.name = ANY(CAST(:experiments AS text[])))"""
 _ORDER: Final = 'n.name COLLATE "C", n.version COLLATE "C", a.attempt, m.market_id COLLATE "C"'

@@ -87,7 +87,7 @@ class CheckedDigest:
 
     stored: ForecastDigest
     attempt: int
-    """Of the run."""
+    """Attempt of the run."""
     found: ForecastDigest
     late: int
     """Forecasts in it, and in no earlier one, that say they were made before their market closed although the digest
@@ -95,14 +95,14 @@ class CheckedDigest:
 
     @property
     def verdict(self) -> Verdict:
-        """What to think of it."""
+        """The verdict on it."""
         if (self.stored.digest, self.stored.forecasts) != (self.found.digest, self.found.forecasts):
             return "mismatch"
         return "late" if self.late else "ok"
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, in a sentence."""
+        """The problem, in a sentence; None where there is none."""
         stored, found = self.stored, self.found
         if stored.algorithm != ALGORITHM:
             return f"it was made with {stored.algorithm}, which this version of Predictbench does not know"
@@ -125,7 +125,7 @@ class CheckedRun:
     key: RunKey
     digests: tuple[CheckedDigest, ...]
     first_close: datetime | None
-    """When the first of its markets closes."""
+    """Close of the first of its markets."""
     later: int
     """Forecasts that were stored after the newest digest: of an attempt that is under way, or never ended."""
     missing: str | None = None
@@ -133,7 +133,7 @@ class CheckedRun:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong, a sentence for each."""
+        """The problems, a sentence for each."""
         lost = () if self.missing is None else (f"the digest {self.missing} of the run's summary is not kept any more",)
         return (*(one.problem for one in self.digests if one.problem is not None), *lost)
 

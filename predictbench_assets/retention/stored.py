@@ -214,7 +214,7 @@ def stored_archives(engine: Engine) -> list[Archive]:
     return in_transaction(engine, lambda connection: [Archive(**row._asdict()) for row in connection.execute(query)])
 
 
-def owed_by(engine: Engine, archive: Archive) -> set[UUID]:
+def rows_only_in(engine: Engine, archive: Archive) -> set[UUID]:
     """The markets whose raw snapshot is in this archive and nowhere else."""
     values = {"archive_id": archive.archive_id}
     return in_transaction(engine, lambda connection: set(connection.execute(_OWED, values).scalars()))
@@ -230,7 +230,7 @@ def archived_markets(
     )
 
 
-def put_back(engine: Engine, rows: Sequence[tuple[UUID, str]]) -> int:
+def restore_rows(engine: Engine, rows: Sequence[tuple[UUID, str]]) -> int:
     """Give markets that have none their raw snapshot again, as the text of its JSON; returns how many got it."""
     # Put together as text: numbers must not pass through Python, which keeps fewer digits of them than jsonb does.
     values = "[" + ",".join(f'{{"id":"{market}","raw":{raw}}}' for market, raw in rows) + "]"

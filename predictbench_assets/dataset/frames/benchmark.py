@@ -87,6 +87,9 @@ class Benchmark:
     probabilities are those of a market's first outcome, instants are in UTC. A market is the same in all frames by
     `run_date`, `window_days` and `market_id`. Whatever is stored while a notebook is open comes after its moment and
     is not seen: open again to see it.
+
+    The same arguments choose rows and columns everywhere: `since` and `until` are the first and the last run date, the
+    last one itself included; `experiment` is a name or several; `columns` are those to show, in that order.
     """
 
     def __init__(self, source: Source, frames: Frames | None) -> None:
@@ -103,13 +106,7 @@ class Benchmark:
         return self._source.as_of
 
     def markets(self, *, since: Day | None = None, until: Day | None = None, columns: Names | None = None) -> Any:
-        """The markets of each run: what was asked, and what it cost when it was frozen.
-
-        Args:
-            since: the first run date.
-            until: the last run date, itself included.
-            columns: only these.
-        """
+        """The markets of each run between `since` and `until`: what was asked, and what it cost when it was frozen."""
         return self._frame("markets", None, since, until, columns)
 
     def forecasts(
@@ -124,12 +121,6 @@ class Benchmark:
 
         An experiment that was run again has a row for each attempt, in their order. Boards count the newest that was
         in time.
-
-        Args:
-            experiment: only of these names.
-            since: the first run date.
-            until: the last run date, itself included.
-            columns: only these.
         """
         return self._frame("forecasts", experiment, since, until, columns)
 
@@ -141,14 +132,7 @@ class Benchmark:
         until: Day | None = None,
         columns: Names | None = None,
     ) -> Any:
-        """The scores of the forecasts of settled markets, of each attempt, with the outcome that they follow from.
-
-        Args:
-            experiment: only of these names.
-            since: the first run date.
-            until: the last run date, itself included.
-            columns: only these.
-        """
+        """The scores of the forecasts of settled markets, of each attempt, with the outcome that they follow from."""
         return self._frame("scores", experiment, since, until, columns)
 
     def resolutions(self, *, columns: Names | None = None) -> Any:
@@ -176,8 +160,7 @@ class Benchmark:
             window_days: only this window.
             category: only this one; `all` is the board as a whole, `every` each cut.
             price_bin: such as `5-20` (per cent); `all` and `every` as above.
-            since: only runs from this date on.
-            until: only runs up to this date.
+            since, until: only runs of these dates.
 
         Raises:
             ValueError: there is no such board, window, category or price bin.
@@ -210,16 +193,12 @@ class Benchmark:
         until: Day | None = None,
         columns: Names | None = None,
     ) -> pa.RecordBatchReader:
-        """A table as a stream of Arrow, a portion of rows in memory at a time; it needs no library of frames.
+        """A table as a stream of Arrow, a few thousand rows in memory at a time; it needs no library of frames.
 
         `read_all()` gives a `pyarrow.Table`; DuckDB and Polars read the stream itself.
 
         Args:
             table: as in `columns`, but for boards.
-            experiment: only of these names.
-            since: the first run date.
-            until: the last run date, itself included.
-            columns: only these.
         """
         chosen, choice = self._chosen(table, experiment, since, until, columns)
         return pa.RecordBatchReader.from_batches(frame_schema(chosen), self._source.batches(chosen, choice))
@@ -271,7 +250,7 @@ class Benchmark:
         return make(pa.Table.from_batches(batches, frame_schema(table)))
 
     def _library(self) -> Callable[[pa.Table], Any]:
-        """What makes a frame of a table.
+        """Load the library of frames; returns its conversion from Arrow.
 
         Raises:
             FramesMissing: see there.

@@ -205,7 +205,7 @@ def _asked_of(choice: Choice) -> list[str]:
 
 
 def _condition(batch: pa.RecordBatch, choice: Choice) -> pa.Array:
-    """Which rows are chosen."""
+    """Mask of the rows that are chosen."""
     chosen = pa.array(np.ones(len(batch), np.bool_))
     if choice.since is not None:
         chosen = pc.and_(chosen, pc.greater_equal(batch.column("run_date"), pa.scalar(choice.since, pa.date32())))
@@ -232,7 +232,7 @@ def _attempts(said: pa.Table, entrants: Mapping[tuple[str, str], Entrant]) -> tu
 
 
 def _results(said: pa.Table, markets: Sequence[str], attempts: NDArray[np.int64]) -> Results:
-    """What the attempts came to, of markets that are listed."""
+    """Results of the attempts, for markets that are listed."""
     place = pc.index_in(said["market_id"], value_set=pa.array(markets, pa.string())).fill_null(-1).to_numpy()
     known = place >= 0
     completed = pc.if_else(pc.equal(said["status"], "completed"), said["probability"], None)

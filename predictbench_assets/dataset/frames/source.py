@@ -1,4 +1,4 @@
-"""Where frames come from: what a database and a release have in common."""
+"""Sources of frames: the protocol that a database and a release have in common, and their tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ TABLES: Final = {table.name: table for table in (*RELEASED_TABLES, BOARDS)}
 
 @dataclass(frozen=True)
 class Choice:
-    """Which rows to read; None is all of them."""
+    """A choice of rows to read; None is all of them."""
 
     since: date | None = None
     """The first run date."""

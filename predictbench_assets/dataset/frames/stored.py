@@ -25,7 +25,7 @@ from predictbench_assets.scoring.store.boards import rebuild_leaderboard
 from predictbench_assets.settings import Settings, default_env_file, load_settings
 
 DEMO_FOLDER: Final = Path(".predictbench") / "demo"
-"""Where `predictbench demo` keeps its data."""
+"""Folder of `predictbench demo`, in that of the project."""
 
 
 class NothingStored(PermanentError):

@@ -1,4 +1,4 @@
-"""What must hold of stored scores: counted by the database as they are written, and summed up at any time.
+"""Checks of stored scores: counted by the database as they are written, and summed up at any time.
 
 Only scoring writes scores, so what was counted of a run stays true until it is scored again, and then it is counted
 anew, from the rows as they are stored, in the same transaction. To read all of them each time would find no more but
@@ -28,9 +28,9 @@ class ScoreProblems:
     scores: int
     out_of_range: int
     reference_scores: int
-    """Of the market's own price."""
+    """Scores of the market's own price."""
     reference_edges: int
-    """Of these, the ones with another edge than 0."""
+    """Scores of the market's own price with another edge than 0."""
 
 
 def score_problems(engine: Engine) -> ScoreProblems:

@@ -1,4 +1,4 @@
-"""Which stored markets belong together, and how coherent the forecasts of them are."""
+"""Stored markets that belong together, and the coherence of the forecasts of them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -72,7 +72,7 @@ def _related(engine: Engine, cohorts: Cohorts, as_of: datetime) -> Relations:
 
 
 def load_coherence(engine: Engine, forecasts: Forecasts) -> tuple[Coherence, ...]:
-    """How coherent each entrant's forecasts are, in each window, as known when the forecasts were.
+    """Measure the coherence of each entrant's forecasts, in each window, as known when the forecasts were.
 
     Raises:
         DatabaseUnavailable, DatabaseRefused: as the names say.

@@ -1,4 +1,4 @@
-"""What is scored, out of the database: every market of every complete run and what each experiment said about it.
+"""The forecasts to score, out of the database: every market of every complete run, with those of each experiment.
 
 Everything is held to what was known at `as_of`, so the same moment gives the same arrays again, whatever came later.
 That is also why it may be read in chunks, each a transaction of its own: attempts, results and observations are only

@@ -161,12 +161,12 @@ _SUMS: Final = """
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What scoring did; every number counts forecasts, but for `markets`."""
+    """Numbers of a call of `score_settled`, of forecasts but for `markets`."""
 
     scored: int
-    """That had no score."""
+    """Forecasts that had no score."""
     rescored: int
-    """Whose resolution, rules or price had changed."""
+    """Forecasts whose resolution, rules or price had changed."""
     removed: int
     """Scores of markets that are not settled any more."""
     markets: int
@@ -324,7 +324,7 @@ def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> Sc
 
 
 def _counts(connection: Connection, markets: str, values: Mapping[str, Any]) -> dict[UUID, dict[str, int]]:
-    """What is stored of some markets, by run."""
+    """Counts of what is stored of some markets, by run."""
     rows = connection.exec_driver_sql(counts_sql(markets), {**values, **counts_values()}).all()
     return {row.run_id: {name: getattr(row, name) for name in COUNTED} for row in rows}
 
@@ -334,5 +334,5 @@ def _rows(counts: Mapping[UUID, Mapping[str, int]]) -> str:
 
 
 def _same(one: NDArray[np.float64], other: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where two columns have the same number, or neither has one."""
+    """Mask of the rows where two columns have the same number, or neither has one."""
     return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
