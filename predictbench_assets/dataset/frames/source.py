@@ -36,7 +36,7 @@ class Source(Protocol):
         ...
 
     def batches(self, table: Table, choice: Choice) -> Iterator[pa.RecordBatch]:
-        """Rows of a released table, a portion at a time, in the form of `frame_schema`."""
+        """Rows of a released table, a few thousand at a time, in the form of `frame_schema`."""
         ...
 
     def board_rows(self, since: date | None, until: date | None) -> Sequence[BoardRow]:
@@ -47,7 +47,7 @@ class Source(Protocol):
 def frame_schema(table: Table) -> pa.Schema:
     """The columns of a frame: those of the release's Parquet files, but for texts, which are texts.
 
-    A dictionary for each portion would make texts of few values compare and join otherwise than others.
+    A dictionary for each batch would make texts of few values compare and join otherwise than others.
     """
     schema = parquet_schema(table)
     plain = [field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field for field in schema]
