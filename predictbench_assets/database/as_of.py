@@ -43,9 +43,10 @@ def market_has_results(as_of: LiteralString) -> LiteralString:
 
     A later attempt of a run may add markets, as when a run with a limit is followed by the whole one.
     """
+    # OFFSET 0 has results looked up market by market: else all that there are might be hashed, for a few markets.
     return (
         "EXISTS (SELECT FROM predictbench.experiment_results r"
-        f" WHERE r.processed_market_id = m.processed_market_id AND {result_is_known(as_of)})"
+        f" WHERE r.processed_market_id = m.processed_market_id AND {result_is_known(as_of)} OFFSET 0)"
     )
 
 
