@@ -222,7 +222,9 @@ def test_readers_of_the_present_see_what_a_board_of_now_sees(engine: Engine, pla
     export_tables(engine, StagingArea(str(tmp_path)), since=first, until=last, format_="jsonl", now=END, git_sha=None)
     exported = {_place(row): row for row in map(json.loads, (tmp_path / "markets.jsonl").read_text().splitlines())}
     outcomes = {place: row["outcome"] for place, row in exported.items() if row["resolution"] == "final"}
+    view = dict(planted.rows("SELECT market_id, outcome FROM predictbench.market_resolutions WHERE state = 'final'"))
 
+    assert {place: view.get(place[2]) for place in board.outcomes} == board.outcomes
     # Scores and exports have all that is stored: with what was withdrawn, and runs that never ended.
     beyond = {(date(2026, 2, 2), 7, "m3"), (date(2026, 2, 4), 7, "m20")}
     assert scores.keys() - board.outcomes.keys() == beyond
