@@ -11,7 +11,7 @@ import click
 from predictbench_assets.cli.options import configured_settings, day_option, demo_option
 from predictbench_assets.commit import running_commit
 from predictbench_assets.database.connection import opened_database
-from predictbench_assets.dataset.export import MANIFEST, Manifest, export_tables
+from predictbench_assets.dataset.export import MANIFEST, ExportManifest, export_tables
 from predictbench_assets.dataset.files import Format
 from predictbench_assets.reporting.pages import size
 from predictbench_assets.staging import StagingArea
@@ -78,7 +78,7 @@ class _Progress:
             click.echo(f"{table}: {rows:,} rows", err=True)
 
 
-def _show(manifest: Manifest, address: str) -> None:
+def _show(manifest: ExportManifest, address: str) -> None:
     files: list[Any] = [file for file in manifest.files if file.rows is not None]
     for file in files:
         click.echo(f"{file.name:20} {file.rows:>12,} rows {size(file.bytes):>12}")

@@ -1,4 +1,4 @@
-"""Rows as arrays: what scoring reads by the million, without a Python object for each value.
+"""Rows as arrays, which scoring reads by the million without a Python object for each value.
 
 `COPY ... TO STDOUT (FORMAT binary)` sends rows whose columns are never null and of fixed width as records of fixed
 width, which numpy reads where they lie. One statement in one transaction, so any pooler will do.
@@ -20,17 +20,20 @@ _TRAILER: Final = b"\xff\xff"
 
 
 class UnexpectedRows(RuntimeError):
-    """The rows are not what was asked for: a null, or another type. A fault of the query."""
+    """A null among the rows, or another type than was asked for. A fault of the query."""
 
 
 def fetch_columns(
     connection: Connection, query: LiteralString, values: Mapping[str, object], kinds: Mapping[str, Kind]
 ) -> NDArray[Any]:
-    """The rows of a query as a record array with a field for each of `kinds`, in the order of the query.
+    """Read the rows of a query as a record array with a field for each of `kinds`, in the order of the query.
 
     Args:
         query: its columns must have the types of `kinds` and never be null; parameters as `%(name)s`.
         kinds: of each column. Times are microseconds since the year 2000, in UTC; `infinity` is the largest.
+
+    Raises:
+        UnexpectedRows: as the name says.
     """
     driver = connection.connection.driver_connection
     assert driver is not None
@@ -51,6 +54,6 @@ def fetch_columns(
     return rows
 
 
-def positions(ids: NDArray[Any], known: Mapping[bytes, int]) -> NDArray[np.int64]:
-    """The number that each id (16 bytes of a UUID) has in `known`; -1 for none."""
+def indices_of(ids: NDArray[Any], known: Mapping[bytes, int]) -> NDArray[np.int64]:
+    """The index that each id (16 bytes of a UUID) has in `known`; -1 for none."""
     return np.fromiter((known.get(one, -1) for one in cast(list[bytes], ids.tolist())), np.int64, len(ids))

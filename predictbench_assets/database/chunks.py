@@ -1,13 +1,13 @@
-"""Long reads in portions, each a short transaction: no statement grows with the age of a deployment."""
+"""Long reads in chunks, each a short transaction: no statement grows with the age of a deployment."""
 
 from collections.abc import Iterator, Sequence
 
-AT_ONCE = 200_000
-"""Results of experiments in one portion: about a second's work for the server, and some 50 MB here."""
+ROWS_PER_CHUNK = 200_000
+"""Results of experiments in one chunk: about a second's work for the server, and some 50 MB here."""
 
 
-def portions(sizes: Sequence[int], most: int) -> Iterator[slice]:
-    """Neighbours in portions of at most `most`; what is larger alone is a portion of its own.
+def chunks_by_size(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Neighbours in chunks of at most `most`; what is larger alone is a chunk of its own.
 
     Args:
         sizes: of what is to be read, in its order.

@@ -527,7 +527,7 @@ scored_runs = Table(
     _text("scoring_version", nullable=False),
     Column("forecasts", Integer, nullable=False),
     Column("scores", Integer, nullable=False),
-    # The rest is what the checks of scores look at, see score_checks.py.
+    # The rest is what the checks of scores look at, see scoring/store/checks.py.
     Column("out_of_range", Integer, nullable=False),
     Column("reference_scores", Integer, nullable=False),
     Column("reference_edges", Integer, nullable=False),

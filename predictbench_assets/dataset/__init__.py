@@ -1,1 +1,4 @@
-"""The benchmark's data as frames, for notebooks: the same tables out of a database or out of a release."""
+"""The benchmark's data for others: its tables, exports and releases of them, their check, and frames for notebooks.
+
+Pages and texts for readers belong in site and reporting, the arithmetic of scores and boards in scoring.
+"""

@@ -6,32 +6,26 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from predictbench_assets.dataset.frozen_files import line_of, read_lines, read_parquet, sha256_of
-from predictbench_assets.dataset.frozen_tables import (
-    FROZEN_TABLES,
-    RELEASED_DIGESTS,
-    RELEASED_FORECASTS,
-    RELEASED_TABLES,
-)
+from predictbench_assets.dataset.files import RELEASED_FORMATS, file_of, line_of, read_lines, read_parquet, sha256_of
 from predictbench_assets.dataset.manifest import MANIFEST, Cohort, Manifest, read_manifest
-from predictbench_assets.dataset.tables import ExportedTable
+from predictbench_assets.dataset.tables import RELEASED_DIGESTS, RELEASED_FORECASTS, RELEASED_TABLES, Table
 from predictbench_assets.experiments.digest import ALGORITHM, DigestedForecast, ForecastHasher
 from predictbench_assets.runs import RunKey
 
 
 @dataclass(frozen=True)
 class CheckedRelease:
-    """What was found."""
+    """Findings of a check."""
 
     manifest: Manifest
     manifest_sha256: str
     """The one number that stands for the whole release."""
     digests: int
-    """That were computed again."""
+    """Number of digests that were computed again."""
     forecasts: int
     """Rows of forecasts."""
     problems: tuple[str, ...]
@@ -54,28 +48,16 @@ class _Forecast(_Cohort):
     version: str
     attempt: int
     market_id: str
-    status: str
     probability: float | None
     forecast_at: datetime | None
-    stored_at: datetime | None
     snapshot_hash: str | None
     config_hash: str | None
+    status: str
+    stored_at: datetime | None
 
-    @property
-    def digested(self) -> DigestedForecast | None:
-        """What a digest has of it; None where it is no forecast."""
-        if self.status != "completed" or self.probability is None:
-            return None
-        return DigestedForecast(
-            self.experiment,
-            self.version,
-            self.attempt,
-            self.market_id,
-            self.probability,
-            self.forecast_at,
-            self.snapshot_hash,
-            self.config_hash,
-        )
+
+_DIGESTED: Final = slice(2, 10)
+"""Fields of `_Forecast` that a digest holds, in its order."""
 
 
 @dataclass
@@ -87,7 +69,7 @@ class _Checking:
     forecasts: int = 0
 
     def files(self) -> bool:
-        """Compare the files with the manifest; false where one of the tables' cannot be read."""
+        """Compare the files with the manifest; returns False where a table is missing."""
         named = {file.name: file for file in self.manifest.files}
         found = {path.name: path.is_file() for path in self.folder.iterdir() if path.name != MANIFEST}
         there = {name for name, is_file in found.items() if is_file}  # a pipe would be waited for
@@ -97,12 +79,12 @@ class _Checking:
         for name in sorted(named.keys() & there):
             if sha256_of(self.folder / name) != named[name].sha256:
                 self.problems.append(f"{name} is not as it was released: its SHA-256 is another one")
-        wanted = {f"{table.name}.{suffix}" for table in RELEASED_TABLES for suffix in ("parquet", "jsonl.zst")}
+        wanted = {file_of(self.folder, table, one).name for table in RELEASED_TABLES for one in RELEASED_FORMATS}
         self.problems += [f"{name} is not in the release" for name in sorted(wanted - named.keys())]
         return wanted <= there
 
-    def readable(self, table: ExportedTable) -> bool:
-        """Check a table; false where its files cannot be read as one, which is a problem like the others."""
+    def readable(self, table: Table) -> bool:
+        """Check a table; returns False where its files cannot be read as one, which is a problem like the others."""
         try:
             self.table(table)
         except Exception as error:  # libraries raise what they like of bytes that somebody else has chosen
@@ -110,25 +92,24 @@ class _Checking:
             return False
         return True
 
-    def table(self, table: ExportedTable) -> None:
+    def table(self, table: Table) -> None:
         """Compare the formats with each other, and the rows of each cohort with the manifest."""
         hashes: dict[RunKey, Any] = {}
         rows = 0
         for line in self._lines(table):
             rows += 1
-            if table in FROZEN_TABLES:
+            if table.frozen:
                 cohort = msgspec.json.decode(line, type=_Cohort)
                 hashes.setdefault(RunKey(cohort.run_date, cohort.window_days), hashlib.sha256()).update(line)
             if table is RELEASED_DIGESTS:
                 self._expect(msgspec.json.decode(line, type=_Digest))
             if table is RELEASED_FORECASTS:
                 self._digest(msgspec.json.decode(line, type=_Forecast))
-        said = self.manifest.rows.get(table.name)
-        if rows != said:
-            self.problems.append(
-                f"{table.name} has {rows:,} rows, the manifest says {'nothing of it' if said is None else f'{said:,}'}"
-            )
-        if table in FROZEN_TABLES:
+        released = self.manifest.rows.get(table.name)
+        if rows != released:
+            stated = "nothing of it" if released is None else f"{released:,}"
+            self.problems.append(f"{table.name} has {rows:,} rows, the manifest says {stated}")
+        if table.frozen:
             self._compare(table, hashes)
 
     def conclude(self) -> int:
@@ -151,7 +132,7 @@ class _Checking:
         self.problems += [f"{key} has digests and is no cohort of the manifest" for key in self.digests]
         return checked
 
-    def _lines(self, table: ExportedTable) -> Iterator[bytes]:
+    def _lines(self, table: Table) -> Iterator[bytes]:
         names = [column.name for column in table.columns]
         from_parquet = (line_of(names, row) for row in read_parquet(self.folder, table))
         same = True
@@ -168,15 +149,14 @@ class _Checking:
 
     def _digest(self, forecast: _Forecast) -> None:
         self.forecasts += 1
-        digested = forecast.digested
-        if digested is None:
+        if forecast.status != "completed" or forecast.probability is None:
             return
-        line = digested.line()
+        line = DigestedForecast(*msgspec.structs.astuple(forecast)[_DIGESTED]).line()
         for digest, hasher in self.digests.get(RunKey(forecast.run_date, forecast.window_days), ()):
             if forecast.stored_at is None or forecast.stored_at <= digest.made_at:
                 hasher.update(line)
 
-    def _compare(self, table: ExportedTable, hashes: dict[RunKey, Any]) -> None:
+    def _compare(self, table: Table, hashes: dict[RunKey, Any]) -> None:
         for cohort in self.manifest.cohorts:
             found = hashes.pop(cohort.key, hashlib.sha256()).hexdigest()
             if table.name not in cohort.tables or cohort.tables[table.name].sha256 != found:
@@ -204,11 +184,11 @@ def check_release(folder: Path) -> CheckedRelease:
 
 
 def _of_one_instant(expected: list[tuple[_Digest, ForecastHasher]]) -> Iterator[tuple[_Digest, ForecastHasher]]:
-    """Those to compare: of several made at one instant, by a clock that stands still, the last has all forecasts."""
+    """The digests to compare: of several of one instant, by a clock that stands still, the last has all forecasts."""
     newest: dict[datetime, tuple[_Digest, ForecastHasher]] = {digest.made_at: (digest, one) for digest, one in expected}
     yield from newest.values()
 
 
 def released_digests(cohorts: tuple[Cohort, ...]) -> set[str]:
-    """All digests of a release."""
+    """Set of all digests of a release."""
     return {digest for cohort in cohorts for digest in cohort.digests}

@@ -5,21 +5,19 @@ Then the earlier manifest is removed, the files are put in their place, and the 
 manifest an export is not whole.
 """
 
-import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import Connection, Engine, text
+import msgspec
+from sqlalchemy import Engine
 
-from predictbench_assets.database.errors import classified
-from predictbench_assets.dataset.files import CHUNK, Format, Row, write_file
-from predictbench_assets.dataset.tables import TABLES, ExportedTable, dictionary, dictionary_markdown
+from predictbench_assets.dataset.files import DataFile, Format, TableWriter, described, file_of
+from predictbench_assets.dataset.stored_tables import stored_tables
+from predictbench_assets.dataset.tables import EXPORTED_TABLES, dictionary, dictionary_markdown
 from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.persistence.stored_runs import stored_exchange
@@ -28,31 +26,15 @@ from predictbench_assets.staging import StagedFileMissing, StagingArea
 MANIFEST = "manifest.json"
 
 Progress = Callable[[str, int], None]
-"""Told the table and how many rows of it have been read so far."""
-
-_RUNS = text("""
-    SELECT run_id FROM predictbench.processing_runs
-    WHERE run_date BETWEEN :since AND :until ORDER BY run_date, window_days""")
+"""Called with a table's name and the number of its rows that have been read so far."""
 
 
 class ExportUnwritable(PermanentError):
     """The place where the export is to go does not take it."""
 
 
-@dataclass(frozen=True)
-class ExportedFile:
-    """A file of an export."""
-
-    name: str
-    bytes: int
-    sha256: str
-    rows: int | None = None
-    """None for a file without rows."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an export holds."""
+class ExportManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The contents of an export."""
 
     format: Format
     since: date
@@ -60,14 +42,14 @@ class Manifest:
     """The last day that is included."""
     exported_at: datetime
     git_sha: str | None
-    files: tuple[ExportedFile, ...]
+    files: tuple[DataFile, ...]
     exchange: str | None
     """The host that the markets were read from."""
     simulated: bool
 
     @property
     def rows(self) -> int:
-        """Of all tables together."""
+        """Number of rows of all tables together."""
         return sum(file.rows or 0 for file in self.files)
 
 
@@ -81,7 +63,7 @@ def export_tables(
     now: datetime,
     git_sha: str | None,
     progress: Progress = lambda _table, _rows: None,
-) -> Manifest:
+) -> ExportManifest:
     """Write every run of the days from `since` to `until`, both included, into an area of its own.
 
     All tables are read in one read-only transaction, so they agree with each other whatever is written meanwhile.
@@ -93,41 +75,35 @@ def export_tables(
     with tempfile.TemporaryDirectory(prefix="predictbench-export-") as temporary:
         folder = Path(temporary)
         files = []
-        with classified(), engine.connect() as connection:
-            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            runs = list(connection.execute(_RUNS, {"since": since, "until": until}).scalars())
-            for table in TABLES:
-                path = folder / f"{table.name}.{format_}"
-                rows = write_file(path, format_, table, _rows(connection, table, runs, progress))
-                files.append(_described(path, rows))
-        (folder / "data_dictionary.json").write_text(json.dumps(dictionary(), indent=2) + "\n", encoding="utf-8")
-        (folder / "data_dictionary.md").write_text(dictionary_markdown(), encoding="utf-8")
-        files += [_described(folder / f"data_dictionary.{suffix}") for suffix in ("json", "md")]
+        with stored_tables(engine, now) as stored:
+            runs = stored.all_runs(since, until)
+            for table in EXPORTED_TABLES:
+                with TableWriter(folder, table, (format_,)) as writer:
+                    for _, rows in stored.read(table, runs):
+                        writer.write(rows)
+                        progress(table.name, writer.rows)
+                files.append(described(file_of(folder, table, format_), writer.rows))
+                progress(table.name, writer.rows)
+        for suffix, words in (("json", json.dumps(dictionary(), indent=2) + "\n"), ("md", dictionary_markdown())):
+            path = folder / f"data_dictionary.{suffix}"
+            path.write_text(words, encoding="utf-8")
+            files.append(described(path))
         exchange = stored_exchange(engine)
-        manifest = Manifest(format_, since, until, now, git_sha, tuple(files), exchange, is_simulated(exchange))
+        manifest = ExportManifest(
+            format=format_,
+            since=since,
+            until=until,
+            exported_at=now,
+            git_sha=git_sha,
+            files=tuple(files),
+            exchange=exchange,
+            simulated=is_simulated(exchange),
+        )
         _publish(area, folder, manifest)
     return manifest
 
 
-def _rows(connection: Connection, table: ExportedTable, runs: list[UUID], progress: Progress) -> Iterator[Row]:
-    # A cursor of the server's: it lives in this transaction, which a pooler leaves on one connection.
-    query = text(table.query).execution_options(stream_results=True, max_row_buffer=CHUNK)
-    count = 0
-    for run in runs:
-        for rows in connection.execute(query, {"run_id": run}).partitions(CHUNK):
-            yield from rows
-            count += len(rows)
-            progress(table.name, count)
-    progress(table.name, count)
-
-
-def _described(path: Path, rows: int | None = None) -> ExportedFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return ExportedFile(path.name, path.stat().st_size, digest, rows)
-
-
-def _publish(area: StagingArea, folder: Path, manifest: Manifest) -> None:
+def _publish(area: StagingArea, folder: Path, manifest: ExportManifest) -> None:
     try:
         stale = _files_of(area) - {file.name for file in manifest.files}
         area.delete(MANIFEST)
@@ -146,7 +122,7 @@ def _publish(area: StagingArea, folder: Path, manifest: Manifest) -> None:
 
 
 def _files_of(area: StagingArea) -> set[str]:
-    """What the manifest of an earlier export in the same place names; nothing else there is ours to remove."""
+    """Files that the manifest of an earlier export in the same place names; nothing else there is ours to remove."""
     try:
         earlier: dict[str, Any] = json.loads(area.read_bytes(MANIFEST))
         return {str(file["name"]) for file in earlier["files"] if "/" not in str(file["name"])}
@@ -154,5 +130,6 @@ def _files_of(area: StagingArea) -> set[str]:
         return set()
 
 
-def _encoded(manifest: Manifest) -> bytes:
-    return json.dumps(asdict(manifest), indent=2, default=lambda value: value.isoformat()).encode() + b"\n"
+def _encoded(manifest: ExportManifest) -> bytes:
+    plain = msgspec.to_builtins(manifest, builtin_types=(date, datetime))
+    return json.dumps(plain, indent=2, default=lambda value: value.isoformat()).encode() + b"\n"

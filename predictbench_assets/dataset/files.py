@@ -1,27 +1,35 @@
-"""The two formats of an export: rows in, a file out, never more than a few thousand rows in memory."""
+"""The files of a table: written in one or several formats at once, a few thousand rows at a time, and read again."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC
-from itertools import islice
+import hashlib
+import io
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import IO, Any, Final, Literal, Self
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 
-from predictbench_assets.dataset.tables import Column, ExportedTable, Kind
+from predictbench_assets.dataset.tables import Column, Kind, Table
 from predictbench_assets.failures import PermanentError
 
-Format = Literal["parquet", "jsonl"]
+Format = Literal["parquet", "jsonl", "jsonl.zst"]
+"""Named as the files end: Parquet, or JSON lines, plain or under zstd."""
+RELEASED_FORMATS: Final[tuple[Format, ...]] = ("parquet", "jsonl.zst")
 Row = Sequence[Any]
 
-_LONGEST = 200
+CHUNK: Final = 5_000
+"""Rows in memory at a time, and about as many in a row group of Parquet."""
 
-CHUNK = 5_000
-"""Rows in memory at a time, and in a row group of Parquet."""
+_LEVEL: Final = 9
+_LONGEST: Final = 200
+_encode = msgspec.json.Encoder().encode
 
-_PARQUET: Mapping[Kind, pa.DataType] = {
+_PARQUET: Final[Mapping[Kind, pa.DataType]] = {
     "text": pa.string(),
     "category": pa.dictionary(pa.int32(), pa.string()),
     "double": pa.float64(),
@@ -33,34 +41,163 @@ _PARQUET: Mapping[Kind, pa.DataType] = {
     "doubles": pa.list_(pa.float64()),
 }
 
-_VALUES: Mapping[Kind, Callable[[Any], Any]] = {
+_VALUES: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     "double": float,
     "time": lambda value: value.astimezone(UTC),
     "doubles": lambda values: [None if value is None else float(value) for value in values],
 }
-"""What the driver gives, as both formats write it; kinds that are not named stay as they are."""
+"""From the driver's values to those of all formats; kinds that are not named stay as they are."""
 
 
 class StoredValueUnusable(PermanentError):
     """A row of the database holds what its column cannot be exported from; the text names it."""
 
 
-def write_file(path: Path, format_: Format, table: ExportedTable, rows: Iterable[Row]) -> int:
-    """Write a table into a file; returns how many rows it got."""
-    write = _write_parquet if format_ == "parquet" else _write_jsonl
-    return write(path, table, as_written(table, rows))
+class DataFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of an export or of a release, as its manifest describes it."""
+
+    name: str
+    bytes: int
+    sha256: str
+    rows: int | None = None
+    """None for a file without rows."""
 
 
-def parquet_schema(table: ExportedTable) -> pa.Schema:
-    """The table's columns as Parquet has them, each with its meaning and unit."""
+class TableWriter:
+    """Writes one table into a file of each format. The same rows give the same bytes."""
+
+    def __init__(self, folder: Path, table: Table, formats: Collection[Format]) -> None:
+        self.rows = 0
+        self._folder, self._table, self._formats = folder, table, formats
+        self._names = [column.name for column in table.columns]
+        self._schema = parquet_schema(table)
+        self._held: list[Row] = []
+        self._lines: list[IO[bytes] | zstandard.ZstdCompressionWriter] = []
+        self._parquet: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            for format_ in self._formats:
+                path = file_of(self._folder, self._table, format_)
+                if format_ == "parquet":
+                    self._parquet = opened.enter_context(pq.ParquetWriter(path, self._schema, compression="zstd"))
+                    continue
+                file: Any = opened.enter_context(path.open("wb"))
+                if format_ == "jsonl.zst":
+                    file = opened.enter_context(zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file))
+                self._lines.append(file)
+            self._files = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._files:
+            if kind is None:
+                self._flush()
+
+    def write(self, rows: Sequence[Row]) -> bytes:
+        """Add rows of the driver's values; returns their JSON lines, if one of the formats has lines."""
+        ready = list(as_written(self._table, rows))
+        self.rows += len(ready)
+        if self._parquet is not None:
+            self._held += ready
+            if len(self._held) >= CHUNK:
+                self._flush()
+        lines = b"".join(line_of(self._names, row) for row in ready) if self._lines else b""
+        for file in self._lines:
+            file.write(lines)
+        return lines
+
+    def _flush(self) -> None:
+        if self._parquet is not None and self._held:
+            self._parquet.write_batch(record_batch(self._schema, self._held))
+            self._held = []
+
+
+def file_of(folder: Path, table: Table, format_: Format) -> Path:
+    """Path of a table's file."""
+    return folder / f"{table.name}.{format_}"
+
+
+def described(path: Path, rows: int | None = None) -> DataFile:
+    """Describe a file for a manifest."""
+    return DataFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path), rows=rows)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parquet_schema(table: Table) -> pa.Schema:
+    """Columns of a table as Parquet has them, each with its meaning and unit."""
     return pa.schema([_field(column) for column in table.columns], metadata={"meaning": table.meaning})
 
 
 def record_batch(schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBatch:
-    """Rows of what both formats hold, as columns of Arrow."""
+    """Make columns of Arrow of rows as they are written."""
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
     arrays = [pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def as_written(table: Table, rows: Iterable[Row]) -> Iterable[list[Any]]:
+    """Make rows of what all formats hold of rows of the driver's values."""
+    converters = [_VALUES.get(column.kind) for column in table.columns]
+    for row in rows:
+        try:
+            ready = [
+                value if value is None or convert is None else convert(value)
+                for value, convert in zip(row, converters, strict=True)
+            ]
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            raise _unusable(table, row) from None
+        yield ready
+
+
+def _unusable(table: Table, row: Row) -> StoredValueUnusable:
+    """Name the row, and the first of its values that cannot be converted."""
+    for column, value in zip(table.columns, row, strict=True):
+        try:
+            if value is not None:
+                _VALUES.get(column.kind, str)(value)
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            break
+    keys = [str(one) for key, one in zip(table.columns, row, strict=True) if key.required and key is not column]
+    return StoredValueUnusable(
+        f"{table.name}: the row {' '.join(keys)[:_LONGEST]} has {str(value)[:_LONGEST]} stored as its "
+        f"{column.name} ({column.kind} expected): nothing of ours writes that, so correct what was edited by hand"
+    )
+
+
+def line_of(names: Sequence[str], row: Row) -> bytes:
+    """A row as its JSON line, line feed included."""
+    return _encode(dict(zip(names, row, strict=True))) + b"\n"
+
+
+def read_lines(folder: Path, table: Table) -> Iterator[bytes]:
+    """The compressed JSON lines of a table, each with its line feed.
+
+    Raises:
+        OSError, zstandard.ZstdError: the file is not there, or damaged.
+    """
+    with file_of(folder, table, "jsonl.zst").open("rb") as file:
+        stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        yield from io.BufferedReader(stream)
+
+
+def read_parquet(folder: Path, table: Table) -> Iterator[list[Any]]:
+    """The rows of a table's Parquet file, instants in UTC.
+
+    Raises:
+        OSError, pyarrow.ArrowException: the file is not there, or damaged.
+    """
+    with pq.ParquetFile(file_of(folder, table, "parquet")) as file:
+        for batch in file.iter_batches(batch_size=CHUNK):
+            columns = [_in_utc(column.to_pylist()) for column in batch.columns]
+            yield from map(list, zip(*columns, strict=True))
 
 
 def _field(column: Column) -> pa.Field:
@@ -68,42 +205,7 @@ def _field(column: Column) -> pa.Field:
     return pa.field(column.name, _PARQUET[column.kind], nullable=not column.required, metadata=metadata)
 
 
-def _write_parquet(path: Path, table: ExportedTable, rows: Iterable[Row]) -> int:
-    schema = parquet_schema(table)
-    count, left = 0, iter(rows)
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        while chunk := list(islice(left, CHUNK)):
-            writer.write_batch(record_batch(schema, chunk))
-            count += len(chunk)
-    return count
-
-
-def _write_jsonl(path: Path, table: ExportedTable, rows: Iterable[Row]) -> int:
-    names = [column.name for column in table.columns]
-    encode = msgspec.json.Encoder().encode
-    count = 0
-    with path.open("wb") as file:
-        for row in rows:
-            file.write(encode(dict(zip(names, row, strict=True))) + b"\n")
-            count += 1
-    return count
-
-
-def as_written(table: ExportedTable, rows: Iterable[Row]) -> Iterable[list[Any]]:
-    """Rows of the driver's values as rows of what both formats hold."""
-    for row in rows:
-        yield [_written(table, column, value, row) for column, value in zip(table.columns, row, strict=True)]
-
-
-def _written(table: ExportedTable, column: Column, value: Any, row: Row) -> Any:
-    convert = _VALUES.get(column.kind)
-    if value is None or convert is None:
-        return value
-    try:
-        return convert(value)
-    except (AttributeError, TypeError, ValueError, OverflowError):
-        keys = [str(one) for key, one in zip(table.columns, row, strict=True) if key.required and key is not column]
-        raise StoredValueUnusable(
-            f"{table.name}: the row {' '.join(keys)[:_LONGEST]} has {str(value)[:_LONGEST]} stored as its "
-            f"{column.name} ({column.kind} expected): nothing of ours writes that, so correct what was edited by hand"
-        ) from None
+def _in_utc(values: list[Any]) -> list[Any]:
+    if any(isinstance(value, datetime) for value in values):
+        return [value.astimezone(UTC) if isinstance(value, datetime) else value for value in values]
+    return values

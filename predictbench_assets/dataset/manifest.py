@@ -1,4 +1,4 @@
-"""The manifest of a release: what it holds, with a hash of each file and of each cohort's rows.
+"""The manifest of a release: its contents, with a hash of each file and of each cohort's rows.
 
 Because of the latter a manifest alone is enough to see that a later release changes nothing but resolutions.
 """
@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from predictbench_assets.dataset.files import DataFile
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.runs import RunKey
 
@@ -25,22 +26,12 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pass
 
 
-class ReleasedFile(_Record, frozen=True):
-    """A file of the release."""
-
-    name: str
-    bytes: int
-    sha256: str
-    rows: int | None
-    """None for a file without rows."""
-
-
 class HashedRows(_Record, frozen=True):
     """A cohort's rows of one table."""
 
     rows: int
     sha256: str
-    """Of their JSON lines, in the order of the file."""
+    """Hash of their JSON lines, in the order of the file."""
 
 
 class Cohort(_Record, frozen=True):
@@ -49,16 +40,16 @@ class Cohort(_Record, frozen=True):
     run_date: date
     window_days: int
     frozen_at: datetime
-    """When it was released first: what was stored later is in no release."""
+    """Moment at which it was released first: nothing that was stored later is in any release."""
     left_out: int
     """Forecasts that were stored after that, by later attempts."""
     digests: tuple[str, ...]
-    """Of its forecasts, oldest first."""
+    """Digests of its forecasts, oldest first."""
     tables: Mapping[str, HashedRows]
 
     @property
     def key(self) -> RunKey:
-        """Which run it is."""
+        """The run."""
         return RunKey(self.run_date, self.window_days)
 
 
@@ -70,7 +61,7 @@ class Earlier(_Record, frozen=True):
 
 
 class Manifest(_Record, frozen=True):
-    """What a release holds."""
+    """The contents of a release."""
 
     format: str
     """`FORMAT`, which changes with the form of this file and of the hashes in it."""
@@ -85,7 +76,7 @@ class Manifest(_Record, frozen=True):
     previous: Earlier | None
     rows: Mapping[str, int]
     """By table."""
-    files: tuple[ReleasedFile, ...]
+    files: tuple[DataFile, ...]
     """Each but the manifest."""
     experiments: Mapping[str, str]
     """SHA-256 of the row of each version of each experiment, by name and version."""
@@ -93,7 +84,7 @@ class Manifest(_Record, frozen=True):
     exchange: str | None = None
     """The host that the markets were read from; not known of releases of before it was written down."""
     simulated: bool = False
-    """Whether that is a simulated one, so that nothing in the release is about the real world."""
+    """True for a simulated exchange: nothing in the release is about the real world."""
 
     def encoded(self) -> bytes:
         """As the file's bytes."""
@@ -128,7 +119,7 @@ def manifest_of(place: Path) -> Path:
 
 
 def changes(earlier: Manifest, later: Manifest) -> Iterator[str]:
-    """What a later release has otherwise than an earlier one, resolutions and scores left out: a sentence for each."""
+    """Differences of a later release from an earlier one but for resolutions and scores: a sentence for each."""
     if later.version == earlier.version:
         yield f"the version {later.version} was released before: name another one with --version"
     if later.as_of < earlier.as_of:

@@ -7,27 +7,17 @@ next nothing can change but resolutions and the scores that follow from them; wh
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from predictbench_assets.database.errors import classified
-from predictbench_assets.dataset.card import CARD, dataset_card
-from predictbench_assets.dataset.documents import NOTICE, license_notice
-from predictbench_assets.dataset.frozen_files import TableWriter, sha256_of
-from predictbench_assets.dataset.frozen_rows import StoredRun, StoredTables
-from predictbench_assets.dataset.frozen_tables import (
-    FROZEN_TABLES,
-    RELEASED_DIGESTS,
-    RELEASED_EXPERIMENTS,
-    RELEASED_RESOLUTIONS,
-    RELEASED_SCORES,
-)
+from predictbench_assets.dataset.card import CARD, NOTICE, dataset_card, license_notice
+from predictbench_assets.dataset.files import RELEASED_FORMATS, TableWriter, described, sha256_of
 from predictbench_assets.dataset.manifest import (
     FORMAT,
     MANIFEST,
@@ -35,11 +25,12 @@ from predictbench_assets.dataset.manifest import (
     Earlier,
     HashedRows,
     Manifest,
-    ReleasedFile,
     changes,
     manifest_of,
     read_manifest,
 )
+from predictbench_assets.dataset.stored_tables import StoredRun, StoredTables, stored_tables
+from predictbench_assets.dataset.tables import RELEASED_DIGESTS, RELEASED_EXPERIMENTS, RELEASED_TABLES
 from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.persistence.stored_runs import stored_exchange
@@ -56,7 +47,7 @@ class NothingToRelease(PermanentError):
 
 
 class ReleaseExists(PermanentError):
-    """Where the release is to go there is something already."""
+    """The folder of the release is there already."""
 
 
 class ReleaseChanged(PermanentError):
@@ -105,9 +96,8 @@ def make_release(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
-        with classified(), engine.connect() as connection:
-            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            written = _Writing(connection, partial, as_of).write(_runs(connection, since, until, as_of, earlier))
+        with stored_tables(engine, as_of) as stored:
+            written = _write(stored, partial, _runs(stored, since, until, as_of, earlier))
         card = dataset_card(
             version=version,
             as_of=as_of,
@@ -128,7 +118,9 @@ def make_release(
             git_sha=git_sha,
             previous=None if previous is None else _named(previous),
             rows=written.rows,
-            files=tuple(_described(path, written.rows) for path in sorted(partial.iterdir())),
+            files=tuple(
+                described(path, written.rows.get(path.name.partition(".")[0])) for path in sorted(partial.iterdir())
+            ),
             experiments=written.experiments,
             cohorts=tuple(written.cohorts),
             exchange=exchange,
@@ -148,10 +140,10 @@ def make_release(
 
 
 def _runs(
-    connection: Connection, since: date | None, until: date | None, as_of: datetime, earlier: Manifest | None
+    stored: StoredTables, since: date | None, until: date | None, as_of: datetime, earlier: Manifest | None
 ) -> list[StoredRun]:
     frozen = {} if earlier is None else {cohort.key: cohort.frozen_at for cohort in earlier.cohorts}
-    counted = StoredTables(connection, as_of).counted_runs(since, until)
+    counted = stored.counted_runs(since, until)
     runs = [replace(run, frozen_at=frozen.get(run.key, as_of)) for run in counted]
     if not runs:
         days = f"from {since or 'the first'} to {until or 'the last'}"
@@ -159,71 +151,50 @@ def _runs(
     return runs
 
 
-class _Writing:
-    """Writes the tables of a release into a folder."""
+@dataclass
+class _Written:
+    """The tables in the folder, as the manifest describes them."""
 
-    def __init__(self, connection: Connection, folder: Path, as_of: datetime) -> None:
-        self._stored = StoredTables(connection, as_of)
-        self._folder = folder
-        self.rows: dict[str, int] = {}
-        self.experiments: dict[str, str] = {}
-        self.cohorts: list[Cohort] = []
-
-    def write(self, runs: Sequence[StoredRun]) -> "_Writing":
-        """Write all tables, and keep what the manifest says of them."""
-        digests: dict[RunKey, list[str]] = {run.key: [] for run in runs}
-        tables: dict[RunKey, dict[str, HashedRows]] = {run.key: {} for run in runs}
-        for table in FROZEN_TABLES:
-            with TableWriter(self._folder, table) as writer:
-                for run in runs:
-                    hashed, before = hashlib.sha256(), writer.rows
-                    for rows in self._stored.of_run(table, run):
-                        hashed.update(writer.write(rows))
-                        if table is RELEASED_DIGESTS:
-                            digests[run.key] += [row.digest for row in rows]
-                    tables[run.key][table.name] = HashedRows(rows=writer.rows - before, sha256=hashed.hexdigest())
-                self.rows[table.name] = writer.rows
-        self._write_experiments(runs)
-        self._write_resolutions(runs)
-        self._write_scores(runs)
-        self.cohorts = [
-            Cohort(
-                run_date=run.key.run_date,
-                window_days=run.key.window_days,
-                frozen_at=run.frozen_at,
-                left_out=self._stored.left_out(run),
-                digests=tuple(digests[run.key]),
-                tables=tables[run.key],
-            )
-            for run in runs
-        ]
-        return self
-
-    def _write_experiments(self, runs: Sequence[StoredRun]) -> None:
-        with TableWriter(self._folder, RELEASED_EXPERIMENTS) as writer:
-            for rows in self._stored.of_runs(RELEASED_EXPERIMENTS, runs):
-                for row in rows:
-                    line = writer.write([row])
-                    self.experiments[f"{row.experiment} {row.version}"] = hashlib.sha256(line).hexdigest()
-            self.rows[RELEASED_EXPERIMENTS.name] = writer.rows
-
-    def _write_resolutions(self, runs: Sequence[StoredRun]) -> None:
-        with TableWriter(self._folder, RELEASED_RESOLUTIONS) as writer:
-            for rows in self._stored.of_runs(RELEASED_RESOLUTIONS, runs):
-                writer.write(rows)
-            self.rows[RELEASED_RESOLUTIONS.name] = writer.rows
-
-    def _write_scores(self, runs: Sequence[StoredRun]) -> None:
-        with TableWriter(self._folder, RELEASED_SCORES) as writer:
-            for run in runs:
-                for rows in self._stored.of_run(RELEASED_SCORES, run):
-                    writer.write(rows)
-            self.rows[RELEASED_SCORES.name] = writer.rows
+    rows: dict[str, int]
+    experiments: dict[str, str]
+    cohorts: list[Cohort]
 
 
-def _described(path: Path, rows: Mapping[str, int]) -> ReleasedFile:
-    table = path.name.partition(".")[0]
-    return ReleasedFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path), rows=rows.get(table))
+def _write(stored: StoredTables, folder: Path, runs: Sequence[StoredRun]) -> _Written:
+    """Write all tables of a release into a folder."""
+    written = _Written({}, {}, [])
+    digests: dict[RunKey, list[str]] = {run.key: [] for run in runs}
+    hashed: dict[RunKey, dict[str, HashedRows]] = {run.key: {} for run in runs}
+    for table in RELEASED_TABLES:
+        hashes = {run.key: hashlib.sha256() for run in runs}
+        counts = dict.fromkeys(hashes, 0)
+        with TableWriter(folder, table, RELEASED_FORMATS) as writer:
+            for run, rows in stored.read(table, runs):
+                lines = writer.write(rows)
+                if run is not None and table.frozen:
+                    hashes[run.key].update(lines)
+                    counts[run.key] += len(rows)
+                if run is not None and table is RELEASED_DIGESTS:
+                    digests[run.key] += [row.digest for row in rows]
+                if table is RELEASED_EXPERIMENTS:
+                    for row, line in zip(rows, lines.splitlines(keepends=True), strict=True):
+                        written.experiments[f"{row.experiment} {row.version}"] = hashlib.sha256(line).hexdigest()
+        written.rows[table.name] = writer.rows
+        if table.frozen:
+            for key, found in hashes.items():
+                hashed[key][table.name] = HashedRows(rows=counts[key], sha256=found.hexdigest())
+    written.cohorts = [
+        Cohort(
+            run_date=run.key.run_date,
+            window_days=run.key.window_days,
+            frozen_at=run.frozen_at,
+            left_out=stored.left_out(run),
+            digests=tuple(digests[run.key]),
+            tables=hashed[run.key],
+        )
+        for run in runs
+    ]
+    return written
 
 
 def _named(previous: Path) -> Earlier:

@@ -1,11 +1,24 @@
-"""What is exported: each table with its columns, their types and meanings, and the query that they come from.
+"""All tables of exports and releases: their columns with types and meanings, and the queries that they come from.
 
 The writers take columns and types from here, and the data dictionary is printed from here, so the two cannot differ.
+
+A table is read run by run, oldest first, or once for all runs. Its query has the parameters `run_id` or `runs`. Those
+of releases have two more: `frozen_at`, the moment at which the cohort was released first (nothing stored later is in
+any release), and `as_of`, that of the release itself; and those of forecasts a third, `experiments`: the names to take,
+or null for all, as in a release. Rows of a release are in an order that is the same on every server.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from predictbench_assets.database.as_of import (
+    IS_SETTLED,
+    NEWEST_FIRST,
+    market_has_results,
+    newest_observation,
+    result_is_known,
+)
 
 Kind = Literal["text", "category", "double", "integer", "boolean", "time", "date", "texts", "doubles"]
 
@@ -24,11 +37,12 @@ MEANINGS: Mapping[Kind, str] = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of an exported table.
+    """A column of a table.
 
     Args:
         source: where it comes from in the table's query; default: its name.
         required: never null.
+        released: False for what only exports have.
     """
 
     name: str
@@ -37,14 +51,17 @@ class Column:
     unit: str = ""
     source: str = ""
     required: bool = False
+    released: bool = True
 
 
 @dataclass(frozen=True)
-class ExportedTable:
-    """A file of the export.
+class Table:
+    """A table of an export or of a release.
 
-    `source` is the FROM clause of its query and what follows; it has one parameter, the run's id. Runs are exported one
-    after the other, oldest first, so rows are in the order of run date and window, then in that of `order`.
+    Args:
+        source: the FROM clause of its query, and what follows.
+        by_run: read run by run; else once, for all of them.
+        frozen: a cohort's rows are the same in every release that has it.
     """
 
     name: str
@@ -53,10 +70,12 @@ class ExportedTable:
     source: str
     order: str
     distinct: str = ""
+    by_run: bool = True
+    frozen: bool = False
 
     @property
     def query(self) -> str:
-        """Its rows of one run."""
+        """Query of its rows."""
         columns = ", ".join(f"{column.source or column.name} AS {column.name}" for column in self.columns)
         return f"SELECT {self.distinct} {columns} FROM {self.source} ORDER BY {self.order}"  # noqa: S608 - names of ours
 
@@ -66,8 +85,15 @@ _RUN = (
     Column("window_days", "integer", "from the run date to the close", "days", source="p.window_days", required=True),
 )
 _MARKET = Column("market_id", "text", "Polymarket's id of the market", source="m.market_id", required=True)
+_EXPERIMENT = (
+    Column("experiment", "category", "name of the experiment", source="n.name", required=True),
+    Column("version", "category", "its version", source="n.version", required=True),
+)
+_ATTEMPT = Column(
+    "attempt", "integer", "which attempt of the experiment in this run", source="a.attempt", required=True
+)
 
-RUNS = ExportedTable(
+RUNS = Table(
     "runs",
     "A row for each run date and window, those included that failed or were missed.",
     (
@@ -93,7 +119,7 @@ RUNS = ExportedTable(
     "p.run_id",
 )
 
-MARKETS = ExportedTable(
+MARKETS = Table(
     "markets",
     "A row for each market that a run stored. A market of several runs has a row for each.",
     (
@@ -130,14 +156,16 @@ MARKETS = ExportedTable(
         Column("liquidity", "double", "in the book at capture", "USDC"),
         Column("core", "boolean", "whether it is in the frozen core sample", required=True),
         Column("core_weight", "double", "inverse of the probability with which the sample picked it"),
-        Column("outcomes", "texts", "names of its outcomes, the first one first", source="c.names"),
-        Column("outcome_ids", "texts", "tokens of its outcomes, in the same order", source="c.ids"),
+        # Outcomes have a table of their own in a release, and so have resolutions, which change when a market settles.
+        Column("outcomes", "texts", "names of its outcomes, the first one first", source="c.names", released=False),
+        Column("outcome_ids", "texts", "tokens of its outcomes, in the same order", source="c.ids", released=False),
         Column(
             "outcome_prices",
             "doubles",
             "their prices in the listing, in the same order",
             "probability",
             source="c.prices",
+            released=False,
         ),
         Column("withdrawn_at", "time", "when a later complete run of the same day no longer had it"),
         Column("reconstructed", "boolean", "put together afterwards rather than captured on the day", required=True),
@@ -146,6 +174,7 @@ MARKETS = ExportedTable(
             "category",
             "newest state observed: open, proposed, disputed, final or gave_up",
             source="o.state",
+            released=False,
         ),
         Column(
             "outcome",
@@ -153,11 +182,14 @@ MARKETS = ExportedTable(
             "what the first outcome paid; a half is a settlement too",
             "probability",
             source="o.outcome",
+            released=False,
         ),
-        Column("resolution_observed_at", "time", "when that state was observed", source="o.observed_at"),
+        Column(
+            "resolution_observed_at", "time", "when that state was observed", source="o.observed_at", released=False
+        ),
         Column("snapshot_hash", "text", "SHA-256 of the frozen snapshot it is from", source="m.snapshot_hash"),
     ),
-    """predictbench.processed_markets m
+    f"""predictbench.processed_markets m
     JOIN predictbench.processing_runs p USING (run_id)
     LEFT JOIN predictbench.events e USING (event_id)
     LEFT JOIN LATERAL (
@@ -166,56 +198,63 @@ MARKETS = ExportedTable(
         FROM (SELECT name, contract_id, price, (metadata->>'index')::integer AS place
               FROM predictbench.processed_contracts WHERE processed_market_id = m.processed_market_id) outcome
     ) c ON true
-    LEFT JOIN LATERAL (
-        SELECT state, outcome, observed_at FROM predictbench.resolution_observations
-        WHERE market_id = m.market_id ORDER BY observed_at DESC, observation_id LIMIT 1
-    ) o ON true
-    WHERE m.run_id = :run_id""",
+    LEFT JOIN LATERAL ({newest_observation("o.state, o.outcome, o.observed_at")}) o ON true
+    WHERE m.run_id = :run_id""",  # noqa: S608 - names of ours
     "m.market_id",
 )
 
-FORECASTS = ExportedTable(
+_RESULTS: Final = """predictbench.experiment_results r
+    JOIN predictbench.experiment_runs a USING (experiment_run_id)
+    JOIN predictbench.experiments n USING (experiment_id)
+    JOIN predictbench.processed_markets m USING (processed_market_id)
+    JOIN predictbench.processing_runs p ON p.run_id = a.run_id"""
+
+FORECASTS = Table(
     "forecasts",
     "A row for each market and experiment: what the newest attempt said that got to the market.",
     (
         *_RUN,
         _MARKET,
-        Column("experiment", "category", "name of the experiment", source="n.name", required=True),
-        Column("version", "category", "its version", source="n.version", required=True),
-        Column("control", "boolean", "whether it knows nothing on purpose", source="n.control", required=True),
-        Column("attempt", "integer", "which attempt of the experiment in this run", source="a.attempt", required=True),
+        *_EXPERIMENT,
+        # Of the experiment, which has a table of its own in a release.
+        Column(
+            "control",
+            "boolean",
+            "whether it knows nothing on purpose",
+            source="n.control",
+            required=True,
+            released=False,
+        ),
+        _ATTEMPT,
         Column("status", "category", "completed, skipped, failed or not_run", source="r.status", required=True),
         Column("probability", "double", "of the market's first outcome", "probability"),
         Column("probabilities", "doubles", "one for each outcome, the first one first", "probability"),
         Column("score", "double", "what the experiment itself made of it"),
         Column("forecast_at", "time", "when it was made"),
         Column("stored_at", "time", "when it was stored; null in rows of before that was kept"),
-        Column("reason", "text", "why there is no forecast", source="r.reason"),
-        Column("exception_type", "category", "the error, where one was raised", source="r.exception_type"),
-        Column("artifact_uri", "text", "where the experiment left more"),
+        # Free text of programs, and addresses that may be private.
+        Column("reason", "text", "why there is no forecast", source="r.reason", released=False),
+        Column(
+            "exception_type", "category", "the error, where one was raised", source="r.exception_type", released=False
+        ),
+        Column("artifact_uri", "text", "where the experiment left more", released=False),
         Column("snapshot_hash", "text", "SHA-256 of the snapshot it was made on", source="r.snapshot_hash"),
         Column("config_hash", "text", "of the configuration it was made with", source="r.config_hash"),
     ),
-    """predictbench.experiment_results r
-    JOIN predictbench.experiment_runs a USING (experiment_run_id)
-    JOIN predictbench.experiments n USING (experiment_id)
-    JOIN predictbench.processed_markets m USING (processed_market_id)
-    JOIN predictbench.processing_runs p ON p.run_id = a.run_id
-    WHERE a.run_id = :run_id""",
+    f"{_RESULTS} WHERE a.run_id = :run_id",
     # As the view latest_experiment_results has it; asked of the view, every run ever stored would be sorted.
     "m.market_id, n.name, (r.status = 'not_run'), a.attempt DESC",
     "DISTINCT ON (m.market_id, n.name)",
 )
 
-SCORES = ExportedTable(
+SCORES = Table(
     "scores",
     "A row for each forecast of a settled market, of every attempt: how good it was, by the newest resolution.",
     (
         *_RUN,
         _MARKET,
-        Column("experiment", "category", "name of the experiment", source="n.name", required=True),
-        Column("version", "category", "its version", source="n.version", required=True),
-        Column("attempt", "integer", "which attempt of the experiment in this run", source="a.attempt", required=True),
+        *_EXPERIMENT,
+        _ATTEMPT,
         Column("outcome", "double", "what the first outcome paid", "probability", source="s.outcome", required=True),
         Column("brier", "double", "squared difference of forecast and outcome", "squared probability", required=True),
         Column("log_loss", "double", "negative logarithm of the forecast of what came true", "nats", required=True),
@@ -224,7 +263,7 @@ SCORES = ExportedTable(
         Column("disagreement", "double", "squared difference of forecast and price", "squared probability"),
         Column("scoring_version", "category", "of the rules", required=True),
         Column("observed_at", "time", "when that resolution was observed", source="o.observed_at", required=True),
-        Column("scored_at", "time", "when it was scored", required=True),
+        Column("scored_at", "time", "when it was scored", required=True, released=False),
     ),
     """predictbench.experiment_scores s
     JOIN predictbench.experiment_results r USING (experiment_result_id)
@@ -237,7 +276,7 @@ SCORES = ExportedTable(
     "m.market_id, n.name, n.version, a.attempt",
 )
 
-DIGESTS = ExportedTable(
+DIGESTS = Table(
     "digests",
     "A row for each hash over all forecasts of a run that was made when the run ended: see `predictbench verify`.",
     (
@@ -254,7 +293,7 @@ DIGESTS = ExportedTable(
     "d.made_at, d.attempt, d.digest",
 )
 
-FAILURES = ExportedTable(
+FAILURES = Table(
     "failures",
     "A row for each thing that did not complete, of every attempt of a run.",
     (
@@ -275,8 +314,131 @@ FAILURES = ExportedTable(
     "f.attempt, f.logged_at, f.failure_id",
 )
 
-TABLES = (RUNS, MARKETS, FORECASTS, SCORES, DIGESTS, FAILURES)
+EXPORTED_TABLES: Final = (RUNS, MARKETS, FORECASTS, SCORES, DIGESTS, FAILURES)
 
+
+def _released(table: Table) -> tuple[Column, ...]:
+    return tuple(column for column in table.columns if column.released)
+
+
+_WITHDRAWN: Final = "CASE WHEN m.withdrawn_at <= :frozen_at THEN m.withdrawn_at END"
+
+RELEASED_MARKETS: Final = Table(
+    "markets",
+    "A row for each market of each cohort. A market of several cohorts has a row for each.",
+    tuple(
+        replace(column, source=_WITHDRAWN) if column.name == "withdrawn_at" else column for column in _released(MARKETS)
+    ),
+    f"""predictbench.processed_markets m
+    JOIN predictbench.processing_runs p USING (run_id)
+    LEFT JOIN predictbench.events e USING (event_id)
+    WHERE m.run_id = :run_id AND {market_has_results(":frozen_at")}""",
+    'm.market_id COLLATE "C"',
+    frozen=True,
+)
+
+RELEASED_CONTRACTS: Final = Table(
+    "contracts",
+    "A row for each outcome of each market of each cohort.",
+    (
+        *_RUN,
+        _MARKET,
+        Column(
+            "position", "integer", "0 is the first outcome", source="(c.metadata->>'index')::integer", required=True
+        ),
+        Column("contract_id", "text", "Polymarket's token of the outcome", required=True),
+        Column("name", "text", "the outcome's name", source="c.name", required=True),
+        Column("price", "double", "its price in the listing", "probability", source="c.price"),
+    ),
+    f"""predictbench.processed_contracts c
+    JOIN predictbench.processed_markets m USING (processed_market_id)
+    JOIN predictbench.processing_runs p USING (run_id)
+    WHERE m.run_id = :run_id AND {market_has_results(":frozen_at")}""",
+    'm.market_id COLLATE "C", (c.metadata->>\'index\')::integer, c.contract_id COLLATE "C"',
+    frozen=True,
+)
+
+_FROZEN: Final = f"""WHERE a.run_id = :run_id AND {result_is_known(":frozen_at")}
+        AND (CAST(:experiments AS text[]) IS NULL OR n.name = ANY(CAST(:experiments AS text[])))"""
+_ORDER: Final = 'n.name COLLATE "C", n.version COLLATE "C", a.attempt, m.market_id COLLATE "C"'
+"""The order in which a digest has them."""
+
+RELEASED_FORECASTS: Final = Table(
+    "forecasts",
+    "A row for each market and each attempt of each experiment, those included that gave no forecast.",
+    _released(FORECASTS),
+    f"{_RESULTS} {_FROZEN}",
+    _ORDER,
+    frozen=True,
+)
+
+RELEASED_DIGESTS: Final = Table(
+    "digests",
+    DIGESTS.meaning,
+    DIGESTS.columns,
+    f"{DIGESTS.source} AND d.made_at <= :frozen_at",
+    'd.made_at, d.attempt, d.digest COLLATE "C"',
+    frozen=True,
+)
+
+RELEASED_EXPERIMENTS: Final = Table(
+    "experiments",
+    "A row for each version of each experiment.",
+    (
+        Column("experiment", "category", "its name", source="n.name", required=True),
+        Column("version", "category", "its version", source="n.version", required=True),
+        Column("description", "text", "what it does", source="n.description", required=True),
+        Column("information", "category", "what it may know: blind, market or search", required=True),
+        Column("control", "boolean", "whether it knows nothing on purpose", source="n.control", required=True),
+    ),
+    """predictbench.experiments n
+    WHERE EXISTS (SELECT FROM predictbench.experiment_runs a
+        WHERE a.experiment_id = n.experiment_id AND a.run_id = ANY(:runs))""",
+    'n.name COLLATE "C", n.version COLLATE "C"',
+    by_run=False,
+)
+
+RELEASED_RESOLUTIONS: Final = Table(
+    "resolutions",
+    "A row for each market of which anything was observed: the newest observation.",
+    (
+        Column("market_id", "text", "Polymarket's id of the market", source="o.market_id", required=True),
+        Column("state", "category", "open, proposed, disputed, final or gave_up", source="o.state", required=True),
+        Column("outcome", "double", "what the first outcome paid; a half is a settlement too", "probability"),
+        Column("payout", "doubles", "what each outcome paid, the first one first", "probability"),
+        Column("closed_time", "time", "when trading ended, as the source says"),
+        Column("observed_at", "time", "when it was observed", required=True),
+        Column("source", "category", "where", source="o.source", required=True),
+    ),
+    """predictbench.resolution_observations o
+    WHERE o.observed_at <= :as_of AND o.market_id IN (
+        SELECT m.market_id FROM predictbench.processed_markets m WHERE m.run_id = ANY(:runs))""",
+    f'o.market_id COLLATE "C", {NEWEST_FIRST}',
+    'DISTINCT ON (o.market_id COLLATE "C")',
+    by_run=False,
+)
+
+RELEASED_SCORES: Final = Table(
+    "scores",
+    "A row for each forecast of a settled market: how good it was, by the resolution in this release.",
+    _released(SCORES),
+    "",  # computed from the rows of `SCORED_FORECASTS`
+    "",
+)
+
+# A forecast made on a snapshot that was replaced since has no price to be compared with.
+SCORED_FORECASTS: Final = f"""
+    SELECT p.run_date, p.window_days, m.market_id, n.name, n.version, a.attempt, o.observed_at, r.probability,
+        o.outcome, CASE WHEN coalesce(r.snapshot_hash = m.snapshot_hash, true) THEN m.price END AS price
+    FROM {_RESULTS}
+    JOIN LATERAL ({newest_observation("o.state, o.outcome, o.observed_at", ":as_of")}) o ON {IS_SETTLED}
+    {_FROZEN} AND r.status = 'completed' AND r.probability IS NOT NULL
+    ORDER BY {_ORDER}"""  # noqa: S608 - names of ours
+
+RELEASED_TABLES: Final = (
+    *(RELEASED_MARKETS, RELEASED_CONTRACTS, RELEASED_FORECASTS, RELEASED_DIGESTS),
+    *(RELEASED_EXPERIMENTS, RELEASED_RESOLUTIONS, RELEASED_SCORES),
+)
 
 _INTRODUCTION = (
     "Prices and probabilities are always those of a market's first outcome, between 0 and 1. A market is the same in "
@@ -285,18 +447,12 @@ _INTRODUCTION = (
 
 
 def dictionary() -> dict[str, object]:
-    """The data dictionary, for programs."""
-    return {
-        table.name: {
-            "meaning": table.meaning,
-            "columns": described(table),
-        }
-        for table in TABLES
-    }
+    """Describe the tables of an export, for programs."""
+    return {table.name: {"meaning": table.meaning, "columns": described_columns(table)} for table in EXPORTED_TABLES}
 
 
-def described(table: ExportedTable) -> list[dict[str, object]]:
-    """The columns of a table, for programs."""
+def described_columns(table: Table) -> list[dict[str, object]]:
+    """Describe the columns of a table, for programs."""
     return [
         {
             "name": column.name,
@@ -309,8 +465,8 @@ def described(table: ExportedTable) -> list[dict[str, object]]:
     ]
 
 
-def dictionary_markdown(tables: Sequence[ExportedTable] = TABLES) -> str:
-    """The data dictionary, for people."""
+def dictionary_markdown(tables: Sequence[Table] = EXPORTED_TABLES) -> str:
+    """Describe tables, for people."""
     lines = ["# Data dictionary", "", _INTRODUCTION, ""]
     for table in tables:
         lines += [f"## {table.name}", "", table.meaning, "", "| column | type | unit | null | meaning |"]

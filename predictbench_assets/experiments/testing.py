@@ -60,8 +60,6 @@ def make_market(
         "neg_risk_market_id": None,
         "game_id": None,
         "series_slug": None,
-        "group_item_title": None,
-        "group_item_threshold": None,
         "cluster": f"event:{event_id}" if event_id else f"market:{market_id}",
         "created_at": CAPTURED_AT - timedelta(days=10),
         "opened_at": CAPTURED_AT - timedelta(days=10),

@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Engine
 
 from predictbench_assets.database.connection import opened_database
+from predictbench_assets.experiments.history import settled_counts
 from predictbench_assets.experiments.registry import Registry, import_path
 from predictbench_assets.launch.child import ChildLog, Line, run_child
 from predictbench_assets.launch.commands import prepare_home, sweep_command, write_run_config
@@ -23,7 +24,7 @@ from predictbench_assets.launch.progress import stages
 from predictbench_assets.launch.request import DailyOptions
 from predictbench_assets.launch.signals import Interrupts
 from predictbench_assets.observability.console import error_console, print_item
-from predictbench_assets.persistence.stored_runs import StoredAttempt, settled_counts, stored_attempts, stored_runs
+from predictbench_assets.persistence.stored_runs import StoredAttempt, stored_attempts, stored_runs
 from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
 from predictbench_assets.resolution.configured import run_sweep
 from predictbench_assets.runs import FIRST_RUN_DATE, RunKey

@@ -15,6 +15,13 @@ PriceSource = Literal["clob", "gamma", "none"]
 GOOD_SPREAD = 0.10
 """The widest spread between bid and ask at which a midpoint still counts as a price worth beating."""
 
+REFERENCE = "baseline_snapshot"
+"""Name of the experiment that forecasts the market's own price; all others are measured against it."""
+
+LEAST_SUM = 0.8
+MOST_SUM = 1.5
+"""The sums of a whole neg-risk group's prices lie between these; else some of its outcomes are missing, or dead."""
+
 
 class Frozen(BaseModel):
     """Base of the domain's models: immutable, and strict about unknown fields."""
@@ -82,8 +89,8 @@ class Market(Frozen):
     neg_risk_market_id: str | None
     game_id: str | None
     series_slug: str | None
-    group_item_title: str | None
-    group_item_threshold: float | None
+    group_item_title: str | None = None
+    group_item_threshold: float | None = None
     cluster: str
     """Connected component over event, neg-risk group, game, and series x end date: the unit of independence."""
     created_at: datetime | None

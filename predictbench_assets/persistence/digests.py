@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from predictbench_assets.database.as_of import result_is_known
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import forecast_digests
 from predictbench_assets.experiments.digest import ALGORITHM, ForecastDigest, ForecastHasher
@@ -31,7 +32,7 @@ _FORECASTS = """
 
 # What `experiments.digest` says a line is. The placeholders are psycopg's, which fills them in itself in a COPY.
 # Attempts are put in order before their forecasts are: comparing their names 140,000 times takes most of a second.
-_LINES = """
+_LINES = f"""
     COPY (
         SELECT a.name, a.version, a.attempt, m.market_id, r.probability,
             to_char(r.forecast_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), r.snapshot_hash, r.config_hash
@@ -44,9 +45,9 @@ _LINES = """
         JOIN predictbench.experiment_results r USING (experiment_run_id)
         JOIN predictbench.processed_markets m USING (processed_market_id)
         WHERE r.status = 'completed' AND r.probability IS NOT NULL
-            AND coalesce(r.stored_at, '-infinity') <= %(made_at)s
+            AND {result_is_known("%(made_at)s")}
         ORDER BY a.place, m.market_id COLLATE "C"
-    ) TO STDOUT"""
+    ) TO STDOUT"""  # noqa: S608 - names of ours
 
 _NEWEST = text("""
     SELECT max(r.stored_at) FROM predictbench.experiment_runs a
@@ -55,10 +56,10 @@ _NEWEST = text("""
 _LATE = text(
     f"""
     SELECT count(*) {_FORECASTS}
-        AND coalesce(r.stored_at, '-infinity') > :after AND coalesce(r.stored_at, '-infinity') <= :made_at
+        AND NOT {result_is_known(":after")} AND {result_is_known(":made_at")}
         AND r.forecast_at < m.close_time AND m.close_time <= :made_at"""
 )
-_LATER = text(f"SELECT count(*) {_FORECASTS} AND r.stored_at > :made_at")
+_LATER = text(f"SELECT count(*) {_FORECASTS} AND NOT {result_is_known(':made_at')}")
 _FIRST_CLOSE = text("SELECT min(close_time) FROM predictbench.processed_markets WHERE run_id = :run_id")
 
 _RUNS = text("""
@@ -86,7 +87,7 @@ class CheckedDigest:
 
     stored: ForecastDigest
     attempt: int
-    """Of the run."""
+    """Attempt of the run."""
     found: ForecastDigest
     late: int
     """Forecasts in it, and in no earlier one, that say they were made before their market closed although the digest
@@ -94,14 +95,14 @@ class CheckedDigest:
 
     @property
     def verdict(self) -> Verdict:
-        """What to think of it."""
+        """The verdict on it."""
         if (self.stored.digest, self.stored.forecasts) != (self.found.digest, self.found.forecasts):
             return "mismatch"
         return "late" if self.late else "ok"
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, in a sentence."""
+        """The problem, in a sentence; None where there is none."""
         stored, found = self.stored, self.found
         if stored.algorithm != ALGORITHM:
             return f"it was made with {stored.algorithm}, which this version of Predictbench does not know"
@@ -124,7 +125,7 @@ class CheckedRun:
     key: RunKey
     digests: tuple[CheckedDigest, ...]
     first_close: datetime | None
-    """When the first of its markets closes."""
+    """Close of the first of its markets."""
     later: int
     """Forecasts that were stored after the newest digest: of an attempt that is under way, or never ended."""
     missing: str | None = None
@@ -132,7 +133,7 @@ class CheckedRun:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong, a sentence for each."""
+        """The problems, a sentence for each."""
         lost = () if self.missing is None else (f"the digest {self.missing} of the run's summary is not kept any more",)
         return (*(one.problem for one in self.digests if one.problem is not None), *lost)
 

@@ -48,7 +48,7 @@ class ForeignExchange(PermanentError):
 
 @dataclass(frozen=True)
 class RunCounts:
-    """Where every offered market went: offered = excluded + rejected + failed + processed."""
+    """Counts of all offered markets: offered = excluded + rejected + failed + processed."""
 
     offered: int
     excluded: int
@@ -340,7 +340,7 @@ def record_missed(
 def _attempt_for(
     connection: Connection, key: RunKey, row: Row[Any] | None, dagster_run_id: str, on_existing: OnExisting
 ) -> int:
-    """Which attempt the asking Dagster run is: the one it already has, or the next."""
+    """Number of the asking Dagster run's attempt: the one it already has, or the next."""
     if row is None:
         return 1
     if row.dagster_run_id == dagster_run_id:
@@ -361,7 +361,7 @@ def _attempt_for(
 
 
 def _was_missed(connection: Connection, key: RunKey) -> bool:
-    """Whether a stored run's day was missed: its row counts a first attempt that nobody made."""
+    """True for a run whose day was missed: its row counts a first attempt that nobody made."""
     attempts = processing_attempts.c
     first = select(attempts.attempt).where(attempts.run_id == key.run_id, attempts.attempt == _MISSED_ATTEMPT)
     return connection.execute(first).one_or_none() is None

@@ -27,7 +27,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the server rolled a transaction back."""
+    """The server's reason for rolling a transaction back."""
 
     sqlstate: str
     message: str
@@ -36,7 +36,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one transaction: the first row of its last statement, or why it was rolled back."""
+    """Result of one transaction: the first row of its last statement, or why it was rolled back."""
 
     row: tuple[bytes | None, ...] | None
     refusal: Refusal | None
@@ -106,7 +106,7 @@ def _wait(connection: PatientConnection, *, writing: bool = False) -> None:
 
 
 def _ready(socket: int, seconds: float, writing: bool) -> tuple[bool, bool]:
-    """Whether anything happened in time, and whether there is something to read (or the end of the connection)."""
+    """Wait for a socket; returns if anything happened in time, and if there is something to read (or its end)."""
     if not hasattr(select, "poll"):  # Windows
         reading, writable, _ = select.select([socket], [socket] if writing else [], [], seconds)
         return bool(reading or writable), bool(reading)
@@ -117,7 +117,7 @@ def _ready(socket: int, seconds: float, writing: bool) -> tuple[bool, bool]:
 
 
 def _last_words(refusal: Refusal | None) -> psycopg.Error | None:
-    """What a connection that broke said before, if that was why: a pooler's time-out, an administrator's command."""
+    """The last notice of a connection that broke, if that was why: a pooler's time-out, an administrator's command."""
     if refusal is None or verdict(refusal.sqlstate) != "unavailable":
         return None
     try:

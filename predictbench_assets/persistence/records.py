@@ -1,4 +1,4 @@
-"""What the writer is given: markets with their results, and the attempts of the experiments that made them."""
+"""Records for the writer: markets with their results, and the attempts of the experiments that made them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ AttemptStatus = Literal["completed", "failed", "not_run"]
 
 @dataclass(frozen=True, slots=True)
 class ResultRecord:
-    """What one experiment had to say about one market."""
+    """The result of one experiment for one market."""
 
     experiment: str
     status: ResultStatus
     reason: str | None = None
     probability: float | None = None
-    """Of the market's first outcome."""
+    """Probability of the market's first outcome."""
     probabilities: Sequence[float] | None = None
     payload: Mapping[str, Any] | None = None
     score: float | None = None
@@ -54,7 +54,7 @@ class ExperimentAttempt:
     mandatory: bool
     status: AttemptStatus
     content_hash: str
-    """Of the staged results: version and content equal to the newest stored attempt's mean the same attempt."""
+    """Hash of the staged results: version and content equal to the newest stored attempt's mean the same attempt."""
     control: bool = False
     snapshot_hash: str | None = None
     config_hash: str | None = None
@@ -68,7 +68,7 @@ class ExperimentAttempt:
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What a write did."""
+    """Numbers of a write, and the markets that it could not store."""
 
     processed: int
     """Markets that are stored, whether or not a row of them had to change."""
@@ -76,6 +76,6 @@ class WriteReport:
     """Markets that are not, each with its reason."""
     batches: int
     retried: int
-    """How often a batch was sent again because the database was unavailable."""
+    """Number of times that a batch was sent again because the database was unavailable."""
     bytes: int
-    """Of the rows as they were sent."""
+    """Bytes of the rows as they were sent."""

@@ -9,16 +9,45 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import DateTime, Double, Text
+from sqlalchemy.types import TypeEngine
 
-from predictbench_assets.database.schema import LONGEST
+from predictbench_assets.database.schema import LONGEST, processed_markets
 from predictbench_assets.markets.market import Event, Market
 from predictbench_assets.persistence.records import MarketRecord, ResultRecord
 
 _LONGEST_REASON = 2_000
+
+_FILLED_BY_THE_DATABASE = {
+    *("run_id", "processed_at", "snapshot_hash", "reconstructed"),  # the same for all markets of a batch
+    *("raw_archive_id", "withdrawn_at"),  # later
+}
+MARKET_COLUMNS: Final = [column.name for column in processed_markets.c if column.name not in _FILLED_BY_THE_DATABASE]
+"""The columns of `processed_markets` that a market brings along."""
+
+# Of these a market has the value by another name, or its price has it.
+_ELSEWHERE = {
+    *("processed_market_id", "raw_snapshot", "market_slug", "event_id"),
+    *("price", "bid", "ask", "spread", "price_source", "price_at", "price_quality"),
+}
+_OWN_COLUMNS = [name for name in MARKET_COLUMNS if name not in _ELSEWHERE]
+_own_values = attrgetter(*_OWN_COLUMNS)
+
+
+def _of_type(kind: type[TypeEngine[Any]]) -> list[str]:
+    return [name for name in MARKET_COLUMNS if isinstance(processed_markets.c[name].type, kind)]
+
+
+_TEXTS = [name for name in _of_type(Text) if name in LONGEST and name != "event_id"]  # which is checked as the event's
+_PRICES = ["price", "bid", "ask"]
+_NUMBERS = [name for name in _of_type(Double) if name not in _PRICES]
+_TIMES = _of_type(DateTime)
+
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
@@ -33,7 +62,7 @@ class UnwritableMarket(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StoredAttempt:
-    """Where the results of an experiment go."""
+    """The attempt of an experiment that results belong to."""
 
     experiment_run_id: str
     mandatory: bool
@@ -65,37 +94,6 @@ class _EventRow(_Row):
     title: str | None = None
 
 
-class _MarketRow(_Row):
-    processed_market_id: str
-    market_id: str
-    market_slug: str
-    question: str
-    close_time: datetime
-    cluster: str
-    category: str
-    neg_risk: bool
-    captured_at: datetime
-    price_source: str
-    price_quality: str
-    core: bool
-    raw_snapshot: msgspec.Raw
-    condition_id: str | None = None
-    event_id: str | None = None
-    series_slug: str | None = None
-    game_id: str | None = None
-    neg_risk_market_id: str | None = None
-    price: float | None = None
-    bid: float | None = None
-    ask: float | None = None
-    spread: float | None = None
-    price_at: datetime | None = None
-    volume: float | None = None
-    liquidity: float | None = None
-    core_weight: float | None = None
-    group_item_title: str | None = None
-    group_item_threshold: float | None = None
-
-
 class _ContractRow(_Row):
     processed_contract_id: str
     processed_market_id: str
@@ -123,7 +121,7 @@ class _ResultRow(_Row):
 
 
 def _plain(value: object) -> object:
-    """What msgspec does not know: any other mapping than a dict."""
+    """Make a dict of any other mapping, which msgspec does not know."""
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
@@ -140,10 +138,12 @@ def encode_market(record: MarketRecord, run_id: UUID, attempts: Mapping[str, Sto
         UnwritableMarket: a value that Postgres cannot hold, or a mandatory experiment without a result.
     """
     market = record.market
-    _check_market(market)
+    values = _market_row(market)
+    _check_market(market, values)
     market_uuid = fast_uuid5(run_id.bytes, f"market|{market.market_id}")
     namespace = bytes.fromhex(market_uuid.replace("-", ""))
-    row = _checked_json("raw_snapshot", _market_row(market, market_uuid, _checked_raw(record.raw)))
+    values |= {"processed_market_id": market_uuid, "raw_snapshot": _checked_raw(record.raw)}
+    row = _checked_json("raw_snapshot", {name: value for name, value in values.items() if value is not None})
     contracts = [
         _checked_json(
             f"contracts[{contract.index}]",
@@ -176,38 +176,20 @@ def fast_uuid5(namespace: bytes, name: str) -> str:
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
 
 
-def _market_row(market: Market, market_uuid: str, raw: msgspec.Raw) -> _MarketRow:
+def _market_row(market: Market) -> dict[str, Any]:
+    """The columns of a market, without its id in the run and its raw payload."""
     price = market.price
-    return _MarketRow(
-        processed_market_id=market_uuid,
-        market_id=market.market_id,
-        market_slug=market.slug,
-        question=market.question,
-        close_time=market.close_time,
-        cluster=market.cluster,
-        category=market.category,
-        neg_risk=market.neg_risk,
-        captured_at=market.captured_at,
-        price_source=price.source,
-        price_quality=price.quality,
-        core=market.core,
-        raw_snapshot=raw,
-        condition_id=market.condition_id,
-        event_id=None if market.event is None else market.event.event_id,
-        series_slug=market.series_slug,
-        game_id=market.game_id,
-        neg_risk_market_id=market.neg_risk_market_id,
-        price=price.value,
-        bid=price.bid,
-        ask=price.ask,
-        spread=price.spread,
-        price_at=price.at,
-        volume=market.volume,
-        liquidity=market.liquidity,
-        core_weight=market.core_weight,
-        group_item_title=market.group_item_title,
-        group_item_threshold=market.group_item_threshold,
-    )
+    return dict(zip(_OWN_COLUMNS, _own_values(market), strict=True)) | {
+        "market_slug": market.slug,
+        "event_id": None if market.event is None else market.event.event_id,
+        "price": price.value,
+        "bid": price.bid,
+        "ask": price.ask,
+        "spread": price.spread,
+        "price_source": price.source,
+        "price_at": price.at,
+        "price_quality": price.quality,
+    }
 
 
 def _event_row(event: Event) -> _EventRow:
@@ -245,31 +227,15 @@ def _result_row(result: ResultRecord, attempt: StoredAttempt, market_uuid: str, 
     )
 
 
-def _check_market(market: Market) -> None:
-    for column, value in (
-        ("market_id", market.market_id),
-        ("market_slug", market.slug),
-        ("question", market.question),
-        ("condition_id", market.condition_id),
-        ("cluster", market.cluster),
-        ("category", market.category),
-        ("series_slug", market.series_slug),
-        ("game_id", market.game_id),
-        ("neg_risk_market_id", market.neg_risk_market_id),
-    ):
-        if value is not None and len(value) > LONGEST[column]:
-            _check_length(column, column, value)
-    price = market.price
-    _check_unit("price", price.value)
-    _check_unit("bid", price.bid)
-    _check_unit("ask", price.ask)
-    _check_finite("volume", market.volume)
-    _check_finite("liquidity", market.liquidity)
-    _check_finite("core_weight", market.core_weight)
-    _check_finite("group_item_threshold", market.group_item_threshold)
-    _check_zone("close_time", market.close_time)
-    _check_zone("captured_at", market.captured_at)
-    _check_zone("price.at", price.at)
+def _check_market(market: Market, row: Mapping[str, Any]) -> None:
+    for column in _TEXTS:
+        _check_length(column, column, row[column])
+    for column in _PRICES:
+        _check_unit(column, row[column])
+    for column in _NUMBERS:
+        _check_finite(column, row[column])
+    for column in _TIMES:
+        _check_zone(column, row[column])
     seen = set()
     for contract in market.contracts:
         field = f"contracts[{contract.index}]"
@@ -352,7 +318,7 @@ def _numbers(value: object, path: str) -> Iterator[tuple[str, float]]:
             yield from _numbers(item, f"{path}[{position}]")
 
 
-def _checked_json(field: str, row: _Row) -> bytes:
+def _checked_json(field: str, row: _Row | Mapping[str, Any]) -> bytes:
     """The row as JSON without what text in Postgres cannot hold."""
     try:
         encoded = _encode(row)

@@ -14,6 +14,7 @@ from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.schema import processing_attempts
+from predictbench_assets.experiments.history import settled_counts, settled_markets
 from predictbench_assets.experiments.protocol import SettledCount, SettledMarket
 from predictbench_assets.failures import Stage
 from predictbench_assets.persistence.leases import Lease, OnExisting, open_lease, record_missed
@@ -28,8 +29,6 @@ from predictbench_assets.persistence.stored_runs import (
     StoredRun,
     cohort_sizes,
     forecasters,
-    settled_counts,
-    settled_markets,
     stored_run,
     stored_runs,
 )

@@ -22,9 +22,9 @@ class SnapshotRecord:
     key: RunKey
     captured_at: datetime
     sha256: str
-    """Of the bytes received from the exchange."""
+    """Hash of the bytes received from the exchange."""
     content_hash: str
-    """Of the staged rows, quotes included; every other table calls it `snapshot_hash`."""
+    """Hash of the staged rows, quotes included; every other table calls it `snapshot_hash`."""
     rows: int
     bytes: int
     """Received from the exchange."""
@@ -32,9 +32,9 @@ class SnapshotRecord:
     exchange: str
     quotes_source: str
     api: Mapping[str, Any] = field(default_factory=dict)
-    """What the walk cost: pages, requests, retries, throttle seconds."""
+    """Cost of the walk: pages, requests, retries, throttle seconds."""
     refused: str | None = None
-    """Which check stopped the run that captured it, and why; None of a snapshot that counts, or did."""
+    """The check that stopped the run that captured it, and why; None of a snapshot that counts, or did."""
 
     @property
     def snapshot_id(self) -> UUID:

@@ -4,66 +4,29 @@ Those that write begin with the lease: without its row nothing else has anything
 their parameters, so they run on whatever server connection a pooler picks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from predictbench_assets.persistence.pipelining import Statement
-from predictbench_assets.persistence.rows import EncodedMarket
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
 
-_EVENT = {"event_id": "text", "slug": "text", "title": "text", "neg_risk": "boolean"}
-_MARKET = {
-    "processed_market_id": "uuid",
-    "market_id": "text",
-    "market_slug": "text",
-    "question": "text",
-    "close_time": "timestamptz",
-    "raw_snapshot": "jsonb",
-    "condition_id": "text",
-    "event_id": "text",
-    "cluster": "text",
-    "category": "text",
-    "series_slug": "text",
-    "game_id": "text",
-    "neg_risk": "boolean",
-    "neg_risk_market_id": "text",
-    "captured_at": "timestamptz",
-    "price": "float8",
-    "bid": "float8",
-    "ask": "float8",
-    "spread": "float8",
-    "price_source": "text",
-    "price_at": "timestamptz",
-    "price_quality": "text",
-    "volume": "float8",
-    "liquidity": "float8",
-    "core": "boolean",
-    "core_weight": "float8",
-    "group_item_title": "text",
-    "group_item_threshold": "float8",
-}
-_CONTRACT = {
-    "processed_contract_id": "uuid",
-    "processed_market_id": "uuid",
-    "contract_id": "text",
-    "name": "text",
-    "price": "float8",
-}
-_RESULT = {
-    "experiment_result_id": "uuid",
-    "experiment_run_id": "uuid",
-    "processed_market_id": "uuid",
-    "status": "text",
-    "reason": "text",
-    "exception_type": "text",
-    "probability": "float8",
-    "probabilities": "jsonb",
-    "payload": "jsonb",
-    "score": "float8",
-    "artifact_uri": "text",
-    "diagnostics": "jsonb",
-    "forecast_at": "timestamptz",
-}
+from predictbench_assets.database import schema
+from predictbench_assets.persistence.pipelining import Statement
+from predictbench_assets.persistence.rows import MARKET_COLUMNS, EncodedMarket
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def _typed(table: Table, *, without: Collection[str] = ()) -> dict[str, str]:
+    """The columns of a table with their types, as `jsonb_to_recordset` wants them."""
+    return {column.name: column.type.compile(_DIALECT) for column in table.c if column.name not in without}
+
+
+_EVENT = _typed(schema.events)
+_MARKET = {name: kind for name, kind in _typed(schema.processed_markets).items() if name in MARKET_COLUMNS}
+_CONTRACT = _typed(schema.processed_contracts, without={"metadata"})
+_RESULT = _typed(schema.experiment_results, without={"stored_at", "snapshot_hash", "config_hash"})
 # The server's numbers for the types of parameters.
 _BOOLEAN, _INTEGER, _TEXT, _TIMESTAMPTZ, _UUID, _JSONB = 16, 23, 25, 1184, 2950, 3802
 
@@ -84,8 +47,8 @@ def _update(table: str, columns: Sequence[str], *, also: str = "") -> str:
     )
 
 
-_MARKET_COLUMNS = [*_MARKET, "snapshot_hash", "reconstructed"]
-_MARKET_CHANGES = [column for column in _MARKET_COLUMNS if column not in ("processed_market_id", "market_id")]
+_STORED_MARKET = [*_MARKET, "snapshot_hash", "reconstructed"]
+_MARKET_CHANGES = [column for column in _STORED_MARKET if column not in ("processed_market_id", "market_id")]
 _UPSERT_MARKET = _update("m", _MARKET_CHANGES, also=" OR m.withdrawn_at IS NOT NULL").replace(
     "DO UPDATE SET", "DO UPDATE SET processed_at = excluded.processed_at, withdrawn_at = NULL,"
 )
@@ -113,7 +76,7 @@ def _batch_sql(*, filling: bool) -> bytes:
         SELECT {_columns(_EVENT, "x.")} FROM lease, jsonb_to_recordset($5) AS x({_record(_EVENT)})
         ON CONFLICT (event_id) {_update("e", ["slug", "title", "neg_risk"])}
     ), stored_markets AS (
-        INSERT INTO predictbench.processed_markets AS m ({_columns(_MARKET_COLUMNS)}, run_id, processed_at)
+        INSERT INTO predictbench.processed_markets AS m ({_columns(_STORED_MARKET)}, run_id, processed_at)
         SELECT {_columns(_MARKET, "x.")}, lease.snapshot_hash, $4, lease.run_id, $3
         FROM lease, jsonb_to_recordset($6) AS x({_record(_MARKET)})
         ON CONFLICT (processed_market_id) {_UPSERT_MARKET}
@@ -143,30 +106,8 @@ def _batch_sql(*, filling: bool) -> bytes:
 _BATCH = _batch_sql(filling=False)
 _FILLING_BATCH = _batch_sql(filling=True)
 
-_ATTEMPT = {
-    "experiment_run_id": "uuid",
-    "experiment_id": "uuid",
-    "attempt": "integer",
-    "status": "text",
-    "started_at": "timestamptz",
-    "finished_at": "timestamptz",
-    "error_message": "text",
-    "content_hash": "text",
-    "snapshot_hash": "text",
-    "config_hash": "text",
-    "completed": "integer",
-    "skipped": "integer",
-    "failed": "integer",
-}
-_EXPERIMENT = {
-    "experiment_id": "uuid",
-    "name": "text",
-    "version": "text",
-    "description": "text",
-    "information": "text",
-    "mandatory": "boolean",
-    "control": "boolean",
-}
+_ATTEMPT = _typed(schema.experiment_runs, without={"run_id", "dagster_run_id"})
+_EXPERIMENT = _typed(schema.experiments, without={"is_active"})
 _EXPERIMENT_CHANGES = ["description", "information", "mandatory", "control", "is_active"]
 
 _ALL_ATTEMPTS = b"""

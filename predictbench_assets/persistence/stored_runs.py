@@ -1,41 +1,15 @@
-"""Reads: what experiments learn from, and what checks and the command line show."""
+"""Reads of stored runs, for checks and the command line."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text
 
-from predictbench_assets.database.as_of import market_listed, run_counts
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import experiment_runs, experiments, processing_runs, snapshots
-from predictbench_assets.experiments.protocol import SettledCount, SettledMarket
 from predictbench_assets.runs import RunKey
-
-_KNOWN = f"""
-    WITH known AS (
-        SELECT DISTINCT ON (market_id) market_id, state, outcome, observed_at AS settled_at
-        FROM predictbench.resolution_observations
-        WHERE observed_at <= :as_of
-        ORDER BY market_id, observed_at DESC, observation_id
-    ), captured AS (
-        SELECT DISTINCT ON (m.market_id) m.market_id, m.question, m.category, m.close_time, m.price
-        FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
-        WHERE {market_listed(":as_of")} AND {run_counts("p", ":as_of")}
-        ORDER BY m.market_id, m.captured_at
-    ), settled AS (
-        SELECT * FROM known JOIN captured USING (market_id) WHERE state = 'final' AND outcome IS NOT NULL
-    )
-"""  # noqa: S608 - names of ours
-_SETTLED = text(f"""{_KNOWN}
-    SELECT market_id, question, category, close_time, outcome, price, settled_at
-    FROM settled ORDER BY settled_at, market_id
-""")  # noqa: S608 - a text of ours
-_SETTLED_COUNTS = text(f"""{_KNOWN}
-    SELECT category, count(*) AS markets, sum(outcome) AS first_outcomes FROM settled GROUP BY category
-""")  # noqa: S608 - a text of ours
-
 
 _ATTEMPTS = text("""
     SELECT p.run_date, p.window_days, e.name, e.version, a.config_hash,
@@ -114,7 +88,7 @@ def stored_runs(engine: Engine, first: date, last: date) -> dict[RunKey, StoredR
 
 @dataclass(frozen=True)
 class StoredAttempt:
-    """What an attempt of an experiment came to in a run."""
+    """An attempt of an experiment in a run, with the numbers of its results."""
 
     key: RunKey
     experiment: str
@@ -134,7 +108,7 @@ def stored_attempts(engine: Engine, first: date, last: date) -> list[StoredAttem
 
 
 def results_by_status(engine: Engine, names: Sequence[str]) -> dict[tuple[str, str], dict[str, int]]:
-    """How many markets came to each status, by version of some experiments, over all runs."""
+    """Number of markets by status, for each version of some experiments, over all runs."""
     found: dict[tuple[str, str], dict[str, int]] = {}
     rows = in_transaction(engine, lambda connection: connection.execute(_STATUSES, {"names": list(names)}).all())
     for row in rows:
@@ -168,24 +142,6 @@ def forecasters(engine: Engine, key: RunKey) -> set[str]:
         .where(experiment_runs.c.run_id == key.run_id, experiment_runs.c.completed > 0)
     )
     return set(in_transaction(engine, lambda connection: connection.execute(query).scalars().all()))
-
-
-def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:
-    """Markets whose final resolution had been observed by `as_of`, oldest first.
-
-    A market that several runs stored counts once, with the price of its earliest capture. Runs and markets are those
-    that a board of that instant has: none of a run that never ended, none that was withdrawn. What was observed later,
-    a correction included, is as unknown as it was then.
-    """
-    # Fetched at once: a cursor would keep a transaction open for as long as experiments run.
-    rows = in_transaction(engine, lambda connection: connection.execute(_SETTLED, {"as_of": as_of}).all())
-    return (SettledMarket(**row._asdict()) for row in rows)
-
-
-def settled_counts(engine: Engine, as_of: datetime) -> dict[str, SettledCount]:
-    """What `settled_markets` tells of each category in short, counted by the database."""
-    rows = in_transaction(engine, lambda connection: connection.execute(_SETTLED_COUNTS, {"as_of": as_of}).all())
-    return {row.category: SettledCount(row.markets, row.first_outcomes) for row in rows}
 
 
 def cohort_sizes(engine: Engine, key: RunKey, days: int) -> dict[date, int]:

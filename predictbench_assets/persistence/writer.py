@@ -56,7 +56,7 @@ class ForecastsOfAnotherSnapshot(PermanentError):
 
 @dataclass
 class _Tally:
-    """What has happened so far in one write."""
+    """Numbers and failures of one write so far."""
 
     failures: list[Failure] = field(default_factory=list)
     batches: int = 0
@@ -388,7 +388,7 @@ def _row(attempt: ExperimentAttempt) -> dict[str, Any]:
 
 
 def _same_attempt(stored: Mapping[str, Any], attempt: ExperimentAttempt) -> bool:
-    """Whether a stored attempt has the same content: version, results, and the snapshot that they answer to."""
+    """True if a stored attempt has the same content: version, results, and the snapshot that they answer to."""
     content = (stored["version"], stored["content_hash"]) == (attempt.version, attempt.content_hash)
     return content and stored["snapshot_hash"] in (None, attempt.snapshot_hash)
 

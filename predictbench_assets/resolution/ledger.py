@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
+from predictbench_assets.database.as_of import newest_observations, run_is_known
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.persistence.leases import refuse_foreign
 
@@ -98,12 +99,11 @@ _WATCHED = text("""
     ORDER BY market_id, captured_at, contract_id
 """)
 
-_NEWEST = text("""
-    SELECT DISTINCT ON (market_id) market_id, observed_at, source, state, payout, closed_time, status
-    FROM predictbench.resolution_observations
-    WHERE market_id = ANY(:ids)
-    ORDER BY market_id, observed_at DESC, observation_id
-""")
+_NEWEST = text(
+    newest_observations(
+        "o.market_id, o.observed_at, o.source, o.state, o.payout, o.closed_time, o.status", "o.market_id = ANY(:ids)"
+    )
+)
 
 _ADD = text("""
     INSERT INTO predictbench.resolution_observations
@@ -125,7 +125,8 @@ _LOOKED = text("""
         problem = excluded.problem
 """)
 
-# Counted are those that are not as usual: final, with a winner. The others are the rest.
+# Counted are those that are not as usual: final, with a winner. The others are the rest. Which markets are listed is asked
+# of the two columns that an index has: `market_is_listed` would read every row.
 _COHORTS = text(f"""
     WITH closed AS (
         SELECT run_id, count(*) AS markets FROM predictbench.processed_markets
@@ -155,8 +156,8 @@ _COHORTS = text(f"""
     )
     SELECT run_date, window_days, markets, markets - coalesce(not_final, 0) AS final, coalesce(gave_up, 0) AS gave_up,
         coalesce(splits, 0) AS splits, coalesce(long_open, 0) AS long_open
-    FROM closed JOIN predictbench.processing_runs USING (run_id) LEFT JOIN unusual USING (run_id)
-    WHERE status IN ('completed', 'partial')
+    FROM closed JOIN predictbench.processing_runs p USING (run_id) LEFT JOIN unusual USING (run_id)
+    WHERE {run_is_known(":now")}
     ORDER BY run_date, window_days
 """)  # noqa: S608 - names of ours
 
@@ -317,7 +318,7 @@ def settled_cohorts(
         closed_for: only markets whose close is so long past are counted.
         long_open: of which those are `long_open` whose close is even longer past.
     """
-    given = {"closed_by": now - closed_for, "long_open_since": now - long_open}
+    given = {"now": now, "closed_by": now - closed_for, "long_open_since": now - long_open}
     rows = in_transaction(engine, lambda connection: connection.execute(_COHORTS, given).all())
     return [CohortSettled(**row._asdict()) for row in rows]
 

@@ -23,9 +23,9 @@ from predictbench_assets.retention.stored import (
     archive_id,
     archived_markets,
     move_to_archive,
-    owed_by,
-    put_back,
     raw_rows,
+    restore_rows,
+    rows_only_in,
     settled_market_ids,
     settled_runs,
     stored_archives,
@@ -103,7 +103,7 @@ def verify_archives(engine: Engine, archive: StagingArea) -> Verified:
             problems.append(f"archive {one.archive_id}: {error}")
             continue
         rows += len(held)
-        missing = owed_by(engine, one) - held
+        missing = rows_only_in(engine, one) - held
         if missing or len(held) != one.rows:
             problems.append(
                 f"archive {one.archive_id} at {one.uri}: {len(held):,} of {one.rows:,} rows, "
@@ -131,7 +131,7 @@ def restore_raw_snapshots(
         )
     archives = {one.archive_id: one for one in stored_archives(engine)}
     return sum(
-        _put_back(engine, archive, archives[identity], list(markets))
+        _restore(engine, archive, archives[identity], list(markets))
         for identity, markets in groupby(wanted, key=lambda market: market.archive_id)
     )
 
@@ -167,7 +167,7 @@ def _move(
     return moved
 
 
-def _put_back(engine: Engine, area: StagingArea, archive: Archive, markets: list[ArchivedMarket]) -> int:
+def _restore(engine: Engine, area: StagingArea, archive: Archive, markets: list[ArchivedMarket]) -> int:
     wanted = {market.processed_market_id for market in markets}
     # To its end before anything is put back: only then is it known to be whole.
     rows = [
@@ -177,4 +177,4 @@ def _put_back(engine: Engine, area: StagingArea, archive: Archive, markets: list
     ]
     if len(rows) != len(wanted):
         raise ArchiveBroken(f"{archive.uri} lacks {len(wanted) - len(rows)} of the raw snapshots that count on it.")
-    return put_back(engine, rows)
+    return restore_rows(engine, rows)

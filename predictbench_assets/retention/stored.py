@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, Engine, select, text
 
+from predictbench_assets.database.as_of import newest_observation
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import archives, snapshots
 from predictbench_assets.runs import RUN_NAMESPACE, RunKey
@@ -21,7 +22,7 @@ _SILENT = timedelta(days=1)
 what is removed under a run's feet does not come back."""
 
 # Since when a market is in its present state: the first observation after the last one that said something else.
-_SINCE = """
+_SINCE = f"""
     SELECT newest.state, coalesce(
         (SELECT min(same.observed_at) FROM predictbench.resolution_observations same
          WHERE same.market_id = m.market_id AND same.observed_at > coalesce(
@@ -29,8 +30,7 @@ _SINCE = """
              WHERE other.market_id = m.market_id AND (other.state, other.outcome, other.payout)
                 IS DISTINCT FROM (newest.state, newest.outcome, newest.payout)), '-infinity')),
         newest.observed_at) AS since
-    FROM (SELECT o.state, o.outcome, o.payout, o.observed_at FROM predictbench.resolution_observations o
-          WHERE o.market_id = m.market_id ORDER BY o.observed_at DESC, o.observation_id LIMIT 1) newest"""
+    FROM ({newest_observation("o.state, o.outcome, o.payout, o.observed_at")}) newest"""  # noqa: S608 - names of ours
 
 _ENDED = "(p.status <> 'running' OR p.heartbeat_at < :silent)"
 
@@ -214,7 +214,7 @@ def stored_archives(engine: Engine) -> list[Archive]:
     return in_transaction(engine, lambda connection: [Archive(**row._asdict()) for row in connection.execute(query)])
 
 
-def owed_by(engine: Engine, archive: Archive) -> set[UUID]:
+def rows_only_in(engine: Engine, archive: Archive) -> set[UUID]:
     """The markets whose raw snapshot is in this archive and nowhere else."""
     values = {"archive_id": archive.archive_id}
     return in_transaction(engine, lambda connection: set(connection.execute(_OWED, values).scalars()))
@@ -230,7 +230,7 @@ def archived_markets(
     )
 
 
-def put_back(engine: Engine, rows: Sequence[tuple[UUID, str]]) -> int:
+def restore_rows(engine: Engine, rows: Sequence[tuple[UUID, str]]) -> int:
     """Give markets that have none their raw snapshot again, as the text of its JSON; returns how many got it."""
     # Put together as text: numbers must not pass through Python, which keeps fewer digits of them than jsonb does.
     values = "[" + ",".join(f'{{"id":"{market}","raw":{raw}}}' for market, raw in rows) + "]"

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from predictbench_assets.experiments.builtin.pricing import LEAST_SUM, MOST_SUM
+from predictbench_assets.markets.market import LEAST_SUM, MOST_SUM
 from predictbench_assets.scoring.boards import Coherence
 from predictbench_assets.scoring.forecasts import Bools, Cohorts, Floats, Forecasts, Ints
 from predictbench_assets.scoring.ladders import implications, rung

@@ -58,7 +58,7 @@ class Results:
 
 
 @dataclass(frozen=True)
-class _Portion:
+class _Chunk:
     """Some cohorts, one after the other, with their forecasts; of matrices, a row for each version."""
 
     columns: dict[str, NDArray[Any]]
@@ -86,7 +86,7 @@ class ForecastCollection:
         self._that_ran: set[int] = set()
         self._categories: dict[str, str] = {}
         self._links: tuple[dict[Hashable, int], ...] = tuple({} for _ in _LINKS)
-        self._portions: list[_Portion] = []
+        self._chunks: list[_Chunk] = []
 
     def add(self, attempts: Sequence[Attempt], column: Mapping[str, Sequence[Any]], results: Results) -> None:
         """Add the next cohorts, in the order of run date, window and market id.
@@ -95,24 +95,23 @@ class ForecastCollection:
             column: of their markets, those of `MARKET_COLUMNS`; None for what is not known.
         """
         links = tuple(value_numbers(column[name], known) for name, known in zip(_LINKS, self._links, strict=True))
-        self._portions.append(_Portion(self._cohorts(column), links, *self._said(attempts, column, results)))
+        self._chunks.append(_Chunk(self._cohorts(column), links, *self._said(attempts, column, results)))
 
     def forecasts(self, as_of: datetime) -> Forecasts:
-        """All of it. To be called once: portions are let go as they are copied, so that nothing is held twice."""
+        """All of it. To be called once: chunks are let go as they are copied, so that nothing is held twice."""
         columns = {
-            name: np.concatenate([portion.columns[name] for portion in self._portions])
-            for name in self._portions[0].columns
+            name: np.concatenate([chunk.columns[name] for chunk in self._chunks]) for name in self._chunks[0].columns
         }
-        cluster = linked(*(np.concatenate(parts) for parts in zip(*(one.links for one in self._portions), strict=True)))
+        cluster = linked(*(np.concatenate(parts) for parts in zip(*(one.links for one in self._chunks), strict=True)))
         # Each version that ran at least once, even if it never gave a forecast; by name and version.
         that_ran = sorted(self._that_ran)
         probability, late = (np.empty((len(that_ran), len(cluster))) for _ in range(2))
         start = 0
-        while self._portions:
-            portion = self._portions.pop(0)
-            stop = start + portion.probability.shape[1]
-            probability[:, start:stop] = portion.probability[that_ran]
-            late[:, start:stop] = portion.late[that_ran]
+        while self._chunks:
+            chunk = self._chunks.pop(0)
+            stop = start + chunk.probability.shape[1]
+            probability[:, start:stop] = chunk.probability[that_ran]
+            late[:, start:stop] = chunk.late[that_ran]
             start = stop
         ran = tuple(self._entrants[number] for number in that_ran)
         return Forecasts(as_of, Cohorts(cluster=cluster, **columns), ran, probability, late)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from predictbench_assets.database.as_of import market_listed, newest_observation, run_counts
+from predictbench_assets.database.as_of import market_is_known, newest_observation, result_is_known, run_is_known
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS
@@ -165,15 +165,15 @@ class MarketRecord:
         return newest if newest is not None and newest.state == "final" else None
 
 
-_RUNS = f"SELECT p.* FROM predictbench.processing_runs p WHERE {run_counts('p', ':as_of')}"  # noqa: S608 - texts of ours
-_LISTED = market_listed(":as_of")
+_RUNS = f"SELECT p.* FROM predictbench.processing_runs p WHERE {run_is_known(':as_of')}"  # noqa: S608 - texts of ours
+_KNOWN = market_is_known(":as_of")
 
 _WINDOWS = text(f"""
     WITH runs AS ({_RUNS}), markets AS (
-        SELECT r.window_days, count(*) FILTER (WHERE {_LISTED} AND m.core) AS core,
-            count(*) FILTER (WHERE {_LISTED} AND m.price_quality = 'good') AS good,
-            count(*) FILTER (WHERE {_LISTED} AND m.price_quality = 'thin') AS thin,
-            count(*) FILTER (WHERE {_LISTED} AND m.price_quality = 'none') AS unpriced,
+        SELECT r.window_days, count(*) FILTER (WHERE {_KNOWN} AND m.core) AS core,
+            count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'good') AS good,
+            count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'thin') AS thin,
+            count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'none') AS unpriced,
             count(*) FILTER (WHERE m.withdrawn_at <= :as_of) AS withdrawn
         FROM predictbench.processed_markets m JOIN runs r USING (run_id) GROUP BY r.window_days
     ), reasons AS (
@@ -200,7 +200,7 @@ _EXPERIMENTS = text("""
 _NEXT_CLOSE = text(f"""
     WITH runs AS ({_RUNS})
     SELECT min(m.close_time) AS next_close FROM predictbench.processed_markets m JOIN runs USING (run_id)
-    WHERE {_LISTED} AND m.close_time > :as_of
+    WHERE {_KNOWN} AND m.close_time > :as_of
 """)  # noqa: S608 - texts of ours
 
 _DIGESTS = text("""
@@ -212,14 +212,15 @@ _DIGESTS = text("""
 _COHORTS = text(f"""
     WITH runs AS ({_RUNS})
     SELECT DISTINCT r.run_id, r.run_date, r.window_days FROM runs r JOIN predictbench.processed_markets m USING (run_id)
-    WHERE m.core AND {_LISTED} AND r.run_date >= :since ORDER BY r.run_date DESC, r.window_days
+    WHERE m.core AND {_KNOWN} AND r.run_date >= :since ORDER BY r.run_date DESC, r.window_days
 """)  # noqa: S608 - texts of ours
 
 _CORE_OF_A_RUN = text(f"""
     SELECT m.market_id, m.question, m.category, m.price, m.close_time,
         coalesce(known.state, 'open') AS state, CASE WHEN known.state = 'final' THEN known.outcome END AS outcome
-    FROM predictbench.processed_markets m LEFT JOIN LATERAL ({newest_observation(":as_of")}) AS known ON true
-    WHERE m.run_id = :run_id AND m.core AND {_LISTED} ORDER BY m.category, m.question, m.market_id
+    FROM predictbench.processed_markets m
+    LEFT JOIN LATERAL ({newest_observation("o.state, o.outcome", ":as_of")}) AS known ON true
+    WHERE m.run_id = :run_id AND m.core AND {_KNOWN} ORDER BY m.category, m.question, m.market_id
 """)  # noqa: S608 - texts of ours
 
 _CAPTURES = text(f"""
@@ -230,7 +231,7 @@ _CAPTURES = text(f"""
         m.captured_at, m.price, m.bid, m.ask, m.spread, m.price_source, m.price_quality, m.price_at, m.volume,
         m.liquidity, m.core, m.core_weight, m.reconstructed
     FROM predictbench.processed_markets m JOIN runs r USING (run_id) LEFT JOIN predictbench.events e USING (event_id)
-    WHERE m.market_id = ANY(:ids) AND {_LISTED} ORDER BY m.market_id, r.run_date, r.window_days
+    WHERE m.market_id = ANY(:ids) AND {_KNOWN} ORDER BY m.market_id, r.run_date, r.window_days
 """)  # noqa: S608 - texts of ours
 
 _CONTRACTS = text("""
@@ -245,18 +246,18 @@ _OBSERVATIONS = text("""
 
 # Attempts of the same version from the newest back. Rows without a forecast say that there was none. What was made on
 # a snapshot that a refresh has replaced answers to another price.
-_FORECASTS = text("""
+_FORECASTS = text(f"""
     SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at, r.reason
     FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
     JOIN predictbench.experiments e USING (experiment_id)
     JOIN predictbench.processed_markets m ON m.processed_market_id = r.processed_market_id
     WHERE r.processed_market_id = ANY(:captures) AND coalesce(a.snapshot_hash = m.snapshot_hash, true)
-      AND (r.stored_at IS NULL OR r.stored_at <= :as_of)
+      AND {result_is_known(":as_of")}
     ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
-""")
+""")  # noqa: S608 - texts of ours
 
 # Of the newest attempts of each version alone: a year of failures is a long read, and the code has changed since.
-_REASONS = text("""
+_REASONS = text(f"""
     WITH attempts AS (
         SELECT a.experiment_run_id, a.experiment_id,
             row_number() OVER (PARTITION BY a.experiment_id ORDER BY p.run_date DESC, a.attempt DESC) AS place
@@ -266,9 +267,9 @@ _REASONS = text("""
     SELECT e.name, e.version, r.status, r.reason, count(*) AS markets
     FROM attempts a JOIN predictbench.experiments e USING (experiment_id)
     JOIN predictbench.experiment_results r USING (experiment_run_id)
-    WHERE a.place <= :attempts AND r.status IN ('failed', 'skipped') AND coalesce(r.stored_at <= :as_of, true)
+    WHERE a.place <= :attempts AND r.status IN ('failed', 'skipped') AND {result_is_known(":as_of")}
     GROUP BY e.name, e.version, r.status, r.reason ORDER BY count(*) DESC, r.reason LIMIT 10000
-""")
+""")  # noqa: S608 - texts of ours
 
 _QUESTIONS = text("""
     SELECT DISTINCT ON (market_id) market_id, question FROM predictbench.processed_markets

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Engine, text
 
@@ -56,6 +56,7 @@ class Ledger:
         key: RunKey = KEY,
         now: datetime | None = None,
         finished: bool = True,
+        status: Literal["completed", "partial"] = "completed",
         reconstructed: bool = False,
         snapshot: str = "snap",
         **changes: Any,
@@ -64,6 +65,7 @@ class Ledger:
 
         Args:
             now: when it is stored, and with `finished` ended; default: 07:00 of its day.
+            status: what it comes to, with `finished`.
             snapshot: the hash of its snapshot.
             changes: of every market.
         """
@@ -94,7 +96,7 @@ class Ledger:
         assert not report.failures
         if finished:
             stored = report.processed
-            writing.finish(RunCounts(offered=stored, excluded=0, rejected=0, failed=0, processed=stored), "completed")
+            writing.finish(RunCounts(offered=stored, excluded=0, rejected=0, failed=0, processed=stored), status)
         return key
 
     def observe(

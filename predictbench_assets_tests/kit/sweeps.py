@@ -26,6 +26,11 @@ EXCHANGE = "localhost"
 
 
 _RUN = text("""
+    WITH attempt AS (
+        INSERT INTO predictbench.processing_attempts (run_id, attempt, dagster_run_id, holder, started_at, heartbeat_at,
+            finished_at, status)
+        VALUES (:run_id, 1, 'd', 'h', :now, :now, :now, 'completed') ON CONFLICT DO NOTHING
+    )
     INSERT INTO predictbench.processing_runs (run_id, run_date, window_days, target_date, started_at, status, attempt,
         holder, heartbeat_at, dagster_run_id, exchange, offered_markets, excluded_markets, rejected_markets,
         total_markets, failed_markets, processed_markets)

@@ -15,8 +15,7 @@ from predictbench_assets.dataset.frames.boards import BOARDS
 from predictbench_assets.dataset.frames.released import ReleaseSource
 from predictbench_assets.dataset.frames.source import TABLES, Choice, Source, frame_schema, narrowed
 from predictbench_assets.dataset.frames.stored import DatabaseSource, configured_database, database_at, demo_database
-from predictbench_assets.dataset.frozen_tables import RELEASED_EXPERIMENTS
-from predictbench_assets.dataset.tables import ExportedTable, described
+from predictbench_assets.dataset.tables import RELEASED_EXPERIMENTS, Table, described_columns
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, BoardName, BoardRow, chosen_rows
 
@@ -88,6 +87,9 @@ class Benchmark:
     probabilities are those of a market's first outcome, instants are in UTC. A market is the same in all frames by
     `run_date`, `window_days` and `market_id`. Whatever is stored while a notebook is open comes after its moment and
     is not seen: open again to see it.
+
+    The same arguments choose rows and columns everywhere: `since` and `until` are the first and the last run date, the
+    last one itself included; `experiment` is a name or several; `columns` are those to show, in that order.
     """
 
     def __init__(self, source: Source, frames: Frames | None) -> None:
@@ -104,13 +106,7 @@ class Benchmark:
         return self._source.as_of
 
     def markets(self, *, since: Day | None = None, until: Day | None = None, columns: Names | None = None) -> Any:
-        """The markets of each run: what was asked, and what it cost when it was frozen.
-
-        Args:
-            since: the first run date.
-            until: the last run date, itself included.
-            columns: only these.
-        """
+        """The markets of each run between `since` and `until`: what was asked, and what it cost when it was frozen."""
         return self._frame("markets", None, since, until, columns)
 
     def forecasts(
@@ -125,12 +121,6 @@ class Benchmark:
 
         An experiment that was run again has a row for each attempt, in their order. Boards count the newest that was
         in time.
-
-        Args:
-            experiment: only of these names.
-            since: the first run date.
-            until: the last run date, itself included.
-            columns: only these.
         """
         return self._frame("forecasts", experiment, since, until, columns)
 
@@ -142,14 +132,7 @@ class Benchmark:
         until: Day | None = None,
         columns: Names | None = None,
     ) -> Any:
-        """The scores of the forecasts of settled markets, of each attempt, with the outcome that they follow from.
-
-        Args:
-            experiment: only of these names.
-            since: the first run date.
-            until: the last run date, itself included.
-            columns: only these.
-        """
+        """The scores of the forecasts of settled markets, of each attempt, with the outcome that they follow from."""
         return self._frame("scores", experiment, since, until, columns)
 
     def resolutions(self, *, columns: Names | None = None) -> Any:
@@ -177,8 +160,7 @@ class Benchmark:
             window_days: only this window.
             category: only this one; `all` is the board as a whole, `every` each cut.
             price_bin: such as `5-20` (per cent); `all` and `every` as above.
-            since: only runs from this date on.
-            until: only runs up to this date.
+            since, until: only runs of these dates.
 
         Raises:
             ValueError: there is no such board, window, category or price bin.
@@ -200,7 +182,7 @@ class Benchmark:
         Args:
             table: markets, contracts, forecasts, digests, experiments, resolutions, scores or boards.
         """
-        return self._library()(pa.Table.from_pylist(described(_table(table))))
+        return self._library()(pa.Table.from_pylist(described_columns(_table(table))))
 
     def arrow(
         self,
@@ -211,16 +193,12 @@ class Benchmark:
         until: Day | None = None,
         columns: Names | None = None,
     ) -> pa.RecordBatchReader:
-        """A table as a stream of Arrow, a portion of rows in memory at a time; it needs no library of frames.
+        """A table as a stream of Arrow, a few thousand rows in memory at a time; it needs no library of frames.
 
         `read_all()` gives a `pyarrow.Table`; DuckDB and Polars read the stream itself.
 
         Args:
             table: as in `columns`, but for boards.
-            experiment: only of these names.
-            since: the first run date.
-            until: the last run date, itself included.
-            columns: only these.
         """
         chosen, choice = self._chosen(table, experiment, since, until, columns)
         return pa.RecordBatchReader.from_batches(frame_schema(chosen), self._source.batches(chosen, choice))
@@ -233,7 +211,7 @@ class Benchmark:
 
     def _chosen(
         self, name: str, experiment: Names | None, since: Day | None, until: Day | None, columns: Names | None
-    ) -> tuple[ExportedTable, Choice]:
+    ) -> tuple[Table, Choice]:
         table = _table(name)
         if table is BOARDS:
             raise ValueError("boards are computed, not read: call boards()")
@@ -267,12 +245,12 @@ class Benchmark:
             self._boards[since, until] = self._source.board_rows(since, until)
         return self._boards[since, until]
 
-    def _made(self, table: ExportedTable, batches: Iterable[pa.RecordBatch]) -> Any:
+    def _made(self, table: Table, batches: Iterable[pa.RecordBatch]) -> Any:
         make = self._library()
         return make(pa.Table.from_batches(batches, frame_schema(table)))
 
     def _library(self) -> Callable[[pa.Table], Any]:
-        """What makes a frame of a table.
+        """Load the library of frames; returns its conversion from Arrow.
 
         Raises:
             FramesMissing: see there.
@@ -305,7 +283,7 @@ def _pandas() -> Callable[[pa.Table], Any]:
 _MAKERS: Final[dict[Frames, Callable[[], Callable[[pa.Table], Any]]]] = {"polars": _polars, "pandas": _pandas}
 
 
-def _table(name: str) -> ExportedTable:
+def _table(name: str) -> Table:
     if name not in TABLES:
         raise ValueError(f"no table {name!r}; there are {', '.join(TABLES)}")
     return TABLES[name]

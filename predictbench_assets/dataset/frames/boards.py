@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from predictbench_assets.dataset.tables import Column, ExportedTable
+from predictbench_assets.dataset.tables import Column, Table
 
 _EDGE: Final = "squared probability"
 
-BOARDS: Final = ExportedTable(
+BOARDS: Final = Table(
     "boards",
     "A row for each version of each experiment on each board and window, whole or cut by category or by price bin.",
     (

@@ -11,19 +11,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from predictbench_assets.dataset.files import CHUNK
+from predictbench_assets.dataset.files import CHUNK, file_of, sha256_of
 from predictbench_assets.dataset.frames.source import Choice, frame_schema, narrowed
-from predictbench_assets.dataset.frozen_files import parquet_of, sha256_of
-from predictbench_assets.dataset.frozen_tables import (
+from predictbench_assets.dataset.manifest import Cohort, manifest_of, read_manifest
+from predictbench_assets.dataset.tables import (
     RELEASED_EXPERIMENTS,
     RELEASED_FORECASTS,
     RELEASED_MARKETS,
     RELEASED_RESOLUTIONS,
+    Table,
 )
-from predictbench_assets.dataset.manifest import Cohort, manifest_of, read_manifest
-from predictbench_assets.dataset.tables import ExportedTable
-from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.markets.market import REFERENCE
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.scoring.collection import (
     EPOCH_US,
@@ -35,8 +34,8 @@ from predictbench_assets.scoring.collection import (
 )
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 
-_AT_ONCE: Final = 10 * CHUNK
-"""Rows of a portion."""
+_ROWS_PER_BATCH: Final = 10 * CHUNK
+"""Rows in memory at a time."""
 
 _MARKETS: Final = narrowed(
     RELEASED_MARKETS,
@@ -91,7 +90,7 @@ class ReleaseSource:
         """The moment that the release was made for."""
         return self._manifest.as_of
 
-    def batches(self, table: ExportedTable, choice: Choice) -> Iterator[pa.RecordBatch]:
+    def batches(self, table: Table, choice: Choice) -> Iterator[pa.RecordBatch]:
         """Rows of a table.
 
         Raises:
@@ -114,8 +113,8 @@ class ReleaseSource:
 
         return build_leaderboard(self._forecasts(since, until)).rows
 
-    def _read(self, table: ExportedTable, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        path = parquet_of(self._folder, table)
+    def _read(self, table: Table, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        path = file_of(self._folder, table, "parquet")
         try:
             if path.name not in self._checked:
                 expected = {file.name: file.sha256 for file in self._manifest.files}.get(path.name)
@@ -125,7 +124,7 @@ class ReleaseSource:
                     )
                 self._checked.add(path.name)
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=_AT_ONCE, columns=list(dict.fromkeys(names)))
+                yield from file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=list(dict.fromkeys(names)))
         except (OSError, pa.ArrowException) as error:
             raise ReleaseDamaged(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 
@@ -147,7 +146,7 @@ class ReleaseSource:
 
     def _entrants(self) -> Iterator[Entrant]:
         for row in self._rows(RELEASED_EXPERIMENTS):
-            is_reference = row["experiment"] == BaselineSnapshotExperiment.name
+            is_reference = row["experiment"] == REFERENCE
             yield Entrant(
                 row["experiment"], row["version"], row["information"], row["control"], is_reference, row["description"]
             )
@@ -176,10 +175,10 @@ class ReleaseSource:
                 held.append(values[name])
         return columns
 
-    def _all(self, table: ExportedTable) -> Iterator[pa.RecordBatch]:
+    def _all(self, table: Table) -> Iterator[pa.RecordBatch]:
         return self.batches(table, Choice())
 
-    def _rows(self, table: ExportedTable) -> Iterator[dict[str, Any]]:
+    def _rows(self, table: Table) -> Iterator[dict[str, Any]]:
         for batch in self._all(table):
             yield from batch.to_pylist()
 
@@ -206,7 +205,7 @@ def _asked_of(choice: Choice) -> list[str]:
 
 
 def _condition(batch: pa.RecordBatch, choice: Choice) -> pa.Array:
-    """Which rows are chosen."""
+    """Mask of the rows that are chosen."""
     chosen = pa.array(np.ones(len(batch), np.bool_))
     if choice.since is not None:
         chosen = pc.and_(chosen, pc.greater_equal(batch.column("run_date"), pa.scalar(choice.since, pa.date32())))
@@ -233,7 +232,7 @@ def _attempts(said: pa.Table, entrants: Mapping[tuple[str, str], Entrant]) -> tu
 
 
 def _results(said: pa.Table, markets: Sequence[str], attempts: NDArray[np.int64]) -> Results:
-    """What the attempts came to, of markets that are listed."""
+    """Results of the attempts, for markets that are listed."""
     place = pc.index_in(said["market_id"], value_set=pa.array(markets, pa.string())).fill_null(-1).to_numpy()
     known = place >= 0
     completed = pc.if_else(pc.equal(said["status"], "completed"), said["probability"], None)

@@ -1,4 +1,4 @@
-"""Where frames come from: what a database and a release have in common."""
+"""Sources of frames: the protocol that a database and a release have in common, and their tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from predictbench_assets.dataset.files import parquet_schema
 from predictbench_assets.dataset.frames.boards import BOARDS
-from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
-from predictbench_assets.dataset.tables import ExportedTable
+from predictbench_assets.dataset.tables import RELEASED_TABLES, Table
 from predictbench_assets.scoring.boards import BoardRow
 
 TABLES: Final = {table.name: table for table in (*RELEASED_TABLES, BOARDS)}
@@ -19,7 +18,7 @@ TABLES: Final = {table.name: table for table in (*RELEASED_TABLES, BOARDS)}
 
 @dataclass(frozen=True)
 class Choice:
-    """Which rows to read; None is all of them."""
+    """A choice of rows to read; None is all of them."""
 
     since: date | None = None
     """The first run date."""
@@ -36,8 +35,8 @@ class Source(Protocol):
         """The moment."""
         ...
 
-    def batches(self, table: ExportedTable, choice: Choice) -> Iterator[pa.RecordBatch]:
-        """Rows of a released table, a portion at a time, in the form of `frame_schema`."""
+    def batches(self, table: Table, choice: Choice) -> Iterator[pa.RecordBatch]:
+        """Rows of a released table, a few thousand at a time, in the form of `frame_schema`."""
         ...
 
     def board_rows(self, since: date | None, until: date | None) -> Sequence[BoardRow]:
@@ -45,17 +44,17 @@ class Source(Protocol):
         ...
 
 
-def frame_schema(table: ExportedTable) -> pa.Schema:
+def frame_schema(table: Table) -> pa.Schema:
     """The columns of a frame: those of the release's Parquet files, but for texts, which are texts.
 
-    A dictionary for each portion would make texts of few values compare and join otherwise than others.
+    A dictionary for each batch would make texts of few values compare and join otherwise than others.
     """
     schema = parquet_schema(table)
     plain = [field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field for field in schema]
     return pa.schema(plain, metadata=schema.metadata)
 
 
-def narrowed(table: ExportedTable, columns: Sequence[str] | None) -> ExportedTable:
+def narrowed(table: Table, columns: Sequence[str] | None) -> Table:
     """The table with some of its columns, in the order asked for.
 
     Raises:

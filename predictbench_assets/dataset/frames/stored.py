@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 from sqlalchemy import URL, Engine
@@ -14,21 +14,18 @@ from predictbench_assets.clock import Clock, SystemClock
 from predictbench_assets.database import migrations
 from predictbench_assets.database.connection import database_url, embedded_server
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.errors import ADDRESS, classified
+from predictbench_assets.database.errors import ADDRESS
 from predictbench_assets.dataset.files import as_written, record_batch
 from predictbench_assets.dataset.frames.source import Choice, frame_schema
-from predictbench_assets.dataset.frozen_rows import StoredTables
-from predictbench_assets.dataset.frozen_tables import RELEASED_EXPERIMENTS, RELEASED_RESOLUTIONS
-from predictbench_assets.dataset.tables import ExportedTable
+from predictbench_assets.dataset.stored_tables import stored_tables
+from predictbench_assets.dataset.tables import Table
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.scoring.store.boards import rebuild_leaderboard
 from predictbench_assets.settings import Settings, default_env_file, load_settings
 
 DEMO_FOLDER: Final = Path(".predictbench") / "demo"
-"""Where `predictbench demo` keeps its data."""
-
-_OF_ALL_RUNS: Final = (RELEASED_EXPERIMENTS.name, RELEASED_RESOLUTIONS.name)
+"""Folder of `predictbench demo`, in that of the project."""
 
 
 class NothingStored(PermanentError):
@@ -127,24 +124,14 @@ class DatabaseSource:
     def __str__(self) -> str:
         return self._shown
 
-    def batches(self, table: ExportedTable, choice: Choice) -> Iterator[pa.RecordBatch]:
+    def batches(self, table: Table, choice: Choice) -> Iterator[pa.RecordBatch]:
         """Rows of a table, all from one snapshot of the database."""
         schema = frame_schema(table)
-        with classified(self._engine), self._engine.connect() as connection:
-            connection.execution_options(isolation_level="REPEATABLE READ")
-            stored = StoredTables(connection, self.as_of)
-            for rows in _rows(stored, table, choice):
+        with stored_tables(self._engine, self.as_of) as stored:
+            runs = stored.counted_runs(choice.since, choice.until)
+            for _, rows in stored.read(table, runs, choice.experiments):
                 yield record_batch(schema, list(as_written(table, rows)))
 
     def board_rows(self, since: date | None, until: date | None) -> Sequence[BoardRow]:
         """As `predictbench leaderboard --as-of` computes them."""
         return rebuild_leaderboard(self._engine, self.as_of, since=since, until=until).rows
-
-
-def _rows(stored: StoredTables, table: ExportedTable, choice: Choice) -> Iterator[Sequence[Any]]:
-    runs = stored.counted_runs(choice.since, choice.until)
-    if table.name in _OF_ALL_RUNS:
-        yield from stored.of_runs(table, runs)
-        return
-    for run in runs:
-        yield from stored.of_run(table, run, choice.experiments)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, PipelineContext
-from predictbench_assets.markets.market import Frozen, Market, PriceQuality, PriceSource
+from predictbench_assets.markets.market import REFERENCE, Frozen, Market, PriceQuality, PriceSource
 
 
 class ContractPayload(Frozen):
@@ -55,7 +55,7 @@ class ProcessedMarketPayload(Frozen):
 class BaselineSnapshotExperiment(Experiment):
     """The market's own price, with the metadata of the market: what every other experiment has to beat."""
 
-    name = "baseline_snapshot"
+    name = REFERENCE
     version = "1"
     description = "The market's own price at the snapshot, with its metadata and derived metrics."
     mandatory = True

@@ -6,11 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
-from predictbench_assets.markets.market import Market
-
-LEAST_SUM: Final = 0.8
-MOST_SUM: Final = 1.5
-"""Outside of these the prices of a group cannot be those of all its outcomes: some are not in the cohort, or dead."""
+from predictbench_assets.markets.market import LEAST_SUM, MOST_SUM, Market
 
 FACTOR: Final = 0.9
 

@@ -1,4 +1,4 @@
-"""What must hold of stored scores: counted by the database as they are written, and summed up at any time.
+"""Checks of stored scores: counted by the database as they are written, and summed up at any time.
 
 Only scoring writes scores, so what was counted of a run stays true until it is scored again, and then it is counted
 anew, from the rows as they are stored, in the same transaction. To read all of them each time would find no more but
@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, text
 
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
+from predictbench_assets.markets.market import REFERENCE
 
 _ROUNDING: Final = 1e-9
 
@@ -28,9 +28,9 @@ class ScoreProblems:
     scores: int
     out_of_range: int
     reference_scores: int
-    """Of the market's own price."""
+    """Scores of the market's own price."""
     reference_edges: int
-    """Of these, the ones with another edge than 0."""
+    """Scores of the market's own price with another edge than 0."""
 
 
 def score_problems(engine: Engine) -> ScoreProblems:
@@ -84,4 +84,4 @@ def counts_values() -> Mapping[str, Any]:
     """The parameters of `counts_sql`."""
     from predictbench_assets.scoring.rules import CLIP_LOW  # with numpy, which a daily run does not load
 
-    return {"reference": BaselineSnapshotExperiment.name, "longest": -math.log(CLIP_LOW) + _ROUNDING}
+    return {"reference": REFERENCE, "longest": -math.log(CLIP_LOW) + _ROUNDING}

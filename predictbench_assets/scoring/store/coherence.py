@@ -1,4 +1,4 @@
-"""Which stored markets belong together, and how coherent the forecasts of them are."""
+"""Stored markets that belong together, and the coherence of the forecasts of them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,15 +7,15 @@ from typing import Any, Final
 import numpy as np
 from sqlalchemy import Connection, Engine, Row
 
-from predictbench_assets.database.as_of import market_listed
-from predictbench_assets.database.chunks import portions
+from predictbench_assets.database.as_of import market_is_listed
+from predictbench_assets.database.chunks import chunks_by_size
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.scoring.boards import Coherence
 from predictbench_assets.scoring.coherence import Member, Relations, coherence, joined, relations
 from predictbench_assets.scoring.forecasts import Cohorts, Forecasts
 from predictbench_assets.scoring.ladders import WORDS
 
-_AT_ONCE: Final = 20_000
+_MARKETS_PER_CHUNK: Final = 20_000
 """Markets of one statement, which looks at the words of all of them: less than a second."""
 
 # Markets of neg-risk groups, and those of other events whose words may put them on a ladder: a small part of a day.
@@ -24,7 +24,7 @@ _RELATED: Final = f"""
         CASE WHEN m.neg_risk THEN m.neg_risk_market_id END AS neg_risk_group
     FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
     WHERE p.run_date BETWEEN %(first)s AND %(last)s
-      AND {market_listed("%(as_of)s")} AND (
+      AND {market_is_listed("%(as_of)s")} AND (
         (m.neg_risk AND m.neg_risk_market_id IS NOT NULL)
         OR (NOT m.neg_risk AND m.event_id IS NOT NULL AND m.question ~* %(words)s AND EXISTS (
             SELECT FROM predictbench.processed_contracts c
@@ -46,7 +46,7 @@ def load_relations(engine: Engine, cohorts: Cohorts, as_of: datetime) -> Relatio
     """
     _, starts, sizes = np.unique(cohorts.run_date, return_index=True, return_counts=True)
     stops = starts + sizes
-    parts = (slice(starts[days][0], stops[days][-1]) for days in portions(sizes.tolist(), _AT_ONCE))
+    parts = (slice(starts[days][0], stops[days][-1]) for days in chunks_by_size(sizes.tolist(), _MARKETS_PER_CHUNK))
     return joined((part.start, _related(engine, cohorts.part(part), as_of)) for part in parts)
 
 
@@ -72,7 +72,7 @@ def _related(engine: Engine, cohorts: Cohorts, as_of: datetime) -> Relations:
 
 
 def load_coherence(engine: Engine, forecasts: Forecasts) -> tuple[Coherence, ...]:
-    """How coherent each entrant's forecasts are, in each window, as known when the forecasts were.
+    """Measure the coherence of each entrant's forecasts, in each window, as known when the forecasts were.
 
     Raises:
         DatabaseUnavailable, DatabaseRefused: as the names say.

@@ -1,7 +1,7 @@
-"""What is scored, out of the database: every market of every complete run and what each experiment said about it.
+"""The forecasts to score, out of the database: every market of every complete run, with those of each experiment.
 
 Everything is held to what was known at `as_of`, so the same moment gives the same arrays again, whatever came later.
-That is also why it may be read in portions, each a transaction of its own: attempts, results and observations are only
+That is also why it may be read in chunks, each a transaction of its own: attempts, results and observations are only
 ever added, and what is added meanwhile is later than that moment. A market that is captured again meanwhile is unknown,
 as it is to whoever begins to read then.
 """
@@ -10,31 +10,37 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Row
 
-from predictbench_assets.database.arrays import Kind, fetch_columns, positions
-from predictbench_assets.database.as_of import RESULTS_OF_AN_ATTEMPT, market_listed, newest_observation, run_counts
-from predictbench_assets.database.chunks import AT_ONCE, portions
+from predictbench_assets.database.arrays import Kind, fetch_columns, indices_of
+from predictbench_assets.database.as_of import (
+    ESTIMATED_RESULTS,
+    market_is_listed,
+    newest_observation,
+    result_is_known,
+    run_is_known,
+)
+from predictbench_assets.database.chunks import ROWS_PER_CHUNK, chunks_by_size
 from predictbench_assets.database.errors import in_transaction
-from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment
+from predictbench_assets.markets.market import REFERENCE
 from predictbench_assets.scoring.collection import MARKET_COLUMNS, Attempt, ForecastCollection, Results
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 from predictbench_assets.scoring.store.coherence import load_coherence
 
-_AS_OF: Final = "%(as_of)s"
+_AS_OF: Final[LiteralString] = "%(as_of)s"
 
 _ATTEMPTS = f"""
     SELECT p.run_id, p.run_date, p.window_days, a.experiment_run_id, a.attempt, a.snapshot_hash, e.name, e.version,
         e.information, e.control, e.description,
-        {RESULTS_OF_AN_ATTEMPT} AS size
+        {ESTIMATED_RESULTS} AS size
     FROM predictbench.processing_runs p
     JOIN predictbench.experiment_runs a USING (run_id) JOIN predictbench.experiments e USING (experiment_id)
-    WHERE p.run_date BETWEEN %(since)s AND %(until)s AND {run_counts("p", _AS_OF)}
+    WHERE p.run_date BETWEEN %(since)s AND %(until)s AND {run_is_known(_AS_OF)}
     ORDER BY p.run_date, p.window_days"""  # noqa: S608 - names of ours, here and below
 
 _MARKETS = f"""
@@ -45,18 +51,18 @@ _MARKETS = f"""
         coalesce(newest.closed_time, m.close_time) AT TIME ZONE 'UTC' AS closed_at,
         CASE WHEN newest.state = 'final' THEN newest.outcome END AS outcome
     FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
-    LEFT JOIN LATERAL ({newest_observation(_AS_OF)}) newest ON true
-    WHERE m.run_id = ANY(%(runs)s::uuid[]) AND {market_listed(_AS_OF)}
+    LEFT JOIN LATERAL ({newest_observation("o.state, o.outcome, o.closed_time", _AS_OF)}) newest ON true
+    WHERE m.run_id = ANY(%(runs)s::uuid[]) AND {market_is_listed(_AS_OF)}
     ORDER BY p.run_date, p.window_days, m.market_id COLLATE "C\""""  # noqa: S608
 
 # Rows without a forecast as well: they say that the market was there, and that the experiment was.
-_RESULTS = """
+_RESULTS: LiteralString = f"""
     SELECT r.processed_market_id, r.experiment_run_id,
         coalesce(CASE WHEN r.status = 'completed' THEN r.probability END, 'NaN'::float8),
         coalesce(r.forecast_at, 'infinity'::timestamptz), r.status <> 'not_run'
     FROM predictbench.experiment_results r
     WHERE r.experiment_run_id = ANY(%(attempts)s::uuid[])
-      AND coalesce(r.stored_at, '-infinity'::timestamptz) <= %(as_of)s"""
+      AND {result_is_known(_AS_OF)}"""  # noqa: S608 - names of ours
 _RESULT_KINDS: Final[Mapping[str, Kind]] = {
     "market": "uuid",
     "attempt": "uuid",
@@ -92,7 +98,7 @@ def load_forecasts(
     runs = list(by_run)
     collection = ForecastCollection(_entrant(row) for row in attempts)
     sizes = [sum(row.size for row in by_run[run]) for run in runs]
-    for part in [*portions(sizes, AT_ONCE)] or [slice(0)]:
+    for part in [*chunks_by_size(sizes, ROWS_PER_CHUNK)] or [slice(0)]:
         made = [row for run in runs[part] for row in by_run[run]]
         made_by = [Attempt(_entrant(row), row.attempt, row.snapshot_hash) for row in made]
         collection.add(made_by, *_read(engine, as_of, runs[part], made))
@@ -116,13 +122,13 @@ def _read(
     markets = [row for row in rows if row.processed_market_id.bytes in there]
     columns = zip(*markets, strict=True) if markets else ((),) * len(_PLACED)
     column: dict[str, Sequence[Any]] = dict(zip(_PLACED, columns, strict=True))
-    market = positions(results["market"], {one.bytes: n for n, one in enumerate(column["processed_market_id"])})
-    attempt = positions(results["attempt"], {row.experiment_run_id.bytes: n for n, row in enumerate(attempts)})
+    market = indices_of(results["market"], {one.bytes: n for n, one in enumerate(column["processed_market_id"])})
+    attempt = indices_of(results["attempt"], {row.experiment_run_id.bytes: n for n, row in enumerate(attempts)})
     known = (market >= 0) & (attempt >= 0)
     probability, made_at, ran = (results[name][known] for name in ("probability", "forecast_at", "ran"))
     return column, Results(market[known], attempt[known], probability, made_at.astype(np.int64), ran)
 
 
 def _entrant(row: Row[Any]) -> Entrant:
-    is_reference = row.name == BaselineSnapshotExperiment.name
+    is_reference = row.name == REFERENCE
     return Entrant(row.name, row.version, row.information, row.control, is_reference, row.description)

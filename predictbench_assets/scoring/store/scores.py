@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Row
 
 from predictbench_assets.database.arrays import Kind, fetch_columns
-from predictbench_assets.database.as_of import RESULTS_OF_AN_ATTEMPT
-from predictbench_assets.database.chunks import AT_ONCE, portions
+from predictbench_assets.database.as_of import ESTIMATED_RESULTS, IS_SETTLED, newest_observation
+from predictbench_assets.database.chunks import ROWS_PER_CHUNK, chunks_by_size
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.store.checks import COUNTED, counts_sql, counts_values
 
 _BATCH: Final = 20_000
-_MARKETS_AT_ONCE: Final = 2_000
+_MARKETS_PER_CHUNK: Final = 2_000
 
 # Compiling a statement for many rows takes longer than running it for the few that are new.
 _BEGIN: Final = "SELECT set_config('jit', 'off', true)"
@@ -49,7 +49,7 @@ _RUNS: Final = f"""
     ) d
     LEFT JOIN predictbench.processing_runs p USING (run_id)
     LEFT JOIN LATERAL (
-        SELECT sum({RESULTS_OF_AN_ATTEMPT}) AS size FROM predictbench.experiment_runs a WHERE a.run_id = p.run_id
+        SELECT sum({ESTIMATED_RESULTS}) AS size FROM predictbench.experiment_runs a WHERE a.run_id = p.run_id
     ) a ON true
     ORDER BY p.run_date, p.window_days, d.run_id"""  # noqa: S608 - names of ours
 _MARKETS: Final = """
@@ -64,12 +64,8 @@ _OF_MARKETS: Final = """
         SELECT FROM predictbench.resolution_observations o WHERE o.market_id = m.market_id AND o.state = 'final'
     )"""
 
-_NEWEST: Final = """
-    CROSS JOIN LATERAL (
-        SELECT o.observation_id, o.outcome, o.state = 'final' AND o.outcome IS NOT NULL AS settled
-        FROM predictbench.resolution_observations o
-        WHERE o.market_id = m.market_id ORDER BY o.observed_at DESC, o.observation_id LIMIT 1
-    ) newest"""
+_NEWEST: Final[LiteralString] = f"""
+    CROSS JOIN LATERAL ({newest_observation(f"o.observation_id, o.outcome, {IS_SETTLED} AS settled")}) newest"""
 
 
 def _candidates(markets: LiteralString) -> LiteralString:
@@ -167,12 +163,12 @@ _SUMS: Final = """
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What scoring did; every number counts forecasts, but for `markets`."""
+    """Numbers of a call of `score_settled`, of forecasts but for `markets`."""
 
     scored: int
-    """That had no score."""
+    """Forecasts that had no score."""
     rescored: int
-    """Whose resolution, rules or price had changed."""
+    """Forecasts whose resolution, rules or price had changed."""
     removed: int
     """Scores of markets that are not settled any more."""
     markets: int
@@ -186,7 +182,7 @@ class ScoreReport:
 
 @dataclass
 class _Done:
-    """What was found in a portion, or in several."""
+    """Numbers of one chunk, or the sums of several."""
 
     scored: int = 0
     rescored: int = 0
@@ -196,7 +192,7 @@ class _Done:
     """Counted in a dry run only, and so are the scores that are stored already."""
     scores: int = 0
     last: str | None = None
-    """The last market in the portion; None where there was none."""
+    """The last market in the chunk; None where there was none."""
 
     def add(self, other: "_Done") -> None:
         self.scored += other.scored
@@ -231,7 +227,7 @@ class _Scoring:
     def markets(self, connection: Connection, after: str, but: Sequence[UUID]) -> _Done:
         """Score some of the markets that are entered, in all runs but some."""
         self._begin(connection)
-        due = connection.exec_driver_sql(_MARKETS, {"after": after, "most": _MARKETS_AT_ONCE}).all()
+        due = connection.exec_driver_sql(_MARKETS, {"after": after, "most": _MARKETS_PER_CHUNK}).all()
         if not due:
             return _Done()
         values = {"markets": [row.market_id for row in due], "but": but}
@@ -294,7 +290,7 @@ class _Scoring:
 def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> ScoreReport:
     """Score what is settled and not scored yet, or was scored by another observation, rules or price. Idempotent.
 
-    What is due is taken in portions, each a transaction of its own: what is cut short goes on the next time.
+    What is due is taken in chunks, each a transaction of its own: what is cut short goes on the next time.
 
     Args:
         now: when they count as scored.
@@ -306,16 +302,16 @@ def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> Sc
     scoring, done = _Scoring(now, dry_run), _Done()
     version = {"version": rules.SCORING_VERSION}
     runs = in_transaction(engine, lambda connection: connection.exec_driver_sql(_RUNS, version).all())
-    for part in portions([row.size for row in runs], AT_ONCE):
+    for part in chunks_by_size([row.size for row in runs], ROWS_PER_CHUNK):
         done.add(in_transaction(engine, partial(scoring.runs, due=runs[part])))
     # Where nothing was written, what was found in whole runs would be found again. Else all must be looked at again:
     # what was entered since then may be of a run that was looked at before.
     but = [row.run_id for row in runs] if dry_run else []
     after: str | None = ""
     while after is not None:
-        portion = in_transaction(engine, partial(scoring.markets, after=after, but=but))
-        done.add(portion)
-        after = portion.last
+        chunk = in_transaction(engine, partial(scoring.markets, after=after, but=but))
+        done.add(chunk)
+        after = chunk.last
     kept = in_transaction(engine, lambda connection: connection.exec_driver_sql(_SUMS, {"but": but}).one())
     stored = int(kept.scores) + (done.scores + done.scored - done.removed if dry_run else 0)
     return ScoreReport(
@@ -330,7 +326,7 @@ def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> Sc
 
 
 def _counts(connection: Connection, markets: str, values: Mapping[str, Any]) -> dict[UUID, dict[str, int]]:
-    """What is stored of some markets, by run."""
+    """Counts of what is stored of some markets, by run."""
     rows = connection.exec_driver_sql(counts_sql(markets), {**values, **counts_values()}).all()
     return {row.run_id: {name: getattr(row, name) for name in COUNTED} for row in rows}
 
@@ -340,5 +336,5 @@ def _rows(counts: Mapping[UUID, Mapping[str, int]]) -> str:
 
 
 def _same(one: NDArray[np.float64], other: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where two columns have the same number, or neither has one."""
+    """Mask of the rows where two columns have the same number, or neither has one."""
     return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))

@@ -11,10 +11,10 @@ from sqlalchemy import Engine, insert
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.schema import resolution_observations
 from predictbench_assets.experiments.builtin.controls import PRIOR_MARKETS, BaseRateExperiment
+from predictbench_assets.experiments.history import settled_counts, settled_markets
 from predictbench_assets.experiments.protocol import RunMetadata, count_settled
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.persistence.leases import Lease, RunCounts
-from predictbench_assets.persistence.stored_runs import settled_counts, settled_markets
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, market, record

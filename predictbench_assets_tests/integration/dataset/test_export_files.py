@@ -16,10 +16,10 @@ from sqlalchemy import text
 from predictbench_assets.cli.main import main
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseRefused
-from predictbench_assets.dataset import export
-from predictbench_assets.dataset.export import ExportUnwritable, Manifest, export_tables
+from predictbench_assets.dataset import stored_tables
+from predictbench_assets.dataset.export import ExportManifest, ExportUnwritable, export_tables
 from predictbench_assets.dataset.files import Format
-from predictbench_assets.dataset.tables import TABLES
+from predictbench_assets.dataset.tables import EXPORTED_TABLES
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables, load_settings
@@ -31,7 +31,7 @@ NOW = datetime(2026, 9, 1, tzinfo=UTC)
 NEXT = RunKey(date(2026, 2, 3), 7)
 
 
-def exported(stored: Stored, folder: Path, format_: Format = "jsonl", **how: Any) -> Manifest:
+def exported(stored: Stored, folder: Path, format_: Format = "jsonl", **how: Any) -> ExportManifest:
     days = {"since": date(2026, 2, 1), "until": date(2026, 2, 28)}
     values = days | {"format_": format_, "now": NOW, "git_sha": "abc"} | how
     return export_tables(stored.engine, StagingArea(str(folder)), **values)
@@ -68,7 +68,7 @@ def test_both_formats_have_the_same_rows(daily: DailyRun, tmp_path: Path) -> Non
     empty = CliRunner(env=environment).invoke(main, arguments)
     assert empty.exit_code == 0
     assert "no run is stored from 2026-02-01 to 2026-02-28" in empty.stdout
-    for table in TABLES:
+    for table in EXPORTED_TABLES:
         rows = lines(tmp_path / "jsonl", table.name)
         assert parquet(tmp_path / "parquet", table.name) == rows
         assert all(list(row) == [column.name for column in table.columns] for row in rows)
@@ -189,7 +189,7 @@ def test_days_without_runs_make_files_without_rows(stored: Stored, tmp_path: Pat
         assert exported(stored, folder, format_, **january).rows == 0
         assert (folder / "manifest.json").exists()
         read = parquet if format_ == "parquet" else lines
-        assert not any(read(folder, table.name) for table in TABLES)
+        assert not any(read(folder, table.name) for table in EXPORTED_TABLES)
 
 
 def test_the_days_asked_for_are_both_included(stored: Stored, tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_all_files_show_one_moment(stored: Stored, tmp_path: Path) -> None:
         seen.append(table)
 
     exported(stored, tmp_path, progress=meanwhile)
-    assert set(seen) == {table.name for table in TABLES}
-    assert [len(lines(tmp_path, table.name)) for table in TABLES] == [1, 1, 1, 0, 0, 0]
+    assert set(seen) == {table.name for table in EXPORTED_TABLES}
+    assert [len(lines(tmp_path, table.name)) for table in EXPORTED_TABLES] == [1, 1, 1, 0, 0, 0]
     assert lines(tmp_path, "forecasts")[0]["probability"] == 0.4
 
 
@@ -227,7 +227,7 @@ def test_a_half_export_is_not_taken_for_a_whole_one(
     # The database goes away: the earlier export stays as it was.
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with monkeypatch.context() as patched:
-        patched.setattr(export, "_RUNS", text("SELECT nothing FROM predictbench.of_the_kind"))
+        patched.setattr(stored_tables, "_ALL_RUNS", text("SELECT nothing FROM predictbench.of_the_kind"))
         with pytest.raises(DatabaseRefused):
             exported(stored, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -256,7 +256,7 @@ def test_a_half_export_is_not_taken_for_a_whole_one(
     exported(stored, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         *("manifest.json", "notes.txt", "data_dictionary.md", "data_dictionary.json"),
-        *(f"{table.name}.jsonl" for table in TABLES),
+        *(f"{table.name}.jsonl" for table in EXPORTED_TABLES),
     }
 
 

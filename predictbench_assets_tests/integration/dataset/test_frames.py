@@ -28,9 +28,9 @@ from predictbench_assets.dataset.frames.boards import BOARDS
 from predictbench_assets.dataset.frames.released import ReleaseDamaged, ReleaseMissing
 from predictbench_assets.dataset.frames.source import TABLES
 from predictbench_assets.dataset.frames.stored import DEMO_FOLDER, NothingStored
-from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
 from predictbench_assets.dataset.manifest import ManifestUnreadable
-from predictbench_assets.launch.child import demo
+from predictbench_assets.dataset.tables import RELEASED_TABLES
+from predictbench_assets.launch import demo
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.integration.dataset.planted import DAYS, EXPERIMENTS, LATER, MARKETS, THEN, plant

@@ -13,8 +13,8 @@ import yaml
 
 import predictbench_assets as pb
 from predictbench_assets.dataset.card import dataset_card
-from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
 from predictbench_assets.dataset.manifest import read_manifest
+from predictbench_assets.dataset.tables import RELEASED_TABLES
 from predictbench_assets_tests.integration.dataset.planted import EXPERIMENTS, THEN
 
 FENCE = re.compile(r"^```(?P<language>\w+)\n(?P<body>.*?)^```", re.M | re.S)

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
+from predictbench_assets.dataset.tables import RELEASED_TABLES
+from predictbench_assets.experiments.history import settled_markets
 from predictbench_assets.persistence.digests import run_digest, store_digest
-from predictbench_assets.persistence.stored_runs import settled_markets
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets_tests.kit.releases import AS_OF, Benchmark, morning

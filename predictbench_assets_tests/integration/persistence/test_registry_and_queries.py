@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from predictbench_assets.database.schema import resolution_observations
+from predictbench_assets.experiments.history import settled_markets
 from predictbench_assets.experiments.protocol import SettledMarket
 from predictbench_assets.markets.market import MarketPrice
 from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts
 from predictbench_assets.persistence.snapshots import SnapshotRecord, find_snapshot, register_snapshot
-from predictbench_assets.persistence.stored_runs import cohort_sizes, settled_markets, stored_run
+from predictbench_assets.persistence.stored_runs import cohort_sizes, stored_run
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.kit.builders import KEY, NOW, Database, attempt, record

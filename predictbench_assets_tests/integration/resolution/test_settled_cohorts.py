@@ -28,7 +28,7 @@ def test_cohorts_are_counted_when_they_are_a_week_past_their_close(swept: Swept,
     swept.exchange.settle(split, (1, 1))
     swept.exchange.settle(never, None)
     with swept.engine.begin() as connection:
-        gone = "UPDATE predictbench.processed_markets SET withdrawn_at = now() WHERE market_id = :id"
+        gone = "UPDATE predictbench.processed_markets SET withdrawn_at = captured_at WHERE market_id = :id"
         connection.execute(text(gone), {"id": withdrawn})
     assert settled(swept, timedelta(days=13)) == [], "none of them is a week past its close"
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.persistence.stored_runs import settled_markets
+from predictbench_assets.experiments.history import settled_markets
 from predictbench_assets.retention import staged_files
 from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.retention.staged_files import ArchiveInStaging, archive_snapshots, prune_journals, prune_staged

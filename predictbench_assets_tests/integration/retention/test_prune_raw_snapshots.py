@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from predictbench_assets.database.errors import DatabaseUnavailable
-from predictbench_assets.persistence.stored_runs import settled_markets
+from predictbench_assets.experiments.history import settled_markets
 from predictbench_assets.retention import raw_snapshots
 from predictbench_assets.retention.archive import ArchiveBroken, archived_rows, open_archive, write_archive
 from predictbench_assets.retention.raw_snapshots import NothingArchived, restore_raw_snapshots, verify_archives

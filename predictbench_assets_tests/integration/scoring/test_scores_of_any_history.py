@@ -98,8 +98,8 @@ class History:
             raise Killed
 
         with before_statement(self.engine, after, end), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scores, "AT_ONCE", 1)
-            patch.setattr(scores, "_MARKETS_AT_ONCE", 1)
+            patch.setattr(scores, "ROWS_PER_CHUNK", 1)
+            patch.setattr(scores, "_MARKETS_PER_CHUNK", 1)
             with suppress(Killed):
                 score_settled(self.engine, self.now)
 

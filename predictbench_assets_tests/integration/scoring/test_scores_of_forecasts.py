@@ -181,7 +181,7 @@ def test_without_the_price_it_answered_to_a_forecast_has_no_edge(engine: Engine,
 def test_what_does_not_fit_into_memory_at_once_is_scored_in_portions(
     engine: Engine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scores, "AT_ONCE", 4)
+    monkeypatch.setattr(scores, "ROWS_PER_CHUNK", 4)
     monkeypatch.setattr(scores, "_BATCH", 3)
     prices = {f"m{number}": 0.3 for number in range(9)}
     ledger.run(prices, Forecaster("bold", dict.fromkeys(prices, 0.1)))

@@ -6,13 +6,13 @@ import pytest
 
 from predictbench_assets.database.schema import metadata
 from predictbench_assets.dataset.files import StoredValueUnusable, as_written, parquet_schema
-from predictbench_assets.dataset.tables import FORECASTS, TABLES, dictionary, dictionary_markdown
+from predictbench_assets.dataset.tables import EXPORTED_TABLES, FORECASTS, dictionary, dictionary_markdown
 
 
 def test_every_column_is_in_the_dictionary_with_a_meaning() -> None:
     told = dictionary()
-    assert set(told) == {table.name for table in TABLES}
-    for table in TABLES:
+    assert set(told) == {table.name for table in EXPORTED_TABLES}
+    for table in EXPORTED_TABLES:
         columns = told[table.name]["columns"]  # type: ignore[index]
         assert [column["name"] for column in columns] == parquet_schema(table).names
         assert all(column["meaning"] for column in columns)
@@ -22,7 +22,7 @@ def test_every_column_is_in_the_dictionary_with_a_meaning() -> None:
 
 def test_an_export_never_reads_raw_snapshots() -> None:
     assert "raw_snapshot" in metadata.tables["predictbench.processed_markets"].c
-    assert not any("raw_snapshot" in table.query for table in TABLES)
+    assert not any("raw_snapshot" in table.query for table in EXPORTED_TABLES)
 
 
 @pytest.mark.parametrize(

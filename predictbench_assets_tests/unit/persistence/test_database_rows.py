@@ -3,6 +3,7 @@
 import json
 import math
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import predictbench_assets
 from predictbench_assets.experiments.testing import make_market
 from predictbench_assets.persistence.records import MarketRecord, ResultRecord
 from predictbench_assets.persistence.rows import StoredAttempt, UnwritableMarket, encode_market, fast_uuid5
@@ -98,3 +100,28 @@ def test_a_long_reason_is_clipped_and_costs_no_market() -> None:
 def test_a_result_of_an_unknown_experiment_is_a_fault_of_the_caller() -> None:
     with pytest.raises(KeyError):
         encode_market(MarketRecord(make_market(), b"{}", (ResultRecord("unknown", "completed"),)), RUN, ATTEMPTS)
+
+
+def test_a_field_of_a_market_is_written_down_in_six_places() -> None:
+    """The payload, its reading, the domain, the schema with its revision, and the tables for others."""
+    root = Path(predictbench_assets.__file__).parent.parent
+    places = [*root.glob("predictbench_assets/**/*.py"), *root.glob("migrations/versions/*.py")]
+    assert {path.name for path in places if "group_item_threshold" in path.read_text(encoding="utf-8")} == {
+        *("payloads.py", "reading.py", "market.py", "schema.py", "0003_scoring.py", "tables.py")
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"group_item_threshold": math.inf}, "group_item_threshold"),
+        ({"volume": math.nan}, "volume"),
+        ({"question": "?" * 2_001}, "question"),
+        ({"close_time": datetime(2026, 2, 9)}, "close_time"),  # noqa: DTZ001
+    ],
+)
+def test_a_value_that_the_schema_would_refuse_is_refused_by_its_column(changes: dict[str, Any], field: str) -> None:
+    market = make_market().model_copy(update=changes)
+    with pytest.raises(UnwritableMarket) as refused:
+        encode_market(MarketRecord(market, b"{}", ()), RUN, ATTEMPTS)
+    assert refused.value.field == field

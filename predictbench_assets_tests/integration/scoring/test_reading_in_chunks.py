@@ -63,8 +63,8 @@ def test_forecasts_are_the_same_in_portions_of_any_size(
     assert np.isfinite(whole.late).any()
     assert sum(one.n_groups for one in whole.coherence if one.experiment == "baseline_snapshot") == 8
     for most in (1, 30):
-        monkeypatch.setattr(forecasts, "AT_ONCE", most)
-        monkeypatch.setattr(coherence, "_AT_ONCE", most)
+        monkeypatch.setattr(forecasts, "ROWS_PER_CHUNK", most)
+        monkeypatch.setattr(coherence, "_MARKETS_PER_CHUNK", most)
         found = load_forecasts(engine, NOW)
         for field in fields(Cohorts):
             np.testing.assert_array_equal(getattr(found.cohorts, field.name), getattr(whole.cohorts, field.name))
@@ -78,6 +78,6 @@ def test_scores_are_the_same_in_portions(engine: Engine, history: Ledger, monkey
     whole = score_settled(engine, NOW, dry_run=True)
     assert whole.scored > 0
     assert whole.waiting > 0
-    monkeypatch.setattr(scores, "AT_ONCE", 1)
+    monkeypatch.setattr(scores, "ROWS_PER_CHUNK", 1)
     assert score_settled(engine, NOW, dry_run=True) == score_settled(engine, NOW) == whole
     assert score_settled(engine, NOW).scored == 0

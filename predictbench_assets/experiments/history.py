@@ -1,0 +1,53 @@
+"""The history that experiments learn from: markets whose settlement was known at an instant, read from the database."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from sqlalchemy import Engine, text
+
+from predictbench_assets.database.as_of import IS_SETTLED, market_is_known, newest_observations, run_is_known
+from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.experiments.protocol import SettledCount, SettledMarket
+
+_NEWEST = newest_observations("o.market_id, o.state, o.outcome, o.observed_at AS settled_at", "o.observed_at <= :as_of")
+_KNOWN = f"""
+    WITH newest AS ({_NEWEST}), captured AS (
+        SELECT DISTINCT ON (m.market_id) m.market_id, m.question, m.category, m.close_time, m.price
+        FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
+        WHERE {market_is_known(":as_of")} AND {run_is_known(":as_of")}
+        ORDER BY m.market_id, m.captured_at
+    ), settled AS (
+        SELECT * FROM newest o JOIN captured USING (market_id) WHERE {IS_SETTLED}
+    )
+"""  # noqa: S608 - names of ours
+_SETTLED = text(f"""{_KNOWN}
+    SELECT market_id, question, category, close_time, outcome, price, settled_at
+    FROM settled ORDER BY settled_at, market_id
+""")  # noqa: S608 - a text of ours
+_SETTLED_COUNTS = text(f"""{_KNOWN}
+    SELECT category, count(*) AS markets, sum(outcome) AS first_outcomes FROM settled GROUP BY category
+""")  # noqa: S608 - a text of ours
+
+
+def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:
+    """Markets whose final resolution had been observed by `as_of`, oldest first.
+
+    A market that several runs stored counts once, with the price of its earliest capture. Runs and markets are those
+    that a board of that instant has. What was observed later, a correction included, is as unknown as it was then.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused: as the names say.
+    """
+    # Fetched at once: a cursor would keep a transaction open for as long as experiments run.
+    rows = in_transaction(engine, lambda connection: connection.execute(_SETTLED, {"as_of": as_of}).all())
+    return (SettledMarket(**row._asdict()) for row in rows)
+
+
+def settled_counts(engine: Engine, as_of: datetime) -> dict[str, SettledCount]:
+    """Counts of `settled_markets` by category, made by the database.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused: as the names say.
+    """
+    rows = in_transaction(engine, lambda connection: connection.execute(_SETTLED_COUNTS, {"as_of": as_of}).all())
+    return {row.category: SettledCount(row.markets, row.first_outcomes) for row in rows}
