@@ -25,6 +25,14 @@ from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
 ENTRY_POINT_GROUP: Final = "predictbench.experiments"
 SETTING: Final = "PROCESSING_EXPERIMENTS"
 
+_ROOM: Final = "predictbench_assets.experiments"
+_MOVED: Mapping[str, str] = {
+    f"{_ROOM}.{module}": f"{_ROOM}.builtin.{module}" for module in ("baseline", "controls", "pricing")
+}
+"""Where settings of earlier versions have the built-in experiments, and where these are."""
+
+_INTERFACE: Final = f"from {_ROOM} import Experiment, ExperimentResult, Market, PipelineContext"
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,31}")
 _SEES_MORE: Mapping[str, int] = {name: rank for rank, name in enumerate(get_args(Information))}
@@ -148,6 +156,7 @@ def load_registry(
             missing requirement, a cycle. A module that crashes ends this process; which one is said on stderr.
     """
     _make_working_directory_importable()
+    paths = [_present_path(path) for path in paths]
     listings = [_Listing(path, f"{source}={path}") for path in ([] if BASELINE in paths else [BASELINE])]
     listings += [_Listing(path.strip(), f"{source} lists {path.strip()!r}") for path in paths if path.strip()]
     points = entry_points(group=ENTRY_POINT_GROUP) if installed is None else installed
@@ -172,6 +181,12 @@ def load_registry(
                 )
             experiments[experiment.name], origins[experiment.name] = experiment, where
     return Registry(experiments.values())
+
+
+def _present_path(path: str) -> str:
+    """The path of a built-in experiment as it is now; any other path as it is."""
+    module, colon, name = path.strip().partition(":")
+    return f"{_MOVED.get(module, module)}{colon}{name}"
 
 
 _WITNESS: Final = """
@@ -238,7 +253,7 @@ class _Listing:
                     f"is in {Path.cwd()}"
                 ) from error
             raise RegistryError(
-                f"{self.where}, but importing {module_name} failed: {type(error).__name__}: {error}"
+                f"{self.where}, but importing {module_name} failed: {type(error).__name__}: {error}{_interface(error)}"
             ) from error
         if kind is None:
             classes = [name for name, value in vars(module).items() if isinstance(value, type)]
@@ -249,6 +264,12 @@ class _Listing:
         if not (isinstance(kind, type) and issubclass(kind, Experiment)):
             raise RegistryError(f"{self.where}, but {class_name} is no subclass of Experiment")
         return kind
+
+
+def _interface(error: Exception) -> str:
+    """A sentence that names the interface, where a class was written against an earlier place of it."""
+    absent = error.name or "" if isinstance(error, ImportError) else ""
+    return f". Write: {_INTERFACE}" if absent.startswith("predictbench_assets.") else ""
 
 
 def _made(kind: type[Experiment], where: str) -> Experiment:

@@ -82,6 +82,31 @@ def test_the_baseline_is_always_there() -> None:
     assert load().names == ("baseline_snapshot",)
 
 
+def test_settings_of_earlier_versions_find_the_built_in_experiments() -> None:
+    old = "predictbench_assets.experiments"
+    paths = [
+        f"{old}.baseline:BaselineSnapshotExperiment",
+        f"{old}.controls:UniformExperiment",
+        f" {old}.pricing:ShrunkMarketExperiment ",
+    ]
+    assert load(*paths).names == ("baseline_snapshot", "uniform", "shrunk_market")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from predictbench_assets.experiments.base import Experiment",
+        "from predictbench_assets.polymarket.markets import Market",
+        "from predictbench_assets.experiments import Experimenter",
+    ],
+)
+def test_a_class_that_imports_from_an_earlier_place_is_shown_the_present_one(
+    write_module: WriteModule, line: str
+) -> None:
+    with pytest.raises(RegistryError, match=r"Write: from predictbench_assets\.experiments import Experiment, "):
+        load(f"{write_module(line)}:Valid")
+
+
 def test_a_file_in_the_working_directory_is_found(write_module: WriteModule) -> None:
     assert load(f" {write_module('')}:Valid ").names == ("baseline_snapshot", "valid")
 
