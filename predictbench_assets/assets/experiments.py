@@ -132,6 +132,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 artifacts=lambda path, content: staging.write_bytes(f"artifacts/{key.slug}/{path}", content),
                 journal=journal,
                 crash_mark=CrashMark(settings.local_state, key.slug, experiment.name, experiment.version),
+                remake=registry.remake(experiment.name),
                 max_concurrency=settings.experiment_concurrency,
                 timeout_s=settings.experiment_timeout_seconds,
                 redact=settings.redact,

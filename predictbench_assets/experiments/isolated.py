@@ -35,7 +35,7 @@ def main() -> None:
     link = _Link(incoming, outgoing)
     try:
         setup: Setup = pickle.load(incoming)  # noqa: S301 - of the process that started this one
-        experiment = setup.kind()
+        experiment = setup.remake()
     except BaseException as error:
         link.send("refused", f"could not make the experiment: {type(error).__name__}: {error}")
         sys.exit(1)

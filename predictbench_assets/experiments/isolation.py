@@ -48,7 +48,8 @@ _MAIN: Final = (
 class Setup:
     """All that a process needs to make calls; what has to come from the database is asked for."""
 
-    kind: type[Experiment]
+    remake: Callable[[], Experiment]
+    """Makes the experiment there."""
     markets: tuple[Market, ...]
     run: RunMetadata
     settings_view: Mapping[str, Any]

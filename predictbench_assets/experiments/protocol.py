@@ -1,6 +1,6 @@
 """The protocol of an experiment: what a forecaster implements, what it is given, what it returns.
 
-An experiment is a class with a few class attributes and one method::
+An experiment is an object with a few attributes and one method. Most are the only instance of their class::
 
     class Contrarian(Experiment):
         name = "contrarian"
@@ -14,6 +14,8 @@ An experiment is a class with a few class attributes and one method::
                 raise ExperimentSkip("no price to move")
             return ExperimentResult.binary(0.5 + 0.8 * (price - 0.5))
 
+Others are several instances of one class that differ in their values: any attribute can be set on the instance.
+
 `run` may be a coroutine function. An experiment that needs all markets of an event at once implements `run_event`
 instead. Sync code runs in threads, so an instance must not keep state that two markets would fight over.
 """
@@ -26,7 +28,7 @@ from abc import ABC
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, ClassVar, Literal, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
+from typing import Any, Literal, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -269,7 +271,7 @@ class PipelineContext:
 
 
 class Experiment(ABC):
-    """Base class of all experiments. Subclass it, set the attributes, implement `run` or `run_event`.
+    """Base class of all experiments. Set the attributes, on the class or on the instance, and implement one method.
 
     Attributes:
         name: lower-case identifier, letters, digits and underscores; names the asset and the rows.
@@ -279,19 +281,19 @@ class Experiment(ABC):
         mandatory: a market without a result of a mandatory experiment is not stored.
         information: what the experiment may see; decides what context it gets.
         control: whether it knows nothing on purpose; a board on which one beats the market says so in red.
-        timeout_seconds: limit for one call of `run` or `run_event`; None for the setting's default.
-        max_concurrency: markets (or events) at once; None for the setting's default.
+        timeout_seconds: limit for one call; None for the setting's default.
+        max_concurrency: calls under way at once; None for the setting's default.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[str]
-    description: ClassVar[str]
-    requires: ClassVar[tuple[str, ...]] = ()
-    mandatory: ClassVar[bool] = False
-    information: ClassVar[Information] = "market"
-    control: ClassVar[bool] = False
-    timeout_seconds: ClassVar[float | None] = None
-    max_concurrency: ClassVar[int | None] = None
+    name: str
+    version: str
+    description: str
+    requires: tuple[str, ...] = ()
+    mandatory: bool = False
+    information: Information = "market"
+    control: bool = False
+    timeout_seconds: float | None = None
+    max_concurrency: int | None = None
 
     @property
     def config(self) -> Mapping[str, Any]:

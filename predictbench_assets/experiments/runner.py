@@ -5,6 +5,8 @@ Whatever an experiment does, the runner returns one outcome per market, in the o
 
 import asyncio
 import contextvars
+import copy
+import functools
 import logging
 import threading
 import time
@@ -84,6 +86,7 @@ async def run_experiment(
     artifacts: Artifacts | None = None,
     journal: Journal | None = None,
     crash_mark: CrashMark | None = None,
+    remake: Callable[[], Experiment] | None = None,
     max_concurrency: int = 8,
     timeout_s: float = 60.0,
     time_budget_s: float | None = None,
@@ -107,6 +110,7 @@ async def run_experiment(
         journal: where answers are looked up and recorded; None to keep none.
         crash_mark: stands while its calls are made in this process; where one was left by a process that died, they are
             made in processes of their own, see `isolation`. None to know of no crash.
+        remake: makes the experiment again in such a process, see `Registry.remake`; by default it is pickled.
         max_concurrency: calls under way at once.
         timeout_s: limit for one call, in seconds.
         time_budget_s: limit for the whole, in seconds; markets whose call has not begun by then fail as retriable.
@@ -125,7 +129,7 @@ async def run_experiment(
     if crash_mark is not None and crash_mark.is_left():
         isolated = Isolated(
             Setup(
-                kind=type(experiment),
+                remake=remake or functools.partial(copy.copy, experiment),
                 markets=tuple(markets),
                 run=run,
                 settings_view=dict(settings_view),

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 
 from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
@@ -112,3 +113,25 @@ class NotThere(Experiment):
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Answer."""
         return ExperimentResult.binary(0.5)
+
+
+class Valued(Experiment):
+    """One of several instances; ends its process for one market."""
+
+    version = "1"
+    description = "Answers with the value that it was made with."
+
+    def __init__(self, name: str, value: float) -> None:
+        self.name, self.value = name, value
+        self.lock = threading.Lock()  # nothing that could be sent to another process
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Answer, or not."""
+        if market.market_id == "exit":
+            os._exit(3)
+        return ExperimentResult.binary(self.value)
+
+
+def valued() -> list[Valued]:
+    """Two of them."""
+    return [Valued("valued_low", 0.25), Valued("valued_high", 0.75)]

@@ -18,6 +18,7 @@ from predictbench_assets.experiments.crashes import CrashMark, left_marks
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
+from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Market
@@ -138,6 +139,15 @@ def test_each_market_has_what_it_would_have_alone(
     assert CrashMark(tmp_path, "2026-03-03_w7", "crashing", "1").is_left()
 
 
+def test_the_instance_that_was_listed_is_made_again(run: RunIt) -> None:
+    registry = load_registry([f"{Crashing.__module__}:valued"], installed=())
+    markets = [make_market(name) for name in ("1", "exit", "2")]
+    for name, value in {"valued_low": 0.25, "valued_high": 0.75}.items():
+        found = run(registry[name], markets, remake=registry.remake(name))
+        assert [one.probability for one in found] == [value, None, value]
+        assert found[1].reason == "the process that forecast it ended with exit code 3"
+
+
 def test_a_crash_is_that_of_its_event(run: RunIt) -> None:
     markets = [
         make_market(str(number), event_id=str(number // 3 if number < 9 else number)) for number in (0, 3, 4, 12, 14)
@@ -171,7 +181,7 @@ def test_a_process_that_hangs_entirely_is_killed(run: RunIt, monkeypatch: pytest
 def test_one_that_cannot_be_made_twice_fails_with_its_own_words(run: RunIt, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = NotThere()
     monkeypatch.setenv("CRASHING_ONE", "1")
-    found = run(experiment, [make_market(str(number)) for number in range(3)])
+    found = run(experiment, [make_market(str(number)) for number in range(3)], remake=NotThere)
     [reason] = {one.reason for one in found}
     assert reason is not None
     assert "could not make the experiment: RuntimeError: the model is in use" in reason

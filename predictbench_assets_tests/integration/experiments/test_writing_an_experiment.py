@@ -126,6 +126,13 @@ def test_a_coroutine_is_called_as_the_guide_says(my_experiments: ModuleType, ora
     assert asyncio.run(experiment.run(make_market(), make_context())).probability == 0.7
 
 
+def test_the_function_of_the_guide_makes_several(my_experiments: ModuleType) -> None:
+    registry = load_registry(["my_experiments:tempered"], installed=())
+    assert registry.names == ("baseline_snapshot", "tempered_60", "tempered_80", "tempered_90")
+    (forecast,) = run(registry["tempered_60"], [make_market("1", price=1.0)])
+    assert forecast.probability == pytest.approx(0.8)
+
+
 def test_the_event_example_shares_an_event_out(my_experiments: ModuleType) -> None:
     markets = [make_market(str(number), event_id="e", neg_risk=True) for number in range(4)]
     outcomes = run(my_experiments.EqualShares(), [*markets, make_market("alone")])

@@ -127,6 +127,56 @@ def test_a_class_listed_twice_is_one_experiment(write_module: WriteModule) -> No
     assert load_registry([BASELINE, path, path], installed=[point]).names == ("baseline_snapshot", "valid")
 
 
+FAMILY = """
+class Model(Valid):
+    def __init__(self, name, model):
+        self.name, self.model = name, model
+        self.requires, self.timeout_seconds = ("valid",), 5.0
+
+    @property
+    def config(self):
+        return {"model": self.model}
+
+def family():
+    return [Model(f"model_{size}", size) for size in ("small", "large")]
+
+one = Model("alone", "tiny")
+"""
+
+
+def test_several_experiments_are_instances_of_one_class(write_module: WriteModule) -> None:
+    name = write_module(FAMILY)
+    registry = load(f"{name}:Valid", f"{name}:family", f"{name}:one", f"{name}:one")
+    assert registry.names == ("baseline_snapshot", "valid", "model_small", "model_large", "alone")
+    assert len({registry.config_hash(model) for model in ("model_small", "model_large", "alone")}) == 3
+    assert (registry["alone"].requires, registry["alone"].timeout_seconds) == (("valid",), 5.0)
+    again = registry.remake("model_large")
+    assert again is not None
+    assert again().config == {"model": "large"}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("def several(): return []", r"several\(\) returned \[\], not a list of experiments"),
+        ("def several(): return [Valid]", "not a list of experiments"),
+        ("def several(): return [Valid(), 3]", "not a list of experiments"),
+        ("def several(): raise OSError('no file')", r"made with several\(\): OSError: no file"),
+        ("def several(x): return []", "missing 1 required positional argument"),
+        ("def several(): return [Valid(), Valid()]", "two experiments are named 'valid'"),
+        ("several = Valid(); several.name = 'Bad'", "its name 'Bad' is not"),
+        ("several = Valid(); several.information = 3", "its information 3 is none of"),
+        ("several = [Valid()]", "no function that returns some: it is a list"),
+    ],
+)
+def test_a_listing_that_makes_no_valid_experiments_is_refused(
+    write_module: WriteModule, body: str, reason: str
+) -> None:
+    name = write_module(body)
+    with pytest.raises(RegistryError, match=reason):
+        load(f"{name}:several")
+
+
 def test_an_installed_packages_experiment_is_found(write_module: WriteModule) -> None:
     point = EntryPoint(name="valid", value=f"{write_module('')}:Valid", group="predictbench.experiments")
     assert load_registry((), installed=[point]).names == ("baseline_snapshot", "valid")
