@@ -134,7 +134,7 @@ class Isolated:
         return 0 if self._shared is None else self._shared.overdue
 
     async def call(self, market_ids: Sequence[str], limit_s: float) -> list[Outcome] | Crash:
-        """Make one call, of one market or of those of an event, with the others of this experiment."""
+        """Make one call, of one market or of several, with the others of this experiment."""
         self.calls += 1
         async with self._starting:
             if self._shared is None or self._shared.ended is not None:

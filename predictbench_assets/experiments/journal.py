@@ -2,7 +2,7 @@
 
 A journal is a folder of segments in the staging area, one folder per experiment, version, snapshot and configuration.
 Every attempt writes segments of its own, so two attempts never write to one file. A segment is JSON lines, and a line
-is the list of one call's outcomes: one for `run`, those of an event for `run_event`, so that no event is half there.
+is the list of one call's outcomes, of a market, an event or the cohort, so that no event is half there.
 """
 
 import asyncio

@@ -60,7 +60,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     forecast_at: datetime | None = None
     """When the forecast was made, UTC; None unless completed."""
     seconds: float = 0.0
-    """How long the call took; a call for a whole event is shared out evenly among its markets."""
+    """How long the call took; that of a call for several is shared out evenly among them."""
     exception_type: str | None = None
     retriable: bool = False
     """Whether the same call may succeed later; only ever true of a failure."""

@@ -16,8 +16,9 @@ An experiment is an object with a few attributes and one method. Most are the on
 
 Others are several instances of one class that differ in their values: any attribute can be set on the instance.
 
-`run` may be a coroutine function. An experiment that needs all markets of an event at once implements `run_event`
-instead. Sync code runs in threads, so an instance must not keep state that two markets would fight over.
+`run` may be a coroutine function. An experiment that needs all markets of an event, or of the cohort, at once
+implements `run_event` or `run_cohort` instead. Sync code runs in threads, so an instance must not keep state that two
+markets would fight over.
 """
 
 import logging
@@ -38,6 +39,12 @@ from predictbench_assets.markets.market import Market
 
 Information = Literal["blind", "market", "search"]
 """What an experiment may see: no price at all, the market's price at the snapshot, or the world at run time."""
+
+UnitName = Literal["market", "event", "cohort"]
+"""The markets of one call."""
+
+METHODS: Mapping[UnitName, str] = {"market": "run", "event": "run_event", "cohort": "run_cohort"}
+"""The method that is called for each unit."""
 
 SUM_TOLERANCE = 1e-6
 
@@ -270,6 +277,10 @@ class PipelineContext:
         return self._artifacts(name, content)
 
 
+Forecasts = Mapping[str, ExperimentResult | ExperimentSkip] | Awaitable[Mapping[str, ExperimentResult | ExperimentSkip]]
+"""Answers for several markets, by market id."""
+
+
 class Experiment(ABC):
     """Base class of all experiments. Set the attributes, on the class or on the instance, and implement one method.
 
@@ -281,6 +292,7 @@ class Experiment(ABC):
         mandatory: a market without a result of a mandatory experiment is not stored.
         information: what the experiment may see; decides what context it gets.
         control: whether it knows nothing on purpose; a board on which one beats the market says so in red.
+        unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
         timeout_seconds: limit for one call; None for the setting's default.
         max_concurrency: calls under way at once; None for the setting's default.
     """
@@ -292,6 +304,7 @@ class Experiment(ABC):
     mandatory: bool = False
     information: Information = "market"
     control: bool = False
+    unit: UnitName | None = None
     timeout_seconds: float | None = None
     max_concurrency: int | None = None
 
@@ -307,14 +320,30 @@ class Experiment(ABC):
             ExperimentSkip: to opt out, with the reason.
             RetriableError: a failure that may pass. Any other exception is a failure that will not.
         """
-        raise NotImplementedError(f"{type(self).__name__} implements neither run nor run_event")
+        raise NotImplementedError(f"{type(self).__name__} does not implement run")
 
-    def run_event(
-        self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
-    ) -> Mapping[str, ExperimentResult | ExperimentSkip] | Awaitable[Mapping[str, ExperimentResult | ExperimentSkip]]:
+    def run_event(self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Forecasts:
         """Forecast all markets of one event together; keys of both mappings are market ids.
 
         Implement this instead of `run` where markets of an event must be consistent. A market left out of the answer
         is a failure of that market.
         """
-        raise NotImplementedError(f"{type(self).__name__} implements neither run nor run_event")
+        raise NotImplementedError(f"{type(self).__name__} does not implement run_event")
+
+    def run_cohort(self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Forecasts:
+        """Forecast all markets of the cohort together, as `run_event` those of an event.
+
+        For a fitted model, a file of forecasts, or a service that takes all questions at once.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement run_cohort")
+
+
+def implemented_units(experiment: Experiment) -> list[UnitName]:
+    """The units whose method the experiment's class implements."""
+    kind = type(experiment)
+    return [unit for unit, method in METHODS.items() if getattr(kind, method) is not getattr(Experiment, method)]
+
+
+def unit_of(experiment: Experiment) -> UnitName:
+    """The unit of the experiment's calls: its own word, or that of the method it implements."""
+    return experiment.unit if experiment.unit is not None else implemented_units(experiment)[0]

@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from predictbench_assets.experiments.protocol import Experiment, Information
+from predictbench_assets.experiments.protocol import METHODS, Experiment, Information, implemented_units
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
 
@@ -383,9 +383,20 @@ def _problem(one: Any, called: str) -> str | None:
         value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):
             return f"its {limit} {value!r} is no {'whole ' if kinds is int else ''}number above 0"
-    implemented = [name for name in ("run", "run_event") if getattr(type(one), name) is not getattr(Experiment, name)]
-    if len(implemented) != 1:
-        return f"{called} implements {'both' if implemented else 'neither'} of run and run_event, one is needed"
+    return _problem_of_unit(one, called)
+
+
+def _problem_of_unit(experiment: Experiment, called: str) -> str | None:
+    implemented = [METHODS[unit] for unit in implemented_units(experiment)]
+    if experiment.unit is not None:
+        method = METHODS.get(experiment.unit)
+        if method is None:
+            return f"its unit {experiment.unit!r} is none of {', '.join(METHODS)}"
+        return None if method in implemented else f"its unit is {experiment.unit!r}, but it does not implement {method}"
+    if not implemented:
+        return f"{called} implements neither of run and run_event, nor run_cohort: one is needed"
+    if len(implemented) > 1:
+        return f"{called} implements both of {' and '.join(implemented)}, one is needed; or set its unit"
     return None
 
 

@@ -27,11 +27,13 @@ from predictbench_assets.experiments.isolation import Crash, Isolated, Served, S
 from predictbench_assets.experiments.journal import Journal
 from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed
 from predictbench_assets.experiments.protocol import (
+    METHODS,
     Experiment,
     ExperimentResult,
     ExperimentSkip,
     RetriableError,
     RunMetadata,
+    unit_of,
 )
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.failures import PredictbenchError
@@ -49,7 +51,7 @@ _logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 Unit = tuple[Market, ...]
-"""The markets of one call: a single one for `run`, those of an event for `run_event`."""
+"""The markets of one call: one, those of an event, or those of the cohort."""
 
 
 @dataclass(frozen=True)
@@ -378,13 +380,14 @@ class Attempt:
         shown = [self.contexts.shown(market) for market in unit]
         contexts = {market.market_id: self.contexts.context(market, self._results_for(market)) for market in unit}
         begun = time.monotonic()
-        if _takes_events(self.experiment):
-            answer = await caller.call(self.experiment.run_event, shown, contexts, limit_s=self.limit_s)
-            answers = self._split(unit, answer)
-        else:
+        if (name := unit_of(self.experiment)) == "market":
             (market,) = shown
             answer = await caller.call(self.experiment.run, market, contexts[market.market_id], limit_s=self.limit_s)
             answers = [answer]
+        else:
+            method = METHODS[name]
+            answer = await caller.call(getattr(self.experiment, method), shown, contexts, limit_s=self.limit_s)
+            answers = self._split(unit, method, answer)
         seconds = (time.monotonic() - begun) / len(unit)
         return [self._outcome(market, one, seconds) for market, one in zip(unit, answers, strict=True)]
 
@@ -392,20 +395,20 @@ class Attempt:
         results = {name: self.required[name][market.market_id].result for name in self.experiment.requires}
         return {name: result for name, result in results.items() if result is not None}
 
-    def _split(self, unit: Unit, answer: Answer) -> list[Answer]:
-        """The answer for an event as one answer per market."""
+    def _split(self, unit: Unit, method: str, answer: Answer) -> list[Answer]:
+        """The answer for several markets as one answer per market."""
         if answer.error is not None:
             return [answer] * len(unit)
         given = answer.value
         if not isinstance(given, Mapping):
-            refused = ResultRefused(f"run_event returned a {type(given).__name__}, not a mapping by market id")
+            refused = ResultRefused(f"{method} returned a {type(given).__name__}, not a mapping by market id")
             return [Answer(error=refused)] * len(unit)
         unknown = sorted(str(key) for key in given.keys() - {market.market_id for market in unit})
         if unknown:
             asked = f"{self.experiment.name} answered for markets that it was not asked about"
             said = self.redact(f"{asked}: {', '.join(unknown[:10])}")
             self.lines.log(logging.WARNING, said, self.contexts.log_fields(unit[0].market_id))
-        left_out = Answer(error=ResultRefused("run_event left this market out of its answer"))
+        left_out = Answer(error=ResultRefused(f"{method} left this market out of its answer"))
         return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]
 
     def _outcome(self, market: Market, answer: Answer, seconds: float) -> Outcome:
@@ -489,14 +492,13 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _takes_events(experiment: Experiment) -> bool:
-    return type(experiment).run_event is not Experiment.run_event
-
-
 def _units(experiment: Experiment, markets: Sequence[Market]) -> list[Unit]:
     """The markets of each call, in the order of the cohort; a market without an event is a call of its own."""
-    if not _takes_events(experiment):
+    unit = unit_of(experiment)
+    if unit == "market":
         return [(market,) for market in markets]
+    if unit == "cohort":
+        return [tuple(markets)] if markets else []
     groups: dict[tuple[str, str], list[Market]] = {}
     for market in markets:
         key = ("event", market.event.event_id) if market.event else ("market", market.market_id)

@@ -85,6 +85,14 @@ class CrashingEvents(Experiment):
         return {market.market_id: ExperimentResult.binary(0.5) for market in markets}
 
 
+class CrashingCohort(CrashingEvents):
+    """Ends its process if any market of the cohort has an odd number."""
+
+    name = "crashing_cohort"
+    unit = "cohort"
+    run_cohort = CrashingEvents.run_event
+
+
 class Hanging(Experiment):
     """Keeps the interpreter's lock for one market, so that no thread of its process gets on."""
 

@@ -26,6 +26,7 @@ from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.integration.experiments.crashing import (
     Crashing,
     CrashingAsync,
+    CrashingCohort,
     CrashingEvents,
     Hanging,
     NotThere,
@@ -157,6 +158,15 @@ def test_a_crash_is_that_of_its_event(run: RunIt) -> None:
     assert {name: one.reason for name, one in found.items()} == {
         "0": None, "3": reason, "4": reason, "12": None, "14": None
     }  # fmt: skip
+
+
+def test_a_crash_of_the_cohort_is_that_of_each_market(run: RunIt) -> None:
+    found = run(CrashingCohort(), [make_market(number) for number in "246"])
+    assert [one.status for one in found] == ["completed"] * 3
+    found = run(CrashingCohort(), [make_market(number) for number in "245"])
+    assert [(one.market_id, one.status, one.reason) for one in found] == [
+        (number, "failed", "the process that forecast it ended with exit code 5") for number in "245"
+    ]
 
 
 def test_an_experiment_that_crashes_for_all_is_given_up(run: RunIt, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,24 @@ def test_what_was_appended_is_loaded(area: StagingArea) -> None:
     }
 
 
+def test_a_cohorts_answer_is_one_line_and_not_asked_for_again(area: StagingArea) -> None:
+    class Together(Recording):
+        unit = "cohort"
+
+        def run_cohort(
+            self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
+        ) -> dict[str, ExperimentResult]:
+            return {market.market_id: super(Together, self).run(market, contexts["1"]) for market in markets}
+
+    markets = [make_market(number) for number in "123"]
+    first, again = Together(), Together()
+    told: list[Progress] = []
+    answered = run(first, markets, journal=Journal(area, KEY, "first"))
+    assert run(again, markets, journal=Journal(area, KEY, "second"), progress=told.append) == answered
+    assert (first.called, again.called, told[-1].resumed) == (["1", "2", "3"], [], 3)
+    assert sum(len(area.read_bytes(name).splitlines()) for name in area.list("journals")) == 1
+
+
 def test_a_journal_that_was_never_written_is_empty(area: StagingArea) -> None:
     journal = Journal(area, KEY, "w")
     assert journal.load() == {}

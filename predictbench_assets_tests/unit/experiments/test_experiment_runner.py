@@ -70,6 +70,11 @@ class Events(Base):
         return self._function(markets, contexts)
 
 
+class Cohort(Events):
+    unit = "cohort"
+    run_cohort = Events.run_event
+
+
 def raising(error: BaseException) -> Callable[[Market, PipelineContext], Any]:
     def function(market: Market, context: PipelineContext) -> Any:
         raise error
@@ -699,6 +704,49 @@ def test_an_exception_fails_all_markets_of_the_event_and_no_other(run_over: RunO
     outcomes = run_over(Events(fail), [*EVENT, make_market("alone")])
     assert [outcome.status for outcome in outcomes] == ["failed"] * 3 + ["completed"]
     assert all(outcome.retriable for outcome in outcomes[:3])
+
+
+# The cohort
+
+
+def test_the_cohort_is_forecast_in_one_call(run_over: RunOver) -> None:
+    calls_made: list[list[str]] = []
+
+    def rank(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> dict[str, ExperimentResult]:
+        calls_made.append([market.market_id for market in markets])
+        assert all(len(contexts[market.market_id].cohort) == len(markets) for market in markets)
+        return {one.market_id: ExperimentResult.binary(place / 10) for place, one in enumerate(markets)}
+
+    told: list[Progress] = []
+    outcomes = run_over(Cohort(rank), [*EVENT, make_market("alone")], progress=told.append)
+    assert calls_made == [[*(market.market_id for market in EVENT), "alone"]]
+    assert [outcome.probability for outcome in outcomes] == [0.0, 0.1, 0.2, 0.3]
+    assert (told[-1].completed, told[-1].total) == (4, 4)
+    assert run_over(Cohort(rank), []) == []
+
+
+def test_a_cohort_that_fails_fails_each_market_by_its_id(run_over: RunOver, release: threading.Event) -> None:
+    def hang(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+        release.wait(30)
+
+    def refuse(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+        raise KeyError("model")
+
+    ids = [market.market_id for market in MARKETS]
+    for function, reason, retriable in ((refuse, "KeyError: 'model'", False), (hang, "CallTimedOut: no answer", True)):
+        outcomes = run_over(Cohort(function), MARKETS, timeout_s=0.2)
+        assert [outcome.market_id for outcome in outcomes] == ids
+        assert {(outcome.status, outcome.retriable) for outcome in outcomes} == {("failed", retriable)}
+        assert all(str(outcome.reason).startswith(reason) for outcome in outcomes)
+
+
+def test_a_market_that_a_cohorts_answer_leaves_out_has_failed_alone(run_over: RunOver) -> None:
+    def answer(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> dict[str, ExperimentResult]:
+        return {market.market_id: EVEN for market in markets[1:]}
+
+    first, *others = run_over(Cohort(answer), MARKETS)
+    assert (first.status, first.reason) == ("failed", "ResultRefused: run_cohort left this market out of its answer")
+    assert {outcome.status for outcome in others} == {"completed"}
 
 
 # Progress

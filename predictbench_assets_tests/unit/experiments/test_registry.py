@@ -240,6 +240,8 @@ def test_a_module_that_ends_the_program_is_named(write_module: WriteModule) -> N
         ("max_concurrency = -1", "max_concurrency -1 is no whole number above 0"),
         ("max_concurrency = 2.5", "max_concurrency 2.5 is no whole number above 0"),
         ("def run_event(self, markets, contexts): return {}", "implements both of run and run_event"),
+        ("unit = 'day'", "its unit 'day' is none of market, event, cohort"),
+        ("unit = 'cohort'", "its unit is 'cohort', but it does not implement run_cohort"),
         ("run = Experiment.run", "implements neither of run and run_event"),
         ("def __init__(self): raise OSError('no key')", r"cannot be made with Wrong\(\): OSError: no key"),
         ("def __init__(self): raise SystemExit(0)", r"lists .*Wrong\(\) ended the program \(SystemExit: 0\)"),
