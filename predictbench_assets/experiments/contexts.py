@@ -68,7 +68,7 @@ class Contexts:
         redact: Callable[[str], str] = str,
     ) -> None:
         self._experiment = experiment
-        self._run = run
+        self.run = run
         self._settings = MappingProxyType(
             {name: value for name, value in settings_view.items() if not isinstance(value, SecretStr | SecretBytes)}
         )
@@ -96,7 +96,7 @@ class Contexts:
         """The context of one market."""
         event = self._events[market.event.event_id] if market.event else ()
         return PipelineContext(
-            run=self._run,
+            run=self.run,
             settings=self._settings,
             clock=self._clock,
             logger=_Discreet(self._lines, self.log_fields(market.market_id), self._redact),
@@ -110,13 +110,13 @@ class Contexts:
             _artifacts=None if self._artifacts is None else self._artifacts_of(market),
         )
 
-    def log_fields(self, market_id: str) -> dict[str, str]:
-        """What every log line about a market says beside its text."""
-        return {
-            "run_id": str(self._run.run_id),
+    def log_fields(self, market_id: str | None) -> dict[str, str]:
+        """The fields of a log line about a market, or about the experiment alone."""
+        market = {} if market_id is None else {"market_id": market_id}
+        return market | {
+            "run_id": str(self.run.run_id),
             "process_stage": f"experiment_results/{self._experiment.name}",
             "experiment": self._experiment.name,
-            "market_id": market_id,
         }
 
     def _artifacts_of(self, market: Market) -> Artifacts:

@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from predictbench_assets.clock import Clock
+from predictbench_assets.experiments.calls import LEAVE_S
 from predictbench_assets.experiments.contexts import Artifacts, History, HistoryCounts
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
@@ -58,6 +59,8 @@ class Setup:
     """The encoded outcomes of the required experiments, by name."""
     limit_s: float
     log_level: int
+    is_opened: bool
+    """Whether the experiment has something to close."""
     has_history: bool
     has_history_counts: bool
     has_artifacts: bool
@@ -204,6 +207,7 @@ class _Process:
 
     def start(self, setup: Setup) -> None:
         """Start it, and hand over what it needs."""
+        self._is_opened = setup.is_opened
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-c", _MAIN.format(path=sys.path)],
             stdin=subprocess.PIPE,
@@ -239,8 +243,12 @@ class _Process:
         await asyncio.wait(both, timeout=within, return_when=asyncio.FIRST_COMPLETED)
 
     def close(self) -> None:
-        """End it, whatever it is at."""
+        """End it, whatever it is at; an experiment that opened something may close it first."""
         self._closed = True
+        if self._is_opened and self._ready.done():
+            self._close_input()  # the other end closes the experiment, and itself
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(LEAVE_S + _DRAIN_S)
         self._process.kill()
         self._watcher.join(2 * _DRAIN_S)
         self._asked.shutdown(wait=False, cancel_futures=True)
@@ -254,6 +262,11 @@ class _Process:
         with self._writing, suppress(OSError, ValueError):  # it is dead, which is seen elsewhere
             self._process.stdin.write(pickle.dumps(message))
             self._process.stdin.flush()
+
+    def _close_input(self) -> None:
+        assert self._process.stdin is not None
+        with self._writing, suppress(OSError):
+            self._process.stdin.close()
 
     def _read(self) -> None:
         """Take what it sends, until it is dead."""
@@ -293,9 +306,7 @@ class _Process:
             with suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         reader.join(_DRAIN_S)
-        with self._writing, suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        self._close_input()
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._see_end, code)
 

@@ -27,6 +27,7 @@ import random
 import threading
 from abc import ABC
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
@@ -312,6 +313,15 @@ class Experiment(ABC):
     def config(self) -> Mapping[str, Any]:
         """What else decides the forecasts (a model's name, a temperature); its hash is stored with each result."""
         return {}
+
+    def opened(self, run: RunMetadata) -> AbstractAsyncContextManager[object]:  # noqa: ARG002 - of those that need it
+        """An async context around all calls of a run, for a client that is made once; by default it does nothing.
+
+        Implement it with `contextlib.asynccontextmanager` and keep on `self` what the calls need. It is entered before
+        the first call, in the event loop that coroutines run in, and left after the last one, also when the run fails
+        or is cancelled. An error before its `yield` fails all markets, to be tried again by the next run.
+        """
+        return nullcontext()
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult | Awaitable[ExperimentResult]:
         """Forecast one market.

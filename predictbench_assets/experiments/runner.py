@@ -12,15 +12,16 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut
+from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut, Lifetime
 from predictbench_assets.experiments.contexts import Artifacts, Contexts, History, HistoryCounts, LogLines
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.isolation import Crash, Isolated, Served, Setup
@@ -139,6 +140,7 @@ async def run_experiment(
                 required={name: [one.encode() for one in given.values()] for name, given in (required or {}).items()},
                 limit_s=limit_s,
                 log_level=logger.getEffectiveLevel(),
+                is_opened=type(experiment).opened is not Experiment.opened,
                 has_history=history is not None,
                 has_history_counts=history_counts is not None,
                 has_artifacts=artifacts is not None,
@@ -249,6 +251,8 @@ class Attempt:
     source: ExperimentSource
     digest: str | None
     """Of the experiment's present source."""
+    refused: tuple[str, str | None] | None = None
+    """Why the experiment could not be opened, and where in its code."""
     isolated: Isolated | None = None
     """The processes that make its calls; None to make them here."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -260,20 +264,38 @@ class Attempt:
 
     async def run(self, markets: Sequence[Market], workers: int) -> None:
         """Give every market an outcome."""
-        units = iter(await self._open_units(markets))
+        units = await self._open_units(markets)
         self._tell()
         try:
-            async with asyncio.TaskGroup() as writing:
-                writing.create_task(self._write_journal())
-                telling = writing.create_task(self._tell_regularly())
-                async with asyncio.TaskGroup() as calling:
-                    for number in range(workers):
-                        calling.create_task(self._work(units, f"{self.experiment.name}-{number}"))
-                await self.unwritten.put(None)
-                telling.cancel()
+            async with self.opened() if units and self.isolated is None else nullcontext():
+                await self._make_calls(iter(units), workers)
         except BaseExceptionGroup as group:
             raise _first(group) from None  # the first one cancelled the others
         self._tell()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Keep the experiment open meanwhile; `refused` has the reason where it could not be opened."""
+        lifetime = Lifetime(lambda: self.experiment.opened(self.contexts.run))
+        try:
+            if (error := await lifetime.enter(self.limit_s)) is not None:
+                place = self.source.place_of(error)
+                self.refused = f"opened() failed: {_told(error)}", None if place is None else self._clean(place)
+            yield
+        finally:
+            if (error := await lifetime.leave()) is not None:
+                said = self._clean(f"{self.experiment.name} was not closed: {_told(error)}")
+                self.lines.log(logging.WARNING, said, self.contexts.log_fields(None))
+
+    async def _make_calls(self, units: Iterator[Unit], workers: int) -> None:
+        async with asyncio.TaskGroup() as writing:
+            writing.create_task(self._write_journal())
+            telling = writing.create_task(self._tell_regularly())
+            async with asyncio.TaskGroup() as calling:
+                for number in range(workers):
+                    calling.create_task(self._work(units, f"{self.experiment.name}-{number}"))
+            await self.unwritten.put(None)
+            telling.cancel()
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
         """The calls to make: without what is journalled, and without markets that lack a requirement."""
@@ -344,7 +366,11 @@ class Attempt:
     def _given_up(self, unit: Unit) -> list[Outcome] | None:
         """Failures without a call, once the experiment hangs or has run out of time."""
         overdue = len(self.overdue) if self.isolated is None else self.isolated.overdue
-        if self.isolated is not None and self.isolated.given_up is not None:
+        place = None
+        if self.refused is not None:
+            cause, place = self.refused
+            reason = f"not tried: {cause}"
+        elif self.isolated is not None and self.isolated.given_up is not None:
             reason = f"not tried: {self.isolated.given_up}"
         elif overdue >= OVERDUE_LIMIT:
             reason = f"not tried: {overdue} calls of this experiment are still running past their time limit"
@@ -353,7 +379,10 @@ class Attempt:
         else:
             return None
         reason = self._clean(reason)
-        return [Outcome(market_id=m.market_id, status="failed", reason=reason, retriable=True) for m in unit]
+        return [
+            Outcome(market_id=market.market_id, status="failed", reason=reason, retriable=True, place=place)
+            for market in unit
+        ]
 
     async def _answer(self, caller: Caller, unit: Unit) -> list[Outcome]:
         if self.isolated is None:

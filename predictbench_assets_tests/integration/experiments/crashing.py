@@ -8,10 +8,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 
-from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
-from predictbench_assets.markets.market import Market
+from predictbench_assets.experiments import (
+    Experiment,
+    ExperimentResult,
+    ExperimentSkip,
+    Market,
+    PipelineContext,
+    RunMetadata,
+)
 
 HALF_A_GIGABYTE = 2**29
 
@@ -138,6 +146,37 @@ class Valued(Experiment):
         if market.market_id == "exit":
             os._exit(3)
         return ExperimentResult.binary(self.value)
+
+
+class Opened(Valued):
+    """Writes down when it is opened and closed."""
+
+    @asynccontextmanager
+    async def opened(self, run: RunMetadata) -> AsyncIterator[None]:
+        """Note both, and fail where that is asked for."""
+        if "CRASHING_CLOSED" in os.environ:
+            raise RuntimeError("the shop is closed")
+        self._note("opened")
+        self.client: float | None = self.value
+        try:
+            yield
+        finally:
+            self.client = None
+            self._note("closed")
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Answer by what was opened."""
+        assert self.client == self.value
+        return super().run(market, context)
+
+    def _note(self, what: str) -> None:
+        with Path(os.environ["CRASHING_NOTES"]).open("a") as notes:
+            notes.write(f"{os.getpid()} {what}\n")
+
+
+def opened() -> list[Opened]:
+    """One of them."""
+    return [Opened("opened", 0.25)]
 
 
 def valued() -> list[Valued]:

@@ -149,6 +149,27 @@ def test_the_instance_that_was_listed_is_made_again(run: RunIt) -> None:
         assert found[1].reason == "the process that forecast it ended with exit code 3"
 
 
+def test_each_process_opens_and_closes_the_experiment(
+    run: RunIt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    monkeypatch.setenv("CRASHING_NOTES", str(notes))
+    registry = load_registry([f"{Crashing.__module__}:opened"], installed=())
+    markets = [make_market(name) for name in ("1", "2")]
+    found = run(registry["opened"], markets, remake=registry.remake("opened"))
+    assert [one.probability for one in found] == [0.25, 0.25]
+    (opener, first), (closer, last) = (line.split() for line in notes.read_text().splitlines())
+    assert (first, last) == ("opened", "closed")
+    assert opener == closer != str(os.getpid())
+
+    monkeypatch.setenv("CRASHING_CLOSED", "1")
+    found = run(registry["opened"], markets, remake=registry.remake("opened"))
+    assert all(
+        "could not open the experiment: opened() failed: RuntimeError: the shop is" in str(one.reason) for one in found
+    )
+    assert all(one.retriable for one in found)
+
+
 def test_a_crash_is_that_of_its_event(run: RunIt) -> None:
     markets = [
         make_market(str(number), event_id=str(number // 3 if number < 9 else number)) for number in (0, 3, 4, 12, 14)

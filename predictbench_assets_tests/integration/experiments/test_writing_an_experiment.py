@@ -1,6 +1,5 @@
 """The guide's code is run as a reader would run it."""
 
-import asyncio
 import importlib
 import json
 import re
@@ -25,7 +24,7 @@ from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.registry import ENTRY_POINT_GROUP, load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
-from predictbench_assets.experiments.testing import CAPTURED_AT, make_context, make_market, make_run
+from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Market
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "writing-an-experiment.md"
@@ -121,9 +120,11 @@ def test_an_oracle_that_is_away_may_come_back(my_experiments: ModuleType) -> Non
     assert (outcome.reason, outcome.retriable) == ("RetriableError: the oracle is away: ConnectError", True)
 
 
-def test_a_coroutine_is_called_as_the_guide_says(my_experiments: ModuleType, oracle: str) -> None:
-    experiment = type("Local", (my_experiments.AskTheOracle,), {"url": oracle})()
-    assert asyncio.run(experiment.run(make_market(), make_context())).probability == 0.7
+def test_a_coroutine_is_called_as_the_guide_says(
+    my_experiments: ModuleType, oracle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(my_experiments.AskTheOracle, "url", oracle)
+    importlib.import_module("test_my_experiments").test_the_oracle_answers()
 
 
 def test_the_function_of_the_guide_makes_several(my_experiments: ModuleType) -> None:
