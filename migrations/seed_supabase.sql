@@ -472,6 +472,14 @@ INSERT INTO predictbench.scores_due (run_id) SELECT run_id FROM predictbench.pro
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0005' WHERE predictbench.predictbench_alembic_version.version_num = '0004';
 
+-- Running upgrade 0005 -> 0007
+
+ALTER TABLE predictbench.experiments DROP CONSTRAINT ck_experiments_information_known;
+
+ALTER TABLE predictbench.experiments ADD CONSTRAINT ck_experiments_information_known CHECK (information IN ('blind', 'market', 'search_blind', 'search'));
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0007' WHERE predictbench.predictbench_alembic_version.version_num = '0005';
+
 DO $$
 DECLARE
     wanted record;

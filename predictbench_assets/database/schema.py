@@ -333,7 +333,7 @@ experiments = Table(
     _text("name", nullable=False),
     _text("version", nullable=False),
     _text("description", nullable=False),
-    # blind, market or search: what the experiment is allowed to know.
+    # What the experiment is allowed to know: prices (market), the world (search_blind), both (search), neither (blind).
     _text("information", nullable=False),
     Column("mandatory", Boolean, nullable=False),
     # Whether it knows nothing on purpose: one that beats the market shows a bug or a leak.
@@ -341,7 +341,7 @@ experiments = Table(
     # Whether this is the version that was registered last.
     Column("is_active", Boolean, nullable=False),
     UniqueConstraint("name", "version"),
-    _one_of("information", ("blind", "market", "search")),
+    _one_of("information", ("blind", "market", "search_blind", "search")),
     _lengths("name", "version"),
 )
 

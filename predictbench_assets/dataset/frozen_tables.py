@@ -104,7 +104,7 @@ RELEASED_EXPERIMENTS: Final = ExportedTable(
         Column("experiment", "category", "its name", source="n.name", required=True),
         Column("version", "category", "its version", source="n.version", required=True),
         Column("description", "text", "what it does", source="n.description", required=True),
-        Column("information", "category", "what it may know: blind, market or search", required=True),
+        Column("information", "category", "what it may know: blind, market, search_blind or search", required=True),
         Column("control", "boolean", "whether it knows nothing on purpose", source="n.control", required=True),
     ),
     """predictbench.experiments n

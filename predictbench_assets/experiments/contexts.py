@@ -1,4 +1,4 @@
-"""What an experiment is shown: its markets and their contexts, with every price taken out for a blind one."""
+"""What an experiment is shown: its markets and their contexts, with every price taken out where prices are withheld."""
 
 import hashlib
 import itertools
@@ -19,6 +19,7 @@ from pydantic import SecretBytes, SecretStr
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.protocol import (
+    SEES,
     Experiment,
     ExperimentResult,
     MadeOnce,
@@ -73,7 +74,7 @@ class Contexts:
             {name: value for name, value in settings_view.items() if not isinstance(value, SecretStr | SecretBytes)}
         )
         self._clock = clock
-        blind = experiment.information == "blind"
+        blind = not SEES[experiment.information].prices
         shown_history = _nothing if history is None else _without_prices(history) if blind else history
         self._history = _remembered(shown_history)
         self._history_counts = history_counts

@@ -30,7 +30,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Literal, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -38,8 +38,29 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from predictbench_assets.clock import Clock
 from predictbench_assets.markets.market import Market
 
-Information = Literal["blind", "market", "search"]
-"""What an experiment may see: no price at all, the market's price at the snapshot, or the world at run time."""
+Information = Literal["blind", "market", "search_blind", "search"]
+"""A word for each way of what an experiment may see, see `SEES`."""
+
+
+class Sees(NamedTuple):
+    """The two axes of what an experiment may see."""
+
+    prices: bool
+    """Whether it is shown the prices of the snapshot, or they are withheld."""
+    search: bool
+    """Whether it may look at the world at run time."""
+
+    def more_than(self, other: "Sees") -> bool:
+        """Whether it sees more on either axis."""
+        return self.prices > other.prices or self.search > other.search
+
+
+SEES: Mapping[Information, Sees] = {
+    "blind": Sees(prices=False, search=False),
+    "market": Sees(prices=True, search=False),
+    "search_blind": Sees(prices=False, search=True),
+    "search": Sees(prices=True, search=True),
+}
 
 UnitName = Literal["market", "event", "cohort"]
 """The markets of one call."""
@@ -158,7 +179,7 @@ class RunMetadata:
     window_days: int
     target_date: date
     captured_at: datetime
-    """When the snapshot was frozen; nothing later may be used by a `market` or `blind` experiment."""
+    """When the snapshot was frozen; nothing later may be used by an experiment that may not search."""
     snapshot_hash: str
 
 
@@ -173,7 +194,7 @@ class SettledMarket:
     outcome: float
     """Settled value of the first outcome: 0, 1, or 0.5 for a split."""
     price: float | None
-    """The market's own price at its capture; withheld (None) from blind experiments."""
+    """The market's own price at its capture; None where prices are withheld."""
     settled_at: datetime
 
 
@@ -217,8 +238,8 @@ class MadeOnce:
 class PipelineContext:
     """What an experiment is handed beside the market.
 
-    A blind experiment's context has no price of any kind: siblings, cohort and history come without, and `required`
-    can only hold results of other blind experiments.
+    Where prices are withheld, the context has no price of any kind: siblings, cohort and history come without, and
+    `required` can only hold results of other experiments without prices.
     """
 
     run: RunMetadata
@@ -291,7 +312,7 @@ class Experiment(ABC):
         description: one sentence, shown in the UI and on the board.
         requires: names of experiments whose results `context.required` must hold; they run first.
         mandatory: a market without a result of a mandatory experiment is not stored.
-        information: what the experiment may see; decides what context it gets.
+        information: what the experiment may see, a word of `SEES`; decides what context it gets.
         control: whether it knows nothing on purpose; a board on which one beats the market says so in red.
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
         timeout_seconds: limit for one call; None for the setting's default.

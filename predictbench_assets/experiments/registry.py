@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from predictbench_assets.experiments.protocol import METHODS, Experiment, Information, implemented_units
+from predictbench_assets.experiments.protocol import METHODS, SEES, Experiment, implemented_units
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
 
@@ -37,7 +37,6 @@ _INTERFACE: Final = f"from {_ROOM} import Experiment, ExperimentResult, Market, 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _SHOWN_VALUE: Final = 60
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,31}")
-_SEES_MORE: Mapping[str, int] = {name: rank for rank, name in enumerate(get_args(Information))}
 
 
 class RegistryError(PermanentError):
@@ -373,8 +372,8 @@ def _problem(one: Any, called: str) -> str | None:
     several = isinstance(one.requires, Collection) and not isinstance(one.requires, str)
     if not several or not all(isinstance(name, str) for name in one.requires):
         return f"its requires {one.requires!r} is no tuple of names, like ('baseline_snapshot',)"
-    if one.information not in _SEES_MORE:
-        return f"its information {one.information!r} is none of {', '.join(_SEES_MORE)}"
+    if one.information not in SEES:
+        return f"its information {one.information!r} is none of {', '.join(SEES)}"
     if not isinstance(one.mandatory, bool):
         return f"its mandatory {one.mandatory!r} is neither True nor False"
     if not isinstance(one.control, bool):
@@ -408,7 +407,7 @@ def _check_requirements(experiment: Experiment, known: Mapping[str, Experiment])
                 f"{experiment.name} requires {name!r}, which is not among the experiments ({', '.join(known)}): "
                 f"add it to {SETTING}, or take {experiment.name} off it"
             )
-        if _SEES_MORE[required.information] > _SEES_MORE[experiment.information]:
+        if SEES[required.information].more_than(SEES[experiment.information]):
             raise RegistryError(
                 f"{experiment.name} may see {experiment.information!r} but requires {name}, which may see "
                 f"{required.information!r}: what {name} says would give that away. Change one's information."

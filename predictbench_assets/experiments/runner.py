@@ -101,7 +101,7 @@ async def run_experiment(
 
     Args:
         experiment: what to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here.
-        markets: the cohort, with prices; they are taken out here for a blind experiment.
+        markets: the cohort, with prices; they are taken out here where prices are withheld.
         run: handed to the experiment.
         settings_view: settings by environment name; secrets in it are left out, the rest is handed over read-only.
         clock: says when a forecast was made.

@@ -549,6 +549,15 @@ def test_a_blind_experiment_sees_no_price_of_any_kind(run_over: RunOver) -> None
     assert "0.3" not in repr((market, context, context.cohort))
 
 
+def test_one_that_searches_without_prices_sees_none(run_over: RunOver) -> None:
+    class Searching(Sync):
+        information = "search_blind"
+
+    market, context = given_context(run_over, Searching, EVENT)
+    assert market.price.value is None
+    assert "0.3" not in repr((market, context, context.cohort))
+
+
 def test_a_blind_event_experiment_sees_no_price_either(run_over: RunOver) -> None:
     class BlindEvents(Events):
         information = "blind"

@@ -234,7 +234,7 @@ def test_a_module_that_ends_the_program_is_named(write_module: WriteModule) -> N
         ("description = ''", "has no description"),
         ("requires = 'baseline_snapshot'", "no tuple of names"),
         ("requires = None", "its requires None is no tuple of names"),
-        ("information = 'psychic'", "none of blind, market, search"),
+        ("information = 'psychic'", "none of blind, market, search_blind, search"),
         ("mandatory = 'yes'", "neither True nor False"),
         ("timeout_seconds = 0", "timeout_seconds 0 is no number above 0"),
         ("max_concurrency = -1", "max_concurrency -1 is no whole number above 0"),
@@ -278,12 +278,32 @@ def test_a_cycle_is_printed() -> None:
         )
 
 
-@pytest.mark.parametrize(("sees", "required"), [("blind", "market"), ("blind", "search"), ("market", "search")])
+@pytest.mark.parametrize(
+    ("sees", "required"),
+    [
+        ("blind", "market"),
+        ("blind", "search"),
+        ("blind", "search_blind"),
+        ("market", "search"),
+        ("market", "search_blind"),
+        ("search_blind", "market"),
+        ("search_blind", "search"),
+    ],
+)
 def test_an_experiment_cannot_see_more_through_what_it_requires(sees: str, required: str) -> None:
     with pytest.raises(RegistryError, match=f"one may see '{sees}' but requires two, which may see '{required}'"):
         Registry(
             [experiment_of("one", requires=("two",), information=sees), experiment_of("two", information=required)]
         )
+
+
+@pytest.mark.parametrize(
+    ("sees", "required"),
+    [("search", "search_blind"), ("search", "market"), ("search", "blind"), ("search_blind", "blind")],
+)
+def test_an_experiment_can_require_one_that_sees_less(sees: str, required: str) -> None:
+    one, two = experiment_of("one", requires=("two",), information=sees), experiment_of("two", information=required)
+    assert Registry([one, two]).names == ("two", "one")
 
 
 def test_a_mandatory_experiment_cannot_require_an_optional_one() -> None:
