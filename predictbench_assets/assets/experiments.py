@@ -12,7 +12,7 @@ from predictbench_assets.assets.ingestion import StagedOutput, normalized_market
 from predictbench_assets.assets.step import OWNERS, record_failure, stage, staged_meta
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.journal import Journal, JournalKey
-from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
+from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash, total_usage
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
 from predictbench_assets.experiments.registry import Registry
@@ -121,7 +121,6 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 experiment,
                 markets,
                 run=_run_metadata(key, cohort),
-                settings_view=settings.public_view(),
                 clock=settings.clock,
                 required={
                     name: _required(context, staged, registry[name], registry, cohort)
@@ -298,6 +297,7 @@ def _metadata(
         "from_journal": meta["from_journal"],
         **({"journal": " ".join(journal)} if journal else {}),
         "seconds": meta["seconds"],
+        **total_usage(outcomes),
         **({"reasons": _reason_table(reasons)} if reasons else {}),
         **({"failures": table} if failures else {}),
         "forecasts_against_market": dg.MetadataValue.md(_picture(str(meta["name"]), markets, outcomes)),

@@ -12,11 +12,11 @@ from predictbench_assets.experiments.protocol import (
     RetriableError,
     RunMetadata,
     SettledMarket,
+    Usage,
 )
-from predictbench_assets.markets.market import Event, Market, MarketPrice
+from predictbench_assets.markets.market import Market, MarketPrice
 
 __all__ = [
-    "Event",
     "Experiment",
     "ExperimentResult",
     "ExperimentSkip",
@@ -26,4 +26,5 @@ __all__ = [
     "RetriableError",
     "RunMetadata",
     "SettledMarket",
+    "Usage",
 ]

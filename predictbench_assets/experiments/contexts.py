@@ -15,8 +15,6 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Final
 
-from pydantic import SecretBytes, SecretStr
-
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.protocol import (
     SEES,
@@ -60,7 +58,6 @@ class Contexts:
         markets: Sequence[Market],
         *,
         run: RunMetadata,
-        settings_view: Mapping[str, Any],
         clock: Clock,
         history: History | None,
         history_counts: HistoryCounts | None = None,
@@ -70,9 +67,6 @@ class Contexts:
     ) -> None:
         self._experiment = experiment
         self.run = run
-        self._settings = MappingProxyType(
-            {name: value for name, value in settings_view.items() if not isinstance(value, SecretStr | SecretBytes)}
-        )
         self._clock = clock
         blind = not SEES[experiment.information].prices
         shown_history = _nothing if history is None else _without_prices(history) if blind else history
@@ -98,7 +92,6 @@ class Contexts:
         event = self._events[market.event.event_id] if market.event else ()
         return PipelineContext(
             run=self.run,
-            settings=self._settings,
             clock=self._clock,
             logger=_Discreet(self._lines, self.log_fields(market.market_id), self._redact),
             rng=generator(self._experiment, market.market_id),

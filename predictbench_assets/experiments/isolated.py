@@ -127,7 +127,6 @@ async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
             experiment,
             setup.markets,
             run=setup.run,
-            settings_view=setup.settings_view,
             clock=setup.clock,
             history=history if setup.has_history else None,
             history_counts=history_counts if setup.has_history_counts else None,

@@ -53,7 +53,6 @@ class Setup:
     """Makes the experiment there."""
     markets: tuple[Market, ...]
     run: RunMetadata
-    settings_view: Mapping[str, Any]
     clock: Clock
     required: Mapping[str, Sequence[bytes]]
     """The encoded outcomes of the required experiments, by name."""

@@ -6,6 +6,7 @@ would refuse the whole market.
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
@@ -18,7 +19,7 @@ import msgspec
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-from predictbench_assets.experiments.protocol import ExperimentResult
+from predictbench_assets.experiments.protocol import ExperimentResult, Usage
 from predictbench_assets.markets.market import Market
 from predictbench_assets.staging import Schema
 
@@ -54,7 +55,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One per outcome, in the market's order; None unless completed."""
     payload_json: msgspec.Raw = msgspec.field(default=_NULL, name="payload")
     """Encoded, keys sorted: a large day's payloads as objects would take several times the memory."""
-    score: float | None = None
     artifact_uri: str | None = None
     diagnostics_json: msgspec.Raw = msgspec.field(default=_NULL, name="diagnostics")
     forecast_at: datetime | None = None
@@ -68,6 +68,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Where in the experiment's own code it failed, see `source.place_of`; None unless failed."""
     source: str | None = None
     """Digest of the experiment's source when it answered, see `source.source_digest`."""
+    usage: Usage | None = None
+    """What it took, also where nothing came of it; None where the experiment does not know."""
 
     @property
     def is_final(self) -> bool:
@@ -92,9 +94,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return ExperimentResult(
             probabilities=self.probabilities,
             payload=self.payload or {},
-            score=self.score,
             artifact_uri=self.artifact_uri,
             diagnostics=self.diagnostics or {},
+            usage=self.usage,
         )
 
     def encode(self) -> bytes:
@@ -137,22 +139,42 @@ def completed(
         probability=result.probability,
         probabilities=result.probabilities,
         payload_json=_storable("payload", result.payload, redact),
-        score=result.score,
         artifact_uri=None if result.artifact_uri is None else _text("artifact_uri", redact(result.artifact_uri)),
         diagnostics_json=_storable("diagnostics", result.diagnostics, redact),
         forecast_at=forecast_at,
         seconds=seconds,
         source=source,
+        usage=storable_usage(result.usage, redact),
     )
+
+
+def storable_usage(usage: object, redact: Callable[[str], str]) -> Usage | None:
+    """Usage as it is stored, without secrets; None for anything else."""
+    if not isinstance(usage, Usage) or usage.model is None:
+        return usage if isinstance(usage, Usage) else None
+    return msgspec.structs.replace(usage, model=redact(usage.model))
+
+
+def total_usage(outcomes: Iterable[Outcome]) -> dict[str, int | float]:
+    """The sums of what is known of the usage, costs by currency: `{"requests": 300, "cost_USD": 0.41}`."""
+    totals: defaultdict[str, Any] = defaultdict(int)
+    for usage in (outcome.usage for outcome in outcomes if outcome.usage is not None):
+        for name in ("requests", "input_tokens", "output_tokens", "cached_tokens"):
+            if (count := getattr(usage, name)) is not None:
+                totals[name] += count
+        if usage.cost is not None:
+            totals[f"cost_{usage.currency}"] += usage.cost
+    return {name: float(total) if isinstance(total, Decimal) else total for name, total in totals.items()}
 
 
 def content_hash(outcomes: Iterable[Outcome]) -> str:
     """Identity of what was forecast, whatever the order: two attempts that agree in it are one and the same.
 
-    Times, durations, diagnostics and places in the code differ between attempts that say the same: they are left out.
+    Times, durations, usage, diagnostics and places in the code differ between attempts that agree: they are left out.
     """
     rows = (
-        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, o.score))
+        # The null keeps the hashes of attempts that are stored.
+        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, None))
         for o in sorted(outcomes, key=lambda outcome: outcome.market_id)
     )
     digest = hashlib.sha256()

@@ -23,16 +23,20 @@ markets would fight over.
 
 import logging
 import math
+import operator
 import random
+import re
 import threading
 from abc import ABC
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
 from uuid import UUID
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from predictbench_assets.clock import Clock
@@ -70,10 +74,57 @@ METHODS: Mapping[UnitName, str] = {"market": "run", "event": "run_event", "cohor
 
 SUM_TOLERANCE = 1e-6
 
+_MOST = 10**12
+_CURRENCY = re.compile("[A-Z]{3}")
+_MODEL = re.compile("[^\\x00-\\x1f\\ud800-\\udfff]{1,255}")
+
 _SHOWN_VALUE = 60
 """Characters of a refused value that an error quotes."""
 
 T = TypeVar("T")
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The use of a model or a service for one market; None where it is not known.
+
+    Raises:
+        ValueError: a count that is no whole number from 0 on, a cost or seconds below 0, a currency or a model that
+            cannot be stored.
+    """
+
+    requests: int | None = None
+    input_tokens: int | None = None
+    """All tokens that were sent, the cached ones included."""
+    output_tokens: int | None = None
+    """All tokens that came back, those of reasoning included."""
+    cached_tokens: int | None = None
+    """Of the input tokens, those that the provider had in its cache."""
+    cost: Decimal | None = None
+    """In units of `currency`; exact, so made of a text rather than of a float."""
+    currency: str = "USD"
+    """ISO 4217."""
+    seconds: float | None = None
+    """From the first request to the last answer."""
+    model: str | None = None
+    """The model as the provider named it in its answer, at most 255 characters."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be stored, and make plain numbers of those of other libraries."""
+        for name in ("requests", "input_tokens", "output_tokens", "cached_tokens"):
+            if (count := getattr(self, name)) is not None:
+                if not (hasattr(count, "__index__") and 0 <= count < 2**63):
+                    raise ValueError(f"{name} is {count!r}, not a whole number from 0 on")
+                msgspec.structs.force_setattr(self, name, operator.index(count))
+        for name, kind in (("cost", Decimal), ("seconds", float)):
+            if (amount := getattr(self, name)) is not None:
+                if not (hasattr(amount, "__float__") and math.isfinite(amount) and 0 <= amount < _MOST):
+                    raise ValueError(f"{name} is {amount!r}, not a number from 0 on")
+                plain = amount if isinstance(amount, kind) else kind(str(amount))
+                msgspec.structs.force_setattr(self, name, plain)
+        if not (isinstance(self.currency, str) and _CURRENCY.fullmatch(self.currency)):
+            raise ValueError(f"currency is {self.currency!r}, not three capital letters")
+        if self.model is not None and not (isinstance(self.model, str) and _MODEL.fullmatch(self.model)):
+            raise ValueError(f"model is {self.model!r:.300}, not 1 to 255 printable characters")
 
 
 class ExperimentResult(BaseModel):
@@ -83,29 +134,24 @@ class ExperimentResult(BaseModel):
         probabilities: one per outcome, in the market's order; finite, in [0, 1], summing to 1 (to 1e-6). Numbers and
             arrays of other libraries (numpy) are taken for what they hold.
         payload: whatever the experiment wants stored with the forecast; JSON-serialisable, see `outcomes`.
-        score: a number of the experiment's own (a confidence, a cost); the benchmark never reads it.
         artifact_uri: where something bigger was put, see `PipelineContext.artifact`.
         diagnostics: numbers and notes for debugging, kept apart from the payload.
+        usage: what the forecast took of a model or a service.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     probabilities: tuple[float, ...]
     payload: Mapping[str, Any] = Field(default_factory=dict)
-    score: float | None = Field(default=None, allow_inf_nan=False)
     artifact_uri: str | None = None
     diagnostics: Mapping[str, Any] = Field(default_factory=dict)
+    usage: Usage | None = None
 
     @field_validator("probabilities", mode="before")
     @classmethod
     def _plain_numbers(cls, probabilities: object) -> object:
         plain = probabilities.tolist() if _is_array(probabilities) else probabilities
         return tuple(map(_number, plain)) if isinstance(plain, Sequence) and not isinstance(plain, str) else plain
-
-    @field_validator("score", mode="before")
-    @classmethod
-    def _plain_score(cls, score: object) -> object:
-        return None if score is None else _number(score)
 
     @field_validator("probabilities")
     @classmethod
@@ -161,13 +207,18 @@ def _number(value: object) -> float:
 class ExperimentSkip(Exception):
     """Raised by an experiment that opts out of a market. Not a failure, unless the experiment is mandatory."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, usage: Usage | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.usage = usage
 
 
 class RetriableError(Exception):
     """Raised by an experiment whose failure may pass (a model's API was busy); recorded as retriable."""
+
+    def __init__(self, *args: object, usage: Usage | None = None) -> None:
+        super().__init__(*args)
+        self.usage = usage
 
 
 @dataclass(frozen=True)
@@ -243,8 +294,6 @@ class PipelineContext:
     """
 
     run: RunMetadata
-    settings: Mapping[str, Any]
-    """The settings without secrets, by their environment names, read-only."""
     clock: Clock
     logger: logging.LoggerAdapter[logging.Logger]
     rng: random.Random

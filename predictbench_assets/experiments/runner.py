@@ -26,7 +26,7 @@ from predictbench_assets.experiments.contexts import Artifacts, Contexts, Histor
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.isolation import Crash, Isolated, Served, Setup
 from predictbench_assets.experiments.journal import Journal
-from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed
+from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed, storable_usage
 from predictbench_assets.experiments.protocol import (
     METHODS,
     Experiment,
@@ -81,7 +81,6 @@ async def run_experiment(
     markets: Sequence[Market],
     *,
     run: RunMetadata,
-    settings_view: Mapping[str, Any],
     clock: Clock,
     required: Mapping[str, Mapping[str, Outcome]] | None = None,
     history: History | None = None,
@@ -103,7 +102,6 @@ async def run_experiment(
         experiment: what to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here.
         markets: the cohort, with prices; they are taken out here where prices are withheld.
         run: handed to the experiment.
-        settings_view: settings by environment name; secrets in it are left out, the rest is handed over read-only.
         clock: says when a forecast was made.
         required: outcomes of the required experiments by name and market id. A market for which one did not complete
             is skipped without a call, and not journalled, because the requirement may come later.
@@ -135,7 +133,6 @@ async def run_experiment(
                 remake=remake or functools.partial(copy.copy, experiment),
                 markets=tuple(markets),
                 run=run,
-                settings_view=dict(settings_view),
                 clock=clock,
                 required={name: [one.encode() for one in given.values()] for name, given in (required or {}).items()},
                 limit_s=limit_s,
@@ -153,7 +150,6 @@ async def run_experiment(
             experiment,
             markets,
             run=run,
-            settings_view=settings_view,
             clock=clock,
             history=history,
             history_counts=history_counts,
@@ -463,6 +459,7 @@ class Attempt:
                 reason=self._clean(str(error.reason)),
                 seconds=seconds,
                 source=self.digest,
+                usage=storable_usage(error.usage, self.redact),
             )
         self._log_traceback(market, error)
         place = self.source.place_of(error)
@@ -475,6 +472,7 @@ class Attempt:
             retriable=_is_retriable(error),
             place=None if place is None else self._clean(place),
             source=self.digest,
+            usage=storable_usage(getattr(error, "usage", None), self.redact),
         )
 
     def _clean(self, reason: str) -> str:

@@ -56,7 +56,7 @@ class Crashing(Experiment):
             case "innocent" if self.calls > 1:  # what another call left behind
                 os._exit(6)
             case "raises":
-                raise ValueError(f"no {context.settings['WORD']} today: s3cret")
+                raise ValueError("no luck today: s3cret")
             case "skips":
                 raise ExperimentSkip("not today")
             case "asks":

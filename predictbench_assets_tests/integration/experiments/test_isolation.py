@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> RunIt:
     """Runs an experiment of which a process has died."""
 
     def make(experiment: Experiment, markets: Sequence[Market], **options: Any) -> list[Outcome]:
-        defaults: dict[str, Any] = {"run": make_run(), "settings_view": {}, "clock": FixedClock(CAPTURED_AT)}
+        defaults: dict[str, Any] = {"run": make_run(), "clock": FixedClock(CAPTURED_AT)}
         mark = crash(tmp_path, experiment.name)
         return run_experiment_sync(experiment, markets, **(defaults | {"crash_mark": mark} | options))
 
@@ -99,7 +99,6 @@ def test_each_market_has_what_it_would_have_alone(
     journal = Journal(StagingArea(str(tmp_path)), JournalKey(SLUG, "crashing", "1", "a" * 64, "b" * 64), "w")
     given = {
         "required": {"before": before},
-        "settings_view": {"WORD": "luck"},
         "history": history,
         "history_counts": lambda _: {"sports": 3},
         "artifacts": keep,
@@ -128,7 +127,7 @@ def test_each_market_has_what_it_would_have_alone(
     assert any("asked about asks" in line for line in caplog.messages)
 
     # The others say what they would have said here, and everything that is final is remembered.
-    here = by_id(run_experiment_sync(kind(), [make_market(name) for name in good], run=make_run(), settings_view={},
+    here = by_id(run_experiment_sync(kind(), [make_market(name) for name in good], run=make_run(),
                                      clock=FixedClock(CAPTURED_AT), required={"before": before}))  # fmt: skip
     assert {name: found[name].probability for name in good} == {name: here[name].probability for name in good}
     assert [found[name].payload["draw"] for name in good] == [here[name].payload["draw"] for name in good]  # type: ignore[index]
@@ -254,7 +253,7 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_alone(
     (tmp_path / "crashes").write_text("in the way")
     mark = CrashMark(tmp_path, SLUG, "crashing_events", "1")
     found = run_experiment_sync(
-        CrashingEvents(), [make_market("2")], run=make_run(), settings_view={}, clock=FixedClock(CAPTURED_AT),
+        CrashingEvents(), [make_market("2")], run=make_run(), clock=FixedClock(CAPTURED_AT),
         crash_mark=mark,
     )  # fmt: skip
     assert found[0].status == "completed"

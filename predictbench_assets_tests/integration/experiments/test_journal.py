@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> StagingArea:
 
 
 def run(experiment: Experiment, markets: Sequence[Market], **options: Any) -> list[Outcome]:
-    defaults: dict[str, Any] = {"run": make_run(), "settings_view": {}, "clock": FixedClock(CAPTURED_AT)}
+    defaults: dict[str, Any] = {"run": make_run(), "clock": FixedClock(CAPTURED_AT)}
     return run_experiment_sync(experiment, markets, **(defaults | options))
 
 
@@ -343,7 +343,6 @@ def test_who_is_stopped_while_no_write_can_begin_keeps_every_answer(folder: Stag
                 Recording(answer),
                 MARKETS,
                 run=make_run(),
-                settings_view={},
                 clock=FixedClock(CAPTURED_AT),
                 journal=Journal(folder, KEY, "w"),
                 max_concurrency=1,

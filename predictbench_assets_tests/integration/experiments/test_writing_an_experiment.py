@@ -81,7 +81,6 @@ def run(experiment: Experiment, markets: list[Market]) -> list[Outcome]:
         experiment,
         markets,
         run=make_run(),
-        settings_view={},
         clock=FixedClock(CAPTURED_AT),
         artifacts=lambda path, content: f"memory:{path}",
     )
@@ -159,7 +158,7 @@ def test_the_commands_of_the_guide_exist_with_these_options(line: str) -> None:
 
 
 def test_the_query_of_the_guide_runs(engine: Engine) -> None:
-    (command,) = blocks("bash", "db sql")
+    command, _ = blocks("bash", "db sql")
     (query,) = re.findall(r'"(select .*)"', command)
     with engine.connect() as connection:
         columns = connection.execute(text(query)).keys()

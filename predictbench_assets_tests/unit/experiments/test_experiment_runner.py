@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments import calls, runner
@@ -25,6 +25,7 @@ from predictbench_assets.experiments.protocol import (
     PipelineContext,
     RetriableError,
     SettledMarket,
+    Usage,
 )
 from predictbench_assets.experiments.runner import MAX_REASON, Progress, run_experiment
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
@@ -569,12 +570,28 @@ def test_a_blind_event_experiment_sees_no_price_either(run_over: RunOver) -> Non
     assert {outcome.status for outcome in run_over(BlindEvents(look), EVENT)} == {"completed"}
 
 
-def test_the_settings_are_read_only_and_without_secrets(run_over: RunOver) -> None:
-    view = {"CORE_SAMPLE_SIZE": 300, "POLYMARKET_API_KEY": SecretStr("hush")}
-    _, context = given_context(run_over, Sync, EVENT, settings_view=view)
-    assert dict(context.settings) == {"CORE_SAMPLE_SIZE": 300}
-    with pytest.raises(TypeError):
-        context.settings["CORE_SAMPLE_SIZE"] = 1
+def test_the_context_has_no_settings(run_over: RunOver) -> None:
+    """A forecast would depend on what neither version nor configuration names."""
+    _, context = given_context(run_over, Sync, EVENT)
+    assert not hasattr(context, "settings")
+
+
+def test_usage_is_kept_of_every_call_that_knows_it(run_over: RunOver) -> None:
+    def use(market: Market, context: PipelineContext) -> ExperimentResult:
+        usage = Usage(requests=1, cost=Decimal("0.25"), model="m-sk-1")
+        match market.market_id:
+            case "1":
+                raise ExperimentSkip("it refused", usage=usage)
+            case "2":
+                raise RetriableError("no answer", usage=usage)
+            case "3":
+                raise ValueError("no")
+        return ExperimentResult.binary(0.5, usage=usage)
+
+    outcomes = run_over(Sync(use), MARKETS[:4], redact=lambda text: text.replace("sk-1", "***"))
+    kept = Usage(requests=1, cost=Decimal("0.25"), model="m-***")
+    assert [outcome.usage for outcome in outcomes] == [kept, kept, None, kept]
+    assert [Outcome.decode(outcome.encode()) for outcome in outcomes] == outcomes
 
 
 def test_the_random_generator_is_the_same_in_every_run_and_differs_by_market(run_over: RunOver) -> None:
@@ -883,9 +900,7 @@ def test_an_empty_cohort_is_no_problem(run_over: RunOver) -> None:
 
 
 def test_it_can_be_awaited_as_well() -> None:
-    outcomes = asyncio.run(
-        run_experiment(Sync(copy_price), MARKETS, run=make_run(), settings_view={}, clock=FixedClock(CAPTURED_AT))
-    )
+    outcomes = asyncio.run(run_experiment(Sync(copy_price), MARKETS, run=make_run(), clock=FixedClock(CAPTURED_AT)))
     assert len(outcomes) == len(MARKETS)
 
 

@@ -5,7 +5,6 @@ import predictbench_assets.experiments
 
 def test_the_interface_hands_out_these_names() -> None:
     assert predictbench_assets.experiments.__all__ == [
-        "Event",
         "Experiment",
         "ExperimentResult",
         "ExperimentSkip",
@@ -15,5 +14,6 @@ def test_the_interface_hands_out_these_names() -> None:
         "RetriableError",
         "RunMetadata",
         "SettledMarket",
+        "Usage",
     ]
     assert all(hasattr(predictbench_assets.experiments, name) for name in predictbench_assets.experiments.__all__)

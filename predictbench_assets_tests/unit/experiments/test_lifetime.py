@@ -105,7 +105,7 @@ def test_it_is_closed_when_the_run_is_cancelled() -> None:
 
     async def cancelled() -> None:
         running = asyncio.ensure_future(
-            run_experiment(experiment, MARKETS, run=make_run(), settings_view={}, clock=FixedClock(CAPTURED_AT))
+            run_experiment(experiment, MARKETS, run=make_run(), clock=FixedClock(CAPTURED_AT))
         )
         await experiment.asked.wait()
         running.cancel()
