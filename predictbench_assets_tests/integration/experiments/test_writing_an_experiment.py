@@ -28,6 +28,7 @@ from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, ma
 from predictbench_assets.markets.market import Market
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "writing-an-experiment.md"
+README = GUIDE.parents[1] / "README.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
 
 
@@ -96,6 +97,14 @@ def test_the_setting_of_the_guide_loads_its_experiment() -> None:
     )
     assert (skipped.status, skipped.reason) == ("skipped", "only two-outcome markets with a price")
     assert (forecast.probability, forecast.payload) == (0.5, {"price_seen": 0.5})
+
+
+def test_the_class_of_the_readme_forecasts() -> None:
+    (block,) = re.findall(r"^```python\n(.*?^class .*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    forecast, skipped = run(names["Contrarian"](), [make_market("1", price=1.0), make_market("2", price=None)])
+    assert (forecast.probability, skipped.reason) == (0.9, "no price to move")
 
 
 def test_the_entry_point_of_the_guide_is_of_the_right_group() -> None:
