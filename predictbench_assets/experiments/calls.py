@@ -19,10 +19,10 @@ OVERDUE_LIMIT: Final = 64
 """So many calls may be left behind, still running, before the experiment is given up."""
 
 LEAVE_S: Final = 4.0
-"""How long an experiment may take to close what it opened."""
+"""Seconds that an experiment may take to close."""
 
 _GRACE_S = 1.0
-"""How long a cancelled coroutine may take to clean up."""
+"""Seconds that a cancelled coroutine may take to clean up."""
 
 
 class CallTimedOut(Exception):
@@ -35,7 +35,7 @@ class CallCancelled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call came to: a value, or the error that it raised."""
+    """The result of a call: a value, or the error that it raised."""
 
     value: Any = None
     error: BaseException | None = None

@@ -1,4 +1,4 @@
-"""What an experiment is shown: its markets and their contexts, with every price taken out where prices are withheld."""
+"""Markets and contexts as an experiment is given them, with every price taken out where prices are withheld."""
 
 import hashlib
 import itertools
@@ -20,7 +20,7 @@ from predictbench_assets.experiments.protocol import (
     SEES,
     Experiment,
     ExperimentResult,
-    MadeOnce,
+    Memo,
     PipelineContext,
     RunMetadata,
     SettledCount,
@@ -35,7 +35,7 @@ FURTHER_LINES: Final = "predictbench.experiment"
 """The logger of those others: none below the project's own, whose lines Dagster keeps."""
 
 _FOLDER_DIGITS: Final = 32
-"""Of the hash that names a market's artifacts."""
+"""Length of the hash that names a market's artifacts."""
 
 _further = logging.getLogger(FURTHER_LINES)
 
@@ -72,7 +72,7 @@ class Contexts:
         shown_history = _nothing if history is None else _without_prices(history) if blind else history
         self._history = _remembered(shown_history)
         self._history_counts = history_counts
-        self._once = MadeOnce()
+        self._memo = Memo()
         self._artifacts = artifacts
         self._lines = lines
         self._redact = redact
@@ -93,12 +93,12 @@ class Contexts:
         return PipelineContext(
             run=self.run,
             clock=self._clock,
-            logger=_Discreet(self._lines, self.log_fields(market.market_id), self._redact),
+            logger=_RedactingLogger(self._lines, self.log_fields(market.market_id), self._redact),
             rng=generator(self._experiment, market.market_id),
             required=MappingProxyType(dict(required)),
             siblings=tuple(other for other in event if other.market_id != market.market_id),
             cohort=self._cohort,
-            _once=self._once,
+            _memo=self._memo,
             _history=self._history,
             _counts=self._history_counts,
             _artifacts=None if self._artifacts is None else self._artifacts_of(market),
@@ -135,7 +135,7 @@ class LogLines:
     market is what experiments write. Past it they reach the process's log, which has all of them.
 
     Args:
-        logger: for the first `LOGGED_LINES` lines, and one that says where the others are.
+        logger: for the first `LOGGED_LINES` lines, and one that names the place of the others.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -150,8 +150,8 @@ class LogLines:
         (self.first if number <= LOGGED_LINES else _further).log(level, "%s", text, extra=dict(fields))
 
 
-class _Discreet(logging.LoggerAdapter[logging.Logger]):
-    """What an experiment logs, without secrets: Dagster keeps the lines as they are, where no formatter of ours is."""
+class _RedactingLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logger that takes secrets out of lines: Dagster keeps them as they are, past our formatters."""
 
     def __init__(self, lines: LogLines, fields: Mapping[str, str], redact: Callable[[str], str]) -> None:
         super().__init__(lines.first, fields)

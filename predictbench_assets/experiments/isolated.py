@@ -62,7 +62,7 @@ class _Link:
             self._outgoing.flush()
 
     def ask(self, name: str, *arguments: object) -> Any:
-        """What that process answers.
+        """Ask that process, and wait for its answer.
 
         Raises:
             RuntimeError: it could not answer; the text has the reason.

@@ -31,10 +31,10 @@ DEATHS_LIMIT: Final = 64
 """So many processes of one experiment may die before it is given up."""
 
 _START_S: Final = 120.0
-"""How long a process may take to import the experiment and to be ready."""
+"""Seconds that a process may take to import the experiment and to be ready."""
 
 _GRACE_S: Final = 15.0
-"""How late a process may be with the news that a call is over its limit: one that hangs entirely is killed."""
+"""Seconds that a process may be late to report a call over its limit: one that hangs entirely is killed."""
 
 _STOPS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _DRAIN_S: Final = 1.0
@@ -59,14 +59,14 @@ class Setup:
     limit_s: float
     log_level: int
     is_opened: bool
-    """Whether the experiment has something to close."""
+    """True if the experiment has something to close."""
     has_history: bool
     has_history_counts: bool
     has_artifacts: bool
 
 
 class Served:
-    """What a process asks of this one, by name."""
+    """Answers to the questions of a process, by name."""
 
     def __init__(
         self,
@@ -97,11 +97,11 @@ class Served:
 
 @dataclass(frozen=True)
 class Crash:
-    """Why a call has no answer: the process that made it ended."""
+    """The end of the process that made a call, in place of an answer."""
 
     reason: str
     retriable: bool = False
-    """Whether something else than the call ended it."""
+    """True if something else than the call ended it."""
 
 
 class Isolated:
@@ -125,7 +125,7 @@ class Isolated:
 
     @property
     def given_up(self) -> str | None:
-        """Why no further call is made; None as long as calls are made."""
+        """The reason why no further call is made; None as long as calls are made."""
         if self._refused is None and self.deaths >= self._deaths_limit:
             return f"the experiment crashes, {self.deaths} processes of it have ended"
         return self._refused
@@ -196,12 +196,12 @@ class _Process:
 
     @property
     def ended(self) -> Crash | None:
-        """How it ended; None while it is alive."""
+        """Its end; None while it is alive."""
         return self._end.result() if self._end.done() else None
 
     @property
     def was_ready(self) -> bool:
-        """Whether it came as far as to make calls."""
+        """True if it came as far as to make calls."""
         return self._ready.done()
 
     def start(self, setup: Setup) -> None:

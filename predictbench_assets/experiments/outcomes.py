@@ -1,4 +1,4 @@
-"""What became of one market in one experiment, in the form that is journalled, staged and stored.
+"""The outcome of one market in one experiment, in the form that is journalled, staged and stored.
 
 A result that could not be stored later is refused here, where it costs one market of one experiment: the database
 would refuse the whole market.
@@ -39,7 +39,7 @@ _SURROGATES = range(0xD800, 0xE000)
 
 
 class ResultRefused(ValueError):
-    """An experiment's result cannot be stored; the text says which part of it and why."""
+    """An experiment's result cannot be stored; the text names the part and the reason."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,9 +48,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     market_id: str
     status: Status
     reason: str | None = None
-    """Why it was skipped or failed: one sentence without secrets; None when completed."""
+    """The reason of a skip or a failure: one sentence without secrets; None when completed."""
     probability: float | None = None
-    """Of the first outcome; None unless completed."""
+    """Probability of the first outcome; None unless completed."""
     probabilities: tuple[float, ...] | None = None
     """One per outcome, in the market's order; None unless completed."""
     payload_json: msgspec.Raw = msgspec.field(default=_NULL, name="payload")
@@ -60,25 +60,25 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     forecast_at: datetime | None = None
     """When the forecast was made, UTC; None unless completed."""
     seconds: float = 0.0
-    """How long the call took; that of a call for several is shared out evenly among them."""
+    """Duration of the call; that of a call for several is shared out evenly among them."""
     exception_type: str | None = None
     retriable: bool = False
-    """Whether the same call may succeed later; only ever true of a failure."""
+    """True if the same call may succeed later; only ever true of a failure."""
     place: str | None = None
     """Where in the experiment's own code it failed, see `source.place_of`; None unless failed."""
     source: str | None = None
     """Digest of the experiment's source when it answered, see `source.source_digest`."""
     usage: Usage | None = None
-    """What it took, also where nothing came of it; None where the experiment does not know."""
+    """Requests, tokens and cost, of skips and failures too; None where the experiment does not know."""
 
     @property
     def is_final(self) -> bool:
-        """Whether the call need not be made again for the same snapshot, version and configuration."""
+        """True if the call need not be made again for the same snapshot, version and configuration."""
         return not self.retriable
 
     @property
     def payload(self) -> dict[str, Any] | None:
-        """What the experiment wants stored with its forecast."""
+        """Data that the experiment stores with its forecast."""
         return _decoded(self.payload_json)
 
     @property
@@ -88,7 +88,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def result(self) -> ExperimentResult | None:
-        """What the experiment returned, as another that requires it is given it; None unless completed."""
+        """The result as an experiment that requires it is given it; None unless completed."""
         if self.probabilities is None:
             return None
         return ExperimentResult(
@@ -240,7 +240,7 @@ def _plain(path: str, value: Any, depth: int) -> Any:
         case list() | tuple():
             return [_plain(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
         case set() | frozenset():
-            # In an order of its own, or two runs that say the same would differ.
+            # In an order of its own, or two equal runs would differ.
             return sorted((_plain(f"{path}{{}}", item, depth + 1) for item in value), key=msgspec.json.encode)
         case BaseModel():
             return _plain(path, _of_model(value), depth + 1)
@@ -272,7 +272,7 @@ def _module(value: object) -> str:
 
 
 def _is_missing(value: object) -> bool:
-    """Whether it is how pandas says that there is no value."""
+    """True for a missing value of pandas."""
     return _module(value) == "pandas" and type(value).__name__ in ("NAType", "NaTType")
 
 

@@ -50,12 +50,12 @@ class Sees(NamedTuple):
     """The two axes of what an experiment may see."""
 
     prices: bool
-    """Whether it is shown the prices of the snapshot, or they are withheld."""
+    """True if it is shown the prices of the snapshot; False if they are withheld."""
     search: bool
-    """Whether it may look at the world at run time."""
+    """True if it may look at the world at run time."""
 
     def more_than(self, other: "Sees") -> bool:
-        """Whether it sees more on either axis."""
+        """True if it sees more on either axis."""
         return self.prices > other.prices or self.search > other.search
 
 
@@ -98,7 +98,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_tokens: int | None = None
     """All tokens that came back, those of reasoning included."""
     cached_tokens: int | None = None
-    """Of the input tokens, those that the provider had in its cache."""
+    """Input tokens that the provider had in its cache."""
     cost: Decimal | None = None
     """In units of `currency`; exact, so made of a text rather than of a float."""
     currency: str = "USD"
@@ -166,7 +166,7 @@ class ExperimentResult(BaseModel):
 
     @property
     def probability(self) -> float:
-        """Of the market's first outcome: the number that is scored."""
+        """Probability of the market's first outcome: the number that is scored."""
         return self.probabilities[0]
 
     @classmethod
@@ -185,7 +185,7 @@ class _Array(Protocol):
 
 
 def _is_array(value: object) -> TypeGuard[_Array]:
-    """Whether it is an array of another library (numpy, torch, Arrow), which all have this method."""
+    """True for an array of another library (numpy, torch, Arrow), which all have this method."""
     return not isinstance(value, type) and callable(getattr(value, "tolist", None))
 
 
@@ -255,7 +255,7 @@ class SettledCount:
 
     markets: int
     first_outcomes: float
-    """How many of them settled at their first outcome, a split counting as half of one."""
+    """Number of them that settled at their first outcome, a split counting as half of one."""
 
 
 def count_settled(history: Iterable[SettledMarket]) -> Mapping[str, SettledCount]:
@@ -270,8 +270,8 @@ class HistoryInTheFuture(ValueError):
     """An experiment asked for resolutions that were not known when the snapshot was frozen."""
 
 
-class MadeOnce:
-    """Things made at most once each, by name, whatever thread asks first."""
+class Memo:
+    """Values that are made at most once each, by name, whatever thread asks first."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -287,7 +287,7 @@ class MadeOnce:
 
 @dataclass(frozen=True)
 class PipelineContext:
-    """What an experiment is handed beside the market.
+    """The context of one market, which an experiment is given beside it.
 
     Where prices are withheld, the context has no price of any kind: siblings, cohort and history come without, and
     `required` can only hold results of other experiments without prices.
@@ -304,7 +304,7 @@ class PipelineContext:
     """The other markets of the same event in this cohort."""
     cohort: Sequence[Market] = field(default=(), repr=False)
     """All markets of this cohort, this one among them; one sequence for all, so going through it for each is slow."""
-    _once: MadeOnce = field(default_factory=MadeOnce, repr=False)
+    _memo: Memo = field(default_factory=Memo, repr=False)
     _history: Callable[[datetime], Iterable[SettledMarket]] = field(default=lambda _: (), repr=False)
     _counts: Callable[[datetime], Mapping[str, SettledCount]] | None = field(default=None, repr=False)
     _artifacts: Callable[[str, bytes], str] | None = field(default=None, repr=False)
@@ -334,12 +334,12 @@ class PipelineContext:
             )
         return moment
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` returns, called for one market of this experiment's run and remembered for all others.
+    def memo(self, name: str, make: Callable[[], T]) -> T:
+        """Return the value of `make`, which is called for one market of this run and remembered for all others.
 
         For what is the same for each market and takes long: a summary of the history, a model read from a file.
         """
-        return self._once.get(name, make)
+        return self._memo.get(name, make)
 
     def artifact(self, name: str, content: bytes) -> str:
         """Store something bigger beside the forecast (a transcript, a picture); returns its address."""
@@ -362,7 +362,7 @@ class Experiment(ABC):
         requires: names of experiments whose results `context.required` must hold; they run first.
         mandatory: a market without a result of a mandatory experiment is not stored.
         information: what the experiment may see, a word of `SEES`; decides what context it gets.
-        control: whether it knows nothing on purpose; a board on which one beats the market says so in red.
+        control: whether it knows nothing on purpose; a board on which one beats the market warns in red.
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
         timeout_seconds: limit for one call; None for the setting's default.
         max_concurrency: calls under way at once; None for the setting's default.
@@ -381,7 +381,7 @@ class Experiment(ABC):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What else decides the forecasts (a model's name, a temperature); its hash is stored with each result."""
+        """Everything else that decides the forecasts (a model's name, a temperature); each result stores its hash."""
         return {}
 
     def opened(self, run: RunMetadata) -> AbstractAsyncContextManager[object]:  # noqa: ARG002 - of those that need it

@@ -1,6 +1,6 @@
 """Finds the experiments: those that are built in, those that a setting names, those of installed packages.
 
-Everything that can be wrong with an experiment before it runs is said here, once, naming where it was listed.
+All checks of an experiment before it runs are here; an error names the listing at fault.
 """
 
 import difflib
@@ -165,7 +165,7 @@ def load_registry(
 
     Raises:
         RegistryError: a listing that cannot be imported, one that is no valid experiment, two of one name, a missing
-            requirement, a cycle. A module that crashes ends this process; which one is said on stderr.
+            requirement, a cycle. A module that crashes ends this process; its name is written to stderr.
     """
     _make_working_directory_importable()
     paths = [_present_path(path) for path in paths]
@@ -235,13 +235,13 @@ def _witnessed(listings: "Sequence[_Listing]") -> Iterator[Callable[[str], None]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as witness:  # noqa: S603 - our own
         assert witness.stdin is not None
 
-        def tell(text: str) -> None:
+        def note(text: str) -> None:
             with suppress(OSError):  # it was killed: then there is no witness
                 witness.stdin.write(f"{' '.join(text.split())}\n".encode())  # type: ignore[union-attr]
                 witness.stdin.flush()  # type: ignore[union-attr]
 
         try:
-            yield tell
+            yield note
         finally:
             with suppress(OSError):
                 witness.stdin.write(b"done")
@@ -250,7 +250,7 @@ def _witnessed(listings: "Sequence[_Listing]") -> Iterator[Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Listing:
-    """One mention of experiments, and how to speak of it."""
+    """One mention of experiments, and its place for error texts."""
 
     path: str
     where: str

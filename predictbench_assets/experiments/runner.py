@@ -57,7 +57,7 @@ Unit = tuple[Market, ...]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an experiment has come."""
+    """The progress of an experiment."""
 
     experiment: str
     total: int
@@ -65,9 +65,9 @@ class Progress:
     skipped: int
     failed: int
     resumed: int
-    """Of the above, those that an earlier attempt had journalled."""
+    """Markets, among the above, that an earlier attempt had journalled."""
     outdated: int
-    """Of the resumed, those that were answered by other code than the experiment's present one."""
+    """Resumed markets that were answered by other code than the experiment's present one."""
     seconds: float
 
     @property
@@ -102,7 +102,7 @@ async def run_experiment(
         experiment: what to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here.
         markets: the cohort, with prices; they are taken out here where prices are withheld.
         run: handed to the experiment.
-        clock: says when a forecast was made.
+        clock: for the time of each forecast.
         required: outcomes of the required experiments by name and market id. A market for which one did not complete
             is skipped without a call, and not journalled, because the requirement may come later.
         history: settled markets as of an instant; asked once for each, whatever the number of calls.
@@ -116,7 +116,7 @@ async def run_experiment(
         timeout_s: limit for one call, in seconds.
         time_budget_s: limit for the whole, in seconds; markets whose call has not begun by then fail as retriable.
         redact: takes secrets out of reasons and tracebacks.
-        progress: told at the beginning, once a second, and at the end, from changing threads. What it raises ends
+        progress: called at the beginning, once a second, and at the end, from changing threads. An error of it ends
             the run.
         logger: what the first of the experiment's log lines go to, see `LogLines`.
 
@@ -246,28 +246,28 @@ class Attempt:
     lines: LogLines
     source: ExperimentSource
     digest: str | None
-    """Of the experiment's present source."""
+    """Digest of the experiment's present source."""
     refused: tuple[str, str | None] | None = None
-    """Why the experiment could not be opened, and where in its code."""
+    """The reason why the experiment could not be opened, and the place in its code."""
     isolated: Isolated | None = None
     """The processes that make its calls; None to make them here."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
     unwritten: "asyncio.Queue[list[Outcome] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
-    """Answers on their way to the journal; None says that there will be no more."""
+    """Answers on their way to the journal; None ends them."""
     started: float = field(default_factory=time.monotonic)
 
     async def run(self, markets: Sequence[Market], workers: int) -> None:
         """Give every market an outcome."""
         units = await self._open_units(markets)
-        self._tell()
+        self._report()
         try:
             async with self.opened() if units and self.isolated is None else nullcontext():
                 await self._make_calls(iter(units), workers)
         except BaseExceptionGroup as group:
             raise _first(group) from None  # the first one cancelled the others
-        self._tell()
+        self._report()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -276,22 +276,25 @@ class Attempt:
         try:
             if (error := await lifetime.enter(self.limit_s)) is not None:
                 place = self.source.place_of(error)
-                self.refused = f"opened() failed: {_told(error)}", None if place is None else self._clean(place)
+                self.refused = (
+                    f"opened() failed: {_describe_error(error)}",
+                    None if place is None else self._clean(place),
+                )
             yield
         finally:
             if (error := await lifetime.leave()) is not None:
-                said = self._clean(f"{self.experiment.name} was not closed: {_told(error)}")
-                self.lines.log(logging.WARNING, said, self.contexts.log_fields(None))
+                line = self._clean(f"{self.experiment.name} was not closed: {_describe_error(error)}")
+                self.lines.log(logging.WARNING, line, self.contexts.log_fields(None))
 
     async def _make_calls(self, units: Iterator[Unit], workers: int) -> None:
         async with asyncio.TaskGroup() as writing:
             writing.create_task(self._write_journal())
-            telling = writing.create_task(self._tell_regularly())
+            reporting = writing.create_task(self._report_regularly())
             async with asyncio.TaskGroup() as calling:
                 for number in range(workers):
                     calling.create_task(self._work(units, f"{self.experiment.name}-{number}"))
             await self.unwritten.put(None)
-            telling.cancel()
+            reporting.cancel()
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
         """The calls to make: without what is journalled, and without markets that lack a requirement."""
@@ -431,8 +434,8 @@ class Attempt:
         unknown = sorted(str(key) for key in given.keys() - {market.market_id for market in unit})
         if unknown:
             asked = f"{self.experiment.name} answered for markets that it was not asked about"
-            said = self.redact(f"{asked}: {', '.join(unknown[:10])}")
-            self.lines.log(logging.WARNING, said, self.contexts.log_fields(unit[0].market_id))
+            line = self.redact(f"{asked}: {', '.join(unknown[:10])}")
+            self.lines.log(logging.WARNING, line, self.contexts.log_fields(unit[0].market_id))
         left_out = Answer(error=ResultRefused(f"{method} left this market out of its answer"))
         return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]
 
@@ -466,7 +469,7 @@ class Attempt:
         return Outcome(
             market_id=market.market_id,
             status="failed",
-            reason=self._clean(_told(error)),
+            reason=self._clean(_describe_error(error)),
             seconds=seconds,
             exception_type=type(error).__name__,
             retriable=_is_retriable(error),
@@ -490,13 +493,13 @@ class Attempt:
         self.outcomes[outcome.market_id] = outcome
         self.counts[outcome.status] += 1
 
-    async def _tell_regularly(self) -> None:
-        """Whoever is told may write a heartbeat somewhere: not only when a call ends, and not in the event loop."""
+    async def _report_regularly(self) -> None:
+        """Report once a second, whatever calls do, and in a thread: the callback may write a heartbeat."""
         while True:
             await asyncio.sleep(_PROGRESS_EVERY_S)
-            await asyncio.to_thread(self._tell)
+            await asyncio.to_thread(self._report)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self.progress is not None:
             self.progress(
                 Progress(
@@ -533,7 +536,7 @@ def _units(experiment: Experiment, markets: Sequence[Market]) -> list[Unit]:
     return [tuple(group) for group in groups.values()]
 
 
-def _told(error: BaseException | None) -> str:
+def _describe_error(error: BaseException | None) -> str:
     """Type and message of an error; pydantic's without its report's layout, a group's with its first one."""
     try:
         if isinstance(error, ValidationError):
@@ -541,7 +544,7 @@ def _told(error: BaseException | None) -> str:
                 f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
             )
         elif isinstance(error, BaseExceptionGroup):
-            message = f"{error}: {_told(error.exceptions[0])}"
+            message = f"{error}: {_describe_error(error.exceptions[0])}"
         else:
             message = str(error)
     except Exception:  # an experiment's own exception may be broken as well

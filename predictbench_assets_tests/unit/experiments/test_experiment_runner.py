@@ -507,7 +507,7 @@ def test_what_is_made_once_is_made_once_for_all_markets(run_over: RunOver) -> No
             time.sleep(0.01)  # the others arrive meanwhile
             return market.market_id
 
-        return ExperimentResult.binary(0.5, payload={"made_for": context.once("thing", make)})
+        return ExperimentResult.binary(0.5, payload={"made_for": context.memo("thing", make)})
 
     outcomes = run_over(Sync(look), MARKETS, max_concurrency=8)
     assert len(made) == 1
@@ -526,7 +526,7 @@ def test_what_could_not_be_made_is_tried_for_the_next_market(run_over: RunOver) 
                 raise ValueError("not yet")
             return 7
 
-        return ExperimentResult.binary(0.5, payload={"made": context.once("thing", make)})
+        return ExperimentResult.binary(0.5, payload={"made": context.memo("thing", make)})
 
     outcomes = run_over(Sync(look), MARKETS, max_concurrency=1)
     assert [outcome.status for outcome in outcomes] == ["failed"] + ["completed"] * (len(MARKETS) - 1)
