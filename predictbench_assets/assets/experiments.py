@@ -22,7 +22,7 @@ from predictbench_assets.experiments.forecast import (
     stage_not_run,
     stale_reason,
 )
-from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome
+from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, total_usage
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.experiments.registry import Registry
@@ -118,6 +118,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 area=staging,
                 writer_id=context.run.run_id,
                 settings=settings,
+                remake=registry.remake(experiment.name),
                 forget=config.forget,
                 progress=_ProgressReport(context, database, key),
             )
@@ -219,6 +220,7 @@ def _metadata(made: Forecasts) -> dict[str, Any]:
         "from_journal": made.from_journal,
         **({"journal": " ".join(journal)} if journal else {}),
         "seconds": made.seconds,
+        **total_usage(made.outcomes),
         **({"reasons": _reason_table(made.reasons)} if made.reasons else {}),
         **({"failures": table} if failures else {}),
         "forecasts_against_market": dg.MetadataValue.md(_picture(made)),

@@ -203,6 +203,22 @@ MARKETS = Table(
     "m.market_id",
 )
 
+USAGE: Final = tuple(
+    # A cohort that was released has no such columns, and its rows are the same in every release.
+    replace(column, released=False)
+    for column in (
+        Column("requests", "integer", "to a model or a service"),
+        Column("input_tokens", "integer", "that were sent, the cached ones included", "tokens"),
+        Column("output_tokens", "integer", "that came back, those of reasoning included", "tokens"),
+        Column("cached_tokens", "integer", "of the input, those that the provider had in its cache", "tokens"),
+        Column("cost", "double", "of the requests", "currency"),
+        Column("currency", "category", "of the cost, as in ISO 4217"),
+        Column("seconds", "double", "from the first request to the last answer", "seconds"),
+        Column("model", "category", "as the provider named it in its answer"),
+    )
+)
+"""Columns of what a forecast took, as far as its experiment knows."""
+
 _RESULTS: Final = """predictbench.experiment_results r
     JOIN predictbench.experiment_runs a USING (experiment_run_id)
     JOIN predictbench.experiments n USING (experiment_id)
@@ -229,7 +245,7 @@ FORECASTS = Table(
         Column("status", "category", "completed, skipped, failed or not_run", source="r.status", required=True),
         Column("probability", "double", "of the market's first outcome", "probability"),
         Column("probabilities", "doubles", "one for each outcome, the first one first", "probability"),
-        Column("score", "double", "what the experiment itself made of it"),
+        Column("score", "double", "of forecasts before usage was kept: what the experiment itself made of it"),
         Column("forecast_at", "time", "when it was made"),
         Column("stored_at", "time", "when it was stored; null in rows of before that was kept"),
         # Free text of programs, and addresses that may be private.
@@ -240,6 +256,7 @@ FORECASTS = Table(
         Column("artifact_uri", "text", "where the experiment left more", released=False),
         Column("snapshot_hash", "text", "SHA-256 of the snapshot it was made on", source="r.snapshot_hash"),
         Column("config_hash", "text", "of the configuration it was made with", source="r.config_hash"),
+        *USAGE,
     ),
     f"{_RESULTS} WHERE a.run_id = :run_id",
     # As the view latest_experiment_results has it; asked of the view, every run ever stored would be sorted.
@@ -388,7 +405,7 @@ RELEASED_EXPERIMENTS: Final = Table(
         Column("experiment", "category", "its name", source="n.name", required=True),
         Column("version", "category", "its version", source="n.version", required=True),
         Column("description", "text", "what it does", source="n.description", required=True),
-        Column("information", "category", "what it may know: blind, market or search", required=True),
+        Column("information", "category", "what it may know: blind, market, search_blind or search", required=True),
         Column("control", "boolean", "whether it knows nothing on purpose", source="n.control", required=True),
     ),
     """predictbench.experiments n

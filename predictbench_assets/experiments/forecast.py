@@ -112,6 +112,7 @@ def forecast(
     area: StagingArea,
     writer_id: str,
     settings: Settings,
+    remake: Callable[[], Experiment] | None = None,
     forget: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Forecasts:
@@ -119,6 +120,7 @@ def forecast(
 
     Args:
         config_hash: of the experiment's configuration, `Registry.config_hash`.
+        remake: makes the same experiment in another process, `Registry.remake`.
         required: outcomes of the experiments that it requires, by name and market id.
         history: settled markets as of an instant.
         history_counts: their counts by category.
@@ -140,7 +142,6 @@ def forecast(
         experiment,
         cohort.markets,
         run=cohort.run,
-        settings_view=settings.public_view(),
         clock=settings.clock,
         required=required,
         history=history,
@@ -148,6 +149,7 @@ def forecast(
         artifacts=lambda path, content: area.write_bytes(f"artifacts/{cohort.slug}/{path}", content),
         journal=journal,
         crash_mark=CrashMark(settings.local_state, cohort.slug, experiment.name, experiment.version),
+        remake=remake,
         max_concurrency=settings.experiment_concurrency,
         timeout_s=settings.experiment_timeout_seconds,
         redact=settings.redact,

@@ -26,7 +26,7 @@ def _typed(table: Table, *, without: Collection[str] = ()) -> dict[str, str]:
 _EVENT = _typed(schema.events)
 _MARKET = {name: kind for name, kind in _typed(schema.processed_markets).items() if name in MARKET_COLUMNS}
 _CONTRACT = _typed(schema.processed_contracts, without={"metadata"})
-_RESULT = _typed(schema.experiment_results, without={"stored_at", "snapshot_hash", "config_hash"})
+_RESULT = _typed(schema.experiment_results, without={"score", "stored_at", "snapshot_hash", "config_hash"})
 # The server's numbers for the types of parameters.
 _BOOLEAN, _INTEGER, _TEXT, _TIMESTAMPTZ, _UUID, _JSONB = 16, 23, 25, 1184, 2950, 3802
 

@@ -125,8 +125,8 @@ _LOOKED = text("""
         problem = excluded.problem
 """)
 
-# Counted are those that are not as usual: final, with a winner. The others are the rest. Which markets are listed is asked
-# of the two columns that an index has: `market_is_listed` would read every row.
+# Counted are those that are not as usual: final, with a winner. The others are the rest. The listed markets are found
+# by the two columns that an index has: `market_is_listed` would read every row.
 _COHORTS = text(f"""
     WITH closed AS (
         SELECT run_id, count(*) AS markets FROM predictbench.processed_markets
