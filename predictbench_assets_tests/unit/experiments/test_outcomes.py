@@ -372,7 +372,6 @@ def test_the_content_hash_sees_a_missing_market() -> None:
     [
         {"probabilities": (1.5, -0.5)},
         {"probabilities": (0.9, 0.9)},
-        {"score": math.inf},
         {"payload": [1]},
         {"artifact_uri": 5},
         {"artifact_uri": "u" * 2_001},
