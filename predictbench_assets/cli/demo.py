@@ -153,7 +153,7 @@ def _run(
         interrupts.check()
         if settled:
             _show_board(settings, engine)
-        if own and not _tell_of_own(engine, own, *summaries):
+        if own and not _print_own(engine, own, *summaries):
             return 1
     click.echo(_next_steps(past=bool(dates), own=bool(own)))
     return 0
@@ -175,7 +175,7 @@ def _show_board(settings: Settings, engine: Engine) -> None:
     click.echo(f"{settings.home / PAGE / 'index.html'}")
 
 
-def _tell_of_own(engine: Engine, own: tuple[str, ...], summary: RunSummary) -> bool:
+def _print_own(engine: Engine, own: tuple[str, ...], summary: RunSummary) -> bool:
     """Print what came of the experiments that were added; false where one of them forecast nothing but failed."""
     click.echo("\nYour own")
     stored = results_by_status(engine, own)
