@@ -10,7 +10,7 @@ from statistics import median
 
 import dagster as dg
 
-from predictbench_assets.exchanges.polymarket.reading import Cohort
+from predictbench_assets.markets.cohort import Cohort
 from predictbench_assets.persistence.leases import RunCounts
 from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.scoring.store.checks import ScoreProblems

@@ -18,13 +18,14 @@ from predictbench_assets.assets.checks import (
 from predictbench_assets.assets.step import OWNERS, discreet, record_failure, stage, staged_meta
 from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.exchanges.configured import polymarket_client
-from predictbench_assets.exchanges.polymarket.reading import Cohort, Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.ingestion.cohort import stage_cohort
 from predictbench_assets.ingestion.names import staged_name
 from predictbench_assets.ingestion.snapshot import SNAPSHOT, capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.markets.cohort import Cohort, Filters, normalize_cohort
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.leases import RunAlreadyStored
@@ -334,6 +335,7 @@ def _captured_snapshot(
 def _normalized(snapshot: StagedFile, settings: Settings, limit: int | None) -> Cohort:
     return normalize_cohort(
         snapshot_rows(snapshot),
+        read_row,
         captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),
         filters=Filters(
             min_liquidity=settings.min_liquidity or 0.0,

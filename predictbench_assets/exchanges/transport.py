@@ -24,9 +24,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from predictbench_assets import web
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, shortened
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.failures import PermanentError, TransientError
+from predictbench_assets.printable import shortened
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.reading import Cohort
+from predictbench_assets.markets.cohort import Cohort
 from predictbench_assets.markets.market import Market, PriceQuality, RejectedMarket
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 

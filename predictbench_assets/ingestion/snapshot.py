@@ -15,11 +15,13 @@ from typing import Any
 import msgspec
 
 from predictbench_assets.clock import Clock
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, json_members
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient, RawRow, Walk
-from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, first_token_id, json_members, parse_instant
+from predictbench_assets.exchanges.polymarket.payloads import first_token_id, parse_instant
 from predictbench_assets.exchanges.polymarket.price_history import PastPrices
-from predictbench_assets.exchanges.polymarket.quotes import Quote, Quotes
+from predictbench_assets.exchanges.polymarket.quotes import Quotes
 from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 PriceQuality = Literal["good", "thin", "none"]
 PriceSource = Literal["clob", "gamma", "none"]
+"""The order book, the listing, or neither; the words are those that are stored."""
 
 GOOD_SPREAD = 0.10
 """The widest spread between bid and ask at which a midpoint still counts as a price worth beating."""
@@ -26,12 +27,12 @@ class Contract(Frozen):
     """One outcome of a market, as it is traded."""
 
     contract_id: str
-    """The CLOB token id."""
+    """The id by which the exchange trades it."""
     index: int
     """Position in the market's outcomes; 0 is the outcome that probabilities speak of."""
     name: str
     price: Probability | None
-    """Gamma's indicative price of this outcome at capture; None where prices are withheld (blind experiments)."""
+    """The listing's indicative price of this outcome at capture; None where withheld (blind experiments)."""
 
 
 class Event(Frozen):
@@ -89,7 +90,7 @@ class Market(Frozen):
     created_at: datetime | None
     opened_at: datetime | None
     close_time: datetime
-    """The nominal end (`endDate`): what puts a market into a cohort. Trading may stop earlier or later."""
+    """The nominal end, which puts a market into a cohort. Trading may stop earlier or later."""
     volume: float | None
     volume_24h: float | None
     liquidity: float | None

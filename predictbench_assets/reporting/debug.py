@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.reading import Cohort
 from predictbench_assets.ingestion.snapshot import snapshot_rows
+from predictbench_assets.markets.cohort import Cohort
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagedFile
 

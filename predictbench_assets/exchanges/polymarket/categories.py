@@ -2,7 +2,7 @@
 
 import re
 
-from predictbench_assets.exchanges.polymarket.clusters import game_id
+from predictbench_assets.exchanges.polymarket.links import game_id
 from predictbench_assets.exchanges.polymarket.payloads import GammaMarket
 
 UNCATEGORISED = "uncategorised"

@@ -21,24 +21,16 @@ import msgspec
 from pydantic import SecretStr
 
 from predictbench_assets.clock import Clock
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, json_members
 from predictbench_assets.exchanges.polymarket.batches import Batches, side_by_side
-from predictbench_assets.exchanges.polymarket.payloads import (
-    DECODE_ERRORS,
-    UnreadableJson,
-    json_members,
-    parse_instant,
-    read_head,
-    shortened,
-)
+from predictbench_assets.exchanges.polymarket.payloads import parse_instant, read_head
 from predictbench_assets.exchanges.polymarket.price_history import (
-    PastPrice,
     PastPrices,
     UnreadableHistory,
     history_request,
     read_histories,
 )
 from predictbench_assets.exchanges.polymarket.quotes import (
-    Quote,
     Quotes,
     ReadPrices,
     UnreadablePrices,
@@ -60,6 +52,8 @@ from predictbench_assets.exchanges.transport import (
     refusal,
 )
 from predictbench_assets.failures import PermanentError, PredictbenchError, TransientError
+from predictbench_assets.markets.quotes import PastPrice, Quote
+from predictbench_assets.printable import shortened
 
 logger = logging.getLogger(__name__)
 

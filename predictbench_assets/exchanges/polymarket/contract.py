@@ -16,6 +16,7 @@ import msgspec
 from pydantic import SecretStr
 
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, object_members
 from predictbench_assets.exchanges.polymarket.client import (
     HISTORIES_PER_REQUEST,
     LARGEST_PAGE,
@@ -27,28 +28,19 @@ from predictbench_assets.exchanges.polymarket.client import (
     split_page,
 )
 from predictbench_assets.exchanges.polymarket.payloads import (
-    DECODE_ERRORS,
     MANDATORY,
     GammaEvent,
     GammaMarket,
     Payload,
     ids_key,
     list_keys,
-    object_members,
     parse_instant,
     read_head,
-    shortened,
     wire_names,
 )
 from predictbench_assets.exchanges.polymarket.price_history import UnreadableHistory, history_request, read_histories
-from predictbench_assets.exchanges.polymarket.quotes import (
-    Quote,
-    UnreadablePrices,
-    order_price,
-    prices_request,
-    read_prices,
-)
-from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.quotes import UnreadablePrices, order_price, prices_request, read_prices
+from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.exchanges.transport import (
     PassingFailure,
@@ -61,7 +53,10 @@ from predictbench_assets.exchanges.transport import (
     http_date,
 )
 from predictbench_assets.failures import TransientError
+from predictbench_assets.markets.cohort import Filters, normalize_cohort
 from predictbench_assets.markets.market import GOOD_SPREAD, Market
+from predictbench_assets.markets.quotes import Quote
+from predictbench_assets.printable import shortened
 
 Level = Literal["ok", "note", "deviation"]
 
@@ -425,6 +420,7 @@ class _Examiner:
     def _judge_normalization(self) -> None:
         cohort = normalize_cohort(
             ((row, None) for row in self._rows),
+            read_row,
             captured_at=self._clock.now(),
             filters=Filters(),
             core_size=0,

@@ -17,23 +17,17 @@ import msgspec
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, json_members
+from predictbench_assets.printable import shortened
+
 MANDATORY = ("id", "question", "endDate", "outcomes", "outcomePrices")
 """The keys without which a row is no market, by their names on the wire; its outcome ids (`ids_key`) are another."""
 
 _IDS_KEYS: Mapping[str, str] = {"1": "clobTokenIds", "2": "positionIds"}
 
-DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What msgspec raises for text that it will not read."""
-
-_STRING = rb'"(?:[^"\\]|\\.)*"'
-_TOKEN = re.compile(_STRING + rb'|[\[\]{},:]|[^\s\[\]{},:"]+|"', re.DOTALL)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _JSON_ERROR_SHOWN = 160
-_SHORT = 80
-
-
-class UnreadableJson(ValueError):
-    """Text that is not one JSON value, not even structurally."""
+_MOST_DIGITS = 80
 
 
 class UnreadableField(ValueError):
@@ -87,7 +81,7 @@ def _number(value: object) -> object:
 def _text(value: object) -> object:
     """A string; ids are also sent as integers."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value) if abs(value) < 10**_SHORT else value
+        return str(value) if abs(value) < 10**_MOST_DIGITS else value
     return value
 
 
@@ -106,13 +100,6 @@ def _required_number(value: object) -> object:
     if number is None:
         raise ValueError("is not a number: nothing is there")
     return number
-
-
-def shortened(value: object) -> str:
-    """A value as it may stand in a reason: printable, and short whatever was sent."""
-    text = value if isinstance(value, str) else repr(value)[: 4 * _SHORT]
-    cut = text if len(text) <= _SHORT else f"{text[:_SHORT]}... ({len(text)} characters)"
-    return ascii(cut) if isinstance(value, str) else cut
 
 
 def ids_key(version: object) -> str | None:
@@ -291,71 +278,6 @@ def first_token_id(raw: bytes) -> str | None:
     except DECODE_ERRORS:
         return None
     return ids[0] if ids and ids[0].isascii() and ids[0].isdecimal() else None
-
-
-def object_members(text: bytes) -> dict[str, bytes]:
-    """The members of a JSON object as slices of its text, so that one that cannot be read costs that one alone.
-
-    Raises:
-        UnreadableJson: the text is not a JSON object, not even structurally.
-    """
-    try:
-        return {key: bytes(value) for key, value in msgspec.json.decode(text, type=dict[str, msgspec.Raw]).items()}
-    except DECODE_ERRORS:
-        found = list(json_members(text))
-    if any(key is None for key, _ in found) or not text.lstrip().startswith(b"{"):
-        raise UnreadableJson("no object")
-    return {str(key): value for key, value in found}
-
-
-def json_members(text: bytes) -> Iterator[tuple[str | None, bytes]]:
-    """The members of a JSON object (key, value) or array (None, value) as slices of the text, values not decoded.
-
-    Only brackets and strings are looked at, so a member that no parser would take is handed out like any other. A
-    scalar has no members.
-
-    Raises:
-        UnreadableJson: the brackets do not close, or a string does not end: the text was cut.
-    """
-    closing = {b"{"[0]: b"}", b"["[0]: b"]"}
-    stack: list[bytes] = []
-    key: str | None = None
-    start: int | None = None
-    finished = False
-    for found in _TOKEN.finditer(text):
-        token = found.group()
-        if finished or token == b'"':
-            raise UnreadableJson("more than one value, or a string that does not end")
-        if token in (b"{", b"["):
-            if len(stack) == 1 and start is None:
-                start = found.start()
-            stack.append(closing[token[0]])
-        elif token in (b"}", b"]"):
-            if not stack or stack.pop() != token:
-                raise UnreadableJson("brackets that do not match")
-            if not stack:
-                finished = True
-                if start is not None:
-                    yield key, text[start : found.start()].rstrip()
-        elif len(stack) != 1:
-            finished = not stack
-        elif token == b",":
-            if start is not None:
-                yield key, text[start : found.start()].rstrip()
-            key, start = None, None
-        elif token == b":" and start is not None and key is None and stack[0] == b"}":
-            key, start = _key(text[start : found.start()].strip()), None
-        elif start is None:
-            start = found.start()
-    if not finished:
-        raise UnreadableJson("brackets that do not close")
-
-
-def _key(literal: bytes) -> str:
-    try:
-        return msgspec.json.decode(literal, type=str)
-    except DECODE_ERRORS:
-        return literal.strip(b'"').decode("utf-8", "replace")
 
 
 class _IdsHead(msgspec.Struct):

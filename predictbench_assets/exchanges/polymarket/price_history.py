@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, object_members
 from predictbench_assets.exchanges.stats import ApiStats
-from predictbench_assets.markets.market import Frozen, Probability
+from predictbench_assets.markets.quotes import PastPrice
 
 PAST: Final = timedelta(hours=24)
 """How long before the capture the price is looked for."""
@@ -23,14 +23,6 @@ FIDELITY_MINUTES: Final = 60
 
 
 _EMPTY_BOOK: Final = 0.5
-
-
-class PastPrice(Frozen):
-    """A token's price at an earlier instant."""
-
-    at: datetime
-    """UTC."""
-    price: Probability
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Best bid and ask of a token, as the CLOB's `POST /prices` reports them; a day-old price is frozen with them."""
+"""Best bid and ask of a token, as the CLOB's `POST /prices` reports them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,27 +6,9 @@ from datetime import datetime
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
-from predictbench_assets.exchanges.polymarket.price_history import PastPrice
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, object_members
 from predictbench_assets.exchanges.stats import ApiStats
-from predictbench_assets.markets.market import Frozen, Probability
-
-
-class Quote(Frozen):
-    """Both sides of a token's book at one moment; a side without orders is None. Never crossed."""
-
-    token_id: str
-    bid: Probability | None
-    ask: Probability | None
-    at: datetime
-    """When the answer came back, UTC."""
-    day_ago: PastPrice | None = None
-    """The price of a day before, where the exchange told one."""
-
-    @property
-    def priced(self) -> bool:
-        """Whether there is an order on either side."""
-        return self.bid is not None or self.ask is not None
+from predictbench_assets.markets.quotes import Quote
 
 
 @dataclass(frozen=True)

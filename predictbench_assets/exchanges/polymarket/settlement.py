@@ -13,14 +13,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.payloads import (
-    DECODE_ERRORS,
-    UnreadableJson,
-    object_members,
-    outcome_ids,
-    parse_instant,
-    shortened,
-)
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, object_members
+from predictbench_assets.exchanges.polymarket.payloads import outcome_ids, parse_instant
+from predictbench_assets.printable import shortened
 
 State = Literal["open", "proposed", "disputed", "final"]
 Source = Literal["gamma", "clob"]

@@ -27,7 +27,7 @@ POINTS = {
     "raw_markets, in the walk": "predictbench_assets.exchanges.polymarket.client:PolymarketClient._read_page:after:7",
     "raw_markets, before its registration": "predictbench_assets.persistence.snapshots:register_snapshot:before:1",
     "raw_markets, before Dagster knows": "predictbench_assets.persistence.snapshots:register_snapshot:after:1",
-    "normalized_markets": "predictbench_assets.exchanges.polymarket.reading:normalize_cohort:after:1",
+    "normalized_markets": "predictbench_assets.markets.cohort:normalize_cohort:after:1",
     "an experiment, before its first answer": f"{EXPERIMENT}:Noted.run:before:1",
     "an experiment, in its middle": f"{EXPERIMENT}:Noted.run:before:30",
     "an experiment, before its file": "predictbench_assets.experiments.outcomes:content_hash:after:2",

@@ -17,9 +17,10 @@ from predictbench_assets.clock import FixedClock
 from predictbench_assets.exchanges.polymarket.client import HISTORIES_PER_REQUEST, PolymarketClient
 from predictbench_assets.exchanges.polymarket.price_history import LOOK_BACK, PAST, PastPrices
 from predictbench_assets.exchanges.polymarket.quotes import Quotes
-from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.ingestion.cohort import cohort_markets, stage_cohort
 from predictbench_assets.ingestion.snapshot import SNAPSHOT, Capture, capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.markets.cohort import Filters, normalize_cohort
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
@@ -185,7 +186,9 @@ def captured(world: World) -> Capture:
 
 def test_a_market_has_its_price_of_a_day_before(world: World, captured: Capture, tmp_path: Path) -> None:
     snapshot = frozen(captured, tmp_path)
-    cohort = normalize_cohort(snapshot_rows(snapshot), captured_at=NOW, filters=Filters(), core_size=10, seed=1)
+    cohort = normalize_cohort(
+        snapshot_rows(snapshot), read_row, captured_at=NOW, filters=Filters(), core_size=10, seed=1
+    )
     priced = 0
     for market in cohort.markets:
         true = world.market(market.market_id)
@@ -281,11 +284,11 @@ def test_a_market_without_orders_keeps_its_older_price(captured: Capture, tmp_pa
     assert all(quote.day_ago is not None for quote in silent)
     without = normalize_cohort(
         ((raw, None) for raw, quote in rows.values() if quote in silent),
-        captured_at=NOW, filters=Filters(), core_size=0, seed=1,
+        read_row, captured_at=NOW, filters=Filters(), core_size=0, seed=1,
     )  # fmt: skip
     cohort = normalize_cohort(
         ((raw, quote) for raw, quote in rows.values() if quote in silent),
-        captured_at=NOW, filters=Filters(), core_size=0, seed=1,
+        read_row, captured_at=NOW, filters=Filters(), core_size=0, seed=1,
     )  # fmt: skip
     assert [market.price for market in cohort.markets] == [market.price for market in without.markets]
     assert all(market.price_24h_ago is not None for market in cohort.markets)

@@ -7,8 +7,9 @@ from typing import Any
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
-from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.ingestion.snapshot import capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.markets.cohort import Filters, normalize_cohort
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.poison import REJECTABLE, TOLERABLE
 from predictbench_assets.sandbox.server import serve
@@ -34,7 +35,7 @@ def test_every_row_received_is_read_back_as_it_was(tmp_path: Path) -> None:
         dagster_run_id="00000000-0000-0000-0000-000000000000",
     )
     assert [raw for raw, _ in snapshot_rows(staged)] == [row.raw for row in captured.walk.rows]
-    cohort = normalize_cohort(snapshot_rows(staged), captured_at=NOW, filters=Filters(), core_size=10, seed=1)
+    cohort = normalize_cohort(snapshot_rows(staged), read_row, captured_at=NOW, filters=Filters(), core_size=10, seed=1)
     assert cohort.offered == len(captured.walk.rows)
     assert len(cohort.markets) >= 60
     assert len(cohort.rejected) >= 30
