@@ -17,14 +17,13 @@ from predictbench_assets.assets.checks import (
 )
 from predictbench_assets.assets.step import OWNERS, discreet, record_failure, stage, staged_meta
 from predictbench_assets.exchange_names import exchange_label
-from predictbench_assets.exchanges.configured import polymarket_client
-from predictbench_assets.exchanges.polymarket.reading import read_row
+from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.ingestion.cohort import stage_cohort
 from predictbench_assets.ingestion.names import staged_name
-from predictbench_assets.ingestion.snapshot import SNAPSHOT, capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.ingestion.snapshot import SNAPSHOT, freeze_snapshot, snapshot_rows
 from predictbench_assets.markets.cohort import Cohort, Filters, normalize_cohort
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
@@ -299,30 +298,22 @@ def _captured_snapshot(
     *,
     allow_empty: bool,
 ) -> StagedFile:
-    captured = asyncio.run(
-        capture(polymarket_client(settings), key, settings.clock, price_history=settings.polymarket_price_history)
-    )
-    if not captured.walk.rows and not allow_empty:
+    captured = asyncio.run(configured_exchange(settings).capture(key.start, key.end))
+    if not captured.rows and not allow_empty:
         raise NothingListed(
             f"the exchange lists no market that closes on {key.target_date}: nothing was frozen, and the next try asks "
             "again. If that day truly has none, run it with --allow-empty, or name its window in ALLOW_EMPTY_WINDOWS."
         )
-    if captured.quotes.reason is not None:
-        sources = captured.rows_by_source
-        context.log.warning(
-            f"the CLOB gave no quotes for some or all markets, {sources['gamma']:,} of {len(captured.walk.rows):,} are "
-            f"priced by Gamma: {captured.quotes.reason}"
-        )
-    if captured.past_prices.reason is not None:
-        context.log.warning(f"prices of a day before are missing: {captured.past_prices.reason}")
+    for warning in captured.warnings:
+        context.log.warning(warning)
     snapshot = freeze_snapshot(staging, key, captured, exchange=settings.exchange, dagster_run_id=context.run.run_id)
     record = SnapshotRecord(
         key=key,
         captured_at=captured.captured_at,
-        sha256=captured.walk.sha256,
+        sha256=captured.sha256,
         content_hash=snapshot.sha256,
         rows=snapshot.rows,
-        bytes=captured.walk.stats.bytes,
+        bytes=captured.received_bytes,
         uri=snapshot.uri,
         exchange=settings.exchange,
         quotes_source="clob" if captured.quotes.available else "gamma",
@@ -335,7 +326,7 @@ def _captured_snapshot(
 def _normalized(snapshot: StagedFile, settings: Settings, limit: int | None) -> Cohort:
     return normalize_cohort(
         snapshot_rows(snapshot),
-        read_row,
+        configured_exchange(settings).read,
         captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),
         filters=Filters(
             min_liquidity=settings.min_liquidity or 0.0,

@@ -21,6 +21,7 @@ import msgspec
 from pydantic import SecretStr
 
 from predictbench_assets.clock import Clock
+from predictbench_assets.exchanges.exchange import Recheck
 from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, json_members
 from predictbench_assets.exchanges.polymarket.batches import Batches, side_by_side
 from predictbench_assets.exchanges.polymarket.payloads import parse_instant, read_head
@@ -132,21 +133,6 @@ class RawRow:
     end_date: str | None
     raw: bytes
     """The row's JSON on one line; line feeds between its tokens became spaces, nothing else was touched."""
-
-
-@dataclass(frozen=True)
-class Recheck:
-    """One slice read a second time: how much the listing disagrees with itself."""
-
-    slice_start: datetime
-    slice_end: datetime
-    first: int
-    """Ids in the first walk of the slice."""
-    second: int
-    differing: int
-    """Ids in one of the two walks and not in the other."""
-    share: float
-    """`differing` over all ids seen in either."""
 
 
 @dataclass(frozen=True)

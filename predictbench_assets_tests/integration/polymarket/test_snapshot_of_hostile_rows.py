@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from predictbench_assets.clock import FixedClock
+from predictbench_assets.exchanges.polymarket.capture import capture
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.exchanges.polymarket.reading import read_row
-from predictbench_assets.ingestion.snapshot import capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.ingestion.snapshot import freeze_snapshot, snapshot_rows
 from predictbench_assets.markets.cohort import Filters, normalize_cohort
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.poison import REJECTABLE, TOLERABLE
@@ -26,11 +27,11 @@ def test_every_row_received_is_read_back_as_it_was(tmp_path: Path) -> None:
     with serve(world, now=NOW) as server:
         clock = FixedClock(NOW)
         client = PolymarketClient(server.base_url, server.clob_url, clock=clock, requests_per_second=100)
-        captured = asyncio.run(capture(client, KEY, clock))
+        captured = asyncio.run(capture(client, KEY.start, KEY.end, clock))
     staged = freeze_snapshot(
         StagingArea(str(tmp_path)),
         KEY,
-        captured,
+        captured.for_port(),
         exchange="sandbox",
         dagster_run_id="00000000-0000-0000-0000-000000000000",
     )
