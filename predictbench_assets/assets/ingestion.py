@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from enum import Enum
 from typing import Any, cast
 
@@ -15,13 +14,14 @@ from predictbench_assets.assets.checks import (
     check_cohort,
     check_snapshot,
 )
-from predictbench_assets.assets.step import OWNERS, discreet, record_failure, stage, staged_meta
+from predictbench_assets.assets.step import OWNERS, discreet, record_failure, stage
 from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.ingestion.cohort import stage_cohort
+from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader, WindowHeader
 from predictbench_assets.ingestion.names import staged_name
 from predictbench_assets.ingestion.snapshot import SNAPSHOT, freeze_snapshot, snapshot_rows
 from predictbench_assets.markets.cohort import Cohort, Filters, normalize_cohort
@@ -135,7 +135,9 @@ def target_window(
             "end": key.end.isoformat(),
         }
         name = staged_name(context.asset_key.path, key)
-        staged = staging.publish(name, WINDOW, staged_meta(context), [msgspec.json.encode(window)])
+        staged = staging.publish(
+            name, WINDOW, WindowHeader(dagster_run_id=context.run.run_id), [msgspec.json.encode(window)]
+        )
         exchange = exchange_label(settings.exchange)
         yield dg.Output(staged, metadata={**window, "attempt": attempt or 0, "exchange": exchange})
 
@@ -203,13 +205,11 @@ def normalized_markets(
         if config.limit is not None and settings.environment == "production" and not database.dry:
             raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
         cohort = _normalized(raw_markets, settings, config.limit)
-        meta = staged_meta(context) | {
-            "snapshot_hash": raw_markets.sha256,
-            "captured_at": raw_markets.meta["captured_at"],
-            "limit": config.limit,
-        }
         beat()
-        staged = stage_cohort(staging, staged_name(context.asset_key.path, key), cohort, meta)
+        name, dagster_run_id = staged_name(context.asset_key.path, key), context.run.run_id
+        staged = stage_cohort(
+            staging, name, cohort, snapshot=raw_markets, limit=config.limit, dagster_run_id=dagster_run_id
+        )
         if config.debug_artifacts:
             folder = write_debug_artifacts(settings.artifacts, key, raw_markets, cohort)
             context.log.info(f"wrote readable markets into {folder}")
@@ -325,9 +325,9 @@ def _captured_snapshot(
 
 def _normalized(snapshot: StagedFile, settings: Settings, limit: int | None) -> Cohort:
     return normalize_cohort(
-        snapshot_rows(snapshot),
+        ((row.raw, row.quote) for row in snapshot_rows(snapshot)),
         configured_exchange(settings).read,
-        captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),
+        captured_at=snapshot.header(SnapshotHeader).captured_at,
         filters=Filters(
             min_liquidity=settings.min_liquidity or 0.0,
             min_volume=settings.min_volume or 0.0,
@@ -341,48 +341,49 @@ def _normalized(snapshot: StagedFile, settings: Settings, limit: int | None) -> 
 
 
 def _snapshot_metadata(snapshot: StagedFile, *, reused: bool) -> dict[str, Any]:
-    api = snapshot.meta["api"]
+    header = snapshot.header(SnapshotHeader)
+    api = header.api
     return {
         "dagster/row_count": snapshot.rows,
         "reused": reused,
-        "captured_at": snapshot.meta["captured_at"],
-        "received_sha256": snapshot.meta["received_sha256"],
+        "captured_at": header.captured_at.isoformat(),
+        "received_sha256": header.received_sha256,
         "content_sha256": snapshot.sha256,
         "uri": snapshot.uri,
-        "pages": api["pages"],
-        "requests": api["requests"],
-        "retries": sum(api["retries"].values()),
-        "bytes": api["bytes"],
-        "throttle_seconds": api["throttle_seconds"],
-        "quotes": snapshot.meta["quotes"],
-        "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
-        "quotes_reason": snapshot.meta["quotes_reason"] or "",
-        "rows_by_source": dg.MetadataValue.json(snapshot.meta.get("rows_by_source", {})),
-        "prices_of_a_day_before": snapshot.meta.get("past_prices", 0),
-        "api": dg.MetadataValue.json(api),
+        "pages": api.pages,
+        "requests": api.requests,
+        "retries": sum(api.retries.values()),
+        "bytes": api.bytes,
+        "throttle_seconds": api.throttle_seconds,
+        "quotes": header.quotes,
+        "quotes_source": header.quotes_source,
+        "quotes_reason": header.quotes_reason or "",
+        "rows_by_source": dg.MetadataValue.json(header.rows_by_source),
+        "prices_of_a_day_before": header.past_prices,
+        "api": dg.MetadataValue.json(api.as_dict()),
     }
 
 
 def _cohort_metadata(staged: StagedFile, cohort: Cohort) -> dict[str, Any]:
-    meta = staged.meta
+    header = staged.header(CohortHeader)
     rejected = [
         dg.TableRecord({"market": one.market_id or "", "field": one.field, "reason": one.reason})
         for one in cohort.rejected[:50]
     ]
     return {
-        "dagster/row_count": meta["markets"],
-        "offered": meta["offered"],
-        "excluded": sum(meta["excluded"].values()),
-        "rejected": meta["rejected"],
-        "contracts": meta["contracts"],
-        "core_sample": meta["core"],
-        "clusters": meta["clusters"],
-        "good_prices": meta["price_quality"].get("good", 0),
-        "priced_day_ago": meta["priced_day_ago"],
-        "price_quality": dg.MetadataValue.json(meta["price_quality"]),
-        "price_source": dg.MetadataValue.json(meta["price_source"]),
-        "categories": dg.MetadataValue.json(meta["category"]),
-        "excluded_by_reason": dg.MetadataValue.json(meta["excluded"]),
+        "dagster/row_count": header.markets,
+        "offered": header.offered,
+        "excluded": sum(header.excluded.values()),
+        "rejected": header.rejected,
+        "contracts": header.contracts,
+        "core_sample": header.core,
+        "clusters": header.clusters,
+        "good_prices": header.price_quality.get("good", 0),
+        "priced_day_ago": header.priced_day_ago,
+        "price_quality": dg.MetadataValue.json(header.price_quality),
+        "price_source": dg.MetadataValue.json(header.price_source),
+        "categories": dg.MetadataValue.json(header.category),
+        "excluded_by_reason": dg.MetadataValue.json(header.excluded),
         "rejected_by_reason": dg.MetadataValue.json(
             count_texts((f"{one.field}: {one.reason}", 1) for one in cohort.rejected)
         ),

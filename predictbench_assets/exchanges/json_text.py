@@ -15,6 +15,10 @@ _STRING = rb'"(?:[^"\\]|\\.)*"'
 _TOKEN = re.compile(_STRING + rb'|[\[\]{},:]|[^\s\[\]{},:"]+|"', re.DOTALL)
 
 
+MOST_DIGITS = 80
+"""Integers with more digits are no ids."""
+
+
 class UnreadableJson(ValueError):
     """Text that is not one JSON value, not even structurally."""
 
@@ -82,3 +86,16 @@ def _key(literal: bytes) -> str:
         return msgspec.json.decode(literal, type=str)
     except DECODE_ERRORS:
         return literal.strip(b'"').decode("utf-8", "replace")
+
+
+def scalar_text(value: bytes | msgspec.Raw | None) -> str | None:
+    """The text of an encoded string or integer, as ids are sent; None for anything else, and for an empty one."""
+    if value is None:
+        return None
+    try:
+        decoded = msgspec.json.decode(value)
+    except DECODE_ERRORS:
+        return None
+    if isinstance(decoded, int) and not isinstance(decoded, bool) and abs(decoded) < 10**MOST_DIGITS:
+        return str(decoded)
+    return decoded if isinstance(decoded, str) and decoded else None

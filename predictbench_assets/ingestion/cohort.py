@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 
+from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader
 from predictbench_assets.markets.cohort import Cohort
 from predictbench_assets.markets.market import Market, PriceQuality, RejectedMarket
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
-COHORT = Schema("normalized_markets", 2, upgrade=lambda row: row)
+COHORT = Schema("normalized_markets", 2, oldest=1)
 """The second version has the price of a day before, where one was frozen; markets without are as they were."""
 
 
@@ -19,24 +20,36 @@ class _CohortRow(msgspec.Struct):
     rejected: msgspec.Raw = msgspec.Raw()
 
 
-def stage_cohort(area: StagingArea, name: str, cohort: Cohort, meta: dict[str, Any]) -> StagedFile:
-    """Publish a cohort; its counts are in the header, where a summary finds them without reading the rows."""
-    qualities = Counter(market.price.quality for market in cohort.markets)
-    counts = {
-        "offered": cohort.offered,
-        "excluded": dict(cohort.excluded),
-        "rejected": len(cohort.rejected),
-        "markets": len(cohort.markets),
-        "contracts": sum(len(market.contracts) for market in cohort.markets),
-        "core": sum(market.core for market in cohort.markets),
-        "clusters": len({market.cluster for market in cohort.markets}),
-        "price_quality": {quality: qualities[quality] for quality in get_args(PriceQuality) if qualities[quality]},
-        "price_source": dict(Counter(market.price.source for market in cohort.markets)),
-        "priced_day_ago": sum(market.price_24h_ago is not None for market in cohort.markets),
-        "category": dict(Counter(market.category for market in cohort.markets).most_common()),
-        "unreadable": cohort.unreadable,
-    }
-    return area.publish(name, COHORT, {**meta, **counts}, _lines(cohort))
+def stage_cohort(
+    area: StagingArea, name: str, cohort: Cohort, *, snapshot: StagedFile, limit: int | None, dagster_run_id: str
+) -> StagedFile:
+    """Publish a cohort with its counts in the header.
+
+    Args:
+        snapshot: the snapshot that it was made of.
+        limit: how many markets were asked for at most.
+    """
+    markets = cohort.markets
+    qualities = Counter(market.price.quality for market in markets)
+    header = CohortHeader(
+        snapshot_hash=snapshot.sha256,
+        captured_at=snapshot.header(SnapshotHeader).captured_at,
+        limit=limit,
+        dagster_run_id=dagster_run_id,
+        offered=cohort.offered,
+        excluded={str(reason): count for reason, count in cohort.excluded.items()},
+        rejected=len(cohort.rejected),
+        markets=len(markets),
+        contracts=sum(len(market.contracts) for market in markets),
+        core=sum(market.core for market in markets),
+        clusters=len({market.cluster for market in markets}),
+        price_quality={quality: qualities[quality] for quality in get_args(PriceQuality) if qualities[quality]},
+        price_source=dict(Counter(market.price.source for market in markets)),
+        priced_day_ago=sum(market.price_24h_ago is not None for market in markets),
+        category=dict(Counter(market.category for market in markets).most_common()),
+        unreadable=cohort.unreadable,
+    )
+    return area.publish(name, COHORT, header, _lines(cohort))
 
 
 def cohort_markets(staged: StagedFile) -> Iterator[Market]:

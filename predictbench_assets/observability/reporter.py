@@ -1,13 +1,13 @@
 """The reporter: puts together what is known of a run and writes its summary, whether the run ended well or not."""
 
 import logging
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from predictbench_assets.commit import running_commit
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.ingestion.cohort import COHORT
+from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader
 from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.observability.metrics import export_metrics
@@ -122,35 +122,37 @@ class RunReporter:
 
 
 def _snapshot_facts(snapshot: StagedFile, dagster_run_id: str) -> dict[str, Any]:
-    api = snapshot.meta["api"]
+    header = snapshot.header(SnapshotHeader)
+    api = header.api.as_dict() | {"retries": sum(header.api.retries.values()), "retries_by_cause": header.api.retries}
     return {
-        "api": ApiUse(**(api | {"retries": sum(api["retries"].values()), "retries_by_cause": api["retries"]})),
-        "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
-        "quotes_reason": snapshot.meta["quotes_reason"],
+        "api": ApiUse(**api),
+        "quotes_source": header.quotes_source,
+        "quotes_reason": header.quotes_reason,
         "snapshot": SnapshotSummary(
-            captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),
-            sha256=snapshot.meta["received_sha256"],
+            captured_at=header.captured_at,
+            sha256=header.received_sha256,
             rows=snapshot.rows,
-            reused=snapshot.meta["dagster_run_id"] != dagster_run_id,
+            reused=header.dagster_run_id != dagster_run_id,
             uri=snapshot.uri,
         ),
     }
 
 
 def _cohort_facts(cohort: StagedFile) -> dict[str, Any]:
+    header = cohort.header(CohortHeader)
     return {
-        "core_markets": cohort.meta["core"],
-        "price_quality": cohort.meta["price_quality"],
-        "price_source": cohort.meta["price_source"],
-        "priced_day_ago": cohort.meta.get("priced_day_ago", 0),
-        "partial": cohort.meta["limit"] is not None,
+        "core_markets": header.core,
+        "price_quality": header.price_quality,
+        "price_source": header.price_source,
+        "priced_day_ago": header.priced_day_ago,
+        "partial": header.limit is not None,
     }
 
 
 def _counts_so_far(cohort: StagedFile) -> RunCounts:
     """What is certain before anything is written: nothing processed, nothing failed yet."""
-    meta = cohort.meta
-    return RunCounts(meta["offered"], sum(meta["excluded"].values()), meta["rejected"], 0, 0, meta["excluded"])
+    header = cohort.header(CohortHeader)
+    return RunCounts(header.offered, sum(header.excluded.values()), header.rejected, 0, 0, header.excluded)
 
 
 def _count_facts(counts: RunCounts) -> dict[str, Any]:

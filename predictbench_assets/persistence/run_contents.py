@@ -3,15 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.polymarket.payloads import read_head
+from predictbench_assets.exchanges.exchange import CapturedRow
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.ingestion.cohort import cohort_markets
+from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.ingestion.snapshot import snapshot_rows
 from predictbench_assets.markets.market import Market
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
@@ -66,7 +66,7 @@ class Assembly:
             CohortOutdated: the snapshot has been captured again since the cohort was made.
             StagedFileBroken: the cohort holds a market that the snapshot does not.
         """
-        if self.cohort.meta["snapshot_hash"] != self.snapshot.sha256:
+        if self.cohort.header(CohortHeader).snapshot_hash != self.snapshot.sha256:
             raise CohortOutdated(
                 f"normalized_markets of {self.key} was made of another snapshot than raw_markets now has: "
                 "materialize it and the experiments again, or run the whole job."
@@ -84,11 +84,11 @@ class Assembly:
             else:
                 self.failures.append(failure)
 
-    def _raw_row(self, rows: Iterator[tuple[bytes, Any]], market: Market) -> bytes:
+    def _raw_row(self, rows: Iterator[CapturedRow], market: Market) -> bytes:
         """The market's row as received. Both files have one order, so one pass over each is enough."""
-        for raw, _ in rows:
-            if read_head(raw).market_id == market.market_id:
-                return raw
+        for row in rows:
+            if row.market_id == market.market_id:
+                return row.raw
         raise StagedFileBroken(
             f"market {market.market_id} of {self.cohort.uri} is not in {self.snapshot.uri}: "
             "materialize normalized_markets of this partition again."

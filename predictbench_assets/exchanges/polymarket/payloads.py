@@ -17,7 +17,13 @@ import msgspec
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, json_members
+from predictbench_assets.exchanges.json_text import (
+    DECODE_ERRORS,
+    MOST_DIGITS,
+    UnreadableJson,
+    json_members,
+    scalar_text,
+)
 from predictbench_assets.printable import shortened
 
 MANDATORY = ("id", "question", "endDate", "outcomes", "outcomePrices")
@@ -27,7 +33,6 @@ _IDS_KEYS: Mapping[str, str] = {"1": "clobTokenIds", "2": "positionIds"}
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _JSON_ERROR_SHOWN = 160
-_MOST_DIGITS = 80
 
 
 class UnreadableField(ValueError):
@@ -81,7 +86,7 @@ def _number(value: object) -> object:
 def _text(value: object) -> object:
     """A string; ids are also sent as integers."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value) if abs(value) < 10**_MOST_DIGITS else value
+        return str(value) if abs(value) < 10**MOST_DIGITS else value
     return value
 
 
@@ -317,17 +322,7 @@ def read_head(raw: bytes) -> RowHead:
             members = dict(json_members(raw))
         except UnreadableJson:
             members = {}
-    return RowHead(_scalar_text(members.get("id")), _scalar_text(members.get("endDate")))
-
-
-def _scalar_text(value: bytes | msgspec.Raw | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        decoded = _text(msgspec.json.decode(value))
-    except DECODE_ERRORS:
-        return None
-    return decoded if isinstance(decoded, str) and decoded else None
+    return RowHead(scalar_text(members.get("id")), scalar_text(members.get("endDate")))
 
 
 def _not_json(raw: bytes, said: str) -> UnreadableField:

@@ -35,8 +35,10 @@ def test_every_row_received_is_read_back_as_it_was(tmp_path: Path) -> None:
         exchange="sandbox",
         dagster_run_id="00000000-0000-0000-0000-000000000000",
     )
-    assert [raw for raw, _ in snapshot_rows(staged)] == [row.raw for row in captured.walk.rows]
-    cohort = normalize_cohort(snapshot_rows(staged), read_row, captured_at=NOW, filters=Filters(), core_size=10, seed=1)
+    read = list(snapshot_rows(staged))
+    assert [(row.market_id, row.raw) for row in read] == [(row.market_id, row.raw) for row in captured.walk.rows]
+    offered = ((row.raw, row.quote) for row in read)
+    cohort = normalize_cohort(offered, read_row, captured_at=NOW, filters=Filters(), core_size=10, seed=1)
     assert cohort.offered == len(captured.walk.rows)
     assert len(cohort.markets) >= 60
     assert len(cohort.rejected) >= 30
