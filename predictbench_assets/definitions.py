@@ -1,5 +1,9 @@
-"""Everything put together: the only place that knows all the parts. `defs` is what Dagster loads."""
+"""Everything put together: the only module that knows all the parts.
 
+`defs` is what Dagster loads. Importing this module changes nothing in the process; loading `defs` sets it up.
+"""
+
+import functools
 import gc
 import importlib
 import warnings
@@ -7,12 +11,12 @@ from typing import Any
 
 import dagster as dg
 
-from predictbench_assets.assets.experiments import PREFIX, build_experiment_assets
+from predictbench_assets.assets.experiments import build_experiment_assets
 from predictbench_assets.assets.ingestion import WINDOW, normalized_markets, raw_markets, target_window
 from predictbench_assets.assets.persistence import build_persisted_run
 from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.assets.scoring import benchmark_report, experiment_scores, leaderboard
-from predictbench_assets.assets.step import discreet
+from predictbench_assets.assets.step import redacting
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.ingestion.cohort import COHORT
@@ -31,7 +35,7 @@ from predictbench_assets.persistence.run_store import run_database
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 from predictbench_assets.staging import StagingArea
 
-SCHEMAS = {"target_window": WINDOW, "raw_markets": SNAPSHOT, "normalized_markets": COHORT, PREFIX: OUTCOMES}
+SCHEMAS = {"target_window": WINDOW, "raw_markets": SNAPSHOT, "normalized_markets": COHORT, OUTCOMES.name: OUTCOMES}
 
 
 def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
@@ -40,7 +44,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
     Raises:
         RegistryError: the experiments as listed cannot run together.
     """
-    with discreet(settings):  # it runs what strangers wrote, and Dagster shows why a code location does not load
+    with redacting(settings):  # it runs what strangers wrote, and Dagster shows why a code location does not load
         registry = load_registry(settings.processing_experiments)
     run_assets = [
         target_window,
@@ -99,10 +103,20 @@ def _executor(settings: Settings) -> dg.ExecutorDefinition:
             return executor
 
 
-# Used on purpose (data versions of outputs, handlers in dagster.yaml); said once here rather than at every step.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-configure_logging(get_settings())
-defs = build_defs(get_settings())
-# What is loaded by now stays as long as the process: collections during a run need not walk through it every time,
-# which takes about a tenth of a cold run.
-gc.freeze()
+@dg.definitions
+@functools.cache  # Dagster calls it several times in one process
+def defs() -> dg.Definitions:
+    """Set this process up for runs, and build the definitions for its settings.
+
+    Raises:
+        SettingsError: the settings are not usable.
+        RegistryError: the experiments as listed cannot run together.
+    """
+    # Used on purpose (data versions of outputs, handlers in dagster.yaml); said once here rather than at every step.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    configure_logging(get_settings())
+    built = build_defs(get_settings())
+    # What is loaded by now stays as long as the process: collections during a run need not walk through it every time,
+    # which takes about a tenth of a cold run.
+    gc.freeze()
+    return built

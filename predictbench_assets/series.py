@@ -23,7 +23,7 @@ def daily_run() -> dg.JobDefinition:
     """The job, for executors that load it again in processes of their own."""
     from predictbench_assets.definitions import defs
 
-    return defs.resolve_job_def(DAILY_RUN)
+    return defs().resolve_job_def(DAILY_RUN)
 
 
 def run_series(planned: Sequence[PlannedRun]) -> None:
@@ -61,8 +61,7 @@ def _was_interrupted(result: dg.JobExecutionResult) -> bool:
 
 def main() -> None:
     """Make the runs of the file that is named on the command line."""
-    import predictbench_assets.definitions  # noqa: F401 - sets up the log, and says what is wrong with the settings
-
+    daily_run()  # sets up the log, and says what is wrong with the settings
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     run_series([PlannedRun(**run) for run in plan])
 

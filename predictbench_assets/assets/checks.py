@@ -1,10 +1,10 @@
-"""Asset checks: what must hold of a snapshot, a cohort and a stored run, as data beside the assets.
+"""Asset checks of all assets: their specs, their limits, and their evaluation.
 
 Evaluated inside the asset that has the facts at hand, so that a check costs no step of its own.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from statistics import median
 
@@ -14,6 +14,8 @@ import msgspec
 from predictbench_assets.ingestion.headers import SnapshotHeader
 from predictbench_assets.markets.cohort import Cohort
 from predictbench_assets.persistence.leases import RunCounts
+from predictbench_assets.resolution.ledger import CohortSettled
+from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.scoring.store.checks import ScoreProblems
 from predictbench_assets.settings import Settings
@@ -28,6 +30,15 @@ STORED = "stored"
 SUM_TOLERANCE = 0.02
 SMALLEST_DAY = 0.25
 """A day that offers less than this share of the median of the days before is worth a look."""
+
+ENOUGH_FINAL = 0.95
+"""Of a cohort whose markets are a week past their close; in 2024, 96 % were paid by then."""
+MANY_SPLITS = 0.02
+FEWEST_TO_JUDGE = 50
+"""Of fewer settled markets no share is judged."""
+MANY_CHANGES = 0.01
+FEWEST_CHANGES = 5
+"""As many settlements may change in any sweep: disputes happen, to one market or to those of one event."""
 
 SNAPSHOT_CHECKS = [
     dg.AssetCheckSpec(
@@ -74,6 +85,29 @@ RUN_CHECKS = [
     ),
     dg.AssetCheckSpec(
         "completeness", asset="persisted_run", description="Every market handed to the experiments was stored."
+    ),
+]
+
+RESOLUTION_CHECKS = [
+    dg.AssetCheckSpec(
+        "cohorts_final",
+        asset="market_resolutions",
+        description="Of each run's markets that are a week past their close, at least 95 % are final.",
+    ),
+    dg.AssetCheckSpec(
+        "split_share",
+        asset="market_resolutions",
+        description="At most 2 % of the final markets have no winner; in 2024 it was 0.2 %.",
+    ),
+    dg.AssetCheckSpec(
+        "long_open",
+        asset="market_resolutions",
+        description="Few markets, at most 5 %, are still open two weeks after their close.",
+    ),
+    dg.AssetCheckSpec(
+        "settlements_stable",
+        asset="market_resolutions",
+        description="Of the final markets looked at again, at most 1 % have changed; more, and the API has.",
     ),
 ]
 
@@ -203,6 +237,60 @@ def check_run(counts: RunCounts) -> Iterator[dg.AssetCheckResult]:
         severity=dg.AssetCheckSeverity.WARN,
         description="" if counts.failed == 0 else "Some markets were not stored; processing_failures says why.",
         metadata={"stored": counts.processed, "failed": counts.failed},
+    )
+
+
+def check_stability(report: SweepReport) -> dg.AssetCheckResult:
+    """The check that final settlements stay: an exchange that takes many back has changed its API."""
+    changed = len(report.changed)
+    final = report.states.get("final", 0) + changed
+    passed = changed <= max(FEWEST_CHANGES, MANY_CHANGES * final)
+    return dg.AssetCheckResult(
+        check_name="settlements_stable",
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=""
+        if passed
+        else "Look at what changed before believing any board of today; the ledger still has what was known before.",
+        metadata={"changed": changed, "final": final},
+    )
+
+
+def check_resolutions(cohorts: Sequence[CohortSettled]) -> Iterator[dg.AssetCheckResult]:
+    """The checks of `market_resolutions`, which warn: the exchange settles when it does."""
+    behind = [one for one in cohorts if one.final < ENOUGH_FINAL * one.markets]
+    yield dg.AssetCheckResult(
+        check_name="cohorts_final",
+        passed=not behind,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="Their boards stay provisional: look at the markets that are not final." if behind else "",
+        metadata={
+            "cohorts": len(cohorts),
+            "behind": dg.MetadataValue.json(
+                {f"{one.run_date}|{one.window_days}": round(one.final / one.markets, 4) for one in behind}
+            ),
+        },
+    )
+    markets, final, splits, long_open = (
+        sum(getattr(one, name) for one in cohorts) for name in ("markets", "final", "splits", "long_open")
+    )
+    share = splits / final if final else 0.0
+    yield dg.AssetCheckResult(
+        check_name="split_share",
+        passed=final < FEWEST_TO_JUDGE or share <= MANY_SPLITS,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=""
+        if share <= MANY_SPLITS
+        else "Splits are seldom: see whether payouts are read as they are meant.",
+        metadata={"final": final, "splits": splits, "share": share},
+    )
+    share = long_open / markets if markets else 0.0
+    yield dg.AssetCheckResult(
+        check_name="long_open",
+        passed=markets < FEWEST_TO_JUDGE or share <= 1 - ENOUGH_FINAL,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="" if share <= 1 - ENOUGH_FINAL else "Many markets stay open: does the sweep find them?",
+        metadata={"markets": markets, "open": long_open, "share": share},
     )
 
 

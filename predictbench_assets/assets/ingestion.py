@@ -14,7 +14,7 @@ from predictbench_assets.assets.checks import (
     check_cohort,
     check_snapshot,
 )
-from predictbench_assets.assets.step import OWNERS, discreet, record_failure, stage
+from predictbench_assets.assets.step import OWNERS, asset_step, record_failure, redacting
 from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.experiments.reasons import count_texts
@@ -117,7 +117,7 @@ def target_window(
     attempt = None
     if not database.dry:
         try:
-            with discreet(settings):
+            with redacting(settings):
                 attempt = database.open(key, context.run.run_id, config.on_existing.value).attempt
         except RunAlreadyStored as stored:
             if config.on_existing is OnExisting.fail:
@@ -125,7 +125,7 @@ def target_window(
             context.log.info(f"skipped: {stored}")
             reporter.skipped(key, context.run.run_id)
             return
-    with stage(context, settings, database, key, "target_window"):
+    with asset_step(context, settings, database, key, "target_window"):
         window: dict[str, Any] = {
             "run_id": str(key.run_id),
             "run_date": key.run_date.isoformat(),
@@ -165,7 +165,7 @@ def raw_markets(
     that fails a blocking check is kept aside: the next try of the day captures again, and a try after the day reads it.
     """
     key = run_key(context)
-    with stage(context, settings, database, key, "raw_markets"):
+    with asset_step(context, settings, database, key, "raw_markets"):
         if config.refresh:
             _refuse_losses(context, settings, database, key)
         snapshot = None if config.refresh else _stored_snapshot(context, settings, database, staging, key)
@@ -201,7 +201,7 @@ def normalized_markets(
 ) -> StagedOutput:
     """The typed markets of the snapshot, filtered and with the core sample drawn; malformed rows with the reason."""
     key = run_key(context)
-    with stage(context, settings, database, key, "normalized_markets") as beat:
+    with asset_step(context, settings, database, key, "normalized_markets") as beat:
         if config.limit is not None and settings.environment == "production" and not database.dry:
             raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
         cohort = _normalized(raw_markets, settings, config.limit)

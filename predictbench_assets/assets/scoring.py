@@ -13,7 +13,7 @@ import dagster as dg
 
 from predictbench_assets.assets.checks import BOARD_CHECKS, SCORE_CHECKS, check_leaderboard, check_scores
 from predictbench_assets.assets.resolution import market_resolutions
-from predictbench_assets.assets.step import OWNERS, discreet
+from predictbench_assets.assets.step import OWNERS, redacting
 from predictbench_assets.exchange_names import exchange_label, is_simulated
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -46,7 +46,7 @@ def experiment_scores(  # type: ignore[no-untyped-def]  # Dagster reads Material
     """Scores of every forecast whose market has settled; only what is new or has changed is computed."""
     from predictbench_assets.scoring.store.scores import score_settled
 
-    with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
+    with bound(process_stage=context.asset_key.to_user_string()), redacting(settings):
         report = score_settled(database.engine, settings.clock.now(), dry_run=database.dry)
         checks = list(check_scores(score_problems(database.engine)))
         return dg.MaterializeResult(
@@ -70,7 +70,7 @@ def leaderboard(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeRes
     """All boards as of now, stored with their moment and the version of the rules, so that they can be rebuilt."""
     from predictbench_assets.scoring.store.boards import content_hash, rebuild_leaderboard, store_leaderboard
 
-    with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
+    with bound(process_stage=context.asset_key.to_user_string()), redacting(settings):
         board = rebuild_leaderboard(database.engine, settings.clock.now())
         if not database.dry:
             store_leaderboard(database.engine, board, settings.clock.now())
@@ -99,7 +99,7 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
     from predictbench_assets.scoring.store.boards import stored_leaderboard
     from predictbench_assets.site.build import write_report
 
-    with bound(process_stage=context.asset_key.to_user_string()), discreet(settings):
+    with bound(process_stage=context.asset_key.to_user_string()), redacting(settings):
         now = settings.clock.now()
         board = stored_leaderboard(database.engine, now)
         summary = write_report(

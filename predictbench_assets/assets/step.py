@@ -1,10 +1,10 @@
-"""What every asset of a run does around its own work: log fields, a heartbeat, and a recorded failure."""
+"""The frame of every asset: log fields, the run's heartbeat, redaction, and a recorded failure."""
 
 import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import cast
 
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
@@ -17,41 +17,39 @@ from predictbench_assets.runs import RunKey, UnknownPartition, parsed_key
 from predictbench_assets.secrecy import redacted_error, redacted_output
 from predictbench_assets.settings import Settings
 
-_MOMENT_S = 1.0
+_BEAT_AT_MOST_EVERY_S = 1.0
 _INTERRUPTED = "stopped by a signal: cancelled, or over a time limit. Run it again, it goes on where it stopped."
 
 OWNERS = ["team:predictbench"]
 
 
 @contextmanager
-def stage(
+def asset_step(
     context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, key: RunKey, name: Stage
 ) -> Iterator[Callable[[], None]]:
-    """Bind the log fields of a stage and say in the database that the run has reached it.
+    """Bind the log fields of an asset of a run, renew the run's heartbeat, and redact output and errors.
 
-    Neither what is printed in it nor the error that ends it has a secret in it: Dagster keeps both.
-
-    Yields what says so again, if that is more than a moment ago. To be called right before something is staged: the
-    names of staged files are shared by all attempts of a run, and one that was overtaken must not put its file in the
-    place of the newer one's.
+    Yields a heartbeat function, limited to one write a second. Call it right before something is staged: the names of
+    staged files are shared by all attempts of a run, and one that was overtaken must not put its file in the place of
+    the newer one's.
 
     Raises:
-        LeaseLost: another attempt has taken the run over; this one must stop. Raised by what is yielded as well.
+        LeaseLost: another attempt has taken the run over; this one must stop. The heartbeat function raises it too.
     """
 
     last = float("-inf")
 
     def beat() -> None:
         nonlocal last
-        if time.monotonic() - last > _MOMENT_S:
+        if time.monotonic() - last > _BEAT_AT_MOST_EVERY_S:
             database.beat(key, context.run.run_id, name)
             last = time.monotonic()
 
-    _give_memory_back()
+    _trim_heap()
     fields = {"run_id": str(key.run_id), "process_stage": context.asset_key.to_user_string()}
     with bound(**fields):
         try:
-            with discreet(settings):
+            with redacting(settings):
                 beat()
                 yield beat
         except dg.DagsterExecutionInterruptedError:
@@ -63,10 +61,10 @@ def stage(
 
 
 @contextmanager
-def discreet(settings: Settings) -> Iterator[None]:
-    """Nothing that is printed in the block, and no error that leaves it, has a secret in it: Dagster keeps both.
+def redacting(settings: Settings) -> Iterator[None]:
+    """Take secrets out of the output printed in the block and of the error that leaves it: Dagster keeps both.
 
-    An error that came of a signal leaves it as the signal's own: Dagster goes on with other steps after any other.
+    An error that a signal caused leaves it as the signal's own: Dagster goes on with other steps after any other.
     """
     with redacted_output(settings.redact):
         try:
@@ -77,35 +75,30 @@ def discreet(settings: Settings) -> Iterator[None]:
             failure = redacted_error(error, settings.redact)
             if failure is error:
                 raise
-            # The error that it stands for would be shown as what it came of.
+            # Drop the original from the chain: Dagster would print it.
             raise failure from failure.__cause__ or failure.__context__
 
 
 def _came_of_a_signal(error: BaseException) -> bool:
-    """Whether an error was raised while a signal unwound the stack: by what cleans up, or by a stranger's `except`."""
-    looked_at: set[int] = set()
+    """True for an error raised while a signal unwound the stack: in clean-up, or in a stranger's `except`."""
+    seen: set[int] = set()
     around: BaseException | None = error
-    while around is not None and id(around) not in looked_at:
+    while around is not None and id(around) not in seen:
         if isinstance(around, dg.DagsterExecutionInterruptedError):
             return True
-        looked_at.add(id(around))
+        seen.add(id(around))
         around = around.__cause__ or around.__context__
     return False
 
 
-def _give_memory_back() -> None:
-    """What the asset before left behind, where the C library is one that keeps it (glibc).
+def _trim_heap() -> None:
+    """Return the memory of the asset before to the system, where the C library keeps it (glibc).
 
     All assets of a run share a process, and 20,000 rows of a few kilobytes leave a heap full of holes.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def staged_meta(context: dg.AssetExecutionContext) -> dict[str, Any]:
-    """What each staged file says of its origin."""
-    return {"dagster_run_id": context.run.run_id}
 
 
 def run_seconds(instance: dg.DagsterInstance, dagster_run_id: str) -> float:
@@ -133,19 +126,19 @@ def record_failure(context: dg.HookContext) -> None:
 
 
 def _reason(context: dg.HookContext, error: BaseException | None) -> str:
-    """What to tell a person about the failure of a step."""
+    """The failure of a step in a sentence, for people."""
     if isinstance(error, DagsterAssetCheckFailedError):
         return _failed_checks(context) or str(error)
     if isinstance(error, dg.Failure) and error.description:
         return error.description
     if isinstance(error, DBAPIError):  # those of our own database have become ours long before
-        said = (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
-        return f"Dagster could not write to its own storage (DAGSTER_POSTGRES_URL): {said}"
+        first = (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
+        return f"Dagster could not write to its own storage (DAGSTER_POSTGRES_URL): {first}"
     return str(error) if isinstance(error, PredictbenchError | UnknownPartition) else f"{type(error).__name__}: {error}"
 
 
 def _failed_checks(context: dg.HookContext) -> str:
-    """What the checks that stopped a step said; Dagster's exception only has their names."""
+    """The descriptions of the checks that stopped a step; Dagster's exception has their names only."""
     records = context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     checks = [record.get_dagster_event().asset_check_evaluation_data for record in records]
     return " ".join(

@@ -1,10 +1,13 @@
 """The reporter: puts together what is known of a run and writes its summary, whether the run ended well or not."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from predictbench_assets.commit import running_commit
+from predictbench_assets.experiments.headers import OutcomesHeader
+from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.ingestion.cohort import COHORT
 from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader
@@ -12,8 +15,17 @@ from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.observability.metrics import export_metrics
 from predictbench_assets.persistence.leases import RunCounts
+from predictbench_assets.persistence.run_contents import Assembly, StagedExperiment
 from predictbench_assets.persistence.run_store import RunDatabase
-from predictbench_assets.reporting.summary import ApiUse, FailureLine, RunSummary, SnapshotSummary
+from predictbench_assets.persistence.run_write import RunWrite
+from predictbench_assets.reporting.summary import (
+    ApiUse,
+    DigestSummary,
+    ExperimentSummary,
+    FailureLine,
+    RunSummary,
+    SnapshotSummary,
+)
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
@@ -58,6 +70,26 @@ class RunReporter:
             git_sha=running_commit(self._settings),
             dry_run=self._database.dry,
             **facts,
+        )
+
+    def written(self, run: RunWrite, dagster_run_id: str, *, duration_seconds: float) -> RunSummary:
+        """The summary of a run that was stored, or in a dry run counted."""
+        contents = run.contents
+        return self.summary(
+            contents.key,
+            dagster_run_id,
+            snapshot=contents.snapshot,
+            cohort=contents.cohort,
+            counts=run.counts,
+            failures=tuple(FailureLine.of(failure) for failure in run.failures),
+            experiments={one.attempt.name: _experiment(one, contents, dagster_run_id) for one in contents.experiments},
+            rejected_by_reason=count_texts((f"{one.field}: {one.reason}", 1) for one in run.rejected),
+            failed_by_reason=count_texts((failure.reason, 1) for failure in run.not_stored),
+            would_be_rows=run.would_be_rows,
+            attempt=run.attempt,
+            forecast_digest=None if run.digest is None else DigestSummary.of(run.digest),
+            duration_seconds=duration_seconds,
+            **run.verdict,
         )
 
     def publish(self, summary: RunSummary) -> Path:
@@ -119,6 +151,22 @@ class RunReporter:
             return open_staged(self._staging, [asset], key, schema)
         except PredictbenchError:
             return None  # missing, or damaged, which may be why the run failed
+
+
+def _experiment(staged: StagedExperiment, contents: Assembly, dagster_run_id: str) -> ExperimentSummary:
+    """An experiment's part of the summary; the counts of a journal belong to the Dagster run that read it only."""
+    facts: dict[str, Any] = {}
+    if staged.outcomes is not None:
+        header = staged.outcomes.header(OutcomesHeader)
+        facts = {"seconds": header.seconds, "reasons": tuple(map(ReasonCount.model_validate, header.reasons))}
+        if header.dagster_run_id == dagster_run_id:
+            facts |= {"from_journal": header.from_journal, "outdated": header.outdated}
+    return ExperimentSummary(
+        version=staged.attempt.version,
+        status=staged.attempt.status,
+        **facts,
+        **contents.counts.get(staged.attempt.name, Counter()),
+    )
 
 
 def _snapshot_facts(snapshot: StagedFile, dagster_run_id: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-# The definitions read the environment when they are imported; here that is the defaults, whatever the machine has set.
+# Settings that a test does not give are at their defaults, whatever the machine has set.
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.database.embedded import EmbeddedPostgres

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine
 
-# The definitions read the environment when they are imported; here that is the defaults, whatever the machine has set.
+# Settings that a test does not give are at their defaults, whatever the machine has set.
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.definitions import build_defs

@@ -1,7 +1,9 @@
 """The whole asset graph, pinned: a change of it shows in review."""
 
+import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import dagster as dg
@@ -65,6 +67,29 @@ CHECKS = {
 """Checks by asset, and whether a failed one stops what is downstream."""
 
 
+_IMPORTING = """
+    import gc, logging, os, signal, sys, warnings
+    from predictbench_assets.settings import SettingsError, get_settings
+
+    def state():
+        root = logging.getLogger()
+        levels = [logging.getLogger(name).level for name in ("predictbench_assets", "httpx", "alembic")]
+        about_dagster = [one for one in warnings.filters if "beta" in str(one).lower()]
+        streams = [sys.stdout, sys.stderr, sys.excepthook, signal.getsignal(signal.SIGTERM)]
+        read = get_settings.cache_info().currsize
+        handling = [root.handlers[:], root.level, levels, logging.getLogRecordFactory(), warnings.showwarning]
+        return [*handling, about_dagster, gc.get_freeze_count(), dict(os.environ), sys.path[:], streams, read]
+
+    before = state()
+    from predictbench_assets.definitions import defs
+    assert state() == before, (before, state())
+    try:
+        defs()
+    except SettingsError as error:
+        print(error)
+"""
+
+
 @pytest.fixture(scope="module")
 def defs() -> dg.Definitions:
     return build_defs(load_settings())
@@ -118,13 +143,23 @@ def test_the_definitions_load(defs: dg.Definitions) -> None:
 
 def test_the_code_location_loads_in_a_fresh_interpreter() -> None:
     code = (
-        "import sys; from predictbench_assets.definitions import defs; print(len(defs.assets));"
+        "import sys; from predictbench_assets.definitions import defs; print(len(defs().assets));"
         "print([name for name in ('numpy', 'scipy', 'matplotlib', 'jinja2') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assets, slow_to_load = found.stdout.split("\n", 1)
     assert assets == str(len(GRAPH))
     assert slow_to_load.strip() == "[]", "a daily run pays for what only scoring needs"
+
+
+def test_importing_the_definitions_changes_nothing_in_the_process() -> None:
+    code = textwrap.dedent(_IMPORTING)
+    unusable = os.environ | {"PREDICTBENCH_ENV_FILE": "", "HORIZONS": "banana"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120, env=unusable
+    )
+    assert found.returncode == 0, found.stderr
+    assert "HORIZONS: expected whole numbers" in found.stdout, "the settings are read when `defs` is loaded"
 
 
 def test_an_unknown_executor_is_named() -> None:

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from predictbench_assets.assets.resolution import RESOLUTION_CHECKS, check_resolutions
+from predictbench_assets.assets.checks import RESOLUTION_CHECKS, check_resolutions
 from predictbench_assets.resolution.ledger import CohortSettled
 
 

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from predictbench_assets.assets.experiments import build_experiment_assets
-from predictbench_assets.assets.step import discreet
+from predictbench_assets.assets.step import redacting
 from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, PipelineContext
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.markets.market import Market
@@ -22,14 +22,14 @@ def interrupted_while(cleaning_up: Exception | None) -> None:
 
 @pytest.mark.parametrize("cleaning_up", [None, ConnectionError("the connection is closed"), ValueError()])
 def test_a_signal_leaves_as_a_signal_whatever_fails_on_the_way_out(cleaning_up: Exception | None) -> None:
-    with pytest.raises(dg.DagsterExecutionInterruptedError), discreet(load_settings()):
+    with pytest.raises(dg.DagsterExecutionInterruptedError), redacting(load_settings()):
         interrupted_while(cleaning_up)
 
 
 def test_an_error_that_became_another_is_no_signal() -> None:
     error = RuntimeError("no forecast")
     error.__cause__, error.__context__ = ValueError(), ConnectionError()
-    with pytest.raises(RuntimeError, match="no forecast"), discreet(load_settings()):
+    with pytest.raises(RuntimeError, match="no forecast"), redacting(load_settings()):
         raise error
 
 

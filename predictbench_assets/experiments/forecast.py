@@ -1,0 +1,234 @@
+"""The stage of the experiments: forecast a run's cohort with one experiment, and stage the outcomes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Literal
+
+from predictbench_assets.experiments.contexts import History, HistoryCounts
+from predictbench_assets.experiments.crashes import CrashMark
+from predictbench_assets.experiments.headers import OutcomesHeader
+from predictbench_assets.experiments.journal import Journal, JournalKey
+from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
+from predictbench_assets.experiments.protocol import Experiment, RunMetadata
+from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
+from predictbench_assets.experiments.runner import Progress, run_experiment_sync
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.markets.market import Market
+from predictbench_assets.runs import RunKey
+from predictbench_assets.settings import Settings
+from predictbench_assets.staging import StagedFile, StagingArea
+
+
+class ForgetRefused(PermanentError):
+    """The journal was to be forgotten where its answers may have been paid for."""
+
+
+@dataclass(frozen=True)
+class ForecastCohort:
+    """The markets of one run, with what identifies them."""
+
+    run: RunMetadata
+    markets: Sequence[Market]
+    content_hash: str
+    """Of the cohort, not of its snapshot: with other markets beside it a forecast may come out differently."""
+
+    @property
+    def slug(self) -> str:
+        """`RunKey.slug` of the run."""
+        return RunKey(self.run.run_date, self.run.window_days).slug
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """The outcomes of one experiment for a cohort, one per market and in the cohort's order."""
+
+    experiment: Experiment
+    config_hash: str
+    cohort: ForecastCohort
+    outcomes: Sequence[Outcome]
+    content_hash: str
+    """Of the outcomes, `outcomes.content_hash`."""
+    reasons: Sequence[ReasonCount]
+    """Why markets have no forecast, the most frequent reasons first."""
+    started_at: datetime
+    finished_at: datetime
+    seconds: float
+    from_journal: int
+    """Outcomes that an earlier attempt had journalled."""
+    outdated: int
+    """Of these, the answers of other code than the experiment's present one."""
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Markets by status."""
+        return count_statuses(self.outcomes)
+
+    @property
+    def status(self) -> Literal["completed", "failed"]:
+        """`failed` where markets failed and none completed."""
+        return "failed" if self.counts["failed"] and not self.counts["completed"] else "completed"
+
+    def header(self, dagster_run_id: str) -> OutcomesHeader:
+        """The header of the staged file."""
+        return OutcomesHeader(
+            name=self.experiment.name,
+            version=self.experiment.version,
+            status=self.status,
+            snapshot_hash=self.cohort.run.snapshot_hash,
+            counts=self.counts,
+            dagster_run_id=dagster_run_id,
+            config_hash=self.config_hash,
+            content_hash=self.content_hash,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            seconds=self.seconds,
+            from_journal=self.from_journal,
+            outdated=self.outdated,
+            reasons=[reason.model_dump() for reason in self.reasons],
+        )
+
+
+def results_path(name: str) -> tuple[str, str]:
+    """The key of an experiment's staged outcomes, `ingestion.names.staged_name` makes file names of it."""
+    return (OUTCOMES.name, name)
+
+
+def forecast(
+    experiment: Experiment,
+    cohort: ForecastCohort,
+    *,
+    config_hash: str,
+    required: Mapping[str, Mapping[str, Outcome]],
+    history: History,
+    history_counts: HistoryCounts,
+    area: StagingArea,
+    writer_id: str,
+    settings: Settings,
+    forget: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Forecasts:
+    """Forecast every market of a cohort with one experiment; what its journal holds is not asked again.
+
+    Args:
+        config_hash: of the experiment's configuration, `Registry.config_hash`.
+        required: outcomes of the experiments that it requires, by name and market id.
+        history: settled markets as of an instant.
+        history_counts: their counts by category.
+        area: where the journal and artifacts are kept.
+        writer_id: names the journal's segments of this attempt.
+        forget: remove the journal first, so that every market is asked again.
+        progress: called at the beginning, once a second, and at the end, from changing threads.
+
+    Raises:
+        JournalUnwritable: an answer could not be made durable.
+    """
+    key = JournalKey(cohort.slug, experiment.name, experiment.version, cohort.content_hash, config_hash)
+    journal = Journal(area, key, writer_id)
+    if forget:
+        journal.discard()
+    last = _Last(progress)
+    started, begun = settings.clock.now(), time.monotonic()
+    outcomes = run_experiment_sync(
+        experiment,
+        cohort.markets,
+        run=cohort.run,
+        settings_view=settings.public_view(),
+        clock=settings.clock,
+        required=required,
+        history=history,
+        history_counts=history_counts,
+        artifacts=lambda path, content: area.write_bytes(f"artifacts/{cohort.slug}/{path}", content),
+        journal=journal,
+        crash_mark=CrashMark(settings.local_state, cohort.slug, experiment.name, experiment.version),
+        max_concurrency=settings.experiment_concurrency,
+        timeout_s=settings.experiment_timeout_seconds,
+        redact=settings.redact,
+        progress=last,
+    )
+    return Forecasts(
+        experiment=experiment,
+        config_hash=config_hash,
+        cohort=cohort,
+        outcomes=outcomes,
+        content_hash=content_hash(outcomes),
+        reasons=count_outcomes(outcomes, {market.market_id: market.question for market in cohort.markets}),
+        started_at=started,
+        finished_at=settings.clock.now(),
+        seconds=round(time.monotonic() - begun, 3),
+        from_journal=last.progress.resumed,
+        outdated=last.progress.outdated,
+    )
+
+
+def refuse_to_forget(settings: Settings, *, dry_run: bool) -> None:
+    """Stop an attempt that would forget the answers of a production run.
+
+    Raises:
+        ForgetRefused: the environment is production, and this is no dry run.
+    """
+    if settings.environment == "production" and not dry_run:
+        raise ForgetRefused(
+            "forget would throw away answers in production, which may have been paid for: "
+            "change the experiment's version to ask again"
+        )
+
+
+def stage_forecasts(area: StagingArea, name: str, made: Forecasts, *, dagster_run_id: str) -> StagedFile:
+    """Publish the outcomes of an experiment."""
+    return area.publish(name, OUTCOMES, made.header(dagster_run_id), (outcome.encode() for outcome in made.outcomes))
+
+
+def stage_not_run(
+    area: StagingArea, name: str, experiment: Experiment, run: RunMetadata, *, dagster_run_id: str
+) -> StagedFile:
+    """Publish a file without outcomes for an experiment that was not selected."""
+    header = OutcomesHeader(
+        name=experiment.name,
+        version=experiment.version,
+        status="not_run",
+        snapshot_hash=run.snapshot_hash,
+        counts=count_statuses(()),
+        dagster_run_id=dagster_run_id,
+    )
+    return area.publish(name, OUTCOMES, header, ())
+
+
+def stale_reason(staged: StagedFile, experiment: Experiment, config_hash: str, snapshot_hash: str) -> str | None:
+    """Why staged outcomes do not count for a snapshot and the experiment as it is now; None where they do."""
+    header = staged.header(OutcomesHeader)
+    if header.status == "not_run":
+        return "the experiment was not selected for this run"
+    if header.snapshot_hash != snapshot_hash:
+        return "its staged results are of an earlier snapshot; run it again"
+    if header.version != experiment.version:
+        return f"its staged results are of version {header.version}; version {experiment.version} was not run"
+    if header.config_hash != config_hash:
+        return "its staged results were made with another configuration; run it again"
+    return None
+
+
+def outcomes_by_market(staged: StagedFile) -> dict[str, Outcome]:
+    """The outcomes of a staged file by market id."""
+    return {outcome.market_id: outcome for outcome in map(Outcome.decode, staged.lines())}
+
+
+def count_statuses(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Markets by status; a status that none has counts 0."""
+    statuses = [outcome.status for outcome in outcomes]
+    return {status: statuses.count(status) for status in ("completed", "skipped", "failed")}
+
+
+class _Last:
+    """Hands progress on and keeps the last one; the runner reports once at the beginning at least."""
+
+    progress: Progress
+
+    def __init__(self, hand_on: Callable[[Progress], None]) -> None:
+        self._hand_on = hand_on
+
+    def __call__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._hand_on(progress)
