@@ -1,4 +1,4 @@
-"""The staged cohort: the typed markets of a snapshot, and the rows that were rejected with the reason."""
+"""The third stage: the typed markets of a snapshot, and the rows that were rejected with the reason."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,18 +6,58 @@ from typing import get_args
 
 import msgspec
 
+from predictbench_assets.failures import PermanentError
 from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader
-from predictbench_assets.markets.cohort import Cohort
+from predictbench_assets.ingestion.snapshot import snapshot_rows
+from predictbench_assets.markets.cohort import Cohort, Filters, MarketReader, normalize_cohort
 from predictbench_assets.markets.market import Market, PriceQuality, RejectedMarket
+from predictbench_assets.settings import Settings
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
 COHORT = Schema("normalized_markets", 2, oldest=1)
 """The second version has the price of a day before, where one was frozen; markets without are as they were."""
 
 
+class LimitRefused(PermanentError):
+    """A part of a day would be stored where only whole days belong."""
+
+
 class _CohortRow(msgspec.Struct):
     market: msgspec.Raw = msgspec.Raw()
     rejected: msgspec.Raw = msgspec.Raw()
+
+
+def refuse_limit(settings: Settings, limit: int | None, *, dry_run: bool) -> None:
+    """Stop an attempt that would store a part of a day in production.
+
+    Raises:
+        LimitRefused: the environment is production, and this is no dry run.
+    """
+    if limit is not None and settings.environment == "production" and not dry_run:
+        raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
+
+
+def build_cohort(snapshot: StagedFile, read: MarketReader, settings: Settings, *, limit: int | None = None) -> Cohort:
+    """The markets of a snapshot, filtered and sampled as the settings ask.
+
+    Args:
+        read: the reader of the exchange that the snapshot came from.
+        limit: keep the first markets only.
+    """
+    return normalize_cohort(
+        ((row.raw, row.quote) for row in snapshot_rows(snapshot)),
+        read,
+        captured_at=snapshot.header(SnapshotHeader).captured_at,
+        filters=Filters(
+            min_liquidity=settings.min_liquidity or 0.0,
+            min_volume=settings.min_volume or 0.0,
+            max_markets=settings.max_markets,
+            limit=limit,
+        ),
+        core_size=settings.core_sample_size,
+        # Seeded by content: the same snapshot has the same core, and nobody can choose it.
+        seed=int(snapshot.sha256[:16], 16),
+    )
 
 
 def stage_cohort(

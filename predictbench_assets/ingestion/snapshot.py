@@ -5,12 +5,16 @@ A snapshot is a staged file that is written once and never changed; a refresh wr
 is computed from it, so that a run can be repeated long after the exchange has moved on.
 """
 
-from collections.abc import Iterator
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import msgspec
 
-from predictbench_assets.exchanges.exchange import Capture, CapturedRow
+from predictbench_assets.exchanges.exchange import Capture, CapturedRow, Exchange
 from predictbench_assets.exchanges.json_text import (
     DECODE_ERRORS,
     UnreadableJson,
@@ -18,7 +22,9 @@ from predictbench_assets.exchanges.json_text import (
     object_members,
     scalar_text,
 )
+from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.ingestion.headers import SnapshotHeader
+from predictbench_assets.ingestion.registry import SnapshotRecord, SnapshotRegistry
 from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
@@ -28,11 +34,137 @@ SNAPSHOT = Schema("raw_markets", 3, oldest=1)
 
 _IDS_SINCE = 3
 
+_log = logging.getLogger(__name__)
+
+
+class NoSnapshot(PermanentError):
+    """Nothing is frozen for the partition, and its day is over."""
+
+
+class NothingListed(TransientError):
+    """The exchange lists no market at all for a whole day: more often its trouble than the truth."""
+
+
+class RefreshRefused(PermanentError):
+    """A new snapshot would take forecasts off the board that nobody is about to make again."""
+
 
 class _SnapshotRow(msgspec.Struct):
     row: msgspec.Raw
     quote: dict[str, Any] | None = None
     market_id: str | None = None
+
+
+@dataclass(frozen=True)
+class FrozenSnapshot:
+    """The snapshot that a run is computed from."""
+
+    file: StagedFile
+    reused: bool
+    """Whether it was stored before."""
+
+
+def freeze(
+    exchange: Exchange,
+    area: StagingArea,
+    registry: SnapshotRegistry,
+    key: RunKey,
+    *,
+    today: date,
+    dagster_run_id: str,
+    refresh: bool = False,
+    allow_empty: bool = False,
+    warn: Callable[[str], None] = _log.warning,
+) -> FrozenSnapshot:
+    """The stored snapshot of a run, whatever the date; where there is none, a new one, on the run date only.
+
+    Once the day is over, the newest snapshot that a check refused is better than none.
+
+    Args:
+        today: in UTC.
+        refresh: capture a new one although one is stored.
+        allow_empty: believe a listing without any market.
+        warn: called with a sentence about each thing that is missing.
+
+    Raises:
+        NoSnapshot: the day of the run is not today, and nothing is stored or a refresh was asked for.
+        NothingListed: the exchange lists no market at all.
+        PredictbenchError: the listing could not be read to its end, or the snapshot could not be registered.
+    """
+    record = None if refresh else registry.snapshot(key)
+    if record is None and not refresh and key.run_date != today:
+        record = registry.refused_snapshot(key)
+        if record is not None:
+            warn(f"read again, after it was refused ({record.refused}): {record.uri}")
+            registry.register(record, dagster_run_id)
+    if record is not None:
+        return FrozenSnapshot(area.open_uri(record.uri, SNAPSHOT), reused=True)
+    _refuse_other_days(key, today, refresh=refresh)
+    captured = asyncio.run(exchange.capture(key.start, key.end))
+    if not captured.rows and not allow_empty:
+        raise NothingListed(
+            f"the exchange lists no market that closes on {key.target_date}: nothing was frozen, and the next try asks "
+            "again. If that day truly has none, run it with --allow-empty, or name its window in ALLOW_EMPTY_WINDOWS."
+        )
+    for warning in captured.warnings:
+        warn(warning)
+    snapshot = freeze_snapshot(area, key, captured, exchange=exchange.host, dagster_run_id=dagster_run_id)
+    registry.register(_record(key, snapshot), dagster_run_id)
+    return FrozenSnapshot(snapshot, reused=False)
+
+
+def refuse_losses(key: RunKey, forecasters: Set[str], *, registered: Set[str], unselected: Set[str]) -> None:
+    """Stop a refresh that not all who have forecasts of the day take part in: boards count what answers to it.
+
+    Args:
+        forecasters: experiments with stored forecasts of the run.
+        registered: experiments that this code has.
+        unselected: those of them that this run leaves out.
+
+    Raises:
+        RefreshRefused: with a way out for each of them.
+    """
+    ways_out = {
+        "leave --experiment out, so that they run again too": sorted(forecasters & unselected),
+        "add them to PROCESSING_EXPERIMENTS again": sorted(forecasters - registered),
+    }
+    lost = [f"{', '.join(names)} ({way_out})" for way_out, names in ways_out.items() if names]
+    if lost:
+        raise RefreshRefused(
+            f"a refresh of {key} is refused: it would take these experiments off the board, whose forecasts answer to "
+            f"the snapshot that is stored: {'; '.join(lost)}."
+        )
+
+
+def _refuse_other_days(key: RunKey, today: date, *, refresh: bool) -> None:
+    if key.run_date == today:
+        return
+    if refresh:
+        raise NoSnapshot(
+            f"a refresh of {key} is refused: its snapshot is of {key.run_date}, today is {today} (UTC), "
+            "and prices of a past day cannot be captured. Run it without --refresh to use the stored snapshot."
+        )
+    raise NoSnapshot(
+        f"no snapshot is stored for {key} and its day is over: today is {today} (UTC), and what the exchange shows "
+        "now is not what it showed then. If the snapshot was staged elsewhere, point STAGING_URI and the database "
+        "settings there; a missed day cannot be captured later."
+    )
+
+
+def _record(key: RunKey, snapshot: StagedFile) -> SnapshotRecord:
+    header = snapshot.header(SnapshotHeader)
+    return SnapshotRecord(
+        key=key,
+        captured_at=header.captured_at,
+        sha256=header.received_sha256,
+        content_hash=snapshot.sha256,
+        rows=snapshot.rows,
+        bytes=header.received_bytes,
+        uri=snapshot.uri,
+        exchange=header.exchange,
+        quotes_source=header.quotes_source,
+        api=header.api.as_dict(),
+    )
 
 
 def freeze_snapshot(
