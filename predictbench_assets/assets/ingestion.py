@@ -1,4 +1,4 @@
-"""Ingestion: the window that a run looks at, the frozen snapshot of its markets, and the typed cohort."""
+"""Ingestion: the window of a run, the frozen snapshot of its markets, and the typed cohort."""
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -38,7 +38,7 @@ StagedOutput = Iterator[dg.Output[StagedFile] | dg.AssetCheckResult]
 
 
 class OnExisting(Enum):
-    """What to do with a run that is stored complete."""
+    """The treatment of a run that is stored complete."""
 
     update = "update"
     skip = "skip"
@@ -46,14 +46,14 @@ class OnExisting(Enum):
 
 
 class TargetWindowConfig(dg.Config):
-    """How to begin."""
+    """The beginning of a run."""
 
     on_existing: OnExisting = OnExisting.update
     """update writes the run again (ids stay), skip ends green without doing anything, fail ends red."""
 
 
 class RawMarketsConfig(dg.Config):
-    """Whether to capture again."""
+    """A choice between the stored snapshot and a new one."""
 
     refresh: bool = False
     """Capture a new snapshot although one is frozen; allowed on the run date itself only, and only together with every
@@ -63,7 +63,7 @@ class RawMarketsConfig(dg.Config):
 
 
 class NormalizedMarketsConfig(dg.Config):
-    """How much of the snapshot to take."""
+    """The part of the snapshot to take."""
 
     limit: int | None = None
     """Keep only the first markets; the run is stored as partial. Refused in production, except for a dry run."""

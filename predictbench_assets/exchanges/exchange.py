@@ -41,13 +41,13 @@ class Recheck:
 
 @dataclass(frozen=True)
 class PricesRead:
-    """How far the prices beside the rows could be read."""
+    """Completeness of the prices beside the rows."""
 
     count: int
     available: bool = True
-    """Whether they were asked for and any answer came."""
+    """True where they were asked for and any answer came."""
     reason: str | None = None
-    """Why some are missing, where that is not because there were none."""
+    """The reason for those that are missing; None where there simply were none."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Capture:
     captured_at: datetime
     """When the last quote had come in, UTC: the freeze."""
     sha256: str
-    """Of the listing's bodies as received: the identity of what the exchange answered."""
+    """Hash of the listing's bodies as received: the identity of the exchange's answer."""
     received_bytes: int
     recheck: Recheck | None
     quotes: PricesRead
     past_prices: PricesRead
-    """Of a day before the capture began."""
+    """Those of a day before the capture began."""
     warnings: Sequence[str]
     """Sentences about what is missing."""
     stats: ApiStats
@@ -81,18 +81,18 @@ class SettlementReader(Protocol):
 
     stats: ApiStats
     failure: str | None
-    """Why the exchange is not asked any more."""
+    """The reason for which the exchange is not asked any more."""
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will be asked."""
+        """True once nothing more will be asked."""
 
     @property
     def problems(self) -> Sequence[str]:
         """Everything that went wrong so far, `failure` first."""
 
     async def read(self, pending: Sequence[PendingMarket], now: datetime) -> Mapping[str, Reading | Absence]:
-        """How markets settled, by id; one that nothing was answered about is left out."""
+        """Settlements by market id; a market that nothing was answered about is left out."""
 
 
 class Exchange(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What msgspec raises for text that it will not read."""
+"""The errors of msgspec for text that it will not read."""
 
 _STRING = rb'"(?:[^"\\]|\\.)*"'
 _TOKEN = re.compile(_STRING + rb'|[\[\]{},:]|[^\s\[\]{},:"]+|"', re.DOTALL)

@@ -22,7 +22,7 @@ class ApiStats:
     backoff_seconds: float = 0.0
     """Waited between attempts, Retry-After included."""
     bytes: int = 0
-    """Of response bodies, uncompressed."""
+    """Length of the response bodies, uncompressed."""
     duplicates: int = 0
     """Rows received again with an id already seen."""
     changed_duplicates: int = 0

@@ -7,7 +7,7 @@ import msgspec
 
 
 class OutcomesHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `experiment_results`: how the experiment went. One that was not selected has no more than the first fields."""
+    """The header of `experiment_results`. One that was not selected has no more than the first fields."""
 
     name: str
     version: str

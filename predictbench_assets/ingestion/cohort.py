@@ -67,7 +67,7 @@ def stage_cohort(
 
     Args:
         snapshot: the snapshot that it was made of.
-        limit: how many markets were asked for at most.
+        limit: the most markets that were asked for.
     """
     markets = cohort.markets
     qualities = Counter(market.price.quality for market in markets)

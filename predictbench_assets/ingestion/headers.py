@@ -1,4 +1,4 @@
-"""Headers of staged files: what each stage notes of its file, read before any row is."""
+"""Headers of staged files: the notes of each stage, read before any row is."""
 
 from datetime import datetime
 from typing import Literal
@@ -12,14 +12,14 @@ Counts = dict[str, int]
 
 
 class WindowHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `target_window`."""
+    """The header of `target_window`."""
 
     dagster_run_id: str = ""
     """The Dagster run that staged the file."""
 
 
 class PointerHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a file that stands for another."""
+    """The header of a file that stands for another."""
 
     uri: str
     sha256: str = ""
@@ -27,7 +27,7 @@ class PointerHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `raw_markets`. Files of earlier versions lack what has a default."""
+    """The header of `raw_markets`. Files of earlier versions lack what has a default."""
 
     captured_at: datetime
     exchange: str = ""
@@ -40,7 +40,7 @@ class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens with a quote of the order book."""
     quotes_available: bool = True
     quotes_reason: str | None = None
-    """Why quotes are missing."""
+    """The reason for quotes that are missing."""
     rows_by_source: Counts = msgspec.field(default_factory=dict)
     past_prices: int = 0
     """Tokens with a price of a day before."""
@@ -54,13 +54,13 @@ class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CohortHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `normalized_markets`: its counts, so that a summary need not read the rows."""
+    """The header of `normalized_markets`: its counts, so that a summary need not read the rows."""
 
     snapshot_hash: str
     """Content hash of the snapshot that the cohort was made of."""
     captured_at: datetime
     limit: int | None
-    """How many markets were asked for at most; a run of a part of a day is stored as partial."""
+    """The most markets that were asked for; a run of a part of a day is stored as partial."""
     dagster_run_id: str = ""
     offered: int
     excluded: Counts

@@ -16,9 +16,9 @@ class SnapshotRecord:
     key: RunKey
     captured_at: datetime
     sha256: str
-    """Of the bytes received from the exchange."""
+    """Hash of the bytes received from the exchange."""
     content_hash: str
-    """Of the staged rows, quotes included; every other table calls it `snapshot_hash`."""
+    """Hash of the staged rows, quotes included; every other table calls it `snapshot_hash`."""
     rows: int
     bytes: int
     """Received from the exchange."""
@@ -28,16 +28,16 @@ class SnapshotRecord:
     api: Mapping[str, Any] = field(default_factory=dict)
     """Figures of the reading: pages, requests, retries, throttle seconds."""
     refused: str | None = None
-    """Which check stopped the run that captured it, and why; None of a snapshot that counts, or did."""
+    """The check that stopped the run that captured it, and its reason; None of a snapshot that counts, or did."""
 
     @property
     def snapshot_id(self) -> UUID:
-        """The same capture of the same content has the same id."""
+        """An id of the capture and its content."""
         return uuid5(self.key.run_id, f"snapshot|{self.captured_at.isoformat()}|{self.content_hash}")
 
 
 class SnapshotRegistry(Protocol):
-    """Which snapshot counts for a run, and which ones a check refused."""
+    """The snapshot that counts for each run, and those that a check refused."""
 
     def snapshot(self, key: RunKey) -> SnapshotRecord | None:
         """The snapshot that counts."""

@@ -46,7 +46,7 @@ class NothingListed(TransientError):
 
 
 class RefreshRefused(PermanentError):
-    """A new snapshot would take forecasts off the board that nobody is about to make again."""
+    """A new snapshot would take forecasts off the board that are not about to be made again."""
 
 
 class _SnapshotRow(msgspec.Struct):
@@ -61,7 +61,7 @@ class FrozenSnapshot:
 
     file: StagedFile
     reused: bool
-    """Whether it was stored before."""
+    """True where it was stored before."""
 
 
 def freeze(

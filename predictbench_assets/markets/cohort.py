@@ -1,4 +1,4 @@
-"""The cohort: the markets of a snapshot that count, and why each other row does not."""
+"""The cohort: the markets of a snapshot that count, and the reason for each other row."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from predictbench_assets.markets.market import Market, RejectedMarket
 from predictbench_assets.markets.quotes import Quote
 
 ExclusionReason = Literal["closed", "archived", "inactive", "min_liquidity", "min_volume", "max_markets", "limit"]
-"""Why a row is left out: it contradicts the question that it answers (the first three), or a filter of ours does it."""
+"""Reasons to leave a row out: it contradicts the request that it answers (the first three), or a filter does it."""
 
 
 class MarketRejected(PermanentError):
@@ -75,7 +75,7 @@ class Cohort:
     """In the order of the rows."""
     rejected: list[RejectedMarket]
     excluded: dict[ExclusionReason, int]
-    """How many were left out, by reason; reasons that left out none are absent."""
+    """Rows left out, by reason; reasons that left out none are absent."""
     unreadable: dict[str, int] = field(default_factory=dict)
     """Optional keys that held something unreadable and were read as absent, with the number of markets."""
 

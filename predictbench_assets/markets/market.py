@@ -97,9 +97,9 @@ class Market(Frozen):
     price: MarketPrice
     captured_at: datetime
     price_24h_ago: Probability | None = None
-    """Of the first outcome, a day (at most some hours more) before the capture; None where none was frozen."""
+    """Price of the first outcome a day (at most some hours more) before the capture; None where none was frozen."""
     core: bool = False
-    """Whether the market is in the frozen core sample of its snapshot."""
+    """True in the frozen core sample of its snapshot."""
     core_weight: float | None = None
     """Inverse of the probability with which the core sample picked it; None outside the core."""
 
@@ -109,7 +109,7 @@ class Market(Frozen):
         return tuple(contract.name for contract in self.contracts)
 
     def blinded(self) -> "Market":
-        """The same market without any price: what a blind experiment is given."""
+        """A copy without any price, for blind experiments."""
         return self.model_copy(
             update={
                 "contracts": tuple(contract.model_copy(update={"price": None}) for contract in self.contracts),

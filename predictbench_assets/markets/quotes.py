@@ -26,5 +26,5 @@ class Quote(Frozen):
 
     @property
     def priced(self) -> bool:
-        """Whether there is an order on either side."""
+        """True with an order on either side."""
         return self.bid is not None or self.ask is not None

@@ -1,4 +1,4 @@
-"""Settlements of markets: what an exchange shows of one, and the newest that was observed of it before."""
+"""Settlements of markets: an exchange's answer about one, and the newest observation before it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class PendingMarket:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a market settled, as one answer of an exchange shows it."""
+    """One answer of an exchange about the settlement of a market."""
 
     source: str
     """The part of the exchange that answered."""
@@ -54,9 +54,9 @@ class Reading:
     status: str | None
     """The source's own word for its state."""
     disputed: bool
-    """Whether its oracle's answer was ever disputed."""
+    """True if its oracle's answer was ever disputed."""
     problem: str | None
-    """Why a closed market is not final, or what else needs a look."""
+    """The reason for which a closed market is not final, or another thing to look into."""
     raw: Mapping[str, Any]
     """The keys of the answer that show how the market settled, as they were sent."""
 
@@ -67,19 +67,19 @@ class Reading:
 
     @property
     def split(self) -> bool:
-        """Whether all outcomes share alike: the question was voided, or settled as a draw."""
+        """True where all outcomes share alike: the question was voided, or settled as a draw."""
         return self.payout is not None and max(self.payout) < 1
 
     @property
     def doubtful(self) -> bool:
-        """Whether another source should be heard before it is believed."""
+        """True where a second source should be asked before it is believed."""
         return (self.closed and self.payout is None) or self.split or (self.closed and self.disputed)
 
 
 @dataclass(frozen=True)
 class Absence:
-    """Why an exchange shows no settlement of a market, not even an open one."""
+    """The reason for which an exchange shows no settlement of a market, not even an open one."""
 
     problem: str
     certain: bool
-    """Whether the exchange answered that there is no such market, rather than something that cannot be used."""
+    """True where the exchange answered that there is no such market, rather than something that cannot be used."""

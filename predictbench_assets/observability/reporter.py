@@ -15,7 +15,7 @@ from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.observability.metrics import export_metrics
 from predictbench_assets.persistence.leases import RunCounts
-from predictbench_assets.persistence.run_contents import Assembly, StagedExperiment
+from predictbench_assets.persistence.run_contents import RunContents, StagedExperiment
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.persistence.run_write import RunWrite
 from predictbench_assets.reporting.summary import (
@@ -153,7 +153,7 @@ class RunReporter:
             return None  # missing, or damaged, which may be why the run failed
 
 
-def _experiment(staged: StagedExperiment, contents: Assembly, dagster_run_id: str) -> ExperimentSummary:
+def _experiment(staged: StagedExperiment, contents: RunContents, dagster_run_id: str) -> ExperimentSummary:
     """An experiment's part of the summary; the counts of a journal belong to the Dagster run that read it only."""
     facts: dict[str, Any] = {}
     if staged.outcomes is not None:

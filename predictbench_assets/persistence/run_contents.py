@@ -1,4 +1,4 @@
-"""What is to be stored, market by market: the cohort joined with its raw rows and with what every experiment said."""
+"""The contents of a run, market by market: the cohort joined with its raw rows and the results of each experiment."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class StagedExperiment:
 
 
 @dataclass
-class Assembly:
+class RunContents:
     """Joins a cohort with its snapshot and its experiments.
 
     Iterating `records` fills `failures`: the markets of which a mandatory experiment gave no result. They are not
@@ -103,7 +103,7 @@ class Assembly:
                     market_id=market.market_id,
                     stage="experiment_results",
                     experiment=attempt.name,
-                    reason=f"{attempt.name} is mandatory and {_said(result)}",
+                    reason=f"{attempt.name} is mandatory and {_describe(result)}",
                     retriable=result.retriable or result.status == "not_run",
                     exception_type=result.exception_type,
                     logged_at=self.clock.now(),
@@ -111,7 +111,7 @@ class Assembly:
         return None
 
 
-def _said(result: ResultRecord) -> str:
+def _describe(result: ResultRecord) -> str:
     status = {"skipped": "skipped the market", "not_run": "was not run for it"}.get(result.status, "failed")
     return f"{status}: {result.reason}" if result.reason else status
 

@@ -17,7 +17,7 @@ from predictbench_assets.ingestion.names import open_staged
 from predictbench_assets.persistence.digests import run_digest
 from predictbench_assets.persistence.leases import Lease, RunCounts
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, WriteReport
-from predictbench_assets.persistence.run_contents import Assembly, StagedExperiment
+from predictbench_assets.persistence.run_contents import RunContents, StagedExperiment
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets.secrecy import Redact
@@ -28,7 +28,7 @@ class NothingStored(PermanentError):
     """Not one market of the cohort completed."""
 
 
-def store(contents: Assembly, lease: Lease | None) -> "RunWrite":
+def store(contents: RunContents, lease: Lease | None) -> "RunWrite":
     """Write a run's markets under its lease; without a lease, as in a dry run, count the rows only.
 
     The caller closes the run with `RunWrite.finish`.
@@ -60,7 +60,7 @@ def staged_experiments(
 class RunWrite:
     """A run while it is being stored: first `write` (or `count`, in a dry run), then `finish`."""
 
-    contents: Assembly
+    contents: RunContents
     rejected: list[Failure]
     lease: Lease | None
     report: WriteReport = field(default_factory=lambda: WriteReport(0, [], 0, 0, 0))
@@ -205,7 +205,7 @@ def _staged_experiment(
     return StagedExperiment(attempt, staged)
 
 
-def _rejections(contents: Assembly) -> list[Failure]:
+def _rejections(contents: RunContents) -> list[Failure]:
     now = contents.clock.now()
     return [
         Failure(

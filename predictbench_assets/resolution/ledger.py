@@ -1,6 +1,6 @@
-"""The ledger of how markets settled: which ones to look at, what is known of them, and what a look has added.
+"""The ledger of settlements: the queue of markets to look up, the newest observation of each, and new ones.
 
-Observations are only ever added. One that says the same as the newest of its market adds nothing but the time of the
+Observations are only ever added. One with the content of the newest of its market adds nothing but the time of the
 look, so a sweep that is run again, or was killed and goes on, changes nothing that it need not.
 """
 
@@ -113,7 +113,7 @@ class Observation:
 
     market_id: str
     state: str | None = None
-    """None where nothing could be observed; `problem` says why."""
+    """None where nothing could be observed, because of `problem`."""
     source: str = "gamma"
     payout: tuple[float, ...] | None = None
     closed_time: datetime | None = None
@@ -121,7 +121,7 @@ class Observation:
     raw: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
     vanished: bool = False
-    """Whether the exchange answered that there is no such market."""
+    """True where the exchange answered that there is no such market."""
 
     @property
     def content(self) -> tuple[object, ...]:
@@ -138,7 +138,7 @@ class NewObservation:
 
     @property
     def changed_settlement(self) -> bool:
-        """Whether a market that was final is not any more, or has another payout."""
+        """True for a market that was final and is not any more, or has another payout."""
         return (
             self.before is not None
             and self.before.state == "final"
@@ -148,7 +148,7 @@ class NewObservation:
 
 @dataclass(frozen=True)
 class CohortSettled:
-    """How far the markets of one run have settled, of those past their close for long enough."""
+    """Settled markets of one run, of those past their close for long enough."""
 
     run_date: date
     window_days: int
@@ -181,7 +181,7 @@ def resolution_queue(engine: Engine, now: datetime) -> list[str]:
 
 
 def pending_markets(engine: Engine, market_ids: Sequence[str]) -> list[PendingMarket]:
-    """What is stored of some markets, in the order of the ids."""
+    """Stored markets with their newest observation, in the order of the ids."""
 
     def work(connection: Connection) -> list[PendingMarket]:
         ids = {"ids": list(market_ids)}
@@ -196,23 +196,23 @@ def pending_markets(engine: Engine, market_ids: Sequence[str]) -> list[PendingMa
     return in_transaction(engine, work)
 
 
-def record_observations(engine: Engine, looks: Sequence[Observation], now: datetime) -> list[NewObservation]:
-    """Note that markets were looked at, and add the observations that say something new. One transaction.
+def record_observations(engine: Engine, observed: Sequence[Observation], now: datetime) -> list[NewObservation]:
+    """Note that markets were looked up, and add the observations with new content. One transaction.
 
-    An observation is always later than the one before it, whatever the clock says, so that the newest is never in
+    An observation is always later than the one before it, whatever the clock shows, so that the newest is never in
     doubt.
     """
 
     def work(connection: Connection) -> list[NewObservation]:
         # Two sweeps at once must not both find an observation new. Held to the end of this transaction only.
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": LEDGER_LOCK})
-        newest = _newest(connection, [look.market_id for look in looks])
-        added = [NewObservation(look, newest.get(look.market_id)) for look in looks if look.state is not None]
+        newest = _newest(connection, [one.market_id for one in observed])
+        added = [NewObservation(one, newest.get(one.market_id)) for one in observed if one.state is not None]
         added = [one for one in added if one.before is None or one.observation.content != one.before.content]
         if added:
             connection.execute(_ADD, {"rows": json.dumps([_row(one, now) for one in added])})
         checks = [
-            {"market_id": look.market_id, "problem": (look.problem or "")[:_LONGEST_PROBLEM] or None} for look in looks
+            {"market_id": one.market_id, "problem": (one.problem or "")[:_LONGEST_PROBLEM] or None} for one in observed
         ]
         if checks:
             connection.execute(_LOOKED, {"now": now, "rows": json.dumps(checks)})
@@ -224,7 +224,7 @@ def record_observations(engine: Engine, looks: Sequence[Observation], now: datet
 def settled_cohorts(
     engine: Engine, now: datetime, *, closed_for: timedelta, long_open: timedelta
 ) -> list[CohortSettled]:
-    """How far each run's markets have settled.
+    """Settled markets of each run.
 
     Args:
         closed_for: only markets whose close is so long past are counted.

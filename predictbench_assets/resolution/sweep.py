@@ -96,7 +96,7 @@ async def sweep(
 
 @dataclass
 class _Tally:
-    """Counts what a sweep sees."""
+    """The counts of a sweep."""
 
     looked_at: int = 0
     states: Counter[str] = field(default_factory=Counter)
@@ -185,7 +185,7 @@ def _absent(market: PendingMarket, absence: Absence, now: datetime) -> Observati
 
 
 def _given_up(market: PendingMarket, now: datetime) -> bool:
-    """Whether a market that is not final now is waited for no longer. One that was final before is asked once more."""
+    """True for a market that is not final now and is waited for no longer; one that was final is asked once more."""
     was_final = market.known is not None and market.known.state == "final"
     return not was_final and now >= market.close_time + ABANDON_AFTER
 

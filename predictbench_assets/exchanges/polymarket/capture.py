@@ -48,7 +48,7 @@ class Captured:
         return quote.model_copy(update={"day_ago": day_ago})
 
     def for_port(self) -> Capture:
-        """The same as the benchmark takes it."""
+        """Join rows and prices into the port's form."""
         rows = [CapturedRow(row.market_id, row.raw, self.quote(row.raw)) for row in self.walk.rows]
         quotes, past = self.quotes, self.past_prices
         captured = Capture(
@@ -83,7 +83,7 @@ async def capture(
 
     Raises:
         WalkIncomplete, RequestRefused, UnexpectedAnswer, AnswerTooLarge: the listing could not be read to its end. A
-            CLOB that does not answer raises nothing: `quotes.available` says so.
+            CLOB that does not answer raises nothing: `quotes.available` is False then.
     """
     began = clock.now()
     waiting: asyncio.Queue[str | None] = asyncio.Queue()

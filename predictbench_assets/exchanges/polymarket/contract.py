@@ -97,11 +97,11 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
     requests: int = 0
     skew: timedelta | None = None
-    """The exchange's clock minus ours, give or take a second; None where it did not tell."""
+    """The exchange's clock minus ours, give or take a second; None where it sent no time."""
 
     @property
     def deviations(self) -> list[Finding]:
-        """What the client does not cope with."""
+        """The findings that the client does not cope with."""
         return [finding for finding in self.findings if finding.level == "deviation"]
 
 
@@ -457,7 +457,7 @@ class _Examiner:
         self._say(level, "versions", "v1 (or none) and v2, whose outcome ids are known", told)
 
     def _judge_forms(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """How values are written. The client reads other ways too, but a change is news."""
+        """Check the forms of values. The client reads other forms too, but a change is news."""
         odd = Counter(key for row in rows for key in list_keys(GammaMarket) if not isinstance(row.get(key, ""), str))
         self._say(*_form("lists", "JSON inside a string", odd, "sent as another type"))
         odd = Counter(key for row in rows for key in ("id", "conditionId") if not isinstance(row.get(key, ""), str))
@@ -517,7 +517,7 @@ class _Examiner:
         return body
 
     def _judge_sides(self, body: bytes) -> None:
-        """A quote of one side alone is told by its name."""
+        """Check quotes of one side alone, which only their name shows."""
         buys = sells = 0
         for sides in map(_object, object_members(body).values()):
             buy, sell = order_price(sides.get("BUY")), order_price(sides.get("SELL"))

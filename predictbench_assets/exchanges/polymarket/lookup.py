@@ -1,4 +1,4 @@
-"""Looking settlements up: Gamma's rows by condition or by id, and the CLOB's word where the two could disagree."""
+"""Look-ups of settlements: Gamma's rows by condition or by id, and the CLOB's where the two could disagree."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ _MOST_REFUSALS = 20
 
 
 class SettlementLookup:
-    """Looks markets up at Gamma, and where that is doubtful at the CLOB, within a budget of requests.
+    """A reader of settlements from Gamma, and from the CLOB where Gamma is doubtful, within a budget of requests.
 
     Args:
         client: an entered client.
@@ -43,22 +43,22 @@ class SettlementLookup:
         self._begun = 0
         self.stats = ApiStats()
         self.failure: str | None = None
-        """Why Gamma is not asked any more."""
+        """The reason for which Gamma is not asked any more."""
         self.clob_failure: str | None = None
-        """Why the CLOB is not asked any more."""
+        """The reason for which the CLOB is not asked any more."""
         self.clob_refusal: str | None = None
         self._refusals = 0
 
     @property
     def over(self) -> bool:
-        """Whether there is no use in going on."""
+        """True once nothing more will be asked."""
         return self.failure is not None or self._spent
 
     @property
     def problems(self) -> Sequence[str]:
         """Everything that went wrong so far, `failure` first."""
-        unheard = self.clob_failure or self.clob_refusal
-        second = [f"without the CLOB's second opinion: {unheard}"] if unheard else []
+        unanswered = self.clob_failure or self.clob_refusal
+        second = [f"without the CLOB's second opinion: {unanswered}"] if unanswered else []
         return [*([self.failure] if self.failure else []), *second]
 
     @property
@@ -66,7 +66,7 @@ class SettlementLookup:
         return max(self._begun, self.stats.requests) >= self._max_requests
 
     async def read(self, pending: Sequence[PendingMarket], now: datetime) -> Mapping[str, Reading | Absence]:
-        """How markets settled, by id; one that nothing was answered about is left out."""
+        """Settlements by market id; a market that nothing was answered about is left out."""
         rows, absent = await self._rows(pending, now)
         asked = [market for market in pending if market.market_id in rows]
         readings = await asyncio.gather(
@@ -162,7 +162,7 @@ class SettlementLookup:
             self.failure = f"{self._refusals} requests in a row were refused, at last with: {error}"
 
     async def _reconcile(self, market: PendingMarket, gamma: Reading) -> Reading | None:
-        """Gamma's word, or the CLOB's where the two could disagree; None where that must be known and is not."""
+        """Gamma's reading, or the CLOB's where the two could disagree; None where that must be known and is not."""
         known = market.known
         same = known is not None and known.content == (gamma.state, gamma.payout, gamma.closed_time, gamma.status)
         contradicted = (
@@ -171,9 +171,9 @@ class SettlementLookup:
         unreadable = gamma.closed and gamma.payout is None
         if not (contradicted or unreadable or (gamma.doubtful and not same)) or market.condition_id is None:
             return gamma
-        answer, heard = await self._second_opinion(market.condition_id)
-        if not heard and contradicted:
-            return None  # a settlement is not taken back on one word alone; the next sweep asks again
+        answer, answered = await self._second_opinion(market.condition_id)
+        if not answered and contradicted:
+            return None  # one source alone takes no settlement back; the next sweep asks again
         return reconciled(gamma, clob_reading(answer, _first(market)) if answer is not None else None)
 
     async def _second_opinion(self, condition_id: str) -> tuple[bytes | None, bool]:
@@ -182,7 +182,7 @@ class SettlementLookup:
             return None, False
         try:
             return await self._client.fetch_clob_market(condition_id, stats=self.stats), True
-        except RequestRefused as error:  # it may know the market and not say
+        except RequestRefused as error:  # it may know the market all the same
             logger.warning("refused: %s", error)
             self.clob_refusal = str(error)
             return None, False

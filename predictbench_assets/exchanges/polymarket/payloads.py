@@ -255,7 +255,7 @@ def read_market(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
             if not fault["loc"]:
                 raise UnreadableField("payload", "is not a JSON object")
             if fault["loc"][0] in mandatory:
-                raise UnreadableField(str(fault["loc"][0]), _said(fault["msg"]))
+                raise UnreadableField(str(fault["loc"][0]), _as_reason(fault["msg"]))
             # Of the ids that a row does not go by none is needed.
             _drop(document, fault["loc"][:1] if fault["loc"][0] in _IDS_KEYS.values() else fault["loc"])
             dropped.add(_dotted(fault["loc"]))
@@ -263,7 +263,7 @@ def read_market(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
             return GammaMarket.model_validate(document), tuple(sorted(dropped))
         except ValidationError as error:
             faults = _faults(error)
-    raise UnreadableField(str(faults[0]["loc"][0]), _said(faults[0]["msg"]))
+    raise UnreadableField(str(faults[0]["loc"][0]), _as_reason(faults[0]["msg"]))
 
 
 def _faults(error: ValidationError) -> list[ErrorDetails]:
@@ -273,7 +273,7 @@ def _faults(error: ValidationError) -> list[ErrorDetails]:
 def first_token_id(raw: bytes) -> str | None:
     """The id of a row's first outcome, or None where the row does not hold one that can be asked for.
 
-    A market that says it is closed has no order book, and would have a batch refused.
+    A closed market has no order book, and would have a batch refused.
     """
     try:
         row = msgspec.json.decode(raw, type=_IdsHead)
@@ -292,7 +292,7 @@ class _IdsHead(msgspec.Struct):
     positionIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
 
     def members(self) -> Iterator[tuple[str, msgspec.Raw]]:
-        """Of the keys that the row goes by; what is wrong with the other ids does not matter."""
+        """The keys that the row goes by; what is wrong with the other ids does not matter."""
         yield "version", self.version
         key = ids_key(msgspec.json.decode(self.version))
         if key is not None:
@@ -325,7 +325,7 @@ def read_head(raw: bytes) -> RowHead:
     return RowHead(scalar_text(members.get("id")), scalar_text(members.get("endDate")))
 
 
-def _not_json(raw: bytes, said: str) -> UnreadableField:
+def _not_json(raw: bytes, message: str) -> UnreadableField:
     """Names the key whose value spoils the row, where one can be found."""
     try:
         for key, value in json_members(raw):
@@ -335,10 +335,10 @@ def _not_json(raw: bytes, said: str) -> UnreadableField:
                 GammaMarket.model_validate_json(b'{"_":' + value + b"}")
             except ValidationError as error:
                 reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-                return UnreadableField(shortened(key)[1:-1] or "payload", _said(reason))
+                return UnreadableField(shortened(key)[1:-1] or "payload", _as_reason(reason))
     except UnreadableJson:
         pass
-    return UnreadableField("payload", _said(said))
+    return UnreadableField("payload", _as_reason(message))
 
 
 def _field_with(raw: bytes, pattern: re.Pattern[bytes]) -> str:
@@ -351,8 +351,8 @@ def _field_with(raw: bytes, pattern: re.Pattern[bytes]) -> str:
     return "payload"
 
 
-def _said(message: str) -> str:
-    """Pydantic's words as the end of a sentence that begins with the key."""
+def _as_reason(message: str) -> str:
+    """Pydantic's message as the end of a sentence that begins with the key."""
     own = message.removeprefix("Value error, ")
     if own != message:
         return own

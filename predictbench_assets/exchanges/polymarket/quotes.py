@@ -13,12 +13,12 @@ from predictbench_assets.markets.quotes import Quote
 
 @dataclass(frozen=True)
 class Quotes:
-    """What the CLOB answered for a list of tokens; a token that it does not know is absent."""
+    """Quotes of a list of tokens; a token that the CLOB does not know is absent."""
 
     available: bool
-    """Whether the CLOB answered at all. False: the caller goes on without, and says `reason`."""
+    """False where the CLOB did not answer at all, and the caller goes on without quotes."""
     reason: str | None = None
-    """Why quotes are missing; with `available` still True, some tokens' came and some did not."""
+    """The reason for quotes that are missing; with `available` still True, some tokens' came and some did not."""
     by_token: Mapping[str, Quote] = field(default_factory=dict)
     stats: ApiStats = field(default_factory=ApiStats)
 
@@ -33,7 +33,7 @@ class UnreadablePrices(ValueError):
 
 @dataclass(frozen=True)
 class ReadPrices:
-    """What an answer of `POST /prices` holds."""
+    """The content of an answer of `POST /prices`."""
 
     quotes: list[Quote]
     unreadable: int

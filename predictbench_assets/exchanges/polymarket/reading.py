@@ -22,7 +22,7 @@ from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.printable import shortened
 
 PRICE_SUM_TOLERANCE = 0.02
-"""How far the outcomes' prices may be from summing to 1. Every open market recorded sums to 1 exactly."""
+"""The most by which the outcomes' prices may miss a sum of 1. Every open market recorded sums to 1 exactly."""
 
 _SPREAD_SLACK = 1e-9  # 0.55 - 0.45 is a little more than 0.10 in floating point
 _LONGEST = {"id": 64, "question": 2_000, "slug": 500, "outcomes": 500, "conditionId": 255}
@@ -32,7 +32,7 @@ _LONGEST_OUTCOME_ID = 255
 def read_row(raw: bytes, quote: Quote | None, captured_at: datetime) -> ReadMarket | ExclusionReason:
     """The market in a row of Gamma's listing, priced by the CLOB's quote of its first outcome or else by the row.
 
-    Open markets were asked for, but a row that says otherwise is none of the day, whatever list it came in.
+    Open markets were asked for, but a row that is not open is none of the day, whatever list it came in.
 
     Raises:
         MarketRejected: the row lacks something mandatory, or holds something that could not be stored.
@@ -46,7 +46,7 @@ def read_row(raw: bytes, quote: Quote | None, captured_at: datetime) -> ReadMark
 
 
 def normalize_market(raw: bytes | Mapping[str, Any], *, captured_at: datetime, quote: Quote | None) -> Market:
-    """The same for a row that may be closed, or decoded already; the cluster is what this row alone says.
+    """The market in a row that may be closed, or decoded already; the cluster is that of this row alone.
 
     Raises: as `read_row`.
     """
@@ -69,7 +69,7 @@ def _parsed(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
 def _contradiction(row: GammaMarket) -> ExclusionReason | None:
     """The state of a row that is no answer to a request for open markets.
 
-    The listing has only rows that are active and not archived, whatever is asked for, so one that says otherwise is a
+    The listing has only rows that are active and not archived, whatever is asked for, so one that is not is a
     placeholder or a market that was withdrawn. Whether orders are accepted decides nothing: that flag stays true on
     settled markets and is no part of the question.
     """
@@ -176,7 +176,7 @@ def _contracts(row: GammaMarket, reject: Callable[[str, str], MarketRejected]) -
 
 
 def _usable(text: str, longest: int) -> bool:
-    """Whether a text of a list inside a string, whose escapes no scan of the row sees, can be stored."""
+    """True for a text that can be stored; no scan of the row sees the escapes of a list inside a string."""
     return bool(text.strip()) and len(text) <= longest and "\0" not in text
 
 

@@ -1,7 +1,7 @@
-"""How a market settled, read from the two places that tell: Gamma's row and the CLOB's market. Pure.
+"""Settlements of markets, read from Gamma's row and from the CLOB's market. Pure.
 
 Final is a market that is closed and whose payout is exact: one outcome takes all, or all share alike. Nothing else
-is: not a price near 1, not the oracle's status, which lags (closed and paid markets still say `proposed`), not the
+is: not a price near 1, not the oracle's status, which lags (closed and paid markets are still `proposed`), not the
 residual prices of markets from before 2023.
 """
 
@@ -31,7 +31,7 @@ _GAMMA_KEYS = (
     *("automaticallyResolved", "updatedAt"),
 )
 _CLOB_KEYS = ("condition_id", "market_slug", "closed", "is_50_50_outcome", "tokens")
-"""What of an answer the ledger keeps: all that says how a market settled, and none of the rest."""
+"""The keys of an answer that the ledger keeps: all that show how a market settled, and none of the rest."""
 
 _STATES: Mapping[str | None, State] = {
     "proposed": "proposed",
@@ -70,12 +70,12 @@ def settled_payout(values: Sequence[Decimal]) -> tuple[float, ...] | None:
 
 
 def gamma_reading(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
-    """What a row of Gamma says; never raises, whatever was sent.
+    """Read a row of Gamma; never raises, whatever was sent.
 
     Args:
         raw: the row's JSON.
         first: the outcome whose share comes first in the payout, wherever the row lists it. Where a row does not show
-            which one it is, neither by an id nor by a name, it settles nothing: another source has to be heard.
+            which one it is, neither by an id nor by a name, it settles nothing: another source has to be asked.
     """
     row = _members(raw, _GAMMA_KEYS)
     closed = row.get("closed") is True
@@ -107,7 +107,7 @@ def gamma_reading(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
 
 
 def clob_reading(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
-    """What the CLOB says of a market; never raises. It tells the winner, and where there is none the prices paid.
+    """Read a market of the CLOB; never raises. It names the winner, and where there is none the prices paid.
 
     Args:
         raw: the body of `GET /markets/{condition_id}`.
@@ -140,7 +140,7 @@ def clob_reading(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
 
 
 def reconciled(gamma: Reading, clob: Reading | None) -> Reading:
-    """What to believe of two answers: the CLOB where it has settled, since it is what pays, else Gamma.
+    """Make one reading of two: the CLOB where it has settled, since it is what pays, else Gamma.
 
     Time of closing and status stay Gamma's, so that a market does not seem to change when the CLOB is asked and when
     it is not.
@@ -165,7 +165,7 @@ def _format_payout(payout: Iterable[float]) -> str:
 
 
 def _is_share(value: Decimal, count: int) -> bool:
-    """Whether it is one part in `count`, as exact as its digits allow: 0.5, or 0.333 of three."""
+    """True for one part in `count`, as exact as its digits allow: 0.5, or 0.333 of three."""
     digits = min(-int(value.as_tuple().exponent), _MOST_DIGITS)
     if count == 2:
         return value == _HALF
@@ -258,7 +258,7 @@ def _identifier(value: object) -> str | None:
 
 
 def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an answer the database's JSON can hold: no NUL, no lone surrogate, nothing that is endless."""
+    """The keys of an answer that the database's JSON can hold: no NUL, no lone surrogate, nothing that is endless."""
     kept = {}
     for key, value in row.items():
         try:
