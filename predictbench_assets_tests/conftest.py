@@ -8,17 +8,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import boto3
-import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
-from sqlalchemy import URL, Engine
-from sqlalchemy.engine import make_url
+from sqlalchemy import Engine
 
 from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
+from predictbench_assets_tests.kit.database import TEMPLATE, administer, in_database
 
-TEMPLATE = "predictbench_template"
+pytest_plugins = ["predictbench_assets_tests.kit.fixtures"]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -112,15 +111,3 @@ def engine(database_url: str) -> Iterator[Engine]:
     made = make_engine(database_url, pool_size=2)
     yield made
     made.dispose()
-
-
-def in_database(server: EmbeddedPostgres, name: str) -> URL:
-    """The URL of another database of the server."""
-    return make_url(server.url).set(database=name)
-
-
-def administer(server: EmbeddedPostgres, statement: str) -> None:
-    """Run one statement outside of any transaction, as the server's owner."""
-    url = in_database(server, "postgres").set(drivername="postgresql")
-    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
-        connection.execute(statement)

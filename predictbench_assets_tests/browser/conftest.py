@@ -1,42 +1,16 @@
 """Debian's Chromium, steered; one for all tests, and a context of its own for each."""
 
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Route, sync_playwright
 
 from predictbench_assets.site.build import ReportSummary
-from predictbench_assets_tests.integration.reporting.conftest import planted_report
-
-__all__ = ["planted_report"]
-
-Scheme = Literal["light", "dark"]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-
-
-@dataclass
-class Visit:
-    """An open page, and what it complained about or asked for."""
-
-    page: Page
-    address: str
-    complaints: list[str] = field(default_factory=list)
-    outside: list[str] = field(default_factory=list)
-
-    def go(self, path: str) -> Page:
-        """Open another page of the folder."""
-        self.page.goto(f"{self.address}/{path}")
-        return self.page
-
-
-Open = Callable[..., Visit]
+from predictbench_assets_tests.kit.browser import CHROMIUM, Open, Scheme, Visit, _Quiet
 
 
 @pytest.fixture(scope="module")  # its event loop goes on for as long, and nobody else may start one meanwhile
@@ -49,11 +23,6 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Nothing."""
 
 
 @pytest.fixture(scope="session")

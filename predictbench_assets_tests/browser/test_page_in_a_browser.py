@@ -6,7 +6,7 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from predictbench_assets_tests.browser.conftest import Open, Scheme
+from predictbench_assets_tests.kit.browser import Open, Scheme
 
 WIDTHS = (360, 768, 1280)
 

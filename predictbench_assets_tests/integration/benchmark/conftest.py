@@ -10,7 +10,7 @@ import pytest
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.database.embedded import EmbeddedPostgres
-from predictbench_assets_tests.conftest import administer, in_database
+from predictbench_assets_tests.kit.database import administer, in_database
 
 
 @pytest.fixture(scope="module")

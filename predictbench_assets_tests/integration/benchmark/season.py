@@ -23,7 +23,7 @@ from predictbench_assets.scoring.boards import ALL, BoardName, BoardRow, Leaderb
 from predictbench_assets.scoring.store.boards import rebuild_leaderboard
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS, all_variables, load_settings
 from predictbench_assets_tests.integration.benchmark.planted import AHEAD, Planted, paths
-from predictbench_assets_tests.integration.daily_run.harness import DailyRun, Ran
+from predictbench_assets_tests.kit.daily_run import DailyRun, Ran
 
 FIRST = date(2026, 3, 2)
 WINDOW = 7

@@ -2,8 +2,7 @@
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables
-
-Predictbench = Callable[..., subprocess.CompletedProcess[str]]
+from predictbench_assets_tests.kit.commands import Predictbench, command
 
 
 @pytest.fixture
@@ -53,8 +51,3 @@ def predictbench(environment: Mapping[str, str], tmp_path: Path) -> Predictbench
         )
 
     return run
-
-
-def command(*arguments: str) -> list[str]:
-    """The command line of a `predictbench` of this interpreter."""
-    return [sys.executable, "-m", "predictbench_assets.cli.main", *arguments]

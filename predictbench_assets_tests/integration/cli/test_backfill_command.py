@@ -19,7 +19,7 @@ from predictbench_assets.ingestion.names import staged_name
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.cli.conftest import Predictbench, command
+from predictbench_assets_tests.kit.commands import Predictbench, command
 
 NOW = datetime(2026, 3, 3, 7, 0, tzinfo=UTC)
 TODAY, YESTERDAY, BEFORE = (NOW.date() - timedelta(days=days) for days in range(3))

@@ -17,8 +17,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from predictbench_assets.sandbox.server import SandboxServer
-from predictbench_assets_tests.integration.cli.conftest import Predictbench, command
-from predictbench_assets_tests.integration.database.relay import Relay, relay_to
+from predictbench_assets_tests.kit.commands import Predictbench, command
+from predictbench_assets_tests.kit.relay import Relay, relay_to
 
 MINE = """
 from predictbench_assets.experiments.protocol import Experiment, ExperimentResult

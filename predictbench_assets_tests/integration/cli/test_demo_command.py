@@ -24,7 +24,7 @@ from dagster import AssetKey, DagsterInstance
 from predictbench_assets.launch.demo_world import Demo, at_work, write_demo
 from predictbench_assets.sandbox.process import world_of
 from predictbench_assets.settings import all_variables
-from predictbench_assets_tests.integration.cli.conftest import command
+from predictbench_assets_tests.kit.commands import command
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
 [CONTRARIAN] = [

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from predictbench_assets_tests.integration.cli.conftest import Predictbench
-from predictbench_assets_tests.integration.reporting.planted import EXPERIMENTS, plant
+from predictbench_assets_tests.kit.commands import Predictbench
+from predictbench_assets_tests.kit.planted_page import EXPERIMENTS, plant
 
 
 def test_it_writes_the_page_and_says_where_it_is(predictbench: Predictbench, engine: Engine, tmp_path: Path) -> None:

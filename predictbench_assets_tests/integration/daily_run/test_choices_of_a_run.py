@@ -8,8 +8,7 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, NOW, differences
+from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, NOW, MakeRun, differences
 
 SETTINGS = {"PROCESSING_EXPERIMENTS": BASELINE}
 

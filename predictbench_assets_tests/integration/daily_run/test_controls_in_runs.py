@@ -16,8 +16,7 @@ from predictbench_assets.database.engine import make_engine
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.boards import Coherence
 from predictbench_assets.scoring.store.forecasts import load_forecasts
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, NOW, DailyRun, Ran
+from predictbench_assets_tests.kit.daily_run import BASELINE, NOW, DailyRun, MakeRun, Ran
 
 CONTROLS = ("uniform", "base_rate", "shuffled_price", "price_24h_ago")
 PROBABILITIES = (

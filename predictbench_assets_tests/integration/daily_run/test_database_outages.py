@@ -16,10 +16,9 @@ from predictbench_assets.persistence.records import MarketRecord
 from predictbench_assets.persistence.run_contents import RunContents
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.conftest import administer
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, Tables, differences
-from predictbench_assets_tests.integration.daily_run.killing import small
+from predictbench_assets_tests.kit.daily_run import BASELINE, MakeRun, Tables, differences
+from predictbench_assets_tests.kit.database import administer
+from predictbench_assets_tests.kit.killing import small
 
 SETTINGS = {"PROCESSING_EXPERIMENTS": BASELINE}
 

@@ -4,8 +4,7 @@ import hashlib
 from pathlib import Path
 
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import EXPERIMENT, DailyRun, differences
+from predictbench_assets_tests.kit.daily_run import EXPERIMENT, DailyRun, MakeRun, differences
 
 DEFAULT = (
     "predictbench_assets.experiments.builtin.baseline:BaselineSnapshotExperiment",

@@ -6,9 +6,8 @@ from datetime import datetime
 import pytest
 
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.experiments import WAIT
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, Ran, differences
+from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, MakeRun, Ran, differences
 
 SLOW = ("Slow", "Slow2", "Slow3", "Slow4")
 SETTINGS = {"PROCESSING_EXPERIMENTS": ",".join([BASELINE, *(f"{EXPERIMENT}:{name}" for name in SLOW)])}

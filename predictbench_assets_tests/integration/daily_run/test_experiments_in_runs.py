@@ -10,16 +10,8 @@ import dagster as dg
 
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.experiments import FailsForAll
-from predictbench_assets_tests.integration.daily_run.harness import (
-    BASELINE,
-    CLONE,
-    EXPERIMENT,
-    KEY,
-    NOW,
-    differences,
-)
+from predictbench_assets_tests.kit.daily_run import BASELINE, CLONE, EXPERIMENT, KEY, NOW, MakeRun, differences
 
 A_WEEK_LATER = {"PREDICTBENCH_NOW": (NOW + timedelta(days=7)).isoformat()}
 UNIFORM = "predictbench_assets.experiments.builtin.controls:UniformExperiment"

@@ -12,8 +12,7 @@ from predictbench_assets.sandbox.faults import Faults, FaultSource
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, NOW, Tables, differences
+from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, NOW, MakeRun, Tables, differences
 
 IMPATIENT = {"POLYMARKET_MAX_ATTEMPTS": "2", "PROCESSING_EXPERIMENTS": BASELINE}
 

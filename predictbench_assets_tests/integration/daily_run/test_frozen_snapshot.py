@@ -8,8 +8,7 @@ import msgspec
 
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun, MakeSandbox
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, NOW, DailyRun, Ran, differences
+from predictbench_assets_tests.kit.daily_run import BASELINE, NOW, DailyRun, MakeRun, MakeSandbox, Ran, differences
 
 UNIFORM = "predictbench_assets.experiments.builtin.controls:UniformExperiment"
 SETTINGS = {"PROCESSING_EXPERIMENTS": BASELINE}

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.experiments import GATE
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, Tables, differences
+from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, MakeRun, Tables, differences
 
 SETTINGS = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Gated"}
 

@@ -8,16 +8,8 @@ import pytest
 
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
 from predictbench_assets_tests.integration.daily_run.experiments import CALLS
-from predictbench_assets_tests.integration.daily_run.harness import (
-    BASELINE,
-    EXPERIMENT,
-    KEY,
-    DailyRun,
-    Tables,
-    differences,
-)
+from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, KEY, DailyRun, MakeRun, Tables, differences
 
 MARKETS = 40
 SETTINGS = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Noted"}

@@ -6,8 +6,7 @@ from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.persistence.leases import record_missed
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY, NOW
+from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, NOW, MakeRun
 
 
 def test_a_missed_day_cannot_be_run_later_and_stays_missed(make_run: MakeRun) -> None:

@@ -3,8 +3,7 @@
 import pytest
 
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, KEY
+from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, MakeRun
 
 
 @pytest.mark.parametrize(

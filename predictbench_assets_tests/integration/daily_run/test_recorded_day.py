@@ -11,8 +11,7 @@ import pytest
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import CLONE
+from predictbench_assets_tests.kit.daily_run import CLONE, MakeRun
 
 SAMPLES = Path(os.environ.get("PREDICTBENCH_SAMPLES", CLONE / "../shared/polymarket_samples"))
 RECORDED = SAMPLES / "gamma" / "open_markets_2026-02.json"

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, EXPERIMENT, differences
-from predictbench_assets_tests.integration.staging.other_store import Answer, Handler, OtherStore, hangs
+from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, MakeRun, differences
+from predictbench_assets_tests.kit.other_store import Answer, Handler, OtherStore, hangs
 
 
 def test_a_runner_that_finds_only_the_store_goes_on(store: dict[str, str], make_run: MakeRun, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import dagster as dg
 import pytest
 
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, CLONE, KEY, NOW, DailyRun, Ran
+from predictbench_assets_tests.kit.daily_run import BASELINE, CLONE, KEY, NOW, DailyRun, MakeRun, Ran
 
 HISTORIANS = "predictbench_assets_tests.integration.daily_run.historian"
 SETTINGS = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{HISTORIANS}:Historian,{HISTORIANS}:BlindHistorian"}

@@ -17,8 +17,7 @@ from predictbench_assets.persistence.leases import Lease, RunCounts
 from predictbench_assets.persistence.stored_runs import settled_counts, settled_markets
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
-
-from .conftest import KEY, NOW, attempt, market, record
+from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, market, record
 
 Takes = Callable[..., Lease]
 

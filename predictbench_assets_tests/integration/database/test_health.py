@@ -13,8 +13,7 @@ from predictbench_assets.database.errors import DatabaseRefused, DatabaseUnavail
 from predictbench_assets.persistence.leases import Lease, RunCounts
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
-
-from .conftest import KEY, NOW, attempt, record
+from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, record
 
 
 @pytest.fixture

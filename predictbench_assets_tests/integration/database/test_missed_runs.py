@@ -7,8 +7,7 @@ from sqlalchemy import Engine
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.persistence.leases import Lease, RunCounts, record_missed
 from predictbench_assets.runs import RunKey
-
-from .conftest import KEY, NOW, Database
+from predictbench_assets_tests.kit.builders import KEY, NOW, Database
 
 Takes = Callable[..., Lease]
 

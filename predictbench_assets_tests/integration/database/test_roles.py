@@ -16,9 +16,8 @@ from predictbench_assets.database.privileges import API_ROLES, DAGSTER, OWNER, R
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE, VIEWS, metadata
 from predictbench_assets.persistence.leases import open_lease
 from predictbench_assets.persistence.writer import RunWriter
-
-from .conftest import KEY, NOW, attempt, record
-from .deployment import ADMINISTRATOR, Deployment, connected, dagster_on, run
+from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, record
+from predictbench_assets_tests.kit.deployment import ADMINISTRATOR, Deployment, connected, dagster_on, run
 
 TABLES = sorted(table.name for table in metadata.tables.values())
 REFUSED = psycopg.errors.InsufficientPrivilege

@@ -10,7 +10,7 @@ from predictbench_assets.database import health, migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseUnsuitable
-from predictbench_assets_tests.conftest import administer, in_database
+from predictbench_assets_tests.kit.database import administer, in_database
 
 INSTANT = dt.datetime(2026, 2, 2, 23, 30, tzinfo=dt.UTC)
 

@@ -16,7 +16,7 @@ from predictbench_assets.database.errors import Backoff, DatabaseUnavailable, cl
 from predictbench_assets.database.patience import Patience, PatientConnection
 from predictbench_assets.instance.storage import limit_waits
 from predictbench_assets.persistence.pipelining import Statement, run_transactions
-from predictbench_assets_tests.integration.database.relay import Relay, relay_to
+from predictbench_assets_tests.kit.relay import Relay, relay_to
 
 SILENT = r"the server has not answered for 0\.2 s \(DB_TIMEOUT_SECONDS\)"
 

@@ -13,8 +13,8 @@ from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.dataset.frames.stored import DEMO_FOLDER
-from predictbench_assets_tests.conftest import administer, in_database
 from predictbench_assets_tests.integration.dataset.planted import THEN, move_on, plant, released
+from predictbench_assets_tests.kit.database import administer, in_database
 
 
 @pytest.fixture(scope="module")

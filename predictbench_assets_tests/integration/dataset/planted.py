@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from predictbench_assets.dataset.release import make_release
 from predictbench_assets.persistence.digests import run_digest, store_digest
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.integration.scoring.ledger import DAY, Forecaster, Ledger, at
+from predictbench_assets_tests.kit.ledger import DAY, Forecaster, Ledger, at
 
 DAYS = 4
 MARKETS = 60

@@ -10,9 +10,9 @@ import pytest
 from nbclient import NotebookClient
 
 from predictbench_assets_tests.integration.dataset.planted import DAYS, MARKETS
+from predictbench_assets_tests.kit.places import CLONE
 
-ROOT = Path(__file__).resolve().parents[3]
-NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+NOTEBOOKS = sorted((CLONE / "examples").glob("*.ipynb"))
 PYTHON = re.compile(r"^```python\n(?P<body>.*?)^```", re.M | re.S)
 
 
@@ -31,7 +31,7 @@ def test_notebooks_are_kept_without_outputs(path: Path) -> None:
 def test_the_first_look_runs_from_above(demo_project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    notebook = read(ROOT / "examples" / "first-look.ipynb")
+    notebook = read(CLONE / "examples" / "first-look.ipynb")
     where = {"metadata": {"path": str(demo_project / "examples")}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
@@ -57,11 +57,11 @@ def run(document: Path, monkeypatch: pytest.MonkeyPatch, demo_project: Path) -> 
 
 
 def test_what_the_document_shows_runs(demo_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = run(ROOT / "docs" / "notebooks.md", monkeypatch, demo_project)
+    names = run(CLONE / "docs" / "notebooks.md", monkeypatch, demo_project)
     assert len(names["markets"]) == DAYS * MARKETS
     assert set(names["forecasts"]["experiment"]) == {"baseline_snapshot", "uniform"}
     assert len(names["shown"]) == len(names["board"])
-    assert f"of {len(names['board'].columns)} columns" in (ROOT / "docs" / "notebooks.md").read_text()
+    assert f"of {len(names['board'].columns)} columns" in (CLONE / "docs" / "notebooks.md").read_text()
     assert len(names["cuts"]) > len(names["board"]) > 0
     assert names["earlier"].as_of.date() == names["bench"].as_of.date()
     assert names["meanings"].filter(pl.col("name") == "price")["unit"].to_list() == ["probability"]
@@ -71,5 +71,5 @@ def test_what_the_document_shows_runs(demo_project: Path, monkeypatch: pytest.Mo
 
 
 def test_what_the_readme_shows_runs(demo_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = run(ROOT / "README.md", monkeypatch, demo_project)["bench"]
+    bench = run(CLONE / "README.md", monkeypatch, demo_project)["bench"]
     assert set(bench.boards(board="core")["board"]) == {"core"}

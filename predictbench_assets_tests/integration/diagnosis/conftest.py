@@ -2,9 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,7 @@ from typing import Any
 import pytest
 
 from predictbench_assets.settings import Settings
-
-NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-
-MakeSettings = Callable[..., Settings]
+from predictbench_assets_tests.kit.doctor import NOW, MakeSettings, Service
 
 
 @pytest.fixture
@@ -28,17 +23,6 @@ def make_settings(tmp_path: Path) -> MakeSettings:
         return Settings(_env_file=None, **(defaults | given))
 
     return make
-
-
-@dataclass
-class Service:
-    """An HTTP service on this machine that says the same to everyone, and remembers what it was asked."""
-
-    base_url: str = ""
-    status: int = 200
-    body: Any = None
-    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    """Path and headers (names in lower case) of each request."""
 
 
 @pytest.fixture

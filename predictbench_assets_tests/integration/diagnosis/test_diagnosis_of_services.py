@@ -14,7 +14,7 @@ from predictbench_assets.diagnosis.storage import PROBE, archive_findings, dagst
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.integration.diagnosis.conftest import NOW, MakeSettings, Service
+from predictbench_assets_tests.kit.doctor import NOW, MakeSettings, Service
 
 NOBODY = "http://127.0.0.1:9"
 

@@ -16,8 +16,8 @@ import pytest
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables, secret_names, variables
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(__file__).resolve().parents[3]
 DOCTOR = [sys.executable, "-c", "from predictbench_assets.cli.main import main; main()", "doctor"]
 Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -106,7 +106,7 @@ def test_everything_is_looked_at_although_everything_is_wrong_and_nothing_secret
 
 
 def test_an_experiment_that_tells_secrets_does_not_tell_them_here(doctor: Doctor) -> None:
-    module = "predictbench_assets_tests.integration.daily_run.telltales"
+    module = "predictbench_assets_tests.integration.daily_run.leaking_experiment"
     done = doctor(
         "--json",
         PROCESSING_EXPERIMENTS=f"{module}:TelltaleThatCannotBeMade",

@@ -11,8 +11,8 @@ os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.daily_run.harness import NOW, DailyRun
 from predictbench_assets_tests.integration.instance.services import dagster_url, deployed_home
+from predictbench_assets_tests.kit.daily_run import NOW, DailyRun
 
 
 @pytest.fixture(scope="session")

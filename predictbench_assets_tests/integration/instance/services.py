@@ -23,8 +23,8 @@ from sqlalchemy.engine import make_url
 
 from predictbench_assets.addresses import DAGSTER_DRIVER
 from predictbench_assets.settings import all_variables
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(__file__).resolve().parents[3]
 DEPLOYED = CLONE / "deploy" / "docker-compose.yml"
 
 

@@ -12,8 +12,8 @@ from predictbench_assets.instance.storage import (
     check_dagster_storage,
 )
 from predictbench_assets.settings import Settings, load_settings
-from predictbench_assets_tests.integration.daily_run.harness import DailyRun
 from predictbench_assets_tests.integration.instance.services import dagster_url, postgres_instance
+from predictbench_assets_tests.kit.daily_run import DailyRun
 
 
 def settings(url: str) -> Settings:

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from predictbench_assets.cli.main import main
 from predictbench_assets.runs import partition_tags
 from predictbench_assets.settings import all_variables
-from predictbench_assets_tests.integration.daily_run.harness import KEY
 from predictbench_assets_tests.integration.instance.services import (
     Webserver,
     dagster_url,
@@ -19,6 +18,7 @@ from predictbench_assets_tests.integration.instance.services import (
     postgres_instance,
     service,
 )
+from predictbench_assets_tests.kit.daily_run import KEY
 
 UI = [sys.executable, "-m", "predictbench_assets.cli.main", "ui", "--read-only"]
 

@@ -26,9 +26,9 @@ from predictbench_assets.persistence.leases import open_lease
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import load_settings
-from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun
 from predictbench_assets_tests.integration.instance.services import postgres_instance
-from predictbench_assets_tests.unit.observability.webhook import webhook
+from predictbench_assets_tests.kit.daily_run import KEY, DailyRun
+from predictbench_assets_tests.kit.webhook import webhook
 
 RUN = dg.AssetKey("persisted_run")
 AT_SEVEN = datetime(2026, 3, 2, 7, 5, tzinfo=UTC)

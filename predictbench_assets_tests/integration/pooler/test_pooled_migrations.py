@@ -13,9 +13,8 @@ from predictbench_assets.database import health, migrations
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseRefused, in_transaction
 from predictbench_assets.database.privileges import OWNER, WRITER
-from predictbench_assets_tests.integration.database.deployment import Deployment, run
-
-from .conftest import Pgbouncer, left_behind, others_taking_turns, show
+from predictbench_assets_tests.kit.deployment import Deployment, run
+from predictbench_assets_tests.kit.pooler import Pgbouncer, left_behind, others_taking_turns, show
 
 
 @contextmanager

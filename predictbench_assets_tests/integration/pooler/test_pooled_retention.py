@@ -8,9 +8,9 @@ from predictbench_assets.database.privileges import OWNER, WRITER
 from predictbench_assets.dataset.export import export_tables
 from predictbench_assets.retention.raw_snapshots import restore_raw_snapshots, verify_archives
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.integration.database.deployment import Deployment
-from predictbench_assets_tests.integration.pooler.conftest import Pgbouncer, others_taking_turns
-from predictbench_assets_tests.integration.retention.conftest import CAPTURED, KEY, NOW, Stored
+from predictbench_assets_tests.kit.deployment import Deployment
+from predictbench_assets_tests.kit.pooler import Pgbouncer, others_taking_turns
+from predictbench_assets_tests.kit.stored_days import CAPTURED, KEY, NOW, Stored
 
 MARKETS = range(12_000, 12_040)
 

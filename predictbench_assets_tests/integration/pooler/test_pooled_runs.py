@@ -17,11 +17,10 @@ from predictbench_assets.database.errors import Backoff, DatabaseUnavailable, in
 from predictbench_assets.database.privileges import WRITER
 from predictbench_assets.persistence import statements
 from predictbench_assets.persistence.pipelining import Statement
-from predictbench_assets_tests.integration.daily_run.harness import DailyRun, Ran, Tables, differences
 from predictbench_assets_tests.integration.daily_run.test_database_outages import disturbed
-from predictbench_assets_tests.integration.database.deployment import Deployment, connected, run
-
-from .conftest import POOL, Pgbouncer, left_behind, others_taking_turns, show
+from predictbench_assets_tests.kit.daily_run import DailyRun, Ran, Tables, differences
+from predictbench_assets_tests.kit.deployment import Deployment, connected, run
+from predictbench_assets_tests.kit.pooler import POOL, Pgbouncer, left_behind, others_taking_turns, show
 
 BRIEFLY = Backoff(attempts=3, first=0.02, longest=0.05)
 

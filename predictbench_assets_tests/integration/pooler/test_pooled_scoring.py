@@ -13,9 +13,9 @@ from predictbench_assets.scoring.store.boards import (
 )
 from predictbench_assets.scoring.store.checks import score_problems
 from predictbench_assets.scoring.store.scores import score_settled
-from predictbench_assets_tests.integration.database.deployment import Deployment
-from predictbench_assets_tests.integration.pooler.conftest import Pgbouncer, others_taking_turns
-from predictbench_assets_tests.integration.scoring.ledger import Forecaster, Ledger, at
+from predictbench_assets_tests.kit.deployment import Deployment
+from predictbench_assets_tests.kit.ledger import Forecaster, Ledger, at
+from predictbench_assets_tests.kit.pooler import Pgbouncer, others_taking_turns
 
 PRICES = {f"m{3 * number}": 0.3 for number in range(40)}
 SEEN = at(date(2026, 2, 11))

@@ -6,8 +6,8 @@ from sqlalchemy import text
 
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.privileges import WRITER
-from predictbench_assets_tests.integration.database.deployment import Deployment, run
-from predictbench_assets_tests.integration.pooler.conftest import POOL, Pgbouncer, left_behind
+from predictbench_assets_tests.kit.deployment import Deployment, run
+from predictbench_assets_tests.kit.pooler import POOL, Pgbouncer, left_behind
 
 ASKED = "SELECT current_setting('TimeZone'), current_setting('DateStyle'), timestamptz '2026-02-02 23:30:00+00'"
 

@@ -9,9 +9,8 @@ from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.privileges import WRITER
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import Market, World
-from predictbench_assets_tests.integration.resolution.conftest import CLOSING, NOW, Swept
-
-from .conftest import Pgbouncer, left_behind, others_taking_turns
+from predictbench_assets_tests.kit.pooler import Pgbouncer, left_behind, others_taking_turns
+from predictbench_assets_tests.kit.sweeps import CLOSING, NOW, Swept
 
 pytestmark = pytest.mark.long
 

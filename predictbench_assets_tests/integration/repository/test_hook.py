@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-CLONE = Path(__file__).resolve().parents[3]
+from predictbench_assets_tests.kit.places import CLONE
+
 BAD, GOOD = "import os\n", '"""Nothing."""\n'
 
 

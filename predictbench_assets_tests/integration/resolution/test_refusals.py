@@ -14,7 +14,7 @@ from predictbench_assets.exchanges.polymarket.exchange import Polymarket
 from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.resolution.sweep import SweepInterrupted, sweep
 from predictbench_assets.sandbox.world import Market, World
-from predictbench_assets_tests.integration.resolution.conftest import EXCHANGE, NOW, Swept
+from predictbench_assets_tests.kit.sweeps import EXCHANGE, NOW, Swept
 
 GAMMA = "https://gamma.test"
 CLOB = "https://clob.test"

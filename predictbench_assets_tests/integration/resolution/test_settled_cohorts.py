@@ -13,7 +13,7 @@ from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.resolution.ledger import CohortSettled, settled_cohorts
 from predictbench_assets.sandbox.world import Market
 from predictbench_assets.settings import Settings
-from predictbench_assets_tests.integration.resolution.conftest import NOW, Swept
+from predictbench_assets_tests.kit.sweeps import NOW, Swept
 
 WEEK = timedelta(days=7)
 

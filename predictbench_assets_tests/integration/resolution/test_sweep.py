@@ -12,7 +12,7 @@ from predictbench_assets.resolution.ledger import LEDGER_LOCK
 from predictbench_assets.resolution.sweep import ROUND, SweepInterrupted
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import Market, Settlement, World
-from predictbench_assets_tests.integration.resolution.conftest import NOW, Swept
+from predictbench_assets_tests.kit.sweeps import NOW, Swept
 
 DAYS = timedelta(days=1)
 AFTER = 10 * DAYS

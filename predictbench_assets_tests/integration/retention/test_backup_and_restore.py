@@ -22,10 +22,9 @@ from predictbench_assets.retention.raw_snapshots import restore_raw_snapshots, v
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import BASELINE, DailyRun
-from predictbench_assets_tests.integration.database.deployment import ADMINISTRATOR, Deployment
-from predictbench_assets_tests.integration.retention.conftest import KEY, NOW, Stored
+from predictbench_assets_tests.kit.daily_run import BASELINE, DailyRun, MakeRun
+from predictbench_assets_tests.kit.deployment import ADMINISTRATOR, Deployment
+from predictbench_assets_tests.kit.stored_days import KEY, NOW, Stored
 
 Contents = dict[str, tuple[int, str]]
 

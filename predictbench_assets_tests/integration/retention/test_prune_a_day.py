@@ -19,9 +19,8 @@ from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.retention.staged_files import ArchiveInStaging, archive_snapshots, prune_journals, prune_staged
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS, all_variables
 from predictbench_assets.staging import StagedFileBroken, StagingArea
-from predictbench_assets_tests.integration.daily_run.conftest import MakeRun
-from predictbench_assets_tests.integration.daily_run.harness import KEY, DailyRun, differences
-from predictbench_assets_tests.integration.staging.other_store import OtherStore
+from predictbench_assets_tests.kit.daily_run import KEY, DailyRun, MakeRun, differences
+from predictbench_assets_tests.kit.other_store import OtherStore
 
 SETTLED = datetime(2026, 3, 12, tzinfo=UTC)
 NOW = datetime(2026, 9, 1, tzinfo=UTC)

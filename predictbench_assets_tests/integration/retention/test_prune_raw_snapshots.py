@@ -22,7 +22,7 @@ from predictbench_assets.retention.raw_snapshots import NothingArchived, restore
 from predictbench_assets.retention.stored import RawRow
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagedFileBroken, StagingArea
-from predictbench_assets_tests.integration.retention.conftest import DAYS, KEY, NOW, SETTLED, Stored
+from predictbench_assets_tests.kit.stored_days import DAYS, KEY, NOW, SETTLED, Stored
 
 EARLIER = SETTLED - timedelta(days=1)
 LATER = SETTLED + timedelta(days=1)

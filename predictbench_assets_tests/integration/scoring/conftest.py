@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from predictbench_assets_tests.integration.scoring.ledger import Ledger
+from predictbench_assets_tests.kit.ledger import Ledger
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from predictbench_assets.markets.market import Event
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.forecasts import Forecasts
 from predictbench_assets.scoring.store.forecasts import load_forecasts
-
-from .ledger import DAY, KEY, Forecaster, Ledger, at
+from predictbench_assets_tests.kit.ledger import DAY, KEY, Forecaster, Ledger, at
 
 LATER = at(date(2026, 4, 1))
 PRICES = {"m0": 0.2, "m1": 0.5, "m3": 0.9}

@@ -27,8 +27,7 @@ from predictbench_assets.scoring.store.boards import (
     stored_leaderboard,
 )
 from predictbench_assets.scoring.store.scores import score_settled
-
-from .ledger import DAY, Forecaster, Ledger, at
+from predictbench_assets_tests.kit.ledger import DAY, Forecaster, Ledger, at
 
 Predictbench = Callable[..., Result]
 

@@ -13,8 +13,7 @@ from predictbench_assets.scoring.store import coherence, forecasts, scores
 from predictbench_assets.scoring.store.boards import encoded_leaderboard, rebuild_leaderboard
 from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets.scoring.store.scores import score_settled
-
-from .ledger import DAY, Forecaster, Ledger, at
+from predictbench_assets_tests.kit.ledger import DAY, Forecaster, Ledger, at
 
 NOW = at(date(2026, 3, 10))
 DAYS, WINDOWS = 4, (1, 7)

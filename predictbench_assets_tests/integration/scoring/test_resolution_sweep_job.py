@@ -23,7 +23,7 @@ from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.store.boards import content_hash, rebuild_leaderboard, stored_leaderboard
 from predictbench_assets.settings import all_variables, load_settings
-from predictbench_assets_tests.integration.daily_run.harness import CLONE, NOW, DailyRun
+from predictbench_assets_tests.kit.daily_run import CLONE, NOW, DailyRun
 
 KEY = RunKey(NOW.date(), 1)
 LATER = NOW + timedelta(days=5)

@@ -19,8 +19,7 @@ from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.store import scores
 from predictbench_assets.scoring.store.checks import ScoreProblems, score_problems
 from predictbench_assets.scoring.store.scores import ScoreReport, score_settled
-
-from .ledger import DAY, Forecaster, Ledger, at
+from predictbench_assets_tests.kit.ledger import DAY, Forecaster, Ledger, at
 
 KEYS = (RunKey(DAY, 7), RunKey(DAY, 6), RunKey(DAY + timedelta(days=1), 6))
 MARKETS = ("m0", "m3", "m6")

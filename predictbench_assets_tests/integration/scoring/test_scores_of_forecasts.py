@@ -12,8 +12,7 @@ from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.store import scores
 from predictbench_assets.scoring.store.checks import score_problems
 from predictbench_assets.scoring.store.scores import score_settled
-
-from .ledger import DAY, Forecaster, Ledger, at
+from predictbench_assets_tests.kit.ledger import DAY, Forecaster, Ledger, at
 
 PRICES = {"m0": 0.2, "m1": 0.5, "m3": 0.9}
 BOLD = Forecaster("bold", {"m0": 0.1, "m1": 0.6, "m3": 0.9995})

@@ -1,6 +1,6 @@
 """Object stores that are not AWS's, over http and over https."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,11 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from predictbench_assets.settings import Settings, all_variables, load_settings
+from predictbench_assets.settings import all_variables
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.integration.staging.other_store import OtherStore
-
-OpenArea = Callable[..., StagingArea]
+from predictbench_assets_tests.kit.other_store import OtherStore
+from predictbench_assets_tests.kit.stores import OpenArea, settings_for
 
 
 @pytest.fixture(autouse=True)
@@ -78,12 +77,6 @@ def plain_store(stores: dict[str, OtherStore]) -> OtherStore:
     """An empty store that is well, over http."""
     stores["http"].forget()
     return stores["http"]
-
-
-def settings_for(store: OtherStore, **replaced: str) -> Settings:
-    """The settings that lead to a store, some of them replaced; with the time limit that `doctor` has."""
-    given = store.settings | {"STAGING_TIMEOUT_SECONDS": "6"} | replaced
-    return load_settings(**{name.lower(): value for name, value in given.items() if value})
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ import yaml
 
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.integration.workflows.expressions import Declared, Open, as_text, evaluated, filled
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(__file__).resolve().parents[3]
 OWN_ACTION = "$/"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

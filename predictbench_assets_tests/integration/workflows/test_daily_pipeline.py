@@ -7,7 +7,7 @@ import pytest
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.workflows.actions_runner import Job
-from predictbench_assets_tests.integration.workflows.conftest import NOW, Deployment, with_password
+from predictbench_assets_tests.kit.workflows import NOW, Deployment, with_password
 
 BROKEN = "http500=1"
 DAY = "2026-03-02"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from predictbench_assets_tests.integration.workflows.actions_runner import Job
-from predictbench_assets_tests.integration.workflows.conftest import Deployment
+from predictbench_assets_tests.kit.workflows import Deployment
 
 DAY = "2026-03-02"
 SCHEDULED = ("resolution", "maintenance", "contract")

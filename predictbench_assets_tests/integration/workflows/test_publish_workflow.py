@@ -2,7 +2,7 @@
 
 import tarfile
 
-from predictbench_assets_tests.integration.workflows.conftest import Deployment
+from predictbench_assets_tests.kit.workflows import Deployment
 
 
 def test_the_page_is_packed_as_pages_wants_it_and_deployed_where_that_is_switched_on(deployment: Deployment) -> None:

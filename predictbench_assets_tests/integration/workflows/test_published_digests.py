@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from predictbench_assets_tests.integration.workflows.conftest import Deployment
+from predictbench_assets_tests.kit.workflows import Deployment
 
 DAY = "2026-03-02"
 TAG = f"forecasts-{DAY}-w7"

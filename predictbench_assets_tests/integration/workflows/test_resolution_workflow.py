@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Engine
 
 from predictbench_assets.sandbox.world import Market, World
-from predictbench_assets_tests.integration.resolution.conftest import Swept
 from predictbench_assets_tests.integration.workflows.actions_runner import Job
-from predictbench_assets_tests.integration.workflows.conftest import NOW, Deployment, with_password
+from predictbench_assets_tests.kit.sweeps import Swept
+from predictbench_assets_tests.kit.workflows import NOW, Deployment, with_password
 
 pytestmark = pytest.mark.long
 

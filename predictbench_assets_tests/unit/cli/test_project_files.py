@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-CLONE = Path(__file__).resolve().parents[3]
+from predictbench_assets_tests.kit.places import CLONE
 
 
 def loaded(name: str) -> dict[str, Any]:

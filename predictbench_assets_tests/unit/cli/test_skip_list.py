@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-CLONE = Path(__file__).resolve().parents[3]
+from predictbench_assets_tests.kit.places import CLONE
 
 
 @pytest.mark.parametrize(

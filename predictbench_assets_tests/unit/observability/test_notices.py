@@ -15,8 +15,7 @@ from predictbench_assets.observability.notices import LONGEST_NOTE, NotDelivered
 from predictbench_assets.reporting.summary import FailureLine, RunSummary
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings, load_settings
-
-from .webhook import webhook
+from predictbench_assets_tests.kit.webhook import webhook
 
 KEY = RunKey(date(2026, 11, 23), 7)
 DEFAULTS = Settings.model_construct()

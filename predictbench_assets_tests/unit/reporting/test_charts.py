@@ -23,7 +23,7 @@ from predictbench_assets.reporting.charts import (
     reliability_png,
     reliability_svg,
 )
-from predictbench_assets_tests.integration.reporting.handmade import board, curve, edges, row
+from predictbench_assets_tests.kit.handmade_boards import board, curve, edges, row
 
 HOSTILE = '<script>alert("x")</script> $\\frac{1}{0}$ & \u202e\u65e5\u672c \U0001f389'
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import grimp
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-PACKAGE = ROOT / "predictbench_assets"
+from predictbench_assets_tests.kit.places import CLONE
+
+PACKAGE = CLONE / "predictbench_assets"
 IMPORTS_DAGSTER = {"assets", "definitions", "instance", "io_manager", "jobs", "partitions", "series"}
 ROOMS = sorted(file.parent for file in PACKAGE.rglob("__init__.py") if file.parent != PACKAGE)
 
 
 def _contract(name: str) -> dict[str, object]:
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((CLONE / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     return next(contract for contract in contracts if contract["name"].startswith(name))
 
 
@@ -68,12 +69,19 @@ def test_the_contract_about_dagster_names_every_room_but_dagsters_own() -> None:
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "docs/decisions.md", "predictbench_assets/__init__.py"])
 def test_rooms_and_files_that_are_named_exist(page: str) -> None:
-    text = (ROOT / page).read_text()
+    text = (CLONE / page).read_text()
     names = (
         re.findall(r"`([a-z_/]+(?:\.py|/))`", text)
         if page.endswith(".md")
         else re.findall(r"(?<![\w/.])([a-z_]+/|[a-z_]+\.py)", text.split('"""')[1])
     )
     assert len(names) > 3
-    places = [ROOT, PACKAGE]
+    places = [CLONE, PACKAGE]
     assert [name for name in names if not any((place / name).exists() for place in places)] == []
+
+
+def test_no_test_imports_from_a_conftest() -> None:
+    """Shared builders and harnesses are in `kit/`; pytest alone reads a conftest."""
+    tests = CLONE / "predictbench_assets_tests"
+    importing = [str(file.relative_to(tests)) for file in tests.rglob("*.py") if "conftest import" in file.read_text()]
+    assert importing == ["unit/repository/test_house.py"]

@@ -6,8 +6,7 @@ import pytest
 
 from predictbench_assets.settings import load_settings
 from predictbench_assets.settings_overview import SettingLine, describe_settings, env_example, unknown_in_env_file
-
-CLONE = Path(__file__).resolve().parents[3]
+from predictbench_assets_tests.kit.places import CLONE
 
 
 def line(lines: list[SettingLine], name: str) -> SettingLine:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from predictbench_assets_tests.unit.observability.webhook import webhook
+from predictbench_assets_tests.kit.webhook import webhook
 
 PROGRAM = Path(__file__).parents[3] / ".github" / "actions" / "notify" / "without_install.py"
 

@@ -16,8 +16,8 @@ import yaml
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.settings import Settings, all_variables
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(__file__).resolve().parents[3]
 WORKFLOWS = sorted((CLONE / ".github" / "workflows").glob("*.yml"))
 ACTIONS = sorted((CLONE / ".github" / "actions").glob("*/action.yml"))
 FILES = [*WORKFLOWS, *ACTIONS]

@@ -1,0 +1,178 @@
+"""Fixtures that several rooms of tests share."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import settings as hsettings
+from sqlalchemy import Engine
+
+# Settings that a test does not give are at their defaults, whatever the machine has set.
+os.environ["PREDICTBENCH_ENV_FILE"] = ""
+
+from predictbench_assets.clock import FixedClock
+from predictbench_assets.database.embedded import EmbeddedPostgres
+from predictbench_assets.database.engine import make_engine
+from predictbench_assets.persistence.leases import Lease, open_lease
+from predictbench_assets.persistence.writer import RunWriter
+from predictbench_assets.runs import RunKey
+from predictbench_assets.sandbox.exchange import ReplayWorld
+from predictbench_assets.sandbox.server import SandboxServer, serve
+from predictbench_assets.sandbox.world import World
+from predictbench_assets.site.build import ReportSummary, write_report
+from predictbench_assets.staging import StagingArea
+from predictbench_assets_tests.kit.builders import KEY, QUICK, Database
+from predictbench_assets_tests.kit.builders import NOW as WRITTEN_AT
+from predictbench_assets_tests.kit.daily_run import NOW, DailyRun, MakeRun, MakeSandbox
+from predictbench_assets_tests.kit.database import administer, in_database
+from predictbench_assets_tests.kit.planted_page import HOSTILE, plant, planted_board
+from predictbench_assets_tests.kit.releases import Benchmark
+from predictbench_assets_tests.kit.stored_days import Stored
+
+# A machine that runs other things too can pause for longer than the default deadline of an example.
+hsettings.register_profile("unhurried", deadline=None)
+hsettings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[Callable[[], str]]:
+    """Makes migrated, empty databases and returns their URLs; they are gone when the session is."""
+    names: list[str] = []
+
+    def make() -> str:
+        name = f"test_{uuid4().hex[:12]}"
+        administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+        names.append(name)
+        return in_database(postgres_server, name).render_as_string(hide_password=False)
+
+    yield make
+    for name in names:
+        administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def make_sandbox() -> Iterator[MakeSandbox]:
+    """Serves worlds until the module's tests are over."""
+    with ExitStack() as stack:
+
+        def make(world: World | ReplayWorld, *, faults: str = "", seed: int = 0) -> SandboxServer:
+            return stack.enter_context(serve(world, now=NOW, faults=faults, seed=seed))
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_run(
+    make_sandbox: MakeSandbox, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> MakeRun:
+    """Makes a `DailyRun` on a world; the arguments are the sandbox's and the settings of every run."""
+
+    def make(
+        world: World | ReplayWorld | None = None, *, faults: str = "", seed: int = 0, **variables: str
+    ) -> DailyRun:
+        folder: Path = tmp_path_factory.mktemp("daily")
+        sandbox = make_sandbox(world or World(markets_per_day=40), faults=faults, seed=seed)
+        return DailyRun(folder, new_database(), sandbox, variables)
+
+    return make
+
+
+@pytest.fixture
+def daily(make_run: MakeRun) -> DailyRun:
+    """A run of a small day without faults."""
+    return make_run()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> StagingArea:
+    return StagingArea(str(tmp_path / "archive"))
+
+
+@pytest.fixture
+def stored(engine: Engine, archive: StagingArea) -> Stored:
+    return Stored(engine, archive)
+
+
+@pytest.fixture(scope="session")
+def planted_report(
+    postgres_server: EmbeddedPostgres, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ReportSummary]:
+    """Ten days with hostile markets, and a board on which everything that a page can show is."""
+    name = f"test_{uuid4().hex[:12]}"
+    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    engine = make_engine(in_database(postgres_server, name))
+    now = plant(engine, days=10, markets=6, special=HOSTILE)
+    folder = tmp_path_factory.mktemp("page") / "report"
+    yield write_report(engine, folder, now=now, leaderboard=planted_board(now))
+    engine.dispose()
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(engine: Engine) -> Database:
+    return Database(engine)
+
+
+@pytest.fixture
+def take(engine: Engine) -> Callable[..., Lease]:
+    """Open a lease; every call is another Dagster run unless told."""
+    numbers = count(1)
+
+    def open_one(key: RunKey = KEY, **changes: Any) -> Lease:
+        values: dict[str, Any] = {
+            "dagster_run_id": f"dagster-{next(numbers)}",
+            "holder": "host:1",
+            "exchange": "gamma.example",
+            "git_sha": "abc",
+            "clock": FixedClock(WRITTEN_AT),
+        }
+        return open_lease(engine, key, **(values | changes))
+
+    return open_one
+
+
+@pytest.fixture
+def writer(engine: Engine, take: Callable[..., Lease]) -> Callable[..., RunWriter]:
+    """A writer with a lease of its own."""
+
+    def make(lease: Lease | None = None, **changes: Any) -> RunWriter:
+        held = lease or take()
+        return RunWriter(engine, held, held.clock, **({"backoff": QUICK} | changes))
+
+    return make
+
+
+@pytest.fixture
+def benchmark(engine: Engine, tmp_path: Path) -> Benchmark:
+    return Benchmark(engine, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def row() -> Callable[..., bytes]:
+    """A well-formed row with some keys replaced, by their names on the wire; None leaves the key out."""
+
+    def build(**changes: Any) -> bytes:
+        number = int(changes.get("id") or 100) if str(changes.get("id", "100")).isdecimal() else 100
+        whole = {
+            "id": "100",
+            "question": "Will it rain?",
+            "slug": "will-it-rain",
+            "conditionId": "0xabc",
+            "endDate": "2026-11-30T12:00:00Z",
+            "outcomes": '["Yes", "No"]',
+            "outcomePrices": '["0.6", "0.4"]',
+            "clobTokenIds": json.dumps([str(number * 10), str(number * 10 + 1)]),
+            "bestBid": 0.58,
+            "bestAsk": 0.62,
+            "volumeNum": 10,
+            "liquidityNum": 5.5,
+        } | changes
+        return json.dumps({key: value for key, value in whole.items() if value is not None}).encode()
+
+    return build
