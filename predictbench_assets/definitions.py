@@ -113,7 +113,7 @@ def defs() -> dg.Definitions:
         SettingsError: the settings are not usable.
         RegistryError: the experiments as listed cannot run together.
     """
-    # Used on purpose (data versions of outputs, handlers in dagster.yaml); said once here rather than at every step.
+    # Used on purpose (data versions of outputs, handlers in dagster.yaml); filtered once rather than at every step.
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     configure_logging(get_settings())
     built = build_defs(get_settings())

@@ -1,10 +1,9 @@
-"""Jobs, schedules and the sensor. GitHub Actions is the scheduler; what is here ships stopped, for a daemon to run."""
+"""Jobs, schedules and the sensor. GitHub Actions is the scheduler; these ship stopped, for a daemon to run."""
 
 import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -12,11 +11,11 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from predictbench_assets.assets.step import record_failure
 from predictbench_assets.launch.child import DAILY_RUN, RESOLUTION_SWEEP, run_config
-from predictbench_assets.observability.notices import NotDelivered, Notice, tell
+from predictbench_assets.observability.notices import NotDelivered, Notice, send_notice
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.persistence.run_store import RunDatabase
+from predictbench_assets.persistence.scheduled import ScheduledDay, plan_day
 from predictbench_assets.runs import RunKey, UnknownPartition, parsed_key
-from predictbench_assets.schedule import done_windows, missed_reason
 from predictbench_assets.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ def build_daily_run(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJob
 
 
 def build_resolution_sweep(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
-    """The job of the benchmark, from resolutions to the page. It has no partition: it looks at all that is stored."""
+    """The job of the benchmark, from resolutions to the page. It has no partition: it works on everything stored."""
     return dg.define_asset_job(
         RESOLUTION_SWEEP,
         selection=list(assets),
@@ -55,22 +54,20 @@ def build_daily_schedule(
         default_status=dg.DefaultScheduleStatus.STOPPED,
     )
     def daily_run_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        """A run request for each window of HORIZONS (or TARGET_CLOSE_WINDOW_DAYS alone), as `due --scheduled` has it.
+        """A run request for each window of HORIZONS (or TARGET_CLOSE_WINDOW_DAYS alone), as `due --scheduled` plans.
 
         A tick of a day that is over, as when the daemon was down, captures nothing: the windows are recorded as missed.
         """
-        now, day = settings.clock.now(), context.scheduled_execution_time.date()
-        stored = database.runs_of(day)
-        done = done_windows(settings.windows, stored)
-        left = [window for window in settings.windows if window not in done]
-        if not left:
+        day = context.scheduled_execution_time.date()
+        found = plan_day(database, day, settings.windows, settings.clock.now())
+        if len(found.plan.done) == len(settings.windows):
             yield dg.SkipReason(f"every window of {day} is stored")
-        elif day != now.date():
-            never = [RunKey(day, window) for window in left if window not in stored]
-            yield dg.SkipReason(_missed(settings, database, never, now) if never else f"{day} is over; {_REPAIR}")
-        else:
-            for key in (partition_key(RunKey(day, window)) for window in left):
-                yield dg.RunRequest(run_key=str(key), partition_key=key, run_config=json.loads(run_config(_SCHEDULED)))
+        for key in (partition_key(RunKey(day, window)) for window in found.plan.windows):
+            yield dg.RunRequest(run_key=str(key), partition_key=key, run_config=json.loads(run_config(_SCHEDULED)))
+        if found.recorded:
+            _send_missed(found, settings)
+        if found.plan.missed or found.plan.running:
+            yield dg.SkipReason(found.reason if found.never_begun else f"{day} is over; {_REPAIR}")
 
     return daily_run_schedule
 
@@ -88,9 +85,9 @@ def build_sweep_schedule(settings: Settings, job: UnresolvedAssetJobDefinition) 
 
 
 def build_failure_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Tells NOTIFY_WEBHOOK_URL of every failed run on the storage, wherever it ran.
+    """The sensor that notifies NOTIFY_WEBHOOK_URL of every failed run on the storage, wherever it ran.
 
-    All code locations, since a run by `dagster job execute` belongs to none. What is told comes from the event log
+    All code locations, since a run by `dagster job execute` belongs to none. The notice is made of the event log
     alone: the database may be what failed.
     """
 
@@ -101,8 +98,8 @@ def build_failure_sensor(settings: Settings) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.STOPPED,
     )
     def failed_runs_are_told(context: dg.RunFailureSensorContext) -> None:
-        """One notice a failed run. One that cannot be delivered shows as a failed tick."""
-        tell(_notice(context), settings)
+        """Send one notice a failed run; one that cannot be delivered shows as a failed tick."""
+        send_notice(_notice(context), settings)
 
     return failed_runs_are_told
 
@@ -122,7 +119,7 @@ def _notice(context: dg.RunFailureSensorContext) -> Notice:
 
 
 def _cause(error: Any) -> str | None:
-    """What the step raised, without Dagster's error around it."""
+    """The error of the step, without Dagster's error around it."""
     while error is not None and (error.cls_name or "").startswith("Dagster") and error.cause is not None:
         error = error.cause
     return None if error is None else str(error.message).strip().partition(": ")[2] or str(error.message).strip()
@@ -132,14 +129,9 @@ _REPAIR = "what began and is not complete can be materialized again from its par
 _SCHEDULED = {"target_window": {"on_existing": "skip"}}
 
 
-def _missed(settings: Settings, database: RunDatabase, keys: Sequence[RunKey], now: datetime) -> str:
-    """Record that runs were never begun and their day is over, tell of it, and return why."""
-    reason = missed_reason(keys[0].run_date, now)
-    recorded = database.miss(keys, reason)
-    if recorded:
-        windows = tuple(sorted(key.window_days for key in recorded))
-        try:
-            tell(Notice("missed", run_date=keys[0].run_date, windows=windows, reason=reason), settings)
-        except NotDelivered as error:
-            _log.warning("nobody was told: %s", error)
-    return reason
+def _send_missed(found: ScheduledDay, settings: Settings) -> None:
+    windows = tuple(sorted(key.window_days for key in found.recorded))
+    try:
+        send_notice(Notice("missed", run_date=found.plan.run_date, windows=windows, reason=found.reason), settings)
+    except NotDelivered as error:
+        _log.warning("the notice of a missed run was not delivered: %s", error)

@@ -1,6 +1,6 @@
-"""Which runs a schedule owes: decided from the time, the settings and what is stored, and nothing else.
+"""The plan of a day's runs: decided from the time, the windows and the stored runs, and nothing else.
 
-A schedule may be late, dropped, or come twice. What counts is the day that it was meant for: a snapshot can be
+A schedule may be late, dropped, or come twice. The day counts that it was meant for: a snapshot can be
 captured on its own day only.
 """
 
@@ -11,8 +11,8 @@ from typing import Protocol
 
 from predictbench_assets.runs import RunKey
 
-SILENT_AFTER = timedelta(hours=1)
-"""A run that is marked as running and was not heard of for so long is not under way any more.
+STALE_AFTER = timedelta(hours=1)
+"""A running run without a heartbeat for this long is dead.
 
 An asset that was materialized alone leaves such a row, and so does a machine that died. The longest silence of a
 healthy run is the walk over the exchange, minutes on its worst day.
@@ -20,7 +20,7 @@ healthy run is the walk over the exchange, minutes on its worst day.
 
 
 class RunState(Protocol):
-    """What a stored run says of itself; a row as `queries.stored_runs` reads it."""
+    """The part of a stored run that plans need; `persistence.stored_runs.StoredRun` has it."""
 
     @property
     def status(self) -> str: ...
@@ -39,8 +39,8 @@ class RunState(Protocol):
 
 
 @dataclass(frozen=True)
-class Due:
-    """The windows of one run date, by what is to become of them; each in one list at most."""
+class RunPlan:
+    """The windows of one run date by their fate; each in one list at most."""
 
     run_date: date
     windows: tuple[int, ...]
@@ -60,42 +60,35 @@ def scheduled_day(now: datetime, run_at: time) -> date:
     return today if begins <= now else today - timedelta(days=1)
 
 
-def owed_by_schedule(now: datetime, run_at: time, windows: Sequence[int], stored: Mapping[int, RunState]) -> Due:
-    """What a schedule that fires at `now` has to run.
+def plan_scheduled(day: date, now: datetime, windows: Sequence[int], stored: Mapping[int, RunState]) -> RunPlan:
+    """Plan a scheduled day at `now`: its incomplete windows are to run, or missed where the day is over.
 
     Args:
-        run_at: when the daily run is due, UTC.
+        day: the run date, `scheduled_day` of the time at which the schedule fired.
         windows: those that are scheduled.
-        stored: the runs of `scheduled_day(now, run_at)` that are in the database, by window.
+        stored: the runs of `day` that are in the database, by window.
     """
-    day = scheduled_day(now, run_at)
-    done = done_windows(windows, stored)
+    done = _done(windows, stored)
     left = tuple(window for window in windows if window not in done)
     if day == now.astimezone(UTC).date():
-        return Due(day, windows=left, done=done)
+        return RunPlan(day, windows=left, done=done)
     running = tuple(window for window in left if window in stored and is_running(stored[window], now))
     missed = tuple(window for window in left if window not in running)
-    return Due(day, windows=(), done=done, missed=missed, running=running)
+    return RunPlan(day, windows=(), done=done, missed=missed, running=running)
 
 
-def asked_for(run_date: date, windows: Sequence[int], stored: Mapping[int, RunState]) -> Due:
-    """What a person asked to run: all of it. What becomes of complete ones is for `--on-existing` to say."""
-    done = done_windows(windows, stored)
-    return Due(run_date, windows=tuple(windows), done=done)
-
-
-def done_windows(windows: Sequence[int], stored: Mapping[int, RunState]) -> tuple[int, ...]:
-    """The windows whose run `--on-existing skip` would pass over."""
-    return tuple(window for window in windows if window in stored and stored[window].status == "completed")
+def plan_requested(run_date: date, windows: Sequence[int], stored: Mapping[int, RunState]) -> RunPlan:
+    """Plan the runs that a person requested: all of them. `--on-existing` decides about complete ones."""
+    return RunPlan(run_date, windows=tuple(windows), done=_done(windows, stored))
 
 
 def is_running(run: RunState, now: datetime) -> bool:
-    """Whether the run is under way: a row can say so long after its process is gone."""
-    return run.status == "running" and now - run.heartbeat_at < SILENT_AFTER
+    """True for a run under way; a row can be marked as running long after its process is gone."""
+    return run.status == "running" and now - run.heartbeat_at < STALE_AFTER
 
 
 def missed_reason(run_date: date, now: datetime, link: str | None = None) -> str:
-    """Why a day was missed, for the person who finds it in the database months later."""
+    """The reason of a missed day, for the person who finds it in the database months later."""
     when = now.astimezone(UTC).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00")
     reason = (
         f"no run began on {run_date}: its schedule ran at {when} UTC, when the day was over, and what the exchange "
@@ -110,12 +103,12 @@ def days_between(first: date, last: date, windows: Sequence[int]) -> list[RunKey
     return [RunKey(day, window) for day in days for window in windows]
 
 
-def hindrance(key: RunKey, now: datetime, run: RunState | None, *, frozen: bool) -> str | None:
-    """Why a run cannot be made at `now`, or None if it can.
+def why_not_runnable(key: RunKey, now: datetime, run: RunState | None, *, frozen: bool) -> str | None:
+    """The reason why a run cannot be made at `now`, or None if it can.
 
     Args:
-        run: what is stored of it, if anything is.
-        frozen: whether its snapshot is stored.
+        run: the stored run, if there is one.
+        frozen: true where its snapshot is stored.
     """
     if run is not None and is_running(run, now):
         return f"attempt {run.attempt} is under way, held by {run.holder}; run it again when that has ended"
@@ -125,3 +118,8 @@ def hindrance(key: RunKey, now: datetime, run: RunState | None, *, frozen: bool)
         return "no snapshot is stored: nothing was run on that day, and a past day cannot be captured"
     why = f" ({run.reason})" if run.reason else ""
     return f"no snapshot is stored: the run of that day is {run.status}{why}, and a past day cannot be captured"
+
+
+def _done(windows: Sequence[int], stored: Mapping[int, RunState]) -> tuple[int, ...]:
+    """The windows whose run `--on-existing skip` would pass over."""
+    return tuple(window for window in windows if window in stored and stored[window].status == "completed")

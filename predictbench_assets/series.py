@@ -52,7 +52,7 @@ def run_series(planned: Sequence[PlannedRun]) -> None:
 
 
 def _was_interrupted(result: dg.JobExecutionResult) -> bool:
-    """Whether a signal ended the run: Dagster takes it for the run's alone, and it was meant for all of them."""
+    """True where a signal ended the run: Dagster takes it for the run's alone, and it was meant for all of them."""
     errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
     return any(event.event_type is dg.DagsterEventType.RUN_CANCELED for event in result.all_events) or any(
         error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__ for error in errors
@@ -61,7 +61,7 @@ def _was_interrupted(result: dg.JobExecutionResult) -> bool:
 
 def main() -> None:
     """Make the runs of the file that is named on the command line."""
-    daily_run()  # sets up the log, and says what is wrong with the settings
+    daily_run()  # sets up the log, and raises for unusable settings before the first run
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     run_series([PlannedRun(**run) for run in plan])
 

@@ -32,10 +32,10 @@ SMALLEST_DAY = 0.25
 """A day that offers less than this share of the median of the days before is worth a look."""
 
 ENOUGH_FINAL = 0.95
-"""Of a cohort whose markets are a week past their close; in 2024, 96 % were paid by then."""
+"""Share of a cohort that is final a week past its close; in 2024, 96 % were paid by then."""
 MANY_SPLITS = 0.02
 FEWEST_TO_JUDGE = 50
-"""Of fewer settled markets no share is judged."""
+"""Settled markets below which no share is judged."""
 MANY_CHANGES = 0.01
 FEWEST_CHANGES = 5
 """As many settlements may change in any sweep: disputes happen, to one market or to those of one event."""
@@ -71,7 +71,7 @@ COHORT_CHECKS = [
 
 
 def stored_check(experiment: dg.AssetKey) -> dg.AssetCheckSpec:
-    """The check of an experiment's asset: whether what it staged reaches the database."""
+    """The check of an experiment's asset that its staged results reach the database."""
     return dg.AssetCheckSpec(
         STORED, asset=experiment, description="What is staged is stored too, by persisted_run of the same partition."
     )
@@ -183,7 +183,7 @@ def check_cohort(cohort: Cohort, settings: Settings, earlier: Mapping[date, int]
 
 
 def _cohort_size(offered: int, earlier: Mapping[date, int]) -> dg.AssetCheckResult:
-    """Of what the exchange offered, so that a filter or a limit of ours is no alarm."""
+    """The check of the exchange's offer, so that a filter or a limit of ours is no alarm."""
     usual = median(earlier.values()) if earlier else None
     small = offered == 0 or (usual is not None and offered < SMALLEST_DAY * usual)
     return dg.AssetCheckResult(

@@ -16,6 +16,7 @@ from predictbench_assets.experiments.forecast import (
     outcomes_by_market,
     refuse_to_forget,
     results_path,
+    run_metadata,
     stage_forecasts,
     stage_not_run,
     stale_reason,
@@ -50,7 +51,7 @@ _ALONE = (
 
 
 class ExperimentConfig(dg.Config):
-    """Whether to run it, and whether to ask again."""
+    """Choice of the experiment, and of a fresh start."""
 
     selected: bool = True
     """False keeps what is staged of an earlier run on the same snapshot; without any the experiment is not_run."""
@@ -97,7 +98,9 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
         **inputs: StagedFile,
     ) -> StagedOutput:
         key = run_key(context)
-        run = _run_metadata(key, staged_cohort := inputs.pop("normalized_markets"))
+        staged_cohort = inputs.pop("normalized_markets")
+        header = staged_cohort.header(CohortHeader)
+        run = run_metadata(key, header.captured_at, header.snapshot_hash)
         with asset_step(context, settings, database, key, "experiment_results") as beat:
             stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
             if not config.selected:
@@ -154,18 +157,6 @@ def _unselected(
     name = staged_name(context.asset_key.path, key)
     staged = stage_not_run(staging, name, experiment, run, dagster_run_id=context.run.run_id)
     return dg.Output(staged, metadata={"selected": False, "status": "not_run"})
-
-
-def _run_metadata(key: RunKey, cohort: StagedFile) -> RunMetadata:
-    header = cohort.header(CohortHeader)
-    return RunMetadata(
-        run_id=key.run_id,
-        run_date=key.run_date,
-        window_days=key.window_days,
-        target_date=key.target_date,
-        captured_at=header.captured_at,
-        snapshot_hash=header.snapshot_hash,
-    )
 
 
 def _required(

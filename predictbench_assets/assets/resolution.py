@@ -1,4 +1,4 @@
-"""Resolution: how the stored markets settled, observed again and again until they are final and for a while after."""
+"""Resolution: the stored markets' settlements, observed until they are final and for a while after."""
 
 from datetime import timedelta
 from typing import Any
@@ -36,7 +36,7 @@ def market_resolutions(  # type: ignore[no-untyped-def]  # Dagster reads Materia
     settings: dg.ResourceParam[Settings],
     database: dg.ResourceParam[RunDatabase],
 ):
-    """How markets settled: every observation that says something new, and what is believed now (the view)."""
+    """Settlements of markets: every observation with new content, and the one believed now (the view)."""
     with bound(process_stage=context.asset_key.to_user_string()), redacting(settings):
         try:
             report = run_sweep(settings, database.engine)

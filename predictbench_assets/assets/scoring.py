@@ -1,13 +1,13 @@
-"""Scoring: what settled forecasts are worth, the boards made of it, and the page that shows them.
+"""Scoring: scores of settled forecasts, the boards made of them, and the page that shows them.
 
-Computed from the database alone, as of the moment they are asked for. The libraries for it are loaded in the bodies:
+Computed from the database alone, as of the moment of the run. The libraries for it are loaded in the bodies:
 a daily run must not pay for them.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -23,6 +23,9 @@ from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.scoring.store.checks import score_problems
 from predictbench_assets.settings import Settings
 from predictbench_assets.site.names import FOLDER
+
+if TYPE_CHECKING:
+    from predictbench_assets.site.build import ReportSummary
 
 GROUP = "scoring"
 
@@ -110,19 +113,7 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
             leaderboard=board,
             markets_since=now.date() - MARKET_PAGES,
         )
-        return dg.MaterializeResult(
-            metadata={
-                "index": dg.MetadataValue.path(summary.index),
-                "files": summary.files,
-                "bytes": summary.bytes,
-                "seconds": summary.seconds,
-                "markets": summary.markets,
-                "experiments": summary.experiments,
-                "as_of": summary.as_of.isoformat(),
-                "leaderboard_hash": summary.leaderboard_hash,
-                "exchange": exchange_label(settings.exchange),
-            }
-        )
+        return dg.MaterializeResult(metadata=_page_metadata(summary, settings))
 
 
 def _board_metadata(board: Leaderboard, *, simulated: bool) -> dict[str, Any]:
@@ -146,4 +137,18 @@ def _board_metadata(board: Leaderboard, *, simulated: bool) -> dict[str, Any]:
             name: dg.MetadataValue.md(as_markdown_image(draw(board), name.replace("_", " ")))
             for name, draw in pictures.items()
         },
+    }
+
+
+def _page_metadata(summary: "ReportSummary", settings: Settings) -> dict[str, Any]:
+    return {
+        "index": dg.MetadataValue.path(summary.index),
+        "files": summary.files,
+        "bytes": summary.bytes,
+        "seconds": summary.seconds,
+        "markets": summary.markets,
+        "experiments": summary.experiments,
+        "as_of": summary.as_of.isoformat(),
+        "leaderboard_hash": summary.leaderboard_hash,
+        "exchange": exchange_label(settings.exchange),
     }

@@ -118,13 +118,13 @@ def _check(settings: "Settings", experiments: tuple[str, ...]) -> None:
 def _hindrances(settings: "Settings", keys: "list[RunKey]", *, only_stored: bool) -> "Mapping[RunKey, str]":
     """Why runs cannot be made, for those that cannot; `only_stored` if only what is stored complete may be run."""
     from predictbench_assets.persistence.stored_runs import frozen_runs, stored_runs
-    from predictbench_assets.schedule import hindrance
+    from predictbench_assets.schedule import why_not_runnable
 
     with opened_database(settings) as engine:
         first, last = keys[0].run_date, keys[-1].run_date
         stored, frozen = stored_runs(engine, first, last), frozen_runs(engine, first, last)
     now = settings.clock.now()
-    found = {key: hindrance(key, now, stored.get(key), frozen=key in frozen) for key in keys}
+    found = {key: why_not_runnable(key, now, stored.get(key), frozen=key in frozen) for key in keys}
     if only_stored:
         complete = {key for key, run in stored.items() if run.status == "completed"}
         for key in keys:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,7 @@ from predictbench_assets.cli.partitions import run_date_option, windows_option
 
 if TYPE_CHECKING:
     from predictbench_assets.persistence.run_store import RunDatabase
-    from predictbench_assets.persistence.stored_runs import StoredRun
-    from predictbench_assets.runs import RunKey
-    from predictbench_assets.schedule import Due
+    from predictbench_assets.schedule import RunPlan
     from predictbench_assets.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -58,15 +55,22 @@ def due(
     windows = settings.windows if window_days is None else window_days
     database = run_database(settings)
     try:
-        found = _owed(settings, database, windows, link) if scheduled else _asked(settings, database, run_date, windows)
+        found = (
+            _scheduled(settings, database, windows, link)
+            if scheduled
+            else _requested(settings, database, run_date, windows)
+        )
     finally:
         database.engine.dispose()
     print_item("", _printed(found, form))
 
 
-def _asked(settings: "Settings", database: "RunDatabase", run_date: date | None, windows: tuple[int, ...]) -> "Due":
+def _requested(
+    settings: "Settings", database: "RunDatabase", run_date: date | None, windows: tuple[int, ...]
+) -> "RunPlan":
+    from predictbench_assets.persistence.scheduled import stored_on
     from predictbench_assets.runs import UnknownPartition, checked_key
-    from predictbench_assets.schedule import asked_for
+    from predictbench_assets.schedule import plan_requested
 
     today = settings.clock.now().date()
     day = run_date or today
@@ -75,83 +79,18 @@ def _asked(settings: "Settings", database: "RunDatabase", run_date: date | None,
             checked_key(day, window, today=today)
     except UnknownPartition as error:
         raise click.UsageError(str(error)) from error
-    return asked_for(day, windows, _stored(database, day))
+    return plan_requested(day, windows, stored_on(database, day))
 
 
-def _owed(settings: "Settings", database: "RunDatabase", windows: tuple[int, ...], link: str | None) -> "Due":
-    from predictbench_assets.schedule import owed_by_schedule, scheduled_day
+def _scheduled(settings: "Settings", database: "RunDatabase", windows: tuple[int, ...], link: str | None) -> "RunPlan":
+    from predictbench_assets.persistence.scheduled import plan_day
+    from predictbench_assets.schedule import scheduled_day
 
-    now, run_at = settings.clock.now(), settings.pipeline_run_at_utc
-    stored = _stored(database, scheduled_day(now, run_at))
-    found = owed_by_schedule(now, run_at, windows, stored)
-    for window in found.running:
-        _log.warning("the run of %s, window %d, is still under way, held by %s", *_named(stored[window]))
-    if found.missed:
-        _tell_missed(settings, database, found, stored, link)
-    return found
+    now = settings.clock.now()
+    return plan_day(database, scheduled_day(now, settings.pipeline_run_at_utc), windows, now, link=link).plan
 
 
-def _named(run: "StoredRun") -> tuple[date, int, str]:
-    return run.key.run_date, run.key.window_days, run.holder
-
-
-def _tell_missed(
-    settings: "Settings", database: "RunDatabase", found: "Due", stored: Mapping[int, "StoredRun"], link: str | None
-) -> None:
-    """Record the windows that have no row yet, and say of each what is known and what can be done."""
-    from predictbench_assets.runs import RunKey
-    from predictbench_assets.schedule import missed_reason
-
-    keys = {window: RunKey(found.run_date, window) for window in found.missed}
-    reason = missed_reason(found.run_date, settings.clock.now(), link)
-    recorded = _record(database, [keys[window] for window in found.missed if window not in stored], reason)
-    for window, key in keys.items():
-        if window in stored:
-            _log.error("the run of %s, window %d, is not complete: %s", *_state(database, stored[window]))
-        elif key in recorded:
-            _log.error("recorded as missed: %s, window %d: %s", key.run_date, window, reason)
-        else:
-            _log.error("missed, and not recorded: %s, window %d: %s", key.run_date, window, reason)
-
-
-def _record(database: "RunDatabase", keys: list["RunKey"], reason: str) -> "set[RunKey]":
-    """Which of the runs got a row that says that they were missed."""
-    from predictbench_assets.database import migrations
-
-    if database.dry:
-        _log.warning("a dry run records nothing")
-        return set()
-    if not migrations.is_current(database.engine):
-        _log.warning("the database is not at the revision that this code needs: run `predictbench db upgrade`")
-        return set()
-    return database.miss(keys, reason)
-
-
-def _state(database: "RunDatabase", run: "StoredRun") -> tuple[date, int, str]:
-    """A stored run that the schedule came too late for, and what can still be done about it."""
-    day, window = run.key.run_date, run.key.window_days
-    if database.snapshot(run.key) is not None:
-        mend = (
-            "its snapshot is stored, so that it can be completed: "
-            f"predictbench backfill --from {day} --to {day} --window-days {window}"
-        )
-    else:
-        mend = "no snapshot was stored, and a past day cannot be captured"
-    why = f"{run.status} at {run.stage}" + (f" ({run.reason})" if run.reason else "")
-    return day, window, f"attempt {run.attempt}, {why}; {mend}"
-
-
-def _stored(database: "RunDatabase", run_date: date) -> Mapping[int, "StoredRun"]:
-    from predictbench_assets.database import migrations
-    from predictbench_assets.database.errors import BRIEF
-
-    if migrations.current(database.engine, BRIEF) is None:
-        _log.warning("the database has no tables yet, so nothing is stored: `predictbench db upgrade` makes them")
-        return {}
-    return database.runs_of(run_date)
-
-
-def _printed(found: "Due", form: str) -> str:
+def _printed(found: "RunPlan", form: str) -> str:
     facts = {
         "run_date": found.run_date.isoformat(),
         "windows": found.windows,

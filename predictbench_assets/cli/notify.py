@@ -98,10 +98,10 @@ def _unusable(*addresses: str) -> list[str]:
 
 def _told(notice: "Notice", settings: "Settings") -> list[str]:
     """Why the notice could not be sent, if so."""
-    from predictbench_assets.observability.notices import NotDelivered, tell
+    from predictbench_assets.observability.notices import NotDelivered, send_notice
 
     try:
-        tell(notice, settings)
+        send_notice(notice, settings)
     except NotDelivered as error:
         return [str(error)]
     return []
@@ -109,12 +109,12 @@ def _told(notice: "Notice", settings: "Settings") -> list[str]:
 
 def _life_shown(notice: "Notice", settings: "Settings") -> list[str]:
     """Why the sign of life could not be given, if so. A dry run stores nothing, and gives none."""
-    from predictbench_assets.observability.notices import NotDelivered, show_life
+    from predictbench_assets.observability.notices import NotDelivered, ping_dead_man
 
     if notice.dry_run:
         return []
     try:
-        show_life(settings)
+        ping_dead_man(settings)
     except NotDelivered as error:
         return [str(error)]
     return []

@@ -33,7 +33,7 @@ class ForecastCohort:
     run: RunMetadata
     markets: Sequence[Market]
     content_hash: str
-    """Of the cohort, not of its snapshot: with other markets beside it a forecast may come out differently."""
+    """Hash of the cohort, not of its snapshot: with other markets beside it a forecast may come out differently."""
 
     @property
     def slug(self) -> str:
@@ -50,16 +50,16 @@ class Forecasts:
     cohort: ForecastCohort
     outcomes: Sequence[Outcome]
     content_hash: str
-    """Of the outcomes, `outcomes.content_hash`."""
+    """`outcomes.content_hash` of the outcomes."""
     reasons: Sequence[ReasonCount]
-    """Why markets have no forecast, the most frequent reasons first."""
+    """Reasons of markets without a forecast, the most frequent first."""
     started_at: datetime
     finished_at: datetime
     seconds: float
     from_journal: int
     """Outcomes that an earlier attempt had journalled."""
     outdated: int
-    """Of these, the answers of other code than the experiment's present one."""
+    """Outcomes among them that other code than the experiment's present one gave."""
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -91,8 +91,20 @@ class Forecasts:
         )
 
 
+def run_metadata(key: RunKey, captured_at: datetime, snapshot_hash: str) -> RunMetadata:
+    """The description of a run that its experiments are handed."""
+    return RunMetadata(
+        run_id=key.run_id,
+        run_date=key.run_date,
+        window_days=key.window_days,
+        target_date=key.target_date,
+        captured_at=captured_at,
+        snapshot_hash=snapshot_hash,
+    )
+
+
 def results_path(name: str) -> tuple[str, str]:
-    """The key of an experiment's staged outcomes, `ingestion.names.staged_name` makes file names of it."""
+    """The path of an experiment's staged outcomes, of which `ingestion.names.staged_name` makes a file name."""
     return (OUTCOMES.name, name)
 
 
@@ -110,7 +122,7 @@ def forecast(
     forget: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Forecasts:
-    """Forecast every market of a cohort with one experiment; what its journal holds is not asked again.
+    """Forecast every market of a cohort with one experiment; answers in its journal are taken from there.
 
     Args:
         config_hash: of the experiment's configuration, `Registry.config_hash`.
@@ -119,7 +131,7 @@ def forecast(
         history_counts: their counts by category.
         area: where the journal and artifacts are kept.
         writer_id: names the journal's segments of this attempt.
-        forget: remove the journal first, so that every market is asked again.
+        forget: remove the journal first, so that every market is called again.
         progress: called at the beginning, once a second, and at the end, from changing threads.
 
     Raises:
@@ -197,7 +209,7 @@ def stage_not_run(
 
 
 def stale_reason(staged: StagedFile, experiment: Experiment, config_hash: str, snapshot_hash: str) -> str | None:
-    """Why staged outcomes do not count for a snapshot and the experiment as it is now; None where they do."""
+    """The reason why staged outcomes do not count for a snapshot and the present experiment; None where they do."""
     header = staged.header(OutcomesHeader)
     if header.status == "not_run":
         return "the experiment was not selected for this run"

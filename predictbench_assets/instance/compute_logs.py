@@ -1,9 +1,9 @@
-"""What steps print, kept in the staging area: it is still there when the runner is not, and a UI elsewhere shows it.
+"""Output of steps, kept in the staging area: it is still there when the runner is not, and a UI elsewhere shows it.
 
 dagster-aws has a manager for S3. This one is ours because
 - it goes where staging goes, a folder or S3, with the settings and keys that staging has already;
 - no secret leaves with it: each text is redacted before it is stored;
-- it copies what is printed as it is printed. Dagster points the process's streams at a file and shows that file by
+- it copies output as it is printed. Dagster points the process's streams at a file and shows that file by
   `tail`: four processes more a run (0.2 s of processor time; this takes 0.02 s), and the last lines of a run may be
   lost to the console, which is what `predictbench daily` and the Action read. The price is that what native code or a
   child process writes is shown but not kept.
@@ -39,7 +39,7 @@ FOLDER = "compute_logs"
 """The folder of the staging area; `predictbench prune` removes what is in it together with the runs."""
 
 LIMIT_BYTES = 10 * 1024 * 1024
-"""Of a longer log the end is kept: a failing run says why at its end."""
+"""Bytes of a log that are kept, from its end: a failing run gives its reason there."""
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class StagingComputeLogManager(CloudStorageComputeLogManager[dg.DagsterInstance]
     def upload_interval(self) -> int:
         return self._upload_interval
 
-    # Not before they are needed: an instance must load, and say what is wrong, with settings that are not usable.
+    # Not before they are needed: an instance must load with settings that are not usable, and name the problem then.
     @cached_property
     def _settings(self) -> Settings:
         # A deployment's web server shows logs without having its database's secrets.
@@ -93,7 +93,7 @@ class StagingComputeLogManager(CloudStorageComputeLogManager[dg.DagsterInstance]
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
-        """Keep what this process prints inside the block, also when it is left by an exception."""
+        """Keep the output of this process inside the block, also when an exception leaves it."""
         out, err = (self._local(log_key, io_type) for io_type in (ComputeIOType.STDOUT, ComputeIOType.STDERR))
         try:
             with self._uploaded_meanwhile(log_key), _copied("stdout", out), _copied("stderr", err):
@@ -103,7 +103,7 @@ class StagingComputeLogManager(CloudStorageComputeLogManager[dg.DagsterInstance]
             self.local_manager.delete_logs(log_key=log_key)
 
     def upload_to_cloud_storage(self, log_key: Sequence[str], io_type: ComputeIOType, partial: bool = False) -> None:
-        """Store what is in the local file, without secrets."""
+        """Store the content of the local file, without secrets."""
         local = self._local(log_key, io_type)
         content = _end_of(local, LIMIT_BYTES) if local.exists() else b""
         if partial:
@@ -178,7 +178,7 @@ class StagingComputeLogManager(CloudStorageComputeLogManager[dg.DagsterInstance]
 
 
 class _Copying:
-    """A text stream that writes to another and to a file. Whatever else is asked of it is answered by the other."""
+    """A text stream that writes to another and to a file; its other attributes are those of the other."""
 
     def __init__(self, shown: TextIO, kept: TextIO) -> None:
         self._shown, self._kept = shown, kept

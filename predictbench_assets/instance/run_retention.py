@@ -1,6 +1,6 @@
-"""Dagster's own runs and event logs: the old ones are deleted, since Dagster's `retention:` only clears ticks.
+"""Retention of Dagster's own runs and event logs: Dagster's `retention:` clears ticks only.
 
-A run's events are what the UI knows of its partition. Deleted, they take the logs and the metadata with them; that the
+The UI knows a partition by its run's events. Deleted, they take the logs and the metadata with them; the fact that the
 partition was materialized is kept, in the summary that Dagster caches for each asset and extends with new events only.
 So that summary is brought up to date before anything is deleted. The newest materialization of an asset stays whatever
 its age, and with it what freshness is judged by.
@@ -87,13 +87,13 @@ def _run_ids(instance: dg.DagsterInstance, statuses: list[dg.DagsterRunStatus], 
 
 
 def _newest_materializations(instance: dg.DagsterInstance) -> set[str]:
-    """The runs that made the newest materialization of each asset."""
+    """Ids of the runs with the newest materialization of each asset."""
     events = (instance.get_latest_materialization_event(key) for key in instance.all_asset_keys())
     return {event.run_id for event in events if event is not None}
 
 
 def _remember_partitions(instance: dg.DagsterInstance) -> None:
-    """Have Dagster note which partitions of each asset are materialized, while the events that say so are there."""
+    """Have Dagster note the materialized partitions of each asset while their events are there."""
     for key in instance.all_asset_keys():
         if partitions := instance.get_materialized_partitions(key):
             instance.get_status_by_partition(key, sorted(partitions), run_partitions)

@@ -35,7 +35,7 @@ _TABLES = sorted({"alembic_version", *(table for metadata in _METADATA for table
 
 
 class DagsterStorageMisconfigured(PermanentError):
-    """DAGSTER_POSTGRES_URL cannot be used; the text says why and never repeats it."""
+    """DAGSTER_POSTGRES_URL cannot be used; the text gives the reason and never repeats the address."""
 
 
 class PostgresStorage(DagsterPostgresStorage):
@@ -61,7 +61,7 @@ class PostgresStorage(DagsterPostgresStorage):
 def limit_waits(seconds: float) -> None:
     """Let every connection of Dagster's driver in this process wait so long for an answer, and hear signals meanwhile.
 
-    What is asked then raises an OperationalError, and the connection is closed.
+    A statement over the limit raises an OperationalError, and the connection is closed.
     """
 
     def wait(connection: Any) -> None:
@@ -78,7 +78,7 @@ def limit_waits(seconds: float) -> None:
 
 
 def _answer_seconds() -> float:
-    """Dagster makes its storage before anybody has looked at the settings."""
+    """DB_TIMEOUT_SECONDS, or its default: Dagster opens its storage before the settings are checked."""
     try:
         return get_settings().db_timeout_seconds
     except SettingsError:
@@ -86,14 +86,14 @@ def _answer_seconds() -> float:
 
 
 class DagsterStorageError(TransientError):
-    """Dagster's storage was not reached, or refused what was asked; the text says why."""
+    """Dagster's storage was not reached, or refused a statement; the text gives the reason."""
 
 
 @dataclass(frozen=True)
 class DagsterStorage:
-    """What was found.
+    """The state of Dagster's storage.
 
-    `kind` is `sqlite` where DAGSTER_POSTGRES_URL is unset; nothing else is looked at then.
+    `kind` is `sqlite` where DAGSTER_POSTGRES_URL is unset; the other fields are at their defaults then.
     """
 
     kind: Literal["sqlite", "postgres"]
@@ -104,13 +104,13 @@ class DagsterStorage:
     """The Postgres schema that its tables are in, or would be."""
     runs: int = 0
     events: int = 0
-    """How many event log rows there are, as the server's statistics estimate it."""
+    """Rows of the event log, estimated by the server's statistics."""
     bytes: int = 0
     """The size of its tables with their indexes."""
 
 
 def check_dagster_storage(settings: Settings) -> DagsterStorage:
-    """Look at Dagster's storage: reachable, at the revision of the installed Dagster, how many runs, how large.
+    """Inspect Dagster's storage: reachable, at the revision of the installed Dagster, how many runs, how large.
 
     Raises:
         DagsterStorageError: it was not reached within ten seconds, or may not be read.
@@ -154,7 +154,7 @@ _SIZES = sa.text("""
 
 
 def _revision_and_runs(url: str) -> tuple[Literal["behind", "ahead", "current"], int]:
-    """Through Dagster's own instance, told not to make tables."""
+    """Revision and runs, read by Dagster's own instance with `should_autocreate_tables` off."""
     with tempfile.TemporaryDirectory(prefix="predictbench-dagster-") as home:
         config = {
             "storage": {"postgres": {"postgres_url": url, "should_autocreate_tables": False}},

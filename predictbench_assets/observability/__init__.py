@@ -1,1 +1,4 @@
-"""What others see of a run: log lines, metrics and notices, and none of its secrets."""
+"""Logs, metrics, notices and summaries of runs, with secrets redacted.
+
+Decisions about a run do not belong here: nothing in this room changes how a run goes on. It imports no Dagster.
+"""

@@ -23,14 +23,14 @@ from predictbench_assets.secrecy import Redact, redact_records
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 
 FIELDS = ("run_id", "process_stage", "market_id")
-"""What every line carries, null where it does not apply."""
+"""The fields of every line, null where one does not apply."""
 
 _DAGSTER = "dagster_meta"  # set by Dagster on a record that it has taken over
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", _DAGSTER, "taskName"}
 _NOISY = ("httpx", "httpcore", "urllib3", "botocore", "aiobotocore", "asyncio", "alembic")
 
 _MILESTONES = frozenset({"STEP_START", "STEP_SUCCESS"})
-_MEANT = (r".* is currently in (beta|preview)", r".* is superseded")
+_INTENDED = (r".* is currently in (beta|preview)", r".* is superseded")
 """Warnings of Dagster's about parts of it that we use knowing that they may change; tests pin what we rely on."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -67,12 +67,12 @@ def configure_logging(settings: Settings) -> None:
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
-    for said in _MEANT:
-        warnings.filterwarnings("ignore", message=said)
+    for message in _INTENDED:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def wants_json(settings: Settings) -> bool:
-    """Whether lines are JSON: as LOG_FORMAT says, and for `auto` whenever stderr is not a terminal."""
+    """True where lines are JSON: by LOG_FORMAT, and for `auto` whenever stderr is not a terminal."""
     if settings.log_format == "auto":
         return not sys.stderr.isatty()
     return settings.log_format == "json"
@@ -93,7 +93,7 @@ class DagsterHandler(StderrHandler):
     """The handler that `dagster.yaml` names: Dagster's lines in our format.
 
     It takes no arguments, since Dagster makes it from YAML. With unusable settings it still prints: the definitions
-    will say what is wrong with them.
+    will name the problem.
     """
 
     def __init__(self) -> None:
@@ -180,7 +180,7 @@ def record_fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _dagster_fields(meta: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What Dagster knows about a line, under our names. Read by attribute: this package does not import Dagster."""
+    """Dagster's fields of a line, under our names. Read by attribute: this room does not import Dagster."""
     if meta is None:
         return {}
     fields: dict[str, Any] = {"message": meta["orig_message"], "dagster_run_id": meta["run_id"]}
@@ -207,7 +207,7 @@ def _event_type(meta: Mapping[str, Any] | None) -> str | None:
 
 
 def _reason(error: Any) -> str:
-    """What was raised first, in a sentence: Dagster wraps it in what happened because of it."""
+    """The first error of the chain, in a sentence: Dagster wraps it in its consequences."""
     while error.cause is not None:
         error = error.cause
     kind, _, text = str(error.message).strip().partition(": ")

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def export_metrics(summary: RunSummary, settings: Settings) -> None:
-    """Write and push the metrics of a run, where the settings say so. What cannot be reached is a warning."""
+    """Write and push the metrics of a run, where the settings name a place. One out of reach is a warning."""
     if settings.prometheus_textfile is None and settings.prometheus_push_gateway is None:
         return
     registry = run_metrics(summary, settings)
@@ -46,7 +46,7 @@ def export_metrics(summary: RunSummary, settings: Settings) -> None:
 def _sender(
     url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
 ) -> Callable[[], None]:
-    """What the library calls to push: its own has no limit in all."""
+    """The request by which the library pushes: its own has no limit in all."""
 
     def send() -> None:
         answer = web.ask(method, url, limit_s=timeout or _PUSH_SECONDS, longest=0, headers=dict(headers), content=data)

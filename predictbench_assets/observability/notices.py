@@ -1,6 +1,6 @@
-"""Telling people how a run went: a note to a webhook, and a sign of life to whoever watches for one.
+"""Notices of runs for people, sent to a webhook, and the ping of a dead-man's switch.
 
-What is told quotes what servers sent, so it can hold anything: it is redacted, cut to size, and escaped, so that it can
+A notice quotes texts of servers, so it can hold anything: it is redacted, cut to size, and escaped, so that it can
 neither become markup nor call people by name.
 """
 
@@ -37,12 +37,12 @@ _log = logging.getLogger(__name__)
 
 
 class NotDelivered(TransientError):
-    """The other side did not take it; the text names the setting and not the address, which is a secret."""
+    """A notice was not delivered; the text names the setting and not the address, which is a secret."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What there is to tell of a run; all of it but the outcome may be unknown."""
+    """The content of a notice; all of it but the outcome may be unknown."""
 
     outcome: Outcome
     run_date: date | None = None
@@ -52,7 +52,7 @@ class Notice:
     failures: tuple[FailureLine, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     status: str | None = None
-    """Of the run itself: what failed may have been something around it."""
+    """Status of the run itself: the failure may be of something around it."""
     dry_run: bool = False
     link: str | None = None
 
@@ -60,7 +60,7 @@ class Notice:
     def of(
         cls, outcome: Outcome, summary: RunSummary, *, stage: str | None = None, link: str | None = None
     ) -> "Notice":
-        """What a summary has to tell.
+        """The notice of a summary.
 
         Args:
             stage: where it went wrong, for a run that did not go wrong itself.
@@ -83,10 +83,10 @@ class Notice:
 def note(notice: Notice, settings: Settings) -> str:
     """The text of a notice: plain, with the little markup that Slack and its like share."""
     lines = [_title(notice, settings)]
-    lines += (_shown(line, _REASON, settings) for line in _facts(notice))
+    lines += (_escaped(line, _REASON, settings) for line in _facts(notice))
     lines += _failures(notice, settings)
     if notice.link:
-        lines.append(_shown(notice.link, _LINK, settings))
+        lines.append(_escaped(notice.link, _LINK, settings))
     return "\n".join(lines)
 
 
@@ -100,7 +100,7 @@ def _title(notice: Notice, settings: Settings) -> str:
         verdict += f" at {notice.stage}"
     if notice.dry_run:
         verdict += " (dry run)"
-    return f"*{_shown(f'Predictbench {settings.environment}: {what} {verdict}', _TITLE, settings)}*"
+    return f"*{_escaped(f'Predictbench {settings.environment}: {what} {verdict}', _TITLE, settings)}*"
 
 
 def _facts(notice: Notice) -> Iterator[str]:
@@ -118,21 +118,21 @@ def _facts(notice: Notice) -> Iterator[str]:
 
 
 def _failures(notice: Notice, settings: Settings) -> Iterator[str]:
-    # The run's own failure is the reason that was told already.
-    told = [one for one in notice.failures if one.market_id is not None or one.reason != notice.reason]
-    if not told:
+    # The run's own failure is the reason, which stands above.
+    further = [one for one in notice.failures if one.market_id is not None or one.reason != notice.reason]
+    if not further:
         return
-    shown = told[:SHOWN_FAILURES]
-    yield f"The first {len(shown)} of {len(told):,} failures:" if len(told) > len(shown) else "Failures:"
+    shown = further[:SHOWN_FAILURES]
+    yield f"The first {len(shown)} of {len(further):,} failures:" if len(further) > len(shown) else "Failures:"
     for one in shown:
         who = f"market {one.market_id}" if one.market_id is not None else "the run"
-        yield "- " + _shown(f"{who} at {one.stage}: {one.reason}", _FAILURE, settings)
+        yield "- " + _escaped(f"{who} at {one.stage}: {one.reason}", _FAILURE, settings)
 
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\N{ZERO WIDTH SPACE}"}
 
 
-def _shown(text: str, longest: int, settings: Settings) -> str:
+def _escaped(text: str, longest: int, settings: Settings) -> str:
     """Text on one line, without secrets, markup or mentions, and at most so many characters in the end."""
     line = printable(" ".join(re.sub(r"[^\S ]|[\x00-\x1f\x7f]", " ", settings.redact(text)).split()))
     escaped = [_ENTITIES.get(character, character) for character in line]
@@ -147,7 +147,7 @@ def _shown(text: str, longest: int, settings: Settings) -> str:
     return "".join(kept) + "…"
 
 
-def tell(notice: Notice, settings: Settings, *, pause_s: float = 1.0) -> bool:
+def send_notice(notice: Notice, settings: Settings, *, pause_s: float = 1.0) -> bool:
     """Send a notice to NOTIFY_WEBHOOK_URL; false where it is not to be sent.
 
     Args:
@@ -167,7 +167,7 @@ def tell(notice: Notice, settings: Settings, *, pause_s: float = 1.0) -> bool:
     return True
 
 
-def show_life(settings: Settings, *, pause_s: float = 1.0) -> bool:
+def ping_dead_man(settings: Settings, *, pause_s: float = 1.0) -> bool:
     """Fetch DEAD_MAN_URL, whose watcher raises the alarm when that stops; false where it is not set.
 
     Raises:
@@ -180,7 +180,7 @@ def show_life(settings: Settings, *, pause_s: float = 1.0) -> bool:
 
 
 class _Unwell(Exception):
-    """Trying again may help; the text says what happened."""
+    """A failure that another try may mend; the text names it."""
 
 
 def _requested(setting: str, settings: Settings, url: SecretStr, body: bytes | None, pause_s: float) -> None:

@@ -1,4 +1,4 @@
-"""The reporter: puts together what is known of a run and writes its summary, whether the run ended well or not."""
+"""The reporter: writes the summary of a run, whether the run ended well or not."""
 
 import logging
 from collections import Counter
@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RunReporter:
-    """Makes and writes the summaries of this process's runs."""
+    """Builds and writes the summaries of this process's runs."""
 
     def __init__(self, settings: Settings, database: RunDatabase, staging: StagingArea) -> None:
         self._settings = settings
@@ -52,7 +52,7 @@ class RunReporter:
         counts: RunCounts | None = None,
         **facts: Any,
     ) -> RunSummary:
-        """A summary of what the given files, counts and facts say; without a file its part stays empty."""
+        """A summary of the given files, counts and facts; without a file its part stays empty."""
         if snapshot is not None:
             facts = _snapshot_facts(snapshot, dagster_run_id) | facts
         if cohort is not None:
@@ -93,7 +93,7 @@ class RunReporter:
         )
 
     def publish(self, summary: RunSummary) -> Path:
-        """Write the summary where PREDICTBENCH_SUMMARY says, else among the artifacts; export a real run's metrics."""
+        """Write the summary to PREDICTBENCH_SUMMARY, else among the artifacts; export a real run's metrics."""
         slug = f"{summary.run_date}_w{summary.window_days}"
         path = self._settings.predictbench_summary or self._settings.artifacts / f"summary_{slug}.json"
         summary.write(path)
@@ -122,7 +122,7 @@ class RunReporter:
         except PredictbenchError as error:
             _logger.warning("the failure could not be recorded in the database: %s", self._settings.redact(str(error)))
         if dagster_run_id in self._published:
-            return  # the stage that failed has told more than is known here
+            return  # the stage that failed has published more than is known here
         own = FailureLine(market_id=None, stage=stage, reason=reason, retriable=retriable)
         try:
             snapshot = self._own("raw_markets", key, dagster_run_id, SNAPSHOT)
@@ -144,7 +144,7 @@ class RunReporter:
             _logger.warning("the summary could not be written: %s", self._settings.redact(str(error)))
 
     def _own(self, asset: str, key: RunKey, dagster_run_id: str, schema: Schema) -> StagedFile | None:
-        """An asset's file, if this very Dagster run staged it: an older one says nothing about why this one failed."""
+        """An asset's file, if this very Dagster run staged it: an older one does not explain this failure."""
         try:
             if self._staging.peek(staged_name([asset], key))["meta"].get("dagster_run_id") != dagster_run_id:
                 return None
@@ -198,7 +198,7 @@ def _cohort_facts(cohort: StagedFile) -> dict[str, Any]:
 
 
 def _counts_so_far(cohort: StagedFile) -> RunCounts:
-    """What is certain before anything is written: nothing processed, nothing failed yet."""
+    """The counts before anything is written: nothing processed, nothing failed yet."""
     header = cohort.header(CohortHeader)
     return RunCounts(header.offered, sum(header.excluded.values()), header.rejected, 0, 0, header.excluded)
 

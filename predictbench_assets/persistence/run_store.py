@@ -1,4 +1,4 @@
-"""The database as assets see it: leases, snapshots, what is read back. A dry run gets one that writes nothing."""
+"""The store of runs for assets and commands: leases, snapshots, reads. A dry run gets one that writes nothing."""
 
 import os
 import socket
@@ -47,17 +47,17 @@ class RunDatabase:
         self._patience = Patience(settings.db_timeout_seconds)
 
     def hurry(self) -> None:
-        """Wait a few seconds at most for the database from now on: this process was asked to end."""
+        """Wait a few seconds at most for the database from now on: this process is ending."""
         self._patience.hurry()
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine; the embedded server is started where it is the one that is meant."""
+        """The engine; starts the embedded server where the settings name no other."""
         settings = self._settings
         return make_engine(database_url(settings), pool_size=settings.db_pool_max_size, patience=self._patience)
 
     def open(self, key: RunKey, dagster_run_id: str, on_existing: OnExisting = "update") -> Lease:
-        """Take the run over for a Dagster run, or give it back the lease that it has.
+        """Take the run over for a Dagster run, or return the lease that it holds.
 
         Raises:
             LeaseLost: a newer Dagster run has taken over since.
@@ -76,7 +76,7 @@ class RunDatabase:
         )
 
     def beat(self, key: RunKey, dagster_run_id: str, stage: Stage) -> None:
-        """Say where the Dagster run is, if it holds the run; one that materializes a single asset does not.
+        """Renew the heartbeat of a Dagster run that holds the run; one that materializes a single asset does not.
 
         An attempt that has ended stays ended: when one experiment's asset has failed the run, the others still run.
 
@@ -88,7 +88,7 @@ class RunDatabase:
             lease.beat(stage)
 
     def fail(self, key: RunKey, dagster_run_id: str, stage: Stage, reason: str, *, retriable: bool) -> None:
-        """Record why the Dagster run failed, if it holds the run and nobody has recorded that yet."""
+        """Record why the Dagster run failed, if it holds the run and no failure is recorded yet."""
         run = self.stored_run(key)
         if run is not None and run.dagster_run_id == dagster_run_id and run.status == "running":
             self._lease(run).fail(stage, reason, retriable=retriable)
@@ -106,7 +106,7 @@ class RunDatabase:
         register_snapshot(self.open(record.key, dagster_run_id), record)
 
     def refuse(self, key: RunKey, content_hash: str, reason: str, dagster_run_id: str) -> None:
-        """Keep a snapshot aside that a check refused, so that the next try captures another."""
+        """Set a snapshot aside that a check refused, so that the next try captures another."""
         refuse_snapshot(self.open(key, dagster_run_id), content_hash, reason)
 
     def forecasters(self, key: RunKey) -> set[str]:
@@ -118,11 +118,11 @@ class RunDatabase:
         return settled_markets(self.engine, as_of)
 
     def history_counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
-        """The same in short, by category."""
+        """Their counts by category."""
         return settled_counts(self.engine, as_of)
 
     def cohort_sizes(self, key: RunKey, days: int) -> dict[date, int]:
-        """How many markets were offered on each of the days before, for the same window."""
+        """Markets offered on each of the `days` days before, for the same window."""
         return cohort_sizes(self.engine, key, days)
 
     def stored_run(self, key: RunKey) -> StoredRun | None:
@@ -134,7 +134,7 @@ class RunDatabase:
         return {key.window_days: run for key, run in stored_runs(self.engine, day, day).items()}
 
     def miss(self, keys: Collection[RunKey], reason: str) -> set[RunKey]:
-        """Record runs that were never begun and cannot be made any more; returns those that had no row."""
+        """Record runs that were never begun and cannot be made any more; return those that had no row."""
         return record_missed(
             self.engine,
             keys,
@@ -146,7 +146,7 @@ class RunDatabase:
         )
 
     def attempt(self, key: RunKey, dagster_run_id: str) -> int | None:
-        """Which attempt of the run the Dagster run is; None where it never held the run."""
+        """The number of the Dagster run's attempt; None where it never held the run."""
         attempts = processing_attempts.c
         query = select(attempts.attempt).where(attempts.run_id == key.run_id, attempts.dagster_run_id == dagster_run_id)
         return in_transaction(self.engine, lambda connection: connection.execute(query).scalar_one_or_none())
@@ -159,7 +159,7 @@ class RunDatabase:
             return self._lease(run) if run.status == "running" else None
         if self.attempt(key, dagster_run_id) is None:
             return None
-        return self.open(key, dagster_run_id)  # says who has taken over
+        return self.open(key, dagster_run_id)  # raises, naming who has taken over
 
     def _lease(self, run: StoredRun) -> Lease:
         return Lease(self.engine, self._settings.clock, run.key, run.attempt, run.holder, run.dagster_run_id)
@@ -171,7 +171,7 @@ class DryRunDatabase(RunDatabase):
     dry = True
 
     def open(self, key: RunKey, dagster_run_id: str, on_existing: OnExisting = "update") -> Lease:
-        """Never given: a dry run does not take a run over."""
+        """Raises: a dry run takes no lease."""
         del on_existing
         raise RuntimeError(f"the dry run {dagster_run_id} of {key} asked for a lease")
 
@@ -194,7 +194,7 @@ class DryRunDatabase(RunDatabase):
 
 
 def _holder() -> str:
-    """Who asks: host and process."""
+    """The holder of this process's leases: host and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 

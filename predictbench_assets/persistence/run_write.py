@@ -67,7 +67,7 @@ class RunWrite:
     would_be_rows: dict[str, int] = field(default_factory=dict)
     """Rows by table that a dry run would have written."""
     digest: ForecastDigest | None = None
-    """Of the run's forecasts: as stored, or in a dry run as they would be in a database without this run."""
+    """Digest of the run's forecasts: as stored, or in a dry run as they would be in a database without this run."""
     _writer: RunWriter | None = None
 
     def write(self, lease: Lease) -> None:

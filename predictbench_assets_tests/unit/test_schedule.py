@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from predictbench_assets.database.schema import RUN_STATUSES
 from predictbench_assets.runs import WINDOW_DAYS, RunKey
 from predictbench_assets.schedule import (
-    SILENT_AFTER,
-    asked_for,
+    STALE_AFTER,
     days_between,
-    hindrance,
     is_running,
     missed_reason,
-    owed_by_schedule,
+    plan_requested,
+    plan_scheduled,
     scheduled_day,
+    why_not_runnable,
 )
 
 SEVEN = time(7, 0)
@@ -68,7 +68,7 @@ def test_the_day_is_the_only_one_whose_run_was_due_within_the_last_24_hours(now:
 def test_every_window_is_told_once_and_only_today_is_run(
     now: datetime, run_at: time, scheduled: list[int], stored: dict[int, Stored]
 ) -> None:
-    due = owed_by_schedule(now, run_at, scheduled, stored)
+    due = plan_scheduled(scheduled_day(now, run_at), now, scheduled, stored)
     assert sorted([*due.windows, *due.done, *due.missed, *due.running]) == sorted(scheduled)
     assert due.run_date == scheduled_day(now, run_at)
     assert set(due.done) == {one for one in scheduled if one in stored and stored[one].status == "completed"}
@@ -81,7 +81,7 @@ def test_every_window_is_told_once_and_only_today_is_run(
 
 def test_what_is_complete_is_left_out_and_the_rest_of_today_is_run() -> None:
     stored = {1: Stored("completed"), 7: Stored("failed"), 14: Stored("partial"), 30: Stored("running")}
-    due = owed_by_schedule(at("2026-11-23T09:17"), SEVEN, [30, 14, 7, 3, 1], stored)
+    due = plan_scheduled(date(2026, 11, 23), at("2026-11-23T09:17"), [30, 14, 7, 3, 1], stored)
     assert (due.windows, due.done) == ((30, 14, 7, 3), (1,))
 
 
@@ -90,18 +90,18 @@ def test_a_late_schedule_runs_nothing() -> None:
     stored = {
         1: Stored("completed"),
         2: Stored("running", now - timedelta(minutes=2)),
-        3: Stored("running", now - SILENT_AFTER),
+        3: Stored("running", now - STALE_AFTER),
         7: Stored("failed"),
         14: Stored("missed"),
     }
-    due = owed_by_schedule(now, SEVEN, [1, 2, 3, 7, 14, 30], stored)
+    due = plan_scheduled(scheduled_day(now, SEVEN), now, [1, 2, 3, 7, 14, 30], stored)
     assert (due.run_date, due.windows, due.done) == (date(2026, 11, 23), (), (1,))
     assert (due.missed, due.running) == ((3, 7, 14, 30), (2,))
 
 
 @given(windows, runs)
 def test_all_that_a_person_asks_for_is_run(asked: list[int], stored: dict[int, Stored]) -> None:
-    due = asked_for(date(2026, 11, 20), asked, stored)
+    due = plan_requested(date(2026, 11, 20), asked, stored)
     assert due.windows == tuple(asked)
     assert set(due.done) <= set(asked)
     assert not due.missed
@@ -109,8 +109,8 @@ def test_all_that_a_person_asks_for_is_run(asked: list[int], stored: dict[int, S
 
 def test_a_run_that_was_not_heard_of_for_long_is_not_under_way() -> None:
     now = at("2026-11-23T12:00")
-    assert is_running(Stored("running", now - SILENT_AFTER + timedelta(seconds=1)), now)
-    assert not is_running(Stored("running", now - SILENT_AFTER), now)
+    assert is_running(Stored("running", now - STALE_AFTER + timedelta(seconds=1)), now)
+    assert not is_running(Stored("running", now - STALE_AFTER), now)
     assert not is_running(Stored("completed", now), now)
 
 
@@ -131,9 +131,11 @@ def test_a_range_is_in_order_day_by_day() -> None:
 def test_what_can_be_run_and_why_the_rest_cannot() -> None:
     now = at("2026-11-23T09:00")
     today, before = RunKey(date(2026, 11, 23), 7), RunKey(date(2026, 11, 22), 7)
-    assert hindrance(today, now, None, frozen=False) is None
-    assert hindrance(before, now, Stored("completed"), frozen=True) is None
-    assert hindrance(before, now, Stored("running", now - SILENT_AFTER), frozen=True) is None
-    assert "nothing was run on that day" in str(hindrance(before, now, None, frozen=False))
-    assert "is missed (it rained)" in str(hindrance(before, now, Stored("missed", reason="it rained"), frozen=False))
-    assert "is under way, held by host:1" in str(hindrance(today, now, Stored("running", now), frozen=True))
+    assert why_not_runnable(today, now, None, frozen=False) is None
+    assert why_not_runnable(before, now, Stored("completed"), frozen=True) is None
+    assert why_not_runnable(before, now, Stored("running", now - STALE_AFTER), frozen=True) is None
+    assert "nothing was run on that day" in str(why_not_runnable(before, now, None, frozen=False))
+    assert "is missed (it rained)" in str(
+        why_not_runnable(before, now, Stored("missed", reason="it rained"), frozen=False)
+    )
+    assert "is under way, held by host:1" in str(why_not_runnable(today, now, Stored("running", now), frozen=True))

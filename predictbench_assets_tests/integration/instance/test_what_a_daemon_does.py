@@ -138,6 +138,21 @@ def test_a_tick_that_comes_when_the_day_is_over_captures_nothing(scheduled: Sche
     assert "materialized again" in (again.skip_message or "")
 
 
+def test_a_tick_on_a_database_without_tables_plans_as_the_command_does(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduled = Scheduled(empty_database_url)
+    asked = scheduled.tick(KEY.run_date, AT_SEVEN).run_requests or []
+    assert [str(one.partition_key) for one in asked] == [f"{KEY.run_date}|1", f"{KEY.run_date}|7"]
+    assert "`predictbench db upgrade` makes them" in caplog.text
+    with webhook() as told:
+        scheduled.variables["notify_webhook_url"] = told.url
+        late = scheduled.tick(KEY.run_date, AT_SEVEN + timedelta(days=1))
+    assert (late.skip_message or "").startswith(f"no run began on {KEY.run_date}")
+    assert f"missed, and not recorded: {KEY.run_date}, window 7" in caplog.text
+    assert told.texts == []
+
+
 def done(engine: Engine, key: RunKey) -> None:
     """Store a complete run, as far as the schedule looks."""
     opened = {"holder": "h", "exchange": load_settings().exchange, "git_sha": None, "clock": FixedClock(AT_SEVEN)}

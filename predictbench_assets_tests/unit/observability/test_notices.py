@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.observability.notices import LONGEST_NOTE, NotDelivered, Notice, note, show_life, tell
+from predictbench_assets.observability.notices import (
+    LONGEST_NOTE,
+    NotDelivered,
+    Notice,
+    note,
+    ping_dead_man,
+    send_notice,
+)
 from predictbench_assets.reporting.summary import FailureLine, RunSummary
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings, load_settings
@@ -107,39 +114,39 @@ def test_a_note_is_never_long_and_never_cut_inside_an_entity(
 
 def test_nobody_is_told_where_nobody_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert not tell(Notice("failure"), load_settings())
-        assert not show_life(load_settings())
+        assert not send_notice(Notice("failure"), load_settings())
+        assert not ping_dead_man(load_settings())
     assert len(caplog.records) == 1
     assert "NOTIFY_WEBHOOK_URL is not set" in caplog.text
 
 
 def test_a_success_is_told_only_where_that_is_asked_for() -> None:
     with webhook() as hook:
-        assert not tell(Notice("success"), load_settings(notify_webhook_url=hook.url))
-        assert tell(Notice("success"), load_settings(notify_webhook_url=hook.url, notify_on_success=True))
+        assert not send_notice(Notice("success"), load_settings(notify_webhook_url=hook.url))
+        assert send_notice(Notice("success"), load_settings(notify_webhook_url=hook.url, notify_on_success=True))
     assert hook.texts == ["*Predictbench development: a run succeeded*"]
 
 
 def test_a_sign_of_life_is_a_plain_fetch() -> None:
     with webhook() as hook:
-        assert show_life(load_settings(dead_man_url=hook.url))
+        assert ping_dead_man(load_settings(dead_man_url=hook.url))
     assert hook.received == [("GET", "/services/T0/B0/hidden-key", None)]
 
 
 @pytest.mark.parametrize("code", [500, 503, 429])
 def test_who_is_unwell_is_asked_three_times(code: int) -> None:
     with webhook(code, code, 204) as hook:
-        assert tell(Notice("failure"), load_settings(notify_webhook_url=hook.url), pause_s=0.001)
+        assert send_notice(Notice("failure"), load_settings(notify_webhook_url=hook.url), pause_s=0.001)
     assert len(hook.texts) == 3
     with webhook(code) as hook, pytest.raises(NotDelivered, match=f"^NOTIFY_WEBHOOK_URL: answered {code}, 3 times"):
-        tell(Notice("failure"), load_settings(notify_webhook_url=hook.url), pause_s=0.001)
+        send_notice(Notice("failure"), load_settings(notify_webhook_url=hook.url), pause_s=0.001)
     assert len(hook.texts) == 3
 
 
 @pytest.mark.parametrize("code", [302, 400, 404, 410])
 def test_who_says_no_is_asked_once(code: int) -> None:
     with webhook(code) as hook, pytest.raises(NotDelivered, match=f"NOTIFY_WEBHOOK_URL: answered {code}; check"):
-        tell(Notice("failure"), load_settings(notify_webhook_url=hook.url))
+        send_notice(Notice("failure"), load_settings(notify_webhook_url=hook.url))
     assert len(hook.texts) == 1
 
 
@@ -148,7 +155,10 @@ def test_the_address_is_in_no_message() -> None:
         free = listening.getsockname()[1]
     address = f"http://127.0.0.1:{free}/T0/key"
     settings = load_settings(notify_webhook_url=address, dead_man_url=address)
-    for send in (lambda: tell(Notice("failure"), settings, pause_s=0.001), lambda: show_life(settings, pause_s=0.001)):
+    for send in (
+        lambda: send_notice(Notice("failure"), settings, pause_s=0.001),
+        lambda: ping_dead_man(settings, pause_s=0.001),
+    ):
         with pytest.raises(NotDelivered) as caught:
             send()
         assert "T0" not in str(caught.value)
@@ -186,8 +196,8 @@ def trickling(head: bytes) -> Iterator[str]:
 def test_an_answer_that_never_ends_was_one() -> None:
     with trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n") as address:
         settings = load_settings(notify_webhook_url=address, dead_man_url=address, notify_timeout_seconds=5)
-        assert tell(Notice("failure"), settings)
-        assert show_life(settings)
+        assert send_notice(Notice("failure"), settings)
+        assert ping_dead_man(settings)
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: "])
@@ -196,6 +206,6 @@ def test_an_answer_that_never_begins_is_given_up_with_the_setting(head: bytes) -
         settings = load_settings(notify_webhook_url=address, dead_man_url=address, notify_timeout_seconds=0.2)
         why = r"no answer within 0.2 s \(NOTIFY_TIMEOUT_SECONDS\), 3 times in a row"
         with pytest.raises(NotDelivered, match=f"^NOTIFY_WEBHOOK_URL: {why}$"):
-            tell(Notice("failure"), settings, pause_s=0.001)
+            send_notice(Notice("failure"), settings, pause_s=0.001)
         with pytest.raises(NotDelivered, match=f"^DEAD_MAN_URL: {why}$"):
-            show_life(settings, pause_s=0.001)
+            ping_dead_man(settings, pause_s=0.001)
