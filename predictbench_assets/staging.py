@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from uuid import uuid4
 
 import fsspec
@@ -32,6 +32,7 @@ _LEADING_OUT = re.compile(r"^/|(?:^|[/\\])\.{1,2}(?:[/\\]|\Z)")
 
 Row = dict[str, Any]
 Upgrade = Callable[[Row], Row]
+Header = TypeVar("Header", bound=msgspec.Struct)
 
 
 class UnknownStore(PermanentError):
@@ -65,6 +66,8 @@ class Schema:
     name: str
     version: int
     upgrade: Upgrade | None = None
+    oldest: int | None = None
+    """The oldest version that is read; by default the one before where there is an upgrade, else only this."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,20 @@ class StagedFile:
     """SHA-256 of the rows' bytes, uncompressed, each with its line feed: the identity of the content."""
     meta: Mapping[str, Any]
     upgrade: Upgrade | None = field(default=None, repr=False, compare=False)
+
+    def header(self, kind: type[Header]) -> Header:
+        """The file's `meta`, typed; keys that an older file lacks have their defaults.
+
+        Raises:
+            StagedFileBroken: it lacks a key that has none, or holds something else there.
+        """
+        try:
+            return msgspec.convert(self.meta, kind)
+        except msgspec.ValidationError as error:
+            raise StagedFileBroken(
+                f"{self.uri} has another header than {self.schema} has: {error}. Materialize the asset that wrote it "
+                "again."
+            ) from error
 
     def __len__(self) -> int:
         return self.rows
@@ -155,7 +172,9 @@ class StagingArea:
         self.fs.invalidate_cache()  # another process may have published it since
         return cast(bool, self.fs.exists(self.path(name)))
 
-    def publish(self, name: str, schema: Schema, meta: Mapping[str, Any], lines: Iterable[bytes]) -> StagedFile:
+    def publish(
+        self, name: str, schema: Schema, meta: Mapping[str, Any] | msgspec.Struct, lines: Iterable[bytes]
+    ) -> StagedFile:
         """Write rows (JSON objects without line feeds) and make them visible under `name` in one step.
 
         The rows are streamed through a temporary file, so they need not fit in memory.
@@ -174,7 +193,7 @@ class StagingArea:
                 "version": schema.version,
                 "rows": count,
                 "sha256": digest.hexdigest(),
-                "meta": dict(meta),
+                "meta": msgspec.to_builtins(meta),
             }
             body.seek(0)
             head = compressor.compress(msgspec.json.encode(header) + b"\n")
@@ -247,7 +266,7 @@ class StagingArea:
 
     def _staged(self, name: str, schema: Schema, header: Mapping[str, Any]) -> StagedFile:
         found, version = header["schema"], header["version"]
-        oldest = schema.version - 1 if schema.upgrade else schema.version
+        oldest = schema.oldest or (schema.version - 1 if schema.upgrade else schema.version)
         if found != schema.name or not oldest <= version <= schema.version:
             raise StagedSchemaUnknown(
                 f"{self.uri(name)} is {found} v{version}, this code reads {schema.name} v{oldest} to "
