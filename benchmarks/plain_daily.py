@@ -46,7 +46,6 @@ def main() -> None:
             experiment,
             cohort.markets,
             run=run,
-            settings_view=settings.public_view(),
             clock=settings.clock,
             required=outcomes,
             max_concurrency=settings.experiment_concurrency,

@@ -472,6 +472,32 @@ INSERT INTO predictbench.scores_due (run_id) SELECT run_id FROM predictbench.pro
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0005' WHERE predictbench.predictbench_alembic_version.version_num = '0004';
 
+-- Running upgrade 0005 -> 0007
+
+ALTER TABLE predictbench.experiments DROP CONSTRAINT ck_experiments_information_known;
+
+ALTER TABLE predictbench.experiments ADD CONSTRAINT ck_experiments_information_known CHECK (information IN ('blind', 'market', 'search_blind', 'search'));
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN requests BIGINT;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN input_tokens BIGINT;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN output_tokens BIGINT;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN cached_tokens BIGINT;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN cost NUMERIC;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN currency TEXT;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN seconds DOUBLE PRECISION;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN model TEXT;
+
+ALTER TABLE predictbench.experiment_results ADD CONSTRAINT ck_experiment_results_usage CHECK (least(requests, input_tokens, output_tokens, cached_tokens) >= 0 AND cost BETWEEN 0 AND 1e12 AND seconds BETWEEN 0 AND 1e12 AND (cost IS NULL) = (currency IS NULL) AND char_length(currency) = 3 AND char_length(model) <= 255);
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0007' WHERE predictbench.predictbench_alembic_version.version_num = '0005';
+
 DO $$
 DECLARE
     wanted record;

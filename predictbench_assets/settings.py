@@ -155,7 +155,8 @@ class Settings(BaseSettings):
         description="time of the daily run, UTC",
     )
     processing_experiments: CommaSeparated = Field(
-        DEFAULT_EXPERIMENTS, description="module:Class of each experiment, comma-separated"
+        DEFAULT_EXPERIMENTS,
+        description="module:Class of each experiment, or module:function that makes several, comma-separated",
     )
     experiment_concurrency: int = Field(16, ge=1, description="markets at once in an experiment")
     experiment_timeout_seconds: float = Field(120.0, gt=0, description="time limit of one forecast")

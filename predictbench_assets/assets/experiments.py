@@ -22,7 +22,7 @@ from predictbench_assets.experiments.forecast import (
     stale_reason,
 )
 from predictbench_assets.experiments.headers import OutcomesHeader
-from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome
+from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, total_usage
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.experiments.registry import Registry
@@ -119,13 +119,12 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 area=staging,
                 writer_id=context.run.run_id,
                 settings=settings,
+                remake=registry.remake(experiment.name),
                 forget=config.forget,
                 progress=_ProgressReport(context, database, key),
             )
             beat()
-            name = staged_name(context.asset_key.path, key)
-            staged = stage_forecasts(staging, name, made, dagster_run_id=context.run.run_id)
-            yield _output(context, staged, made, stored)
+            yield _staged(context, staging, key, made, stored)
             yield stored
 
     return experiment_results
@@ -189,10 +188,16 @@ class _ProgressReport:
         )
 
 
-def _output(
-    context: dg.AssetExecutionContext, staged: StagedFile, made: Forecasts, stored: dg.AssetCheckResult
+def _staged(
+    context: dg.AssetExecutionContext,
+    staging: StagingArea,
+    key: RunKey,
+    made: Forecasts,
+    stored: dg.AssetCheckResult,
 ) -> dg.Output[StagedFile]:
-    """The output with its metadata; the most frequent failure is a log line as well."""
+    """Stage the outcomes, and log the most frequent failure; all of them are in the output's metadata."""
+    name = staged_name(context.asset_key.path, key)
+    staged = stage_forecasts(staging, name, made, dagster_run_id=context.run.run_id)
     failed = [reason for reason in made.reasons if reason.status == "failed"]
     if failed:
         at = f" ({failed[0].place})" if failed[0].place else ""
@@ -221,6 +226,7 @@ def _metadata(made: Forecasts) -> dict[str, Any]:
         "from_journal": made.from_journal,
         **({"journal": " ".join(journal)} if journal else {}),
         "seconds": made.seconds,
+        **total_usage(made.outcomes),
         **({"reasons": _reason_table(made.reasons)} if made.reasons else {}),
         **({"failures": table} if failures else {}),
         "forecasts_against_market": dg.MetadataValue.md(_picture(made)),

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     Table,
     Text,
@@ -333,7 +334,7 @@ experiments = Table(
     _text("name", nullable=False),
     _text("version", nullable=False),
     _text("description", nullable=False),
-    # blind, market or search: what the experiment is allowed to know.
+    # What the experiment is allowed to know: prices (market), the world (search_blind), both (search), neither (blind).
     _text("information", nullable=False),
     Column("mandatory", Boolean, nullable=False),
     # Whether it knows nothing on purpose: one that beats the market shows a bug or a leak.
@@ -341,7 +342,7 @@ experiments = Table(
     # Whether this is the version that was registered last.
     Column("is_active", Boolean, nullable=False),
     UniqueConstraint("name", "version"),
-    _one_of("information", ("blind", "market", "search")),
+    _one_of("information", ("blind", "market", "search_blind", "search")),
     _lengths("name", "version"),
 )
 
@@ -393,6 +394,7 @@ experiment_results = Table(
     # One per outcome, first outcome first.
     _json("probabilities"),
     _json("payload"),
+    # Of forecasts before usage was kept, a number of the experiment's own.
     Column("score", Double),
     _text("artifact_uri"),
     _json("diagnostics"),
@@ -402,10 +404,25 @@ experiment_results = Table(
     _time("stored_at"),
     _text("snapshot_hash"),
     _text("config_hash"),
+    # What the forecast took of a model or a service; null where the experiment does not know.
+    Column("requests", BigInteger),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("cost", Numeric),
+    _text("currency"),
+    Column("seconds", Double),
+    _text("model"),
     UniqueConstraint("experiment_run_id", "processed_market_id"),
     Index(None, "processed_market_id"),
     *_unit("probability"),
     *_finite("score"),
+    CheckConstraint(
+        "least(requests, input_tokens, output_tokens, cached_tokens) >= 0 AND cost BETWEEN 0 AND 1e12"
+        " AND seconds BETWEEN 0 AND 1e12 AND (cost IS NULL) = (currency IS NULL)"
+        " AND char_length(currency) = 3 AND char_length(model) <= 255",
+        name="usage",
+    ),
     _one_of("status", RESULT_STATUSES),
     _lengths("artifact_uri", "exception_type"),
 )

@@ -8,7 +8,7 @@ order that is the same on every server.
 
 from typing import Final
 
-from predictbench_assets.dataset.tables import DIGESTS, FORECASTS, MARKETS, SCORES, Column, ExportedTable
+from predictbench_assets.dataset.tables import DIGESTS, FORECASTS, MARKETS, SCORES, USAGE, Column, ExportedTable
 
 _NOT_OF_A_COHORT: Final = {"resolution", "outcome", "resolution_observed_at"}
 """Of the export's markets: what changes when a market settles."""
@@ -19,6 +19,8 @@ _NOT_RELEASED: Final = {
     *("reason", "exception_type", "artifact_uri"),
     # Of the experiment, in a table of its own.
     "control",
+    # A cohort that was released has no such columns, and its rows are the same in every release.
+    *(column.name for column in USAGE),
 }
 
 _WITHDRAWN = Column(
@@ -104,7 +106,7 @@ RELEASED_EXPERIMENTS: Final = ExportedTable(
         Column("experiment", "category", "its name", source="n.name", required=True),
         Column("version", "category", "its version", source="n.version", required=True),
         Column("description", "text", "what it does", source="n.description", required=True),
-        Column("information", "category", "what it may know: blind, market or search", required=True),
+        Column("information", "category", "what it may know: blind, market, search_blind or search", required=True),
         Column("control", "boolean", "whether it knows nothing on purpose", source="n.control", required=True),
     ),
     """predictbench.experiments n

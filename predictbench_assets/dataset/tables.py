@@ -174,6 +174,18 @@ MARKETS = ExportedTable(
     "m.market_id",
 )
 
+USAGE = (
+    Column("requests", "integer", "to a model or a service"),
+    Column("input_tokens", "integer", "that were sent, the cached ones included", "tokens"),
+    Column("output_tokens", "integer", "that came back, those of reasoning included", "tokens"),
+    Column("cached_tokens", "integer", "of the input, those that the provider had in its cache", "tokens"),
+    Column("cost", "double", "of the requests", "currency"),
+    Column("currency", "category", "of the cost, as in ISO 4217"),
+    Column("seconds", "double", "from the first request to the last answer", "seconds"),
+    Column("model", "category", "as the provider named it in its answer"),
+)
+"""What a forecast took, as far as its experiment knows."""
+
 FORECASTS = ExportedTable(
     "forecasts",
     "A row for each market and experiment: what the newest attempt said that got to the market.",
@@ -187,7 +199,7 @@ FORECASTS = ExportedTable(
         Column("status", "category", "completed, skipped, failed or not_run", source="r.status", required=True),
         Column("probability", "double", "of the market's first outcome", "probability"),
         Column("probabilities", "doubles", "one for each outcome, the first one first", "probability"),
-        Column("score", "double", "what the experiment itself made of it"),
+        Column("score", "double", "of forecasts before usage was kept: what the experiment itself made of it"),
         Column("forecast_at", "time", "when it was made"),
         Column("stored_at", "time", "when it was stored; null in rows of before that was kept"),
         Column("reason", "text", "why there is no forecast", source="r.reason"),
@@ -195,6 +207,7 @@ FORECASTS = ExportedTable(
         Column("artifact_uri", "text", "where the experiment left more"),
         Column("snapshot_hash", "text", "SHA-256 of the snapshot it was made on", source="r.snapshot_hash"),
         Column("config_hash", "text", "of the configuration it was made with", source="r.config_hash"),
+        *USAGE,
     ),
     """predictbench.experiment_results r
     JOIN predictbench.experiment_runs a USING (experiment_run_id)

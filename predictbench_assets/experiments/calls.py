@@ -10,6 +10,7 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
@@ -17,8 +18,11 @@ from typing import Any, Final
 OVERDUE_LIMIT: Final = 64
 """So many calls may be left behind, still running, before the experiment is given up."""
 
+LEAVE_S: Final = 4.0
+"""Seconds that an experiment may take to close."""
+
 _GRACE_S = 1.0
-"""How long a cancelled coroutine may take to clean up."""
+"""Seconds that a cancelled coroutine may take to clean up."""
 
 
 class CallTimedOut(Exception):
@@ -31,7 +35,7 @@ class CallCancelled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call came to: a value, or the error that it raised."""
+    """The result of a call: a value, or the error that it raised."""
 
     value: Any = None
     error: BaseException | None = None
@@ -91,6 +95,55 @@ class Caller:
         if not call.done():
             self._overdue.add(call)
             call.add_done_callback(self._overdue.discard)
+
+
+class Lifetime:
+    """An experiment's context around a run, entered and left by one task, as async contexts require.
+
+    Args:
+        make: makes the context.
+    """
+
+    def __init__(self, make: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+        self._make = make
+        self._entered, self._leave = asyncio.Event(), asyncio.Event()
+        self._task: asyncio.Task[Answer] | None = None
+
+    async def enter(self, limit_s: float) -> BaseException | None:
+        """Enter the context; returns the error that kept it from being entered."""
+        self._task = asyncio.ensure_future(_guarded(self._live()))
+        entered = asyncio.ensure_future(self._entered.wait())
+        try:
+            await asyncio.wait({self._task, entered}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            entered.cancel()
+        if self._entered.is_set():
+            return None
+        return _error_of(self._task) if self._task.done() else CallTimedOut(f"not open within {limit_s:g} s")
+
+    async def leave(self) -> BaseException | None:
+        """Leave the context, or stop entering it; returns the error that was raised by leaving."""
+        task, was_open = self._task, self._entered.is_set()
+        if task is None:
+            return None
+        self._leave.set()
+        if not was_open:
+            task.cancel()
+        await asyncio.wait({task}, timeout=LEAVE_S)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_GRACE_S)
+            return CallTimedOut(f"not closed within {LEAVE_S:g} s")
+        return _error_of(task) if was_open else None
+
+    async def _live(self) -> None:
+        async with self._make():
+            self._entered.set()
+            await self._leave.wait()
+
+
+def _error_of(task: "asyncio.Task[Answer]") -> BaseException | None:
+    return CallCancelled("it ended as cancelled") if task.cancelled() else task.result().error
 
 
 async def _guarded(awaitable: Awaitable[Any]) -> Answer:

@@ -1,4 +1,4 @@
-"""What an experiment is shown: its markets and their contexts, with every price taken out for a blind one."""
+"""Markets and contexts as an experiment is given them, with every price taken out where prices are withheld."""
 
 import hashlib
 import itertools
@@ -15,13 +15,12 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Final
 
-from pydantic import SecretBytes, SecretStr
-
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.protocol import (
+    SEES,
     Experiment,
     ExperimentResult,
-    MadeOnce,
+    Memo,
     PipelineContext,
     RunMetadata,
     SettledCount,
@@ -36,7 +35,7 @@ FURTHER_LINES: Final = "predictbench.experiment"
 """The logger of those others: none below the project's own, whose lines Dagster keeps."""
 
 _FOLDER_DIGITS: Final = 32
-"""Of the hash that names a market's artifacts."""
+"""Length of the hash that names a market's artifacts."""
 
 _further = logging.getLogger(FURTHER_LINES)
 
@@ -59,7 +58,6 @@ class Contexts:
         markets: Sequence[Market],
         *,
         run: RunMetadata,
-        settings_view: Mapping[str, Any],
         clock: Clock,
         history: History | None,
         history_counts: HistoryCounts | None = None,
@@ -68,16 +66,13 @@ class Contexts:
         redact: Callable[[str], str] = str,
     ) -> None:
         self._experiment = experiment
-        self._run = run
-        self._settings = MappingProxyType(
-            {name: value for name, value in settings_view.items() if not isinstance(value, SecretStr | SecretBytes)}
-        )
+        self.run = run
         self._clock = clock
-        blind = experiment.information == "blind"
+        blind = not SEES[experiment.information].prices
         shown_history = _nothing if history is None else _without_prices(history) if blind else history
         self._history = _remembered(shown_history)
         self._history_counts = history_counts
-        self._once = MadeOnce()
+        self._memo = Memo()
         self._artifacts = artifacts
         self._lines = lines
         self._redact = redact
@@ -96,27 +91,26 @@ class Contexts:
         """The context of one market."""
         event = self._events[market.event.event_id] if market.event else ()
         return PipelineContext(
-            run=self._run,
-            settings=self._settings,
+            run=self.run,
             clock=self._clock,
-            logger=_Discreet(self._lines, self.log_fields(market.market_id), self._redact),
+            logger=_RedactingLogger(self._lines, self.log_fields(market.market_id), self._redact),
             rng=generator(self._experiment, market.market_id),
             required=MappingProxyType(dict(required)),
             siblings=tuple(other for other in event if other.market_id != market.market_id),
             cohort=self._cohort,
-            _once=self._once,
+            _memo=self._memo,
             _history=self._history,
             _counts=self._history_counts,
             _artifacts=None if self._artifacts is None else self._artifacts_of(market),
         )
 
-    def log_fields(self, market_id: str) -> dict[str, str]:
-        """What every log line about a market says beside its text."""
-        return {
-            "run_id": str(self._run.run_id),
+    def log_fields(self, market_id: str | None) -> dict[str, str]:
+        """The fields of a log line about a market, or about the experiment alone."""
+        market = {} if market_id is None else {"market_id": market_id}
+        return market | {
+            "run_id": str(self.run.run_id),
             "process_stage": f"experiment_results/{self._experiment.name}",
             "experiment": self._experiment.name,
-            "market_id": market_id,
         }
 
     def _artifacts_of(self, market: Market) -> Artifacts:
@@ -141,7 +135,7 @@ class LogLines:
     market is what experiments write. Past it they reach the process's log, which has all of them.
 
     Args:
-        logger: for the first `LOGGED_LINES` lines, and one that says where the others are.
+        logger: for the first `LOGGED_LINES` lines, and one that names the place of the others.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -156,8 +150,8 @@ class LogLines:
         (self.first if number <= LOGGED_LINES else _further).log(level, "%s", text, extra=dict(fields))
 
 
-class _Discreet(logging.LoggerAdapter[logging.Logger]):
-    """What an experiment logs, without secrets: Dagster keeps the lines as they are, where no formatter of ours is."""
+class _RedactingLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logger that takes secrets out of lines: Dagster keeps them as they are, past our formatters."""
 
     def __init__(self, lines: LogLines, fields: Mapping[str, str], redact: Callable[[str], str]) -> None:
         super().__init__(lines.first, fields)

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 _FOLDER: Final = "crashes"
 _SLACK_S: Final = 2.0
-"""How much later than its mark a process may seem to have begun: clocks are corrected."""
+"""Tolerance for a process that seems to have begun after its mark: clocks are corrected."""
 
 _logger = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ class CrashMark:
     _file: Path | None = field(default=None, init=False)
 
     def is_left(self) -> bool:
-        """Whether a process that is dead left one."""
+        """True if a dead process left one."""
         return next(self._left(), None) is not None
 
     def set(self) -> None:
-        """Say that this process runs the experiment now; where that cannot be written, a crash is not remembered."""
+        """Note that this process runs the experiment now; where that cannot be written, a crash is not remembered."""
         folder = self._folder
         file = folder / f"{self.run_slug}_{os.getpid()}_{uuid4().hex[:8]}"
         try:
@@ -48,7 +48,7 @@ class CrashMark:
             self._file = file
 
     def clear(self, *, at_exit: bool = False) -> None:
-        """Take back what `set` said, now or when this process ends."""
+        """Remove the mark, now or when this process ends."""
         if self._file is not None:
             if at_exit:
                 atexit.register(self._file.unlink, missing_ok=True)
@@ -75,7 +75,7 @@ def left_marks(home: Path, run_slug: str) -> dict[Path, str]:
 
 
 def _is_left(file: Path) -> bool:
-    """Whether the process that set a mark is dead; its number may have been given to another since."""
+    """True if the process that set a mark is dead; its number may have been given to another since."""
     import psutil  # type: ignore[import-untyped]  # takes longer than all else here, where there are no marks
 
     try:

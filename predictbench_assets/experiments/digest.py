@@ -31,7 +31,7 @@ _IN_ORDER = itemgetter(0, 1, 2, 3)
 
 @dataclass(frozen=True)
 class ForecastDigest:
-    """What stood in the database of a run's forecasts at one moment."""
+    """The digest of a run's forecasts as they were stored at one moment."""
 
     digest: str
     """64 hexadecimal digits."""
@@ -42,7 +42,7 @@ class ForecastDigest:
 
 
 class DigestedForecast(NamedTuple):
-    """What the digest holds of one forecast."""
+    """The fields of one forecast that the digest covers."""
 
     experiment: str
     version: str

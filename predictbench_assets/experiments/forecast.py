@@ -119,6 +119,7 @@ def forecast(
     area: StagingArea,
     writer_id: str,
     settings: Settings,
+    remake: Callable[[], Experiment] | None = None,
     forget: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Forecasts:
@@ -131,6 +132,7 @@ def forecast(
         history_counts: their counts by category.
         area: where the journal and artifacts are kept.
         writer_id: names the journal's segments of this attempt.
+        remake: makes the experiment again in another process, `Registry.remake`; by default it is pickled.
         forget: remove the journal first, so that every market is called again.
         progress: called at the beginning, once a second, and at the end, from changing threads.
 
@@ -147,7 +149,6 @@ def forecast(
         experiment,
         cohort.markets,
         run=cohort.run,
-        settings_view=settings.public_view(),
         clock=settings.clock,
         required=required,
         history=history,
@@ -155,6 +156,7 @@ def forecast(
         artifacts=lambda path, content: area.write_bytes(f"artifacts/{cohort.slug}/{path}", content),
         journal=journal,
         crash_mark=CrashMark(settings.local_state, cohort.slug, experiment.name, experiment.version),
+        remake=remake,
         max_concurrency=settings.experiment_concurrency,
         timeout_s=settings.experiment_timeout_seconds,
         redact=settings.redact,

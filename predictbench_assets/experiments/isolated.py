@@ -9,12 +9,13 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import IO, Any
 
-from predictbench_assets.experiments.calls import Caller
+from predictbench_assets.experiments.calls import LEAVE_S, Caller
 from predictbench_assets.experiments.contexts import Contexts, LogLines
 from predictbench_assets.experiments.isolation import Setup
 from predictbench_assets.experiments.outcomes import Outcome
@@ -22,6 +23,8 @@ from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.runner import Attempt
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.markets.market import Market
+
+_SLACK_S = 0.5
 
 
 def main() -> None:
@@ -35,7 +38,7 @@ def main() -> None:
     link = _Link(incoming, outgoing)
     try:
         setup: Setup = pickle.load(incoming)  # noqa: S301 - of the process that started this one
-        experiment = setup.kind()
+        experiment = setup.remake()
     except BaseException as error:
         link.send("refused", f"could not make the experiment: {type(error).__name__}: {error}")
         sys.exit(1)
@@ -59,7 +62,7 @@ class _Link:
             self._outgoing.flush()
 
     def ask(self, name: str, *arguments: object) -> Any:
-        """What that process answers.
+        """Ask that process, and wait for its answer.
 
         Raises:
             RuntimeError: it could not answer; the text has the reason.
@@ -69,8 +72,8 @@ class _Link:
         self.send("ask", number, name, arguments)
         return answer.result()
 
-    def read(self, on_call: Callable[[int, list[str]], object]) -> None:
-        """Take what that process sends, and end with it."""
+    def read(self, on_call: Callable[[int, list[str]], object], on_end: Callable[[], object]) -> None:
+        """Take what that process sends, and end with it: `on_end` has a few seconds to close the experiment."""
         try:
             while True:
                 kind, number, *message = pickle.load(self._incoming)  # noqa: S301 - as above
@@ -84,6 +87,8 @@ class _Link:
                 else:
                     question.set_exception(RuntimeError(value))
         finally:
+            on_end()
+            time.sleep(LEAVE_S + _SLACK_S)
             os._exit(0)
 
 
@@ -122,7 +127,6 @@ async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
             experiment,
             setup.markets,
             run=setup.run,
-            settings_view=setup.settings_view,
             clock=setup.clock,
             history=history if setup.has_history else None,
             history_counts=history_counts if setup.has_history_counts else None,
@@ -152,9 +156,19 @@ async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
         unit = tuple(markets[market_id] for market_id in market_ids)
         asyncio.run_coroutine_threadsafe(calls.make(number, unit), loop)
 
-    threading.Thread(target=link.read, args=(on_call,), daemon=True).start()
-    link.send("ready")
-    await asyncio.Event().wait()
+    ended = asyncio.Event()
+
+    def on_end() -> None:
+        loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=link.read, args=(on_call, on_end), daemon=True).start()
+    async with attempt.opened():
+        if attempt.refused is not None:
+            link.send("refused", f"could not open the experiment: {attempt.refused[0]}")
+            os._exit(1)
+        link.send("ready")
+        await ended.wait()
+    os._exit(0)
 
 
 class _Calls:

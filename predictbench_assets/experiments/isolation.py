@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from predictbench_assets.clock import Clock
+from predictbench_assets.experiments.calls import LEAVE_S
 from predictbench_assets.experiments.contexts import Artifacts, History, HistoryCounts
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
@@ -30,10 +31,10 @@ DEATHS_LIMIT: Final = 64
 """So many processes of one experiment may die before it is given up."""
 
 _START_S: Final = 120.0
-"""How long a process may take to import the experiment and to be ready."""
+"""Seconds that a process may take to import the experiment and to be ready."""
 
 _GRACE_S: Final = 15.0
-"""How late a process may be with the news that a call is over its limit: one that hangs entirely is killed."""
+"""Seconds that a process may be late to report a call over its limit: one that hangs entirely is killed."""
 
 _STOPS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _DRAIN_S: Final = 1.0
@@ -48,22 +49,24 @@ _MAIN: Final = (
 class Setup:
     """All that a process needs to make calls; what has to come from the database is asked for."""
 
-    kind: type[Experiment]
+    remake: Callable[[], Experiment]
+    """Makes the experiment there."""
     markets: tuple[Market, ...]
     run: RunMetadata
-    settings_view: Mapping[str, Any]
     clock: Clock
     required: Mapping[str, Sequence[bytes]]
     """The encoded outcomes of the required experiments, by name."""
     limit_s: float
     log_level: int
+    is_opened: bool
+    """True if the experiment has something to close."""
     has_history: bool
     has_history_counts: bool
     has_artifacts: bool
 
 
 class Served:
-    """What a process asks of this one, by name."""
+    """Answers to the questions of a process, by name."""
 
     def __init__(
         self,
@@ -94,11 +97,11 @@ class Served:
 
 @dataclass(frozen=True)
 class Crash:
-    """Why a call has no answer: the process that made it ended."""
+    """The end of the process that made a call, in place of an answer."""
 
     reason: str
     retriable: bool = False
-    """Whether something else than the call ended it."""
+    """True if something else than the call ended it."""
 
 
 class Isolated:
@@ -122,7 +125,7 @@ class Isolated:
 
     @property
     def given_up(self) -> str | None:
-        """Why no further call is made; None as long as calls are made."""
+        """The reason why no further call is made; None as long as calls are made."""
         if self._refused is None and self.deaths >= self._deaths_limit:
             return f"the experiment crashes, {self.deaths} processes of it have ended"
         return self._refused
@@ -133,7 +136,7 @@ class Isolated:
         return 0 if self._shared is None else self._shared.overdue
 
     async def call(self, market_ids: Sequence[str], limit_s: float) -> list[Outcome] | Crash:
-        """Make one call, of one market or of those of an event, with the others of this experiment."""
+        """Make one call, of one market or of several, with the others of this experiment."""
         self.calls += 1
         async with self._starting:
             if self._shared is None or self._shared.ended is not None:
@@ -193,16 +196,17 @@ class _Process:
 
     @property
     def ended(self) -> Crash | None:
-        """How it ended; None while it is alive."""
+        """Its end; None while it is alive."""
         return self._end.result() if self._end.done() else None
 
     @property
     def was_ready(self) -> bool:
-        """Whether it came as far as to make calls."""
+        """True if it came as far as to make calls."""
         return self._ready.done()
 
     def start(self, setup: Setup) -> None:
         """Start it, and hand over what it needs."""
+        self._is_opened = setup.is_opened
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-c", _MAIN.format(path=sys.path)],
             stdin=subprocess.PIPE,
@@ -238,8 +242,12 @@ class _Process:
         await asyncio.wait(both, timeout=within, return_when=asyncio.FIRST_COMPLETED)
 
     def close(self) -> None:
-        """End it, whatever it is at."""
+        """End it, whatever it is at; an experiment that opened something may close it first."""
         self._closed = True
+        if self._is_opened and self._ready.done():
+            self._close_input()  # the other end closes the experiment, and itself
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(LEAVE_S + _DRAIN_S)
         self._process.kill()
         self._watcher.join(2 * _DRAIN_S)
         self._asked.shutdown(wait=False, cancel_futures=True)
@@ -253,6 +261,11 @@ class _Process:
         with self._writing, suppress(OSError, ValueError):  # it is dead, which is seen elsewhere
             self._process.stdin.write(pickle.dumps(message))
             self._process.stdin.flush()
+
+    def _close_input(self) -> None:
+        assert self._process.stdin is not None
+        with self._writing, suppress(OSError):
+            self._process.stdin.close()
 
     def _read(self) -> None:
         """Take what it sends, until it is dead."""
@@ -292,9 +305,7 @@ class _Process:
             with suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         reader.join(_DRAIN_S)
-        with self._writing, suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        self._close_input()
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._see_end, code)
 

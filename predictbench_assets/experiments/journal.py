@@ -2,7 +2,7 @@
 
 A journal is a folder of segments in the staging area, one folder per experiment, version, snapshot and configuration.
 Every attempt writes segments of its own, so two attempts never write to one file. A segment is JSON lines, and a line
-is the list of one call's outcomes: one for `run`, those of an event for `run_event`, so that no event is half there.
+is the list of one call's outcomes, of a market, an event or the cohort, so that no event is half there.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class JournalUnwritable(TransientError):
 
 @dataclass(frozen=True)
 class JournalKey:
-    """What must agree for an earlier answer to stand: a change in any of these begins an empty journal."""
+    """The identity of a journal: a change in any of these begins an empty one."""
 
     run_slug: str
     """`RunKey.slug`."""
@@ -53,7 +53,7 @@ class Journal:
     Args:
         area: the staging area; a folder is appended to and synced, any other place gets an object per group.
         key: which journal.
-        writer_id: names the segments of this attempt, for the person who looks (Dagster's run id, say).
+        writer_id: names the segments of this attempt, for a person who looks, for example by Dagster's run id.
     """
 
     def __init__(self, area: StagingArea, key: JournalKey, writer_id: str) -> None:

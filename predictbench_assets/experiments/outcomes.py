@@ -1,4 +1,4 @@
-"""What became of one market in one experiment, in the form that is journalled, staged and stored.
+"""The outcome of one market in one experiment, in the form that is journalled, staged and stored.
 
 A result that could not be stored later is refused here, where it costs one market of one experiment: the database
 would refuse the whole market.
@@ -6,6 +6,7 @@ would refuse the whole market.
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
@@ -18,7 +19,7 @@ import msgspec
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-from predictbench_assets.experiments.protocol import ExperimentResult
+from predictbench_assets.experiments.protocol import ExperimentResult, Usage
 from predictbench_assets.markets.market import Market
 from predictbench_assets.staging import Schema
 
@@ -38,7 +39,7 @@ _SURROGATES = range(0xD800, 0xE000)
 
 
 class ResultRefused(ValueError):
-    """An experiment's result cannot be stored; the text says which part of it and why."""
+    """An experiment's result cannot be stored; the text names the part and the reason."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,36 +48,37 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     market_id: str
     status: Status
     reason: str | None = None
-    """Why it was skipped or failed: one sentence without secrets; None when completed."""
+    """The reason of a skip or a failure: one sentence without secrets; None when completed."""
     probability: float | None = None
-    """Of the first outcome; None unless completed."""
+    """Probability of the first outcome; None unless completed."""
     probabilities: tuple[float, ...] | None = None
     """One per outcome, in the market's order; None unless completed."""
     payload_json: msgspec.Raw = msgspec.field(default=_NULL, name="payload")
     """Encoded, keys sorted: a large day's payloads as objects would take several times the memory."""
-    score: float | None = None
     artifact_uri: str | None = None
     diagnostics_json: msgspec.Raw = msgspec.field(default=_NULL, name="diagnostics")
     forecast_at: datetime | None = None
     """When the forecast was made, UTC; None unless completed."""
     seconds: float = 0.0
-    """How long the call took; a call for a whole event is shared out evenly among its markets."""
+    """Duration of the call; that of a call for several is shared out evenly among them."""
     exception_type: str | None = None
     retriable: bool = False
-    """Whether the same call may succeed later; only ever true of a failure."""
+    """True if the same call may succeed later; only ever true of a failure."""
     place: str | None = None
     """Where in the experiment's own code it failed, see `source.place_of`; None unless failed."""
     source: str | None = None
     """Digest of the experiment's source when it answered, see `source.source_digest`."""
+    usage: Usage | None = None
+    """Requests, tokens and cost, of skips and failures too; None where the experiment does not know."""
 
     @property
     def is_final(self) -> bool:
-        """Whether the call need not be made again for the same snapshot, version and configuration."""
+        """True if the call need not be made again for the same snapshot, version and configuration."""
         return not self.retriable
 
     @property
     def payload(self) -> dict[str, Any] | None:
-        """What the experiment wants stored with its forecast."""
+        """Data that the experiment stores with its forecast."""
         return _decoded(self.payload_json)
 
     @property
@@ -86,15 +88,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def result(self) -> ExperimentResult | None:
-        """What the experiment returned, as another that requires it is given it; None unless completed."""
+        """The result as an experiment that requires it is given it; None unless completed."""
         if self.probabilities is None:
             return None
         return ExperimentResult(
             probabilities=self.probabilities,
             payload=self.payload or {},
-            score=self.score,
             artifact_uri=self.artifact_uri,
             diagnostics=self.diagnostics or {},
+            usage=self.usage,
         )
 
     def encode(self) -> bytes:
@@ -137,22 +139,42 @@ def completed(
         probability=result.probability,
         probabilities=result.probabilities,
         payload_json=_storable("payload", result.payload, redact),
-        score=result.score,
         artifact_uri=None if result.artifact_uri is None else _text("artifact_uri", redact(result.artifact_uri)),
         diagnostics_json=_storable("diagnostics", result.diagnostics, redact),
         forecast_at=forecast_at,
         seconds=seconds,
         source=source,
+        usage=storable_usage(result.usage, redact),
     )
+
+
+def storable_usage(usage: object, redact: Callable[[str], str]) -> Usage | None:
+    """Usage as it is stored, without secrets; None for anything else."""
+    if not isinstance(usage, Usage) or usage.model is None:
+        return usage if isinstance(usage, Usage) else None
+    return msgspec.structs.replace(usage, model=redact(usage.model))
+
+
+def total_usage(outcomes: Iterable[Outcome]) -> dict[str, int | float]:
+    """The sums of what is known of the usage, costs by currency: `{"requests": 300, "cost_USD": 0.41}`."""
+    totals: defaultdict[str, Any] = defaultdict(int)
+    for usage in (outcome.usage for outcome in outcomes if outcome.usage is not None):
+        for name in ("requests", "input_tokens", "output_tokens", "cached_tokens"):
+            if (count := getattr(usage, name)) is not None:
+                totals[name] += count
+        if usage.cost is not None:
+            totals[f"cost_{usage.currency}"] += usage.cost
+    return {name: float(total) if isinstance(total, Decimal) else total for name, total in totals.items()}
 
 
 def content_hash(outcomes: Iterable[Outcome]) -> str:
     """Identity of what was forecast, whatever the order: two attempts that agree in it are one and the same.
 
-    Times, durations, diagnostics and places in the code differ between attempts that say the same: they are left out.
+    Times, durations, usage, diagnostics and places in the code differ between attempts that agree: they are left out.
     """
     rows = (
-        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, o.score))
+        # The null keeps the hashes of attempts that are stored.
+        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, None))
         for o in sorted(outcomes, key=lambda outcome: outcome.market_id)
     )
     digest = hashlib.sha256()
@@ -218,7 +240,7 @@ def _plain(path: str, value: Any, depth: int) -> Any:
         case list() | tuple():
             return [_plain(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
         case set() | frozenset():
-            # In an order of its own, or two runs that say the same would differ.
+            # In an order of its own, or two equal runs would differ.
             return sorted((_plain(f"{path}{{}}", item, depth + 1) for item in value), key=msgspec.json.encode)
         case BaseModel():
             return _plain(path, _of_model(value), depth + 1)
@@ -250,7 +272,7 @@ def _module(value: object) -> str:
 
 
 def _is_missing(value: object) -> bool:
-    """Whether it is how pandas says that there is no value."""
+    """True for a missing value of pandas."""
     return _module(value) == "pandas" and type(value).__name__ in ("NAType", "NaTType")
 
 

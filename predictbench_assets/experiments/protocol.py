@@ -1,6 +1,6 @@
 """The protocol of an experiment: what a forecaster implements, what it is given, what it returns.
 
-An experiment is a class with a few class attributes and one method::
+An experiment is an object with a few attributes and one method. Most are the only instance of their class::
 
     class Contrarian(Experiment):
         name = "contrarian"
@@ -14,35 +14,117 @@ An experiment is a class with a few class attributes and one method::
                 raise ExperimentSkip("no price to move")
             return ExperimentResult.binary(0.5 + 0.8 * (price - 0.5))
 
-`run` may be a coroutine function. An experiment that needs all markets of an event at once implements `run_event`
-instead. Sync code runs in threads, so an instance must not keep state that two markets would fight over.
+Others are several instances of one class that differ in their values: any attribute can be set on the instance.
+
+`run` may be a coroutine function. An experiment that needs all markets of an event, or of the cohort, at once
+implements `run_event` or `run_cohort` instead. Sync code runs in threads, so an instance must not keep state that two
+markets would fight over.
 """
 
 import logging
 import math
+import operator
 import random
+import re
 import threading
 from abc import ABC
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, ClassVar, Literal, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
 from uuid import UUID
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.markets.market import Market
 
-Information = Literal["blind", "market", "search"]
-"""What an experiment may see: no price at all, the market's price at the snapshot, or the world at run time."""
+Information = Literal["blind", "market", "search_blind", "search"]
+"""A word for each way of what an experiment may see, see `SEES`."""
+
+
+class Sees(NamedTuple):
+    """The two axes of what an experiment may see."""
+
+    prices: bool
+    """True if it is shown the prices of the snapshot; False if they are withheld."""
+    search: bool
+    """True if it may look at the world at run time."""
+
+    def more_than(self, other: "Sees") -> bool:
+        """True if it sees more on either axis."""
+        return self.prices > other.prices or self.search > other.search
+
+
+SEES: Mapping[Information, Sees] = {
+    "blind": Sees(prices=False, search=False),
+    "market": Sees(prices=True, search=False),
+    "search_blind": Sees(prices=False, search=True),
+    "search": Sees(prices=True, search=True),
+}
+
+UnitName = Literal["market", "event", "cohort"]
+"""The markets of one call."""
+
+METHODS: Mapping[UnitName, str] = {"market": "run", "event": "run_event", "cohort": "run_cohort"}
+"""The method that is called for each unit."""
 
 SUM_TOLERANCE = 1e-6
+
+_MOST = 10**12
+_CURRENCY = re.compile("[A-Z]{3}")
+_MODEL = re.compile("[^\\x00-\\x1f\\ud800-\\udfff]{1,255}")
 
 _SHOWN_VALUE = 60
 """Characters of a refused value that an error quotes."""
 
 T = TypeVar("T")
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The use of a model or a service for one market; None where it is not known.
+
+    Raises:
+        ValueError: a count that is no whole number from 0 on, a cost or seconds below 0, a currency or a model that
+            cannot be stored.
+    """
+
+    requests: int | None = None
+    input_tokens: int | None = None
+    """All tokens that were sent, the cached ones included."""
+    output_tokens: int | None = None
+    """All tokens that came back, those of reasoning included."""
+    cached_tokens: int | None = None
+    """Input tokens that the provider had in its cache."""
+    cost: Decimal | None = None
+    """In units of `currency`; exact, so made of a text rather than of a float."""
+    currency: str = "USD"
+    """ISO 4217."""
+    seconds: float | None = None
+    """From the first request to the last answer."""
+    model: str | None = None
+    """The model as the provider named it in its answer, at most 255 characters."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be stored, and make plain numbers of those of other libraries."""
+        for name in ("requests", "input_tokens", "output_tokens", "cached_tokens"):
+            if (count := getattr(self, name)) is not None:
+                if not (hasattr(count, "__index__") and 0 <= count < 2**63):
+                    raise ValueError(f"{name} is {count!r}, not a whole number from 0 on")
+                msgspec.structs.force_setattr(self, name, operator.index(count))
+        for name, kind in (("cost", Decimal), ("seconds", float)):
+            if (amount := getattr(self, name)) is not None:
+                if not (hasattr(amount, "__float__") and math.isfinite(amount) and 0 <= amount < _MOST):
+                    raise ValueError(f"{name} is {amount!r}, not a number from 0 on")
+                plain = amount if isinstance(amount, kind) else kind(str(amount))
+                msgspec.structs.force_setattr(self, name, plain)
+        if not (isinstance(self.currency, str) and _CURRENCY.fullmatch(self.currency)):
+            raise ValueError(f"currency is {self.currency!r}, not three capital letters")
+        if self.model is not None and not (isinstance(self.model, str) and _MODEL.fullmatch(self.model)):
+            raise ValueError(f"model is {self.model!r:.300}, not 1 to 255 printable characters")
 
 
 class ExperimentResult(BaseModel):
@@ -52,29 +134,24 @@ class ExperimentResult(BaseModel):
         probabilities: one per outcome, in the market's order; finite, in [0, 1], summing to 1 (to 1e-6). Numbers and
             arrays of other libraries (numpy) are taken for what they hold.
         payload: whatever the experiment wants stored with the forecast; JSON-serialisable, see `outcomes`.
-        score: a number of the experiment's own (a confidence, a cost); the benchmark never reads it.
         artifact_uri: where something bigger was put, see `PipelineContext.artifact`.
         diagnostics: numbers and notes for debugging, kept apart from the payload.
+        usage: what the forecast took of a model or a service.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     probabilities: tuple[float, ...]
     payload: Mapping[str, Any] = Field(default_factory=dict)
-    score: float | None = Field(default=None, allow_inf_nan=False)
     artifact_uri: str | None = None
     diagnostics: Mapping[str, Any] = Field(default_factory=dict)
+    usage: Usage | None = None
 
     @field_validator("probabilities", mode="before")
     @classmethod
     def _plain_numbers(cls, probabilities: object) -> object:
         plain = probabilities.tolist() if _is_array(probabilities) else probabilities
         return tuple(map(_number, plain)) if isinstance(plain, Sequence) and not isinstance(plain, str) else plain
-
-    @field_validator("score", mode="before")
-    @classmethod
-    def _plain_score(cls, score: object) -> object:
-        return None if score is None else _number(score)
 
     @field_validator("probabilities")
     @classmethod
@@ -89,7 +166,7 @@ class ExperimentResult(BaseModel):
 
     @property
     def probability(self) -> float:
-        """Of the market's first outcome: the number that is scored."""
+        """Probability of the market's first outcome: the number that is scored."""
         return self.probabilities[0]
 
     @classmethod
@@ -108,7 +185,7 @@ class _Array(Protocol):
 
 
 def _is_array(value: object) -> TypeGuard[_Array]:
-    """Whether it is an array of another library (numpy, torch, Arrow), which all have this method."""
+    """True for an array of another library (numpy, torch, Arrow), which all have this method."""
     return not isinstance(value, type) and callable(getattr(value, "tolist", None))
 
 
@@ -130,13 +207,18 @@ def _number(value: object) -> float:
 class ExperimentSkip(Exception):
     """Raised by an experiment that opts out of a market. Not a failure, unless the experiment is mandatory."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, usage: Usage | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.usage = usage
 
 
 class RetriableError(Exception):
     """Raised by an experiment whose failure may pass (a model's API was busy); recorded as retriable."""
+
+    def __init__(self, *args: object, usage: Usage | None = None) -> None:
+        super().__init__(*args)
+        self.usage = usage
 
 
 @dataclass(frozen=True)
@@ -148,7 +230,7 @@ class RunMetadata:
     window_days: int
     target_date: date
     captured_at: datetime
-    """When the snapshot was frozen; nothing later may be used by a `market` or `blind` experiment."""
+    """When the snapshot was frozen; nothing later may be used by an experiment that may not search."""
     snapshot_hash: str
 
 
@@ -163,7 +245,7 @@ class SettledMarket:
     outcome: float
     """Settled value of the first outcome: 0, 1, or 0.5 for a split."""
     price: float | None
-    """The market's own price at its capture; withheld (None) from blind experiments."""
+    """The market's own price at its capture; None where prices are withheld."""
     settled_at: datetime
 
 
@@ -173,7 +255,7 @@ class SettledCount:
 
     markets: int
     first_outcomes: float
-    """How many of them settled at their first outcome, a split counting as half of one."""
+    """Number of them that settled at their first outcome, a split counting as half of one."""
 
 
 def count_settled(history: Iterable[SettledMarket]) -> Mapping[str, SettledCount]:
@@ -188,8 +270,8 @@ class HistoryInTheFuture(ValueError):
     """An experiment asked for resolutions that were not known when the snapshot was frozen."""
 
 
-class MadeOnce:
-    """Things made at most once each, by name, whatever thread asks first."""
+class Memo:
+    """Values that are made at most once each, by name, whatever thread asks first."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -205,15 +287,13 @@ class MadeOnce:
 
 @dataclass(frozen=True)
 class PipelineContext:
-    """What an experiment is handed beside the market.
+    """The context of one market, which an experiment is given beside it.
 
-    A blind experiment's context has no price of any kind: siblings, cohort and history come without, and `required`
-    can only hold results of other blind experiments.
+    Where prices are withheld, the context has no price of any kind: siblings, cohort and history come without, and
+    `required` can only hold results of other experiments without prices.
     """
 
     run: RunMetadata
-    settings: Mapping[str, Any]
-    """The settings without secrets, by their environment names, read-only."""
     clock: Clock
     logger: logging.LoggerAdapter[logging.Logger]
     rng: random.Random
@@ -224,7 +304,7 @@ class PipelineContext:
     """The other markets of the same event in this cohort."""
     cohort: Sequence[Market] = field(default=(), repr=False)
     """All markets of this cohort, this one among them; one sequence for all, so going through it for each is slow."""
-    _once: MadeOnce = field(default_factory=MadeOnce, repr=False)
+    _memo: Memo = field(default_factory=Memo, repr=False)
     _history: Callable[[datetime], Iterable[SettledMarket]] = field(default=lambda _: (), repr=False)
     _counts: Callable[[datetime], Mapping[str, SettledCount]] | None = field(default=None, repr=False)
     _artifacts: Callable[[str, bytes], str] | None = field(default=None, repr=False)
@@ -254,12 +334,12 @@ class PipelineContext:
             )
         return moment
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` returns, called for one market of this experiment's run and remembered for all others.
+    def memo(self, name: str, make: Callable[[], T]) -> T:
+        """Return the value of `make`, which is called for one market of this run and remembered for all others.
 
         For what is the same for each market and takes long: a summary of the history, a model read from a file.
         """
-        return self._once.get(name, make)
+        return self._memo.get(name, make)
 
     def artifact(self, name: str, content: bytes) -> str:
         """Store something bigger beside the forecast (a transcript, a picture); returns its address."""
@@ -268,8 +348,12 @@ class PipelineContext:
         return self._artifacts(name, content)
 
 
+Forecasts = Mapping[str, ExperimentResult | ExperimentSkip] | Awaitable[Mapping[str, ExperimentResult | ExperimentSkip]]
+"""Answers for several markets, by market id."""
+
+
 class Experiment(ABC):
-    """Base class of all experiments. Subclass it, set the attributes, implement `run` or `run_event`.
+    """Base class of all experiments. Set the attributes, on the class or on the instance, and implement one method.
 
     Attributes:
         name: lower-case identifier, letters, digits and underscores; names the asset and the rows.
@@ -277,26 +361,37 @@ class Experiment(ABC):
         description: one sentence, shown in the UI and on the board.
         requires: names of experiments whose results `context.required` must hold; they run first.
         mandatory: a market without a result of a mandatory experiment is not stored.
-        information: what the experiment may see; decides what context it gets.
-        control: whether it knows nothing on purpose; a board on which one beats the market says so in red.
-        timeout_seconds: limit for one call of `run` or `run_event`; None for the setting's default.
-        max_concurrency: markets (or events) at once; None for the setting's default.
+        information: what the experiment may see, a word of `SEES`; decides what context it gets.
+        control: whether it knows nothing on purpose; a board on which one beats the market warns in red.
+        unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
+        timeout_seconds: limit for one call; None for the setting's default.
+        max_concurrency: calls under way at once; None for the setting's default.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[str]
-    description: ClassVar[str]
-    requires: ClassVar[tuple[str, ...]] = ()
-    mandatory: ClassVar[bool] = False
-    information: ClassVar[Information] = "market"
-    control: ClassVar[bool] = False
-    timeout_seconds: ClassVar[float | None] = None
-    max_concurrency: ClassVar[int | None] = None
+    name: str
+    version: str
+    description: str
+    requires: tuple[str, ...] = ()
+    mandatory: bool = False
+    information: Information = "market"
+    control: bool = False
+    unit: UnitName | None = None
+    timeout_seconds: float | None = None
+    max_concurrency: int | None = None
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What else decides the forecasts (a model's name, a temperature); its hash is stored with each result."""
+        """Everything else that decides the forecasts (a model's name, a temperature); each result stores its hash."""
         return {}
+
+    def opened(self, run: RunMetadata) -> AbstractAsyncContextManager[object]:  # noqa: ARG002 - of those that need it
+        """An async context around all calls of a run, for a client that is made once; by default it does nothing.
+
+        Implement it with `contextlib.asynccontextmanager` and keep on `self` what the calls need. It is entered before
+        the first call, in the event loop that coroutines run in, and left after the last one, also when the run fails
+        or is cancelled. An error before its `yield` fails all markets, to be tried again by the next run.
+        """
+        return nullcontext()
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult | Awaitable[ExperimentResult]:
         """Forecast one market.
@@ -305,14 +400,30 @@ class Experiment(ABC):
             ExperimentSkip: to opt out, with the reason.
             RetriableError: a failure that may pass. Any other exception is a failure that will not.
         """
-        raise NotImplementedError(f"{type(self).__name__} implements neither run nor run_event")
+        raise NotImplementedError(f"{type(self).__name__} does not implement run")
 
-    def run_event(
-        self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
-    ) -> Mapping[str, ExperimentResult | ExperimentSkip] | Awaitable[Mapping[str, ExperimentResult | ExperimentSkip]]:
+    def run_event(self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Forecasts:
         """Forecast all markets of one event together; keys of both mappings are market ids.
 
         Implement this instead of `run` where markets of an event must be consistent. A market left out of the answer
         is a failure of that market.
         """
-        raise NotImplementedError(f"{type(self).__name__} implements neither run nor run_event")
+        raise NotImplementedError(f"{type(self).__name__} does not implement run_event")
+
+    def run_cohort(self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Forecasts:
+        """Forecast all markets of the cohort together, as `run_event` those of an event.
+
+        For a fitted model, a file of forecasts, or a service that takes all questions at once.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement run_cohort")
+
+
+def implemented_units(experiment: Experiment) -> list[UnitName]:
+    """The units whose method the experiment's class implements."""
+    kind = type(experiment)
+    return [unit for unit, method in METHODS.items() if getattr(kind, method) is not getattr(Experiment, method)]
+
+
+def unit_of(experiment: Experiment) -> UnitName:
+    """The unit of the experiment's calls: its own word, or that of the method it implements."""
+    return experiment.unit if experiment.unit is not None else implemented_units(experiment)[0]

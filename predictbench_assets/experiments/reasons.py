@@ -24,11 +24,11 @@ _VARYING = (
     re.compile(r"\b(?:0x)?(?=[a-f-]*\d)[\da-f-]{8,}\b", re.IGNORECASE),
     re.compile(r"\d+(?:[.,]\d+)*"),
 )
-"""What differs from market to market: quoted texts, slugs, identifiers, numbers."""
+"""Parts of a reason that differ from market to market: quoted texts, slugs, identifiers, numbers."""
 
 
 class ReasonCount(BaseModel):
-    """How many markets an experiment gave no forecast for one reason."""
+    """The number of markets without a forecast for one reason."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,7 +68,7 @@ def count_outcomes(outcomes: Iterable[Outcome], questions: Mapping[str, str] | N
 
 
 def count_texts(texts: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """How often each reason was given, those that are alike taken together, the most frequent ones first.
+    """Count how often each reason was given, those that are alike taken together, the most frequent ones first.
 
     Args:
         texts: reasons, each with how often it was given.

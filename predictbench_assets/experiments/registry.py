@@ -1,9 +1,10 @@
 """Finds the experiments: those that are built in, those that a setting names, those of installed packages.
 
-Everything that can be wrong with an experiment before it runs is said here, once, naming where it was listed.
+All checks of an experiment before it runs are here; an error names the listing at fault.
 """
 
 import difflib
+import functools
 import graphlib
 import hashlib
 import importlib
@@ -16,18 +17,26 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from predictbench_assets.experiments.protocol import Experiment, Information
+from predictbench_assets.experiments.protocol import METHODS, SEES, Experiment, implemented_units
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
 
 ENTRY_POINT_GROUP: Final = "predictbench.experiments"
 SETTING: Final = "PROCESSING_EXPERIMENTS"
 
+_ROOM: Final = "predictbench_assets.experiments"
+_MOVED: Mapping[str, str] = {
+    f"{_ROOM}.{module}": f"{_ROOM}.builtin.{module}" for module in ("baseline", "controls", "pricing")
+}
+"""Where settings of earlier versions have the built-in experiments, and where these are."""
+
+_INTERFACE: Final = f"from {_ROOM} import Experiment, ExperimentResult, Market, PipelineContext"
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_SHOWN_VALUE: Final = 60
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,31}")
-_SEES_MORE: Mapping[str, int] = {name: rank for rank, name in enumerate(get_args(Information))}
 
 
 class RegistryError(PermanentError):
@@ -37,12 +46,17 @@ class RegistryError(PermanentError):
 class Registry:
     """The experiments of this installation, every one after those that it requires."""
 
-    def __init__(self, experiments: Iterable[Experiment]) -> None:
+    def __init__(self, experiments: Iterable[Experiment], listings: Mapping[str, str] | None = None) -> None:
         """Take experiments that are valid one by one, and check them together.
+
+        Args:
+            experiments: the experiments.
+            listings: the `module:name` that each was found by, by the experiment's name.
 
         Raises:
             RegistryError: a missing or forbidden requirement, a cycle.
         """
+        self.listings = dict(listings or {})
         given = {experiment.name: experiment for experiment in experiments}
         for experiment in given.values():
             _check_requirements(experiment, given)
@@ -104,6 +118,11 @@ class Registry:
         required = {other: [self[other].version, self.config_hash(other)] for other in experiment.requires}
         return config_hash(experiment, required)
 
+    def remake(self, name: str) -> Callable[[], Experiment] | None:
+        """A function that makes the experiment again in another process; None for one that was not listed."""
+        path = self.listings.get(name)
+        return None if path is None else functools.partial(remade, path, name)
+
     def _unknown(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -139,15 +158,17 @@ def load_registry(
     Modules are looked for in the working directory too, after everything that is installed.
 
     Args:
-        paths: `module:Class` each, as in `PROCESSING_EXPERIMENTS`.
+        paths: `module:name` each, as in `PROCESSING_EXPERIMENTS`: of a class, of an instance, or of a function that
+            returns several instances.
         installed: entry points to take in place of those of the group `predictbench.experiments`.
         source: the setting or the option that lists the paths, for error texts.
 
     Raises:
-        RegistryError: a listing that cannot be imported, a class that is no valid experiment, two of one name, a
-            missing requirement, a cycle. A module that crashes ends this process; which one is said on stderr.
+        RegistryError: a listing that cannot be imported, one that is no valid experiment, two of one name, a missing
+            requirement, a cycle. A module that crashes ends this process; its name is written to stderr.
     """
     _make_working_directory_importable()
+    paths = [_present_path(path) for path in paths]
     listings = [_Listing(path, f"{source}={path}") for path in ([] if BASELINE in paths else [BASELINE])]
     listings += [_Listing(path.strip(), f"{source} lists {path.strip()!r}") for path in paths if path.strip()]
     points = entry_points(group=ENTRY_POINT_GROUP) if installed is None else installed
@@ -155,23 +176,44 @@ def load_registry(
         _Listing(point.value, f"the entry point {point.name!r} of {_package(point)}lists {point.value!r}")
         for point in points
     ]
-    found: dict[type[Experiment], str] = {}
+    found: dict[int, tuple[object, _Listing]] = {}
     experiments: dict[str, Experiment] = {}
-    origins: dict[str, str] = {}
+    origins: dict[str, _Listing] = {}
     with _witnessed(listings) as at_work:
         for listing in listings:
             at_work(f"{listing.where}, and importing its module")
-            found.setdefault(listing.load(), listing.where)
-        for kind, where in found.items():
-            at_work(f"{where}, and making it with {kind.__name__}()")
-            experiment = _made(kind, where)
-            if experiment.name in experiments:
-                raise RegistryError(
-                    f"two experiments are named {experiment.name!r}: {origins[experiment.name]}, and {where}. "
-                    "Rename one, or take it off the list."
-                )
-            experiments[experiment.name], origins[experiment.name] = experiment, where
-    return Registry(experiments.values())
+            listed = listing.load()
+            found.setdefault(id(listed), (listed, listing))
+        for listed, listing in found.values():
+            at_work(f"{listing.where}, and making it with {_called(listed)}")
+            for experiment in listing.made(listed):
+                name = experiment.name
+                if name in experiments:
+                    raise RegistryError(
+                        f"two experiments are named {name!r}: {origins[name].where}, and {listing.where}. "
+                        "Rename one, or take it off the list."
+                    )
+                experiments[name], origins[name] = experiment, listing
+    return Registry(experiments.values(), {name: listing.path for name, listing in origins.items()})
+
+
+def remade(path: str, name: str) -> Experiment:
+    """An experiment made again from its listing.
+
+    Raises:
+        RegistryError: the listing has none of that name any more.
+    """
+    listing = _Listing(path, path)
+    for experiment in listing.made(listing.load()):
+        if experiment.name == name:
+            return experiment
+    raise RegistryError(f"{path} makes no experiment named {name!r} when it is called again")
+
+
+def _present_path(path: str) -> str:
+    """The path of a built-in experiment as it is now; any other path as it is."""
+    module, colon, name = path.strip().partition(":")
+    return f"{_MOVED.get(module, module)}{colon}{name}"
 
 
 _WITNESS: Final = """
@@ -193,13 +235,13 @@ def _witnessed(listings: "Sequence[_Listing]") -> Iterator[Callable[[str], None]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as witness:  # noqa: S603 - our own
         assert witness.stdin is not None
 
-        def tell(text: str) -> None:
+        def note(text: str) -> None:
             with suppress(OSError):  # it was killed: then there is no witness
                 witness.stdin.write(f"{' '.join(text.split())}\n".encode())  # type: ignore[union-attr]
                 witness.stdin.flush()  # type: ignore[union-attr]
 
         try:
-            yield tell
+            yield note
         finally:
             with suppress(OSError):
                 witness.stdin.write(b"done")
@@ -208,19 +250,20 @@ def _witnessed(listings: "Sequence[_Listing]") -> Iterator[Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Listing:
-    """One mention of an experiment, and how to speak of it."""
+    """One mention of experiments, and its place for error texts."""
 
     path: str
     where: str
 
-    def load(self) -> type[Experiment]:
-        module_name, _, class_name = self.path.partition(":")
-        if not module_name or not class_name:
+    def load(self) -> object:
+        """Import what is listed: a class, an instance, or a function that returns several."""
+        module_name, _, name = self.path.partition(":")
+        if not module_name or not name:
             raise RegistryError(
                 f"{self.where}, which is not of the form module:Class, such as my_forecasters:Contrarian"
             )
         if module_name.endswith(".py"):
-            raise RegistryError(f"{self.where}: leave out the .py, as in {Path(module_name).stem}:{class_name}")
+            raise RegistryError(f"{self.where}: leave out the .py, as in {Path(module_name).stem}:{name}")
         if not all(part.isidentifier() for part in module_name.split(".")):
             raise RegistryError(
                 f"{self.where}, but {module_name!r} is no module's name: write it as after `import`, without slashes "
@@ -228,7 +271,7 @@ class _Listing:
             )
         try:
             module = importlib.import_module(module_name)
-            kind = getattr(module, class_name, None)
+            listed = getattr(module, name, None)
         except SystemExit as error:
             raise RegistryError(f"{self.where}, but importing {module_name} {_ended(error)}") from error
         except Exception as error:  # an import runs a stranger's code
@@ -238,33 +281,74 @@ class _Listing:
                     f"is in {Path.cwd()}"
                 ) from error
             raise RegistryError(
-                f"{self.where}, but importing {module_name} failed: {type(error).__name__}: {error}"
+                f"{self.where}, but importing {module_name} failed: {type(error).__name__}: {error}{_interface(error)}"
             ) from error
-        if kind is None:
-            classes = [name for name, value in vars(module).items() if isinstance(value, type)]
-            close = difflib.get_close_matches(class_name, classes, n=1)
+        if listed is None:
+            close = difflib.get_close_matches(name, [each for each, value in vars(module).items() if callable(value)])
             hint = f", did you mean {close[0]}?" if close else ""
             place = getattr(module, "__file__", None) or "built into Python"
-            raise RegistryError(f"{self.where}, but {module_name} ({place}) has no {class_name}{hint}")
-        if not (isinstance(kind, type) and issubclass(kind, Experiment)):
-            raise RegistryError(f"{self.where}, but {class_name} is no subclass of Experiment")
-        return kind
+            raise RegistryError(f"{self.where}, but {module_name} ({place}) has no {name}{hint}")
+        return listed
 
+    def made(self, listed: object) -> list[Experiment]:
+        """The experiments of what is listed, each checked as far as it can be by itself."""
+        name = self.path.partition(":")[2]
+        if isinstance(listed, Experiment):
+            return [self._checked(listed, name)]
+        if isinstance(listed, type):
+            if not issubclass(listed, Experiment):
+                raise RegistryError(f"{self.where}, but {name} is no subclass of Experiment")
+            return [self._checked(self._call(listed), _called(listed))]
+        if not callable(listed):
+            raise RegistryError(
+                f"{self.where}, but {name} is no subclass of Experiment, no instance of one, and no function that "
+                f"returns some: it is a {type(listed).__name__}"
+            )
+        several = self._call(listed)
+        if not isinstance(several, Collection) or not several or not all(isinstance(e, Experiment) for e in several):
+            raise RegistryError(
+                f"{self.where}, but {_called(listed)} returned {_short(several)}, not a list of experiments"
+            )
+        return [self._checked(each, f"{_called(listed)}[{number}]") for number, each in enumerate(several)]
 
-def _made(kind: type[Experiment], where: str) -> Experiment:
-    """An instance of the class, checked as far as it can be by itself."""
-    problem = _problem_of_class(kind)
-    if problem is None:
+    def _call(self, listed: Callable[[], object]) -> Any:
         try:
-            experiment = kind()
-            config_hash(experiment)
+            return listed()
         except SystemExit as error:
-            problem = f"{kind.__name__}() {_ended(error)}"
+            problem = f"{_called(listed)} {_ended(error)}"
         except Exception as error:  # a constructor is a stranger's code
-            problem = f"it cannot be made with {kind.__name__}(): {type(error).__name__}: {error}"
-        else:
-            return experiment
-    raise RegistryError(f"{where}, but {problem}")
+            problem = f"it cannot be made with {_called(listed)}: {type(error).__name__}: {error}"
+            if not isinstance(listed, type):
+                name = self.path.partition(":")[2]
+                problem = f"{name} is no subclass of Experiment, and as a function that returns some {problem}"
+        raise RegistryError(f"{self.where}, but {problem}") from None
+
+    def _checked(self, experiment: Experiment, made_by: str) -> Experiment:
+        try:
+            problem = _problem(experiment, made_by.removesuffix("()"))
+            if problem is None:
+                config_hash(experiment)
+                return experiment
+        except SystemExit as error:
+            problem = f"{made_by} {_ended(error)}"
+        except Exception as error:  # a property is a stranger's code
+            problem = f"the configuration of {made_by} cannot be read: {type(error).__name__}: {error}"
+        raise RegistryError(f"{self.where}, but {problem}")
+
+
+def _called(listed: object) -> str:
+    return f"{getattr(listed, '__name__', type(listed).__name__)}()"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_VALUE else f"{text[:_SHOWN_VALUE]}…"
+
+
+def _interface(error: Exception) -> str:
+    """A sentence that names the interface, where a class was written against an earlier place of it."""
+    absent = error.name or "" if isinstance(error, ImportError) else ""
+    return f". Write: {_INTERFACE}" if absent.startswith("predictbench_assets.") else ""
 
 
 def _ended(error: SystemExit) -> str:
@@ -274,33 +358,44 @@ def _ended(error: SystemExit) -> str:
     )
 
 
-def _problem_of_class(kind: Any) -> str | None:
-    """What is wrong with an experiment's attributes, which a stranger may have set to anything."""
-    missing = [name for name in ("name", "version", "description") if not getattr(kind, name, None)]
+def _problem(one: Any, called: str) -> str | None:
+    """The first fault of an experiment's attributes, which a stranger may have set to anything."""
+    missing = [name for name in ("name", "version", "description") if not getattr(one, name, None)]
     if missing:
-        return f"{kind.__name__} has no {', no '.join(missing)}"
-    if not (isinstance(kind.name, str) and _NAME.fullmatch(kind.name)):
-        return f"its name {kind.name!r} is not 1 to 48 lower-case letters, digits and underscores, a letter first"
-    if not (isinstance(kind.version, str) and _VERSION.fullmatch(kind.version)):
-        return f"its version {kind.version!r} is not a text of 1 to 32 letters, digits, dots, plus and minus signs"
-    if not isinstance(kind.description, str):
+        return f"{called} has no {', no '.join(missing)}"
+    if not (isinstance(one.name, str) and _NAME.fullmatch(one.name)):
+        return f"its name {one.name!r} is not 1 to 48 lower-case letters, digits and underscores, a letter first"
+    if not (isinstance(one.version, str) and _VERSION.fullmatch(one.version)):
+        return f"its version {one.version!r} is not a text of 1 to 32 letters, digits, dots, plus and minus signs"
+    if not isinstance(one.description, str):
         return "its description is no text"
-    several = isinstance(kind.requires, Collection) and not isinstance(kind.requires, str)
-    if not several or not all(isinstance(name, str) for name in kind.requires):
-        return f"its requires {kind.requires!r} is no tuple of names, like ('baseline_snapshot',)"
-    if kind.information not in _SEES_MORE:
-        return f"its information {kind.information!r} is none of {', '.join(_SEES_MORE)}"
-    if not isinstance(kind.mandatory, bool):
-        return f"its mandatory {kind.mandatory!r} is neither True nor False"
-    if not isinstance(kind.control, bool):
-        return f"its control {kind.control!r} is neither True nor False"
+    several = isinstance(one.requires, Collection) and not isinstance(one.requires, str)
+    if not several or not all(isinstance(name, str) for name in one.requires):
+        return f"its requires {one.requires!r} is no tuple of names, like ('baseline_snapshot',)"
+    if one.information not in SEES:
+        return f"its information {one.information!r} is none of {', '.join(SEES)}"
+    if not isinstance(one.mandatory, bool):
+        return f"its mandatory {one.mandatory!r} is neither True nor False"
+    if not isinstance(one.control, bool):
+        return f"its control {one.control!r} is neither True nor False"
     for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int)):
-        value = getattr(kind, limit)
+        value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):
             return f"its {limit} {value!r} is no {'whole ' if kinds is int else ''}number above 0"
-    implemented = [name for name in ("run", "run_event") if getattr(kind, name) is not getattr(Experiment, name)]
-    if len(implemented) != 1:
-        return f"{kind.__name__} implements {'both' if implemented else 'neither'} of run and run_event, one is needed"
+    return _problem_of_unit(one, called)
+
+
+def _problem_of_unit(experiment: Experiment, called: str) -> str | None:
+    implemented = [METHODS[unit] for unit in implemented_units(experiment)]
+    if experiment.unit is not None:
+        method = METHODS.get(experiment.unit)
+        if method is None:
+            return f"its unit {experiment.unit!r} is none of {', '.join(METHODS)}"
+        return None if method in implemented else f"its unit is {experiment.unit!r}, but it does not implement {method}"
+    if not implemented:
+        return f"{called} implements neither of run and run_event, nor run_cohort: one is needed"
+    if len(implemented) > 1:
+        return f"{called} implements both of {' and '.join(implemented)}, one is needed; or set its unit"
     return None
 
 
@@ -312,7 +407,7 @@ def _check_requirements(experiment: Experiment, known: Mapping[str, Experiment])
                 f"{experiment.name} requires {name!r}, which is not among the experiments ({', '.join(known)}): "
                 f"add it to {SETTING}, or take {experiment.name} off it"
             )
-        if _SEES_MORE[required.information] > _SEES_MORE[experiment.information]:
+        if SEES[required.information].more_than(SEES[experiment.information]):
             raise RegistryError(
                 f"{experiment.name} may see {experiment.information!r} but requires {name}, which may see "
                 f"{required.information!r}: what {name} says would give that away. Change one's information."
@@ -340,8 +435,9 @@ def _package(point: EntryPoint) -> str:
 def import_path(registry: Registry) -> Path | None:
     """The current folder, if a module of an experiment was found in it: a process in another folder needs it."""
     here = Path.cwd().resolve()
-    for experiment in registry:
-        module = sys.modules[type(experiment).__module__]
+    listed = (path.partition(":")[0] for path in registry.listings.values())
+    for name in {*listed, *(type(experiment).__module__ for experiment in registry)}:
+        module = sys.modules[name]
         file = Path(module.__file__ or "").resolve()
         package = module.__name__.partition(".")[0]
         if here in file.parents and package != "predictbench_assets" and "site-packages" not in file.parts:

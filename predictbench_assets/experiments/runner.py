@@ -5,31 +5,36 @@ Whatever an experiment does, the runner returns one outcome per market, in the o
 
 import asyncio
 import contextvars
+import copy
+import functools
 import logging
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut
+from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut, Lifetime
 from predictbench_assets.experiments.contexts import Artifacts, Contexts, History, HistoryCounts, LogLines
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.isolation import Crash, Isolated, Served, Setup
 from predictbench_assets.experiments.journal import Journal
-from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed
+from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed, storable_usage
 from predictbench_assets.experiments.protocol import (
+    METHODS,
     Experiment,
     ExperimentResult,
     ExperimentSkip,
     RetriableError,
     RunMetadata,
+    unit_of,
 )
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.failures import PredictbenchError
@@ -47,12 +52,12 @@ _logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 Unit = tuple[Market, ...]
-"""The markets of one call: a single one for `run`, those of an event for `run_event`."""
+"""The markets of one call: one, those of an event, or those of the cohort."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an experiment has come."""
+    """The progress of an experiment."""
 
     experiment: str
     total: int
@@ -60,9 +65,9 @@ class Progress:
     skipped: int
     failed: int
     resumed: int
-    """Of the above, those that an earlier attempt had journalled."""
+    """Markets, among the above, that an earlier attempt had journalled."""
     outdated: int
-    """Of the resumed, those that were answered by other code than the experiment's present one."""
+    """Resumed markets that were answered by other code than the experiment's present one."""
     seconds: float
 
     @property
@@ -76,7 +81,6 @@ async def run_experiment(
     markets: Sequence[Market],
     *,
     run: RunMetadata,
-    settings_view: Mapping[str, Any],
     clock: Clock,
     required: Mapping[str, Mapping[str, Outcome]] | None = None,
     history: History | None = None,
@@ -84,6 +88,7 @@ async def run_experiment(
     artifacts: Artifacts | None = None,
     journal: Journal | None = None,
     crash_mark: CrashMark | None = None,
+    remake: Callable[[], Experiment] | None = None,
     max_concurrency: int = 8,
     timeout_s: float = 60.0,
     time_budget_s: float | None = None,
@@ -95,10 +100,9 @@ async def run_experiment(
 
     Args:
         experiment: what to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here.
-        markets: the cohort, with prices; they are taken out here for a blind experiment.
+        markets: the cohort, with prices; they are taken out here where prices are withheld.
         run: handed to the experiment.
-        settings_view: settings by environment name; secrets in it are left out, the rest is handed over read-only.
-        clock: says when a forecast was made.
+        clock: for the time of each forecast.
         required: outcomes of the required experiments by name and market id. A market for which one did not complete
             is skipped without a call, and not journalled, because the requirement may come later.
         history: settled markets as of an instant; asked once for each, whatever the number of calls.
@@ -107,11 +111,12 @@ async def run_experiment(
         journal: where answers are looked up and recorded; None to keep none.
         crash_mark: stands while its calls are made in this process; where one was left by a process that died, they are
             made in processes of their own, see `isolation`. None to know of no crash.
+        remake: makes the experiment again in such a process, see `Registry.remake`; by default it is pickled.
         max_concurrency: calls under way at once.
         timeout_s: limit for one call, in seconds.
         time_budget_s: limit for the whole, in seconds; markets whose call has not begun by then fail as retriable.
         redact: takes secrets out of reasons and tracebacks.
-        progress: told at the beginning, once a second, and at the end, from changing threads. What it raises ends
+        progress: called at the beginning, once a second, and at the end, from changing threads. An error of it ends
             the run.
         logger: what the first of the experiment's log lines go to, see `LogLines`.
 
@@ -125,14 +130,14 @@ async def run_experiment(
     if crash_mark is not None and crash_mark.is_left():
         isolated = Isolated(
             Setup(
-                kind=type(experiment),
+                remake=remake or functools.partial(copy.copy, experiment),
                 markets=tuple(markets),
                 run=run,
-                settings_view=dict(settings_view),
                 clock=clock,
                 required={name: [one.encode() for one in given.values()] for name, given in (required or {}).items()},
                 limit_s=limit_s,
                 log_level=logger.getEffectiveLevel(),
+                is_opened=type(experiment).opened is not Experiment.opened,
                 has_history=history is not None,
                 has_history_counts=history_counts is not None,
                 has_artifacts=artifacts is not None,
@@ -145,7 +150,6 @@ async def run_experiment(
             experiment,
             markets,
             run=run,
-            settings_view=settings_view,
             clock=clock,
             history=history,
             history_counts=history_counts,
@@ -242,32 +246,55 @@ class Attempt:
     lines: LogLines
     source: ExperimentSource
     digest: str | None
-    """Of the experiment's present source."""
+    """Digest of the experiment's present source."""
+    refused: tuple[str, str | None] | None = None
+    """The reason why the experiment could not be opened, and the place in its code."""
     isolated: Isolated | None = None
     """The processes that make its calls; None to make them here."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
     unwritten: "asyncio.Queue[list[Outcome] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
-    """Answers on their way to the journal; None says that there will be no more."""
+    """Answers on their way to the journal; None ends them."""
     started: float = field(default_factory=time.monotonic)
 
     async def run(self, markets: Sequence[Market], workers: int) -> None:
         """Give every market an outcome."""
-        units = iter(await self._open_units(markets))
-        self._tell()
+        units = await self._open_units(markets)
+        self._report()
         try:
-            async with asyncio.TaskGroup() as writing:
-                writing.create_task(self._write_journal())
-                telling = writing.create_task(self._tell_regularly())
-                async with asyncio.TaskGroup() as calling:
-                    for number in range(workers):
-                        calling.create_task(self._work(units, f"{self.experiment.name}-{number}"))
-                await self.unwritten.put(None)
-                telling.cancel()
+            async with self.opened() if units and self.isolated is None else nullcontext():
+                await self._make_calls(iter(units), workers)
         except BaseExceptionGroup as group:
             raise _first(group) from None  # the first one cancelled the others
-        self._tell()
+        self._report()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Keep the experiment open meanwhile; `refused` has the reason where it could not be opened."""
+        lifetime = Lifetime(lambda: self.experiment.opened(self.contexts.run))
+        try:
+            if (error := await lifetime.enter(self.limit_s)) is not None:
+                place = self.source.place_of(error)
+                self.refused = (
+                    f"opened() failed: {_describe_error(error)}",
+                    None if place is None else self._clean(place),
+                )
+            yield
+        finally:
+            if (error := await lifetime.leave()) is not None:
+                line = self._clean(f"{self.experiment.name} was not closed: {_describe_error(error)}")
+                self.lines.log(logging.WARNING, line, self.contexts.log_fields(None))
+
+    async def _make_calls(self, units: Iterator[Unit], workers: int) -> None:
+        async with asyncio.TaskGroup() as writing:
+            writing.create_task(self._write_journal())
+            reporting = writing.create_task(self._report_regularly())
+            async with asyncio.TaskGroup() as calling:
+                for number in range(workers):
+                    calling.create_task(self._work(units, f"{self.experiment.name}-{number}"))
+            await self.unwritten.put(None)
+            reporting.cancel()
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
         """The calls to make: without what is journalled, and without markets that lack a requirement."""
@@ -338,7 +365,11 @@ class Attempt:
     def _given_up(self, unit: Unit) -> list[Outcome] | None:
         """Failures without a call, once the experiment hangs or has run out of time."""
         overdue = len(self.overdue) if self.isolated is None else self.isolated.overdue
-        if self.isolated is not None and self.isolated.given_up is not None:
+        place = None
+        if self.refused is not None:
+            cause, place = self.refused
+            reason = f"not tried: {cause}"
+        elif self.isolated is not None and self.isolated.given_up is not None:
             reason = f"not tried: {self.isolated.given_up}"
         elif overdue >= OVERDUE_LIMIT:
             reason = f"not tried: {overdue} calls of this experiment are still running past their time limit"
@@ -347,7 +378,10 @@ class Attempt:
         else:
             return None
         reason = self._clean(reason)
-        return [Outcome(market_id=m.market_id, status="failed", reason=reason, retriable=True) for m in unit]
+        return [
+            Outcome(market_id=market.market_id, status="failed", reason=reason, retriable=True, place=place)
+            for market in unit
+        ]
 
     async def _answer(self, caller: Caller, unit: Unit) -> list[Outcome]:
         if self.isolated is None:
@@ -374,13 +408,14 @@ class Attempt:
         shown = [self.contexts.shown(market) for market in unit]
         contexts = {market.market_id: self.contexts.context(market, self._results_for(market)) for market in unit}
         begun = time.monotonic()
-        if _takes_events(self.experiment):
-            answer = await caller.call(self.experiment.run_event, shown, contexts, limit_s=self.limit_s)
-            answers = self._split(unit, answer)
-        else:
+        if (name := unit_of(self.experiment)) == "market":
             (market,) = shown
             answer = await caller.call(self.experiment.run, market, contexts[market.market_id], limit_s=self.limit_s)
             answers = [answer]
+        else:
+            method = METHODS[name]
+            answer = await caller.call(getattr(self.experiment, method), shown, contexts, limit_s=self.limit_s)
+            answers = self._split(unit, method, answer)
         seconds = (time.monotonic() - begun) / len(unit)
         return [self._outcome(market, one, seconds) for market, one in zip(unit, answers, strict=True)]
 
@@ -388,20 +423,20 @@ class Attempt:
         results = {name: self.required[name][market.market_id].result for name in self.experiment.requires}
         return {name: result for name, result in results.items() if result is not None}
 
-    def _split(self, unit: Unit, answer: Answer) -> list[Answer]:
-        """The answer for an event as one answer per market."""
+    def _split(self, unit: Unit, method: str, answer: Answer) -> list[Answer]:
+        """The answer for several markets as one answer per market."""
         if answer.error is not None:
             return [answer] * len(unit)
         given = answer.value
         if not isinstance(given, Mapping):
-            refused = ResultRefused(f"run_event returned a {type(given).__name__}, not a mapping by market id")
+            refused = ResultRefused(f"{method} returned a {type(given).__name__}, not a mapping by market id")
             return [Answer(error=refused)] * len(unit)
         unknown = sorted(str(key) for key in given.keys() - {market.market_id for market in unit})
         if unknown:
             asked = f"{self.experiment.name} answered for markets that it was not asked about"
-            said = self.redact(f"{asked}: {', '.join(unknown[:10])}")
-            self.lines.log(logging.WARNING, said, self.contexts.log_fields(unit[0].market_id))
-        left_out = Answer(error=ResultRefused("run_event left this market out of its answer"))
+            line = self.redact(f"{asked}: {', '.join(unknown[:10])}")
+            self.lines.log(logging.WARNING, line, self.contexts.log_fields(unit[0].market_id))
+        left_out = Answer(error=ResultRefused(f"{method} left this market out of its answer"))
         return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]
 
     def _outcome(self, market: Market, answer: Answer, seconds: float) -> Outcome:
@@ -427,18 +462,20 @@ class Attempt:
                 reason=self._clean(str(error.reason)),
                 seconds=seconds,
                 source=self.digest,
+                usage=storable_usage(error.usage, self.redact),
             )
         self._log_traceback(market, error)
         place = self.source.place_of(error)
         return Outcome(
             market_id=market.market_id,
             status="failed",
-            reason=self._clean(_told(error)),
+            reason=self._clean(_describe_error(error)),
             seconds=seconds,
             exception_type=type(error).__name__,
             retriable=_is_retriable(error),
             place=None if place is None else self._clean(place),
             source=self.digest,
+            usage=storable_usage(getattr(error, "usage", None), self.redact),
         )
 
     def _clean(self, reason: str) -> str:
@@ -456,13 +493,13 @@ class Attempt:
         self.outcomes[outcome.market_id] = outcome
         self.counts[outcome.status] += 1
 
-    async def _tell_regularly(self) -> None:
-        """Whoever is told may write a heartbeat somewhere: not only when a call ends, and not in the event loop."""
+    async def _report_regularly(self) -> None:
+        """Report once a second, whatever calls do, and in a thread: the callback may write a heartbeat."""
         while True:
             await asyncio.sleep(_PROGRESS_EVERY_S)
-            await asyncio.to_thread(self._tell)
+            await asyncio.to_thread(self._report)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self.progress is not None:
             self.progress(
                 Progress(
@@ -485,14 +522,13 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _takes_events(experiment: Experiment) -> bool:
-    return type(experiment).run_event is not Experiment.run_event
-
-
 def _units(experiment: Experiment, markets: Sequence[Market]) -> list[Unit]:
     """The markets of each call, in the order of the cohort; a market without an event is a call of its own."""
-    if not _takes_events(experiment):
+    unit = unit_of(experiment)
+    if unit == "market":
         return [(market,) for market in markets]
+    if unit == "cohort":
+        return [tuple(markets)] if markets else []
     groups: dict[tuple[str, str], list[Market]] = {}
     for market in markets:
         key = ("event", market.event.event_id) if market.event else ("market", market.market_id)
@@ -500,7 +536,7 @@ def _units(experiment: Experiment, markets: Sequence[Market]) -> list[Unit]:
     return [tuple(group) for group in groups.values()]
 
 
-def _told(error: BaseException | None) -> str:
+def _describe_error(error: BaseException | None) -> str:
     """Type and message of an error; pydantic's without its report's layout, a group's with its first one."""
     try:
         if isinstance(error, ValidationError):
@@ -508,7 +544,7 @@ def _told(error: BaseException | None) -> str:
                 f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
             )
         elif isinstance(error, BaseExceptionGroup):
-            message = f"{error}: {_told(error.exceptions[0])}"
+            message = f"{error}: {_describe_error(error.exceptions[0])}"
         else:
             message = str(error)
     except Exception:  # an experiment's own exception may be broken as well

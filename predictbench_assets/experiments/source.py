@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from predictbench_assets.experiments.protocol import Experiment
+from predictbench_assets.experiments.protocol import METHODS, Experiment, unit_of
 
 _DIGITS: Final = 12
 _OURS = Path(__file__).resolve().parents[1]
@@ -21,7 +21,7 @@ class ExperimentSource:
     """The code of one experiment. Without files to read (a class that was typed in), nothing is known of it."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self._kind = type(experiment)
+        self._kind, self._method = type(experiment), METHODS[unit_of(experiment)]
         own = [kind for kind in self._kind.__mro__ if kind not in Experiment.__mro__]
         self._files = {_resolved(file) for kind in own if (file := _file_of(kind)) is not None}
         self._root, self._area = self._places()
@@ -46,8 +46,7 @@ class ExperimentSource:
         if own:
             file, line, function = own[-1]
             return f"{self._name(file)}:{line} in {function}"
-        takes_events = self._kind.run_event is not Experiment.run_event
-        method: Any = inspect.unwrap(self._kind.run_event if takes_events else self._kind.run)
+        method: Any = inspect.unwrap(getattr(self._kind, self._method))
         code = getattr(method, "__code__", None)
         if code is None or not self._files:
             return None

@@ -82,14 +82,12 @@ def make_context(
     siblings: Iterable[Market] = (),
     cohort: Iterable[Market] = (),
     history: Iterable[SettledMarket] = (),
-    settings: Mapping[str, Any] | None = None,
     run: RunMetadata | None = None,
 ) -> PipelineContext:
     """A context with a clock that stands at the capture; artifacts go nowhere, their address is `memory:<name>`."""
     settled = tuple(history)
     return PipelineContext(
         run=run or make_run(),
-        settings=settings or {},
         clock=FixedClock(CAPTURED_AT),
         logger=logging.LoggerAdapter(logging.getLogger("predictbench.experiment"), {"market_id": market_id}),
         rng=random.Random(market_id),  # noqa: S311 - reproducible on purpose

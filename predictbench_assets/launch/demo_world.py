@@ -53,7 +53,7 @@ class Demo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     past: tuple[date, ...] = ()
     """Days of the past that were run, and swept until the present."""
     experiments: tuple[str, ...] = ()
-    """`module:Class` of each experiment that the last demo with any added: `ui --demo` shows them."""
+    """`module:name` of each listing of experiments that the last demo with any added: `ui --demo` shows them."""
     own: bool = False
     """Whether any demo has added one."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from predictbench_assets.experiments.protocol import Usage
 from predictbench_assets.failures import Failure
 from predictbench_assets.markets.market import Market
 
@@ -23,13 +24,13 @@ class ResultRecord:
     """Of the market's first outcome."""
     probabilities: Sequence[float] | None = None
     payload: Mapping[str, Any] | None = None
-    score: float | None = None
     artifact_uri: str | None = None
     diagnostics: Mapping[str, Any] | None = None
     forecast_at: datetime | None = None
     exception_type: str | None = None
     retriable: bool = False
     """Goes into the run's failures, which the caller keeps; the result's row has no column for it."""
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from predictbench_assets.database.schema import LONGEST
+from predictbench_assets.experiments.protocol import Usage
 from predictbench_assets.markets.market import Event, Market
 from predictbench_assets.persistence.records import MarketRecord, ResultRecord
 
@@ -115,10 +117,17 @@ class _ResultRow(_Row):
     probability: float | None = None
     probabilities: tuple[float, ...] | None = None
     payload: Mapping[str, Any] | None = None
-    score: float | None = None
     artifact_uri: str | None = None
     diagnostics: Mapping[str, Any] | None = None
     forecast_at: datetime | None = None
+    requests: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost: Decimal | None = None
+    currency: str | None = None
+    seconds: float | None = None
+    model: str | None = None
     fill: bool = False
 
 
@@ -223,7 +232,6 @@ def _result_row(result: ResultRecord, attempt: StoredAttempt, market_uuid: str, 
     _check_unit(f"{field}.probability", result.probability)
     for probability in result.probabilities or ():
         _check_unit(f"{field}.probabilities", probability)
-    _check_finite(f"{field}.score", result.score)
     _check_length(f"{field}.artifact_uri", "artifact_uri", result.artifact_uri)
     _check_length(f"{field}.exception_type", "exception_type", result.exception_type)
     _check_zone(f"{field}.forecast_at", result.forecast_at)
@@ -237,12 +245,19 @@ def _result_row(result: ResultRecord, attempt: StoredAttempt, market_uuid: str, 
         probability=result.probability,
         probabilities=None if result.probabilities is None else tuple(result.probabilities),
         payload=_checked_mapping(f"{field}.payload", result.payload),
-        score=result.score,
         artifact_uri=result.artifact_uri,
         diagnostics=_checked_mapping(f"{field}.diagnostics", result.diagnostics),
         forecast_at=result.forecast_at,
         fill=attempt.fill,
+        **_usage_columns(result.usage),
     )
+
+
+def _usage_columns(usage: Usage | None) -> dict[str, Any]:
+    if usage is None:
+        return {}
+    columns = msgspec.structs.asdict(usage)
+    return columns if usage.cost is not None else columns | {"currency": None}
 
 
 def _check_market(market: Market) -> None:

@@ -132,10 +132,10 @@ def result_record(experiment: str, outcome: Outcome) -> ResultRecord:
         probability=outcome.probability,
         probabilities=outcome.probabilities,
         payload=outcome.payload,
-        score=outcome.score,
         artifact_uri=outcome.artifact_uri,
         diagnostics=outcome.diagnostics,
         forecast_at=outcome.forecast_at,
         exception_type=outcome.exception_type,
         retriable=outcome.retriable,
+        usage=outcome.usage,
     )

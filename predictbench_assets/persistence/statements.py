@@ -59,10 +59,17 @@ _RESULT = {
     "probability": "float8",
     "probabilities": "jsonb",
     "payload": "jsonb",
-    "score": "float8",
     "artifact_uri": "text",
     "diagnostics": "jsonb",
     "forecast_at": "timestamptz",
+    "requests": "bigint",
+    "input_tokens": "bigint",
+    "output_tokens": "bigint",
+    "cached_tokens": "bigint",
+    "cost": "numeric",
+    "currency": "text",
+    "seconds": "float8",
+    "model": "text",
 }
 # The server's numbers for the types of parameters.
 _BOOLEAN, _INTEGER, _TEXT, _TIMESTAMPTZ, _UUID, _JSONB = 16, 23, 25, 1184, 2950, 3802

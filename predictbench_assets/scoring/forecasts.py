@@ -29,7 +29,7 @@ class Entrant:
     experiment: str
     version: str
     information: str
-    """blind, market or search: what it may see."""
+    """Blind, market, search_blind or search: what it may see."""
     control: bool = False
     reference: bool = False
     """True for the market's own price, frozen: the baseline that skill is measured against."""

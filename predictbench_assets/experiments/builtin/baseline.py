@@ -16,7 +16,7 @@ class ContractPayload(Frozen):
 
 
 class DerivedMetrics(Frozen):
-    """What follows from a market and its event."""
+    """Numbers derived from a market and its event."""
 
     spread: float | None
     """Ask minus bid of the first outcome; None without quotes on both sides."""
@@ -27,7 +27,7 @@ class DerivedMetrics(Frozen):
 
 
 class ProcessedMarketPayload(Frozen):
-    """What the baseline stores about a market."""
+    """The payload that the baseline stores about a market."""
 
     market_id: str
     slug: str

@@ -36,7 +36,7 @@ class UniformExperiment(Experiment):
 
 @dataclass(frozen=True)
 class BaseRates:
-    """How often first outcomes have come true: overall, and in each category."""
+    """Rates at which first outcomes have come true: overall, and in each category."""
 
     overall: float
     by_category: Mapping[str, float]
@@ -76,12 +76,12 @@ class BaseRateExperiment(Experiment):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """How strongly rates are drawn together."""
+        """The weight by which rates are drawn together."""
         return {"prior_markets": PRIOR_MARKETS}
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Forecast the base rate of the market's category."""
-        rates = context.once("base_rates", lambda: base_rates(context.settled_counts()))
+        rates = context.memo("base_rates", lambda: base_rates(context.settled_counts()))
         payload = {
             "settled": sum(rates.settled.values()),
             "settled_in_category": rates.settled.get(market.category, 0),
@@ -105,7 +105,7 @@ class ShuffledPriceExperiment(Experiment):
         Raises:
             ExperimentSkip: the market has no price of its own to give away.
         """
-        dealt = context.once("dealt", lambda: shuffled_prices(context.cohort, context.run.snapshot_hash))
+        dealt = context.memo("dealt", lambda: shuffled_prices(context.cohort, context.run.snapshot_hash))
         if market.market_id not in dealt:
             raise ExperimentSkip("no price to deal out")
         return ExperimentResult(probabilities=_spread(dealt[market.market_id], market))

@@ -6,6 +6,7 @@ the market settles: all the way to `p` is best, a part of the way is good, twice
 way is bad.
 """
 
+import os
 import threading
 from abc import abstractmethod
 from datetime import datetime, timedelta
@@ -51,7 +52,7 @@ class Planted(Experiment):
         price = market.price.value
         assert price is not None
         ends_from = datetime.combine(context.run.target_date, datetime.min.time(), context.run.captured_at.tzinfo)
-        exchange = str(context.settings["POLYMARKET_BASE_URL"])
+        exchange = os.environ["POLYMARKET_BASE_URL"]
         truth = FORESIGHT.truth(exchange, ends_from, context.run.captured_at + AHEAD)
         moved = self.moved(price, truth[market.market_id] - price, context)
         return ExperimentResult.binary(min(1.0, max(0.0, moved)))

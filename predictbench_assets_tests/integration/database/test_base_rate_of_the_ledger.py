@@ -52,7 +52,6 @@ def base_rate(engine: Engine, captured_at: datetime) -> tuple[float, Any]:
         BaseRateExperiment(),
         [market(77)],
         run=run,
-        settings_view={},
         clock=FixedClock(NOW + timedelta(days=30)),
         history_counts=partial(settled_counts, engine),
     )

@@ -57,6 +57,7 @@ MORE = f"""
 SCORING = {"resolution_checks", "experiment_scores", "leaderboards", "leaderboard_rows", "forecast_digests"}
 """Tables of the third revision; what was in them can be computed again, but for the digests."""
 WIDENED = {"control", "stored_at", "group_item_title", "group_item_threshold", "refused"}
+WIDENED |= {"requests", "input_tokens", "output_tokens", "cached_tokens", "cost", "currency", "seconds", "model"}
 """Columns of later revisions in older tables. `resolution_observations.status` is one, too."""
 
 

@@ -7,10 +7,19 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 
-from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, ExperimentSkip, PipelineContext
-from predictbench_assets.markets.market import Market
+from predictbench_assets.experiments import (
+    Experiment,
+    ExperimentResult,
+    ExperimentSkip,
+    Market,
+    PipelineContext,
+    RunMetadata,
+)
 
 HALF_A_GIGABYTE = 2**29
 
@@ -47,7 +56,7 @@ class Crashing(Experiment):
             case "innocent" if self.calls > 1:  # what another call left behind
                 os._exit(6)
             case "raises":
-                raise ValueError(f"no {context.settings['WORD']} today: s3cret")
+                raise ValueError("no luck today: s3cret")
             case "skips":
                 raise ExperimentSkip("not today")
             case "asks":
@@ -84,6 +93,14 @@ class CrashingEvents(Experiment):
         return {market.market_id: ExperimentResult.binary(0.5) for market in markets}
 
 
+class CrashingCohort(CrashingEvents):
+    """Ends its process if any market of the cohort has an odd number."""
+
+    name = "crashing_cohort"
+    unit = "cohort"
+    run_cohort = CrashingEvents.run_event
+
+
 class Hanging(Experiment):
     """Keeps the interpreter's lock for one market, so that no thread of its process gets on."""
 
@@ -112,3 +129,56 @@ class NotThere(Experiment):
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Answer."""
         return ExperimentResult.binary(0.5)
+
+
+class Valued(Experiment):
+    """One of several instances; ends its process for one market."""
+
+    version = "1"
+    description = "Answers with the value that it was made with."
+
+    def __init__(self, name: str, value: float) -> None:
+        self.name, self.value = name, value
+        self.lock = threading.Lock()  # nothing that could be sent to another process
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Answer, or not."""
+        if market.market_id == "exit":
+            os._exit(3)
+        return ExperimentResult.binary(self.value)
+
+
+class Opened(Valued):
+    """Writes down when it is opened and closed."""
+
+    @asynccontextmanager
+    async def opened(self, run: RunMetadata) -> AsyncIterator[None]:
+        """Note both, and fail where that is asked for."""
+        if "CRASHING_CLOSED" in os.environ:
+            raise RuntimeError("the shop is closed")
+        self._note("opened")
+        self.client: float | None = self.value
+        try:
+            yield
+        finally:
+            self.client = None
+            self._note("closed")
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Answer by what was opened."""
+        assert self.client == self.value
+        return super().run(market, context)
+
+    def _note(self, what: str) -> None:
+        with Path(os.environ["CRASHING_NOTES"]).open("a") as notes:
+            notes.write(f"{os.getpid()} {what}\n")
+
+
+def opened() -> list[Opened]:
+    """One of them."""
+    return [Opened("opened", 0.25)]
+
+
+def valued() -> list[Valued]:
+    """Two of them."""
+    return [Valued("valued_low", 0.25), Valued("valued_high", 0.75)]

@@ -18,6 +18,7 @@ from predictbench_assets.experiments.crashes import CrashMark, left_marks
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
+from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Market
@@ -25,6 +26,7 @@ from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.integration.experiments.crashing import (
     Crashing,
     CrashingAsync,
+    CrashingCohort,
     CrashingEvents,
     Hanging,
     NotThere,
@@ -54,7 +56,7 @@ def run(tmp_path: Path) -> RunIt:
     """Runs an experiment of which a process has died."""
 
     def make(experiment: Experiment, markets: Sequence[Market], **options: Any) -> list[Outcome]:
-        defaults: dict[str, Any] = {"run": make_run(), "settings_view": {}, "clock": FixedClock(CAPTURED_AT)}
+        defaults: dict[str, Any] = {"run": make_run(), "clock": FixedClock(CAPTURED_AT)}
         mark = crash(tmp_path, experiment.name)
         return run_experiment_sync(experiment, markets, **(defaults | {"crash_mark": mark} | options))
 
@@ -97,7 +99,6 @@ def test_each_market_has_what_it_would_have_alone(
     journal = Journal(StagingArea(str(tmp_path)), JournalKey(SLUG, "crashing", "1", "a" * 64, "b" * 64), "w")
     given = {
         "required": {"before": before},
-        "settings_view": {"WORD": "luck"},
         "history": history,
         "history_counts": lambda _: {"sports": 3},
         "artifacts": keep,
@@ -126,7 +127,7 @@ def test_each_market_has_what_it_would_have_alone(
     assert any("asked about asks" in line for line in caplog.messages)
 
     # The others say what they would have said here, and everything that is final is remembered.
-    here = by_id(run_experiment_sync(kind(), [make_market(name) for name in good], run=make_run(), settings_view={},
+    here = by_id(run_experiment_sync(kind(), [make_market(name) for name in good], run=make_run(),
                                      clock=FixedClock(CAPTURED_AT), required={"before": before}))  # fmt: skip
     assert {name: found[name].probability for name in good} == {name: here[name].probability for name in good}
     assert [found[name].payload["draw"] for name in good] == [here[name].payload["draw"] for name in good]  # type: ignore[index]
@@ -138,6 +139,36 @@ def test_each_market_has_what_it_would_have_alone(
     assert CrashMark(tmp_path, "2026-03-03_w7", "crashing", "1").is_left()
 
 
+def test_the_instance_that_was_listed_is_made_again(run: RunIt) -> None:
+    registry = load_registry([f"{Crashing.__module__}:valued"], installed=())
+    markets = [make_market(name) for name in ("1", "exit", "2")]
+    for name, value in {"valued_low": 0.25, "valued_high": 0.75}.items():
+        found = run(registry[name], markets, remake=registry.remake(name))
+        assert [one.probability for one in found] == [value, None, value]
+        assert found[1].reason == "the process that forecast it ended with exit code 3"
+
+
+def test_each_process_opens_and_closes_the_experiment(
+    run: RunIt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    monkeypatch.setenv("CRASHING_NOTES", str(notes))
+    registry = load_registry([f"{Crashing.__module__}:opened"], installed=())
+    markets = [make_market(name) for name in ("1", "2")]
+    found = run(registry["opened"], markets, remake=registry.remake("opened"))
+    assert [one.probability for one in found] == [0.25, 0.25]
+    (opener, first), (closer, last) = (line.split() for line in notes.read_text().splitlines())
+    assert (first, last) == ("opened", "closed")
+    assert opener == closer != str(os.getpid())
+
+    monkeypatch.setenv("CRASHING_CLOSED", "1")
+    found = run(registry["opened"], markets, remake=registry.remake("opened"))
+    assert all(
+        "could not open the experiment: opened() failed: RuntimeError: the shop is" in str(one.reason) for one in found
+    )
+    assert all(one.retriable for one in found)
+
+
 def test_a_crash_is_that_of_its_event(run: RunIt) -> None:
     markets = [
         make_market(str(number), event_id=str(number // 3 if number < 9 else number)) for number in (0, 3, 4, 12, 14)
@@ -147,6 +178,15 @@ def test_a_crash_is_that_of_its_event(run: RunIt) -> None:
     assert {name: one.reason for name, one in found.items()} == {
         "0": None, "3": reason, "4": reason, "12": None, "14": None
     }  # fmt: skip
+
+
+def test_a_crash_of_the_cohort_is_that_of_each_market(run: RunIt) -> None:
+    found = run(CrashingCohort(), [make_market(number) for number in "246"])
+    assert [one.status for one in found] == ["completed"] * 3
+    found = run(CrashingCohort(), [make_market(number) for number in "245"])
+    assert [(one.market_id, one.status, one.reason) for one in found] == [
+        (number, "failed", "the process that forecast it ended with exit code 5") for number in "245"
+    ]
 
 
 def test_an_experiment_that_crashes_for_all_is_given_up(run: RunIt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +211,7 @@ def test_a_process_that_hangs_entirely_is_killed(run: RunIt, monkeypatch: pytest
 def test_one_that_cannot_be_made_twice_fails_with_its_own_words(run: RunIt, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = NotThere()
     monkeypatch.setenv("CRASHING_ONE", "1")
-    found = run(experiment, [make_market(str(number)) for number in range(3)])
+    found = run(experiment, [make_market(str(number)) for number in range(3)], remake=NotThere)
     [reason] = {one.reason for one in found}
     assert reason is not None
     assert "could not make the experiment: RuntimeError: the model is in use" in reason
@@ -213,7 +253,7 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_alone(
     (tmp_path / "crashes").write_text("in the way")
     mark = CrashMark(tmp_path, SLUG, "crashing_events", "1")
     found = run_experiment_sync(
-        CrashingEvents(), [make_market("2")], run=make_run(), settings_view={}, clock=FixedClock(CAPTURED_AT),
+        CrashingEvents(), [make_market("2")], run=make_run(), clock=FixedClock(CAPTURED_AT),
         crash_mark=mark,
     )  # fmt: skip
     assert found[0].status == "completed"

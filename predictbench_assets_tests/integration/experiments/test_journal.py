@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> StagingArea:
 
 
 def run(experiment: Experiment, markets: Sequence[Market], **options: Any) -> list[Outcome]:
-    defaults: dict[str, Any] = {"run": make_run(), "settings_view": {}, "clock": FixedClock(CAPTURED_AT)}
+    defaults: dict[str, Any] = {"run": make_run(), "clock": FixedClock(CAPTURED_AT)}
     return run_experiment_sync(experiment, markets, **(defaults | options))
 
 
@@ -100,6 +100,24 @@ def test_what_was_appended_is_loaded(area: StagingArea) -> None:
         "3": outcome("3"),
         "4": outcome("4"),
     }
+
+
+def test_a_cohorts_answer_is_one_line_and_not_asked_for_again(area: StagingArea) -> None:
+    class Together(Recording):
+        unit = "cohort"
+
+        def run_cohort(
+            self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
+        ) -> dict[str, ExperimentResult]:
+            return {market.market_id: super(Together, self).run(market, contexts["1"]) for market in markets}
+
+    markets = [make_market(number) for number in "123"]
+    first, again = Together(), Together()
+    told: list[Progress] = []
+    answered = run(first, markets, journal=Journal(area, KEY, "first"))
+    assert run(again, markets, journal=Journal(area, KEY, "second"), progress=told.append) == answered
+    assert (first.called, again.called, told[-1].resumed) == (["1", "2", "3"], [], 3)
+    assert sum(len(area.read_bytes(name).splitlines()) for name in area.list("journals")) == 1
 
 
 def test_a_journal_that_was_never_written_is_empty(area: StagingArea) -> None:
@@ -325,7 +343,6 @@ def test_who_is_stopped_while_no_write_can_begin_keeps_every_answer(folder: Stag
                 Recording(answer),
                 MARKETS,
                 run=make_run(),
-                settings_view={},
                 clock=FixedClock(CAPTURED_AT),
                 journal=Journal(folder, KEY, "w"),
                 max_concurrency=1,

@@ -63,7 +63,7 @@ class Hanging(Noted):
 experiment = {"sync": Noted, "async": NotedAsync, "events": NotedEvents, "hanging": Hanging}[kind]()
 markets = [make_market(str(n), event_id=str(n // 3) if kind == "events" else None) for n in range(COUNT)]
 outcomes = run_experiment_sync(
-    experiment, markets, run=make_run(), settings_view={}, clock=SystemClock(), max_concurrency=CONCURRENCY,
+    experiment, markets, run=make_run(), clock=SystemClock(), max_concurrency=CONCURRENCY,
     journal=Journal(StagingArea(staging), JournalKey("2026-03-02_w7", "noted", "1", "a" * 64, "b" * 64), "w"),
     timeout_s=0.1 if kind == "hanging" else 600,
 )

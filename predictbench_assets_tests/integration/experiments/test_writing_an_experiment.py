@@ -1,6 +1,5 @@
 """The guide's code is run as a reader would run it."""
 
-import asyncio
 import importlib
 import json
 import re
@@ -25,10 +24,11 @@ from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.registry import ENTRY_POINT_GROUP, load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
-from predictbench_assets.experiments.testing import CAPTURED_AT, make_context, make_market, make_run
+from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Market
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "writing-an-experiment.md"
+README = GUIDE.parents[1] / "README.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
 
 
@@ -82,7 +82,6 @@ def run(experiment: Experiment, markets: list[Market]) -> list[Outcome]:
         experiment,
         markets,
         run=make_run(),
-        settings_view={},
         clock=FixedClock(CAPTURED_AT),
         artifacts=lambda path, content: f"memory:{path}",
     )
@@ -98,6 +97,14 @@ def test_the_setting_of_the_guide_loads_its_experiment() -> None:
     )
     assert (skipped.status, skipped.reason) == ("skipped", "only two-outcome markets with a price")
     assert (forecast.probability, forecast.payload) == (0.5, {"price_seen": 0.5})
+
+
+def test_the_class_of_the_readme_forecasts() -> None:
+    (block,) = re.findall(r"^```python\n(.*?^class .*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    forecast, skipped = run(names["Contrarian"](), [make_market("1", price=1.0), make_market("2", price=None)])
+    assert (forecast.probability, skipped.reason) == (0.9, "no price to move")
 
 
 def test_the_entry_point_of_the_guide_is_of_the_right_group() -> None:
@@ -121,9 +128,18 @@ def test_an_oracle_that_is_away_may_come_back(my_experiments: ModuleType) -> Non
     assert (outcome.reason, outcome.retriable) == ("RetriableError: the oracle is away: ConnectError", True)
 
 
-def test_a_coroutine_is_called_as_the_guide_says(my_experiments: ModuleType, oracle: str) -> None:
-    experiment = type("Local", (my_experiments.AskTheOracle,), {"url": oracle})()
-    assert asyncio.run(experiment.run(make_market(), make_context())).probability == 0.7
+def test_a_coroutine_is_called_as_the_guide_says(
+    my_experiments: ModuleType, oracle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(my_experiments.AskTheOracle, "url", oracle)
+    importlib.import_module("test_my_experiments").test_the_oracle_answers()
+
+
+def test_the_function_of_the_guide_makes_several(my_experiments: ModuleType) -> None:
+    registry = load_registry(["my_experiments:tempered"], installed=())
+    assert registry.names == ("baseline_snapshot", "tempered_60", "tempered_80", "tempered_90")
+    (forecast,) = run(registry["tempered_60"], [make_market("1", price=1.0)])
+    assert forecast.probability == pytest.approx(0.8)
 
 
 def test_the_event_example_shares_an_event_out(my_experiments: ModuleType) -> None:
@@ -151,7 +167,7 @@ def test_the_commands_of_the_guide_exist_with_these_options(line: str) -> None:
 
 
 def test_the_query_of_the_guide_runs(engine: Engine) -> None:
-    (command,) = blocks("bash", "db sql")
+    command, _ = blocks("bash", "db sql")
     (query,) = re.findall(r'"(select .*)"', command)
     with engine.connect() as connection:
         columns = connection.execute(text(query)).keys()

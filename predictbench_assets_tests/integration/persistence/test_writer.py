@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from uuid import uuid5
 
 import pytest
 from sqlalchemy import text
 
 from predictbench_assets.database.schema import processed_market_id
+from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.protocol import Usage
 from predictbench_assets.markets.market import Contract, MarketPrice
 from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts
 from predictbench_assets.persistence.records import MarketRecord
+from predictbench_assets.persistence.run_contents import result_record
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets_tests.kit.builders import KEY, NOW, Database, attempt, market, record, result
 
@@ -307,3 +311,24 @@ def test_nothing_is_left_in_the_session(writer: Writers, database: Database) -> 
     with database.engine.connect() as connection:
         for name in ("statement_timeout", "lock_timeout"):
             assert connection.execute(text(f"SHOW {name}")).scalar_one() == "0"
+
+
+def test_usage_is_stored_in_columns_to_the_last_digit(writer: Writers, database: Database) -> None:
+    cost = Decimal("0.000560000000000000000000001")
+    usage = Usage(
+        requests=2, input_tokens=1_000, output_tokens=200, cached_tokens=400, cost=cost, seconds=1.5, model="m"
+    )
+    refused = Outcome(market_id="m2", status="skipped", reason="refused", usage=Usage(requests=1, currency="EUR"))
+    writer().write(
+        [
+            record(1, result(), result("uniform", 0.5, usage=usage)),
+            record(2, result(), result_record("uniform", refused)),
+        ],
+        [attempt(), attempt("uniform")],
+    )
+    stored = database.rows(
+        """SELECT requests, input_tokens, output_tokens, cached_tokens, cost, currency, seconds, model
+        FROM predictbench.experiment_results ORDER BY requests DESC NULLS LAST"""
+    )
+    nothing = (None,) * 8
+    assert stored == [(2, 1_000, 200, 400, cost, "USD", 1.5, "m"), (1, *nothing[1:]), nothing, nothing]

@@ -54,7 +54,6 @@ def contract(price: float | None = 0.4, contract_id: str = "1", name: str = "Yes
         (record(1, contracts=(contract(), contract())), "contracts[0] repeats the contract id 1"),
         (record(1, contracts=(contract(name="n" * 501),)), "contracts[0].name has 501 characters"),
         (record(1, result(probability=float("nan"))), "results[baseline_snapshot].probability is nan"),
-        (record(1, result(score=float("inf"))), "results[baseline_snapshot].score is inf"),
         (record(1, result(payload={"a": [float("nan")]})), "results[baseline_snapshot].payload.a[0] is nan"),
         (record(1, result(payload={"a": object()})), "results[baseline_snapshot].payload cannot be written as JSON"),
         (record(1, result(diagnostics={"a": "\x00"})), "diagnostics.a contains a NUL character"),

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +72,27 @@ def test_commands_of_ours_exist_with_their_options(document: Path) -> None:
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         given = {argument for argument in arguments if argument.startswith("--")} - {"--help"}
         assert given <= known, f"{line!r}: no option {given - known}"
+
+
+def test_every_python_example_is_run_by_a_test() -> None:
+    """Those of experiments in `test_writing_an_experiment`, the others in `test_notebooks`."""
+    shown = {str(document.relative_to(CLONE)) for document in DOCUMENTS if list(fenced(document, "python", "py"))}
+    assert shown == {"README.md", "docs/notebooks.md", "docs/writing-an-experiment.md"}
+
+
+def test_the_examples_of_experiments_pass_mypy_strict(tmp_path: Path) -> None:
+    readme = next(block for block in fenced(CLONE / "README.md", "python") if "(Experiment)" in block)
+    files = {"my_forecasters.py": readme}
+    for block in fenced(CLONE / "docs" / "writing-an-experiment.md", "python"):
+        first, _, rest = block.partition("\n")
+        name = first.removeprefix("# ")
+        files[name] = files.get(name, "") + rest
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    command = [sys.executable, "-m", "mypy", "--config-file", CLONE / "pyproject.toml", "--no-error-summary"]
+    command += ["--cache-dir", CLONE / ".mypy_cache", *sorted(files)]
+    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (checked.stdout, checked.stderr, checked.returncode) == ("", "", 0)
 
 
 @each_document

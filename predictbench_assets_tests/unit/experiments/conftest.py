@@ -20,7 +20,7 @@ def run_over() -> RunOver:
     """Runs an experiment over markets with a standing clock; any argument of the runner can be given."""
 
     def run(experiment: Experiment, markets: Sequence[Market], **options: Any) -> list[Outcome]:
-        defaults: dict[str, Any] = {"run": make_run(), "settings_view": {}, "clock": FixedClock(CAPTURED_AT)}
+        defaults: dict[str, Any] = {"run": make_run(), "clock": FixedClock(CAPTURED_AT)}
         return run_experiment_sync(experiment, markets, **(defaults | options))
 
     return run

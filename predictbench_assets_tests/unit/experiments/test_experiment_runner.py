@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments import calls, runner
@@ -25,6 +25,7 @@ from predictbench_assets.experiments.protocol import (
     PipelineContext,
     RetriableError,
     SettledMarket,
+    Usage,
 )
 from predictbench_assets.experiments.runner import MAX_REASON, Progress, run_experiment
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
@@ -68,6 +69,11 @@ class Events(Base):
 
     def run_event(self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
         return self._function(markets, contexts)
+
+
+class Cohort(Events):
+    unit = "cohort"
+    run_cohort = Events.run_event
 
 
 def raising(error: BaseException) -> Callable[[Market, PipelineContext], Any]:
@@ -501,7 +507,7 @@ def test_what_is_made_once_is_made_once_for_all_markets(run_over: RunOver) -> No
             time.sleep(0.01)  # the others arrive meanwhile
             return market.market_id
 
-        return ExperimentResult.binary(0.5, payload={"made_for": context.once("thing", make)})
+        return ExperimentResult.binary(0.5, payload={"made_for": context.memo("thing", make)})
 
     outcomes = run_over(Sync(look), MARKETS, max_concurrency=8)
     assert len(made) == 1
@@ -520,7 +526,7 @@ def test_what_could_not_be_made_is_tried_for_the_next_market(run_over: RunOver) 
                 raise ValueError("not yet")
             return 7
 
-        return ExperimentResult.binary(0.5, payload={"made": context.once("thing", make)})
+        return ExperimentResult.binary(0.5, payload={"made": context.memo("thing", make)})
 
     outcomes = run_over(Sync(look), MARKETS, max_concurrency=1)
     assert [outcome.status for outcome in outcomes] == ["failed"] + ["completed"] * (len(MARKETS) - 1)
@@ -544,6 +550,15 @@ def test_a_blind_experiment_sees_no_price_of_any_kind(run_over: RunOver) -> None
     assert "0.3" not in repr((market, context, context.cohort))
 
 
+def test_one_that_searches_without_prices_sees_none(run_over: RunOver) -> None:
+    class Searching(Sync):
+        information = "search_blind"
+
+    market, context = given_context(run_over, Searching, EVENT)
+    assert market.price.value is None
+    assert "0.3" not in repr((market, context, context.cohort))
+
+
 def test_a_blind_event_experiment_sees_no_price_either(run_over: RunOver) -> None:
     class BlindEvents(Events):
         information = "blind"
@@ -555,12 +570,28 @@ def test_a_blind_event_experiment_sees_no_price_either(run_over: RunOver) -> Non
     assert {outcome.status for outcome in run_over(BlindEvents(look), EVENT)} == {"completed"}
 
 
-def test_the_settings_are_read_only_and_without_secrets(run_over: RunOver) -> None:
-    view = {"CORE_SAMPLE_SIZE": 300, "POLYMARKET_API_KEY": SecretStr("hush")}
-    _, context = given_context(run_over, Sync, EVENT, settings_view=view)
-    assert dict(context.settings) == {"CORE_SAMPLE_SIZE": 300}
-    with pytest.raises(TypeError):
-        context.settings["CORE_SAMPLE_SIZE"] = 1
+def test_the_context_has_no_settings(run_over: RunOver) -> None:
+    """A forecast would depend on what neither version nor configuration names."""
+    _, context = given_context(run_over, Sync, EVENT)
+    assert not hasattr(context, "settings")
+
+
+def test_usage_is_kept_of_every_call_that_knows_it(run_over: RunOver) -> None:
+    def use(market: Market, context: PipelineContext) -> ExperimentResult:
+        usage = Usage(requests=1, cost=Decimal("0.25"), model="m-sk-1")
+        match market.market_id:
+            case "1":
+                raise ExperimentSkip("it refused", usage=usage)
+            case "2":
+                raise RetriableError("no answer", usage=usage)
+            case "3":
+                raise ValueError("no")
+        return ExperimentResult.binary(0.5, usage=usage)
+
+    outcomes = run_over(Sync(use), MARKETS[:4], redact=lambda text: text.replace("sk-1", "***"))
+    kept = Usage(requests=1, cost=Decimal("0.25"), model="m-***")
+    assert [outcome.usage for outcome in outcomes] == [kept, kept, None, kept]
+    assert [Outcome.decode(outcome.encode()) for outcome in outcomes] == outcomes
 
 
 def test_the_random_generator_is_the_same_in_every_run_and_differs_by_market(run_over: RunOver) -> None:
@@ -701,6 +732,49 @@ def test_an_exception_fails_all_markets_of_the_event_and_no_other(run_over: RunO
     assert all(outcome.retriable for outcome in outcomes[:3])
 
 
+# The cohort
+
+
+def test_the_cohort_is_forecast_in_one_call(run_over: RunOver) -> None:
+    calls_made: list[list[str]] = []
+
+    def rank(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> dict[str, ExperimentResult]:
+        calls_made.append([market.market_id for market in markets])
+        assert all(len(contexts[market.market_id].cohort) == len(markets) for market in markets)
+        return {one.market_id: ExperimentResult.binary(place / 10) for place, one in enumerate(markets)}
+
+    told: list[Progress] = []
+    outcomes = run_over(Cohort(rank), [*EVENT, make_market("alone")], progress=told.append)
+    assert calls_made == [[*(market.market_id for market in EVENT), "alone"]]
+    assert [outcome.probability for outcome in outcomes] == [0.0, 0.1, 0.2, 0.3]
+    assert (told[-1].completed, told[-1].total) == (4, 4)
+    assert run_over(Cohort(rank), []) == []
+
+
+def test_a_cohort_that_fails_fails_each_market_by_its_id(run_over: RunOver, release: threading.Event) -> None:
+    def hang(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+        release.wait(30)
+
+    def refuse(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+        raise KeyError("model")
+
+    ids = [market.market_id for market in MARKETS]
+    for function, reason, retriable in ((refuse, "KeyError: 'model'", False), (hang, "CallTimedOut: no answer", True)):
+        outcomes = run_over(Cohort(function), MARKETS, timeout_s=0.2)
+        assert [outcome.market_id for outcome in outcomes] == ids
+        assert {(outcome.status, outcome.retriable) for outcome in outcomes} == {("failed", retriable)}
+        assert all(str(outcome.reason).startswith(reason) for outcome in outcomes)
+
+
+def test_a_market_that_a_cohorts_answer_leaves_out_has_failed_alone(run_over: RunOver) -> None:
+    def answer(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> dict[str, ExperimentResult]:
+        return {market.market_id: EVEN for market in markets[1:]}
+
+    first, *others = run_over(Cohort(answer), MARKETS)
+    assert (first.status, first.reason) == ("failed", "ResultRefused: run_cohort left this market out of its answer")
+    assert {outcome.status for outcome in others} == {"completed"}
+
+
 # Progress
 
 
@@ -826,9 +900,7 @@ def test_an_empty_cohort_is_no_problem(run_over: RunOver) -> None:
 
 
 def test_it_can_be_awaited_as_well() -> None:
-    outcomes = asyncio.run(
-        run_experiment(Sync(copy_price), MARKETS, run=make_run(), settings_view={}, clock=FixedClock(CAPTURED_AT))
-    )
+    outcomes = asyncio.run(run_experiment(Sync(copy_price), MARKETS, run=make_run(), clock=FixedClock(CAPTURED_AT)))
     assert len(outcomes) == len(MARKETS)
 
 

@@ -14,8 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from predictbench_assets.experiments.outcomes import MAX_JSON_BYTES, Outcome, ResultRefused, completed, content_hash
-from predictbench_assets.experiments.protocol import ExperimentResult
+from predictbench_assets.experiments.outcomes import (
+    MAX_JSON_BYTES,
+    Outcome,
+    ResultRefused,
+    completed,
+    content_hash,
+    total_usage,
+)
+from predictbench_assets.experiments.protocol import ExperimentResult, Usage
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
 
 MARKET = make_market()
@@ -57,6 +64,17 @@ def test_every_probability_makes_a_binary_result(probability: float) -> None:
     assert ExperimentResult.binary(probability).probabilities == (probability, 1 - probability)
 
 
+USAGE = Usage(
+    requests=2,
+    input_tokens=1_000,
+    output_tokens=200,
+    cached_tokens=400,
+    cost=Decimal("0.00056"),
+    currency="EUR",
+    seconds=1.5,
+    model="m-2026-10-01",
+)
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -74,11 +92,11 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text("abc", max_size=3), JSON, max_size=4))
 def test_an_outcome_survives_encoding_and_decoding(payload: dict[str, Any]) -> None:
-    outcome = outcome_of(ExperimentResult.binary(0.3, payload=payload, score=1.5, diagnostics={"tokens": 12}))
+    outcome = outcome_of(ExperimentResult.binary(0.3, payload=payload, usage=USAGE, diagnostics={"tokens": 12}))
     line = outcome.encode()
     assert b"\n" not in line
     assert Outcome.decode(line) == outcome
-    assert outcome.result == ExperimentResult.binary(0.3, payload=payload, score=1.5, diagnostics={"tokens": 12})
+    assert outcome.result == ExperimentResult.binary(0.3, payload=payload, usage=USAGE, diagnostics={"tokens": 12})
 
 
 def test_a_payload_is_stored_in_jsons_own_types() -> None:
@@ -178,9 +196,9 @@ def test_what_has_an_obvious_form_in_json_is_stored_in_it(value: object, stored:
     ids=lambda value: type(value).__name__,
 )
 def test_a_probability_may_be_a_number_of_any_library(number: Any) -> None:
-    forecast = ExperimentResult.binary(number, score=number)
-    assert (forecast.probabilities, forecast.score) == ((0.25, 0.75), 0.25)
-    assert {type(one) for one in (*forecast.probabilities, forecast.score)} == {float}
+    forecast = ExperimentResult.binary(number)
+    assert forecast.probabilities == (0.25, 0.75)
+    assert {type(one) for one in forecast.probabilities} == {float}
     assert ExperimentResult(probabilities=(number, 0.75)) == ExperimentResult.binary(0.25)
     assert outcome_of(forecast).probability == 0.25
 
@@ -247,6 +265,64 @@ def test_the_number_of_probabilities_must_be_the_markets() -> None:
         outcome_of(ExperimentResult(probabilities=(0.2, 0.3, 0.5)))
 
 
+def test_a_line_of_an_earlier_version_is_read() -> None:
+    line = (
+        b'{"market_id":"1","status":"completed","reason":null,"probability":0.4,"probabilities":[0.4,0.6],"payload":{},'
+        b'"score":1.5,"artifact_uri":null,"diagnostics":{},"forecast_at":"2026-03-02T07:00:00Z","seconds":1.0,'
+        b'"exception_type":null,"retriable":false,"place":null,"source":"abc"}'
+    )
+    assert Outcome.decode(line) == msgspec.structs.replace(an_outcome(), source="abc")
+
+
+def test_the_content_hash_of_an_attempt_that_is_stored_stays() -> None:
+    assert content_hash([an_outcome()]) == "ff4ad295c06eff41dc0f6f0b174b4f57ae30a7daabb7f1bde09705c98e8de69c"
+
+
+@pytest.mark.parametrize(
+    ("usage", "reason"),
+    [
+        ({"requests": -1}, "requests is -1, not a whole number"),
+        ({"input_tokens": 1.5}, "input_tokens is 1.5, not a whole number"),
+        ({"cached_tokens": 2**63}, "not a whole number"),
+        ({"cost": -0.1}, "cost is -0.1, not a number from 0 on"),
+        ({"cost": Decimal("NaN")}, "not a number from 0 on"),
+        ({"cost": "free"}, "cost is 'free'"),
+        ({"seconds": math.inf}, "seconds is inf"),
+        ({"currency": "$"}, "currency is '\\$', not three capital letters"),
+        ({"model": ""}, "not 1 to 255 printable"),
+        ({"model": "a\0b"}, "not 1 to 255 printable"),
+        ({"model": "x" * 256}, "not 1 to 255 printable"),
+    ],
+)
+def test_usage_that_cannot_be_stored_is_refused(usage: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Usage(**usage)
+
+
+def test_usage_takes_numbers_of_other_libraries() -> None:
+    usage = Usage(requests=np.int64(2), cost=0.1, seconds=np.float32(0.5))  # type: ignore[arg-type]
+    assert (usage.requests, usage.cost, usage.seconds) == (2, Decimal("0.1"), 0.5)
+    assert [type(one) for one in (usage.requests, usage.cost, usage.seconds)] == [int, Decimal, float]
+
+
+def test_usage_is_summed_up_by_currency() -> None:
+    outcomes = [
+        an_outcome("1", usage=USAGE),
+        an_outcome("2", usage=Usage(requests=1, cost=Decimal("0.1"))),
+        an_outcome("3", usage=Usage(cost=Decimal("0.2"))),
+        an_outcome("4"),
+    ]
+    assert total_usage(outcomes) == {
+        "requests": 3,
+        "input_tokens": 1_000,
+        "output_tokens": 200,
+        "cached_tokens": 400,
+        "cost_EUR": 0.00056,
+        "cost_USD": 0.3,
+    }
+    assert total_usage([an_outcome()]) == {}
+
+
 def test_a_line_of_another_shape_is_no_outcome() -> None:
     with pytest.raises(msgspec.MsgspecError):
         Outcome.decode(b'{"market_id": 7}')
@@ -263,7 +339,7 @@ def test_the_content_hash_ignores_order_time_duration_and_diagnostics() -> None:
     first = [an_outcome("1", payload={"a": 1, "b": 2}), an_outcome("2")]
     again = [
         an_outcome("2", forecast_at=CAPTURED_AT + timedelta(hours=1), seconds=3.0),
-        an_outcome("1", payload={"b": 2, "a": 1}, diagnostics={"tokens": 5}),
+        an_outcome("1", payload={"b": 2, "a": 1}, diagnostics={"tokens": 5}, usage=USAGE),
     ]
     assert content_hash(first) == content_hash(again)
 
@@ -273,7 +349,6 @@ def test_the_content_hash_ignores_order_time_duration_and_diagnostics() -> None:
     [
         {"probabilities": (0.5, 0.5)},
         {"payload": {"a": 1}},
-        {"score": 1.0},
     ],
 )
 def test_the_content_hash_sees_a_changed_forecast(change: dict[str, Any]) -> None:

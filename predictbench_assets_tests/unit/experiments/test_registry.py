@@ -82,6 +82,31 @@ def test_the_baseline_is_always_there() -> None:
     assert load().names == ("baseline_snapshot",)
 
 
+def test_settings_of_earlier_versions_find_the_built_in_experiments() -> None:
+    old = "predictbench_assets.experiments"
+    paths = [
+        f"{old}.baseline:BaselineSnapshotExperiment",
+        f"{old}.controls:UniformExperiment",
+        f" {old}.pricing:ShrunkMarketExperiment ",
+    ]
+    assert load(*paths).names == ("baseline_snapshot", "uniform", "shrunk_market")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from predictbench_assets.experiments.base import Experiment",
+        "from predictbench_assets.polymarket.markets import Market",
+        "from predictbench_assets.experiments import Experimenter",
+    ],
+)
+def test_a_class_that_imports_from_an_earlier_place_is_shown_the_present_one(
+    write_module: WriteModule, line: str
+) -> None:
+    with pytest.raises(RegistryError, match=r"Write: from predictbench_assets\.experiments import Experiment, "):
+        load(f"{write_module(line)}:Valid")
+
+
 def test_a_file_in_the_working_directory_is_found(write_module: WriteModule) -> None:
     assert load(f" {write_module('')}:Valid ").names == ("baseline_snapshot", "valid")
 
@@ -100,6 +125,56 @@ def test_a_class_listed_twice_is_one_experiment(write_module: WriteModule) -> No
     path = f"{write_module('')}:Valid"
     point = EntryPoint(name="valid", value=path, group="predictbench.experiments")
     assert load_registry([BASELINE, path, path], installed=[point]).names == ("baseline_snapshot", "valid")
+
+
+FAMILY = """
+class Model(Valid):
+    def __init__(self, name, model):
+        self.name, self.model = name, model
+        self.requires, self.timeout_seconds = ("valid",), 5.0
+
+    @property
+    def config(self):
+        return {"model": self.model}
+
+def family():
+    return [Model(f"model_{size}", size) for size in ("small", "large")]
+
+one = Model("alone", "tiny")
+"""
+
+
+def test_several_experiments_are_instances_of_one_class(write_module: WriteModule) -> None:
+    name = write_module(FAMILY)
+    registry = load(f"{name}:Valid", f"{name}:family", f"{name}:one", f"{name}:one")
+    assert registry.names == ("baseline_snapshot", "valid", "model_small", "model_large", "alone")
+    assert len({registry.config_hash(model) for model in ("model_small", "model_large", "alone")}) == 3
+    assert (registry["alone"].requires, registry["alone"].timeout_seconds) == (("valid",), 5.0)
+    again = registry.remake("model_large")
+    assert again is not None
+    assert again().config == {"model": "large"}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("def several(): return []", r"several\(\) returned \[\], not a list of experiments"),
+        ("def several(): return [Valid]", "not a list of experiments"),
+        ("def several(): return [Valid(), 3]", "not a list of experiments"),
+        ("def several(): raise OSError('no file')", r"made with several\(\): OSError: no file"),
+        ("def several(x): return []", "missing 1 required positional argument"),
+        ("def several(): return [Valid(), Valid()]", "two experiments are named 'valid'"),
+        ("several = Valid(); several.name = 'Bad'", "its name 'Bad' is not"),
+        ("several = Valid(); several.information = 3", "its information 3 is none of"),
+        ("several = [Valid()]", "no function that returns some: it is a list"),
+    ],
+)
+def test_a_listing_that_makes_no_valid_experiments_is_refused(
+    write_module: WriteModule, body: str, reason: str
+) -> None:
+    name = write_module(body)
+    with pytest.raises(RegistryError, match=reason):
+        load(f"{name}:several")
 
 
 def test_an_installed_packages_experiment_is_found(write_module: WriteModule) -> None:
@@ -159,12 +234,14 @@ def test_a_module_that_ends_the_program_is_named(write_module: WriteModule) -> N
         ("description = ''", "has no description"),
         ("requires = 'baseline_snapshot'", "no tuple of names"),
         ("requires = None", "its requires None is no tuple of names"),
-        ("information = 'psychic'", "none of blind, market, search"),
+        ("information = 'psychic'", "none of blind, market, search_blind, search"),
         ("mandatory = 'yes'", "neither True nor False"),
         ("timeout_seconds = 0", "timeout_seconds 0 is no number above 0"),
         ("max_concurrency = -1", "max_concurrency -1 is no whole number above 0"),
         ("max_concurrency = 2.5", "max_concurrency 2.5 is no whole number above 0"),
         ("def run_event(self, markets, contexts): return {}", "implements both of run and run_event"),
+        ("unit = 'day'", "its unit 'day' is none of market, event, cohort"),
+        ("unit = 'cohort'", "its unit is 'cohort', but it does not implement run_cohort"),
         ("run = Experiment.run", "implements neither of run and run_event"),
         ("def __init__(self): raise OSError('no key')", r"cannot be made with Wrong\(\): OSError: no key"),
         ("def __init__(self): raise SystemExit(0)", r"lists .*Wrong\(\) ended the program \(SystemExit: 0\)"),
@@ -201,12 +278,32 @@ def test_a_cycle_is_printed() -> None:
         )
 
 
-@pytest.mark.parametrize(("sees", "required"), [("blind", "market"), ("blind", "search"), ("market", "search")])
+@pytest.mark.parametrize(
+    ("sees", "required"),
+    [
+        ("blind", "market"),
+        ("blind", "search"),
+        ("blind", "search_blind"),
+        ("market", "search"),
+        ("market", "search_blind"),
+        ("search_blind", "market"),
+        ("search_blind", "search"),
+    ],
+)
 def test_an_experiment_cannot_see_more_through_what_it_requires(sees: str, required: str) -> None:
     with pytest.raises(RegistryError, match=f"one may see '{sees}' but requires two, which may see '{required}'"):
         Registry(
             [experiment_of("one", requires=("two",), information=sees), experiment_of("two", information=required)]
         )
+
+
+@pytest.mark.parametrize(
+    ("sees", "required"),
+    [("search", "search_blind"), ("search", "market"), ("search", "blind"), ("search_blind", "blind")],
+)
+def test_an_experiment_can_require_one_that_sees_less(sees: str, required: str) -> None:
+    one, two = experiment_of("one", requires=("two",), information=sees), experiment_of("two", information=required)
+    assert Registry([one, two]).names == ("two", "one")
 
 
 def test_a_mandatory_experiment_cannot_require_an_optional_one() -> None:
