@@ -24,8 +24,8 @@ from bench_daily import WINDOW, Bench, commands, run
 from bench_fetch import NOW, exchange
 
 from predictbench_assets.clock import FixedClock, SystemClock
+from predictbench_assets.exchanges.polymarket.capture import capture
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
-from predictbench_assets.ingestion.snapshot import capture
 from predictbench_assets.runs import RunKey
 
 RUN_GOAL, WALK_GOAL = 1.25, 3.0
@@ -66,7 +66,8 @@ async def read_all(base_url: str, clob_url: str) -> float:
     """Seconds of a capture with a fresh client of the defaults, and so fresh limits."""
     client = PolymarketClient(base_url, clob_url, clock=SystemClock())
     began = time.monotonic()
-    captured = await capture(client, RunKey(NOW.date(), WINDOW), FixedClock(NOW))
+    key = RunKey(NOW.date(), WINDOW)
+    captured = await capture(client, key.start, key.end, FixedClock(NOW))
     taken = time.monotonic() - began
     if captured.quotes.reason or captured.past_prices.reason or not captured.past_prices.by_token:
         raise SystemExit(f"not all was read: {captured.quotes.reason}, {captured.past_prices.reason}")

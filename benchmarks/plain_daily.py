@@ -9,13 +9,12 @@ from datetime import date
 from uuid import uuid4
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.exchanges.configured import polymarket_client
-from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.experiments.outcomes import Outcome, content_hash
 from predictbench_assets.experiments.protocol import RunMetadata
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
-from predictbench_assets.ingestion.snapshot import capture
+from predictbench_assets.markets.cohort import Filters, normalize_cohort
 from predictbench_assets.persistence.leases import RunCounts, open_lease
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord
 from predictbench_assets.persistence.run_contents import result_record
@@ -28,10 +27,16 @@ def main() -> None:
     """Capture, normalise, forecast, write."""
     settings = load_settings()
     key = RunKey(date.fromisoformat(sys.argv[1]), int(sys.argv[2]))
-    captured = asyncio.run(capture(polymarket_client(settings), key, settings.clock))
-    rows = [(row.raw, captured.quote(row.raw)) for row in captured.walk.rows]
+    exchange = configured_exchange(settings)
+    captured = asyncio.run(exchange.capture(key.start, key.end))
+    rows = [(row.raw, row.quote) for row in captured.rows]
     cohort = normalize_cohort(
-        rows, captured_at=captured.captured_at, filters=Filters(), core_size=settings.core_sample_size, seed=1
+        rows,
+        exchange.read,
+        captured_at=captured.captured_at,
+        filters=Filters(),
+        core_size=settings.core_sample_size,
+        seed=1,
     )
     run = RunMetadata(key.run_id, key.run_date, key.window_days, key.target_date, captured.captured_at, "plain")
     outcomes: dict[str, dict[str, Outcome]] = {}
@@ -69,7 +74,7 @@ def main() -> None:
         git_sha=None,
         clock=settings.clock,
     )
-    raw_by_id = {row.market_id: row.raw for row in captured.walk.rows}
+    raw_by_id = {row.market_id: row.raw for row in captured.rows}
     records = (
         MarketRecord(
             market=market,

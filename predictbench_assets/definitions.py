@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from predictbench_assets.assets.experiments import build_experiment_assets
-from predictbench_assets.assets.ingestion import WINDOW, normalized_markets, raw_markets, target_window
+from predictbench_assets.assets.ingestion import normalized_markets, raw_markets, target_window
 from predictbench_assets.assets.persistence import build_persisted_run
 from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.assets.scoring import benchmark_report, experiment_scores, leaderboard
@@ -21,6 +21,7 @@ from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.ingestion.cohort import COHORT
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
+from predictbench_assets.ingestion.window import WINDOW
 from predictbench_assets.io_manager import StagingIOManager
 from predictbench_assets.jobs import (
     build_daily_run,

@@ -14,6 +14,7 @@ from fsspec.asyn import sync_wrapper
 from s3fs.core import S3_RETRYABLE_ERRORS, S3FileSystem
 
 from predictbench_assets.failures import StoreRefused, StoreUnwell
+from predictbench_assets.printable import shortened
 
 PART_BYTES = 8 << 20
 """The most that one request carries of a file, so that its time limit does not depend on the size of the file."""
@@ -26,6 +27,7 @@ _READ_TRIES = 5
 """Tries for a file whose content breaks off."""
 
 _READS = {"head_object", "get_object", "head_bucket"}
+_LONGEST_SAID = 200
 _KEYS = "STAGING_S3_ACCESS_KEY_ID and STAGING_S3_SECRET_ACCESS_KEY"
 
 
@@ -160,6 +162,7 @@ class ObjectStore(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         answered = error if isinstance(error, boto.ClientError) else error.__cause__
         if isinstance(answered, boto.ClientError):
             return _of_answer(answered, method, store, bucket)
+        said = shortened(" ".join(str(error).split()) or type(error).__name__, _LONGEST_SAID)
         match error:
             case TimeoutError() | boto.ConnectTimeoutError() | boto.ReadTimeoutError():
                 return StoreUnwell(
@@ -177,12 +180,10 @@ class ObjectStore(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
                 return StoreRefused(f"{store} needs keys and there are none ({error}): set {_KEYS}.")
             case ResponseParserError():
                 return StoreRefused(
-                    f"{store} does not answer as an S3 API does ({_shortened(error)}): check STAGING_S3_ENDPOINT_URL."
+                    f"{store} does not answer as an S3 API does ({said}): check STAGING_S3_ENDPOINT_URL."
                 )
             case boto.ParamValidationError():
-                return StoreRefused(
-                    f"{bucket!r} cannot be a bucket ({_shortened(error)}): correct STAGING_URI or ARCHIVE_URI."
-                )
+                return StoreRefused(f"{bucket!r} cannot be a bucket ({said}): correct STAGING_URI or ARCHIVE_URI.")
             case boto.ConnectionError() | boto.HTTPClientError():
                 return StoreUnwell(f"{store} cannot be reached ({error}): check STAGING_S3_ENDPOINT_URL.")
             case boto.BotoCoreError():
@@ -190,7 +191,7 @@ class ObjectStore(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
             case ValueError() if "endpoint" in str(error):
                 return StoreRefused(f"{endpoint!r} is no address of a store: correct STAGING_S3_ENDPOINT_URL.")
             case _ if isinstance(error, S3_RETRYABLE_ERRORS):
-                return StoreUnwell(f"{store} broke its answer off ({_shortened(error)}): try again later.")
+                return StoreUnwell(f"{store} broke its answer off ({said}): try again later.")
         return None
 
 
@@ -228,9 +229,3 @@ def _of_answer(error: boto.ClientError, method: str, store: str, bucket: str) ->
     region = answer.get("Error", {}).get("Region") or metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     problem = advice.problem.format(bucket=bucket, region=f" ({region})" if region else "")
     return StoreRefused(f"{store} {problem} ({said}): {advice.remedy.format(bucket=bucket)}.")
-
-
-def _shortened(error: Exception) -> str:
-    """The error's text on one line and not longer than a line: it may quote a whole page."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."

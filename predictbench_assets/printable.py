@@ -31,3 +31,10 @@ def in_json(encoded: str) -> str:
 def continued(text: str) -> str:
     """The same with further lines behind a mark, so that none of them can be taken for another entry."""
     return printable(text).replace("\n", "\n    | ")
+
+
+def shortened(value: object, longest: int = 80) -> str:
+    """Show a value in a reason: a text quoted and escaped, at most `longest` characters of it, whatever was sent."""
+    text = value if isinstance(value, str) else repr(value)[: 4 * longest]
+    cut = text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
+    return ascii(cut) if isinstance(value, str) else cut

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict, cast
+from typing import Any, BinaryIO, TypedDict, TypeVar, cast
 from uuid import uuid4
 
 import fsspec
@@ -31,7 +31,7 @@ _LEADING_OUT = re.compile(r"^/|(?:^|[/\\])\.{1,2}(?:[/\\]|\Z)")
 """A name that begins at the root, or has a part that goes up or nowhere, as any of the systems reads it."""
 
 
-class Header(TypedDict):
+class FirstLine(TypedDict):
     """The first line of a staged file."""
 
     schema: str
@@ -43,6 +43,7 @@ class Header(TypedDict):
 
 Row = dict[str, Any]
 Upgrade = Callable[[Row], Row]
+Header = TypeVar("Header", bound=msgspec.Struct)
 
 
 class UnknownStore(PermanentError):
@@ -76,6 +77,8 @@ class Schema:
     name: str
     version: int
     upgrade: Upgrade | None = None
+    oldest: int | None = None
+    """The oldest version that is read; by default the one before where there is an upgrade, else only this."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,20 @@ class StagedFile:
     """SHA-256 of the rows' bytes, uncompressed, each with its line feed: the identity of the content."""
     meta: Mapping[str, Any]
     upgrade: Upgrade | None = field(default=None, repr=False, compare=False)
+
+    def header(self, kind: type[Header]) -> Header:
+        """The file's `meta`, typed; keys that an older file lacks have their defaults.
+
+        Raises:
+            StagedFileBroken: it lacks a key that has none, or holds something else there.
+        """
+        try:
+            return msgspec.convert(self.meta, kind)
+        except msgspec.ValidationError as error:
+            raise StagedFileBroken(
+                f"{self.uri} has another header than {self.schema} has: {error}. Materialize the asset that wrote it "
+                "again."
+            ) from error
 
     def __len__(self) -> int:
         return self.rows
@@ -170,7 +187,9 @@ class StagingArea:
         self.fs.invalidate_cache()  # another process may have published it since
         return cast(bool, self.fs.exists(self.path(name)))
 
-    def publish(self, name: str, schema: Schema, meta: Mapping[str, Any], lines: Iterable[bytes]) -> StagedFile:
+    def publish(
+        self, name: str, schema: Schema, meta: Mapping[str, Any] | msgspec.Struct, lines: Iterable[bytes]
+    ) -> StagedFile:
         """Write rows (JSON objects without line feeds) and make them visible under `name` in one step.
 
         The rows are streamed through a temporary file, so they need not fit in memory.
@@ -184,12 +203,12 @@ class StagingArea:
                     digest.update(terminated)
                     frame.write(terminated)
                     count += 1
-            header: Header = {
+            header: FirstLine = {
                 "schema": schema.name,
                 "version": schema.version,
                 "rows": count,
                 "sha256": digest.hexdigest(),
-                "meta": dict(meta),
+                "meta": msgspec.to_builtins(meta),
             }
             body.seek(0)
             head = compressor.compress(msgspec.json.encode(header) + b"\n")
@@ -217,7 +236,7 @@ class StagingArea:
         folder, _, name = uri.rpartition("/")
         return StagingArea(folder, self._options).open(name, schema)
 
-    def peek(self, name: str) -> Header:
+    def peek(self, name: str) -> FirstLine:
         """The header of a staged file: its schema, version, rows, sha256 and meta.
 
         Raises:
@@ -226,7 +245,7 @@ class StagingArea:
         """
         with _opened(self.fs, self.path(name)) as raw, _decompressed(raw) as stream:
             try:
-                return msgspec.json.decode(stream.readline(), type=Header)
+                return msgspec.json.decode(stream.readline(), type=FirstLine)
             except (msgspec.DecodeError, zstandard.ZstdError) as error:
                 raise StagedFileBroken(f"{self.uri(name)} has no readable header: {error}") from error
 
@@ -259,9 +278,9 @@ class StagingArea:
         with suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
-    def _staged(self, name: str, schema: Schema, header: Header) -> StagedFile:
+    def _staged(self, name: str, schema: Schema, header: FirstLine) -> StagedFile:
         found, version = header["schema"], header["version"]
-        oldest = schema.version - 1 if schema.upgrade else schema.version
+        oldest = schema.oldest or (schema.version - 1 if schema.upgrade else schema.version)
         if found != schema.name or not oldest <= version <= schema.version:
             raise StagedSchemaUnknown(
                 f"{self.uri(name)} is {found} v{version}, this code reads {schema.name} v{oldest} to "

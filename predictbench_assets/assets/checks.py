@@ -9,8 +9,10 @@ from datetime import date
 from statistics import median
 
 import dagster as dg
+import msgspec
 
-from predictbench_assets.exchanges.polymarket.reading import Cohort
+from predictbench_assets.ingestion.headers import SnapshotHeader
+from predictbench_assets.markets.cohort import Cohort
 from predictbench_assets.persistence.leases import RunCounts
 from predictbench_assets.resolution.ledger import CohortSettled
 from predictbench_assets.resolution.summary import SweepReport
@@ -133,8 +135,9 @@ BOARD_CHECKS = [
 
 def check_snapshot(snapshot: StagedFile) -> Iterator[dg.AssetCheckResult]:
     """The checks of `raw_markets`."""
-    recheck = snapshot.meta["recheck"]
-    share = 0.0 if recheck is None else recheck["share"]
+    header = snapshot.header(SnapshotHeader)
+    recheck = header.recheck
+    share = 0.0 if recheck is None else recheck.share
     yield dg.AssetCheckResult(
         check_name="walk_repeatable",
         passed=share <= RECHECK_WARNING,
@@ -142,15 +145,14 @@ def check_snapshot(snapshot: StagedFile) -> Iterator[dg.AssetCheckResult]:
         description=(
             "" if share <= RECHECK_WARNING else "The listing changed between two walks; the next try captures again."
         ),
-        metadata={"differing_share": share, "recheck": dg.MetadataValue.json(recheck)},
+        metadata={"differing_share": share, "recheck": dg.MetadataValue.json(msgspec.to_builtins(recheck))},
     )
-    api = snapshot.meta["api"]
-    repeated = api["duplicates"]
+    repeated = header.api.duplicates
     yield dg.AssetCheckResult(
         check_name="no_duplicates",
         passed=repeated <= 0.05 * max(snapshot.rows, 1),
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"repeated_rows": repeated, "of_them_changed": api["changed_duplicates"]},
+        metadata={"repeated_rows": repeated, "of_them_changed": header.api.changed_duplicates},
     )
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -22,12 +21,14 @@ from predictbench_assets.experiments.forecast import (
     stage_not_run,
     stale_reason,
 )
+from predictbench_assets.experiments.headers import OutcomesHeader
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, total_usage
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress
 from predictbench_assets.ingestion.cohort import cohort_markets
+from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -98,8 +99,8 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
     ) -> StagedOutput:
         key = run_key(context)
         staged_cohort = inputs.pop("normalized_markets")
-        captured_at = datetime.fromisoformat(staged_cohort.meta["captured_at"])
-        run = run_metadata(key, captured_at, staged_cohort.meta["snapshot_hash"])
+        header = staged_cohort.header(CohortHeader)
+        run = run_metadata(key, header.captured_at, header.snapshot_hash)
         with asset_step(context, settings, database, key, "experiment_results") as beat:
             stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
             if not config.selected:
@@ -123,9 +124,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 progress=_ProgressReport(context, database, key),
             )
             beat()
-            name = staged_name(context.asset_key.path, key)
-            staged = stage_forecasts(staging, name, made, dagster_run_id=context.run.run_id)
-            yield _output(context, staged, made, stored)
+            yield _staged(context, staging, key, made, stored)
             yield stored
 
     return experiment_results
@@ -148,9 +147,10 @@ def _unselected(
     """The staged file of an earlier run, if it belongs to this snapshot; else a file with the status not_run."""
     try:
         staged = open_staged(staging, context.asset_key.path, key, OUTCOMES)
-        if staged.meta["snapshot_hash"] == run.snapshot_hash:
+        header = staged.header(OutcomesHeader)
+        if header.snapshot_hash == run.snapshot_hash:
             context.log.info(f"{experiment.name} was not selected; its staged results are kept")
-            return dg.Output(staged, metadata={"selected": False, "status": staged.meta["status"]})
+            return dg.Output(staged, metadata={"selected": False, "status": header.status})
     except StagedFileMissing:
         pass
     name = staged_name(context.asset_key.path, key)
@@ -188,10 +188,16 @@ class _ProgressReport:
         )
 
 
-def _output(
-    context: dg.AssetExecutionContext, staged: StagedFile, made: Forecasts, stored: dg.AssetCheckResult
+def _staged(
+    context: dg.AssetExecutionContext,
+    staging: StagingArea,
+    key: RunKey,
+    made: Forecasts,
+    stored: dg.AssetCheckResult,
 ) -> dg.Output[StagedFile]:
-    """The output with its metadata; the most frequent failure is a log line as well."""
+    """Stage the outcomes, and log the most frequent failure; all of them are in the output's metadata."""
+    name = staged_name(context.asset_key.path, key)
+    staged = stage_forecasts(staging, name, made, dagster_run_id=context.run.run_id)
     failed = [reason for reason in made.reasons if reason.status == "failed"]
     if failed:
         at = f" ({failed[0].place})" if failed[0].place else ""
@@ -199,7 +205,7 @@ def _output(
     return dg.Output(
         staged,
         metadata={"stored": stored.description, **_metadata(made)},
-        data_version=dg.DataVersion(staged.meta["content_hash"]),
+        data_version=dg.DataVersion(made.content_hash),
     )
 
 

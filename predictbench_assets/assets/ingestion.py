@@ -1,13 +1,10 @@
-"""Ingestion: the window that a run looks at, the frozen snapshot of its markets, and the typed cohort."""
+"""Ingestion: the window of a run, the frozen snapshot of its markets, and the typed cohort."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from enum import Enum
 from typing import Any, cast
 
 import dagster as dg
-import msgspec
 
 from predictbench_assets.assets.checks import (
     COHORT_CHECKS,
@@ -15,54 +12,33 @@ from predictbench_assets.assets.checks import (
     check_cohort,
     check_snapshot,
 )
-from predictbench_assets.assets.step import OWNERS, asset_step, record_failure, redacting, staged_meta
+from predictbench_assets.assets.step import OWNERS, asset_step, record_failure, redacting
 from predictbench_assets.exchange_names import exchange_label
-from predictbench_assets.exchanges.configured import polymarket_client
-from predictbench_assets.exchanges.polymarket.reading import Cohort, Filters, normalize_cohort
+from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.experiments.registry import load_registry
-from predictbench_assets.failures import PermanentError, TransientError
-from predictbench_assets.ingestion.cohort import stage_cohort
+from predictbench_assets.ingestion.cohort import build_cohort, refuse_limit, stage_cohort
+from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader
 from predictbench_assets.ingestion.names import staged_name
-from predictbench_assets.ingestion.snapshot import SNAPSHOT, capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.ingestion.snapshot import damaged, freeze, refuse_losses
+from predictbench_assets.ingestion.window import describe_window, open_window
+from predictbench_assets.markets.cohort import Cohort
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.leases import RunAlreadyStored
 from predictbench_assets.persistence.run_store import RunDatabase
-from predictbench_assets.persistence.snapshots import SnapshotRecord
 from predictbench_assets.reporting.debug import write_debug_artifacts
 from predictbench_assets.runs import RunKey, checked_key
 from predictbench_assets.settings import Settings
-from predictbench_assets.staging import Schema, StagedFile, StagedFileBroken, StagedFileMissing, StagingArea
+from predictbench_assets.staging import StagedFile, StagedFileBroken, StagedFileMissing, StagingArea
 
 GROUP = "ingestion"
-WINDOW = Schema("target_window", 1)
 
 StagedOutput = Iterator[dg.Output[StagedFile] | dg.AssetCheckResult]
 
 
-class NoSnapshot(PermanentError):
-    """Nothing is frozen for the partition, and its day is over."""
-
-
-class SnapshotDamaged(PermanentError):
-    """The file of the snapshot that counts is gone, cannot be read, or is another one than was registered."""
-
-
-class NothingListed(TransientError):
-    """The exchange lists no market at all for a whole day: more often its trouble than the truth."""
-
-
-class RefreshRefused(PermanentError):
-    """A new snapshot would take forecasts off the board that nobody is about to make again."""
-
-
-class LimitRefused(PermanentError):
-    """A part of a day would be stored where only whole days belong."""
-
-
 class OnExisting(Enum):
-    """What to do with a run that is stored complete."""
+    """The treatment of a run that is stored complete."""
 
     update = "update"
     skip = "skip"
@@ -70,14 +46,14 @@ class OnExisting(Enum):
 
 
 class TargetWindowConfig(dg.Config):
-    """How to begin."""
+    """The beginning of a run."""
 
     on_existing: OnExisting = OnExisting.update
     """update writes the run again (ids stay), skip ends green without doing anything, fail ends red."""
 
 
 class RawMarketsConfig(dg.Config):
-    """Whether to capture again."""
+    """A choice between the stored snapshot and a new one."""
 
     refresh: bool = False
     """Capture a new snapshot although one is frozen; allowed on the run date itself only, and only together with every
@@ -87,7 +63,7 @@ class RawMarketsConfig(dg.Config):
 
 
 class NormalizedMarketsConfig(dg.Config):
-    """How much of the snapshot to take."""
+    """The part of the snapshot to take."""
 
     limit: int | None = None
     """Keep only the first markets; the run is stored as partial. Refused in production, except for a dry run."""
@@ -130,18 +106,10 @@ def target_window(
             reporter.skipped(key, context.run.run_id)
             return
     with asset_step(context, settings, database, key, "target_window"):
-        window: dict[str, Any] = {
-            "run_id": str(key.run_id),
-            "run_date": key.run_date.isoformat(),
-            "window_days": key.window_days,
-            "target_date": key.target_date.isoformat(),
-            "start": key.start.isoformat(),
-            "end": key.end.isoformat(),
-        }
-        name = staged_name(context.asset_key.path, key)
-        staged = staging.publish(name, WINDOW, staged_meta(context), [msgspec.json.encode(window)])
+        staged = open_window(staging, key, dagster_run_id=context.run.run_id)
         exchange = exchange_label(settings.exchange)
-        yield dg.Output(staged, metadata={**window, "attempt": attempt or 0, "exchange": exchange})
+        metadata = {**describe_window(key), "attempt": attempt or 0, "exchange": exchange}
+        yield dg.Output(staged, metadata=metadata)
 
 
 @dg.asset(
@@ -170,17 +138,20 @@ def raw_markets(
     with asset_step(context, settings, database, key, "raw_markets"):
         if config.refresh:
             _refuse_losses(context, settings, database, key)
-        snapshot = None if config.refresh else _stored_snapshot(context, settings, database, staging, key)
-        reused = snapshot is not None
-        if snapshot is None:
-            _refuse_other_days(settings, key, refresh=config.refresh)
-            allow_empty = config.allow_empty or key.window_days in settings.allow_empty_windows
-            snapshot = _captured_snapshot(context, settings, database, staging, key, allow_empty=allow_empty)
-        yield dg.Output(
-            snapshot,
-            metadata=_snapshot_metadata(snapshot, reused=reused),
-            data_version=dg.DataVersion(snapshot.sha256),
+        frozen = freeze(
+            configured_exchange(settings),
+            staging,
+            database,
+            key,
+            today=settings.clock.now().date(),
+            dagster_run_id=context.run.run_id,
+            refresh=config.refresh,
+            allow_empty=config.allow_empty or key.window_days in settings.allow_empty_windows,
+            warn=context.log.warning,
         )
+        snapshot = frozen.file
+        metadata = _snapshot_metadata(snapshot, reused=frozen.reused)
+        yield dg.Output(snapshot, metadata=metadata, data_version=dg.DataVersion(snapshot.sha256))
         yield from _kept_aside(check_snapshot(snapshot), context, database, key, snapshot)
 
 
@@ -204,54 +175,22 @@ def normalized_markets(
     """The typed markets of the snapshot, filtered and with the core sample drawn; malformed rows with the reason."""
     key = run_key(context)
     with asset_step(context, settings, database, key, "normalized_markets") as beat:
-        if config.limit is not None and settings.environment == "production" and not database.dry:
-            raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
+        refuse_limit(settings, config.limit, dry_run=database.dry)
         try:
-            cohort = _normalized(raw_markets, settings, config.limit)
+            cohort = build_cohort(raw_markets, configured_exchange(settings).read, settings, limit=config.limit)
         except (StagedFileMissing, StagedFileBroken) as error:
-            raise _damaged(settings, key, str(error)) from error
-        meta = staged_meta(context) | {
-            "snapshot_hash": raw_markets.sha256,
-            "captured_at": raw_markets.meta["captured_at"],
-            "limit": config.limit,
-        }
+            raise damaged(key, str(error), settings.clock.now().date()) from error
         beat()
-        staged = stage_cohort(staging, staged_name(context.asset_key.path, key), cohort, meta)
+        name, dagster_run_id = staged_name(context.asset_key.path, key), context.run.run_id
+        staged = stage_cohort(
+            staging, name, cohort, snapshot=raw_markets, limit=config.limit, dagster_run_id=dagster_run_id
+        )
         if config.debug_artifacts:
             folder = write_debug_artifacts(settings.artifacts, key, raw_markets, cohort)
             context.log.info(f"wrote readable markets into {folder}")
         yield dg.Output(staged, metadata=_cohort_metadata(staged, cohort), data_version=dg.DataVersion(staged.sha256))
         checks = check_cohort(cohort, settings, database.cohort_sizes(key, days=14))
         yield from _kept_aside(checks, context, database, key, raw_markets)
-
-
-def _stored_snapshot(
-    context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, staging: StagingArea, key: RunKey
-) -> StagedFile | None:
-    """The snapshot that counts; once the day is over, else the newest one that a check refused."""
-    record = database.snapshot(key)
-    if record is None and key.run_date != settings.clock.now().date():
-        record = database.refused_snapshot(key)
-        if record is not None:
-            context.log.warning(f"read again, after it was refused ({record.refused}): {record.uri}")
-            database.register(record, context.run.run_id)
-    if record is None:
-        return None
-    try:
-        snapshot = staging.open_uri(record.uri, SNAPSHOT)
-    except (StagedFileMissing, StagedFileBroken) as error:
-        raise _damaged(settings, key, str(error)) from error
-    if snapshot.sha256 != record.content_hash:
-        registered = record.content_hash[:12]
-        raise _damaged(settings, key, f"{record.uri} holds other rows ({snapshot.sha256[:12]}, not {registered}).")
-    return snapshot
-
-
-def _damaged(settings: Settings, key: RunKey, what: str) -> SnapshotDamaged:
-    way_out = "Put the file back"
-    if key.run_date == settings.clock.now().date():
-        way_out += ", or capture a new snapshot today with --refresh"
-    return SnapshotDamaged(f"the snapshot of {key} cannot be used: {what} {way_out}.")
 
 
 def _kept_aside(
@@ -275,144 +214,60 @@ def _kept_aside(
 
 
 def _refuse_losses(context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, key: RunKey) -> None:
-    """A refresh is for all who have forecasts of the day: boards count what answers to the snapshot that counts."""
     ops = cast("Mapping[str, Any]", context.run.run_config.get("ops", {}))
-    registered = load_registry(settings.processing_experiments).names
+    registered = set(load_registry(settings.processing_experiments).names)
     unselected = {
         name
         for name in registered
         if ops.get(f"experiment_results__{name}", {}).get("config", {}).get("selected") is False
     }
-    forecasters = database.forecasters(key)
-    ways_out = {
-        "leave --experiment out, so that they run again too": sorted(forecasters & unselected),
-        "add them to PROCESSING_EXPERIMENTS again": sorted(forecasters - set(registered)),
-    }
-    lost = [f"{', '.join(names)} ({way_out})" for way_out, names in ways_out.items() if names]
-    if lost:
-        raise RefreshRefused(
-            f"a refresh of {key} is refused: it would take these experiments off the board, whose forecasts answer to "
-            f"the snapshot that is stored: {'; '.join(lost)}."
-        )
-
-
-def _refuse_other_days(settings: Settings, key: RunKey, *, refresh: bool) -> None:
-    today = settings.clock.now().date()
-    if key.run_date == today:
-        return
-    if refresh:
-        raise NoSnapshot(
-            f"a refresh of {key} is refused: its snapshot is of {key.run_date}, today is {today} (UTC), "
-            "and prices of a past day cannot be captured. Run it without --refresh to use the stored snapshot."
-        )
-    raise NoSnapshot(
-        f"no snapshot is stored for {key} and its day is over: today is {today} (UTC), and what the exchange shows "
-        "now is not what it showed then. If the snapshot was staged elsewhere, point STAGING_URI and the database "
-        "settings there; a missed day cannot be captured later."
-    )
-
-
-def _captured_snapshot(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    database: RunDatabase,
-    staging: StagingArea,
-    key: RunKey,
-    *,
-    allow_empty: bool,
-) -> StagedFile:
-    captured = asyncio.run(
-        capture(polymarket_client(settings), key, settings.clock, price_history=settings.polymarket_price_history)
-    )
-    if not captured.walk.rows and not allow_empty:
-        raise NothingListed(
-            f"the exchange lists no market that closes on {key.target_date}: nothing was frozen, and the next try asks "
-            "again. If that day truly has none, run it with --allow-empty, or name its window in ALLOW_EMPTY_WINDOWS."
-        )
-    if captured.quotes.reason is not None:
-        sources = captured.rows_by_source
-        context.log.warning(
-            f"the CLOB gave no quotes for some or all markets, {sources['gamma']:,} of {len(captured.walk.rows):,} are "
-            f"priced by Gamma: {captured.quotes.reason}"
-        )
-    if captured.past_prices.reason is not None:
-        context.log.warning(f"prices of a day before are missing: {captured.past_prices.reason}")
-    snapshot = freeze_snapshot(staging, key, captured, exchange=settings.exchange, dagster_run_id=context.run.run_id)
-    record = SnapshotRecord(
-        key=key,
-        captured_at=captured.captured_at,
-        sha256=captured.walk.sha256,
-        content_hash=snapshot.sha256,
-        rows=snapshot.rows,
-        bytes=captured.walk.stats.bytes,
-        uri=snapshot.uri,
-        exchange=settings.exchange,
-        quotes_source="clob" if captured.quotes.available else "gamma",
-        api=captured.stats.as_dict(),
-    )
-    database.register(record, context.run.run_id)
-    return snapshot
-
-
-def _normalized(snapshot: StagedFile, settings: Settings, limit: int | None) -> Cohort:
-    return normalize_cohort(
-        snapshot_rows(snapshot),
-        captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),
-        filters=Filters(
-            min_liquidity=settings.min_liquidity or 0.0,
-            min_volume=settings.min_volume or 0.0,
-            max_markets=settings.max_markets,
-            limit=limit,
-        ),
-        core_size=settings.core_sample_size,
-        # Seeded by content: the same snapshot has the same core, and nobody can choose it.
-        seed=int(snapshot.sha256[:16], 16),
-    )
+    refuse_losses(key, database.forecasters(key), registered=registered, unselected=unselected)
 
 
 def _snapshot_metadata(snapshot: StagedFile, *, reused: bool) -> dict[str, Any]:
-    api = snapshot.meta["api"]
+    header = snapshot.header(SnapshotHeader)
+    api = header.api
     return {
         "dagster/row_count": snapshot.rows,
         "reused": reused,
-        "captured_at": snapshot.meta["captured_at"],
-        "received_sha256": snapshot.meta["received_sha256"],
+        "captured_at": header.captured_at.isoformat(),
+        "received_sha256": header.received_sha256,
         "content_sha256": snapshot.sha256,
         "uri": snapshot.uri,
-        "pages": api["pages"],
-        "requests": api["requests"],
-        "retries": sum(api["retries"].values()),
-        "bytes": api["bytes"],
-        "throttle_seconds": api["throttle_seconds"],
-        "quotes": snapshot.meta["quotes"],
-        "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
-        "quotes_reason": snapshot.meta["quotes_reason"] or "",
-        "rows_by_source": dg.MetadataValue.json(snapshot.meta.get("rows_by_source", {})),
-        "prices_of_a_day_before": snapshot.meta.get("past_prices", 0),
-        "api": dg.MetadataValue.json(api),
+        "pages": api.pages,
+        "requests": api.requests,
+        "retries": sum(api.retries.values()),
+        "bytes": api.bytes,
+        "throttle_seconds": api.throttle_seconds,
+        "quotes": header.quotes,
+        "quotes_source": header.quotes_source,
+        "quotes_reason": header.quotes_reason or "",
+        "rows_by_source": dg.MetadataValue.json(header.rows_by_source),
+        "prices_of_a_day_before": header.past_prices,
+        "api": dg.MetadataValue.json(api.as_dict()),
     }
 
 
 def _cohort_metadata(staged: StagedFile, cohort: Cohort) -> dict[str, Any]:
-    meta = staged.meta
+    header = staged.header(CohortHeader)
     rejected = [
         dg.TableRecord({"market": one.market_id or "", "field": one.field, "reason": one.reason})
         for one in cohort.rejected[:50]
     ]
     return {
-        "dagster/row_count": meta["markets"],
-        "offered": meta["offered"],
-        "excluded": sum(meta["excluded"].values()),
-        "rejected": meta["rejected"],
-        "contracts": meta["contracts"],
-        "core_sample": meta["core"],
-        "clusters": meta["clusters"],
-        "good_prices": meta["price_quality"].get("good", 0),
-        "priced_day_ago": meta["priced_day_ago"],
-        "price_quality": dg.MetadataValue.json(meta["price_quality"]),
-        "price_source": dg.MetadataValue.json(meta["price_source"]),
-        "categories": dg.MetadataValue.json(meta["category"]),
-        "excluded_by_reason": dg.MetadataValue.json(meta["excluded"]),
+        "dagster/row_count": header.markets,
+        "offered": header.offered,
+        "excluded": sum(header.excluded.values()),
+        "rejected": header.rejected,
+        "contracts": header.contracts,
+        "core_sample": header.core,
+        "clusters": header.clusters,
+        "good_prices": header.price_quality.get("good", 0),
+        "priced_day_ago": header.priced_day_ago,
+        "price_quality": dg.MetadataValue.json(header.price_quality),
+        "price_source": dg.MetadataValue.json(header.price_source),
+        "categories": dg.MetadataValue.json(header.category),
+        "excluded_by_reason": dg.MetadataValue.json(header.excluded),
         "rejected_by_reason": dg.MetadataValue.json(
             count_texts((f"{one.field}: {one.reason}", 1) for one in cohort.rejected)
         ),

@@ -13,7 +13,7 @@ from predictbench_assets.assets.step import OWNERS, asset_step, record_failure, 
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
-from predictbench_assets.persistence.run_contents import Assembly, StagedExperiment
+from predictbench_assets.persistence.run_contents import RunContents, StagedExperiment
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.persistence.run_write import staged_experiments, store
 from predictbench_assets.reporting.summary import RunSummary
@@ -58,7 +58,7 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
         key, dagster_run_id = run_key(context), context.run.run_id
         with asset_step(context, settings, database, key, "persisted_run"):
             staged = staged_experiments(registry, staging, key, normalized_markets, settings.redact)
-            contents = Assembly(key, normalized_markets, raw_markets, staged, settings.clock)
+            contents = RunContents(key, normalized_markets, raw_markets, staged, settings.clock)
             run = store(contents, None if database.dry else database.open(key, dagster_run_id))
             seconds = run_seconds(context.instance, dagster_run_id)
             summary = reporter.written(run, dagster_run_id, duration_seconds=seconds)

@@ -4,7 +4,7 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import cast
 
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
@@ -99,11 +99,6 @@ def _trim_heap() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def staged_meta(context: dg.AssetExecutionContext) -> dict[str, Any]:
-    """The part of a staged file's header that names the Dagster run it was made by."""
-    return {"dagster_run_id": context.run.run_id}
 
 
 def run_seconds(instance: dg.DagsterInstance, dagster_run_id: str) -> float:

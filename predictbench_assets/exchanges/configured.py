@@ -1,14 +1,16 @@
-"""The exchange as assets see it: a client made from the settings."""
+"""The exchange that the settings name: the one place of a run where an exchange is chosen."""
 
 import random
 
+from predictbench_assets.exchanges.exchange import Exchange
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.exchange import Polymarket
 from predictbench_assets.settings import Settings
 
 
-def polymarket_client(settings: Settings) -> PolymarketClient:
-    """A client for the configured exchange; one instance serves one event loop."""
-    return PolymarketClient(
+def configured_exchange(settings: Settings) -> Exchange:
+    """The exchange of the settings; one instance serves one event loop at a time."""
+    client = PolymarketClient(
         settings.polymarket_base_url,
         settings.polymarket_clob_url,
         clock=settings.clock,
@@ -21,4 +23,7 @@ def polymarket_client(settings: Settings) -> PolymarketClient:
         answer_limit=settings.polymarket_max_answer_mb * 1_000_000,
         listing_limit=settings.polymarket_max_listing_mb * 1_000_000,
         rng=random.Random(),  # noqa: S311 - which slice is walked twice is no secret
+    )
+    return Polymarket(
+        client, host=settings.exchange, clock=settings.clock, price_history=settings.polymarket_price_history
     )

@@ -1,28 +1,28 @@
-"""What reading from Polymarket took: shown in logs, in metadata and in the summary of a run."""
+"""Requests, bytes and seconds of reading from an exchange: for logs, metadata and the summary of a run."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 
 @dataclass
 class ApiStats:
-    """What reading took. Seconds of waiting are added up over requests that wait side by side."""
+    """Figures of one reading. Seconds of waiting are added up over requests that wait side by side."""
 
     pages: int = 0
     requests: int = 0
     """Sent, each attempt counted."""
-    retries: Counter[str] = field(default_factory=Counter)
+    retries: dict[str, int] = field(default_factory=Counter)
     """Attempts that had to be repeated, by cause: `http_429`, `http_5xx`, `timeout`, `connection`, `truncated`, ..."""
     throttle_seconds: float = 0.0
     """Waited for our own rate limit."""
     backoff_seconds: float = 0.0
     """Waited between attempts, Retry-After included."""
     bytes: int = 0
-    """Of response bodies, uncompressed."""
+    """Length of the response bodies, uncompressed."""
     duplicates: int = 0
     """Rows received again with an id already seen."""
     changed_duplicates: int = 0
@@ -33,7 +33,7 @@ class ApiStats:
     """Duration of each phase: `walk`, `recheck`, `quotes`, `price_history`."""
 
     def add(self, other: "ApiStats") -> None:
-        """Take another's figures into this one."""
+        """Add another's figures to these."""
         for each in fields(self):
             mine, more = getattr(self, each.name), getattr(other, each.name)
             if isinstance(mine, dict):
@@ -44,14 +44,17 @@ class ApiStats:
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain JSON, rounded to milliseconds."""
-        figures = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {
-            **figures,
-            "retries": dict(sorted(self.retries.items())),
-            "throttle_seconds": round(self.throttle_seconds, 3),
-            "backoff_seconds": round(self.backoff_seconds, 3),
-            "seconds": {phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
-        }
+        return asdict(self.rounded())
+
+    def rounded(self) -> "ApiStats":
+        """The figures with times in milliseconds, causes in order."""
+        return replace(
+            self,
+            retries=dict(sorted(self.retries.items())),
+            throttle_seconds=round(self.throttle_seconds, 3),
+            backoff_seconds=round(self.backoff_seconds, 3),
+            seconds={phase: round(seconds, 3) for phase, seconds in self.seconds.items()},
+        )
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -24,9 +24,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from predictbench_assets import web
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, shortened
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.failures import PermanentError, TransientError
+from predictbench_assets.printable import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ _BACKOFF = wait_random_exponential(multiplier=0.5, max=20)
 
 T = TypeVar("T")
 Params = Mapping[str, str | Sequence[str]]
-"""Of a query; a parameter with several values is sent once for each."""
+"""A query; a parameter with several values is sent once for each."""
 
 
 class RequestRefused(PermanentError):
@@ -59,8 +60,8 @@ class RequestRefused(PermanentError):
         text: str,
         advice: str = "If the address is right (POLYMARKET_BASE_URL, POLYMARKET_CLOB_URL), the API has changed.",
     ) -> None:
-        self.said = f"{path} answered {status}: {text or 'no text'}"
-        super().__init__(f"{self.said}. {advice}")
+        self.answer = f"{path} answered {status}: {text or 'no text'}"
+        super().__init__(f"{self.answer}. {advice}")
         self.path = path
         self.status = status
 
@@ -117,7 +118,7 @@ class Transport:
 
     Args:
         base_url: what paths are appended to.
-        clock: to read a Retry-After that is a date, where the server does not tell its own time.
+        clock: to read a Retry-After that is a date, where the server does not send its own time.
         headers: sent with each request.
         limits: requests a second for each path that begins so, kept over sliding windows of 10 seconds; a burst may use
             a window's worth at once. The longest beginning counts; what none fits is not limited.
@@ -293,7 +294,7 @@ class Transport:
         return response
 
     async def _received(self, response: httpx.Response, path: str) -> httpx.Response:
-        """The same answer with its body read and decompressed, as far as both keep to the limit."""
+        """Read and decompress the body of an answer, as far as both keep to the limit."""
         sent = bytearray()
         try:
             async for piece in response.aiter_raw(_PIECE):
@@ -321,7 +322,7 @@ class Transport:
             )
 
     def _retry_after(self, response: httpx.Response) -> float | None:
-        """Seconds that a Retry-After asks for; a date in it is read by the server's own clock, where it tells it."""
+        """Seconds that a Retry-After asks for; a date in it is read by the server's own clock, where it sends it."""
         text = response.headers.get("retry-after", "").strip()
         if text.isascii() and text.isdecimal():
             return float(text)
@@ -366,7 +367,7 @@ def _unpacked(sent: bytes, limit: int) -> bytes:
 
 
 def refusal(path: str, response: httpx.Response) -> RequestRefused:
-    """What to raise for an answer that no repetition will change."""
+    """The error for an answer that no repetition will change."""
     return RequestRefused(path, response.status_code, error_text(response.content))
 
 
@@ -396,6 +397,6 @@ def error_text(body: bytes) -> str:
         answer = msgspec.json.decode(body)
     except DECODE_ERRORS:
         answer = None
-    said = answer.get("error") if isinstance(answer, Mapping) else None
-    text = said if isinstance(said, str) else body.decode("utf-8", "replace")
+    message = answer.get("error") if isinstance(answer, Mapping) else None
+    text = message if isinstance(message, str) else body.decode("utf-8", "replace")
     return "".join(character if character.isprintable() else " " for character in text)[:_ERROR_SHOWN].strip()

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from predictbench_assets.experiments.contexts import History, HistoryCounts
 from predictbench_assets.experiments.crashes import CrashMark
+from predictbench_assets.experiments.headers import OutcomesHeader
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
@@ -70,18 +71,24 @@ class Forecasts:
         """`failed` where markets failed and none completed."""
         return "failed" if self.counts["failed"] and not self.counts["completed"] else "completed"
 
-    def header(self, dagster_run_id: str) -> dict[str, Any]:
+    def header(self, dagster_run_id: str) -> OutcomesHeader:
         """The header of the staged file."""
-        return _header(self.experiment, self.status, self.cohort.run, self.counts, dagster_run_id) | {
-            "started_at": self.started_at.isoformat(),
-            "finished_at": self.finished_at.isoformat(),
-            "seconds": self.seconds,
-            "content_hash": self.content_hash,
-            "config_hash": self.config_hash,
-            "from_journal": self.from_journal,
-            "outdated": self.outdated,
-            "reasons": [reason.model_dump() for reason in self.reasons],
-        }
+        return OutcomesHeader(
+            name=self.experiment.name,
+            version=self.experiment.version,
+            status=self.status,
+            snapshot_hash=self.cohort.run.snapshot_hash,
+            counts=self.counts,
+            dagster_run_id=dagster_run_id,
+            config_hash=self.config_hash,
+            content_hash=self.content_hash,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            seconds=self.seconds,
+            from_journal=self.from_journal,
+            outdated=self.outdated,
+            reasons=[reason.model_dump() for reason in self.reasons],
+        )
 
 
 def run_metadata(key: RunKey, captured_at: datetime, snapshot_hash: str) -> RunMetadata:
@@ -126,6 +133,7 @@ def forecast(
         history_counts: their counts by category.
         area: where the journal and artifacts are kept.
         writer_id: names the journal's segments of this attempt.
+        remake: makes the experiment again in another process, `Registry.remake`; by default it is pickled.
         forget: remove the journal first, so that every market is called again.
         progress: called at the beginning, once a second, and at the end, from changing threads.
 
@@ -192,19 +200,27 @@ def stage_not_run(
     area: StagingArea, name: str, experiment: Experiment, run: RunMetadata, *, dagster_run_id: str
 ) -> StagedFile:
     """Publish a file without outcomes for an experiment that was not selected."""
-    return area.publish(name, OUTCOMES, _header(experiment, "not_run", run, count_statuses(()), dagster_run_id), ())
+    header = OutcomesHeader(
+        name=experiment.name,
+        version=experiment.version,
+        status="not_run",
+        snapshot_hash=run.snapshot_hash,
+        counts=count_statuses(()),
+        dagster_run_id=dagster_run_id,
+    )
+    return area.publish(name, OUTCOMES, header, ())
 
 
 def stale_reason(staged: StagedFile, experiment: Experiment, config_hash: str, snapshot_hash: str) -> str | None:
     """The reason why staged outcomes do not count for a snapshot and the present experiment; None where they do."""
-    meta = staged.meta
-    if meta["status"] == "not_run":
+    header = staged.header(OutcomesHeader)
+    if header.status == "not_run":
         return "the experiment was not selected for this run"
-    if meta["snapshot_hash"] != snapshot_hash:
+    if header.snapshot_hash != snapshot_hash:
         return "its staged results are of an earlier snapshot; run it again"
-    if meta["version"] != experiment.version:
-        return f"its staged results are of version {meta['version']}; version {experiment.version} was not run"
-    if meta["config_hash"] != config_hash:
+    if header.version != experiment.version:
+        return f"its staged results are of version {header.version}; version {experiment.version} was not run"
+    if header.config_hash != config_hash:
         return "its staged results were made with another configuration; run it again"
     return None
 
@@ -218,19 +234,6 @@ def count_statuses(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """Markets by status; a status that none has counts 0."""
     statuses = [outcome.status for outcome in outcomes]
     return {status: statuses.count(status) for status in ("completed", "skipped", "failed")}
-
-
-def _header(
-    experiment: Experiment, status: str, run: RunMetadata, counts: Mapping[str, int], dagster_run_id: str
-) -> dict[str, Any]:
-    return {
-        "dagster_run_id": dagster_run_id,
-        "name": experiment.name,
-        "version": experiment.version,
-        "status": status,
-        "snapshot_hash": run.snapshot_hash,
-        "counts": dict(counts),
-    }
 
 
 class _Last:

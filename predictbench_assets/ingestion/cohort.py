@@ -1,17 +1,25 @@
-"""The staged cohort: the typed markets of a snapshot, and the rows that were rejected with the reason."""
+"""The third stage: the typed markets of a snapshot, and the rows that were rejected with the reason."""
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.reading import Cohort
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader
+from predictbench_assets.ingestion.snapshot import snapshot_rows
+from predictbench_assets.markets.cohort import Cohort, Filters, MarketReader, normalize_cohort
 from predictbench_assets.markets.market import Market, PriceQuality, RejectedMarket
+from predictbench_assets.settings import Settings
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
-COHORT = Schema("normalized_markets", 2, upgrade=lambda row: row)
+COHORT = Schema("normalized_markets", 2, oldest=1)
 """The second version has the price of a day before, where one was frozen; markets without are as they were."""
+
+
+class LimitRefused(PermanentError):
+    """A part of a day would be stored where only whole days belong."""
 
 
 class _CohortRow(msgspec.Struct):
@@ -19,24 +27,69 @@ class _CohortRow(msgspec.Struct):
     rejected: msgspec.Raw = msgspec.Raw()
 
 
-def stage_cohort(area: StagingArea, name: str, cohort: Cohort, meta: dict[str, Any]) -> StagedFile:
-    """Publish a cohort; its counts are in the header, where a summary finds them without reading the rows."""
-    qualities = Counter(market.price.quality for market in cohort.markets)
-    counts = {
-        "offered": cohort.offered,
-        "excluded": dict(cohort.excluded),
-        "rejected": len(cohort.rejected),
-        "markets": len(cohort.markets),
-        "contracts": sum(len(market.contracts) for market in cohort.markets),
-        "core": sum(market.core for market in cohort.markets),
-        "clusters": len({market.cluster for market in cohort.markets}),
-        "price_quality": {quality: qualities[quality] for quality in get_args(PriceQuality) if qualities[quality]},
-        "price_source": dict(Counter(market.price.source for market in cohort.markets)),
-        "priced_day_ago": sum(market.price_24h_ago is not None for market in cohort.markets),
-        "category": dict(Counter(market.category for market in cohort.markets).most_common()),
-        "unreadable": cohort.unreadable,
-    }
-    return area.publish(name, COHORT, {**meta, **counts}, _lines(cohort))
+def refuse_limit(settings: Settings, limit: int | None, *, dry_run: bool) -> None:
+    """Stop an attempt that would store a part of a day in production.
+
+    Raises:
+        LimitRefused: the environment is production, and this is no dry run.
+    """
+    if limit is not None and settings.environment == "production" and not dry_run:
+        raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
+
+
+def build_cohort(snapshot: StagedFile, read: MarketReader, settings: Settings, *, limit: int | None = None) -> Cohort:
+    """The markets of a snapshot, filtered and sampled as the settings ask.
+
+    Args:
+        read: the reader of the exchange that the snapshot came from.
+        limit: keep the first markets only.
+    """
+    return normalize_cohort(
+        ((row.raw, row.quote) for row in snapshot_rows(snapshot)),
+        read,
+        captured_at=snapshot.header(SnapshotHeader).captured_at,
+        filters=Filters(
+            min_liquidity=settings.min_liquidity or 0.0,
+            min_volume=settings.min_volume or 0.0,
+            max_markets=settings.max_markets,
+            limit=limit,
+        ),
+        core_size=settings.core_sample_size,
+        # Seeded by content: the same snapshot has the same core, and nobody can choose it.
+        seed=int(snapshot.sha256[:16], 16),
+    )
+
+
+def stage_cohort(
+    area: StagingArea, name: str, cohort: Cohort, *, snapshot: StagedFile, limit: int | None, dagster_run_id: str
+) -> StagedFile:
+    """Publish a cohort with its counts in the header.
+
+    Args:
+        snapshot: the snapshot that it was made of.
+        limit: the most markets that were asked for.
+    """
+    markets = cohort.markets
+    qualities = Counter(market.price.quality for market in markets)
+    header = CohortHeader(
+        snapshot_hash=snapshot.sha256,
+        captured_at=snapshot.header(SnapshotHeader).captured_at,
+        limit=limit,
+        dagster_run_id=dagster_run_id,
+        offered=cohort.offered,
+        excluded={str(reason): count for reason, count in cohort.excluded.items()},
+        rejected=len(cohort.rejected),
+        markets=len(markets),
+        contracts=sum(len(market.contracts) for market in markets),
+        core=sum(market.core for market in markets),
+        clusters=len({market.cluster for market in markets}),
+        price_quality={quality: qualities[quality] for quality in get_args(PriceQuality) if qualities[quality]},
+        price_source=dict(Counter(market.price.source for market in markets)),
+        priced_day_ago=sum(market.price_24h_ago is not None for market in markets),
+        category=dict(Counter(market.category for market in markets).most_common()),
+        unreadable=cohort.unreadable,
+    )
+    return area.publish(name, COHORT, header, _lines(cohort))
 
 
 def cohort_markets(staged: StagedFile) -> Iterator[Market]:

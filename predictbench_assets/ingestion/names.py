@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from predictbench_assets.ingestion.headers import PointerHeader
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
 
@@ -24,4 +25,4 @@ def open_staged(area: StagingArea, asset: Sequence[str], key: RunKey, schema: Sc
     name = staged_name(asset, key)
     if area.peek(name)["schema"] != POINTER.name:
         return area.open(name, schema)
-    return area.open_uri(area.open(name, POINTER).meta["uri"], schema)
+    return area.open_uri(area.open(name, POINTER).header(PointerHeader).uri, schema)

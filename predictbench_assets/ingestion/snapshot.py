@@ -1,4 +1,4 @@
-"""The frozen snapshot: a day's rows exactly as Polymarket sent them, each with the quote read at the same time, and
+"""The frozen snapshot: a day's rows exactly as the exchange sent them, each with the quote read at the same time, and
 with the price of a day before.
 
 A snapshot is a staged file that is written once and never changed; a refresh writes another. Everything downstream
@@ -6,149 +6,217 @@ is computed from it, so that a run can be repeated long after the exchange has m
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+import logging
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import msgspec
 
-from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.polymarket.client import PolymarketClient, RawRow, Walk
-from predictbench_assets.exchanges.polymarket.payloads import (
+from predictbench_assets.exchanges.exchange import Capture, CapturedRow, Exchange
+from predictbench_assets.exchanges.json_text import (
     DECODE_ERRORS,
     UnreadableJson,
-    first_token_id,
     json_members,
-    parse_instant,
+    object_members,
+    scalar_text,
 )
-from predictbench_assets.exchanges.polymarket.price_history import PastPrices
-from predictbench_assets.exchanges.polymarket.quotes import Quote, Quotes
-from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.failures import PermanentError, TransientError
+from predictbench_assets.ingestion.headers import SnapshotHeader
+from predictbench_assets.ingestion.registry import SnapshotRecord, SnapshotRegistry
+from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.runs import RunKey
-from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagedFileBroken, StagingArea
+from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagedFileBroken, StagedFileMissing, StagingArea
 
-SNAPSHOT = Schema("raw_markets", 2, upgrade=lambda row: row)
-"""The second version has the price of a day before in some quotes; rows without one are as they were."""
+SNAPSHOT = Schema("raw_markets", 3, oldest=1)
+"""The second version has the price of a day before in some quotes, the third the market's id beside each row."""
+
+_IDS_SINCE = 3
+
+_log = logging.getLogger(__name__)
+
+
+class NoSnapshot(PermanentError):
+    """Nothing is frozen for the partition, and its day is over."""
+
+
+class SnapshotDamaged(PermanentError):
+    """The file of the snapshot that counts is gone, cannot be read, or is another one than was registered."""
+
+
+class NothingListed(TransientError):
+    """The exchange lists no market at all for a whole day: more often its trouble than the truth."""
+
+
+class RefreshRefused(PermanentError):
+    """A new snapshot would take forecasts off the board that are not about to be made again."""
 
 
 class _SnapshotRow(msgspec.Struct):
     row: msgspec.Raw
     quote: dict[str, Any] | None = None
+    market_id: str | None = None
 
 
 @dataclass(frozen=True)
-class Capture:
-    """What was read from the exchange for one run."""
+class FrozenSnapshot:
+    """The snapshot that a run is computed from."""
 
-    walk: Walk
-    quotes: Quotes
-    captured_at: datetime
-    """When the last quote had come in, UTC: the freeze."""
-    past_prices: PastPrices = field(default_factory=lambda: PastPrices(asked=False))
-    """Read beside the rest, of a day before the capture began."""
-
-    @property
-    def stats(self) -> ApiStats:
-        """What reading took: the listing, the quotes and the older prices together."""
-        together = ApiStats()
-        for part in (self.walk.stats, self.quotes.stats, self.past_prices.stats):
-            together.add(part)
-        return together
-
-    @property
-    def rows_by_source(self) -> dict[str, int]:
-        """How many rows are priced by a quote of the CLOB, and how many only by what Gamma says in them."""
-        quoted = ((quote := self.quote(row.raw)) is not None and quote.priced for row in self.walk.rows)
-        counts = Counter("clob" if one else "gamma" for one in quoted)
-        return {source: counts[source] for source in ("clob", "gamma")}
-
-    def quote(self, row: bytes) -> Quote | None:
-        """What the CLOB said about a row's first outcome."""
-        token = first_token_id(row)
-        return None if token is None else self.quote_of(token)
-
-    def quote_of(self, token: str) -> Quote | None:
-        """What the CLOB said about a token; with neither bid nor ask where only the past is known."""
-        quote, day_ago = self.quotes.get(token), self.past_prices.get(token)
-        if day_ago is None:
-            return quote
-        quote = quote or Quote(token_id=token, bid=None, ask=None, at=self.captured_at)
-        return quote.model_copy(update={"day_ago": day_ago})
+    file: StagedFile
+    reused: bool
+    """True where it was stored before."""
 
 
-async def capture(client: PolymarketClient, key: RunKey, clock: Clock, *, price_history: bool = True) -> Capture:
-    """Read every market that closes on the run's target date, and right after that the quotes of their first outcomes.
+def freeze(
+    exchange: Exchange,
+    area: StagingArea,
+    registry: SnapshotRegistry,
+    key: RunKey,
+    *,
+    today: date,
+    dagster_run_id: str,
+    refresh: bool = False,
+    allow_empty: bool = False,
+    warn: Callable[[str], None] = _log.warning,
+) -> FrozenSnapshot:
+    """The stored snapshot of a run, whatever the date; where there is none, a new one, on the run date only.
 
-    With `price_history`, also what those were a day before, as far as the CLOB answers: beside the rest, from the first
-    page on, and so of a day before the capture began.
+    Once the day is over, the newest snapshot that a check refused is better than none.
+
+    Args:
+        today: in UTC.
+        refresh: capture a new one although one is stored.
+        allow_empty: believe a listing without any market.
+        warn: called with a sentence about each thing that is missing.
 
     Raises:
-        WalkIncomplete, RequestRefused, UnexpectedAnswer, AnswerTooLarge: the listing could not be read to its end. A
-            CLOB that does not answer raises nothing: `quotes.available` says so.
+        NoSnapshot: the day of the run is not today, and nothing is stored or a refresh was asked for.
+        SnapshotDamaged: the file of the stored snapshot cannot be used.
+        NothingListed: the exchange lists no market at all.
+        PredictbenchError: the listing could not be read to its end, or the snapshot could not be registered.
     """
-    began = clock.now()
-    waiting: asyncio.Queue[str | None] = asyncio.Queue()
+    record = None if refresh else registry.snapshot(key)
+    if record is None and not refresh and key.run_date != today:
+        record = registry.refused_snapshot(key)
+        if record is not None:
+            warn(f"read again, after it was refused ({record.refused}): {record.uri}")
+            registry.register(record, dagster_run_id)
+    if record is not None:
+        return FrozenSnapshot(_open_registered(area, record, today), reused=True)
+    _refuse_other_days(key, today, refresh=refresh)
+    captured = asyncio.run(exchange.capture(key.start, key.end))
+    if not captured.rows and not allow_empty:
+        raise NothingListed(
+            f"the exchange lists no market that closes on {key.target_date}: nothing was frozen, and the next try asks "
+            "again. If that day truly has none, run it with --allow-empty, or name its window in ALLOW_EMPTY_WINDOWS."
+        )
+    for warning in captured.warnings:
+        warn(warning)
+    snapshot = freeze_snapshot(area, key, captured, exchange=exchange.host, dagster_run_id=dagster_run_id)
+    registry.register(_record(key, snapshot), dagster_run_id)
+    return FrozenSnapshot(snapshot, reused=False)
 
-    def take(rows: Sequence[RawRow]) -> None:
-        for row in rows:
-            at = parse_instant(row.end_date)
-            if at is not None and key.start <= at < key.end and (token := first_token_id(row.raw)) is not None:
-                waiting.put_nowait(token)
 
-    async def arriving() -> AsyncIterator[str]:
-        while (token := await waiting.get()) is not None:
-            yield token
+def _open_registered(area: StagingArea, record: SnapshotRecord, today: date) -> StagedFile:
+    try:
+        snapshot = area.open_uri(record.uri, SNAPSHOT)
+    except (StagedFileMissing, StagedFileBroken) as error:
+        raise damaged(record.key, str(error), today) from error
+    if snapshot.sha256 != record.content_hash:
+        registered = record.content_hash[:12]
+        raise damaged(record.key, f"{record.uri} holds other rows ({snapshot.sha256[:12]}, not {registered}).", today)
+    return snapshot
 
-    async with client:
-        past = asyncio.ensure_future(client.fetch_past_prices(arriving(), began)) if price_history else None
-        try:
-            walk = await client.fetch_window(key.start, key.end, on_rows=take if price_history else None)
-            tokens = [token for row in walk.rows if (token := first_token_id(row.raw)) is not None]
-            for token in (*tokens, None):
-                waiting.put_nowait(token)
-            quotes = await client.fetch_quotes(tokens)
-            captured_at = clock.now()
-            if past is None:
-                return Capture(walk, quotes, captured_at)
-            if not quotes.available:
-                return Capture(walk, quotes, captured_at, PastPrices(reason="given up, since the CLOB gave no quotes"))
-            return Capture(walk, quotes, captured_at, await past)
-        finally:
-            if past is not None:
-                past.cancel()
-                await asyncio.wait([past])
+
+def damaged(key: RunKey, problem: str, today: date) -> SnapshotDamaged:
+    """Error for a snapshot whose file cannot be used, with the way out."""
+    way_out = "Put the file back"
+    if key.run_date == today:
+        way_out += ", or capture a new snapshot today with --refresh"
+    return SnapshotDamaged(f"the snapshot of {key} cannot be used: {problem} {way_out}.")
+
+
+def refuse_losses(key: RunKey, forecasters: Set[str], *, registered: Set[str], unselected: Set[str]) -> None:
+    """Stop a refresh that not all who have forecasts of the day take part in: boards count what answers to it.
+
+    Args:
+        forecasters: experiments with stored forecasts of the run.
+        registered: experiments that this code has.
+        unselected: those of them that this run leaves out.
+
+    Raises:
+        RefreshRefused: with a way out for each of them.
+    """
+    ways_out = {
+        "leave --experiment out, so that they run again too": sorted(forecasters & unselected),
+        "add them to PROCESSING_EXPERIMENTS again": sorted(forecasters - registered),
+    }
+    lost = [f"{', '.join(names)} ({way_out})" for way_out, names in ways_out.items() if names]
+    if lost:
+        raise RefreshRefused(
+            f"a refresh of {key} is refused: it would take these experiments off the board, whose forecasts answer to "
+            f"the snapshot that is stored: {'; '.join(lost)}."
+        )
+
+
+def _refuse_other_days(key: RunKey, today: date, *, refresh: bool) -> None:
+    if key.run_date == today:
+        return
+    if refresh:
+        raise NoSnapshot(
+            f"a refresh of {key} is refused: its snapshot is of {key.run_date}, today is {today} (UTC), "
+            "and prices of a past day cannot be captured. Run it without --refresh to use the stored snapshot."
+        )
+    raise NoSnapshot(
+        f"no snapshot is stored for {key} and its day is over: today is {today} (UTC), and what the exchange shows "
+        "now is not what it showed then. If the snapshot was staged elsewhere, point STAGING_URI and the database "
+        "settings there; a missed day cannot be captured later."
+    )
+
+
+def _record(key: RunKey, snapshot: StagedFile) -> SnapshotRecord:
+    header = snapshot.header(SnapshotHeader)
+    return SnapshotRecord(
+        key=key,
+        captured_at=header.captured_at,
+        sha256=header.received_sha256,
+        content_hash=snapshot.sha256,
+        rows=snapshot.rows,
+        bytes=header.received_bytes,
+        uri=snapshot.uri,
+        exchange=header.exchange,
+        quotes_source=header.quotes_source,
+        api=header.api.as_dict(),
+    )
 
 
 def freeze_snapshot(
     area: StagingArea, key: RunKey, captured: Capture, *, exchange: str, dagster_run_id: str
 ) -> StagedFile:
     """Publish what was captured under a name of its own, so that a refresh overwrites nothing."""
-    walk, quotes = captured.walk, captured.quotes
-    recheck = None if walk.recheck is None else msgspec.to_builtins(walk.recheck)
-    meta: Mapping[str, Any] = {
-        "captured_at": captured.captured_at.isoformat(),
-        "exchange": exchange,
-        "dagster_run_id": dagster_run_id,
-        "received_sha256": walk.sha256,
-        "received_bytes": walk.stats.bytes,
-        "api": captured.stats.as_dict(),
-        "recheck": recheck,
-        "quotes": len(quotes.by_token),
-        "rows_by_source": captured.rows_by_source,
-        "quotes_available": quotes.available,
-        "quotes_reason": quotes.reason,
-        "past_prices": len(captured.past_prices.by_token),
-        "past_prices_asked": captured.past_prices.asked,
-        "past_prices_reason": captured.past_prices.reason,
-    }
+    header = SnapshotHeader(
+        captured_at=captured.captured_at,
+        exchange=exchange,
+        dagster_run_id=dagster_run_id,
+        received_sha256=captured.sha256,
+        received_bytes=captured.received_bytes,
+        api=captured.stats.rounded(),
+        recheck=captured.recheck,
+        quotes=captured.quotes.count,
+        quotes_available=captured.quotes.available,
+        quotes_reason=captured.quotes.reason,
+        rows_by_source=captured.rows_by_source,
+        past_prices=captured.past_prices.count,
+        past_prices_asked=captured.past_prices.available,
+        past_prices_reason=captured.past_prices.reason,
+    )
     name = f"snapshots/{key.slug}/{captured.captured_at:%Y%m%dT%H%M%S.%fZ}{SUFFIX}"
-    return area.publish(name, SNAPSHOT, meta, (_line(row.raw, captured.quote(row.raw)) for row in walk.rows))
+    return area.publish(name, SNAPSHOT, header, map(_line, captured.rows))
 
 
-def snapshot_rows(snapshot: StagedFile) -> Iterator[tuple[bytes, Quote | None]]:
-    """The rows of a snapshot, as received, with their quotes.
+def snapshot_rows(snapshot: StagedFile) -> Iterator[CapturedRow]:
+    """The rows of a snapshot, as they were captured.
 
     Raises:
         StagedFileMissing, StagedFileBroken: the file is gone, or not what was frozen.
@@ -160,18 +228,30 @@ def snapshot_rows(snapshot: StagedFile) -> Iterator[tuple[bytes, Quote | None]]:
         except DECODE_ERRORS:
             # A row may be legal JSON that the strict parser refuses; its rejection needs its bytes.
             try:
-                row = dict(json_members(line))["row"]
+                members = dict(json_members(line))
+                raw, quote, market_id = members["row"], None, scalar_text(members.get("market_id"))
             except (UnreadableJson, KeyError) as error:
                 raise StagedFileBroken(
                     f"{snapshot.uri} holds a line that is no row: it was damaged after it was written."
                 ) from error
-            yield row, None
-            continue
-        yield bytes(staged.row), None if staged.quote is None else Quote.model_validate(staged.quote)
+        else:
+            raw, market_id = bytes(staged.row), staged.market_id
+            quote = None if staged.quote is None else Quote.model_validate(staged.quote)
+        if snapshot.version < _IDS_SINCE:
+            market_id = _id_in(raw)
+        yield CapturedRow(market_id, raw, quote)
 
 
-def _line(row: bytes, quote: Quote | None) -> bytes:
+def _id_in(raw: bytes) -> str | None:
+    """The id that stands in a row itself, as in all rows from before ids were staged beside them."""
+    try:
+        return scalar_text(object_members(raw).get("id"))
+    except UnreadableJson:
+        return None
+
+
+def _line(row: CapturedRow) -> bytes:
     # A key of its own only where there is a price, so that rows without one are what they always were.
-    absent = {"day_ago"} if quote is not None and quote.day_ago is None else None
-    encoded = b"null" if quote is None else quote.model_dump_json(exclude=absent).encode()
-    return b'{"quote":' + encoded + b',"row":' + row + b"}"
+    absent = {"day_ago"} if row.quote is not None and row.quote.day_ago is None else None
+    quote = b"null" if row.quote is None else row.quote.model_dump_json(exclude=absent).encode()
+    return b'{"market_id":' + msgspec.json.encode(row.market_id) + b',"quote":' + quote + b',"row":' + row.raw + b"}"

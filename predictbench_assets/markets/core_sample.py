@@ -3,7 +3,7 @@
 Drawn in two phases, both by a keyed hash of the market's id, so that the same snapshot and seed always give the same
 core, whatever the order of the rows:
 
-1. of each cluster, at most `PER_CLUSTER` markets (they are not independent, so more of them would say little);
+1. of each cluster, at most `PER_CLUSTER` markets (they are not independent, so more of them would add little);
 2. of those, a simple random sample within each stratum of category x price bin. Strata get places in proportion to the
    square root of their size, at least one each: a day that is 85 % sports leaves room for the rest, and weights stay
    moderate.

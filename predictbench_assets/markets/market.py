@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 PriceQuality = Literal["good", "thin", "none"]
 PriceSource = Literal["clob", "gamma", "none"]
+"""The order book, the listing, or neither; the words are those that are stored."""
 
 GOOD_SPREAD = 0.10
 """The widest spread between bid and ask at which a midpoint still counts as a price worth beating."""
@@ -33,12 +34,12 @@ class Contract(Frozen):
     """One outcome of a market, as it is traded."""
 
     contract_id: str
-    """The CLOB token id."""
+    """The id by which the exchange trades it."""
     index: int
     """Position in the market's outcomes; 0 is the outcome that probabilities speak of."""
     name: str
     price: Probability | None
-    """Gamma's indicative price of this outcome at capture; None where prices are withheld (blind experiments)."""
+    """The listing's indicative price of this outcome at capture; None where withheld (blind experiments)."""
 
 
 class Event(Frozen):
@@ -96,16 +97,16 @@ class Market(Frozen):
     created_at: datetime | None
     opened_at: datetime | None
     close_time: datetime
-    """The nominal end (`endDate`): what puts a market into a cohort. Trading may stop earlier or later."""
+    """The nominal end, which puts a market into a cohort. Trading may stop earlier or later."""
     volume: float | None
     volume_24h: float | None
     liquidity: float | None
     price: MarketPrice
     captured_at: datetime
     price_24h_ago: Probability | None = None
-    """Of the first outcome, a day (at most some hours more) before the capture; None where none was frozen."""
+    """Price of the first outcome a day (at most some hours more) before the capture; None where none was frozen."""
     core: bool = False
-    """Whether the market is in the frozen core sample of its snapshot."""
+    """True in the frozen core sample of its snapshot."""
     core_weight: float | None = None
     """Inverse of the probability with which the core sample picked it; None outside the core."""
 
@@ -115,7 +116,7 @@ class Market(Frozen):
         return tuple(contract.name for contract in self.contracts)
 
     def blinded(self) -> "Market":
-        """The same market without any price: what a blind experiment is given."""
+        """A copy without any price, for blind experiments."""
         return self.model_copy(
             update={
                 "contracts": tuple(contract.model_copy(update={"price": None}) for contract in self.contracts),

@@ -2,19 +2,20 @@
 
 import logging
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from predictbench_assets.commit import running_commit
+from predictbench_assets.experiments.headers import OutcomesHeader
 from predictbench_assets.experiments.reasons import ReasonCount, count_texts
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.ingestion.cohort import COHORT
+from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader
 from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.observability.metrics import export_metrics
 from predictbench_assets.persistence.leases import RunCounts
-from predictbench_assets.persistence.run_contents import Assembly, StagedExperiment
+from predictbench_assets.persistence.run_contents import RunContents, StagedExperiment
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.persistence.run_write import RunWrite
 from predictbench_assets.reporting.summary import (
@@ -152,50 +153,54 @@ class RunReporter:
             return None  # missing, or damaged, which may be why the run failed
 
 
-def _experiment(staged: StagedExperiment, contents: Assembly, dagster_run_id: str) -> ExperimentSummary:
+def _experiment(staged: StagedExperiment, contents: RunContents, dagster_run_id: str) -> ExperimentSummary:
     """An experiment's part of the summary; the counts of a journal belong to the Dagster run that read it only."""
-    meta = {} if staged.outcomes is None else staged.outcomes.meta
-    own = meta.get("dagster_run_id") == dagster_run_id
+    facts: dict[str, Any] = {}
+    if staged.outcomes is not None:
+        header = staged.outcomes.header(OutcomesHeader)
+        facts = {"seconds": header.seconds, "reasons": tuple(map(ReasonCount.model_validate, header.reasons))}
+        if header.dagster_run_id == dagster_run_id:
+            facts |= {"from_journal": header.from_journal, "outdated": header.outdated}
     return ExperimentSummary(
         version=staged.attempt.version,
         status=staged.attempt.status,
-        seconds=meta.get("seconds", 0.0),
-        reasons=tuple(map(ReasonCount.model_validate, meta.get("reasons", ()))),
-        **{name: meta.get(name, 0) for name in ("from_journal", "outdated") if own},
+        **facts,
         **contents.counts.get(staged.attempt.name, Counter()),
     )
 
 
 def _snapshot_facts(snapshot: StagedFile, dagster_run_id: str) -> dict[str, Any]:
-    api = snapshot.meta["api"]
+    header = snapshot.header(SnapshotHeader)
+    api = header.api.as_dict() | {"retries": sum(header.api.retries.values()), "retries_by_cause": header.api.retries}
     return {
-        "api": ApiUse(**(api | {"retries": sum(api["retries"].values()), "retries_by_cause": api["retries"]})),
-        "quotes_source": "clob" if snapshot.meta["quotes_available"] else "gamma",
-        "quotes_reason": snapshot.meta["quotes_reason"],
+        "api": ApiUse(**api),
+        "quotes_source": header.quotes_source,
+        "quotes_reason": header.quotes_reason,
         "snapshot": SnapshotSummary(
-            captured_at=datetime.fromisoformat(snapshot.meta["captured_at"]),
-            sha256=snapshot.meta["received_sha256"],
+            captured_at=header.captured_at,
+            sha256=header.received_sha256,
             rows=snapshot.rows,
-            reused=snapshot.meta["dagster_run_id"] != dagster_run_id,
+            reused=header.dagster_run_id != dagster_run_id,
             uri=snapshot.uri,
         ),
     }
 
 
 def _cohort_facts(cohort: StagedFile) -> dict[str, Any]:
+    header = cohort.header(CohortHeader)
     return {
-        "core_markets": cohort.meta["core"],
-        "price_quality": cohort.meta["price_quality"],
-        "price_source": cohort.meta["price_source"],
-        "priced_day_ago": cohort.meta.get("priced_day_ago", 0),
-        "partial": cohort.meta["limit"] is not None,
+        "core_markets": header.core,
+        "price_quality": header.price_quality,
+        "price_source": header.price_source,
+        "priced_day_ago": header.priced_day_ago,
+        "partial": header.limit is not None,
     }
 
 
 def _counts_so_far(cohort: StagedFile) -> RunCounts:
     """The counts before anything is written: nothing processed, nothing failed yet."""
-    meta = cohort.meta
-    return RunCounts(meta["offered"], sum(meta["excluded"].values()), meta["rejected"], 0, 0, meta["excluded"])
+    header = cohort.header(CohortHeader)
+    return RunCounts(header.offered, sum(header.excluded.values()), header.rejected, 0, 0, header.excluded)
 
 
 def _count_facts(counts: RunCounts) -> dict[str, Any]:

@@ -1,17 +1,17 @@
-"""What is to be stored, market by market: the cohort joined with its raw rows and with what every experiment said."""
+"""The contents of a run, market by market: the cohort joined with its raw rows and the results of each experiment."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.polymarket.payloads import read_head
+from predictbench_assets.exchanges.exchange import CapturedRow
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.ingestion.cohort import cohort_markets
+from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.ingestion.snapshot import snapshot_rows
 from predictbench_assets.markets.market import Market
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
@@ -43,7 +43,7 @@ class StagedExperiment:
 
 
 @dataclass
-class Assembly:
+class RunContents:
     """Joins a cohort with its snapshot and its experiments.
 
     Iterating `records` fills `failures`: the markets of which a mandatory experiment gave no result. They are not
@@ -66,7 +66,7 @@ class Assembly:
             CohortOutdated: the snapshot has been captured again since the cohort was made.
             StagedFileBroken: the cohort holds a market that the snapshot does not.
         """
-        if self.cohort.meta["snapshot_hash"] != self.snapshot.sha256:
+        if self.cohort.header(CohortHeader).snapshot_hash != self.snapshot.sha256:
             raise CohortOutdated(
                 f"normalized_markets of {self.key} was made of another snapshot than raw_markets now has: "
                 "materialize it and the experiments again, or run the whole job."
@@ -84,11 +84,11 @@ class Assembly:
             else:
                 self.failures.append(failure)
 
-    def _raw_row(self, rows: Iterator[tuple[bytes, Any]], market: Market) -> bytes:
+    def _raw_row(self, rows: Iterator[CapturedRow], market: Market) -> bytes:
         """The market's row as received. Both files have one order, so one pass over each is enough."""
-        for raw, _ in rows:
-            if read_head(raw).market_id == market.market_id:
-                return raw
+        for row in rows:
+            if row.market_id == market.market_id:
+                return row.raw
         raise StagedFileBroken(
             f"market {market.market_id} of {self.cohort.uri} is not in {self.snapshot.uri}: "
             "materialize normalized_markets of this partition again."
@@ -103,7 +103,7 @@ class Assembly:
                     market_id=market.market_id,
                     stage="experiment_results",
                     experiment=attempt.name,
-                    reason=f"{attempt.name} is mandatory and {_said(result)}",
+                    reason=f"{attempt.name} is mandatory and {_describe(result)}",
                     retriable=result.retriable or result.status == "not_run",
                     exception_type=result.exception_type,
                     logged_at=self.clock.now(),
@@ -111,7 +111,7 @@ class Assembly:
         return None
 
 
-def _said(result: ResultRecord) -> str:
+def _describe(result: ResultRecord) -> str:
     status = {"skipped": "skipped the market", "not_run": "was not run for it"}.get(result.status, "failed")
     return f"{status}: {result.reason}" if result.reason else status
 

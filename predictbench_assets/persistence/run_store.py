@@ -17,9 +17,9 @@ from predictbench_assets.database.schema import processing_attempts
 from predictbench_assets.experiments.history import settled_counts, settled_markets
 from predictbench_assets.experiments.protocol import SettledCount, SettledMarket
 from predictbench_assets.failures import Stage
+from predictbench_assets.ingestion.registry import SnapshotRecord
 from predictbench_assets.persistence.leases import Lease, OnExisting, open_lease, record_missed
 from predictbench_assets.persistence.snapshots import (
-    SnapshotRecord,
     find_refused_snapshot,
     find_snapshot,
     refuse_snapshot,

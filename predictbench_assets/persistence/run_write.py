@@ -2,21 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal
 
 from predictbench_assets.experiments.digest import DigestedForecast, ForecastDigest, digest_of
 from predictbench_assets.experiments.forecast import results_path, stale_reason
+from predictbench_assets.experiments.headers import OutcomesHeader
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.ingestion.cohort import cohort_rejected
+from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.ingestion.names import open_staged
 from predictbench_assets.persistence.digests import run_digest
 from predictbench_assets.persistence.leases import Lease, RunCounts
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, WriteReport
-from predictbench_assets.persistence.run_contents import Assembly, StagedExperiment
+from predictbench_assets.persistence.run_contents import RunContents, StagedExperiment
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets.secrecy import Redact
@@ -27,7 +28,7 @@ class NothingStored(PermanentError):
     """Not one market of the cohort completed."""
 
 
-def store(contents: Assembly, lease: Lease | None) -> "RunWrite":
+def store(contents: RunContents, lease: Lease | None) -> "RunWrite":
     """Write a run's markets under its lease; without a lease, as in a dry run, count the rows only.
 
     The caller closes the run with `RunWrite.finish`.
@@ -59,7 +60,7 @@ def staged_experiments(
 class RunWrite:
     """A run while it is being stored: first `write` (or `count`, in a dry run), then `finish`."""
 
-    contents: Assembly
+    contents: RunContents
     rejected: list[Failure]
     lease: Lease | None
     report: WriteReport = field(default_factory=lambda: WriteReport(0, [], 0, 0, 0))
@@ -118,15 +119,14 @@ class RunWrite:
     @property
     def counts(self) -> RunCounts:
         """The offered markets by their fate; the fates add up to `offered`."""
-        meta = self.contents.cohort.meta
-        excluded: Mapping[str, int] = meta["excluded"]
+        header = self.contents.cohort.header(CohortHeader)
         return RunCounts(
-            offered=meta["offered"],
-            excluded=sum(excluded.values()),
+            offered=header.offered,
+            excluded=sum(header.excluded.values()),
             rejected=len(self.rejected),
             failed=len(self.not_stored),
             processed=self.report.processed,
-            excluded_by_reason=excluded,
+            excluded_by_reason=header.excluded,
         )
 
     @property
@@ -160,7 +160,7 @@ class RunWrite:
             raise NothingStored(self._why_nothing())
 
     def _good_status(self) -> Literal["completed", "partial"]:
-        return "completed" if self.contents.cohort.meta["limit"] is None else "partial"
+        return "completed" if self.contents.cohort.header(CohortHeader).limit is None else "partial"
 
     def _why_nothing(self) -> str:
         return f"none of {self.counts.failed:,} markets could be stored; the first: {self.failures[-1].reason}"
@@ -169,7 +169,8 @@ class RunWrite:
 def _staged_experiment(
     experiment: Experiment, registry: Registry, area: StagingArea, key: RunKey, cohort: StagedFile, redact: Redact
 ) -> StagedExperiment:
-    config_hash, snapshot_hash = registry.config_hash(experiment.name), cohort.meta["snapshot_hash"]
+    config_hash = registry.config_hash(experiment.name)
+    snapshot_hash = cohort.header(CohortHeader).snapshot_hash
     missing: str | None = None
     staged: StagedFile | None = None
     try:
@@ -177,7 +178,7 @@ def _staged_experiment(
         missing = stale_reason(staged, experiment, config_hash, snapshot_hash)
     except StagedFileMissing:
         missing = "the experiment was not run for this partition"
-    described = {
+    described: dict[str, Any] = {
         "name": experiment.name,
         "version": experiment.version,
         "description": redact(experiment.description),
@@ -190,19 +191,21 @@ def _staged_experiment(
     if staged is None or missing is not None:
         attempt = ExperimentAttempt(**described, status="not_run", content_hash="", error_message=missing)
         return StagedExperiment(attempt, None)
-    meta = staged.meta
+    header = staged.header(OutcomesHeader)
     attempt = ExperimentAttempt(
         **described,
-        status=meta["status"],
-        content_hash=meta["content_hash"],
-        started_at=datetime.fromisoformat(meta["started_at"]),
-        finished_at=datetime.fromisoformat(meta["finished_at"]),
-        **meta["counts"],
+        status=header.status,
+        content_hash=header.content_hash,
+        started_at=header.started_at,
+        finished_at=header.finished_at,
+        completed=header.counts["completed"],
+        skipped=header.counts["skipped"],
+        failed=header.counts["failed"],
     )
     return StagedExperiment(attempt, staged)
 
 
-def _rejections(contents: Assembly) -> list[Failure]:
+def _rejections(contents: RunContents) -> list[Failure]:
     now = contents.clock.now()
     return [
         Failure(

@@ -1,45 +1,15 @@
 """The registry of frozen snapshots: which staged file is the one that a run date and window was forecast on."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
-from typing import Any
-from uuid import UUID, uuid5
+from dataclasses import asdict
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import snapshots
+from predictbench_assets.ingestion.registry import SnapshotRecord
 from predictbench_assets.persistence.leases import Lease
 from predictbench_assets.runs import RunKey
-
-
-@dataclass(frozen=True)
-class SnapshotRecord:
-    """One complete snapshot; its body is the staged file at `uri`."""
-
-    key: RunKey
-    captured_at: datetime
-    sha256: str
-    """Hash of the bytes received from the exchange."""
-    content_hash: str
-    """Hash of the staged rows, quotes included; every other table calls it `snapshot_hash`."""
-    rows: int
-    bytes: int
-    """Received from the exchange."""
-    uri: str
-    exchange: str
-    quotes_source: str
-    api: Mapping[str, Any] = field(default_factory=dict)
-    """Cost of the walk: pages, requests, retries, throttle seconds."""
-    refused: str | None = None
-    """The check that stopped the run that captured it, and why; None of a snapshot that counts, or did."""
-
-    @property
-    def snapshot_id(self) -> UUID:
-        """The same capture of the same content has the same id."""
-        return uuid5(self.key.run_id, f"snapshot|{self.captured_at.isoformat()}|{self.content_hash}")
 
 
 def find_snapshot(engine: Engine, key: RunKey) -> SnapshotRecord | None:

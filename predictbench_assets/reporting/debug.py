@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.reading import Cohort
 from predictbench_assets.ingestion.snapshot import snapshot_rows
+from predictbench_assets.markets.cohort import Cohort
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagedFile
 
@@ -19,8 +19,8 @@ def write_debug_artifacts(artifacts: Path, key: RunKey, snapshot: StagedFile, co
     _write(folder / "rejected_markets.json", [one.model_dump(mode="json") for one in cohort.rejected])
     with (folder / "raw_markets.json").open("wb") as file:
         # Row by row and as received: a row that no parser takes must still be there to be looked at.
-        for index, (raw, _) in enumerate(snapshot_rows(snapshot)):
-            file.write((b",\n" if index else b"[\n") + _indented(raw))
+        for index, row in enumerate(snapshot_rows(snapshot)):
+            file.write((b",\n" if index else b"[\n") + _indented(row.raw))
         file.write(b"\n]\n" if snapshot.rows else b"[]\n")
     return folder
 

@@ -1,11 +1,11 @@
-"""The resolution sweep as the asset and the command run it: with the client and the limits of the settings."""
+"""The resolution sweep with the exchange and the limits of the settings, for the asset and the command."""
 
 import asyncio
 from collections.abc import Callable
 
 from sqlalchemy import Engine
 
-from predictbench_assets.exchanges.configured import polymarket_client
+from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.resolution.sweep import sweep
@@ -29,7 +29,7 @@ def run_sweep(
     Args:
         limit: the most markets to look at.
         max_requests: default: RESOLUTION_MAX_REQUESTS.
-        on_progress: told after each round how many markets are done, and of how many.
+        on_progress: called after each round with how many markets are done, and of how many.
 
     Raises:
         SweepInterrupted: the exchange stopped answering; what had been seen is stored.
@@ -39,16 +39,13 @@ def run_sweep(
     if settings.predictbench_dry_run:
         raise DryRunSweep("a resolution sweep writes to the database, which PREDICTBENCH_DRY_RUN forbids: unset it")
 
-    async def work() -> SweepReport:
-        async with polymarket_client(settings) as client:
-            return await sweep(
-                client,
-                engine,
-                settings.clock,
-                exchange=settings.exchange,
-                max_requests=max_requests or settings.resolution_max_requests,
-                limit=limit,
-                on_progress=on_progress,
-            )
-
-    return asyncio.run(work())
+    return asyncio.run(
+        sweep(
+            configured_exchange(settings),
+            engine,
+            settings.clock,
+            max_requests=max_requests or settings.resolution_max_requests,
+            limit=limit,
+            on_progress=on_progress,
+        )
+    )

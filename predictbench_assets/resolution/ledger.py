@@ -1,6 +1,6 @@
-"""The ledger of how markets settled: which ones to look at, what is known of them, and what a look has added.
+"""The ledger of settlements: the queue of markets to look up, the newest observation of each, and new ones.
 
-Observations are only ever added. One that says the same as the newest of its market adds nothing but the time of the
+Observations are only ever added. One with the content of the newest of its market adds nothing but the time of the
 look, so a sweep that is run again, or was killed and goes on, changes nothing that it need not.
 """
 
@@ -14,12 +14,13 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from predictbench_assets.database.as_of import newest_observations, run_is_known
 from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.markets.settlement import LastObservation, PendingMarket
 from predictbench_assets.persistence.leases import refuse_foreign
 
-LOOKED_AT_AGAIN = timedelta(days=30)
+RECHECK_FOR = timedelta(days=30)
 """For so long after the newest observation a final market is looked at: resolutions are corrected."""
 
-GIVEN_UP_AFTER = timedelta(days=60)
+ABANDON_AFTER = timedelta(days=60)
 """After its close a market that is still not final is looked at one last time."""
 
 EARLY_LOOK_EVERY = timedelta(hours=44)
@@ -88,7 +89,7 @@ _QUEUE = text(f"""
     ORDER BY checked_at NULLS FIRST, close_time, market_id
 """)  # noqa: S608 - names of ours
 
-_WATCHED = text("""
+_PENDING = text("""
     SELECT DISTINCT ON (market_id)
         market_id, condition_id, contract_id AS first_token, contract.name AS first_name,
         max(close_time) OVER (PARTITION BY market_id) AS close_time
@@ -163,75 +164,47 @@ _COHORTS = text(f"""
 
 
 @dataclass(frozen=True)
-class Known:
-    """The newest observation of a market."""
-
-    observed_at: datetime
-    source: str
-    state: str
-    payout: tuple[float, ...] | None
-    closed_time: datetime | None
-    status: str | None
-
-    @property
-    def says(self) -> tuple[object, ...]:
-        """What an observation is compared by."""
-        return self.state, self.payout, self.closed_time, self.status
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A market whose settlement is waited for."""
-
-    market_id: str
-    condition_id: str | None
-    first_token: str | None
-    """The id, on the order book, of the outcome that forecasts are about."""
-    first_name: str | None
-    close_time: datetime
-    known: Known | None
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one look at a market gave: an observation, or why there is none."""
+class Observation:
+    """One look at a market: an observation, or why there is none."""
 
     market_id: str
     state: str | None = None
-    """None where nothing could be observed; `problem` says why."""
+    """None where nothing could be observed, because of `problem`."""
     source: str = "gamma"
     payout: tuple[float, ...] | None = None
     closed_time: datetime | None = None
     status: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
+    vanished: bool = False
+    """True where the exchange answered that there is no such market."""
 
     @property
-    def says(self) -> tuple[object, ...]:
-        """What an observation is compared by."""
+    def content(self) -> tuple[object, ...]:
+        """The fields by which two observations are the same."""
         return self.state, self.payout, self.closed_time, self.status
 
 
 @dataclass(frozen=True)
-class Added:
+class NewObservation:
     """A row that was added to the ledger, and what was known before."""
 
-    look: Look
-    before: Known | None
+    observation: Observation
+    before: LastObservation | None
 
     @property
     def changed_settlement(self) -> bool:
-        """Whether a market that was final is not any more, or has another payout."""
+        """True for a market that was final and is not any more, or has another payout."""
         return (
             self.before is not None
             and self.before.state == "final"
-            and (self.look.state != "final" or self.look.payout != self.before.payout)
+            and (self.observation.state != "final" or self.observation.payout != self.before.payout)
         )
 
 
 @dataclass(frozen=True)
 class CohortSettled:
-    """How far the markets of one run have settled, of those past their close for long enough."""
+    """Settled markets of one run, of those past their close for long enough."""
 
     run_date: date
     window_days: int
@@ -258,7 +231,7 @@ def resolution_queue(engine: Engine, now: datetime) -> list[str]:
     One that was seen later than now, by a sweep with another clock, is left alone: what an earlier moment shows of it
     would be added as if it were news.
     """
-    given = {"now": now, "final_since": now - LOOKED_AT_AGAIN, "early_since": now - EARLY_LOOK_EVERY}
+    given = {"now": now, "final_since": now - RECHECK_FOR, "early_since": now - EARLY_LOOK_EVERY}
     given |= {"seen_until": now + CLOCKS_DIFFER}
 
     def work(connection: Connection) -> list[str]:
@@ -268,15 +241,15 @@ def resolution_queue(engine: Engine, now: datetime) -> list[str]:
     return in_transaction(engine, work)
 
 
-def watched_markets(engine: Engine, market_ids: Sequence[str]) -> list[Watched]:
-    """What is stored of some markets, in the order of the ids."""
+def pending_markets(engine: Engine, market_ids: Sequence[str]) -> list[PendingMarket]:
+    """Stored markets with their newest observation, in the order of the ids."""
 
-    def work(connection: Connection) -> list[Watched]:
+    def work(connection: Connection) -> list[PendingMarket]:
         ids = {"ids": list(market_ids)}
         known = _newest(connection, market_ids)
-        rows = {row.market_id: row for row in connection.execute(_WATCHED, ids)}
+        rows = {row.market_id: row for row in connection.execute(_PENDING, ids)}
         return [
-            Watched(**rows[market_id]._asdict(), known=known.get(market_id))
+            PendingMarket(**rows[market_id]._asdict(), known=known.get(market_id))
             for market_id in market_ids
             if market_id in rows
         ]
@@ -284,23 +257,23 @@ def watched_markets(engine: Engine, market_ids: Sequence[str]) -> list[Watched]:
     return in_transaction(engine, work)
 
 
-def record_looks(engine: Engine, looks: Sequence[Look], now: datetime) -> list[Added]:
-    """Note that markets were looked at, and add the observations that say something new. One transaction.
+def record_observations(engine: Engine, observed: Sequence[Observation], now: datetime) -> list[NewObservation]:
+    """Note that markets were looked up, and add the observations with new content. One transaction.
 
-    An observation is always later than the one before it, whatever the clock says, so that the newest is never in
+    An observation is always later than the one before it, whatever the clock shows, so that the newest is never in
     doubt.
     """
 
-    def work(connection: Connection) -> list[Added]:
+    def work(connection: Connection) -> list[NewObservation]:
         # Two sweeps at once must not both find an observation new. Held to the end of this transaction only.
         connection.execute(_LOCK, {"name": LEDGER_LOCK})
-        newest = _newest(connection, [look.market_id for look in looks])
-        added = [Added(look, newest.get(look.market_id)) for look in looks if look.state is not None]
-        added = [one for one in added if one.before is None or one.look.says != one.before.says]
+        newest = _newest(connection, [one.market_id for one in observed])
+        added = [NewObservation(one, newest.get(one.market_id)) for one in observed if one.state is not None]
+        added = [one for one in added if one.before is None or one.observation.content != one.before.content]
         if added:
             connection.execute(_ADD, {"rows": json.dumps([_row(one, now) for one in added])})
         checks = [
-            {"market_id": look.market_id, "problem": (look.problem or "")[:_LONGEST_PROBLEM] or None} for look in looks
+            {"market_id": one.market_id, "problem": (one.problem or "")[:_LONGEST_PROBLEM] or None} for one in observed
         ]
         if checks:
             connection.execute(_LOOKED, {"now": now, "rows": json.dumps(checks)})
@@ -312,7 +285,7 @@ def record_looks(engine: Engine, looks: Sequence[Look], now: datetime) -> list[A
 def settled_cohorts(
     engine: Engine, now: datetime, *, closed_for: timedelta, long_open: timedelta
 ) -> list[CohortSettled]:
-    """How far each run's markets have settled.
+    """Settled markets of each run.
 
     Args:
         closed_for: only markets whose close is so long past are counted.
@@ -323,20 +296,20 @@ def settled_cohorts(
     return [CohortSettled(**row._asdict()) for row in rows]
 
 
-def _newest(connection: Connection, market_ids: Sequence[str]) -> dict[str, Known]:
+def _newest(connection: Connection, market_ids: Sequence[str]) -> dict[str, LastObservation]:
     rows = connection.execute(_NEWEST, {"ids": list(market_ids)})
     return {row.market_id: _known(row) for row in rows}
 
 
-def _known(row: Row[Any]) -> Known:
+def _known(row: Row[Any]) -> LastObservation:
     values = row._asdict()
     del values["market_id"]
     payout = values.pop("payout")
-    return Known(payout=None if payout is None else tuple(map(float, payout)), **values)
+    return LastObservation(payout=None if payout is None else tuple(map(float, payout)), **values)
 
 
-def _row(added: Added, now: datetime) -> dict[str, Any]:
-    look, before = added.look, added.before
+def _row(added: NewObservation, now: datetime) -> dict[str, Any]:
+    look, before = added.observation, added.before
     observed_at = now if before is None else max(now, before.observed_at + timedelta(microseconds=1))
     return {
         "market_id": look.market_id,

@@ -1,4 +1,4 @@
-"""What a resolution sweep came to, as a person, a page or a program reads it."""
+"""The summary of a resolution sweep, for a person, a page or a program."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ class SweepReport:
     queued: int
     """Markets that should have been looked at."""
     looked_at: int
-    """Of those, the markets that the exchange said something about, if only that it does not know them."""
+    """Those of them that the exchange answered about, if only that it does not know them."""
     states: Mapping[str, int]
     """Markets by the state that was seen: open, proposed, disputed, final, gave_up."""
     splits: int
@@ -51,7 +51,7 @@ class SweepReport:
     remaining: int
     """Markets left for the next sweep, which begins with them."""
     problems: tuple[str, ...] = ()
-    """Why the sweep ended early, or went without the CLOB."""
+    """Reasons for which the sweep ended early, or went without the CLOB."""
     api: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class SweepReport:
         return "\n".join(lines) + "\n"
 
     def to_text(self) -> str:
-        """The same for a terminal."""
+        """A text for a terminal."""
         width = max(len(name) for name, _ in self._facts())
         lines = [f"{name:<{width}}  {value:>9}" for name, value in self._facts()]
         lines += [f"market {one.market_id}: {one.before} -> {one.now} ({one.source})" for one in self.changed[:_SHOWN]]

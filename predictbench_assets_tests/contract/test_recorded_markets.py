@@ -12,7 +12,8 @@ import pytest
 from predictbench_assets.exchanges.polymarket.categories import CATEGORIES
 from predictbench_assets.exchanges.polymarket.payloads import parse_instant
 from predictbench_assets.exchanges.polymarket.quotes import prices_request, read_prices
-from predictbench_assets.exchanges.polymarket.reading import Cohort, Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.reading import read_row
+from predictbench_assets.markets.cohort import Cohort, Filters, normalize_cohort
 
 SAMPLES = Path(
     os.environ.get("PREDICTBENCH_SAMPLES", Path(__file__).resolve().parents[2] / "../shared/polymarket_samples")
@@ -68,7 +69,7 @@ def cohort_of(name: str, *, reopened: bool = True) -> Cohort:
     """The rows as if they had been listed while open, since most were recorded after; or just as they are."""
     open_again = {"closed": False, "active": True} if reopened else {}
     rows = ((json.dumps(row | open_again, ensure_ascii=False).encode(), None) for row in rows_of(name))
-    return normalize_cohort(rows, captured_at=NOW, filters=Filters(), core_size=300, seed=1)
+    return normalize_cohort(rows, read_row, captured_at=NOW, filters=Filters(), core_size=300, seed=1)
 
 
 def test_every_recorded_file_of_markets_is_in_the_table() -> None:

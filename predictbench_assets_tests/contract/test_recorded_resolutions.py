@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from predictbench_assets.exchanges.polymarket.settlement import Reading, read_clob, read_gamma, weighed
+from predictbench_assets.exchanges.polymarket.settlement import clob_reading, gamma_reading, reconciled
+from predictbench_assets.markets.settlement import Reading
 
 SAMPLES = Path(
     os.environ.get("PREDICTBENCH_SAMPLES", Path(__file__).resolve().parents[2] / "../shared/polymarket_samples")
@@ -55,7 +56,7 @@ def readings(name: str) -> list[Reading]:
         return [value]
 
     rows = flat(json.loads((SAMPLES / f"{name}.json").read_text()))
-    return [read_gamma(json.dumps(row, ensure_ascii=False).encode()) for row in rows]
+    return [gamma_reading(json.dumps(row, ensure_ascii=False).encode()) for row in rows]
 
 
 def test_every_recorded_file_of_markets_has_its_line() -> None:
@@ -74,7 +75,7 @@ def test_recorded_markets_have_the_right_state(name: str) -> None:
 
 def test_the_recorded_market_of_the_clob_agrees_with_its_row() -> None:
     [gamma] = readings("gamma/closed_no_uma_status_2026-06")
-    clob = read_clob((SAMPLES / "clob" / "market_resolved_2026-06.json").read_bytes())
+    clob = clob_reading((SAMPLES / "clob" / "market_resolved_2026-06.json").read_bytes())
     assert clob.raw["condition_id"] == gamma.raw["conditionId"]
     assert clob.payout == gamma.payout == (1, 0)
-    assert weighed(gamma, clob).source == "gamma"
+    assert reconciled(gamma, clob).source == "gamma"

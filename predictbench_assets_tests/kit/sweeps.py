@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 
 from predictbench_assets.clock import Clock, FixedClock
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.exchange import Polymarket
 from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.resolution.sweep import sweep
 from predictbench_assets.sandbox.server import SandboxServer
@@ -111,7 +112,7 @@ class Swept:
 
         async def work() -> SweepReport:
             clock = moving or FixedClock(now or self.exchange.now)
-            async with PolymarketClient(
+            client = PolymarketClient(
                 self.exchange.base_url,
                 clob_url or self.exchange.clob_url,
                 clock=clock,
@@ -119,9 +120,9 @@ class Swept:
                 timeout_s=5,
                 max_attempts=options.pop("max_attempts", 3),
                 sleep=no_sleep,
-            ) as client:
-                given = {"exchange": EXCHANGE, "max_requests": 10_000} | options
-                return await sweep(client, self.engine, clock, **given)
+            )
+            exchange = Polymarket(client, host=options.pop("exchange", EXCHANGE), clock=clock)
+            return await sweep(exchange, self.engine, clock, **({"max_requests": 10_000} | options))
 
         return asyncio.run(work())
 

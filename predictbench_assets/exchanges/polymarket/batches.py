@@ -16,13 +16,13 @@ MOST_HALVED = 500
 """Batches and parts of them that are halved in one reading, each for two requests more."""
 
 ATTEMPTS_OF_A_PART = 2
-"""Of a half, since the whole has used up all attempts already."""
+"""Attempts for a half, since the whole has used up all already."""
 
 _FAILURES_IN_A_ROW = 3
 
 T = TypeVar("T")
 Read = Callable[[list[str], int | None], Awaitable[None]]
-"""Reads a batch, with as many attempts as given; None for as many as usual."""
+"""A reader of one batch, with as many attempts as given; None for as many as usual."""
 
 
 class Batches:
@@ -52,15 +52,15 @@ class Batches:
 
     @property
     def reason(self) -> str | None:
-        """How many tokens there was no answer about, and why; None where there was one about each."""
+        """The number of tokens without an answer, and the reason; None where there was one about each."""
         if self._failure is None:
             return None
         failure = self._failure
         # Where others were answered, the token is at fault and not the address.
-        said = str(failure)
+        cause = str(failure)
         if self.answered and isinstance(failure, RequestRefused) and not isinstance(failure, AnswerTooLarge):
-            said = failure.said
-        return f"{self.asked - self.answered:,} of {self.asked:,} tokens: {said}"
+            cause = failure.answer
+        return f"{self.asked - self.answered:,} of {self.asked:,} tokens: {cause}"
 
     def end(self, why: str) -> None:
         """Note why nothing more is read; the reason stays what went wrong before, if anything did."""

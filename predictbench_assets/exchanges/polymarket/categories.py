@@ -1,8 +1,8 @@
-"""What a market is about, in a dozen words that stay the same while Polymarket's own change."""
+"""The subject of a market, in a dozen words that stay the same while Polymarket's own change."""
 
 import re
 
-from predictbench_assets.exchanges.polymarket.clusters import game_id
+from predictbench_assets.exchanges.polymarket.links import game_id
 from predictbench_assets.exchanges.polymarket.payloads import GammaMarket
 
 UNCATEGORISED = "uncategorised"
@@ -32,7 +32,7 @@ _FIRST_WORD = re.compile(r"[a-z]*")
 def categorize(row: GammaMarket) -> str:
     """The category of a market, one of `CATEGORIES`.
 
-    A sports market says so by its game or market type; then the fee type, which is set per category; then the category
+    A sports market has a game or a market type; then comes the fee type, which is set per category; then the category
     of the market or its event; then the tags of both. Older markets have none of these.
     """
     if row.sports_market_type or game_id(row):

@@ -21,24 +21,17 @@ import msgspec
 from pydantic import SecretStr
 
 from predictbench_assets.clock import Clock
+from predictbench_assets.exchanges.exchange import Recheck
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, json_members
 from predictbench_assets.exchanges.polymarket.batches import Batches, side_by_side
-from predictbench_assets.exchanges.polymarket.payloads import (
-    DECODE_ERRORS,
-    UnreadableJson,
-    json_members,
-    parse_instant,
-    read_head,
-    shortened,
-)
+from predictbench_assets.exchanges.polymarket.payloads import parse_instant, read_head
 from predictbench_assets.exchanges.polymarket.price_history import (
-    PastPrice,
     PastPrices,
     UnreadableHistory,
     history_request,
     read_histories,
 )
 from predictbench_assets.exchanges.polymarket.quotes import (
-    Quote,
     Quotes,
     ReadPrices,
     UnreadablePrices,
@@ -60,6 +53,8 @@ from predictbench_assets.exchanges.transport import (
     refusal,
 )
 from predictbench_assets.failures import PermanentError, PredictbenchError, TransientError
+from predictbench_assets.markets.quotes import PastPrice, Quote
+from predictbench_assets.printable import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +85,7 @@ CLOB_LIMITS: Mapping[str, int] = {PRICES: 500, PRICE_HISTORY: 1_000, "": 9_000}
 their own, are taken for histories."""
 
 SHARE_OF_LIMITS = 0.5
-"""What is made use of: others may be behind the same address."""
+"""The part of a limit that is used: others may be behind the same address."""
 
 LISTING_LIMIT = 1_000_000_000
 """Bytes of one listing that are held at most, `_ROW_COST` for each row included; the largest days are a tenth of it."""
@@ -141,28 +136,13 @@ class RawRow:
 
 
 @dataclass(frozen=True)
-class Recheck:
-    """One slice read a second time: how much the listing disagrees with itself."""
-
-    slice_start: datetime
-    slice_end: datetime
-    first: int
-    """Ids in the first walk of the slice."""
-    second: int
-    differing: int
-    """Ids in one of the two walks and not in the other."""
-    share: float
-    """`differing` over all ids seen in either."""
-
-
-@dataclass(frozen=True)
 class Walk:
     """Every market that ends in a window, as the API listed them."""
 
     rows: list[RawRow]
     """One per id, by number. Rows without a readable end date are among them: it is not here that they are judged."""
     sha256: str
-    """Of the hashes of the bodies received, in the order of slices and pages: the identity of what the API said."""
+    """Hash of the hashes of the bodies, in the order of slices and pages: the identity of the API's answer."""
     stats: ApiStats
     recheck: Recheck | None
     """None where no slice had rows, or it was not asked for."""
@@ -181,8 +161,8 @@ class _Envelope(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Room:
-    """How much more of a listing may be held."""
+class _ListingBudget:
+    """The memory that a listing may still take."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -190,7 +170,7 @@ class _Room:
         self._rows = 0
 
     def taken(self, rows: Sequence[RawRow]) -> str | None:
-        """Why a page is too much; None where it still fits."""
+        """The reason for which a page is too much; None where it still fits."""
         self._held += sum(len(row.raw) + _ROW_COST for row in rows)
         self._rows += len(rows)
         if self._held <= self._limit:
@@ -202,7 +182,7 @@ class _Room:
 
 
 class PolymarketClient:
-    """Reads Gamma's listing and the CLOB's quotes. Use as an async context manager; one instance serves many calls.
+    """A reader of Gamma's listing and the CLOB's quotes. An async context manager; one instance serves many calls.
 
     Args:
         base_url: of Gamma.
@@ -311,7 +291,7 @@ class PolymarketClient:
         stats = ApiStats()
         slices = slice_window(start, end, self._slices)
         arrived: list[RawRow] = []
-        room = _Room(self._listing_limit)
+        room = _ListingBudget(self._listing_limit)
 
         def keep(rows: Sequence[RawRow]) -> None:
             arrived.extend(rows)
@@ -477,7 +457,7 @@ class PolymarketClient:
         start: datetime,
         end: datetime,
         stats: ApiStats,
-        room: _Room,
+        room: _ListingBudget,
         on_rows: Callable[[Sequence[RawRow]], None] | None = None,
     ) -> list[_Page]:
         """The pages of one slice, first to last; rows are also handed to `on_rows` as they come."""
@@ -538,7 +518,7 @@ class PolymarketClient:
         number = self._rng.choice(filled)
         start, end = slices[number]
         first = {_key(row) for page in walks[number] for row in page.rows}
-        again = await self._walk_slice(start, end, stats, _Room(self._listing_limit))
+        again = await self._walk_slice(start, end, stats, _ListingBudget(self._listing_limit))
         second = {_key(row) for page in again for row in page.rows}
         differing = len(first ^ second)
         return Recheck(
@@ -580,7 +560,7 @@ async def _each(tokens: Iterable[str]) -> AsyncIterator[str]:
 
 
 async def _known(transport: Transport, path: str, stats: ApiStats) -> bytes | None:
-    """The body of an answer, or None where the API says that it has no such thing."""
+    """The body of an answer, or None where the API has no such thing."""
     response = await transport.answer("GET", path, stats)
     if response.status_code in _NO_SUCH_THING:
         return None
@@ -622,7 +602,7 @@ def split_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
     """The rows of a page, undecoded, and its next cursor. A list that is null is an empty one.
 
     Raises:
-        PassingFailure: a body that is no JSON, or says that something went wrong.
+        PassingFailure: a body that is no JSON, or an error with status 200.
         UnexpectedAnswer: JSON, but no page of markets.
     """
     try:
@@ -635,7 +615,7 @@ def split_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
 
 
 def _split_odd_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
-    """The same for a page that the strict parser refuses: one row is hostile, or this is no page."""
+    """Split a page that the strict parser refuses: one row is hostile, or this is no page."""
     try:
         members = dict(json_members(body))
         rows = members.get("markets")
@@ -692,7 +672,7 @@ def _order(row: RawRow) -> tuple[int, str, bytes]:
 
 
 def _ends_elsewhere(rows: Iterable[RawRow], start: datetime, end: datetime) -> bool:
-    """Whether a page holds markets with an end date, but none within a day of the time asked for."""
+    """True for a page whose markets have end dates, but none within a day of the time asked for."""
     ends = [at for row in rows if (at := parse_instant(row.end_date)) is not None]
     day = timedelta(days=1)
     return bool(ends) and not any(start - day <= at <= end + day for at in ends)

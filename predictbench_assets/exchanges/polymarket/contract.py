@@ -16,6 +16,7 @@ import msgspec
 from pydantic import SecretStr
 
 from predictbench_assets.clock import SKEW_NOTED, SKEW_REFUSED, Clock, skew
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, object_members
 from predictbench_assets.exchanges.polymarket.client import (
     HISTORIES_PER_REQUEST,
     LARGEST_PAGE,
@@ -27,28 +28,19 @@ from predictbench_assets.exchanges.polymarket.client import (
     split_page,
 )
 from predictbench_assets.exchanges.polymarket.payloads import (
-    DECODE_ERRORS,
     MANDATORY,
     GammaEvent,
     GammaMarket,
     Payload,
     ids_key,
     list_keys,
-    object_members,
     parse_instant,
     read_head,
-    shortened,
     wire_names,
 )
 from predictbench_assets.exchanges.polymarket.price_history import UnreadableHistory, history_request, read_histories
-from predictbench_assets.exchanges.polymarket.quotes import (
-    Quote,
-    UnreadablePrices,
-    order_price,
-    prices_request,
-    read_prices,
-)
-from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.quotes import UnreadablePrices, order_price, prices_request, read_prices
+from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.exchanges.transport import (
     PassingFailure,
@@ -61,7 +53,10 @@ from predictbench_assets.exchanges.transport import (
     http_date,
 )
 from predictbench_assets.failures import TransientError
+from predictbench_assets.markets.cohort import Filters, normalize_cohort
 from predictbench_assets.markets.market import GOOD_SPREAD, Market
+from predictbench_assets.markets.quotes import Quote
+from predictbench_assets.printable import shortened
 
 Level = Literal["ok", "note", "deviation"]
 
@@ -102,11 +97,11 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
     requests: int = 0
     skew: timedelta | None = None
-    """The exchange's clock minus ours, give or take a second; None where it did not tell."""
+    """The exchange's clock minus ours, give or take a second; None where it sent no time."""
 
     @property
     def deviations(self) -> list[Finding]:
-        """What the client does not cope with."""
+        """The findings that the client does not cope with."""
         return [finding for finding in self.findings if finding.level == "deviation"]
 
 
@@ -217,12 +212,12 @@ class _Examiner:
                     f"the exchange does not answer: {error}. Check the network, POLYMARKET_BASE_URL and "
                     "POLYMARKET_CLOB_URL."
                 ) from error
-            self._say("deviation", name, "an answer", str(error))
+            self._note("deviation", name, "an answer", str(error))
         except (RequestRefused, UnexpectedAnswer, PassingFailure) as error:
-            self._say("deviation", name, "an answer that the client reads", str(error))
+            self._note("deviation", name, "an answer that the client reads", str(error))
         return False
 
-    def _say(self, level: Level, name: str, expected: str, seen: str) -> None:
+    def _note(self, level: Level, name: str, expected: str, seen: str) -> None:
         self.examination.findings.append(Finding(level, name, expected, seen))
 
     async def _ask(self, transport: Transport, method: str, path: str, **request: Any) -> tuple[int, bytes]:
@@ -245,14 +240,14 @@ class _Examiner:
     def _judge_clock(self, theirs: datetime | None, before: datetime, after: datetime) -> None:
         expected = f"a Date within {SKEW_NOTED.total_seconds():g} s of our clock"
         if theirs is None:
-            self._say("note", "clock", expected, "no Date that can be read")
+            self._note("note", "clock", expected, "no Date that can be read")
             return
         # The header has whole seconds, rounded down.
         self.examination.skew = apart = skew(before, theirs, after, resolution=_SECOND)
         level: Level = "ok" if abs(apart) <= SKEW_NOTED else "note" if abs(apart) <= SKEW_REFUSED else "deviation"
         ahead = "ahead of" if apart > timedelta(0) else "behind"
         seen = "they agree" if level == "ok" else f"{abs(apart).total_seconds():.0f} s {ahead} ours"
-        self._say(level, "clock", expected, seen)
+        self._note(level, "clock", expected, seen)
 
     # The listing
 
@@ -275,57 +270,57 @@ class _Examiner:
         expected = "an object with `markets` and, before the last page, `next_cursor`"
         unknown = page.members - {"markets", "next_cursor"}
         more = f", and {_listed(unknown)}" if unknown else ""
-        self._say("note" if unknown else "ok", "envelope", expected, f"{len(page.rows)} markets{more}")
+        self._note("note" if unknown else "ok", "envelope", expected, f"{len(page.rows)} markets{more}")
 
     def _judge_cursors(self, pages: Sequence[_Page]) -> None:
         name, expected = "next cursor", "on every full page, absent on the last one"
         sizes = [len(page.rows) for page in pages]
         last = pages[-1]
         if len(last.rows) >= LARGEST_PAGE and last.next_cursor is None:
-            self._say("deviation", name, expected, f"page {len(pages)} is full and names none: walks would end there")
+            self._note("deviation", name, expected, f"page {len(pages)} is full and names none: walks would end there")
         elif any(size < LARGEST_PAGE and page.next_cursor for size, page in zip(sizes, pages, strict=True)):
             seen = f"pages of {_joined(sizes)} rows name one: the page size has changed, or the last page has one"
-            self._say("note", name, expected, seen)
+            self._note("note", name, expected, seen)
         else:
-            self._say("ok", name, expected, f"pages of {_joined(sizes)} rows")
+            self._note("ok", name, expected, f"pages of {_joined(sizes)} rows")
 
     def _judge_repeats(self, pages: Sequence[_Page]) -> None:
         name, expected = "paging advances", f"no market twice in {_PAGES} pages"
         if len(pages) == 1:
-            self._say("note", name, expected, "one page only, nothing to compare")
+            self._note("note", name, expected, "one page only, nothing to compare")
             return
         seen: set[str] = set()
         repeated = 0
         for number, page in enumerate(pages, 1):
             new = set(page.ids) - seen
             if not new:
-                said = f"page {number} holds nothing new: `after_cursor` is ignored, or no longer its name"
-                self._say("deviation", name, expected, said)
+                detail = f"page {number} holds nothing new: `after_cursor` is ignored, or no longer its name"
+                self._note("deviation", name, expected, detail)
                 return
             repeated += len(page.ids) - len(new)
             seen |= new
-        self._say("note" if repeated else "ok", name, expected, f"{repeated} of {len(seen)} markets came again")
+        self._note("note" if repeated else "ok", name, expected, f"{repeated} of {len(seen)} markets came again")
 
     def _judge_window(self) -> None:
         name, expected = "rows within the window", "only markets that end from end_date_min to end_date_max"
         ends = [at for row in self._rows if (at := parse_instant(read_head(row).end_date)) is not None]
         if not ends:
             level: Level = "deviation" if self._rows else "note"
-            self._say(level, name, expected, "no market with an end date that can be read")
+            self._note(level, name, expected, "no market with an end date that can be read")
             return
         outside = sum(not self._start <= at <= self._end for at in ends)
         level = "ok" if not outside else "deviation" if outside > len(ends) / 2 else "note"
-        self._say(level, name, expected, f"{outside} of {len(ends)} end outside of it")
+        self._note(level, name, expected, f"{outside} of {len(ends)} end outside of it")
 
     def _judge_state(self) -> None:
         rows = [_object(row) for row in self._rows]
         closed = sum(row.get("closed") is True for row in rows)
         level: Level = "deviation" if closed else "ok"
-        self._say(level, "closed=false", "open markets only", f"{closed} of {len(rows)} are closed")
+        self._note(level, "closed=false", "open markets only", f"{closed} of {len(rows)} are closed")
         odd = sum(row.get("active") is False or row.get("archived") is True for row in rows)
         level = "deviation" if odd / max(1, len(rows)) > self._limit else "note" if odd else "ok"
         expected = "markets that are active and not archived"
-        self._say(level, "listed markets", expected, f"{odd} of {len(rows)} are not: a run excludes them")
+        self._note(level, "listed markets", expected, f"{odd} of {len(rows)} are not: a run excludes them")
 
     async def _ask_for_too_much(self) -> None:
         name, expected = "largest page", f"limit=1000 is answered with {LARGEST_PAGE} rows"
@@ -333,13 +328,13 @@ class _Examiner:
             self._gamma, "GET", LISTING, params=listing_params(self._start, self._end, LARGEST_PAGE * 10)
         )
         if status != 200:
-            self._say("note", name, expected, f"status {status}: {error_text(body)}")
+            self._note("note", name, expected, f"status {status}: {error_text(body)}")
             return
         rows, cursor = split_page(body, LISTING)
         if len(rows) < LARGEST_PAGE and cursor is None:
-            self._say("note", name, expected, f"the window has only {len(rows)} markets: not to be seen")
+            self._note("note", name, expected, f"the window has only {len(rows)} markets: not to be seen")
             return
-        self._say("ok" if len(rows) == LARGEST_PAGE else "note", name, expected, f"{len(rows)} rows")
+        self._note("ok" if len(rows) == LARGEST_PAGE else "note", name, expected, f"{len(rows)} rows")
 
     async def _judge_bounds(self) -> None:
         """Around an instant at which few markets end, so that one page holds them all."""
@@ -349,7 +344,7 @@ class _Examiner:
             if at is not None and at.microsecond == 0 and self._start < at < self._end:
                 ends[at] += 1
         if not ends:
-            self._say("note", "bounds", "markets that end at one instant", "none to ask for")
+            self._note("note", "bounds", "markets that end at one instant", "none to ask for")
             return
         instant = min(ends, key=lambda at: (ends[at], at))
         known = {head.market_id for row in self._rows if parse_instant((head := read_head(row)).end_date) == instant}
@@ -358,7 +353,7 @@ class _Examiner:
         expected = "a window of two seconds holds the markets that end in its middle"
         full = len(page.rows) >= LARGEST_PAGE
         level: Level = "ok" if not missing else "deviation" if missing == len(known) and not full else "note"
-        self._say(level, "narrow window", expected, f"{missing} of {len(known)} missing")
+        self._note(level, "narrow window", expected, f"{missing} of {len(known)} missing")
         if not full:
             await self._judge_last_page(page, instant)
         await self._judge_inclusiveness(instant)
@@ -366,12 +361,12 @@ class _Examiner:
     async def _judge_last_page(self, page: _Page, instant: datetime) -> None:
         name, expected = "last page", "no next_cursor"
         if page.next_cursor is None:
-            self._say("ok", name, expected, f"none after {len(page.rows)} rows")
+            self._note("ok", name, expected, f"none after {len(page.rows)} rows")
             return
         after = await self._page(instant - _SECOND, instant + _SECOND, LARGEST_PAGE, page.next_cursor)
         ended = after.next_cursor is None
         seen = "one, and an empty page after it" if ended else "one, and another after it: walks would not end"
-        self._say("note" if ended else "deviation", name, expected, seen)
+        self._note("note" if ended else "deviation", name, expected, seen)
 
     async def _judge_inclusiveness(self, instant: datetime) -> None:
         """Either way is fine, since the client asks first and cuts by itself; that it may ask is what matters."""
@@ -382,35 +377,35 @@ class _Examiner:
             upper = await self._page(instant - _SECOND, instant, LARGEST_PAGE)
             found = _ends_at(upper.rows, instant)
             seen = f"end_date_max is {'inclusive, end_date_min is not' if found else 'exclusive'}"
-        self._say("ok", "inclusive bounds", "either", seen)
+        self._note("ok", "inclusive bounds", "either", seen)
 
     async def _ask_for_nothing(self) -> None:
         page = await self._page(self._end + _FAR, self._end + _FAR + _SECOND, LARGEST_PAGE)
         name, expected = "empty window", "no markets, no next_cursor"
         if page.rows or page.next_cursor:
             seen = f"{len(page.rows)} markets{' and a next_cursor' if page.next_cursor else ''}"
-            self._say("deviation", name, expected, seen)
+            self._note("deviation", name, expected, seen)
         else:
-            self._say("ok", name, expected, "nothing")
+            self._note("ok", name, expected, "nothing")
 
     async def _ask_badly(self) -> None:
         params = listing_params(self._start, self._end, 1, "not a cursor of yours")
         status, body = await self._ask(self._gamma, "GET", LISTING, params=params)
-        said = (
+        detail = (
             f"status {status}: {error_text(body)}" if status != 200 else "status 200 with a page: walks would restart"
         )
-        self._say(_refusal(status, "deviation"), "bad cursor", "status 422", said)
+        self._note(_refusal(status, "deviation"), "bad cursor", "status 422", detail)
         params = listing_params(self._start, self._end, 1) | {"end_date_min": "soon"}
         status, body = await self._ask(self._gamma, "GET", LISTING, params=params)
-        said = f"status {status}: {error_text(body)}" if status != 200 else "status 200: a bad date is ignored"
-        self._say(_refusal(status, "note"), "bad date", "status 422", said)
+        detail = f"status {status}: {error_text(body)}" if status != 200 else "status 200: a bad date is ignored"
+        self._note(_refusal(status, "note"), "bad date", "status 422", detail)
 
     # The rows
 
     async def _judge_rows(self) -> None:
         if not self._rows:
             days = f"{self._start:%Y-%m-%d} to {self._end:%Y-%m-%d}"
-            self._say("deviation", "rows", "open markets in the next two weeks", f"none from {days}")
+            self._note("deviation", "rows", "open markets in the next two weeks", f"none from {days}")
             return
         self._judge_normalization()
         rows = [row for row in map(_object, self._rows) if row]
@@ -425,6 +420,7 @@ class _Examiner:
     def _judge_normalization(self) -> None:
         cohort = normalize_cohort(
             ((row, None) for row in self._rows),
+            read_row,
             captured_at=self._clock.now(),
             filters=Filters(),
             core_size=0,
@@ -438,37 +434,37 @@ class _Examiner:
         if reasons:
             seen += ": " + "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(_SHOWN))
         level: Level = "deviation" if share > self._limit else "note" if share > self._limit / 4 else "ok"
-        self._say(level, name, expected, seen)
+        self._note(level, name, expected, seen)
         worst = max(cohort.unreadable.values(), default=0) / cohort.offered
         level = "deviation" if worst > self._limit else "note" if cohort.unreadable else "ok"
-        told = ", ".join(f"{key} in {count} rows" for key, count in sorted(cohort.unreadable.items()))
-        seen = f"unreadable: {told}" if told else "all"
-        self._say(level, "optional keys that are read", "each, where it is sent", seen)
+        detail = ", ".join(f"{key} in {count} rows" for key, count in sorted(cohort.unreadable.items()))
+        seen = f"unreadable: {detail}" if detail else "all"
+        self._note(level, "optional keys that are read", "each, where it is sent", seen)
 
     def _judge_mandatory_keys(self, rows: Sequence[Mapping[str, Any]]) -> None:
         missing = Counter(key for row in rows for key in MANDATORY if key not in row)
         ids = [ids_key(row.get("version")) for row in rows]
         missing.update(key for row, key in zip(rows, ids, strict=True) if key is not None and key not in row)
         worst = max(missing.values(), default=0) / len(rows)
-        told = ", ".join(f"{key} missing in {count} of {len(rows)}" for key, count in missing.items())
+        detail = ", ".join(f"{key} missing in {count} of {len(rows)}" for key, count in missing.items())
         level: Level = "ok" if not missing else "deviation" if worst > self._limit else "note"
         expected = f"{_joined(MANDATORY)}, and the outcome ids of the version"
-        self._say(level, "mandatory keys", expected, told or f"in all {len(rows)} rows")
+        self._note(level, "mandatory keys", expected, detail or f"in all {len(rows)} rows")
         versions = Counter(str(row.get("version", "none")) for row in rows)
         unknown = sum(key is None for key in ids)
         level = "ok" if not unknown else "deviation" if unknown / len(rows) > self._limit else "note"
-        told = ", ".join(f"{shortened(version)[1:-1]} in {count}" for version, count in versions.most_common(_SHOWN))
-        self._say(level, "versions", "v1 (or none) and v2, whose outcome ids are known", told)
+        detail = ", ".join(f"{shortened(version)[1:-1]} in {count}" for version, count in versions.most_common(_SHOWN))
+        self._note(level, "versions", "v1 (or none) and v2, whose outcome ids are known", detail)
 
     def _judge_forms(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """How values are written. The client reads other ways too, but a change is news."""
+        """Check the forms of values. The client reads other forms too, but a change is news."""
         odd = Counter(key for row in rows for key in list_keys(GammaMarket) if not isinstance(row.get(key, ""), str))
-        self._say(*_form("lists", "JSON inside a string", odd, "sent as another type"))
+        self._note(*_form("lists", "JSON inside a string", odd, "sent as another type"))
         odd = Counter(key for row in rows for key in ("id", "conditionId") if not isinstance(row.get(key, ""), str))
-        self._say(*_form("ids", "strings", odd, "sent as another type"))
+        self._note(*_form("ids", "strings", odd, "sent as another type"))
         keys = {key for names in wire_names(GammaMarket).values() for key in names}
         odd = Counter(key for row in rows for key in keys & row.keys() if row[key] is None)
-        self._say(*_form("absent values", "a missing key rather than null", odd, "null"))
+        self._note(*_form("absent values", "a missing key rather than null", odd, "null"))
 
     def _judge_embedded_event(self, rows: Sequence[Mapping[str, Any]]) -> None:
         numbers = [len(_objects(row.get("events"))) for row in rows]
@@ -476,12 +472,12 @@ class _Examiner:
         without, several = len(rows) - named, sum(number > 1 for number in numbers)
         level: Level = "deviation" if without / len(rows) > self._limit else "note" if without or several else "ok"
         seen = f"{named} of {len(rows)} rows have one" + (f", {several} have several" if several else "")
-        self._say(level, "embedded event", "one in every row, with an id", seen)
+        self._note(level, "embedded event", "one in every row, with an id", seen)
 
     def _judge_tags(self, rows: Sequence[Mapping[str, Any]]) -> None:
         tagged = sum(bool(_objects(row.get("tags"))) for row in rows)
         seen = f"{tagged} of {len(rows)} rows have tags"
-        self._say("ok" if tagged else "deviation", "include_tag=true", "tags, by which markets are categorised", seen)
+        self._note("ok" if tagged else "deviation", "include_tag=true", "tags, by which markets are categorised", seen)
 
     def _judge_keys(self, kind: str, model: type[Payload], rows: Sequence[Mapping[str, Any]]) -> None:
         """Keys of the model that nobody sends any more, and keys that are sent and not read."""
@@ -491,9 +487,9 @@ class _Examiner:
         names = wire_names(model)
         gone = [keys[0] for keys in names.values() if sent.isdisjoint(keys)]
         seen = f"in none of {len(rows)}: {_listed(gone)}" if gone else "all"
-        self._say("note" if gone else "ok", f"{kind} keys", "each of the model in some row", seen)
+        self._note("note" if gone else "ok", f"{kind} keys", "each of the model in some row", seen)
         unread = sorted(sent - {key for keys in names.values() for key in keys})
-        self._say("note", f"unread {kind} keys", "compare with the last time", ", ".join(unread) or "none")
+        self._note("note", f"unread {kind} keys", "compare with the last time", ", ".join(unread) or "none")
 
     # The order books
 
@@ -501,7 +497,7 @@ class _Examiner:
         markets = {market.contracts[0].contract_id: market for market in self._markets[:most]}
         tokens = [token for token in markets if token.isascii() and token.isdecimal()]
         if not tokens:
-            self._say("note", "quotes", "best bid and ask of a market's token", "no market to ask for")
+            self._note("note", "quotes", "best bid and ask of a market's token", "no market to ask for")
             return
         body = await self._prices(tokens)
         quotes = {quote.token_id: quote for quote in _quotes(body, self._clock.now())}
@@ -510,7 +506,7 @@ class _Examiner:
         two_sided = [quote for quote in found if quote.bid is not None and quote.ask is not None]
         level: Level = "ok" if two_sided else "deviation" if not found else "note"
         seen = f"{len(found)} of {len(tokens)} tokens quoted, {len(two_sided)} on both sides"
-        self._say(level, "quotes", "best bid and ask of each token in one request", seen)
+        self._note(level, "quotes", "best bid and ask of each token in one request", seen)
         self._judge_sides(body)
         self._judge_outcome([quote for quote in two_sided if _spread(quote) <= GOOD_SPREAD], markets)
 
@@ -521,7 +517,7 @@ class _Examiner:
         return body
 
     def _judge_sides(self, body: bytes) -> None:
-        """A quote of one side alone is told by its name."""
+        """Check quotes of one side alone, which only their name shows."""
         buys = sells = 0
         for sides in map(_object, object_members(body).values()):
             buy, sell = order_price(sides.get("BUY")), order_price(sides.get("SELL"))
@@ -532,7 +528,7 @@ class _Examiner:
             level, seen = "note", "no quote with two different sides"
         else:
             level, seen = "deviation" if sells else "ok", f"BUY is the lower one in {buys}, SELL in {sells}"
-        self._say(level, "sides of a quote", "BUY is the bid", seen)  # type: ignore[arg-type]
+        self._note(level, "sides of a quote", "BUY is the bid", seen)  # type: ignore[arg-type]
 
     def _judge_outcome(self, quotes: Sequence[Quote], markets: Mapping[str, Market]) -> None:
         """Gamma's price of the first outcome must be near the CLOB's of the first token."""
@@ -547,12 +543,12 @@ class _Examiner:
             mirrored.append(abs(1 - shown - middle))
         name, expected = "first outcome", f"prices of row and quote at most {_PRICES_APART:.2f} apart, the middle one"
         if not apart:
-            self._say("note", name, expected, "nothing to compare")
+            self._note("note", name, expected, "nothing to compare")
             return
         far, other = median(apart), median(mirrored)
         level: Level = "ok" if far <= _PRICES_APART else "deviation" if other < far else "note"
-        told = " as if the second outcome's" if level == "deviation" else ""
-        self._say(level, name, expected, f"{far:.3f} apart in {len(apart)}{told}")
+        detail = " as if the second outcome's" if level == "deviation" else ""
+        self._note(level, name, expected, f"{far:.3f} apart in {len(apart)}{detail}")
 
     async def _judge_price_history(self) -> None:
         """A run goes on without, so nothing here is a deviation."""
@@ -560,19 +556,19 @@ class _Examiner:
         known = (market.contracts[0].contract_id for market in self._markets)
         tokens = [token for token in known if token.isascii() and token.isdecimal()][:HISTORIES_PER_REQUEST]
         if not tokens:
-            self._say("note", name, expected, "no market to ask for")
+            self._note("note", name, expected, "no market to ask for")
             return
         try:
             request = history_request(tokens, self._opens)
             status, body = await self._ask(self._clob, "POST", PRICE_HISTORY, json=request)
             if status != 200:
-                self._say("note", name, expected, f"status {status}: {error_text(body)}")
+                self._note("note", name, expected, f"status {status}: {error_text(body)}")
                 return
             found = len(read_histories(body, self._opens).keys() & set(tokens))
         except (RequestFailed, UnreadableHistory) as error:
-            self._say("note", name, expected, str(error))
+            self._note("note", name, expected, str(error))
             return
-        self._say("ok" if found > len(tokens) / 2 else "note", name, expected, f"{found} of {len(tokens)} have one")
+        self._note("ok" if found > len(tokens) / 2 else "note", name, expected, f"{found} of {len(tokens)} have one")
 
     async def _ask_for_an_unknown_token(self) -> None:
         known = [market.contracts[0].contract_id for market in self._markets[:_SHOWN]]
@@ -583,11 +579,11 @@ class _Examiner:
         if status != 200:
             # The client asks again in halves, which takes longer.
             level: Level = "note" if self._quoted else "deviation"
-            self._say(level, name, expected, f"status {status} for the whole batch: {error_text(answer)}")
+            self._note(level, name, expected, f"status {status} for the whole batch: {error_text(answer)}")
             return
         quoted = {quote.token_id for quote in _quotes(answer, self._clock.now())}
         seen = "quoted" if _UNKNOWN in quoted else f"left out, {len(quoted)} of {len(known)} others quoted"
-        self._say("deviation" if _UNKNOWN in quoted else "ok", name, expected, seen)
+        self._note("deviation" if _UNKNOWN in quoted else "ok", name, expected, seen)
 
 
 def _quotes(body: bytes, at: datetime) -> list[Quote]:

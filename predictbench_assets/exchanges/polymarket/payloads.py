@@ -17,23 +17,22 @@ import msgspec
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from predictbench_assets.exchanges.json_text import (
+    DECODE_ERRORS,
+    MOST_DIGITS,
+    UnreadableJson,
+    json_members,
+    scalar_text,
+)
+from predictbench_assets.printable import shortened
+
 MANDATORY = ("id", "question", "endDate", "outcomes", "outcomePrices")
 """The keys without which a row is no market, by their names on the wire; its outcome ids (`ids_key`) are another."""
 
 _IDS_KEYS: Mapping[str, str] = {"1": "clobTokenIds", "2": "positionIds"}
 
-DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What msgspec raises for text that it will not read."""
-
-_STRING = rb'"(?:[^"\\]|\\.)*"'
-_TOKEN = re.compile(_STRING + rb'|[\[\]{},:]|[^\s\[\]{},:"]+|"', re.DOTALL)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _JSON_ERROR_SHOWN = 160
-_SHORT = 80
-
-
-class UnreadableJson(ValueError):
-    """Text that is not one JSON value, not even structurally."""
 
 
 class UnreadableField(ValueError):
@@ -87,7 +86,7 @@ def _number(value: object) -> object:
 def _text(value: object) -> object:
     """A string; ids are also sent as integers."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value) if abs(value) < 10**_SHORT else value
+        return str(value) if abs(value) < 10**MOST_DIGITS else value
     return value
 
 
@@ -106,13 +105,6 @@ def _required_number(value: object) -> object:
     if number is None:
         raise ValueError("is not a number: nothing is there")
     return number
-
-
-def shortened(value: object) -> str:
-    """A value as it may stand in a reason: printable, and short whatever was sent."""
-    text = value if isinstance(value, str) else repr(value)[: 4 * _SHORT]
-    cut = text if len(text) <= _SHORT else f"{text[:_SHORT]}... ({len(text)} characters)"
-    return ascii(cut) if isinstance(value, str) else cut
 
 
 def ids_key(version: object) -> str | None:
@@ -263,7 +255,7 @@ def read_market(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
             if not fault["loc"]:
                 raise UnreadableField("payload", "is not a JSON object")
             if fault["loc"][0] in mandatory:
-                raise UnreadableField(str(fault["loc"][0]), _said(fault["msg"]))
+                raise UnreadableField(str(fault["loc"][0]), _as_reason(fault["msg"]))
             # Of the ids that a row does not go by none is needed.
             _drop(document, fault["loc"][:1] if fault["loc"][0] in _IDS_KEYS.values() else fault["loc"])
             dropped.add(_dotted(fault["loc"]))
@@ -271,7 +263,7 @@ def read_market(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
             return GammaMarket.model_validate(document), tuple(sorted(dropped))
         except ValidationError as error:
             faults = _faults(error)
-    raise UnreadableField(str(faults[0]["loc"][0]), _said(faults[0]["msg"]))
+    raise UnreadableField(str(faults[0]["loc"][0]), _as_reason(faults[0]["msg"]))
 
 
 def _faults(error: ValidationError) -> list[ErrorDetails]:
@@ -281,7 +273,7 @@ def _faults(error: ValidationError) -> list[ErrorDetails]:
 def first_token_id(raw: bytes) -> str | None:
     """The id of a row's first outcome, or None where the row does not hold one that can be asked for.
 
-    A market that says it is closed has no order book, and would have a batch refused.
+    A closed market has no order book, and would have a batch refused.
     """
     try:
         row = msgspec.json.decode(raw, type=_IdsHead)
@@ -293,71 +285,6 @@ def first_token_id(raw: bytes) -> str | None:
     return ids[0] if ids and ids[0].isascii() and ids[0].isdecimal() else None
 
 
-def object_members(text: bytes) -> dict[str, bytes]:
-    """The members of a JSON object as slices of its text, so that one that cannot be read costs that one alone.
-
-    Raises:
-        UnreadableJson: the text is not a JSON object, not even structurally.
-    """
-    try:
-        return {key: bytes(value) for key, value in msgspec.json.decode(text, type=dict[str, msgspec.Raw]).items()}
-    except DECODE_ERRORS:
-        found = list(json_members(text))
-    if any(key is None for key, _ in found) or not text.lstrip().startswith(b"{"):
-        raise UnreadableJson("no object")
-    return {str(key): value for key, value in found}
-
-
-def json_members(text: bytes) -> Iterator[tuple[str | None, bytes]]:
-    """The members of a JSON object (key, value) or array (None, value) as slices of the text, values not decoded.
-
-    Only brackets and strings are looked at, so a member that no parser would take is handed out like any other. A
-    scalar has no members.
-
-    Raises:
-        UnreadableJson: the brackets do not close, or a string does not end: the text was cut.
-    """
-    closing = {b"{"[0]: b"}", b"["[0]: b"]"}
-    stack: list[bytes] = []
-    key: str | None = None
-    start: int | None = None
-    finished = False
-    for found in _TOKEN.finditer(text):
-        token = found.group()
-        if finished or token == b'"':
-            raise UnreadableJson("more than one value, or a string that does not end")
-        if token in (b"{", b"["):
-            if len(stack) == 1 and start is None:
-                start = found.start()
-            stack.append(closing[token[0]])
-        elif token in (b"}", b"]"):
-            if not stack or stack.pop() != token:
-                raise UnreadableJson("brackets that do not match")
-            if not stack:
-                finished = True
-                if start is not None:
-                    yield key, text[start : found.start()].rstrip()
-        elif len(stack) != 1:
-            finished = not stack
-        elif token == b",":
-            if start is not None:
-                yield key, text[start : found.start()].rstrip()
-            key, start = None, None
-        elif token == b":" and start is not None and key is None and stack[0] == b"}":
-            key, start = _key(text[start : found.start()].strip()), None
-        elif start is None:
-            start = found.start()
-    if not finished:
-        raise UnreadableJson("brackets that do not close")
-
-
-def _key(literal: bytes) -> str:
-    try:
-        return msgspec.json.decode(literal, type=str)
-    except DECODE_ERRORS:
-        return literal.strip(b'"').decode("utf-8", "replace")
-
-
 class _IdsHead(msgspec.Struct):
     version: msgspec.Raw = msgspec.Raw(b"null")
     closed: msgspec.Raw = msgspec.Raw(b"null")
@@ -365,7 +292,7 @@ class _IdsHead(msgspec.Struct):
     positionIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
 
     def members(self) -> Iterator[tuple[str, msgspec.Raw]]:
-        """Of the keys that the row goes by; what is wrong with the other ids does not matter."""
+        """The keys that the row goes by; what is wrong with the other ids does not matter."""
         yield "version", self.version
         key = ids_key(msgspec.json.decode(self.version))
         if key is not None:
@@ -395,20 +322,10 @@ def read_head(raw: bytes) -> RowHead:
             members = dict(json_members(raw))
         except UnreadableJson:
             members = {}
-    return RowHead(_scalar_text(members.get("id")), _scalar_text(members.get("endDate")))
+    return RowHead(scalar_text(members.get("id")), scalar_text(members.get("endDate")))
 
 
-def _scalar_text(value: bytes | msgspec.Raw | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        decoded = _text(msgspec.json.decode(value))
-    except DECODE_ERRORS:
-        return None
-    return decoded if isinstance(decoded, str) and decoded else None
-
-
-def _not_json(raw: bytes, said: str) -> UnreadableField:
+def _not_json(raw: bytes, message: str) -> UnreadableField:
     """Names the key whose value spoils the row, where one can be found."""
     try:
         for key, value in json_members(raw):
@@ -418,10 +335,10 @@ def _not_json(raw: bytes, said: str) -> UnreadableField:
                 GammaMarket.model_validate_json(b'{"_":' + value + b"}")
             except ValidationError as error:
                 reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-                return UnreadableField(shortened(key)[1:-1] or "payload", _said(reason))
+                return UnreadableField(shortened(key)[1:-1] or "payload", _as_reason(reason))
     except UnreadableJson:
         pass
-    return UnreadableField("payload", _said(said))
+    return UnreadableField("payload", _as_reason(message))
 
 
 def _field_with(raw: bytes, pattern: re.Pattern[bytes]) -> str:
@@ -434,8 +351,8 @@ def _field_with(raw: bytes, pattern: re.Pattern[bytes]) -> str:
     return "payload"
 
 
-def _said(message: str) -> str:
-    """Pydantic's words as the end of a sentence that begins with the key."""
+def _as_reason(message: str) -> str:
+    """Pydantic's message as the end of a sentence that begins with the key."""
     own = message.removeprefix("Value error, ")
     if own != message:
         return own

@@ -1,4 +1,4 @@
-"""What a token's price was a day before the capture, as the CLOB's `POST /batch-prices-history` reports it."""
+"""Prices of tokens a day before the capture, as the CLOB's `POST /batch-prices-history` reports them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, object_members
 from predictbench_assets.exchanges.stats import ApiStats
-from predictbench_assets.markets.market import Frozen, Probability
+from predictbench_assets.markets.quotes import PastPrice
 
 PAST: Final = timedelta(hours=24)
-"""How long before the capture the price is looked for."""
+"""Age of the price that is looked for, at the capture."""
 
 LOOK_BACK: Final = timedelta(hours=6)
 """A price may be this much older: histories have gaps of an hour and more."""
@@ -25,22 +25,14 @@ FIDELITY_MINUTES: Final = 60
 _EMPTY_BOOK: Final = 0.5
 
 
-class PastPrice(Frozen):
-    """A token's price at an earlier instant."""
-
-    at: datetime
-    """UTC."""
-    price: Probability
-
-
 @dataclass(frozen=True)
 class PastPrices:
-    """What the CLOB knew of a list of tokens; one without a price in the time looked at is absent."""
+    """Older prices of a list of tokens; one without a price in the time looked at is absent."""
 
     asked: bool = True
-    """Whether it was asked at all."""
+    """False where the CLOB was not asked at all."""
     reason: str | None = None
-    """Why prices are missing, where that is not because there were none."""
+    """The reason for prices that are missing; None where there simply were none."""
     by_token: Mapping[str, PastPrice] = field(default_factory=dict)
     stats: ApiStats = field(default_factory=ApiStats)
 

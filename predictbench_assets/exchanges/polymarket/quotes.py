@@ -1,4 +1,4 @@
-"""Best bid and ask of a token, as the CLOB's `POST /prices` reports them; a day-old price is frozen with them."""
+"""Best bid and ask of a token, as the CLOB's `POST /prices` reports them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,37 +6,19 @@ from datetime import datetime
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.payloads import DECODE_ERRORS, UnreadableJson, object_members
-from predictbench_assets.exchanges.polymarket.price_history import PastPrice
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, object_members
 from predictbench_assets.exchanges.stats import ApiStats
-from predictbench_assets.markets.market import Frozen, Probability
-
-
-class Quote(Frozen):
-    """Both sides of a token's book at one moment; a side without orders is None. Never crossed."""
-
-    token_id: str
-    bid: Probability | None
-    ask: Probability | None
-    at: datetime
-    """When the answer came back, UTC."""
-    day_ago: PastPrice | None = None
-    """The price of a day before, where the exchange told one."""
-
-    @property
-    def priced(self) -> bool:
-        """Whether there is an order on either side."""
-        return self.bid is not None or self.ask is not None
+from predictbench_assets.markets.quotes import Quote
 
 
 @dataclass(frozen=True)
 class Quotes:
-    """What the CLOB answered for a list of tokens; a token that it does not know is absent."""
+    """Quotes of a list of tokens; a token that the CLOB does not know is absent."""
 
     available: bool
-    """Whether the CLOB answered at all. False: the caller goes on without, and says `reason`."""
+    """False where the CLOB did not answer at all, and the caller goes on without quotes."""
     reason: str | None = None
-    """Why quotes are missing; with `available` still True, some tokens' came and some did not."""
+    """The reason for quotes that are missing; with `available` still True, some tokens' came and some did not."""
     by_token: Mapping[str, Quote] = field(default_factory=dict)
     stats: ApiStats = field(default_factory=ApiStats)
 
@@ -51,7 +33,7 @@ class UnreadablePrices(ValueError):
 
 @dataclass(frozen=True)
 class ReadPrices:
-    """What an answer of `POST /prices` holds."""
+    """The content of an answer of `POST /prices`."""
 
     quotes: list[Quote]
     unreadable: int

@@ -1,20 +1,12 @@
-"""From rows as they were received to markets: what is accepted, at what price, in which category and cluster."""
+"""Rows as they were received become markets: which are accepted, at what price, in which category and cluster."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
 from predictbench_assets.exchanges.polymarket.categories import categorize
-from predictbench_assets.exchanges.polymarket.clusters import (
-    Clusters,
-    cluster_keys,
-    game_id,
-    neg_risk_group,
-    series_slug,
-)
+from predictbench_assets.exchanges.polymarket.links import cluster_keys, game_id, neg_risk_group, series_slug
 from predictbench_assets.exchanges.polymarket.payloads import (
     GammaEvent,
     GammaMarket,
@@ -22,15 +14,15 @@ from predictbench_assets.exchanges.polymarket.payloads import (
     ids_key,
     read_head,
     read_market,
-    shortened,
 )
-from predictbench_assets.exchanges.polymarket.quotes import Quote, order_price
-from predictbench_assets.failures import PermanentError
-from predictbench_assets.markets.core_sample import draw_core
-from predictbench_assets.markets.market import GOOD_SPREAD, Contract, Event, Market, MarketPrice, RejectedMarket
+from predictbench_assets.exchanges.polymarket.quotes import order_price
+from predictbench_assets.markets.cohort import ExclusionReason, MarketRejected, ReadMarket
+from predictbench_assets.markets.market import GOOD_SPREAD, Contract, Event, Market, MarketPrice
+from predictbench_assets.markets.quotes import Quote
+from predictbench_assets.printable import shortened
 
 PRICE_SUM_TOLERANCE = 0.02
-"""How far the outcomes' prices may be from summing to 1. Every open market recorded sums to 1 exactly."""
+"""The most by which the outcomes' prices may miss a sum of 1. Every open market recorded sums to 1 exactly."""
 
 _SPREAD_SLACK = 1e-9  # 0.55 - 0.45 is a little more than 0.10 in floating point
 _LONGEST = {"id": 64, "question": 2_000, "slug": 500, "outcomes": 500, "conditionId": 255}
@@ -39,117 +31,30 @@ _LONGEST_LINK = 255
 _LINK_KEYS = {"game": "gameId", "event": "events", "neg_risk": "negRiskMarketID", "series": "events"}
 """Where a link to other markets was read, by its kind."""
 
-ExclusionReason = Literal["closed", "archived", "inactive", "min_liquidity", "min_volume", "max_markets", "limit"]
-"""Why a row is left out: it contradicts the question that it answers (the first three), or a filter of ours does it."""
 
-
-class MarketRejected(PermanentError):
-    """A row that is not a market we can use: `field` is the wire's key at fault, `reason` one sentence."""
-
-    def __init__(self, field: str, reason: str, market_id: str | None) -> None:
-        super().__init__(f"market {market_id or 'without an id'}: {field} {reason}")
-        self.field = field
-        self.reason = reason
-        self.market_id = market_id
-
-    def as_row(self) -> RejectedMarket:
-        """The rejection as data."""
-        return RejectedMarket(market_id=self.market_id, field=self.field, reason=f"{self.field} {self.reason}")
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What leaves a well-formed market out. The defaults leave out nothing; unknown money counts as none.
-
-    Applied in this order: `min_liquidity` and `min_volume` (USDC); `max_markets` keeps those with the highest volume
-    (ties: the earlier row); `limit` then keeps the first rows, for a quick partial run.
-    """
-
-    min_liquidity: float = 0.0
-    min_volume: float = 0.0
-    max_markets: int | None = None
-    limit: int | None = None
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """The markets of one snapshot. Each row offered is in exactly one of `markets`, `rejected` and `excluded`."""
-
-    markets: list[Market]
-    """In the order of the rows."""
-    rejected: list[RejectedMarket]
-    excluded: dict[ExclusionReason, int]
-    """How many were left out, by reason; reasons that left out none are absent."""
-    unreadable: dict[str, int] = field(default_factory=dict)
-    """Optional keys that held something unreadable and were read as absent, with the number of markets."""
-
-    @property
-    def offered(self) -> int:
-        """Rows that went in."""
-        return len(self.markets) + len(self.rejected) + sum(self.excluded.values())
-
-
-def normalize_market(raw: bytes | Mapping[str, Any], *, captured_at: datetime, quote: Quote | None) -> Market:
+def read_row(raw: bytes, quote: Quote | None, captured_at: datetime) -> ReadMarket | ExclusionReason:
     """The market in a row of Gamma's listing, priced by the CLOB's quote of its first outcome or else by the row.
 
-    The cluster is what this row alone says; `normalize_cohort` joins those of markets that belong together.
+    Open markets were asked for, but a row that is not open is none of the day, whatever list it came in.
 
     Raises:
         MarketRejected: the row lacks something mandatory, or holds something that could not be stored.
     """
+    row, unreadable = _parsed(raw)
+    contradiction = _contradiction(row)
+    if contradiction is not None:
+        return contradiction
+    market, links = _market(row, captured_at, quote)
+    return ReadMarket(market, links, unreadable)
+
+
+def normalize_market(raw: bytes | Mapping[str, Any], *, captured_at: datetime, quote: Quote | None) -> Market:
+    """The market in a row that may be closed, or decoded already; the cluster is that of this row alone.
+
+    Raises: as `read_row`.
+    """
     row, _ = _parsed(_as_bytes(raw))
     return _market(row, captured_at, quote)[0]
-
-
-def normalize_cohort(
-    rows: Iterable[tuple[bytes, Quote | None]],
-    *,
-    captured_at: datetime,
-    filters: Filters,
-    core_size: int,
-    seed: int,
-) -> Cohort:
-    """All rows of a snapshot: normalised, filtered, clustered, and with the core sample drawn.
-
-    Markets that are open were asked for, but a row that says otherwise is none of the day, whatever list it came in.
-    Clusters are found among all readable markets, before the filters, so that a filter changes no cluster. Of two rows
-    with one id the second is rejected. The rows are consumed one by one and not kept.
-    """
-    markets: dict[str, Market] = {}
-    rejected: list[RejectedMarket] = []
-    unreadable: Counter[str] = Counter()
-    contradicting: Counter[ExclusionReason] = Counter()
-    clusters = Clusters()
-    for raw, quote in rows:
-        try:
-            row, skipped = _parsed(raw)
-            contradiction = _contradiction(row)
-            if contradiction is not None:
-                contradicting[contradiction] += 1
-                continue
-            market, links = _market(row, captured_at, quote)
-            if market.market_id in markets:
-                raise MarketRejected("id", "was already used by an earlier row", market.market_id)
-        except MarketRejected as rejection:
-            rejected.append(rejection.as_row())
-            continue
-        markets[market.market_id] = market
-        clusters.join(links)
-        unreadable.update(skipped)
-
-    kept, filtered = _filtered(list(markets.values()), filters)
-    excluded = dict(contradicting) | filtered
-    del markets
-    labels = clusters.labels()
-    for index, market in enumerate(kept):
-        label = labels.get(market.cluster, market.cluster)
-        if label != market.cluster:
-            kept[index] = market.model_copy(update={"cluster": label})
-    core = draw_core(kept, size=core_size, seed=seed)
-    for index, market in enumerate(kept):
-        if market.market_id in core:
-            kept[index] = market.model_copy(update={"core": True, "core_weight": core[market.market_id]})
-    return Cohort(markets=kept, rejected=rejected, excluded=excluded, unreadable=dict(unreadable))
 
 
 def _as_bytes(raw: bytes | Mapping[str, Any]) -> bytes:
@@ -165,9 +70,9 @@ def _parsed(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
 
 
 def _contradiction(row: GammaMarket) -> ExclusionReason | None:
-    """What of a row says that it is no answer to a request for open markets.
+    """The state of a row that is no answer to a request for open markets.
 
-    The listing has only rows that are active and not archived, whatever is asked for, so one that says otherwise is a
+    The listing has only rows that are active and not archived, whatever is asked for, so one that is not is a
     placeholder or a market that was withdrawn. Whether orders are accepted decides nothing: that flag stays true on
     settled markets and is no part of the question.
     """
@@ -278,7 +183,7 @@ def _contracts(row: GammaMarket, reject: Callable[[str, str], MarketRejected]) -
 
 
 def _usable(text: str, longest: int) -> bool:
-    """Whether a text of a list inside a string, whose escapes no scan of the row sees, can be stored."""
+    """True for a text that can be stored; no scan of the row sees the escapes of a list inside a string."""
     return bool(text.strip()) and len(text) <= longest and "\0" not in text
 
 
@@ -312,22 +217,3 @@ def _priced(
     if (bid is None) != (ask is None):
         return MarketPrice(value=indicative, bid=bid, ask=ask, source=source, quality="thin", at=at)
     return MarketPrice(value=indicative, source=source, quality="none", at=at)
-
-
-def _filtered(markets: list[Market], filters: Filters) -> tuple[list[Market], dict[ExclusionReason, int]]:
-    excluded: dict[ExclusionReason, int] = {}
-
-    def keep(reason: ExclusionReason, kept: list[Market]) -> list[Market]:
-        if len(kept) < len(markets):
-            excluded[reason] = len(markets) - len(kept)
-        return kept
-
-    markets = keep("min_liquidity", [m for m in markets if (m.liquidity or 0.0) >= filters.min_liquidity])
-    markets = keep("min_volume", [m for m in markets if (m.volume or 0.0) >= filters.min_volume])
-    if filters.max_markets is not None:
-        by_volume = sorted(range(len(markets)), key=lambda index: (-(markets[index].volume or 0.0), index))
-        chosen = sorted(by_volume[: filters.max_markets])
-        markets = keep("max_markets", [markets[index] for index in chosen])
-    if filters.limit is not None:
-        markets = keep("limit", markets[: filters.limit])
-    return markets, excluded

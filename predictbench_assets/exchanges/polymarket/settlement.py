@@ -1,29 +1,21 @@
-"""How a market settled, read from the two places that tell: Gamma's row and the CLOB's market. Pure.
+"""Settlements of markets, read from Gamma's row and from the CLOB's market. Pure.
 
 Final is a market that is closed and whose payout is exact: one outcome takes all, or all share alike. Nothing else
-is: not a price near 1, not the oracle's status, which lags (closed and paid markets still say `proposed`), not the
+is: not a price near 1, not the oracle's status, which lags (closed and paid markets are still `proposed`), not the
 residual prices of markets from before 2023.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from predictbench_assets.exchanges.polymarket.payloads import (
-    DECODE_ERRORS,
-    UnreadableJson,
-    object_members,
-    outcome_ids,
-    parse_instant,
-    shortened,
-)
-
-State = Literal["open", "proposed", "disputed", "final"]
-Source = Literal["gamma", "clob"]
+from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, object_members
+from predictbench_assets.exchanges.polymarket.payloads import outcome_ids, parse_instant
+from predictbench_assets.markets.settlement import Reading, State
+from predictbench_assets.printable import shortened
 
 _GAMMA_KEYS = (
     *("id", "conditionId", "slug", "question", "endDate", "closed", "closedTime", "outcomes", "outcomePrices"),
@@ -39,7 +31,7 @@ _GAMMA_KEYS = (
     *("automaticallyResolved", "updatedAt"),
 )
 _CLOB_KEYS = ("condition_id", "market_slug", "closed", "is_50_50_outcome", "tokens")
-"""What of an answer the ledger keeps: all that says how a market settled, and none of the rest."""
+"""The keys of an answer that the ledger keeps: all that show how a market settled, and none of the rest."""
 
 _STATES: Mapping[str | None, State] = {
     "proposed": "proposed",
@@ -61,43 +53,6 @@ class FirstOutcome:
     name: str | None = None
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What one answer says about how a market settled."""
-
-    source: Source
-    market_id: str | None
-    """None where the source does not tell (the CLOB) or it cannot be read."""
-    state: State
-    payout: tuple[float, ...] | None
-    """What a share of each outcome is worth, the first outcome first, adding up to 1; None unless final."""
-    closed: bool
-    closed_time: datetime | None
-    status: str | None
-    """The source's own word for its state; of Gamma's rows `umaResolutionStatus`."""
-    disputed: bool
-    """Whether its oracle's answer was ever disputed."""
-    problem: str | None
-    """Why a closed market is not final, or what else needs a look."""
-    raw: Mapping[str, Any]
-    """The keys of the answer that say how the market settled, as they were sent."""
-
-    @property
-    def outcome(self) -> float | None:
-        """The settled value of the first outcome: 1, 0, or a half (of several outcomes, an equal share)."""
-        return None if self.payout is None else self.payout[0]
-
-    @property
-    def split(self) -> bool:
-        """Whether all outcomes share alike: the question was voided, or settled as a draw."""
-        return self.payout is not None and max(self.payout) < 1
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether another source should be heard before it is believed."""
-        return (self.closed and self.payout is None) or self.split or (self.closed and self.disputed)
-
-
 def settled_payout(values: Sequence[Decimal]) -> tuple[float, ...] | None:
     """The payout that a vector stands for, adding up to 1; None where it is no settlement.
 
@@ -114,13 +69,13 @@ def settled_payout(values: Sequence[Decimal]) -> tuple[float, ...] | None:
     return None
 
 
-def read_gamma(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
-    """What a row of Gamma says; never raises, whatever was sent.
+def gamma_reading(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
+    """Read a row of Gamma; never raises, whatever was sent.
 
     Args:
         raw: the row's JSON.
         first: the outcome whose share comes first in the payout, wherever the row lists it. Where a row does not show
-            which one it is, neither by an id nor by a name, it settles nothing: another source has to be heard.
+            which one it is, neither by an id nor by a name, it settles nothing: another source has to be asked.
     """
     row = _members(raw, _GAMMA_KEYS)
     closed = row.get("closed") is True
@@ -135,7 +90,7 @@ def read_gamma(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
     if closed and payout is None:
         problem = f"closed, but its payout is no settlement: {shortened(row.get('outcomePrices'))}"
     if payout is not None:
-        payout = _first_first(payout, outcome_ids(row) or [], outcomes or [], first)
+        payout = _with_first_token_first(payout, outcome_ids(row) or [], outcomes or [], first)
         problem = None if payout is not None else _unplaced(row.get("outcomePrices"))
     return Reading(
         source="gamma",
@@ -151,12 +106,12 @@ def read_gamma(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
     )
 
 
-def read_clob(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
-    """What the CLOB says of a market; never raises. It tells the winner, and where there is none the prices paid.
+def clob_reading(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
+    """Read a market of the CLOB; never raises. It names the winner, and where there is none the prices paid.
 
     Args:
         raw: the body of `GET /markets/{condition_id}`.
-        first: as for `read_gamma`.
+        first: as for `gamma_reading`.
     """
     row = _members(raw, _CLOB_KEYS)
     closed = row.get("closed") is True
@@ -168,7 +123,7 @@ def read_clob(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
     problem = "closed, but the CLOB names no winner" if closed and payout is None else None
     if payout is not None:
         ids, names = ([token.get(key) for token in tokens] for key in ("token_id", "outcome"))
-        payout = _first_first(payout, ids, names, first)
+        payout = _with_first_token_first(payout, ids, names, first)
         problem = None if payout is not None else _unplaced([token.get("price") for token in tokens])
     return Reading(
         source="clob",
@@ -184,8 +139,8 @@ def read_clob(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
     )
 
 
-def weighed(gamma: Reading, clob: Reading | None) -> Reading:
-    """What to believe of two answers: the CLOB where it has settled, since it is what pays, else Gamma.
+def reconciled(gamma: Reading, clob: Reading | None) -> Reading:
+    """Make one reading of two: the CLOB where it has settled, since it is what pays, else Gamma.
 
     Time of closing and status stay Gamma's, so that a market does not seem to change when the CLOB is asked and when
     it is not.
@@ -197,25 +152,27 @@ def weighed(gamma: Reading, clob: Reading | None) -> Reading:
         return replace(gamma, raw=raw)
     problem = None
     if gamma.payout is not None and gamma.payout != clob.payout:
-        problem = f"Gamma says {_shown(gamma.payout)}, the CLOB {_shown(clob.payout)}; the CLOB is believed"
+        problem = (
+            f"Gamma says {_format_payout(gamma.payout)}, the CLOB {_format_payout(clob.payout)}; the CLOB is believed"
+        )
     elif gamma.payout == clob.payout:
         return replace(gamma, raw=raw)
     return replace(gamma, source="clob", state="final", payout=clob.payout, problem=problem, raw=raw)
 
 
-def _shown(payout: Iterable[float]) -> str:
+def _format_payout(payout: Iterable[float]) -> str:
     return "/".join(f"{share:g}" for share in payout)
 
 
 def _is_share(value: Decimal, count: int) -> bool:
-    """Whether it is one part in `count`, as exact as its digits allow: 0.5, or 0.333 of three."""
+    """True for one part in `count`, as exact as its digits allow: 0.5, or 0.333 of three."""
     digits = min(-int(value.as_tuple().exponent), _MOST_DIGITS)
     if count == 2:
         return value == _HALF
     return digits >= 2 and abs(value - Decimal(1) / count) < Decimal(1).scaleb(-digits)
 
 
-def _first_first(
+def _with_first_token_first(
     payout: tuple[float, ...], ids: Sequence[object], names: Sequence[object], first: FirstOutcome
 ) -> tuple[float, ...] | None:
     """The payout with the share of the first outcome first; None where it cannot be seen which one that is.
@@ -301,7 +258,7 @@ def _identifier(value: object) -> str | None:
 
 
 def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an answer the database's JSON can hold: no NUL, no lone surrogate, nothing that is endless."""
+    """The keys of an answer that the database's JSON can hold: no NUL, no lone surrogate, nothing that is endless."""
     kept = {}
     for key, value in row.items():
         try:

@@ -14,8 +14,9 @@ from sqlalchemy import Engine, make_url, text
 from predictbench_assets.cli.main import main
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database import migrations
+from predictbench_assets.ingestion.registry import SnapshotRecord
 from predictbench_assets.persistence.leases import Lease, RunCounts, open_lease
-from predictbench_assets.persistence.snapshots import SnapshotRecord, register_snapshot
+from predictbench_assets.persistence.snapshots import register_snapshot
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import all_variables, load_settings
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.errors import Backoff
 from predictbench_assets.persistence.records import MarketRecord
-from predictbench_assets.persistence.run_contents import Assembly
+from predictbench_assets.persistence.run_contents import RunContents
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.kit.daily_run import BASELINE, MakeRun, Tables, differences
@@ -35,9 +35,9 @@ def undisturbed(make_run: MakeRun) -> Tables:
 def disturbed(before: int, disturbance: Callable[[], Any], **writer: Any) -> Iterator[None]:
     """Let something happen before a write in batches of five is handed the market of that number."""
     happened = False
-    records = Assembly.records
+    records = RunContents.records
 
-    def interrupted(assembly: Assembly) -> Iterator[MarketRecord]:
+    def interrupted(assembly: RunContents) -> Iterator[MarketRecord]:
         nonlocal happened
         for number, record in enumerate(records(assembly), start=1):
             if number == before and not happened:
@@ -46,7 +46,7 @@ def disturbed(before: int, disturbance: Callable[[], Any], **writer: Any) -> Ite
             yield record
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Assembly, "records", interrupted)
+        patch.setattr(RunContents, "records", interrupted)
         patch.setattr("predictbench_assets.persistence.run_write.RunWriter", small(RunWriter, **writer))
         yield
     assert happened

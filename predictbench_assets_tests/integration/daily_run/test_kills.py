@@ -14,17 +14,18 @@ from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, KEY, D
 MARKETS = 40
 SETTINGS = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Noted"}
 
+RECORDS = "predictbench_assets.persistence.run_contents:RunContents.records"
 POINTS = {
     "target_window": "predictbench_assets.staging:StagingArea.publish:before:1",
     "raw_markets, in the walk": "predictbench_assets.exchanges.polymarket.client:PolymarketClient._read_page:after:7",
     "raw_markets, before its registration": "predictbench_assets.persistence.snapshots:register_snapshot:before:1",
     "raw_markets, before Dagster knows": "predictbench_assets.persistence.snapshots:register_snapshot:after:1",
-    "normalized_markets": "predictbench_assets.exchanges.polymarket.reading:normalize_cohort:after:1",
+    "normalized_markets": "predictbench_assets.markets.cohort:normalize_cohort:after:1",
     "an experiment, before its first answer": f"{EXPERIMENT}:Noted.run:before:1",
     "an experiment, in its middle": f"{EXPERIMENT}:Noted.run:before:30",
     "an experiment, before its file": "predictbench_assets.experiments.outcomes:content_hash:after:2",
-    "persisted_run, before the first batch": "predictbench_assets.persistence.run_contents:Assembly.records:before:1",
-    "persisted_run, between batches": "predictbench_assets.persistence.run_contents:Assembly.records:before:36",
+    "persisted_run, before the first batch": f"{RECORDS}:before:1",
+    "persisted_run, between batches": f"{RECORDS}:before:36",
     "persisted_run, before the end": "predictbench_assets.persistence.leases:Lease.finish:before:1",
     "persisted_run, before Dagster knows": "predictbench_assets.persistence.leases:Lease.finish:after:1",
 }

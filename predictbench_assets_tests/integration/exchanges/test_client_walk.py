@@ -12,7 +12,8 @@ import pytest
 from predictbench_assets.exchanges.polymarket.client import Walk, WalkInterrupted
 from predictbench_assets.exchanges.polymarket.payloads import first_token_id
 from predictbench_assets.exchanges.polymarket.quotes import Quotes
-from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.reading import read_row
+from predictbench_assets.markets.cohort import Filters, normalize_cohort
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.poison import REJECTABLE, TOLERABLE
 from predictbench_assets.sandbox.server import SandboxServer, serve
@@ -117,7 +118,7 @@ def test_a_hostile_row_spoils_no_page(exchange: SandboxServer, fetch: Callable[.
     walk = fetch(exchange)
     quotes = quotes_of(connect, exchange.clob_url, [token for row in walk.rows if (token := first_token_id(row.raw))])
     rows = [(row.raw, quotes.get(first_token_id(row.raw))) for row in walk.rows]
-    cohort = normalize_cohort(rows, captured_at=NOW, filters=Filters(), core_size=300, seed=1)
+    cohort = normalize_cohort(rows, read_row, captured_at=NOW, filters=Filters(), core_size=300, seed=1)
     poisoned = MARKETS * 5 // 100
     assert len(cohort.markets) >= MARKETS - poisoned
     assert 0 < len(cohort.rejected) <= poisoned + 6  # of the days beside, rows that do not say when they end

@@ -14,12 +14,16 @@ import pytest
 import respx
 
 from predictbench_assets.clock import FixedClock
+from predictbench_assets.exchanges.exchange import CapturedRow
+from predictbench_assets.exchanges.polymarket.capture import Captured, capture
 from predictbench_assets.exchanges.polymarket.client import HISTORIES_PER_REQUEST, PolymarketClient
 from predictbench_assets.exchanges.polymarket.price_history import LOOK_BACK, PAST, PastPrices
 from predictbench_assets.exchanges.polymarket.quotes import Quotes
-from predictbench_assets.exchanges.polymarket.reading import Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.ingestion.cohort import cohort_markets, stage_cohort
-from predictbench_assets.ingestion.snapshot import SNAPSHOT, Capture, capture, freeze_snapshot, snapshot_rows
+from predictbench_assets.ingestion.snapshot import SNAPSHOT, freeze_snapshot, snapshot_rows
+from predictbench_assets.markets.cohort import Filters, normalize_cohort
+from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
@@ -168,24 +172,30 @@ def world() -> World:
     return World(seed=11, markets_per_day=150)
 
 
-def captured_of(world: World, **options: Any) -> Capture:
+def captured_of(world: World, **options: Any) -> Captured:
     with serve(world, now=NOW) as server:
         client = PolymarketClient(server.base_url, server.clob_url, clock=FixedClock(NOW), requests_per_second=1_000)
-        return asyncio.run(capture(client, KEY, FixedClock(NOW), **options))
+        return asyncio.run(capture(client, KEY.start, KEY.end, FixedClock(NOW), **options))
 
 
-def frozen(captured: Capture, folder: Path) -> StagedFile:
-    return freeze_snapshot(StagingArea(str(folder)), KEY, captured, exchange="sandbox", dagster_run_id="0" * 32)
+def frozen(captured: Captured, folder: Path) -> StagedFile:
+    return freeze_snapshot(
+        StagingArea(str(folder)), KEY, captured.for_port(), exchange="sandbox", dagster_run_id="0" * 32
+    )
+
+
+def offered(snapshot: StagedFile) -> list[tuple[bytes, Quote | None]]:
+    return [(row.raw, row.quote) for row in snapshot_rows(snapshot)]
 
 
 @pytest.fixture(scope="module")
-def captured(world: World) -> Capture:
+def captured(world: World) -> Captured:
     return captured_of(world)
 
 
-def test_a_market_has_its_price_of_a_day_before(world: World, captured: Capture, tmp_path: Path) -> None:
+def test_a_market_has_its_price_of_a_day_before(world: World, captured: Captured, tmp_path: Path) -> None:
     snapshot = frozen(captured, tmp_path)
-    cohort = normalize_cohort(snapshot_rows(snapshot), captured_at=NOW, filters=Filters(), core_size=10, seed=1)
+    cohort = normalize_cohort(offered(snapshot), read_row, captured_at=NOW, filters=Filters(), core_size=10, seed=1)
     priced = 0
     for market in cohort.markets:
         true = world.market(market.market_id)
@@ -202,12 +212,14 @@ def test_a_market_has_its_price_of_a_day_before(world: World, captured: Capture,
         priced += 1
     assert priced > 100
     assert snapshot.meta["past_prices"] == len(captured.past_prices.by_token)
-    staged = stage_cohort(StagingArea(str(tmp_path)), "cohort.jsonl.zst", cohort, {})
+    staged = stage_cohort(
+        StagingArea(str(tmp_path)), "cohort.jsonl.zst", cohort, snapshot=snapshot, limit=None, dagster_run_id="0" * 32
+    )
     assert staged.meta["priced_day_ago"] == priced
     assert list(cohort_markets(staged)) == cohort.markets
 
 
-def test_the_snapshot_counts_where_its_prices_come_from(captured: Capture, tmp_path: Path) -> None:
+def test_the_snapshot_counts_where_its_prices_come_from(captured: Captured, tmp_path: Path) -> None:
     silent = len(captured.walk.rows) - len(captured.quotes.by_token)
     assert silent > 0, "books without orders"
     lost = dict(list(captured.quotes.by_token.items())[5:])
@@ -239,14 +251,14 @@ def test_histories_are_asked_for_while_the_listing_is_read() -> None:
         asked.set()
         return histories(request)
 
-    async def work() -> Capture:
+    async def work() -> Captured:
         gamma = "https://gamma.test"
         client = PolymarketClient(gamma, CLOB, clock=FixedClock(NOW), requests_per_second=1_000, slices=1)
         with respx.mock() as mock:
             mock.get(f"{gamma}/markets/keyset").mock(side_effect=page)
             mock.post(f"{CLOB}/batch-prices-history").mock(side_effect=history)
             mock.post(f"{CLOB}/prices").mock(return_value=httpx.Response(200, json={}))
-            return await capture(client, KEY, FixedClock(NOW))
+            return await capture(client, KEY.start, KEY.end, FixedClock(NOW))
 
     captured = asyncio.run(work())
     assert captured.past_prices.by_token.keys() == {str(number) for number in range(100, 130)}
@@ -260,32 +272,34 @@ def test_it_can_be_turned_off_and_then_costs_nothing(world: World, tmp_path: Pat
     assert all(b"day_ago" not in line for line in snapshot.lines())
 
 
-def test_a_snapshot_of_the_version_before_is_still_read(captured: Capture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_snapshot_of_the_version_before_is_still_read(captured: Captured, tmp_path: Path, version: int) -> None:
     area = StagingArea(str(tmp_path))
     row, quote = captured.walk.rows[0].raw, next(iter(captured.quotes.by_token.values()))
     lines = [
         b'{"quote":' + quote.model_dump_json(exclude={"day_ago"}).encode() + b',"row":' + row + b"}",
         b'{"quote":null,"row":' + row + b"}",
     ]
-    area.publish("old.jsonl.zst", Schema("raw_markets", 1), {}, lines)
+    area.publish("old.jsonl.zst", Schema("raw_markets", version), {}, lines)
     read = list(snapshot_rows(area.open("old.jsonl.zst", SNAPSHOT)))
-    assert read == [(row, quote), (row, None)]
+    market_id = captured.walk.rows[0].market_id
+    assert read == [CapturedRow(market_id, row, quote), CapturedRow(market_id, row, None)]
     assert quote.day_ago is None
 
 
-def test_a_market_without_orders_keeps_its_older_price(captured: Capture, tmp_path: Path) -> None:
+def test_a_market_without_orders_keeps_its_older_price(captured: Captured, tmp_path: Path) -> None:
     snapshot = frozen(replace(captured, quotes=Quotes(available=True)), tmp_path)
-    rows = {msgspec.json.decode(raw)["id"]: (raw, quote) for raw, quote in snapshot_rows(snapshot)}
+    rows = {msgspec.json.decode(raw)["id"]: (raw, quote) for raw, quote in offered(snapshot)}
     silent = [quote for _, quote in rows.values() if quote and quote.bid is None and quote.ask is None]
     assert silent
     assert all(quote.day_ago is not None for quote in silent)
     without = normalize_cohort(
         ((raw, None) for raw, quote in rows.values() if quote in silent),
-        captured_at=NOW, filters=Filters(), core_size=0, seed=1,
+        read_row, captured_at=NOW, filters=Filters(), core_size=0, seed=1,
     )  # fmt: skip
     cohort = normalize_cohort(
         ((raw, quote) for raw, quote in rows.values() if quote in silent),
-        captured_at=NOW, filters=Filters(), core_size=0, seed=1,
+        read_row, captured_at=NOW, filters=Filters(), core_size=0, seed=1,
     )  # fmt: skip
     assert [market.price for market in cohort.markets] == [market.price for market in without.markets]
     assert all(market.price_24h_ago is not None for market in cohort.markets)

@@ -11,9 +11,10 @@ from sqlalchemy import Engine, insert
 from predictbench_assets.database.schema import resolution_observations
 from predictbench_assets.experiments.history import settled_markets
 from predictbench_assets.experiments.protocol import SettledMarket
+from predictbench_assets.ingestion.registry import SnapshotRecord
 from predictbench_assets.markets.market import MarketPrice
 from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts
-from predictbench_assets.persistence.snapshots import SnapshotRecord, find_snapshot, register_snapshot
+from predictbench_assets.persistence.snapshots import find_snapshot, register_snapshot
 from predictbench_assets.persistence.stored_runs import cohort_sizes, stored_run
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey

@@ -10,6 +10,7 @@ import respx
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.exchange import Polymarket
 from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.resolution.sweep import SweepInterrupted, sweep
 from predictbench_assets.sandbox.world import Market, World
@@ -27,8 +28,8 @@ def swept_from(
 ) -> SweepReport:
     async def work() -> SweepReport:
         clock = FixedClock(now)
-        async with PolymarketClient(GAMMA, CLOB, clock=clock, requests_per_second=10_000) as client:
-            return await sweep(client, swept.engine, clock, exchange=EXCHANGE, max_requests=500)
+        client = PolymarketClient(GAMMA, CLOB, clock=clock, requests_per_second=10_000)
+        return await sweep(Polymarket(client, host=EXCHANGE, clock=clock), swept.engine, clock, max_requests=500)
 
     with respx.mock(assert_all_called=False) as mock:
         mock.get(f"{GAMMA}/markets/keyset").mock(side_effect=listing)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.exchanges.polymarket.quotes import Quote
-from predictbench_assets.exchanges.polymarket.reading import MarketRejected, normalize_market
+from predictbench_assets.exchanges.polymarket.reading import normalize_market
+from predictbench_assets.markets.cohort import MarketRejected
 from predictbench_assets.markets.market import Market, MarketPrice
+from predictbench_assets.markets.quotes import Quote
 
 Row = Callable[..., bytes]
 NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)

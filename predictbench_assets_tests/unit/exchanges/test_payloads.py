@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from predictbench_assets.exchanges.json_text import UnreadableJson, json_members
 from predictbench_assets.exchanges.polymarket.payloads import (
     UnreadableField,
-    UnreadableJson,
     first_token_id,
-    json_members,
     parse_instant,
     read_head,
     read_market,

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from predictbench_assets.exchanges.polymarket.settlement import (
     FirstOutcome,
-    Reading,
-    read_clob,
-    read_gamma,
+    clob_reading,
+    gamma_reading,
+    reconciled,
     settled_payout,
-    weighed,
 )
+from predictbench_assets.markets.settlement import Reading
 
 TOKENS = ["111", "222"]
 
@@ -78,14 +78,14 @@ def clob(closed: bool = True, winner: int | None = 0, prices: tuple[Any, ...] = 
 def test_only_an_exact_payout_is_a_settlement(prices: Any, payout: tuple[float, ...] | None) -> None:
     sent = json.dumps(prices) if isinstance(prices, list) else prices
     names = json.dumps([str(place) for place in range(len(prices))]) if isinstance(prices, list) else ...
-    read = read_gamma(row(outcomePrices=sent, outcomes=names))
+    read = gamma_reading(row(outcomePrices=sent, outcomes=names))
     assert read.payout == payout
     assert read.state == ("open" if payout is None else "final")
     assert read.outcome == (None if payout is None else payout[0])
     assert (read.problem is None) == (payout is not None)
     # As a list rather than inside a string, as one route sends it.
     if isinstance(prices, list):
-        assert read_gamma(row(outcomePrices=prices, outcomes=names)).payout == payout
+        assert gamma_reading(row(outcomePrices=prices, outcomes=names)).payout == payout
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_only_an_exact_payout_is_a_settlement(prices: Any, payout: tuple[float, 
     ],
 )
 def test_the_oracles_status_is_no_gate(status: Any, closed: bool, state: str) -> None:
-    read = read_gamma(row(umaResolutionStatus=status, closed=closed))
+    read = gamma_reading(row(umaResolutionStatus=status, closed=closed))
     assert read.state == state
     assert (read.closed_time is None) == (not closed)
     assert read.problem is None
@@ -114,14 +114,14 @@ def test_the_oracles_status_is_no_gate(status: Any, closed: bool, state: str) ->
 
 def test_a_price_of_one_settles_nothing_while_the_market_is_open() -> None:
     for closed in (False, None, "true", 1, ...):
-        assert read_gamma(row(closed=closed)).state == "open"
+        assert gamma_reading(row(closed=closed)).state == "open"
 
 
 def test_a_dispute_is_remembered_from_the_history() -> None:
-    assert read_gamma(row(umaResolutionStatuses='["proposed", "disputed", "proposed"]')).doubtful
-    assert not read_gamma(row(umaResolutionStatuses='["proposed", "proposed"]')).doubtful
-    assert read_gamma(row(outcomePrices='["0.5","0.5"]')).doubtful
-    assert read_gamma(row(outcomePrices='["0","0"]')).doubtful
+    assert gamma_reading(row(umaResolutionStatuses='["proposed", "disputed", "proposed"]')).doubtful
+    assert not gamma_reading(row(umaResolutionStatuses='["proposed", "proposed"]')).doubtful
+    assert gamma_reading(row(outcomePrices='["0.5","0.5"]')).doubtful
+    assert gamma_reading(row(outcomePrices='["0","0"]')).doubtful
 
 
 @pytest.mark.parametrize(
@@ -143,48 +143,48 @@ def test_the_payout_follows_the_outcome_that_was_forecast(
     first: FirstOutcome, payout: tuple[float, ...] | None
 ) -> None:
     """Not the place: the listing may have turned round since the market was stored."""
-    for read in (read_gamma(row(), first), read_clob(clob(), first)):
+    for read in (gamma_reading(row(), first), clob_reading(clob(), first)):
         assert read.payout == payout
         assert read.state == ("open" if payout is None else "final")
         assert read.doubtful == (payout is None)
         assert (read.problem is None) == (payout is not None)
     if payout is None:
-        assert "which outcome was first" in str(read_gamma(row(), first).problem)
+        assert "which outcome was first" in str(gamma_reading(row(), first).problem)
 
 
 def test_the_payout_of_three_follows_too() -> None:
     three = row(outcomes='["a","b","c"]', outcomePrices='["0","1","0"]', clobTokenIds='["1","2","3"]')
-    assert read_gamma(three, FirstOutcome("2", "b")).payout == (1, 0, 0)
+    assert gamma_reading(three, FirstOutcome("2", "b")).payout == (1, 0, 0)
 
 
 @pytest.mark.parametrize("missing", [{"clobTokenIds": ...}, {"clobTokenIds": "[]"}, {"clobTokenIds": '["111"]'}])
 def test_without_ids_the_names_decide(missing: dict[str, Any]) -> None:
     turned = {"outcomes": '["No", "Yes"]', "outcomePrices": '["0", "1"]'}
     first = FirstOutcome("111", "Yes")
-    assert read_gamma(row(**turned, **missing), first).payout == (1, 0)
-    assert read_gamma(row(**missing), first).payout == (1, 0)
+    assert gamma_reading(row(**turned, **missing), first).payout == (1, 0)
+    assert gamma_reading(row(**missing), first).payout == (1, 0)
     for unnamed in (..., '["Yes", "Yes"]', '["Up", "Down"]'):
-        assert read_gamma(row(outcomes=unnamed, **missing), first).payout is None
+        assert gamma_reading(row(outcomes=unnamed, **missing), first).payout is None
         # What all share alike is the same in any order.
         split = row(outcomes=unnamed, outcomePrices='["0.5", "0.5"]', **missing)
-        assert read_gamma(split, first).payout == (0.5, 0.5)
+        assert gamma_reading(split, first).payout == (0.5, 0.5)
 
 
 def test_another_source_decides_where_the_row_does_not_show_the_order() -> None:
     first = FirstOutcome("222", "No")
-    unplaced = read_gamma(row(clobTokenIds=..., outcomes=...), first)
-    assert weighed(unplaced, read_clob(clob(), first)).payout == (0, 1)
-    assert weighed(unplaced, read_clob(clob(closed=False), first)).problem == unplaced.problem
+    unplaced = gamma_reading(row(clobTokenIds=..., outcomes=...), first)
+    assert reconciled(unplaced, clob_reading(clob(), first)).payout == (0, 1)
+    assert reconciled(unplaced, clob_reading(clob(closed=False), first)).problem == unplaced.problem
 
 
 def test_ids_are_those_of_the_rows_version() -> None:
     both = {"clobTokenIds": '["111", "222"]', "positionIds": ["222", "111"], "outcomes": ...}
     for version, payout in (("v1", (1, 0)), (..., (1, 0)), ("v2", (0, 1)), ("v3", None)):
-        assert read_gamma(row(version=version, **both), FirstOutcome("111")).payout == payout
+        assert gamma_reading(row(version=version, **both), FirstOutcome("111")).payout == payout
 
 
 def test_more_payouts_than_outcomes_are_no_settlement() -> None:
-    read = read_gamma(row(outcomePrices='["1","0","0"]'))
+    read = gamma_reading(row(outcomePrices='["1","0","0"]'))
     assert read.payout is None
     assert read.problem is not None
 
@@ -204,32 +204,32 @@ def test_more_payouts_than_outcomes_are_no_settlement() -> None:
     ],
 )
 def test_the_clob_names_the_winner(body: bytes, payout: tuple[float, ...] | None) -> None:
-    read = read_clob(body)
+    read = clob_reading(body)
     assert read.payout == payout
     assert read.source == "clob"
 
 
 def test_the_clob_is_believed_where_it_has_settled_and_gamma_elsewhere() -> None:
-    gamma = read_gamma(row())
-    assert weighed(gamma, None) == gamma
-    agreeing = weighed(gamma, read_clob(clob()))
+    gamma = gamma_reading(row())
+    assert reconciled(gamma, None) == gamma
+    agreeing = reconciled(gamma, clob_reading(clob()))
     assert (agreeing.source, agreeing.payout, agreeing.problem) == ("gamma", (1, 0), None)
     assert set(agreeing.raw) == {"gamma", "clob"}
 
-    against = weighed(gamma, read_clob(clob(winner=1, prices=(0, 1))))
+    against = reconciled(gamma, clob_reading(clob(winner=1, prices=(0, 1))))
     assert (against.source, against.state, against.payout) == ("clob", "final", (0, 1))
     assert against.problem == "Gamma says 1/0, the CLOB 0/1; the CLOB is believed"
     assert (against.closed_time, against.status) == (gamma.closed_time, gamma.status)
 
-    assert weighed(gamma, read_clob(clob(closed=False))).payout == (1, 0)
-    unreadable = read_gamma(row(outcomePrices='["0","0"]'))
-    helped = weighed(unreadable, read_clob(clob(winner=1, prices=(0, 1))))
+    assert reconciled(gamma, clob_reading(clob(closed=False))).payout == (1, 0)
+    unreadable = gamma_reading(row(outcomePrices='["0","0"]'))
+    helped = reconciled(unreadable, clob_reading(clob(winner=1, prices=(0, 1))))
     assert (helped.state, helped.outcome, helped.problem) == ("final", 0, None)
-    assert weighed(unreadable, read_clob(clob(closed=False))).problem == unreadable.problem
+    assert reconciled(unreadable, clob_reading(clob(closed=False))).problem == unreadable.problem
 
 
 def test_what_is_kept_can_be_stored_whatever_was_sent() -> None:
-    kept = read_gamma(
+    kept = gamma_reading(
         b'{"id": "7", "question": "\\u0000", "slug": "\\ud800", "closed": true, "outcomePrices": "[\\"1\\",\\"0\\"]",'
         b' "resolvedBy": "'
         + b"x" * 9_000
@@ -285,12 +285,12 @@ keys = st.sampled_from(
 
 @given(st.dictionaries(keys, json_values) | json_values, st.none() | st.text(max_size=3))
 def test_whatever_is_sent_is_read_without_an_error(value: Any, token: str | None) -> None:
-    for reading in (read_gamma, read_clob):
+    for reading in (gamma_reading, clob_reading):
         read: Reading = reading(json.dumps(value).encode(), FirstOutcome(token, token))
         assert (read.payout is not None) == (read.state == "final")
 
 
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_json_are_open_and_not_final(body: bytes) -> None:
-    assert read_gamma(body).payout is None
-    assert read_clob(body).payout is None
+    assert gamma_reading(body).payout is None
+    assert clob_reading(body).payout is None

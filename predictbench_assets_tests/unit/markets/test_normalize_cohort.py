@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.exchanges.polymarket.reading import Cohort, Filters, normalize_cohort
+from predictbench_assets.exchanges.polymarket.reading import read_row
+from predictbench_assets.markets.cohort import Cohort, Filters, normalize_cohort
 
 Row = Callable[..., bytes]
 NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)
@@ -17,7 +18,7 @@ NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)
 
 def cohort(rows: list[bytes], filters: Filters = Filters(), core_size: int = 0) -> Cohort:  # noqa: B008 - frozen
     offered = ((raw, None) for raw in rows)
-    return normalize_cohort(offered, captured_at=NOW, filters=filters, core_size=core_size, seed=1)
+    return normalize_cohort(offered, read_row, captured_at=NOW, filters=filters, core_size=core_size, seed=1)
 
 
 def ids(found: Cohort) -> list[str]:
@@ -214,7 +215,7 @@ def test_a_day_of_20_000_markets_fits_in_memory(row: Row) -> None:
 
     tracemalloc.start()
     try:
-        found = normalize_cohort(rows(), captured_at=NOW, filters=Filters(), core_size=300, seed=1)
+        found = normalize_cohort(rows(), read_row, captured_at=NOW, filters=Filters(), core_size=300, seed=1)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,6 +1,7 @@
 """Staged files: whole or not at all, lazily read, and honest about what they hold."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -144,6 +145,27 @@ def test_the_version_before_still_loads_and_older_ones_do_not(area: StagingArea)
     assert list(area.open(NAME, second)) == [{"value": 0}, {"value": 1}]
     with pytest.raises(StagedSchemaUnknown, match="v2 to v3"):
         area.open(NAME, Schema("rows", 3, upgrade=lambda row: row))
+
+
+class Noted(msgspec.Struct, kw_only=True):
+    """A header whose second key came later."""
+
+    at: datetime
+    asked: int = 0
+
+
+def test_a_header_is_typed_and_an_older_one_has_defaults(area: StagingArea) -> None:
+    now = datetime(2026, 11, 23, 7, tzinfo=UTC)
+    area.publish(NAME, ROWS, Noted(at=now, asked=3), lines(1))
+    assert area.open(NAME, ROWS).header(Noted) == Noted(at=now, asked=3)
+    area.publish(NAME, ROWS, {"at": "2026-11-23T07:00:00+00:00", "gone": True}, lines(1))
+    assert area.open(NAME, ROWS).header(Noted) == Noted(at=now)
+
+
+def test_a_header_that_lacks_what_it_needs_is_broken(area: StagingArea) -> None:
+    staged = area.publish(NAME, ROWS, {"asked": 3}, lines(1))
+    with pytest.raises(StagedFileBroken, match="`at`"):
+        staged.header(Noted)
 
 
 def test_a_newer_or_another_schema_is_refused(area: StagingArea) -> None:

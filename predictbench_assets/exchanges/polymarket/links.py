@@ -1,14 +1,13 @@
-"""Which markets depend on each other: the cluster is the unit of independence in all statistics."""
+"""Keys by which Polymarket's rows depend on each other: game, event, neg-risk group, series."""
 
 from datetime import datetime
 
 from predictbench_assets.exchanges.polymarket.payloads import GammaEvent, GammaMarket
-
-_KEY_ORDER = ("game", "event", "neg_risk", "series", "market")
+from predictbench_assets.markets.clusters import label_rank
 
 
 def cluster_keys(row: GammaMarket, market_id: str, end: datetime) -> list[str]:
-    """What makes a market depend on others, as `kind:value`, the one to name its cluster by first.
+    """Keys that a market shares with those it depends on, as `kind:value`, the one to name its cluster by first.
 
     The kinds are game, event (and the event whose extension it is), neg-risk group, and series x end date (UTC). The
     last is left out for games: two matches of one league on one day are independent, unlike two thresholds for one
@@ -23,43 +22,7 @@ def cluster_keys(row: GammaMarket, market_id: str, end: datetime) -> list[str]:
         series = series_slug(event)
         if series and not game and not row.sports_market_type:
             keys.add(f"series:{series}|{end.date().isoformat()}")
-    return sorted(keys, key=_label_rank) or [f"market:{market_id}"]
-
-
-def _label_rank(key: str) -> tuple[int, int, str]:
-    """Games name a cluster before events, before neg-risk groups, before series; within a kind the oldest id does.
-
-    What joins a cluster later has a higher id, so the label is the same in the cohorts of other days.
-    """
-    kind, _, value = key.partition(":")
-    return _KEY_ORDER.index(kind), len(value) if value.isdecimal() else 0, value
-
-
-class Clusters:
-    """Union-find over cluster keys: keys seen on one market are of one cluster, which is named by its first key."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-
-    def join(self, keys: list[str]) -> None:
-        first = self._root(keys[0])
-        for key in keys[1:]:
-            root = self._root(key)
-            # The better label stays the root, so a root is always its cluster's label.
-            first, other = sorted((first, root), key=_label_rank)
-            self._parent[other] = first
-
-    def labels(self) -> dict[str, str]:
-        """Each key seen, with the label of its cluster."""
-        return {key: self._root(key) for key in self._parent}
-
-    def _root(self, key: str) -> str:
-        root = key
-        while (above := self._parent.setdefault(root, root)) != root:
-            root = above
-        while key != root:
-            self._parent[key], key = root, self._parent[key]
-        return root
+    return sorted(keys, key=label_rank) or [f"market:{market_id}"]
 
 
 def game_id(row: GammaMarket) -> str | None:

@@ -1,0 +1,115 @@
+"""The port: all that the benchmark asks of an exchange. One exchange, one database, one code location."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.markets.cohort import ExclusionReason, ReadMarket
+from predictbench_assets.markets.quotes import Quote
+from predictbench_assets.markets.settlement import Absence, PendingMarket, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedRow:
+    """A market as it was received, and the quote of its first outcome."""
+
+    market_id: str | None
+    """None where the row has none that can be read."""
+    raw: bytes
+    """The row's JSON on one line."""
+    quote: Quote | None
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """A part of the listing read a second time: how much the listing disagrees with itself."""
+
+    slice_start: datetime
+    slice_end: datetime
+    first: int
+    """Ids in the first reading."""
+    second: int
+    differing: int
+    """Ids in one of the two readings and not in the other."""
+    share: float
+    """`differing` over all ids seen in either."""
+
+
+@dataclass(frozen=True)
+class PricesRead:
+    """Completeness of the prices beside the rows."""
+
+    count: int
+    available: bool = True
+    """True where they were asked for and any answer came."""
+    reason: str | None = None
+    """The reason for those that are missing; None where there simply were none."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Every market that closes in a window, as an exchange shows it at one moment."""
+
+    rows: Sequence[CapturedRow]
+    """One per id; rows that no market can be read from are among them."""
+    captured_at: datetime
+    """When the last quote had come in, UTC: the freeze."""
+    sha256: str
+    """Hash of the listing's bodies as received: the identity of the exchange's answer."""
+    received_bytes: int
+    recheck: Recheck | None
+    quotes: PricesRead
+    past_prices: PricesRead
+    """Those of a day before the capture began."""
+    warnings: Sequence[str]
+    """Sentences about what is missing."""
+    stats: ApiStats
+
+    @property
+    def rows_by_source(self) -> dict[str, int]:
+        """Rows priced by a quote of the order book (`clob`), and only by the listing itself (`gamma`)."""
+        counts = Counter("clob" if row.quote is not None and row.quote.priced else "gamma" for row in self.rows)
+        return {source: counts[source] for source in ("clob", "gamma")}
+
+
+class SettlementReader(Protocol):
+    """Looks settlements up until a budget of requests is used up, or the exchange stops answering."""
+
+    stats: ApiStats
+    failure: str | None
+    """The reason for which the exchange is not asked any more."""
+
+    @property
+    def over(self) -> bool:
+        """True once nothing more will be asked."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Everything that went wrong so far, `failure` first."""
+
+    async def read(self, pending: Sequence[PendingMarket], now: datetime) -> Mapping[str, Reading | Absence]:
+        """Settlements by market id; a market that nothing was answered about is left out."""
+
+
+class Exchange(Protocol):
+    """A prediction market that is listed, quoted and settled."""
+
+    host: str
+    """The name that stored runs and snapshots bear."""
+
+    async def capture(self, start: datetime, end: datetime) -> Capture:
+        """Read every market that closes in `[start, end)`, and right after that its quotes.
+
+        Raises:
+            PredictbenchError: the listing could not be read to its end. Quotes that do not come raise nothing.
+        """
+
+    def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:
+        """Read one row: a `MarketReader`."""
+
+    def settlements(self, max_requests: int) -> AbstractAsyncContextManager[SettlementReader]:
+        """Open a reader of settlements that begins no request when `max_requests` were sent."""

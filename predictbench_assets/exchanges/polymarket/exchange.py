@@ -1,0 +1,49 @@
+"""Polymarket behind the port."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.exchanges.exchange import Capture
+from predictbench_assets.exchanges.polymarket.capture import capture
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.lookup import SettlementLookup
+from predictbench_assets.exchanges.polymarket.reading import read_row
+from predictbench_assets.markets.cohort import ExclusionReason, ReadMarket
+from predictbench_assets.markets.quotes import Quote
+
+
+class Polymarket:
+    """The `Exchange` that a client reads.
+
+    Args:
+        client: opened and closed for each capture and each reader of settlements.
+        host: the name that stored runs and snapshots bear.
+        clock: for the moment of a capture.
+        price_history: whether prices of a day before are captured too.
+    """
+
+    def __init__(self, client: PolymarketClient, *, host: str, clock: Clock, price_history: bool = True) -> None:
+        self.host = host
+        self._client = client
+        self._clock = clock
+        self._price_history = price_history
+
+    async def capture(self, start: datetime, end: datetime) -> Capture:
+        """Read every market that closes in `[start, end)`, and right after that the quotes of their first outcomes.
+
+        Raises: as `polymarket.capture.capture`.
+        """
+        captured = await capture(self._client, start, end, self._clock, price_history=self._price_history)
+        return captured.for_port()
+
+    def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:
+        """The market in a row of Gamma's listing; see `read_row`."""
+        return read_row(raw, quote, captured_at)
+
+    @asynccontextmanager
+    async def settlements(self, max_requests: int) -> AsyncIterator[SettlementLookup]:
+        """Open a reader of settlements with a budget of requests."""
+        async with self._client as client:
+            yield SettlementLookup(client, max_requests)
