@@ -45,10 +45,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def small_batches() -> None:
     """Several batches for a small day."""
-    from predictbench_assets.assets import persistence
+    from predictbench_assets.persistence import run_write
     from predictbench_assets.persistence.writer import RunWriter
 
-    persistence.RunWriter = small(RunWriter)  # type: ignore[misc]
+    run_write.RunWriter = small(RunWriter)  # type: ignore[misc]
 
 
 def small(writer: Any, **arguments: Any) -> Any:

@@ -47,7 +47,7 @@ def disturbed(before: int, disturbance: Callable[[], Any], **writer: Any) -> Ite
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunContents, "records", interrupted)
-        patch.setattr("predictbench_assets.assets.persistence.RunWriter", small(RunWriter, **writer))
+        patch.setattr("predictbench_assets.persistence.run_write.RunWriter", small(RunWriter, **writer))
         yield
     assert happened
 
