@@ -40,6 +40,11 @@ class FixedClock:
         return self.instant.astimezone(UTC)
 
 
+def utc_text(instant: datetime) -> str:
+    """An instant in UTC, to the second, such as 2026-11-23T08:00:00Z."""
+    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def parsed_moment(text: str) -> date | datetime:
     """A day, or an instant in UTC; one without a zone is UTC already.
 

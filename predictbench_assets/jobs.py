@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # for types only
 
 from predictbench_assets.assets.step import record_failure
-from predictbench_assets.launch.child import DAILY_RUN, RESOLUTION_SWEEP, run_config
+from predictbench_assets.launch.commands import DAILY_RUN, RESOLUTION_SWEEP, run_config
 from predictbench_assets.observability.notices import NotDelivered, Notice, send_notice
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.persistence.run_store import RunDatabase

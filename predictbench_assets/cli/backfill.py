@@ -5,26 +5,32 @@ import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from predictbench_assets.cli.completion import experiment_names
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.output import console
-from predictbench_assets.cli.partitions import day_option, windows_option
-
-if TYPE_CHECKING:
-    from predictbench_assets.reporting.backfill import BackfillSummary
-    from predictbench_assets.runs import RunKey
-    from predictbench_assets.settings import Settings
+from predictbench_assets.cli.options import (
+    as_usage_errors,
+    configured_settings,
+    day_option,
+    experiment_names,
+    windows_option,
+)
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.experiments.registry import RegistryError, load_registry
+from predictbench_assets.launch.backfill import Backfill
+from predictbench_assets.launch.signals import exiting_on_signals
+from predictbench_assets.observability.console import append_step_summary, console
+from predictbench_assets.persistence.stored_runs import frozen_runs, stored_runs
+from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
+from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
+from predictbench_assets.schedule import days_between, why_not_runnable
+from predictbench_assets.settings import Settings
 
 _ASKED_ABOVE = 10
 """More runs than these are not started on a terminal without asking."""
 
 
 @click.command(
-    short_help="Run stored days again.",
     epilog="""\
 \b
 Examples:
@@ -71,55 +77,38 @@ def backfill(
     gave no forecast of any market. A forecast made more than a day after its snapshot was frozen is late: it is on the
     backfill board and on its market's page, and never takes the place of one that was made in time.
     """
-    from predictbench_assets.cli.daily import put_on_page
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.settings import load_settings
-
-    settings = load_settings()
-    configure_logging(settings)
-    keys = _asked(settings, first, last, settings.windows if window_days is None else window_days)
-    _check(settings, experiments)
-    hindrances = _hindrances(settings, keys, only_stored=bool(experiments))
-    if len(keys) - len(hindrances) > _ASKED_ABOVE and sys.stdin.isatty() and not yes:
-        click.confirm(f"{len(keys) - len(hindrances):,} runs will be made. Go on?", abort=True, err=True)
-    done = _run_all(settings, keys, hindrances, experiments)
+    settings = configured_settings()
+    keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
+    _check_experiments(settings, experiments)
+    refusals = _refusals(settings, keys, only_stored=bool(experiments))
+    if len(keys) - len(refusals) > _ASKED_ABOVE and sys.stdin.isatty() and not yes:
+        click.confirm(f"{len(keys) - len(refusals):,} runs will be made. Go on?", abort=True, err=True)
+    done = _run_all(settings, keys, refusals, experiments)
     console().print(done.to_table())
-    put_on_page(done.to_markdown())
+    append_step_summary(done.to_markdown())
     if summary is not None:
         done.write(summary.resolve())
     sys.exit(128 + signal.Signals[done.stopped_by] if done.stopped_by else done.exit_code)
 
 
-def _asked(settings: "Settings", first: date, last: date, windows: tuple[int, ...]) -> "list[RunKey]":
-    from predictbench_assets.runs import UnknownPartition, checked_key
-    from predictbench_assets.schedule import days_between
-
+def _requested_keys(settings: Settings, first: date, last: date, windows: tuple[int, ...]) -> list[RunKey]:
     if last < first:
         raise click.UsageError(f"--to {last} is before --from {first}")
     today = settings.clock.now().date()
-    try:
+    with as_usage_errors(UnknownPartition):
         for day in (first, last):
             checked_key(day, windows[0], today=today)
-    except UnknownPartition as error:
-        raise click.UsageError(str(error)) from error
     return days_between(first, last, windows)
 
 
-def _check(settings: "Settings", experiments: tuple[str, ...]) -> None:
+def _check_experiments(settings: Settings, experiments: tuple[str, ...]) -> None:
     """Refuse a name that no experiment has before anything runs."""
-    from predictbench_assets.experiments.registry import RegistryError, load_registry
-
-    try:
+    with as_usage_errors(RegistryError):
         load_registry(settings.processing_experiments).closure(experiments)
-    except RegistryError as error:
-        raise click.UsageError(str(error)) from error
 
 
-def _hindrances(settings: "Settings", keys: "list[RunKey]", *, only_stored: bool) -> "Mapping[RunKey, str]":
-    """Why runs cannot be made, for those that cannot; `only_stored` if only what is stored complete may be run."""
-    from predictbench_assets.persistence.stored_runs import frozen_runs, stored_runs
-    from predictbench_assets.schedule import why_not_runnable
-
+def _refusals(settings: Settings, keys: list[RunKey], *, only_stored: bool) -> Mapping[RunKey, str]:
+    """The reasons of runs that cannot be made; with `only_stored`, of those that are not stored complete, too."""
     with opened_database(settings) as engine:
         first, last = keys[0].run_date, keys[-1].run_date
         stored, frozen = stored_runs(engine, first, last), frozen_runs(engine, first, last)
@@ -134,23 +123,19 @@ def _hindrances(settings: "Settings", keys: "list[RunKey]", *, only_stored: bool
 
 
 def _run_all(
-    settings: "Settings", keys: "list[RunKey]", hindrances: "Mapping[RunKey, str]", experiments: tuple[str, ...]
-) -> "BackfillSummary":
+    settings: Settings, keys: list[RunKey], refusals: Mapping[RunKey, str], experiments: tuple[str, ...]
+) -> BackfillSummary:
     """Make the runs that can be made; a signal ends it after the run that is under way has ended."""
-    from predictbench_assets.cli.daily import unwound_by_signals
-    from predictbench_assets.launch.series import RunSeries
-    from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
-
-    lines = {key: BackfillLine.of(key, "missing", reason) for key, reason in hindrances.items()}
-    series = RunSeries(settings, [key for key in keys if key not in hindrances], experiments)
+    lines = {key: BackfillLine.of(key, "missing", reason) for key, reason in refusals.items()}
+    backfill = Backfill(settings, [key for key in keys if key not in refusals], experiments)
     try:
-        with unwound_by_signals():
-            series.make()
+        with exiting_on_signals():
+            backfill.run()
     except KeyboardInterrupt:
-        series.stopped_by = "SIGINT"
+        backfill.stopped_by = "SIGINT"
     except SystemExit as ended:  # asked to terminate between two processes
-        series.stopped_by = signal.Signals(int(str(ended.code)) - 128).name
-    lines |= series.lines
+        backfill.stopped_by = signal.Signals(int(str(ended.code)) - 128).name
+    lines |= backfill.lines
     for key in keys:
         lines.setdefault(key, BackfillLine.of(key, "not_run"))
-    return BackfillSummary(runs=tuple(lines[key] for key in keys), stopped_by=series.stopped_by)
+    return BackfillSummary(runs=tuple(lines[key] for key in keys), stopped_by=backfill.stopped_by)

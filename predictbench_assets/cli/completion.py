@@ -1,8 +1,6 @@
-"""`predictbench completion`: what makes a shell complete our commands, and what it completes options with."""
+"""`predictbench completion`: the script with which a shell completes our commands."""
 
-import io
 import os
-from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import click
@@ -12,7 +10,6 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command(
-    short_help="Completion for bash, zsh and fish.",
     epilog="""\
 \b
 Examples:
@@ -34,15 +31,3 @@ def completion(context: click.Context, shell: str | None) -> None:
         raise click.UsageError(f"say for which shell: {', '.join(SHELLS)}")
     root = context.find_root()
     click.echo(script(root.command, {}, "predictbench", "_PREDICTBENCH_COMPLETE").source())
-
-
-def experiment_names(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
-    """Registered experiments whose names begin so; none where they cannot be loaded."""
-    from predictbench_assets.experiments.registry import load_registry
-    from predictbench_assets.settings import load_settings
-
-    found: list[str] = []
-    # The shell takes whatever is printed for a suggestion, and loading runs a stranger's module.
-    with suppress(Exception), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        found = [name for name in load_registry(load_settings().processing_experiments).names if name.startswith(begun)]
-    return found

@@ -1,19 +1,20 @@
 """`predictbench contract`: does the exchange still behave as the client takes for granted?"""
 
+import asyncio
 import json
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import asdict
 
 import click
 
-from predictbench_assets.cli.output import print_item
-
-if TYPE_CHECKING:
-    from predictbench_assets.exchanges.polymarket.contract import Examination
+from predictbench_assets.clock import SystemClock
+from predictbench_assets.exchange_names import exchange_label
+from predictbench_assets.exchanges.polymarket.contract import Examination, examine
+from predictbench_assets.observability.console import print_item
+from predictbench_assets.settings import load_settings
 
 
 @click.command(
-    short_help="The exchange's behaviour against what the client relies on.",
     epilog="\b\nExamples:\n  predictbench contract\n  predictbench contract --json > contract.json",
 )
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
@@ -24,13 +25,6 @@ def contract(as_json: bool) -> None:
     `deviation` (a run would stop, or go wrong without a word). Exit code 1 on a deviation, and where the exchange
     cannot be reached.
     """
-    import asyncio
-
-    from predictbench_assets.clock import SystemClock
-    from predictbench_assets.exchange_names import exchange_label
-    from predictbench_assets.exchanges.polymarket.contract import examine
-    from predictbench_assets.settings import load_settings
-
     settings = load_settings()
     examination = asyncio.run(
         examine(
@@ -57,9 +51,7 @@ def contract(as_json: bool) -> None:
     sys.exit(1 if deviations else 0)
 
 
-def _as_json(examination: "Examination", exchange: str) -> str:
-    from dataclasses import asdict
-
+def _as_json(examination: Examination, exchange: str) -> str:
     report = {
         "exchange": exchange,
         "requests": examination.requests,

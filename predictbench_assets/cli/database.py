@@ -1,9 +1,8 @@
-"""`predictbench db`: the embedded server, migrations, and a look into the tables.
+"""`predictbench db`: the embedded server, migrations, and a look into the tables."""
 
-And the database as other commands need it: up, migrated, open.
-"""
-
+import csv
 import io
+import json
 import os
 import shlex
 import shutil
@@ -11,29 +10,30 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import click
+from alembic.util import CommandError
+from sqlalchemy import URL
 
-from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.output import print_table
+from predictbench_assets.cli.options import demo_option
+from predictbench_assets.database import migrations
+from predictbench_assets.database.ad_hoc import Answer, answers, as_json, distinct, reading_url
+from predictbench_assets.database.connection import database_url, embedded_server, migration_url
+from predictbench_assets.database.engine import make_engine
+from predictbench_assets.database.patience import Patience
+from predictbench_assets.observability.console import print_table
 from predictbench_assets.printable import printable
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
-
-    from predictbench_assets.database.ad_hoc import Answer
-    from predictbench_assets.settings import Settings
+from predictbench_assets.settings import Settings, load_settings
 
 _SHOWN_ROWS = 1000
 
 
 @click.group(
-    short_help="The embedded server, migrations, the tables.",
     epilog="""\
 \b
 Examples:
@@ -52,10 +52,6 @@ def db() -> None:
 @demo_option
 def start() -> None:
     """Start the embedded Postgres, and bring it to this code's revision."""
-    from predictbench_assets.database import migrations
-    from predictbench_assets.database.connection import embedded_server
-    from predictbench_assets.settings import load_settings
-
     settings = load_settings()
     if settings.writer_url is not None:
         raise click.ClickException(
@@ -70,9 +66,6 @@ def start() -> None:
 @demo_option
 def stop() -> None:
     """Stop the embedded Postgres; its data stay."""
-    from predictbench_assets.database.connection import embedded_server
-    from predictbench_assets.settings import load_settings
-
     click.echo("stopped" if embedded_server(load_settings()).stop() else "was not running")
 
 
@@ -80,9 +73,6 @@ def stop() -> None:
 @demo_option
 def status() -> None:
     """Say which database is used and whether it is at this code's revision. Exit code 1 if it is not usable."""
-    from predictbench_assets.database.connection import embedded_server
-    from predictbench_assets.settings import load_settings
-
     settings = load_settings()
     if settings.writer_url is None:
         server = embedded_server(settings)
@@ -103,8 +93,6 @@ def status() -> None:
 @demo_option
 def upgrade(revision: str) -> None:
     """Migrate up to REVISION, as the schema's owner (SUPABASE_MIGRATION_DB_URL where that is set)."""
-    from predictbench_assets.database import migrations
-
     url = _owner()
     _migrated(lambda: migrations.upgrade(url, revision))
     click.echo(f"at revision {_revisions(url)[0]}")
@@ -119,8 +107,6 @@ def upgrade(revision: str) -> None:
 @demo_option
 def downgrade(revision: str, yes: bool) -> None:
     """Migrate down to REVISION, as the schema's owner. What the newer revisions stored is lost."""
-    from predictbench_assets.database import migrations
-
     url = _owner()
     if not yes:
         click.confirm(f"Rows of {url.render_as_string(hide_password=True)} will be lost. Go on?", abort=True, err=True)
@@ -168,9 +154,6 @@ def sql(query: str | None, write: bool, format_: str) -> None:
     it. With --write they run in one transaction as the role of the database's address. Exit code 1 if a statement is
     refused; Ctrl-C stops it.
     """
-    from predictbench_assets.database.ad_hoc import reading_url
-    from predictbench_assets.settings import load_settings
-
     settings = load_settings()
     if write and settings.predictbench_dry_run:
         raise click.UsageError("--write changes the database, which PREDICTBENCH_DRY_RUN forbids")
@@ -184,60 +167,11 @@ def sql(query: str | None, write: bool, format_: str) -> None:
     _print_answers(settings, url, query, write=write, format_=format_)
 
 
-@contextmanager
-def ready_database(settings: "Settings") -> Iterator[None]:
-    """The database, up and at the revision that this code needs; a dry run leaves it as it was.
-
-    Raises:
-        SchemaOutdated: a database that is not ours to migrate is at another revision.
-    """
-    from predictbench_assets.database import migrations
-    from predictbench_assets.database.connection import database_url, embedded_server
-    from predictbench_assets.database.engine import make_engine
-    from predictbench_assets.database.patience import Patience
-
-    embedded = settings.writer_url is None
-    server = embedded_server(settings) if embedded else None
-    ours = server is not None and settings.predictbench_dry_run and not server.status().running
-    try:
-        url = database_url(settings)
-        engine = make_engine(url, pool_size=0, patience=Patience(settings.db_timeout_seconds))
-        if embedded and not settings.predictbench_dry_run and not migrations.is_current(engine):
-            migrations.upgrade(url)
-        migrations.require_current(engine)
-        yield
-    finally:
-        if server is not None and ours:
-            server.stop()
-
-
-@contextmanager
-def opened_database(settings: "Settings") -> Iterator["Engine"]:
-    """`ready_database`, and an engine on it until the block ends."""
-    from predictbench_assets.database.connection import database_url
-    from predictbench_assets.database.engine import make_engine
-    from predictbench_assets.database.patience import Patience
-
-    with ready_database(settings):
-        patience = Patience(settings.db_timeout_seconds)
-        engine = make_engine(database_url(settings), pool_size=settings.db_pool_max_size, patience=patience)
-        try:
-            yield engine
-        finally:
-            engine.dispose()
-
-
-def _writer() -> "URL":
-    from predictbench_assets.database.connection import database_url
-    from predictbench_assets.settings import load_settings
-
+def _writer() -> URL:
     return database_url(load_settings())
 
 
-def _owner() -> "URL":
-    from predictbench_assets.database.connection import migration_url
-    from predictbench_assets.settings import load_settings
-
+def _owner() -> URL:
     settings = load_settings()
     url = migration_url(settings)
     if settings.deployed and settings.supabase_migration_db_url is None:
@@ -249,24 +183,19 @@ def _owner() -> "URL":
     return url
 
 
-def _revisions(url: "URL") -> tuple[str | None, str]:
+def _revisions(url: URL) -> tuple[str | None, str]:
     """The revision a database is at, and the one this code needs."""
-    from predictbench_assets.database import migrations
-    from predictbench_assets.database.engine import make_engine
-
     return migrations.current(make_engine(url, pool_size=0)), migrations.head()
 
 
 def _migrated(action: Any) -> None:
-    from alembic.util import CommandError
-
     try:
         action()
     except CommandError as error:
         raise click.UsageError(f"no such revision: {error}") from error
 
 
-def _open_psql(url: "URL", removed: Collection[str], *, read_only: bool) -> int:
+def _open_psql(url: URL, removed: Collection[str], *, read_only: bool) -> int:
     """Open psql, or print how to, without the variables that were removed from our environment for this database."""
     program = shutil.which("psql")
     if program is None or not sys.stdin.isatty():
@@ -298,21 +227,14 @@ def _open_psql(url: "URL", removed: Collection[str], *, read_only: bool) -> int:
             signal.signal(signal.SIGINT, before)
 
 
-def _plain(url: "URL") -> str:
+def _plain(url: URL) -> str:
     """The address as libpq reads it, without its password."""
-    from urllib.parse import quote, urlencode
-
-    from sqlalchemy import URL
-
     address = URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
     # A space as %20: SQLAlchemy writes a plus sign, as forms do, which libpq takes for one.
     return address + (f"?{urlencode(url.normalized_query, doseq=True, quote_via=quote)}" if url.query else "")
 
 
-def _print_answers(settings: "Settings", url: "URL", query: str, *, write: bool, format_: str) -> None:
-    from predictbench_assets.database.ad_hoc import answers
-    from predictbench_assets.database.patience import Patience
-
+def _print_answers(settings: Settings, url: URL, query: str, *, write: bool, format_: str) -> None:
     number = None
     for number, answer in enumerate(answers(url, query, write=write, patience=Patience(settings.db_timeout_seconds))):
         if number and format_ != "json":
@@ -329,7 +251,7 @@ def _print_answers(settings: "Settings", url: "URL", query: str, *, write: bool,
         raise click.UsageError("there is no statement in it")
 
 
-def _print_rows(answer: "Answer") -> None:
+def _print_rows(answer: Answer) -> None:
     rows = list(islice(answer.rows, _SHOWN_ROWS))
     print_table(answer.columns, rows)
     if next(answer.rows, None) is not None:
@@ -338,21 +260,15 @@ def _print_rows(answer: "Answer") -> None:
         click.echo(f"{len(rows):,} row{'s' if len(rows) != 1 else ''}", err=True)
 
 
-def _print_csv(answer: "Answer") -> None:
-    import csv
-
+def _print_csv(answer: Answer) -> None:
     for row in chain([answer.columns], answer.rows):
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(row)
         click.echo(printable(line.getvalue()) if sys.stdout.isatty() else line.getvalue(), nl=False)
 
 
-def _print_json(answer: "Answer") -> None:
+def _print_json(answer: Answer) -> None:
     """Print an array of objects, one a line."""
-    import json
-
-    from predictbench_assets.database.ad_hoc import as_json, distinct
-
     names = [json.dumps(name) for name in distinct(answer.columns)]
     before = "[\n"
     for row in answer.rows:

@@ -1,37 +1,42 @@
-"""`predictbench demo`: everything under one folder, with an exchange and a database of its own.
-
-Nothing of the user's is read: every variable that could be a setting of ours or of Dagster's is taken out of this
-process before anything is loaded, and `.env` is not opened. The embedded server does the same with those of libpq.
-"""
+"""`predictbench demo`: a whole day, and days of the past, with an exchange and a database of the demo's own."""
 
 import os
 import shlex
 import shutil
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
 
 import click
+from sqlalchemy import Engine
 
-from predictbench_assets.cli.output import print_item
-
-if TYPE_CHECKING:
-    from predictbench_assets.experiments.registry import Registry
-    from predictbench_assets.launch.child import Watched
-    from predictbench_assets.launch.demo_world import Demo
-    from predictbench_assets.reporting.summary import RunSummary
-    from predictbench_assets.sandbox.process import SandboxProcess
-    from predictbench_assets.settings import Settings
-
-FOLDER = Path(".predictbench") / "demo"
-
-_FOREIGN_PREFIX = "DAGSTER_"
-_WIDTH = 80
-"""Columns of what is not shown on a terminal."""
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.exchange_names import is_simulated
+from predictbench_assets.experiments.registry import Registry
+from predictbench_assets.launch.child import ChildLog
+from predictbench_assets.launch.daily import print_exit_code, run_daily
+from predictbench_assets.launch.demo import (
+    demo_registry,
+    demo_settings,
+    enter_demo,
+    open_demo,
+    print_summary,
+    use_sandbox,
+)
+from predictbench_assets.launch.demo_world import Demo, demo_lock, make_folder
+from predictbench_assets.launch.past_days import WINDOW, PastDays, dates_of, only_failed, print_failures, sweep
+from predictbench_assets.launch.progress import stages
+from predictbench_assets.launch.request import DailyOptions
+from predictbench_assets.launch.signals import Interrupts
+from predictbench_assets.observability.console import console
+from predictbench_assets.persistence.stored_runs import results_by_status, stored_exchange
+from predictbench_assets.reporting.boards import as_table
+from predictbench_assets.reporting.summary import RunSummary
+from predictbench_assets.runs import RunKey
+from predictbench_assets.sandbox.process import start_sandbox
+from predictbench_assets.scoring.boards import ALL, chosen_rows
+from predictbench_assets.scoring.store.boards import rebuild_leaderboard
+from predictbench_assets.settings import Settings
+from predictbench_assets.site.names import FOLDER as PAGE
 
 _WORDS = """
 In these words
@@ -45,8 +50,17 @@ In these words
 """
 
 
+def _refuse_forget(context: click.Context, _: click.Parameter, given: str | None) -> None:
+    """Refuse the option of `daily`, for which click would suggest --fresh, which removes the demo."""
+    if given is not None:
+        raise click.NoSuchOption(
+            "--forget",
+            "No such option '--forget': a demo asks an experiment again where it only failed, or has a new version.",
+            ctx=context,
+        )
+
+
 @click.command(
-    short_help="A whole run against the sandbox exchange.",
     epilog="""\
 \b
 Examples:
@@ -80,6 +94,7 @@ Examples:
     help="Add a forecaster of your own to the built-in ones (repeatable); its file is looked for in this folder.",
 )
 @click.option("--fresh", is_flag=True, help="Remove the demo that is here, and begin anew.")
+@click.option("--forget", hidden=True, expose_value=False, callback=_refuse_forget)
 @click.option("-v", "--verbose", is_flag=True, help="Show the commands that it runs, and where each log is.")
 def demo(markets: int | None, past: int | None, experiments: tuple[str, ...], fresh: bool, verbose: bool) -> None:
     """Run a whole day against the sandbox exchange, in an embedded Postgres; needs nothing and nobody.
@@ -88,134 +103,45 @@ def demo(markets: int | None, past: int | None, experiments: tuple[str, ...], fr
     on the snapshot and at the (simulated) time of that day. The exchange and the database keep running, so that the
     next demo is quick: `predictbench stop` ends them.
     """
-    from predictbench_assets.launch.demo_world import at_work, made_folder
-
     folder = enter_demo()
-    made_folder(folder)
+    make_folder(folder)
     os.environ["LOG_FORMAT"] = "text"  # a person reads this, even where a pipe or a file lies between
-    registry, own = _experiments(experiments)
+    registry, own = demo_registry(experiments)
     try:
-        with Interrupts() as interrupts, at_work(folder):
-            kept = _opened(folder, markets, experiments, fresh=fresh)
+        with Interrupts() as interrupts, demo_lock(folder):
+            kept = open_demo(folder, markets, experiments, fresh=fresh)
             sys.exit(_run(folder, kept, past, registry, own, interrupts, verbose=verbose))
     except KeyboardInterrupt:
         click.echo("\ninterrupted; the same command goes on where it stopped", err=True)
         sys.exit(130)
 
 
-class Interrupts:
-    """Ctrl-C, remembered: one that arrives within a callback of the garbage collector is swallowed by Python."""
-
-    def __init__(self) -> None:
-        self._arrived = False
-        self._before: Any = signal.SIG_DFL
-
-    def __enter__(self) -> Self:
-        self._before = signal.getsignal(signal.SIGINT)
-        if self._before is not signal.SIG_IGN:  # as in a shell's background job
-            signal.signal(signal.SIGINT, self._remember)
-        return self
-
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def check(self) -> None:
-        """Stop here if one has arrived.
-
-        Raises:
-            KeyboardInterrupt: one has.
-        """
-        if self._arrived:
-            raise KeyboardInterrupt
-
-    def _remember(self, _: int, __: FrameType | None) -> None:
-        self._arrived = True
-        raise KeyboardInterrupt
-
-
-def _experiments(paths: tuple[str, ...]) -> "tuple[Registry, tuple[str, ...]]":
-    """The built-in experiments with those of the paths, and the names of the latter."""
-    from predictbench_assets.experiments.registry import load_registry
-    from predictbench_assets.settings import DEFAULT_EXPERIMENTS
-
-    list_experiments(paths)
-    registry = load_registry((*DEFAULT_EXPERIMENTS, *paths), source="--experiment")
-    builtin = load_registry()
-    return registry, tuple(name for name in registry.names if name not in builtin)
-
-
-def list_experiments(paths: tuple[str, ...]) -> None:
-    """Have this process and its children add these experiments to the built-in ones."""
-    from predictbench_assets.settings import DEFAULT_EXPERIMENTS
-
-    os.environ.pop("PROCESSING_EXPERIMENTS", None)
-    if paths:
-        os.environ["PROCESSING_EXPERIMENTS"] = ",".join((*DEFAULT_EXPERIMENTS, *paths))
-
-
-def loadable(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of an earlier demo's experiments that can still be loaded; a line on stderr for each other one."""
-    from predictbench_assets.experiments.registry import RegistryError, load_registry
-    from predictbench_assets.settings import DEFAULT_EXPERIMENTS
-
-    found: tuple[str, ...] = ()
-    for path in paths:
-        try:
-            load_registry((*DEFAULT_EXPERIMENTS, *found, path), source="the demo")
-        except RegistryError as error:
-            print_item("", f"left out, as it is not there any more: {error}", sys.stderr)
-        else:
-            found = (*found, path)
-    return found
-
-
-def _opened(folder: Path, markets: int | None, experiments: tuple[str, ...], *, fresh: bool) -> "Demo":
-    import msgspec
-
-    from predictbench_assets.launch.demo_world import opened_demo, write_demo
-
-    kept, removed = opened_demo(folder, markets, fresh=fresh)
-    if removed is not None:
-        click.echo(removed, err=True)
-    listed = experiments or loadable(kept.experiments)
-    changed = msgspec.structs.replace(kept, experiments=listed, own=kept.own or bool(experiments))
-    return write_demo(folder, changed)
-
-
 def _run(
     folder: Path,
-    kept: "Demo",
+    kept: Demo,
     past: int | None,
-    registry: "Registry",
+    registry: Registry,
     own: tuple[str, ...],
     interrupts: Interrupts,
     *,
     verbose: bool,
 ) -> int:
     """Run the past, then today, then the sweep; returns the exit code."""
-    from predictbench_assets.cli.daily import DailyOptions, run_daily
-    from predictbench_assets.cli.demo_past import WINDOW, PastDays, dates_of, only_failed, show_board, sweep
-    from predictbench_assets.launch.progress import stages
-    from predictbench_assets.runs import RunKey
-    from predictbench_assets.sandbox.process import start_sandbox
-    from predictbench_assets.settings import load_settings
-
     dates = kept.past if past is None else dates_of(past)
     if dates and (code := PastDays(folder, kept, dates, registry, own, interrupts, verbose=verbose).run()) != 0:
         return code
     interrupts.check()
     use_sandbox(start_sandbox(folder, kept.world))
-    settings = load_settings()
-    _configure_logging(settings, verbose=verbose)
-    with _opened_database(settings) as engine:
+    settings = demo_settings(verbose=verbose)
+    with opened_database(settings) as engine:
         again = only_failed(engine, own, RunKey(settings.clock.now().date(), WINDOW))
         options = DailyOptions(window_days=WINDOW, forget=again)
         interrupts.check()
         summaries: list[RunSummary] = []
 
-        def report(summary: "RunSummary", watched: "Watched") -> None:
+        def report(summary: RunSummary, child_log: ChildLog) -> None:
             summaries.append(summary)
-            _report(summary, watched)
+            _report(settings, summary, child_log)
 
         code = run_daily(settings, options, show=stages, report=report, verbose=verbose)
         if code != 0:
@@ -226,43 +152,31 @@ def _run(
             return 1
         interrupts.check()
         if settled:
-            show_board(settings)
+            _show_board(settings, engine)
         if own and not _tell_of_own(engine, own, *summaries):
             return 1
     click.echo(_next_steps(past=bool(dates), own=bool(own)))
     return 0
 
 
-@contextmanager
-def _opened_database(settings: "Settings") -> Iterator[Any]:
-    from predictbench_assets.cli.database import opened_database
-
-    with opened_database(settings) as engine:
-        yield engine
-
-
-def _configure_logging(settings: "Settings", *, verbose: bool) -> None:
-    """Warnings only, unless more is asked for: what the commands of a demo come to is printed."""
-    from predictbench_assets.observability.logs import configure_logging
-
-    configure_logging(settings if verbose else settings.model_copy(update={"log_level": "WARNING"}))
-
-
-def _report(summary: "RunSummary", watched: "Watched") -> None:
-    from rich.console import Console
-
-    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(summary.to_table(forget=False))
-    if summary.succeeded and watched.exit_code != 0:
-        click.echo(f"the run's data are stored, but Dagster ended with exit code {watched.exit_code}", err=True)
+def _report(settings: Settings, summary: RunSummary, child_log: ChildLog) -> None:
+    print_summary(summary)
+    print_exit_code(settings, summary, child_log)
     if summary.succeeded:
         click.echo(_WORDS)
 
 
-def _tell_of_own(engine: Any, own: tuple[str, ...], summary: "RunSummary") -> bool:
-    """Print what came of the experiments that were added; false where one of them forecast nothing but failed."""
-    from predictbench_assets.cli.demo_past import print_failures
-    from predictbench_assets.persistence.stored_runs import results_by_status
+def _show_board(settings: Settings, engine: Engine) -> None:
+    """Show the core board, and where its page is."""
+    built = rebuild_leaderboard(engine, settings.clock.now())
+    rows = chosen_rows(built.rows, board="core", window_days=None, category=ALL, price_bin=ALL)
+    click.echo()
+    console().print(as_table(built, rows, simulated=is_simulated(stored_exchange(engine))))
+    click.echo(f"{settings.home / PAGE / 'index.html'}")
 
+
+def _tell_of_own(engine: Engine, own: tuple[str, ...], summary: RunSummary) -> bool:
+    """Print what came of the experiments that were added; false where one of them forecast nothing but failed."""
     click.echo("\nYour own")
     stored = results_by_status(engine, own)
     only_failed = changed = False
@@ -318,69 +232,3 @@ def _program() -> str:
         return f"{shlex.quote(sys.executable)} -m predictbench_assets.cli.main"
     here = Path.cwd()
     return shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))
-
-
-def demo_option(command: Any) -> Any:
-    """`--demo`: work on the data of the demo in this folder instead of one's own."""
-
-    def enter(_: click.Context, __: click.Parameter, value: bool) -> None:
-        if value:
-            from predictbench_assets.launch.demo_world import present_demo
-
-            present_demo(enter_demo())
-
-    return click.option(
-        "--demo", is_flag=True, is_eager=True, expose_value=False, callback=enter, help="On the demo's data."
-    )(command)
-
-
-def enter_demo() -> Path:
-    """Turn this process, and every child of it, to the demo's folder, which need not be there; returns that folder."""
-    from predictbench_assets import web
-    from predictbench_assets.launch.demo_world import read_demo
-    from predictbench_assets.sandbox.process import running_sandbox
-    from predictbench_assets.settings import ENV_FILE_VARIABLE, all_variables
-
-    folder = FOLDER.resolve()
-    for name in list(os.environ):
-        if name.upper() in all_variables() | web.VARIABLES or name.upper().startswith(_FOREIGN_PREFIX):
-            del os.environ[name]
-    local = "127.0.0.1,localhost"
-    os.environ |= {
-        ENV_FILE_VARIABLE: "",
-        "PREDICTBENCH_HOME": str(folder),
-        # Nothing of the demo may go to a real exchange, even when it is entered without a running sandbox.
-        "POLYMARKET_BASE_URL": "http://127.0.0.1:9",
-        "POLYMARKET_CLOB_URL": "http://127.0.0.1:9/clob",
-        "POLYMARKET_REQUESTS_PER_SECOND": "1000",
-        "NO_PROXY": local,
-        "no_proxy": local,
-    }
-    if (kept := read_demo(folder)) is not None:
-        list_experiments(kept.experiments)
-    if (running := running_sandbox(folder)) is not None:
-        use_sandbox(running)
-    return folder
-
-
-def demo_exchange() -> None:
-    """Have the demo's exchange at the real time, for a command that asks it.
-
-    Raises:
-        DemoBusy: a demo moves it at this moment.
-        DemoAbsent: there is no demo in this folder.
-        SandboxNotRunning: it does not come up.
-    """
-    from predictbench_assets.launch.demo_world import at_work, present_demo
-    from predictbench_assets.sandbox.process import start_sandbox
-
-    folder = FOLDER.resolve()
-    kept = present_demo(folder)
-    with at_work(folder):
-        use_sandbox(start_sandbox(folder, kept.world))
-
-
-def use_sandbox(sandbox: "SandboxProcess") -> None:
-    """Point this process and its children at a sandbox."""
-    os.environ["POLYMARKET_BASE_URL"] = sandbox.base_url
-    os.environ["POLYMARKET_CLOB_URL"] = f"{sandbox.base_url}/clob"

@@ -1,24 +1,26 @@
 """`predictbench doctor`: is everything set up?"""
 
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
-from predictbench_assets.cli.output import print_item
-
-if TYPE_CHECKING:
-    from predictbench_assets.diagnosis.checks import Finding
+from predictbench_assets.clock import SystemClock
+from predictbench_assets.diagnosis.checks import Finding, run_checks
+from predictbench_assets.diagnosis.doctor import all_checks
+from predictbench_assets.observability.console import print_item
+from predictbench_assets.secrecy import redacted_output
+from predictbench_assets.settings import SettingsError, load_settings, usable_settings
 
 _NAME_WIDTH = 21
 
 
 @click.command(
-    short_help="Is everything set up?",
     epilog="\b\nExamples:\n  predictbench doctor\n  predictbench doctor --json",
 )
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
@@ -30,12 +32,6 @@ def doctor(as_json: bool) -> None:
     at, whatever is wrong with the others; within half a minute. Nothing is changed: one small file is written to the
     staging area and removed. Exit code 1 on any failure; warnings are not failures.
     """
-    from predictbench_assets.clock import SystemClock
-    from predictbench_assets.diagnosis.checks import run_checks
-    from predictbench_assets.diagnosis.doctor import all_checks
-    from predictbench_assets.secrecy import redacted_output
-    from predictbench_assets.settings import SettingsError, load_settings, usable_settings
-
     problems: list[str] = []
     try:
         settings = load_settings()
@@ -65,10 +61,7 @@ def doctor(as_json: bool) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What libraries log on their way is told by the findings."""
-    import logging
-    import warnings
-
+    """Silence logs and warnings of libraries: the findings report their causes."""
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():

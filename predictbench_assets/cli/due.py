@@ -3,23 +3,21 @@
 import json
 import logging
 from datetime import date
-from typing import TYPE_CHECKING
 
 import click
 
-from predictbench_assets.cli.output import print_item
-from predictbench_assets.cli.partitions import run_date_option, windows_option
-
-if TYPE_CHECKING:
-    from predictbench_assets.persistence.run_store import RunDatabase
-    from predictbench_assets.schedule import RunPlan
-    from predictbench_assets.settings import Settings
+from predictbench_assets.cli.options import as_usage_errors, configured_settings, run_date_option, windows_option
+from predictbench_assets.observability.console import print_item
+from predictbench_assets.persistence.run_store import RunDatabase, run_database
+from predictbench_assets.persistence.scheduled import plan_day, stored_on
+from predictbench_assets.runs import UnknownPartition, checked_key
+from predictbench_assets.schedule import RunPlan, plan_requested, scheduled_day
+from predictbench_assets.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 
 @click.command(
-    short_help="Which runs are due.",
     epilog="""\
 \b
 Examples:
@@ -42,55 +40,41 @@ def due(
     windows that are not stored are recorded as missed, since a past day cannot be captured. Without it, everything
     that is asked for is due, `done` names what is stored complete, and --on-existing decides what becomes of that.
     """
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.persistence.run_store import run_database
-    from predictbench_assets.settings import load_settings
-
     if scheduled and run_date is not None:
         raise click.UsageError("--scheduled says itself which day it is for; leave out --run-date")
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured_settings()
     for warning in settings.warnings:
         _log.warning(warning)
     windows = settings.windows if window_days is None else window_days
     database = run_database(settings)
     try:
         found = (
-            _scheduled(settings, database, windows, link)
+            _plan_scheduled(settings, database, windows, link)
             if scheduled
-            else _requested(settings, database, run_date, windows)
+            else _plan_requested(settings, database, run_date, windows)
         )
     finally:
         database.engine.dispose()
     print_item("", _printed(found, form))
 
 
-def _requested(
-    settings: "Settings", database: "RunDatabase", run_date: date | None, windows: tuple[int, ...]
-) -> "RunPlan":
-    from predictbench_assets.persistence.scheduled import stored_on
-    from predictbench_assets.runs import UnknownPartition, checked_key
-    from predictbench_assets.schedule import plan_requested
-
+def _plan_requested(
+    settings: Settings, database: RunDatabase, run_date: date | None, windows: tuple[int, ...]
+) -> RunPlan:
     today = settings.clock.now().date()
     day = run_date or today
-    try:
+    with as_usage_errors(UnknownPartition):
         for window in windows:
             checked_key(day, window, today=today)
-    except UnknownPartition as error:
-        raise click.UsageError(str(error)) from error
     return plan_requested(day, windows, stored_on(database, day))
 
 
-def _scheduled(settings: "Settings", database: "RunDatabase", windows: tuple[int, ...], link: str | None) -> "RunPlan":
-    from predictbench_assets.persistence.scheduled import plan_day
-    from predictbench_assets.schedule import scheduled_day
-
+def _plan_scheduled(settings: Settings, database: RunDatabase, windows: tuple[int, ...], link: str | None) -> RunPlan:
     now = settings.clock.now()
     return plan_day(database, scheduled_day(now, settings.pipeline_run_at_utc), windows, now, link=link).plan
 
 
-def _printed(found: "RunPlan", form: str) -> str:
+def _printed(found: RunPlan, form: str) -> str:
     facts = {
         "run_date": found.run_date.isoformat(),
         "windows": found.windows,

@@ -4,23 +4,22 @@ import json
 import time
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.partitions import day_option
-
-if TYPE_CHECKING:
-    from predictbench_assets.dataset.export import Manifest
-    from predictbench_assets.dataset.files import Format
+from predictbench_assets.cli.options import configured_settings, day_option, demo_option
+from predictbench_assets.commit import running_commit
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.dataset.export import MANIFEST, Manifest, export_tables
+from predictbench_assets.dataset.files import Format
+from predictbench_assets.reporting.pages import size
+from predictbench_assets.staging import StagingArea
 
 _SAY_EVERY_S = 2.0
 
 
 @click.command(
-    short_help="Markets, forecasts and failures as files.",
     epilog="""\
 \b
 Examples:
@@ -35,22 +34,15 @@ Examples:
 @click.option("--to", required=True, metavar="URI", help="A folder, or s3://bucket/prefix with the keys of staging.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 @demo_option
-def export(since: date, until: date | None, format_: "Format", to: str, as_json: bool) -> None:
+def export(since: date, until: date | None, format_: Format, to: str, as_json: bool) -> None:
     """Write runs, markets, forecasts and failures as files, with a data dictionary and a manifest.
 
     All files show the database at one moment. An earlier export in the same place is replaced. The manifest is written
     last: without one an export is not whole.
     """
-    from predictbench_assets.commit import running_commit
-    from predictbench_assets.dataset.export import MANIFEST, export_tables
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.settings import load_settings
-    from predictbench_assets.staging import StagingArea
-
     if not to.strip():
         raise click.UsageError("--to is empty: name a folder, or s3://bucket/prefix")
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured_settings()
     now = settings.clock.now()
     last = until or now.date()
     if since > last:
@@ -86,9 +78,7 @@ class _Progress:
             click.echo(f"{table}: {rows:,} rows", err=True)
 
 
-def _show(manifest: "Manifest", address: str) -> None:
-    from predictbench_assets.reporting.pages import size
-
+def _show(manifest: Manifest, address: str) -> None:
     files: list[Any] = [file for file in manifest.files if file.rows is not None]
     for file in files:
         click.echo(f"{file.name:20} {file.rows:>12,} rows {size(file.bytes):>12}")

@@ -3,32 +3,37 @@
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.moments import as_of_option, known_until
-from predictbench_assets.cli.output import console
-from predictbench_assets.cli.partitions import day_option, windows_begun
+from predictbench_assets.cli.options import (
+    as_of_instant,
+    as_of_option,
+    configured_settings,
+    day_option,
+    demo_option,
+    windows_begun,
+)
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.exchange_names import is_simulated
+from predictbench_assets.observability.console import console
+from predictbench_assets.persistence.stored_runs import stored_exchange
 from predictbench_assets.printable import printable
-
-if TYPE_CHECKING:
-    from predictbench_assets.scoring.boards import BoardRow, Leaderboard
+from predictbench_assets.reporting.boards import as_csv, as_json, as_markdown, as_table
+from predictbench_assets.reporting.pages import write_at_once
+from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, BoardRow, Leaderboard, chosen_rows
+from predictbench_assets.scoring.store.boards import rebuild_leaderboard
 
 Format = Literal["table", "csv", "json", "md"]
 
 
 def _bins_begun(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     """Price bins, for a shell to complete."""
-    from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS
-
     return [label for label in (ALL, EVERY, *PRICE_BIN_LABELS) if label.startswith(begun)]
 
 
 @click.command(
-    short_help="Who beats the market, and how sure that is.",
     epilog="""\
 \b
 Examples:
@@ -82,21 +87,13 @@ def leaderboard(
     Reads only; the same moment gives the same board, whenever it is asked for. What each number means is in
     docs/reading-the-board.md.
     """
-    from predictbench_assets.exchange_names import is_simulated
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.persistence.stored_runs import stored_exchange
-    from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, chosen_rows
-    from predictbench_assets.scoring.store.boards import rebuild_leaderboard
-    from predictbench_assets.settings import load_settings
-
     if price_bin not in (ALL, EVERY, *PRICE_BIN_LABELS):
         bins = ", ".join((*PRICE_BIN_LABELS, ALL, EVERY))
         raise click.BadParameter(f"{price_bin!r} is none of {bins}", param_hint="--price-bin")
     if since and until and since > until:
         raise click.UsageError(f"--since {since} is after --until {until}")
-    settings = load_settings()
-    configure_logging(settings)
-    as_of = known_until(moment, settings.clock.now())
+    settings = configured_settings()
+    as_of = as_of_instant(moment, settings.clock.now())
     with opened_database(settings) as engine:
         built = rebuild_leaderboard(engine, as_of, since=since, until=until)
         simulated = is_simulated(stored_exchange(engine))
@@ -108,7 +105,7 @@ def leaderboard(
     _write(built, rows, format_, output, simulated=simulated)
 
 
-def _kinds(rows: "Sequence[BoardRow]") -> str:
+def _kinds(rows: Sequence[BoardRow]) -> str:
     boards, windows, categories = (
         ", ".join(map(str, dict.fromkeys(getattr(row, name) for row in rows)))
         for name in ("board", "window_days", "category")
@@ -117,11 +114,8 @@ def _kinds(rows: "Sequence[BoardRow]") -> str:
 
 
 def _write(
-    built: "Leaderboard", rows: "Sequence[BoardRow]", format_: Format, output: Path | None, *, simulated: bool
+    built: Leaderboard, rows: Sequence[BoardRow], format_: Format, output: Path | None, *, simulated: bool
 ) -> None:
-    from predictbench_assets.reporting.boards import as_csv, as_json, as_markdown, as_table
-    from predictbench_assets.reporting.pages import write_at_once
-
     if format_ == "table":
         printer = console()
         with printer.capture() as captured:

@@ -3,22 +3,19 @@
 import logging
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from predictbench_assets.cli.partitions import day_option, windows_option
-
-if TYPE_CHECKING:
-    from predictbench_assets.observability.notices import Notice, Outcome
-    from predictbench_assets.reporting.summary import RunSummary
-    from predictbench_assets.settings import Settings
+from predictbench_assets.cli.options import day_option, windows_option
+from predictbench_assets.observability.logs import configure_logging
+from predictbench_assets.observability.notices import NotDelivered, Notice, Outcome, ping_dead_man, send_notice
+from predictbench_assets.reporting.summary import RunSummary
+from predictbench_assets.settings import Settings, SettingsError, all_variables, load_settings, usable_settings
 
 _log = logging.getLogger(__name__)
 
 
 @click.command(
-    short_help="Tell a webhook how a run went.",
     epilog="""\
 \b
 Examples:
@@ -38,7 +35,7 @@ Examples:
 @click.option("--stage", metavar="NAME", help="Where it stopped, if the summary does not say so.")
 @click.option("--link", metavar="URL", help="Where there is more to see.")
 def notify(
-    outcome: "Outcome",
+    outcome: Outcome,
     summary: Path | None,
     run_date: date | None,
     window_days: tuple[int, ...] | None,
@@ -50,10 +47,6 @@ def notify(
     A success is told with NOTIFY_ON_SUCCESS only, and DEAD_MAN_URL is fetched after it. Works with what is known: the
     summary may be missing, and the settings may be wrong. Exit code 1 if something could not be delivered.
     """
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.observability.notices import Notice
-    from predictbench_assets.settings import usable_settings
-
     settings = usable_settings()
     configure_logging(settings)
     read = _summary(summary, run_date, window_days)
@@ -61,16 +54,14 @@ def notify(
         notice = Notice.of(outcome, read, stage=stage, link=link)
     else:
         notice = Notice(outcome, run_date=run_date, windows=window_days or (), stage=stage, link=link)
-    undelivered = [*_told(notice, settings), *(_life_shown(notice, settings) if outcome == "success" else ())]
+    undelivered = [*_send(notice, settings), *(_ping(notice, settings) if outcome == "success" else ())]
     undelivered += _unusable("NOTIFY_WEBHOOK_URL", *(["DEAD_MAN_URL"] if outcome == "success" else []))
     if undelivered:
         raise click.ClickException(settings.redact("; ".join(undelivered)))
 
 
-def _summary(file: Path | None, run_date: date | None, windows: tuple[int, ...] | None) -> "RunSummary | None":
+def _summary(file: Path | None, run_date: date | None, windows: tuple[int, ...] | None) -> RunSummary | None:
     """The summary, if it can be read and is of the run that is meant."""
-    from predictbench_assets.reporting.summary import RunSummary
-
     if file is None or file == Path():
         return None
     try:
@@ -85,9 +76,7 @@ def _summary(file: Path | None, run_date: date | None, windows: tuple[int, ...] 
 
 
 def _unusable(*addresses: str) -> list[str]:
-    """What is wrong with these settings, or with the file that may name them: that is not as good as unset."""
-    from predictbench_assets.settings import SettingsError, all_variables, load_settings
-
+    """The problems of these settings, or of the file that may name them: a wrong setting is not an unset one."""
     others = all_variables() - set(addresses)
     try:
         load_settings()
@@ -96,10 +85,8 @@ def _unusable(*addresses: str) -> list[str]:
     return []
 
 
-def _told(notice: "Notice", settings: "Settings") -> list[str]:
-    """Why the notice could not be sent, if so."""
-    from predictbench_assets.observability.notices import NotDelivered, send_notice
-
+def _send(notice: Notice, settings: Settings) -> list[str]:
+    """Send the notice; returns why it could not be sent, if so."""
     try:
         send_notice(notice, settings)
     except NotDelivered as error:
@@ -107,10 +94,8 @@ def _told(notice: "Notice", settings: "Settings") -> list[str]:
     return []
 
 
-def _life_shown(notice: "Notice", settings: "Settings") -> list[str]:
-    """Why the sign of life could not be given, if so. A dry run stores nothing, and gives none."""
-    from predictbench_assets.observability.notices import NotDelivered, ping_dead_man
-
+def _ping(notice: Notice, settings: Settings) -> list[str]:
+    """Ping the dead man's switch; returns why that failed, if so. A dry run stores nothing, and pings nobody."""
     if notice.dry_run:
         return []
     try:

@@ -1,10 +1,12 @@
-"""What the operating system refuses, as a sentence: which path, why, and which setting leads there."""
+"""Refusals of the operating system as a sentence: which path, why, and which setting leads there."""
 
 import errno
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from predictbench_assets.settings import SettingsError, is_local, usable_settings
 
 _WHY: Mapping[int, str] = {
     errno.EACCES: "this user may not read or write it",
@@ -55,9 +57,7 @@ def _has_current_folder() -> bool:
 
 
 def _setting(path: Path | None) -> str:
-    """Which setting names the folder that a path is in; without a path, all that name one."""
-    from predictbench_assets.settings import SettingsError, is_local, usable_settings
-
+    """A sentence on the setting that names the folder of a path; without a path, on all that name one."""
     try:
         settings = usable_settings()
         folders = {
@@ -78,6 +78,6 @@ def _setting(path: Path | None) -> str:
 
 
 def _related(path: Path, place: Path) -> bool:
-    """Whether the one is inside of the other: a folder that could not be made is above its place."""
+    """Return whether one is inside of the other: a folder that could not be made is above its place."""
     path = path.absolute()
     return place in path.parents or (path in place.parents and path != Path(path.anchor))

@@ -5,20 +5,19 @@ import sys
 
 import click
 
-from predictbench_assets.cli.output import print_item, print_table
+from predictbench_assets.experiments.registry import load_registry
+from predictbench_assets.observability.console import print_item, print_table
+from predictbench_assets.settings import Settings, SettingsError, load_settings
+from predictbench_assets.settings_overview import describe_settings, env_example, unknown_in_env_file
 
 
 @click.command(
-    short_help="Every setting and its source.",
     epilog="\b\nExamples:\n  predictbench config\n  predictbench config --json",
 )
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @click.option("--example", is_flag=True, help="Print an .env file with every setting and its default.")
 def config(as_json: bool, example: bool) -> None:
     """Show every setting, its value and where it comes from; secrets are masked. Exit code 1 if any is wrong."""
-    from predictbench_assets.settings import Settings, SettingsError, load_settings
-    from predictbench_assets.settings_overview import describe_settings, env_example, unknown_in_env_file
-
     if example:
         click.echo(env_example(), nl=False)
         return
@@ -47,15 +46,11 @@ def config(as_json: bool, example: bool) -> None:
 
 
 @click.command(
-    short_help="The registered experiments.",
     epilog="\b\nExamples:\n  predictbench experiments\n  predictbench experiments --json",
 )
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
 def experiments(as_json: bool) -> None:
     """List the registered experiments, in the order in which they may run."""
-    from predictbench_assets.experiments.registry import load_registry
-    from predictbench_assets.settings import load_settings
-
     settings = load_settings()
     registry = load_registry(settings.processing_experiments)
     if as_json:

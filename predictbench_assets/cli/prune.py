@@ -3,22 +3,27 @@
 import json
 import logging
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import click
+from sqlalchemy import Engine
 
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.output import print_item, print_table
+from predictbench_assets.cli.options import as_usage_errors, configured_settings, demo_option
+from predictbench_assets.database.connection import opened_database
 from predictbench_assets.failures import TransientError
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from predictbench_assets.retention.pruned import Pruned
-    from predictbench_assets.settings import Settings
+from predictbench_assets.observability.console import print_item, print_table
+from predictbench_assets.reporting.pages import size
+from predictbench_assets.retention.local_files import prune_artifacts, prune_leftovers
+from predictbench_assets.retention.pruned import Pruned
+from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots, restore_raw_snapshots, verify_archives
+from predictbench_assets.retention.staged_files import archive_snapshots, prune_journals, prune_staged
+from predictbench_assets.runs import UnknownPartition, parsed_key
+from predictbench_assets.settings import Settings
+from predictbench_assets.staging import StagingArea
 
 Part = Literal["raw", "staging", "journals", "dagster"]
 PARTS: tuple[Part, ...] = ("raw", "staging", "journals", "dagster")
@@ -27,7 +32,6 @@ _log = logging.getLogger(__name__)
 
 
 @click.command(
-    short_help="Archive and remove what is old.",
     epilog="""\
 \b
 Examples:
@@ -60,15 +64,11 @@ def prune(dry_run: bool, parts: tuple[Part, ...], batch: int, verify: bool, rest
 
     Nothing leaves the database before its archive was read back. What is cut short goes on the next time.
     """
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.settings import load_settings
-
     if sum((dry_run, verify, restore is not None)) > 1:
         raise click.UsageError("--dry-run, --verify and --restore exclude each other")
     if parts and (verify or restore is not None):
         raise click.UsageError("--only is for pruning: --verify reads all archives, --restore says itself what")
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured_settings()
     dry_run = dry_run or settings.predictbench_dry_run
     if dry_run and restore is not None:
         raise click.UsageError("--restore writes to the database, which PREDICTBENCH_DRY_RUN forbids")
@@ -98,19 +98,7 @@ def _folders() -> Iterator[None]:
         ) from error
 
 
-def _prune(
-    settings: "Settings", engine: "Engine", parts: Sequence[Part], *, batch: int, dry_run: bool
-) -> "list[Pruned]":
-    import tempfile
-    from pathlib import Path
-
-    from predictbench_assets.instance.run_retention import RUNS, dagster_instance, prune_runs
-    from predictbench_assets.retention.local_files import prune_artifacts, prune_leftovers
-    from predictbench_assets.retention.pruned import Pruned
-    from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots
-    from predictbench_assets.retention.staged_files import archive_snapshots, prune_journals, prune_staged
-    from predictbench_assets.staging import StagingArea
-
+def _prune(settings: Settings, engine: Engine, parts: Sequence[Part], *, batch: int, dry_run: bool) -> list[Pruned]:
     area = StagingArea(settings.staging, settings.staging_options)
     archive = StagingArea(settings.archive, settings.staging_options)
     common: dict[str, Any] = {"now": settings.clock.now(), "dry_run": dry_run}
@@ -127,6 +115,9 @@ def _prune(
     if "journals" in parts:
         lines.append(prune_journals(engine, area, days=staging_days, **common))
     if "dagster" in parts:
+        # Loads Dagster, which takes longer than the help of this command may.
+        from predictbench_assets.instance.run_retention import RUNS, dagster_instance, prune_runs
+
         with dagster_instance(settings) as instance:
             if instance is not None:
                 lines.append(prune_runs(instance, days=settings.dagster_retention_days, **common))
@@ -136,10 +127,7 @@ def _prune(
     return lines
 
 
-def _verify(settings: "Settings", engine: "Engine", *, as_json: bool) -> int:
-    from predictbench_assets.retention.raw_snapshots import verify_archives
-    from predictbench_assets.staging import StagingArea
-
+def _verify(settings: Settings, engine: Engine, *, as_json: bool) -> int:
     found = verify_archives(engine, StagingArea(settings.archive, settings.staging_options))
     problems = [settings.redact(problem) for problem in found.problems]
     if as_json:
@@ -150,24 +138,18 @@ def _verify(settings: "Settings", engine: "Engine", *, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def _restore(settings: "Settings", engine: "Engine", what: str, *, as_json: bool) -> None:
-    from predictbench_assets.retention.raw_snapshots import restore_raw_snapshots
-    from predictbench_assets.runs import UnknownPartition, parsed_key
-    from predictbench_assets.staging import StagingArea
-
+def _restore(settings: Settings, engine: Engine, what: str, *, as_json: bool) -> None:
     archive = StagingArea(settings.archive, settings.staging_options)
-    try:
-        asked: dict[str, Any] = {"key": parsed_key(what)} if "|" in what else {"market_id": what}
-    except UnknownPartition as error:
-        raise click.UsageError(str(error)) from error
-    restored = restore_raw_snapshots(engine, archive, **asked)
+    with as_usage_errors(UnknownPartition):
+        selection: dict[str, Any] = {"key": parsed_key(what)} if "|" in what else {"market_id": what}
+    restored = restore_raw_snapshots(engine, archive, **selection)
     if as_json:
         click.echo(json.dumps({"restored": restored}))
     else:
         click.echo(f"{restored:,} raw snapshots are in the database again, until the next prune")
 
 
-def _show(lines: "list[Pruned]", *, dry_run: bool, as_json: bool) -> None:
+def _show(lines: list[Pruned], *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         pruned = [
             {"what": one.what, "count": one.count, "bytes": one.bytes, "kept": one.kept, "notes": one.notes}
@@ -175,7 +157,6 @@ def _show(lines: "list[Pruned]", *, dry_run: bool, as_json: bool) -> None:
         ]
         click.echo(json.dumps({"dry_run": dry_run, "pruned": pruned}, indent=2))
         return
-    from predictbench_assets.reporting.pages import size
 
     rows = []
     for one in lines:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import click
 
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.moments import as_of_option, known_until
-from predictbench_assets.cli.partitions import day_option
+from predictbench_assets.cli.options import as_of_instant, as_of_option, configured_settings, day_option, demo_option
+from predictbench_assets.commit import running_commit
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.dataset.release import VERSION, make_release
 
 
 @click.command(
-    short_help="A frozen, versioned data set.",
     epilog="""\
 \b
 Examples:
@@ -50,14 +49,8 @@ def release(
     Parquet and JSON lines, with a card (README.md), a notice and a manifest that has the SHA-256 of each. A run of
     today may still be forecast again, which a later release would refuse: leave it out with --until.
     """
-    from predictbench_assets.commit import running_commit
-    from predictbench_assets.dataset.release import VERSION, make_release
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.settings import load_settings
-
-    settings = load_settings()
-    configure_logging(settings)
-    as_of = known_until(moment, settings.clock.now())
+    settings = configured_settings()
+    as_of = as_of_instant(moment, settings.clock.now())
     named = version or as_of.date().isoformat()
     if VERSION.fullmatch(named) is None:
         raise click.BadParameter(

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.moments import as_of_option, known_until
-from predictbench_assets.cli.partitions import day_option
+from predictbench_assets.cli.options import as_of_instant, as_of_option, configured_settings, day_option, demo_option
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.reporting.pages import size
+from predictbench_assets.site.build import write_report
+from predictbench_assets.site.names import FOLDER
 
 
 @click.command(
-    short_help="The benchmark as a page.",
     epilog="""\
 \b
 Examples:
@@ -35,18 +35,11 @@ def report(output: str | None, moment: date | datetime | None, markets_since: da
 
     Any static host serves it, and it opens from the disk; it asks for nothing outside of itself.
     """
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.reporting.pages import size
-    from predictbench_assets.settings import load_settings
-    from predictbench_assets.site.build import write_report
-    from predictbench_assets.site.names import FOLDER
-
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured_settings()
     now = settings.clock.now()
     folder = Path(output).expanduser() if output else settings.home / FOLDER
     with opened_database(settings) as engine:
-        written = write_report(engine, folder, now=now, as_of=known_until(moment, now), markets_since=markets_since)
+        written = write_report(engine, folder, now=now, as_of=as_of_instant(moment, now), markets_since=markets_since)
     click.echo(
         f"{written.files:,} files, {size(written.bytes)}, {written.markets:,} markets, {written.seconds:.1f} s",
         err=True,

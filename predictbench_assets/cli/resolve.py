@@ -1,16 +1,23 @@
 """`predictbench resolve`: how stored markets settled."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_exchange, enter_demo
-from predictbench_assets.cli.output import print_item
+from predictbench_assets import web
+from predictbench_assets.cli.options import configured_settings
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.launch.demo import demo_exchange, enter_demo
+from predictbench_assets.launch.signals import exiting_on_signals
+from predictbench_assets.observability.console import append_step_summary, error_console, print_item
+from predictbench_assets.resolution.configured import run_sweep
+from predictbench_assets.resolution.sweep import SweepInterrupted
 
 
 class _Shown(Protocol):
@@ -18,7 +25,6 @@ class _Shown(Protocol):
 
 
 @click.command(
-    short_help="How stored markets settled.",
     epilog="""\
 \b
 Examples:
@@ -44,21 +50,13 @@ def resolve(limit: int | None, max_requests: int | None, as_json: bool, demo: bo
     more days, the others every second day. What one sweep does not get to, the next one begins with. Exit code 0 if
     the exchange answered, 1 if it stopped to (what was seen is stored).
     """
-    from predictbench_assets import web
-    from predictbench_assets.cli.daily import put_on_page, unwound_by_signals
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.resolution.configured import run_sweep
-    from predictbench_assets.resolution.sweep import SweepInterrupted
-    from predictbench_assets.settings import load_settings
-
     if demo:
         enter_demo()
         demo_exchange()
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured_settings()
     web.check_environment()
     failure = None
-    with unwound_by_signals(), opened_database(settings) as engine, _progress() as shown:
+    with exiting_on_signals(), opened_database(settings) as engine, _progress() as shown:
         try:
             report = run_sweep(settings, engine, limit=limit, max_requests=max_requests, on_progress=shown)
         except SweepInterrupted as error:
@@ -68,7 +66,7 @@ def resolve(limit: int | None, max_requests: int | None, as_json: bool, demo: bo
     else:
         for line in report.to_text().split("\n"):
             print_item("", line)
-    put_on_page(report.to_markdown())
+    append_step_summary(report.to_markdown())
     if failure is not None:
         raise failure
 
@@ -77,16 +75,12 @@ def resolve(limit: int | None, max_requests: int | None, as_json: bool, demo: bo
 def _progress() -> Iterator[_Shown]:
     """A bar on a terminal's stderr; lines of the log where nobody watches."""
     if not sys.stderr.isatty():
-        import logging
-
         log = logging.getLogger(__name__)
         yield lambda done, total: log.info("looked at %d of %d markets", done, total)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("markets"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=error_console(), transient=True) as bar:
         task = bar.add_task("", total=None)
 
         def show(done: int, total: int) -> None:

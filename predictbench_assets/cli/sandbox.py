@@ -6,8 +6,14 @@ from typing import Any
 
 import click
 
+from predictbench_assets.sandbox.exchange import ReplayWorld
+from predictbench_assets.sandbox.faults import Faults
+from predictbench_assets.sandbox.poison import REJECTABLE
+from predictbench_assets.sandbox.server import run
+from predictbench_assets.sandbox.world import World
 
-@click.group(short_help="A simulated exchange.")
+
+@click.group()
 def sandbox() -> None:
     """A simulated exchange, for trying things out with nobody's server."""
 
@@ -55,9 +61,6 @@ again, "vanish": true takes it away):
 )
 def serve(host: str, port: int, faults: str, now: str | None, seed: int, replay: Path | None, **world: Any) -> None:
     """Serve a seeded world, or recorded rows, with the real API's shapes, limits and quirks."""
-    from predictbench_assets.sandbox.faults import Faults
-    from predictbench_assets.sandbox.server import run
-
     instant = _instant(now) if now else None
     served = _replayed(replay) if replay else _world(seed, **world)
     try:
@@ -73,9 +76,6 @@ def _announce(text: str) -> None:
 
 
 def _world(seed: int, *, markets: int, poison: float, uniform: bool) -> Any:
-    from predictbench_assets.sandbox.poison import REJECTABLE
-    from predictbench_assets.sandbox.world import World
-
     poisons = tuple(REJECTABLE) if poison else ()
     try:
         if uniform:
@@ -86,8 +86,6 @@ def _world(seed: int, *, markets: int, poison: float, uniform: bool) -> Any:
 
 
 def _replayed(file: Path) -> Any:
-    from predictbench_assets.sandbox.exchange import ReplayWorld
-
     try:
         return ReplayWorld.from_file(file)
     except (ValueError, KeyError, TypeError) as error:

@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 import click
 
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_option
+from predictbench_assets.cli.options import configured_settings, demo_option
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.scoring.store.scores import score_settled
 
 
 @click.command(
-    short_help="Score settled forecasts.",
     epilog="\b\nExamples:\n  predictbench score\n  predictbench score --json",
 )
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
@@ -20,12 +20,7 @@ def score(as_json: bool) -> None:
 
     Nothing is fetched: `predictbench resolve` looks up how markets settled.
     """
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.scoring.store.scores import score_settled
-    from predictbench_assets.settings import load_settings
-
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured_settings()
     with opened_database(settings) as engine:
         report = score_settled(engine, settings.clock.now(), dry_run=settings.predictbench_dry_run)
     if as_json:

@@ -1,23 +1,22 @@
-"""`predictbench verify`: whether forecasts are what their digests say they were."""
+"""`predictbench verify`: digests of forecasts, computed again and compared."""
 
 import json
 import re
 import sys
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from predictbench_assets.cli.database import opened_database
-from predictbench_assets.cli.demo import demo_option
-from predictbench_assets.cli.output import print_item
-from predictbench_assets.cli.partitions import day_option, windows_begun
-
-if TYPE_CHECKING:
-    from predictbench_assets.persistence.digests import CheckedRun
-    from predictbench_assets.settings import Settings
+from predictbench_assets.cli.options import configured_settings, day_option, demo_option, windows_begun
+from predictbench_assets.clock import utc_text
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.dataset.check import check_release, released_digests
+from predictbench_assets.observability.console import print_item
+from predictbench_assets.persistence.digests import CheckedRun, check_digests
+from predictbench_assets.settings import Settings
 
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 _NOTHING_TO_CHECK = 3
@@ -34,7 +33,6 @@ def _read_digest(_: click.Context, __: click.Parameter, given: str | None) -> st
 
 
 @click.command(
-    short_help="Whether forecasts are what their digests say.",
     epilog="""\
 \b
 Examples:
@@ -78,9 +76,6 @@ def verify(
     or if the one that was given is not found; 3 if there is nothing to check. Forecasts that later attempts added are
     not in the digests of earlier ones.
     """
-    from predictbench_assets.observability.logs import configure_logging
-    from predictbench_assets.settings import load_settings
-
     chosen = run_date is not None or window_days is not None or since is not None
     if folder is not None and (chosen or every):
         raise click.UsageError("--release checks a folder as a whole: leave out what chooses runs")
@@ -90,8 +85,7 @@ def verify(
         raise click.UsageError("--run-date, --since and --all exclude each other")
     if folder is not None:
         sys.exit(_verify_release(folder, digest, as_json=as_json))
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured_settings()
     selection: dict[str, Any] = {"window_days": window_days}
     if run_date is not None:
         selection |= {"since": run_date, "until": run_date}
@@ -102,47 +96,45 @@ def verify(
     sys.exit(_verify_runs(settings, selection, digest, as_json=as_json))
 
 
-def _verify_runs(settings: "Settings", selection: dict[str, Any], digest: str | None, *, as_json: bool) -> int:
-    from predictbench_assets.persistence.digests import check_digests
-
-    told: list[dict[str, Any]] = []
+def _verify_runs(settings: Settings, selection: dict[str, Any], digest: str | None, *, as_json: bool) -> int:
+    checked_runs: list[dict[str, Any]] = []
     seen, checked, problems = False, 0, 0
     with opened_database(settings) as engine:
         for run in check_digests(engine, **selection):
             checked += len(run.digests)
             problems += len(run.problems)
             seen = seen or any(one.verdict != "mismatch" and one.stored.digest == digest for one in run.digests)
-            told.append(_facts(run))
+            checked_runs.append(_facts(run))
             if not as_json:
                 for lead, line in _lines(run):
                     print_item(lead, line)
     if digest is not None and not seen:
         problems += 1
-    summary = {"runs": len(told), "digests": checked, "problems": problems}
+    summary = {"runs": len(checked_runs), "digests": checked, "problems": problems}
     if as_json:
         found = {} if digest is None else {"digest": digest, "found": seen}
-        click.echo(json.dumps({**summary, **found, "checked": told}, indent=2))
+        click.echo(json.dumps({**summary, **found, "checked": checked_runs}, indent=2))
     else:
         if digest is not None:
             print_item(f"{digest} ", "is the digest of these forecasts" if seen else "is the digest of no run checked")
-        click.echo(f"{checked:,} digests of {len(told):,} runs, {problems:,} problems", err=True)
+        click.echo(f"{checked:,} digests of {len(checked_runs):,} runs, {problems:,} problems", err=True)
     if problems:
         return 1
     return 0 if checked else _NOTHING_TO_CHECK
 
 
-def _facts(run: "CheckedRun") -> dict[str, Any]:
+def _facts(run: CheckedRun) -> dict[str, Any]:
     return {
         "run_date": run.key.run_date.isoformat(),
         "window_days": run.key.window_days,
-        "first_close": None if run.first_close is None else _instant(run.first_close),
+        "first_close": None if run.first_close is None else utc_text(run.first_close),
         "digests": [
             {
                 "digest": one.stored.digest,
                 "algorithm": one.stored.algorithm,
                 "attempt": one.attempt,
                 "forecasts": one.stored.forecasts,
-                "made_at": _instant(one.stored.made_at),
+                "made_at": utc_text(one.stored.made_at),
                 "verdict": one.verdict,
                 "found": one.found.digest,
             }
@@ -153,14 +145,14 @@ def _facts(run: "CheckedRun") -> dict[str, Any]:
     }
 
 
-def _lines(run: "CheckedRun") -> Iterator[tuple[str, str]]:
-    """What was found of a run, each time behind its name."""
+def _lines(run: CheckedRun) -> Iterator[tuple[str, str]]:
+    """The findings of a run, each with the run's name as its lead."""
     name = f"{run.key.run_date} window {run.key.window_days}: "
     if not run.digests:
         yield name, "no digest is kept"
     for one in run.digests:
-        closes = "" if run.first_close is None else f", first close {_instant(run.first_close)}"
-        made = f"{one.stored.forecasts:,} forecasts, made {_instant(one.stored.made_at)}{closes}"
+        closes = "" if run.first_close is None else f", first close {utc_text(run.first_close)}"
+        made = f"{one.stored.forecasts:,} forecasts, made {utc_text(one.stored.made_at)}{closes}"
         yield name, f"{one.verdict}, {made}, digest {one.stored.digest}"
     for problem in run.problems:
         yield name, f"PROBLEM: {problem}"
@@ -169,8 +161,6 @@ def _lines(run: "CheckedRun") -> Iterator[tuple[str, str]]:
 
 
 def _verify_release(folder: Path, digest: str | None, *, as_json: bool) -> int:
-    from predictbench_assets.dataset.check import check_release, released_digests
-
     found = check_release(folder)
     problems = list(found.problems)
     if digest is not None and digest not in released_digests(found.manifest.cohorts):
@@ -178,7 +168,7 @@ def _verify_release(folder: Path, digest: str | None, *, as_json: bool) -> int:
     if as_json:
         facts = {
             "version": found.manifest.version,
-            "as_of": _instant(found.manifest.as_of),
+            "as_of": utc_text(found.manifest.as_of),
             "manifest_sha256": found.manifest_sha256,
             "files": len(found.manifest.files),
             "cohorts": len(found.manifest.cohorts),
@@ -197,7 +187,3 @@ def _verify_release(folder: Path, digest: str | None, *, as_json: bool) -> int:
         for problem in problems:
             print_item("PROBLEM: ", problem)
     return 1 if problems else 0
-
-
-def _instant(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

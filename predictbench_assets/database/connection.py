@@ -1,12 +1,16 @@
-"""Which database a process talks to: the one that is configured, or the embedded server of the local folder."""
+"""The database that a process talks to, and opening it: the configured one, or the embedded server of the folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, Engine, make_url
 
 from predictbench_assets.addresses import TRANSACTION_POOLER_PORT
 from predictbench_assets.database import migrations
+from predictbench_assets.database.engine import make_engine
+from predictbench_assets.database.patience import Patience
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import Settings
 
@@ -103,3 +107,37 @@ def embedded_in(folder: Path) -> "EmbeddedPostgres":
     except ImportError as error:
         raise EmbeddedUnsupported from error
     return EmbeddedPostgres(folder)
+
+
+@contextmanager
+def ready_database(settings: Settings) -> Iterator[None]:
+    """The database, up and at the revision that this code needs; a dry run leaves it as it was.
+
+    Raises:
+        SchemaOutdated: a database that is not ours to migrate is at another revision.
+    """
+    embedded = settings.writer_url is None
+    server = embedded_server(settings) if embedded else None
+    ours = server is not None and settings.predictbench_dry_run and not server.status().running
+    try:
+        url = database_url(settings)
+        engine = make_engine(url, pool_size=0, patience=Patience(settings.db_timeout_seconds))
+        if embedded and not settings.predictbench_dry_run and not migrations.is_current(engine):
+            migrations.upgrade(url)
+        migrations.require_current(engine)
+        yield
+    finally:
+        if server is not None and ours:
+            server.stop()
+
+
+@contextmanager
+def opened_database(settings: Settings) -> Iterator[Engine]:
+    """`ready_database`, and an engine on it until the block ends."""
+    with ready_database(settings):
+        patience = Patience(settings.db_timeout_seconds)
+        engine = make_engine(database_url(settings), pool_size=settings.db_pool_max_size, patience=patience)
+        try:
+            yield engine
+        finally:
+            engine.dispose()

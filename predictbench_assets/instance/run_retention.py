@@ -18,7 +18,7 @@ import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage  # not exported
 
 from predictbench_assets.instance.storage import classified
-from predictbench_assets.launch import child
+from predictbench_assets.launch.commands import prepare_home
 from predictbench_assets.partitions import run_partitions
 from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.settings import Settings
@@ -49,7 +49,7 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance | None]:
             # Read by Dagster itself, from where its configuration says.
             os.environ["DAGSTER_POSTGRES_URL"] = secret.get_secret_value()
             home = Path(temporary)
-        config = str(child.prepare_home(settings, home))
+        config = str(prepare_home(settings, home))
         with classified(settings), dg.DagsterInstance.from_config(config) as instance:
             yield instance
 

@@ -1,4 +1,4 @@
-"""What the demo's folder holds: which made-up world its data are of, and who is at work in it.
+"""The demo's folder: the made-up world that its data are of, and locks for who is at work in it.
 
 The world is written down before anything is made of it. A folder whose data are of another one, or of which that is
 not known, is never added to: two worlds have the same market ids, and their results would contradict each other.
@@ -20,11 +20,11 @@ from predictbench_assets.sandbox.process import WorldIdentity, stop_sandbox, wor
 
 try:
     import fcntl
-except ImportError as error:
-    raise EmbeddedUnsupported from error
+except ImportError:  # Windows, where commands that need no demo work
+    fcntl = None  # type: ignore[assignment]
 
 MARKETS = 300
-"""That close on each day, where nothing else is asked for."""
+"""Markets that close on each day, by default."""
 
 _STATE = "demo.json"
 _LOCKS = {"demo": "demo.lock", "ui": "ui.lock"}
@@ -47,7 +47,7 @@ class DemoUnwritable(PermanentError):
 
 
 class Demo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a demo's folder holds."""
+    """The content of a demo's folder."""
 
     world: WorldIdentity
     past: tuple[date, ...] = ()
@@ -59,7 +59,7 @@ class Demo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_demo(folder: Path) -> Demo | None:
-    """What the folder holds, or None where that is not known."""
+    """The record of the folder, or None where there is none that can be read."""
     try:
         return msgspec.json.decode((folder / _STATE).read_bytes(), type=Demo)
     except (OSError, msgspec.DecodeError):
@@ -67,14 +67,14 @@ def read_demo(folder: Path) -> Demo | None:
 
 
 def write_demo(folder: Path, demo: Demo) -> Demo:
-    """Write down what the folder holds, in one step."""
+    """Write the record of the folder, in one step."""
     partial = folder / f".{_STATE}"
     partial.write_bytes(msgspec.json.format(msgspec.json.encode(demo), indent=2) + b"\n")
     partial.replace(folder / _STATE)
     return demo
 
 
-def opened_demo(folder: Path, markets: int | None, *, fresh: bool) -> tuple[Demo, str | None]:
+def open_world(folder: Path, markets: int | None, *, fresh: bool) -> tuple[Demo, str | None]:
     """The demo of a world of so many markets a day: the one in the folder, or a new one in its place.
 
     Args:
@@ -106,7 +106,7 @@ def opened_demo(folder: Path, markets: int | None, *, fresh: bool) -> tuple[Demo
 
 
 def present_demo(folder: Path) -> Demo:
-    """What the folder holds, for a command that needs a demo that was made before.
+    """The record of the folder, for a command that needs a demo that was made before.
 
     Raises:
         DemoAbsent: nothing is there, or what another version of Predictbench made.
@@ -121,7 +121,7 @@ def present_demo(folder: Path) -> Demo:
     return kept
 
 
-def made_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make the demo's folder.
 
     Raises:
@@ -134,8 +134,8 @@ def made_folder(folder: Path) -> None:
 
 
 @contextmanager
-def at_work(folder: Path) -> Iterator[None]:
-    """Be the one command that changes the demo.
+def demo_lock(folder: Path) -> Iterator[None]:
+    """Lock the demo, so that no other command changes it.
 
     Raises:
         DemoBusy: another one is.
@@ -153,7 +153,7 @@ def at_work(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def shown(folder: Path) -> Iterator[None]:
-    """Have it known that a UI shows a folder's data: a demo is not replaced meanwhile, and `stop` warns of it."""
+    """Mark a folder's data as shown by a UI: a demo is not replaced meanwhile, and `stop` warns of it."""
     with _lock(folder, "ui") as lock:
         _taken(lock, fcntl.LOCK_SH)
         _sign(lock)
@@ -181,7 +181,7 @@ def _has_data(folder: Path) -> bool:
 
 
 def _clear(folder: Path) -> None:
-    """Remove all but the locks, which are held. The record goes first: a rest without one is nobody's world."""
+    """Remove all but the locks, which are held. The record goes first: a rest without one is of no world."""
     from predictbench_assets.database.embedded import EmbeddedPostgres
 
     with _lock(folder, "ui") as lock:
@@ -203,6 +203,8 @@ def _clear(folder: Path) -> None:
 
 @contextmanager
 def _lock(folder: Path, name: Literal["demo", "ui"]) -> Iterator[IO[str]]:
+    if fcntl is None:
+        raise EmbeddedUnsupported
     try:
         lock = (folder / _LOCKS[name]).open("a+")
     except OSError as error:

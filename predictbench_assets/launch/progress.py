@@ -1,4 +1,4 @@
-"""What a person or a log collector sees while a run works."""
+"""The display of a run while it works: stages for a person, lines for a log collector."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from predictbench_assets.experiments.contexts import FURTHER_LINES
 from predictbench_assets.launch.child import Line
+from predictbench_assets.observability.console import error_console
 from predictbench_assets.observability.logs import readable, wants_json
 from predictbench_assets.printable import in_json, on_one_line
 from predictbench_assets.settings import Settings
@@ -37,7 +38,7 @@ def progress(settings: Settings) -> Progress:
 
 def stages(_: Settings) -> Progress:
     """Stages wherever it goes: for a command that only people run."""
-    return Stages(Console(stderr=True, highlight=False))
+    return Stages(error_console())
 
 
 class Lines:
@@ -48,14 +49,14 @@ class Lines:
         self._tracebacks = tracebacks
 
     def __call__(self, line: Line) -> None:
-        """Show a line. A person is told the reason; the traceback is in the log file, and shown when debugging."""
+        """Show a line. A person sees the reason; the traceback is in the log file, and shown when debugging."""
         if not self._as_json and line.get("reason") and not self._tracebacks:
             line = line | {"message": f"{line['message']} {line['reason']}", "exception": None}
         sys.stderr.write((in_json(json.dumps(line)) if self._as_json else readable(line)) + "\n")
         sys.stderr.flush()
 
     def close(self) -> None:
-        """Nothing was taken from the terminal."""
+        """Do nothing: the terminal is as it was."""
 
 
 class Stages:

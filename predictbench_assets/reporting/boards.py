@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from predictbench_assets.clock import utc_text
 from predictbench_assets.printable import printable
 from predictbench_assets.reporting.pages import markdown_table
 from predictbench_assets.reporting.tables import FittedTable
@@ -71,7 +72,7 @@ def _style(row: BoardRow) -> str | None:
 
 
 def _heading(leaderboard: Leaderboard, simulated: bool) -> str:
-    at = leaderboard.as_of.isoformat(timespec="seconds").replace("+00:00", "Z")
+    at = utc_text(leaderboard.as_of)
     final = sum(cohort.n_final for cohort in leaderboard.cohorts)
     stored = sum(cohort.n_markets for cohort in leaderboard.cohorts)
     runs = len(leaderboard.cohorts)

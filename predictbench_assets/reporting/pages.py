@@ -6,7 +6,6 @@ from pathlib import Path
 from uuid import uuid4
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from predictbench_assets.printable import printable
@@ -36,7 +35,7 @@ def _markdown_cell(text: str) -> str:
 
 def rich_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> RenderableType:
     """A table with a title, as wide as the terminal lets it be."""
-    return Group("", Text(printable(title), "bold"), Padding(FittedTable(head, rows), (0, 0, 0, 2)))
+    return Group("", Text(printable(title), "bold"), FittedTable(head, rows, indent=2))
 
 
 def publish(path: Path, *, json: str, markdown: str) -> Path:

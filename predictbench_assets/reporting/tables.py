@@ -29,13 +29,21 @@ class FittedTable:
         head: the names of the columns.
         rows: plain text; None is shown as NULL.
         styles: of each row, for all of its cells; none by default.
+        indent: blanks before each line.
     """
 
     head: Sequence[str]
     rows: Sequence[Row]
     styles: Sequence[str | None] = ()
+    indent: int = 0
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+        margin = Text(" " * self.indent)
+        for text in self._fitted(options.max_width - self.indent):
+            for line in text.split("\n", allow_blank=True):
+                yield margin + line if line else line
+
+    def _fitted(self, width: int) -> Iterator[Text]:
         rows = [[None if cell is None else on_one_line(cell).expandtabs(4) for cell in row] for row in self.rows]
         head = [_shown(name) for name in self.head]
         columns = [[name, *(row[index] or _NULL for row in rows)] for index, name in enumerate(head)]
@@ -44,11 +52,11 @@ class FittedTable:
         readable = [max(word, min(wide, _READABLE)) for word, wide in zip(words, natural, strict=True)]
         joints = [max(map(_longest_part_of_name, column)) for column in columns]
         for least, gap in ((readable, 2), (readable, 1), (words, 1), (joints, 1)):
-            widths = fitted_widths(natural, least, options.max_width - gap * (len(head) - 1))
+            widths = fitted_widths(natural, least, width - gap * (len(head) - 1))
             if widths is not None:
                 yield from self._grid(head, rows, widths, " " * gap)
                 return
-        yield from self._blocks(head, rows, options.max_width)
+        yield from self._blocks(head, rows, width)
 
     def _grid(self, head: Sequence[str], rows: Sequence[Row], widths: Sequence[int], gap: str) -> Iterator[Text]:
         # The first column names the row, even where the name is a number.

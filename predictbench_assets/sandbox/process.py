@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
+import httpx
 import msgspec
+import psutil  # type: ignore[import-untyped]
 
 from predictbench_assets.failures import PermanentError
 
@@ -29,13 +31,13 @@ class SandboxNotRunning(PermanentError):
 
 
 class WorldIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that decides what a made-up world holds: worlds that differ in any of it are never mixed."""
+    """The inputs that decide the content of a made-up world: worlds that differ in any of them are never mixed."""
 
     seed: int
     markets: int
     """Markets that close on each day."""
     generator: str
-    """Of the code that makes it up, see `generator_hash`."""
+    """Hash of the code that makes it up, see `generator_hash`."""
 
 
 class SandboxProcess(msgspec.Struct, frozen=True):
@@ -43,14 +45,14 @@ class SandboxProcess(msgspec.Struct, frozen=True):
 
     pid: int
     began: float
-    """When the operating system says the process began: a pid alone may be someone else's by now."""
+    """Start time of the process by the operating system: a pid alone may be another process by now."""
     port: int
     world: WorldIdentity | None = None
-    """None where an older version of Predictbench started it, and did not say."""
+    """None where an older version of Predictbench started it, which did not record it."""
 
     @property
     def base_url(self) -> str:
-        """Where its Gamma API is."""
+        """The address of its Gamma API."""
         return f"http://127.0.0.1:{self.port}"
 
 
@@ -98,8 +100,6 @@ def move_sandbox(folder: Path, sandbox: SandboxProcess, now: datetime) -> None:
     Raises:
         SandboxNotRunning: it is gone, or does not answer.
     """
-    import httpx
-
     try:
         with httpx.Client(base_url=sandbox.base_url, timeout=30, trust_env=False) as client:
             client.post("/_sandbox/time", json={"now": now.isoformat()}).raise_for_status()
@@ -122,8 +122,6 @@ def stop_sandbox(folder: Path) -> bool:
 
 def running_sandbox(folder: Path) -> SandboxProcess | None:
     """The sandbox that the file names, if that process still is the one it was."""
-    import psutil  # type: ignore[import-untyped]
-
     found = _last_started(folder)
     if found is None:
         return None
@@ -176,8 +174,6 @@ def _restart(folder: Path, world: WorldIdentity, running: SandboxProcess | None,
 
 def _recorded(folder: Path, child: "subprocess.Popen[bytes]", port: int, world: WorldIdentity) -> SandboxProcess:
     """Write down which process it is, before it answers: one that is killed meanwhile leaves no unknown sandbox."""
-    import psutil
-
     started = SandboxProcess(child.pid, psutil.Process(child.pid).create_time(), port, world)
     partial = folder / f".{_PID_FILE}"
     partial.write_bytes(msgspec.json.encode(started))
@@ -198,8 +194,6 @@ def _free_port(wanted: int) -> int:
 
 def _bring_to_now(sandbox: SandboxProcess) -> bool:
     """Move a running sandbox to the present; false where it does not answer, or is ahead of the present."""
-    import httpx
-
     now = datetime.now(UTC)
     try:
         with httpx.Client(base_url=sandbox.base_url, timeout=10, trust_env=False) as client:
@@ -212,8 +206,6 @@ def _bring_to_now(sandbox: SandboxProcess) -> bool:
 
 
 def _end(sandbox: SandboxProcess) -> None:
-    import psutil
-
     try:
         process = psutil.Process(sandbox.pid)
         process.terminate()

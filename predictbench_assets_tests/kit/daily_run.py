@@ -20,7 +20,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from predictbench_assets.definitions import build_defs
-from predictbench_assets.launch.child import DAILY_RUN, DEFINITIONS
+from predictbench_assets.launch.commands import DAILY_RUN, DEFINITIONS
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets.sandbox.server import SandboxServer
@@ -42,6 +42,13 @@ VOLATILE = {
     *("started_at", "finished_at", "heartbeat_at", "logged_at", "failure_id"),
 }
 BOOKKEEPING = {"processing_attempts", "predictbench_alembic_version", "scores_due"}
+
+_BUILTIN = "predictbench_assets.experiments.builtin"
+_PRELOADED = [
+    *("dagster._cli", "PIL.ImageFont", "predictbench_assets.definitions"),
+    *(f"{_BUILTIN}.baseline", f"{_BUILTIN}.pricing"),
+]
+"""The modules of a run, which the server has loaded that runs are forked from; one that is missing is ignored."""
 
 Row = tuple[tuple[str, str], ...]
 Tables = dict[str, Counter[Row]]
@@ -215,7 +222,7 @@ class DailyRun:
         environment = self._child_environment(summary, variables)
         arguments = self._arguments(key, None, tags, "forked")
         processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload([f"{__package__}.loaded"])
+        processes.set_forkserver_preload(_PRELOADED)
         process = processes.Process(target=killing.run, args=(killed_at, arguments, self.home, environment, output))
         process.start()
         process.join(90 if killed_after is None else killed_after)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from predictbench_assets import web
 from predictbench_assets.cli.main import main
-from predictbench_assets.observability.notices import NotDelivered, Notice, tell
+from predictbench_assets.observability.notices import NotDelivered, Notice, send_notice
 from predictbench_assets.settings import load_settings
 from predictbench_assets_tests.kit.webhook import Webhook, webhook
 
@@ -147,5 +147,5 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, hoo
     monkeypatch.setenv("ALL_PROXY", f"socks5://{NOBODY}")
     monkeypatch.setenv("NOTIFY_WEBHOOK_URL", elsewhere(hook))
     with pytest.raises(NotDelivered, match=r"no answer \(ConnectError\) \(through the proxy of ALL_PROXY\)"):
-        tell(Notice("missed"), load_settings(), pause_s=0.0)
+        send_notice(Notice("missed"), load_settings(), pause_s=0.0)
     assert web.proxy_hint(hook.url) == ""

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.definitions import build_defs
-from predictbench_assets.launch.child import RESOLUTION_SWEEP
+from predictbench_assets.launch.commands import RESOLUTION_SWEEP
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World

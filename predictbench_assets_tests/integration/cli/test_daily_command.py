@@ -57,7 +57,7 @@ def test_a_run_stores_the_day_and_says_so(
 
     lines = [json.loads(text) for text in done.stderr.splitlines()]
     assert all({"timestamp", "level", "message", "run_id", "process_stage", "market_id"} <= set(line) for line in lines)
-    lines = [line for line in lines if line["logger"] != "predictbench_assets.cli.daily"]
+    lines = [line for line in lines if line["logger"] != "predictbench_assets.observability.console"]
     assert {line["run_id"] for line in lines if line["process_stage"]} == {read["run_id"]}
     stages = [line["process_stage"] for line in lines if line.get("event") == "STEP_SUCCESS"]
     assert stages[:3] == ["target_window", "raw_markets", "normalized_markets"]

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from dagster import AssetKey, DagsterInstance
 
-from predictbench_assets.launch.demo_world import Demo, at_work, write_demo
+from predictbench_assets.launch.demo_world import Demo, demo_lock, write_demo
 from predictbench_assets.sandbox.process import world_of
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.kit.commands import command
@@ -42,7 +42,7 @@ class Walked:
     first: subprocess.CompletedProcess[str]
 
 
-def made_folder() -> Iterator[Path]:
+def make_folder() -> Iterator[Path]:
     """A folder with a `.env` that would lead a demo astray; short, since a socket's path has a limit."""
     with tempfile.TemporaryDirectory(prefix="pbd-") as name:
         folder = Path(name)
@@ -54,13 +54,13 @@ def made_folder() -> Iterator[Path]:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder without a demo."""
-    yield from made_folder()
+    yield from make_folder()
 
 
 @pytest.fixture(scope="module")
 def walked() -> Iterator[Walked]:
     """A demo with four days of the past, of twenty markets each; its tests add to it and take nothing away."""
-    for folder in made_folder():
+    for folder in make_folder():
         first = run(folder, "demo", "--markets", "20", "--past", "4")
         assert first.returncode == 0, first.stdout + first.stderr
         yield Walked(folder, first)
@@ -129,7 +129,7 @@ def test_while_a_demo_is_at_work_a_second_one_says_so(folder: Path, arguments: t
     demo = folder / ".predictbench" / "demo"
     demo.mkdir(parents=True)
     write_demo(demo, Demo(world_of(5)))
-    with at_work(demo):
+    with demo_lock(demo):
         refused = run(folder, *arguments)
     assert refused.returncode == 1
     assert f"another demo is at work in {demo} (process {os.getpid()})" in refused.stderr

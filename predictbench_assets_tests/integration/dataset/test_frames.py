@@ -20,7 +20,6 @@ from polars.testing import assert_frame_equal
 from sqlalchemy import Engine, event, make_url, text
 
 import predictbench_assets as pb
-from predictbench_assets.cli import demo
 from predictbench_assets.cli.main import main
 from predictbench_assets.database.errors import DatabaseUnavailable
 from predictbench_assets.database.migrations import SchemaOutdated
@@ -31,6 +30,7 @@ from predictbench_assets.dataset.frames.source import TABLES
 from predictbench_assets.dataset.frames.stored import DEMO_FOLDER, NothingStored
 from predictbench_assets.dataset.frozen_tables import RELEASED_TABLES
 from predictbench_assets.dataset.manifest import ManifestUnreadable
+from predictbench_assets.launch import demo
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.integration.dataset.planted import DAYS, EXPERIMENTS, LATER, MARKETS, THEN, plant

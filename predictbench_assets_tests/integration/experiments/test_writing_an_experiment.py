@@ -144,7 +144,7 @@ def test_the_commands_of_the_guide_exist_with_these_options(line: str) -> None:
     _, *arguments = shlex.split(line)
     command: click.Command = main
     while isinstance(command, click.Group):
-        found = command.commands.get(arguments.pop(0))
+        found = command.get_command(click.Context(command), arguments.pop(0))
         assert found is not None
         command = found
     command.make_context("predictbench", arguments).close()

@@ -61,7 +61,8 @@ def test_commands_of_ours_exist_with_their_options(document: Path) -> None:
             continue
         command: click.Command = main
         while isinstance(command, click.Group):
-            found = command.commands.get(arguments.pop(0)) if arguments and arguments[0] != "--help" else None
+            named = arguments.pop(0) if arguments and arguments[0] != "--help" else None
+            found = command.get_command(click.Context(command), named) if named is not None else None
             if found is None:
                 break
             command = found

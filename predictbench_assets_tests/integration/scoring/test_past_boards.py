@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from predictbench_assets.cli.leaderboard import leaderboard
 from predictbench_assets.cli.main import main
-from predictbench_assets.cli.moments import known_until, read_moment
+from predictbench_assets.cli.options import as_of_instant, read_moment
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
 from predictbench_assets.scoring.store.boards import (
@@ -225,7 +225,7 @@ def test_a_past_board_by_day_and_by_instant(predictbench: Predictbench, season: 
 )
 def test_what_a_moment_means(given: str | None, meant: datetime) -> None:
     moment = read_moment(click.Context(leaderboard), leaderboard.params[0], given)
-    assert known_until(moment, NOW) == meant
+    assert as_of_instant(moment, NOW) == meant
 
 
 @pytest.mark.parametrize(

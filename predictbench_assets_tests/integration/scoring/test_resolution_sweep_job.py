@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.definitions import build_defs
-from predictbench_assets.launch.child import DEFINITIONS, RESOLUTION_SWEEP
+from predictbench_assets.launch.commands import DEFINITIONS, RESOLUTION_SWEEP
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from predictbench_assets.definitions import build_defs
-from predictbench_assets.launch.child import DAILY_RUN, RESOLUTION_SWEEP
+from predictbench_assets.launch.commands import DAILY_RUN, RESOLUTION_SWEEP
 from predictbench_assets.settings import SettingsError, load_settings
 from predictbench_assets_tests.kit.places import CLONE
 

@@ -23,8 +23,9 @@ def invoke(*arguments: str) -> Result:
 
 
 def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = [path]
-    for name, command in group.commands.items():
+    found, context = [path], click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         found += commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
     return found
 
@@ -39,12 +40,24 @@ def test_every_command_has_help(path: tuple[str, ...]) -> None:
 def test_help_answers_at_once_without_dagster() -> None:
     code = (
         "import sys\nfrom predictbench_assets.cli.main import main\nmain(['--help'], standalone_mode=False)\n"
-        "print([name for name in ('dagster', 'sqlalchemy', 'httpx', 'rich', 'alembic') if name in sys.modules])"
+        "slow = ('dagster', 'sqlalchemy', 'httpx', 'rich', 'alembic', 'numpy')\n"
+        "print([name for name in slow if name in sys.modules])"
     )
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert time.monotonic() - began < 5
+
+
+def test_names_of_commands_are_completed_without_loading_one() -> None:
+    code = (
+        "import sys\nfrom click.shell_completion import ShellComplete\nfrom predictbench_assets.cli.main import main\n"
+        "found = ShellComplete(main, {}, 'predictbench', '_X').get_completions([], 'd')\n"
+        "loaded = {name for name in sys.modules if name.startswith('predictbench_assets.cli.')}\n"
+        "print(*(item.value for item in found), *loaded)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["daily", "db", "demo", "doctor", "due", "predictbench_assets.cli.main"]
 
 
 def test_version() -> None:
@@ -243,7 +256,7 @@ def test_an_env_file_and_variables_of_the_users_do_not_reach_the_demo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
 
-    from predictbench_assets.cli.demo import enter_demo
+    from predictbench_assets.launch.demo import enter_demo
     from predictbench_assets.settings import load_settings
 
     (tmp_path / ".env").write_text("MAX_MARKETS=5\nDATABASE_URL=postgres://u:p@h/db\n")

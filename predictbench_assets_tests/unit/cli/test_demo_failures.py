@@ -2,8 +2,8 @@
 
 import pytest
 
-from predictbench_assets.cli.demo_past import print_failures
 from predictbench_assets.experiments.reasons import ReasonCount
+from predictbench_assets.launch.past_days import print_failures
 from predictbench_assets.reporting.summary import ExperimentSummary
 
 

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from predictbench_assets.cli.demo import Interrupts
+from predictbench_assets.launch.signals import Interrupts
 
 
 class Collected:

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from predictbench_assets.cli.main import SECTIONS, main
+from predictbench_assets.cli.main import COMMANDS, main
 
 Path = tuple[str, ...]
 
@@ -20,10 +20,12 @@ def invoke(*arguments: str) -> Result:
 def commands(group: click.Group = main, path: Path = ()) -> Iterator[tuple[Path, click.Command]]:
     """Every command and group, by its path."""
     yield path, group
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
-        else:
+        elif command is not None:
             yield (*path, name), command
 
 
@@ -31,8 +33,9 @@ ALL = dict(commands())
 
 
 def test_the_sections_have_every_command_once() -> None:
-    listed = [command.name for section in SECTIONS.values() for command in section]
-    assert sorted(map(str, listed)) == sorted(main.commands)
+    listed = [name for section in COMMANDS.values() for name in section]
+    assert sorted(listed) == sorted(path[0] for path in ALL if len(path) == 1)
+    assert [name for name in listed if ALL[name,].name != name] == []
     lines = invoke("--help").output.splitlines()
     titles = [line.removesuffix(":") for line in lines if re.fullmatch(r"[A-Z]\w+:", line)]
     assert titles == ["Options", "Run", "Look", "Experiment", "Operate"]
@@ -71,7 +74,7 @@ EXAMPLES = examples()
 
 def test_there_are_examples_for_every_command() -> None:
     shown = {command for command, *_ in filter(None, EXAMPLES)}
-    assert shown >= set(main.commands) - {"completion"}
+    assert shown >= set(main.list_commands(click.Context(main))) - {"completion"}
 
 
 @pytest.mark.parametrize("arguments", EXAMPLES, ids=" ".join)
@@ -81,7 +84,9 @@ def test_the_options_of_every_example_parse(arguments: Path) -> None:
     while isinstance(command, click.Group):
         given, rest, _ = command.make_parser(context).parse_args(rest)
         assert rest, "a group is no command"
-        command = command.commands[rest.pop(0)]
+        found = command.get_command(context, rest.pop(0))
+        assert found is not None
+        command = found
         context = click.Context(command, parent=context, info_name=command.name)
     given, rest, _ = command.make_parser(context).parse_args(rest)
     assert rest == []
@@ -119,3 +124,10 @@ def test_what_is_nearly_right_is_answered_with_what_is_right(arguments: list[str
     done = invoke(*arguments)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
+
+
+def test_a_demo_is_not_removed_for_an_option_of_daily() -> None:
+    done = invoke("demo", "--forget", "uniform")
+    assert done.exit_code == 2
+    assert "or has a new version" in " ".join(done.output.split())
+    assert "--fresh" not in done.output

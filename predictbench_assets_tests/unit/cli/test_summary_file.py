@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from predictbench_assets.cli.daily import SUMMARY, DailyOptions, publish_summary, summary_of
-from predictbench_assets.launch.child import Watched
+from predictbench_assets.launch.child import ChildLog
+from predictbench_assets.launch.request import DailyOptions
+from predictbench_assets.launch.run_summary import SUMMARY, publish_summary, summary_of
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import load_settings
@@ -48,7 +49,7 @@ def test_a_later_attempt_that_fails_is_shown(tmp_path: Path) -> None:
 def test_what_a_stopped_run_says_of_its_failure_is_what_came_of_the_signal(tmp_path: Path) -> None:
     settings = load_settings(artifacts_dir=tmp_path)
     summary(1, failed=True).write(tmp_path / SUMMARY)
-    stopped = Watched(stage="raw_markets", signal=15, exit_code=1)
+    stopped = ChildLog(stage="raw_markets", signal=15, exit_code=1)
     assert summary_of(settings, tmp_path, KEY, stopped, DailyOptions()).reason == (
         "stopped by signal 15; run it again, it goes on where it stopped"
     )
@@ -56,8 +57,8 @@ def test_what_a_stopped_run_says_of_its_failure_is_what_came_of_the_signal(tmp_p
 
 def test_what_had_failed_before_a_signal_and_what_succeeded_stay(tmp_path: Path) -> None:
     settings = load_settings(artifacts_dir=tmp_path)
-    failed_before = Watched(stage="raw_markets", reason="the API changed", signal=15, exit_code=1)
+    failed_before = ChildLog(stage="raw_markets", reason="the API changed", signal=15, exit_code=1)
     for left in (summary(1, failed=True), summary(1, failed=False)):
         left.write(tmp_path / SUMMARY)
         assert summary_of(settings, tmp_path, KEY, failed_before, DailyOptions()) == left
-    assert summary_of(settings, tmp_path, KEY, Watched(signal=15, exit_code=0), DailyOptions()) == left
+    assert summary_of(settings, tmp_path, KEY, ChildLog(signal=15, exit_code=0), DailyOptions()) == left

@@ -11,7 +11,7 @@ import termios
 
 import pytest
 
-from predictbench_assets.cli.output import PIPED_WIDTH
+from predictbench_assets.observability.console import PIPED_WIDTH
 
 PROGRAM = [sys.executable, "-m", "predictbench_assets.cli.main"]
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")

@@ -10,18 +10,18 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from predictbench_assets.cli import demo_past
-from predictbench_assets.cli.demo import _opened
-from predictbench_assets.cli.instance import stop
+from predictbench_assets.cli.main import main
+from predictbench_assets.launch import past_days
+from predictbench_assets.launch.demo import open_demo
 from predictbench_assets.launch.demo_world import (
     Demo,
     DemoAbsent,
     DemoBusy,
     DemoKept,
     DemoUnwritable,
-    at_work,
-    made_folder,
-    opened_demo,
+    demo_lock,
+    make_folder,
+    open_world,
     present_demo,
     read_demo,
     showing,
@@ -50,7 +50,7 @@ def with_data(folder: Path) -> Path:
 
 
 def test_a_new_demo_has_its_world_written_down_before_anything_is_made(folder: Path) -> None:
-    demo, removed = opened_demo(folder, None, fresh=False)
+    demo, removed = open_world(folder, None, fresh=False)
     assert (demo, removed) == (Demo(WorldIdentity(7, 300, generator_hash())), None)
     assert read_demo(folder) == demo
 
@@ -59,7 +59,7 @@ def test_a_new_demo_has_its_world_written_down_before_anything_is_made(folder: P
 def test_the_same_world_is_gone_on_with(folder: Path, markets: int | None) -> None:
     kept = write_demo(folder, Demo(world_of(40), past=(date(2026, 11, 2),), experiments=("mine:One",), own=True))
     data = with_data(folder)
-    assert opened_demo(folder, markets, fresh=False) == (kept, None)
+    assert open_world(folder, markets, fresh=False) == (kept, None)
     assert data.exists()
 
 
@@ -79,7 +79,7 @@ def test_another_world_takes_the_place_of_the_one_that_was_there(
     if kept is not None:
         write_demo(folder, kept)
     data = with_data(folder)
-    demo, removed = opened_demo(folder, markets, fresh=fresh)
+    demo, removed = open_world(folder, markets, fresh=fresh)
     assert removed is not None
     assert why in removed
     assert not data.exists()
@@ -91,7 +91,7 @@ def test_a_removal_that_was_cut_short_is_finished_not_taken_for_a_demo(folder: P
     write_demo(folder, Demo(world_of(40)))
     data = with_data(folder)
     (folder / "demo.json").unlink()  # it goes first
-    opened_demo(folder, 40, fresh=False)
+    open_world(folder, 40, fresh=False)
     assert not data.exists()
 
 
@@ -99,9 +99,9 @@ def test_forecasts_of_ones_own_are_not_thrown_away_unasked(folder: Path) -> None
     write_demo(folder, Demo(world_of(40), own=True))
     data = with_data(folder)
     with pytest.raises(DemoKept, match=r"40 markets a day, not 41.*--fresh"):
-        opened_demo(folder, 41, fresh=False)
+        open_world(folder, 41, fresh=False)
     assert data.exists()
-    opened_demo(folder, 41, fresh=True)
+    open_world(folder, 41, fresh=True)
     assert not data.exists()
 
 
@@ -109,21 +109,21 @@ def test_a_demo_that_a_ui_shows_is_not_removed(folder: Path) -> None:
     write_demo(folder, Demo(world_of(40)))
     data = with_data(folder)
     with shown(folder), pytest.raises(DemoBusy, match=r"ui --demo.*\(process \d+\): end it first"):
-        opened_demo(folder, 41, fresh=False)
+        open_world(folder, 41, fresh=False)
     assert data.exists()
     with shown(folder):
-        assert opened_demo(folder, None, fresh=False)[0].world.markets == 40
-    opened_demo(folder, 41, fresh=False)
+        assert open_world(folder, None, fresh=False)[0].world.markets == 40
+    open_world(folder, 41, fresh=False)
     assert not data.exists()
 
 
 def test_one_command_at_a_time_is_at_work(folder: Path) -> None:
-    with at_work(folder):
-        with pytest.raises(DemoBusy, match=r"another demo is at work in .*\(process \d+\)"), at_work(folder):
+    with demo_lock(folder):
+        with pytest.raises(DemoBusy, match=r"another demo is at work in .*\(process \d+\)"), demo_lock(folder):
             pass
         with shown(folder):
             pass
-    with at_work(folder):
+    with demo_lock(folder):
         pass
 
 
@@ -145,7 +145,7 @@ def test_a_record_that_cannot_be_read_is_none(folder: Path, content: bytes) -> N
 
 def test_a_place_that_takes_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for use in (made_folder, lambda folder: at_work(folder).__enter__()):
+    for use in (make_folder, lambda folder: demo_lock(folder).__enter__()):
         with pytest.raises(DemoUnwritable, match=r"cannot be written to .* run it from a folder of your own"):
             _use(use, tmp_path / "file" / "demo")
 
@@ -156,18 +156,18 @@ def _use(use: Callable[[Path], object], folder: Path) -> None:
 
 def test_days_of_the_past_have_settled_and_stay_the_same_from_day_to_day() -> None:
     today = date(2026, 11, 27)
-    days = demo_past.dates_of(8, today)
+    days = past_days.dates_of(8, today)
     assert len(days) == 8
     assert (today - days[-1]).days in (10, 11), "window of 7 days, and 3 to settle"
     assert {(after - before).days for before, after in pairwise(days)} == {2}
-    tomorrow = demo_past.dates_of(8, date(2026, 11, 28))
+    tomorrow = past_days.dates_of(8, date(2026, 11, 28))
     assert len(set(days) & set(tomorrow)) >= 7
-    assert demo_past.dates_of(20, today)[-8:] == days
+    assert past_days.dates_of(20, today)[-8:] == days
 
 
 def test_days_before_the_first_of_the_grid_are_left_out() -> None:
-    assert demo_past.dates_of(60, date(2026, 1, 14)) == (date(2026, 1, 2), date(2026, 1, 4))
-    assert demo_past.dates_of(8, date(2026, 1, 5)) == ()
+    assert past_days.dates_of(60, date(2026, 1, 14)) == (date(2026, 1, 2), date(2026, 1, 4))
+    assert past_days.dates_of(8, date(2026, 1, 5)) == ()
 
 
 def test_the_world_is_known_by_all_that_decides_it() -> None:
@@ -189,10 +189,10 @@ def test_stop_mentions_a_ui_that_it_leaves_without_a_database(
     monkeypatch.chdir(folder.parents[1])
     monkeypatch.setenv("PREDICTBENCH_HOME", str(folder.parent))
     with shown(folder.parent / here):
-        stopped = CliRunner().invoke(stop)
+        stopped = CliRunner().invoke(main, ["stop"])
     assert stopped.exit_code == 0
     assert stopped.stderr.startswith(f"`predictbench {which}` (process {os.getpid()}) is still running, without the ")
-    assert CliRunner().invoke(stop).stderr == ""
+    assert CliRunner().invoke(main, ["stop"]).stderr == ""
 
 
 def test_what_an_earlier_demo_added_is_kept_as_long_as_it_can_be_loaded(
@@ -200,9 +200,9 @@ def test_what_an_earlier_demo_added_is_kept_as_long_as_it_can_be_loaded(
 ) -> None:
     uniform, gone = "predictbench_assets.experiments.builtin.controls:UniformExperiment", "no_such_forecasters:Gone"
     write_demo(folder, Demo(world_of(40), experiments=(gone, uniform), own=True))
-    kept = _opened(folder, None, (), fresh=False)
+    kept = open_demo(folder, None, (), fresh=False)
     assert kept.experiments == (uniform,)
     assert read_demo(folder) == kept
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("left out, as it is not there any more: the demo lists 'no_such_forecasters:Gone'")
-    assert _opened(folder, None, ("mine:One",), fresh=False).experiments == ("mine:One",)
+    assert open_demo(folder, None, ("mine:One",), fresh=False).experiments == ("mine:One",)

@@ -18,21 +18,18 @@ from dagster._core.storage.sqlite import create_db_conn_string
 from sqlalchemy import NullPool, create_engine
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.launch.child import (
+from predictbench_assets.launch.child import Line, as_line, run_child
+from predictbench_assets.launch.commands import (
     CLONE,
     Command,
     LaunchError,
-    Line,
-    as_line,
     prepare_home,
-    require_free,
     run_command,
-    run_in_foreground,
-    run_watched,
     sweep_command,
     ui_command,
     write_run_config,
 )
+from predictbench_assets.launch.ui import require_free, run_in_foreground
 from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets.settings import load_settings
 
@@ -174,7 +171,7 @@ def test_a_child_is_kept_in_a_log_and_its_stage_is_known(tmp_path: Path) -> None
     body += emitted(event="STEP_FAILURE", process_stage="raw_markets", level="ERROR", reason="the API changed")
     body += "print('bye'); raise SystemExit(3)"
     seen: list[Line] = []
-    watched = run_watched(child(tmp_path, body), log=tmp_path / "logs" / "x.jsonl", redact=str, on_line=seen.append)
+    watched = run_child(child(tmp_path, body), log=tmp_path / "logs" / "x.jsonl", redact=str, on_line=seen.append)
     assert (watched.stage, watched.reason, watched.exit_code) == ("raw_markets", "the API changed", 3)
     assert watched.dagster_run_id == "d"
     assert [json.loads(text) for text in (tmp_path / "logs" / "x.jsonl").read_text().splitlines()] == seen
@@ -184,7 +181,7 @@ def test_a_child_is_kept_in_a_log_and_its_stage_is_known(tmp_path: Path) -> None
 def test_what_a_child_that_never_began_a_step_raised_is_known(tmp_path: Path) -> None:
     body = "import traceback\ntry:\n  1 / 0\nexcept Exception:\n  traceback.print_exc()\n"
     body += "try:\n  int('x')\nexcept ValueError as e:\n  raise ConnectionError('FATAL: no such hunter22') from e"
-    watched = run_watched(
+    watched = run_child(
         child(tmp_path, body),
         log=tmp_path / "l",
         redact=lambda text: text.replace("hunter22", "***"),
@@ -199,7 +196,7 @@ def test_what_a_child_that_never_began_a_step_raised_is_known(tmp_path: Path) ->
 
 def test_a_killed_child_is_told_by_its_stage_and_exit_code(tmp_path: Path) -> None:
     body = emitted(event="STEP_START", process_stage="persisted_run") + "import os; os.kill(os.getpid(), 9)"
-    watched = run_watched(child(tmp_path, body), log=tmp_path / "l", redact=str, on_line=lambda _: None)
+    watched = run_child(child(tmp_path, body), log=tmp_path / "l", redact=str, on_line=lambda _: None)
     assert (watched.stage, watched.reason, watched.exit_code) == ("persisted_run", None, -9)
 
 
@@ -212,7 +209,7 @@ def test_signals_are_passed_on(tmp_path: Path, number: signal.Signals) -> None:
         threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
     began = time.monotonic()
-    watched = run_watched(child(tmp_path, body), log=tmp_path / "l", redact=str, on_line=kill_soon)
+    watched = run_child(child(tmp_path, body), log=tmp_path / "l", redact=str, on_line=kill_soon)
     assert (watched.exit_code, watched.signal) == (42, number)
     assert time.monotonic() - began < 10
     assert signal.getsignal(number) is before
@@ -228,7 +225,7 @@ helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]
 
 def test_a_child_that_does_not_end_is_killed_with_what_it_started(tmp_path: Path) -> None:
     body = STUBBORN + emitted(event="STEP_START", process_stage="raw_markets") + "time.sleep(600)"
-    watched = run_watched(
+    watched = run_child(
         child(tmp_path, body),
         log=tmp_path / "l",
         redact=str,
@@ -246,7 +243,7 @@ def test_what_goes_wrong_after_a_signal_is_no_reason(tmp_path: Path) -> None:
         + "signal.sigwait({15})\n"
         + failed
     )
-    watched = run_watched(
+    watched = run_child(
         child(tmp_path, body),
         log=tmp_path / "l",
         redact=str,

@@ -219,7 +219,9 @@ def test_every_command_exists_with_the_options_it_is_given(file: Path) -> None:
     for words in predictbench_commands(file):
         command: click.Command = main
         while isinstance(command, click.Group):
-            command = command.commands[words.pop(0)]
+            found = command.get_command(click.Context(command), words.pop(0))
+            assert found is not None
+            command = found
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, command.name
 

@@ -4,19 +4,21 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from predictbench_assets.cli.database import ready_database
-from predictbench_assets.cli.demo import FOLDER, demo_exchange, enter_demo, list_experiments, loadable
-
-if TYPE_CHECKING:
-    from predictbench_assets.launch.child import Command
+from predictbench_assets.database.connection import EmbeddedUnsupported, embedded_in, ready_database
+from predictbench_assets.experiments.registry import import_path, load_registry
+from predictbench_assets.launch import commands
+from predictbench_assets.launch.commands import Command, LaunchError
+from predictbench_assets.launch.demo import FOLDER, demo_exchange, enter_demo, list_experiments, loadable_experiments
+from predictbench_assets.launch.demo_world import present_demo, showing, shown
+from predictbench_assets.launch.ui import require_free, run_in_foreground
+from predictbench_assets.sandbox.process import stop_sandbox
+from predictbench_assets.settings import SettingsError, load_settings
 
 
 @click.command(
-    short_help="The Dagster UI.",
     epilog="""\
 \b
 Examples:
@@ -36,42 +38,32 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
     With --read-only it is the web server alone, on a deployment's storage: nothing can be launched, changed or
     migrated. It needs DAGSTER_POSTGRES_URL, and STAGING_URI with its keys to show what steps printed; nothing else.
     """
-    from predictbench_assets.experiments.registry import import_path, load_registry
-    from predictbench_assets.launch import child
-    from predictbench_assets.settings import load_settings
-
     if demo and read_only:
         raise click.UsageError("--demo is this machine's own; --read-only is for a deployment's storage")
     if read_only:
         sys.exit(_look(port, open_=open_))
-    child.require_free(port)
+    require_free(port)
     with ExitStack() as stack:
         if demo:
-            from predictbench_assets.launch.demo_world import present_demo, shown
-
             folder = enter_demo()
             kept = present_demo(folder)
             stack.enter_context(shown(folder))
             demo_exchange()
-            list_experiments(loadable(kept.experiments))
+            list_experiments(loadable_experiments(kept.experiments))
         settings = load_settings()
-        # What is wrong with an experiment is said here: the UI would show a code location that does not load.
+        # A faulty experiment is reported here: the UI would show a code location that does not load.
         found_in = import_path(load_registry(settings.processing_experiments))
         stack.enter_context(ready_database(settings))
         if not demo and settings.writer_url is None:
-            from predictbench_assets.launch.demo_world import shown
-
             stack.enter_context(shown(settings.home))
-        home = child.prepare_home(settings, settings.home / "dagster")
-        command = child.ui_command(settings, home=home, port=port, import_path=found_in)
+        home = commands.prepare_home(settings, settings.home / "dagster")
+        command = commands.ui_command(settings, home=home, port=port, import_path=found_in)
         sys.exit(_serve(command, port, open_=open_))
 
 
-def _serve(command: "Command", port: int, *, open_: bool) -> int:
-    """Run a UI in this terminal until it is ended, and say where it is once it answers."""
-    from predictbench_assets.launch import child
-
-    address = f"http://{child.LOCAL}:{port}"
+def _serve(command: Command, port: int, *, open_: bool) -> int:
+    """Run a UI in this terminal until it is ended, and print its address once it answers."""
+    address = f"http://{commands.LOCAL}:{port}"
 
     def answered() -> None:
         click.echo(f"\nThe UI is at {address} (Ctrl-C ends it)\n", err=True)
@@ -79,7 +71,7 @@ def _serve(command: "Command", port: int, *, open_: bool) -> int:
             click.echo("no browser was found to open it in", err=True)
 
     click.echo(f"$ {command}\n\nThe UI is starting ...\n", err=True)
-    return child.run_in_foreground(command, address, answered)
+    return run_in_foreground(command, address, answered)
 
 
 def _look(port: int, *, open_: bool) -> int:
@@ -88,26 +80,25 @@ def _look(port: int, *, open_: bool) -> int:
     Raises:
         LaunchError: there is no such storage, or nothing that this version can read.
     """
+    # Loads Dagster, which takes longer than the help of this command may.
     from predictbench_assets.instance.storage import check_dagster_storage
-    from predictbench_assets.launch import child
-    from predictbench_assets.settings import load_settings
 
-    # Whatever ENVIRONMENT says: what is only looked at does not need the settings that a deployment's runs need.
+    # Whatever ENVIRONMENT is: looking needs none of the settings that the runs of a deployment need.
     settings = load_settings(environment="development")
     if settings.dagster_postgres_url is None:
-        raise child.LaunchError(
+        raise LaunchError(
             "DAGSTER_POSTGRES_URL is not set: put the address of the deployment's Dagster storage into .env "
             "(session pooler or direct, port 5432). `predictbench ui` without --read-only shows this machine's runs."
         )
-    child.require_free(port)
+    require_free(port)
     storage = check_dagster_storage(settings)
     if storage.state == "absent":
-        raise child.LaunchError(
+        raise LaunchError(
             f"DAGSTER_POSTGRES_URL: no tables of Dagster's in the schema {storage.schema}; the first run makes them. "
             "If there have been runs, the role has another search path than theirs."
         )
     if storage.state == "ahead":
-        raise child.LaunchError(
+        raise LaunchError(
             "DAGSTER_POSTGRES_URL: the storage was migrated by a newer Dagster than the one installed here: "
             "bring this clone up to date (`git pull`, `make setup`)."
         )
@@ -116,21 +107,17 @@ def _look(port: int, *, open_: bool) -> int:
     if settings.staging_uri is None:
         click.echo("warning: STAGING_URI is not set, so that what steps printed is not shown", err=True)
     with tempfile.TemporaryDirectory(prefix="predictbench-ui-") as folder:
-        home = child.prepare_home(settings, Path(folder).resolve())
-        command = child.read_only_ui_command(settings, home=home, port=port)
+        home = commands.prepare_home(settings, Path(folder).resolve())
+        command = commands.read_only_ui_command(settings, home=home, port=port)
         return _serve(command, port, open_=open_)
 
 
-@click.command(short_help="Stop what was left running.", epilog="\b\nExample:\n  predictbench stop")
+@click.command(epilog="\b\nExample:\n  predictbench stop")
 def stop() -> None:
     """Stop what our commands left running here: the embedded databases and the demo's exchange.
 
     A UI is left to the terminal that it runs in; that one is running is mentioned.
     """
-    from predictbench_assets.database.connection import EmbeddedUnsupported, embedded_in
-    from predictbench_assets.sandbox.process import stop_sandbox
-    from predictbench_assets.settings import SettingsError, load_settings
-
     folder = FOLDER.resolve()
     if stop_sandbox(folder):
         click.echo("stopped the demo's exchange")
@@ -148,7 +135,6 @@ def stop() -> None:
         if settings is not None and settings.writer_url is not None:
             return  # this system has no embedded server, and none is needed
         raise
-    from predictbench_assets.launch.demo_world import showing  # only where the embedded server runs
 
     for name, ui_of_it, of, server in servers:
         if server.stop():

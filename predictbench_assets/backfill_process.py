@@ -1,4 +1,4 @@
-"""Several runs of the daily job one after another in one process, as `predictbench backfill` starts them.
+"""The child process of a backfill: several runs of the daily job one after another, see `launch.backfill`.
 
 A process for each run imports everything again, which takes longer than a small run does. Each run is otherwise what
 `dagster job execute` makes of it: the same job, executor, lease and event log.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from predictbench_assets.launch.child import DAILY_RUN, RUN_ENDED, RUN_STARTED, SUMMARY_VARIABLE, PlannedRun
+from predictbench_assets.launch.commands import DAILY_RUN, RUN_ENDED, RUN_STARTED, SUMMARY_VARIABLE, BackfillRun
 from predictbench_assets.runs import parsed_key, partition_tags
 
 _log = logging.getLogger(__name__)
@@ -26,10 +26,10 @@ def daily_run() -> dg.JobDefinition:
     return defs().resolve_job_def(DAILY_RUN)
 
 
-def run_series(planned: Sequence[PlannedRun]) -> None:
+def run_all(planned: Sequence[BackfillRun]) -> None:
     """Make the runs in the order given. One that fails does not stop the others, a signal does.
 
-    Each leaves its summary where it is planned; a log line says when it has begun, and another how it has ended.
+    Each leaves its summary where it is planned; a log line marks its begin, and another its end with the exit code.
     """
     shared = Path(os.environ[SUMMARY_VARIABLE])
     with dg.DagsterInstance.get() as instance:
@@ -52,7 +52,7 @@ def run_series(planned: Sequence[PlannedRun]) -> None:
 
 
 def _was_interrupted(result: dg.JobExecutionResult) -> bool:
-    """True where a signal ended the run: Dagster takes it for the run's alone, and it was meant for all of them."""
+    """Return whether a signal ended the run: Dagster ends that run alone, but the signal was meant for all of them."""
     errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
     return any(event.event_type is dg.DagsterEventType.RUN_CANCELED for event in result.all_events) or any(
         error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__ for error in errors
@@ -63,11 +63,11 @@ def main() -> None:
     """Make the runs of the file that is named on the command line."""
     daily_run()  # sets up the log, and raises for unusable settings before the first run
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    run_series([PlannedRun(**run) for run in plan])
+    run_all([BackfillRun(**run) for run in plan])
 
 
 if __name__ == "__main__":
     # Imported under its own name, which `reconstructable` needs.
-    from predictbench_assets import series
+    from predictbench_assets import backfill_process
 
-    series.main()
+    backfill_process.main()

@@ -1,4 +1,4 @@
-"""`predictbench demo --past`: days that are over, so that there is something to score, and something to learn from."""
+"""The past of a demo: days that are over, so that there is something to score, and something to learn from."""
 
 import os
 import signal
@@ -7,27 +7,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import msgspec
+from sqlalchemy import Engine
 
-from predictbench_assets.cli.output import print_item
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.experiments.registry import Registry, import_path
+from predictbench_assets.launch.child import ChildLog, Line, run_child
+from predictbench_assets.launch.commands import prepare_home, sweep_command, write_run_config
+from predictbench_assets.launch.daily import run_daily
+from predictbench_assets.launch.demo import demo_settings, print_summary, use_sandbox
 from predictbench_assets.launch.demo_world import Demo, write_demo
+from predictbench_assets.launch.progress import stages
+from predictbench_assets.launch.request import DailyOptions
+from predictbench_assets.launch.signals import Interrupts
+from predictbench_assets.observability.console import error_console, print_item
+from predictbench_assets.persistence.stored_runs import StoredAttempt, settled_counts, stored_attempts, stored_runs
+from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
+from predictbench_assets.resolution.configured import run_sweep
 from predictbench_assets.runs import FIRST_RUN_DATE, RunKey
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from predictbench_assets.cli.demo import Interrupts
-    from predictbench_assets.experiments.registry import Registry
-    from predictbench_assets.launch.child import Line, Watched
-    from predictbench_assets.persistence.stored_runs import StoredAttempt
-    from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
-    from predictbench_assets.settings import Settings
+from predictbench_assets.sandbox.process import move_sandbox, start_sandbox_at
+from predictbench_assets.settings import Settings
 
 WINDOW = 7
 SETTLING = timedelta(days=3)
-"""After their close; of most markets that is enough."""
+"""From the close to the result: enough for most markets."""
 EVERY = 2
 """Days from one run of the past to the next: of eight in a row the last would be over before the first has settled."""
 RUN_AT, SWEEP_AT = time(7), time(8)
@@ -56,9 +61,9 @@ class PastDays:
         folder: Path,
         demo: Demo,
         dates: Sequence[date],
-        registry: "Registry",
+        registry: Registry,
         own: Sequence[str],
-        interrupts: "Interrupts",
+        interrupts: Interrupts,
         *,
         verbose: bool,
     ) -> None:
@@ -71,16 +76,12 @@ class PastDays:
         self._verbose = verbose
 
     def run(self) -> int:
-        """Do it; returns the exit code of the first run that fails, else 0.
+        """Run the days; returns the exit code of the first run that fails, else 0.
 
         Raises:
             SandboxNotRunning: the exchange does not come up, or went away.
             SweepInterrupted: the exchange stopped answering.
         """
-        from predictbench_assets.cli.database import opened_database
-        from predictbench_assets.cli.demo import use_sandbox
-        from predictbench_assets.sandbox.process import move_sandbox, start_sandbox_at
-
         click.echo(f"The past: {len(self._dates)} simulated days, every second one; each knows what settled before it")
         unswept = [day for day in self._dates if day not in self._demo.past]
         with opened_database(self._settings()) as engine:
@@ -105,21 +106,14 @@ class PastDays:
         write_demo(self._folder, _with_past(self._demo, self._dates))
         return 0
 
-    def _settings(self, now: datetime | None = None) -> "Settings":
+    def _settings(self, now: datetime | None = None) -> Settings:
         """The settings of this process and of its children, at a simulated time."""
-        from predictbench_assets.cli.demo import _configure_logging
-        from predictbench_assets.settings import load_settings
-
         if now is not None:
             os.environ["PREDICTBENCH_NOW"] = now.isoformat()
-        settings = load_settings()
-        _configure_logging(settings, verbose=self._verbose)
-        return settings
+        return demo_settings(verbose=self._verbose)
 
-    def _missing(self, engine: "Engine") -> dict[date, tuple[str, ...] | None]:
+    def _missing(self, engine: Engine) -> dict[date, tuple[str, ...] | None]:
         """By day, the experiments without forecasts there; None where the day itself is not stored."""
-        from predictbench_assets.persistence.stored_runs import stored_attempts, stored_runs
-
         first, last = self._dates[0], self._dates[-1]
         runs, attempts = stored_runs(engine, first, last), stored_attempts(engine, first, last)
         found: dict[date, tuple[str, ...] | None] = {}
@@ -130,10 +124,7 @@ class PastDays:
             found[day] = tuple(_without_forecasts(of_day, self._registry)) if whole else None
         return found
 
-    def _run_day(self, engine: "Engine", day: date, missing: tuple[str, ...] | None) -> int:
-        from predictbench_assets.cli.daily import DailyOptions, run_daily
-        from predictbench_assets.persistence.stored_runs import settled_counts
-
+    def _run_day(self, engine: Engine, day: date, missing: tuple[str, ...] | None) -> int:
         settings = self._settings(_at(day, RUN_AT))
         number = f"  day {self._dates.index(day) + 1} of {len(self._dates)}  {day}"
         if missing == ():
@@ -144,7 +135,7 @@ class PastDays:
         known = sum(counts.markets for counts in settled_counts(engine, _at(day, RUN_AT)).values())
         summaries: list[RunSummary] = []
 
-        def take(summary: "RunSummary", _: "Watched") -> None:
+        def take(summary: RunSummary, _: ChildLog) -> None:
             summaries.append(summary)
 
         options = DailyOptions(run_date=day, window_days=WINDOW, experiments=missing or (), forget=again)
@@ -152,15 +143,15 @@ class PastDays:
             code = run_daily(settings, options, show=_Silent, report=take, verbose=self._verbose)
         [summary] = summaries
         if code != 0 or not summary.succeeded:
-            _print_all_of(summary)
+            print_summary(summary)
             return code or 1
         stored = f"{summary.processed_markets:,} market{'s' * (summary.processed_markets != 1)} stored"
         what = f"{', '.join(missing)} added" if missing else stored
         click.echo(f"{number}  {what}; {known:,} settled ones known")
         return self._stop_where_one_only_fails(summary)
 
-    def _stop_where_one_only_fails(self, summary: "RunSummary") -> int:
-        """Not worth the other days: whoever wrote it wants to know at once."""
+    def _stop_where_one_only_fails(self, summary: RunSummary) -> int:
+        """End the demo with exit code 1 where an experiment of one's own failed on every market of a day."""
         for name in self._own:
             counts = summary.experiments.get(name)
             if counts is not None and counts.failed and not counts.completed:
@@ -176,26 +167,22 @@ class PastDays:
                 return 1
         return 0
 
-    def _sweep(self, engine: "Engine", day: date) -> None:
-        from predictbench_assets.resolution.configured import run_sweep
-
+    def _sweep(self, engine: Engine, day: date) -> None:
         with _spinner(f"  {day}: looking up what has settled ..."):
             run_sweep(self._settings(_at(day, SWEEP_AT)), engine)
 
 
-def only_failed(engine: "Engine", own: Sequence[str], key: RunKey) -> tuple[str, ...]:
-    """Which experiments did nothing but fail in a run, so that a demo asks them again.
+def only_failed(engine: Engine, own: Sequence[str], key: RunKey) -> tuple[str, ...]:
+    """The experiments that did nothing but fail in a run, so that a demo asks them again.
 
     Failures of a version are kept otherwise, which is right for what was paid for; but who has just corrected a class
     on a made-up day wants to see it work.
     """
-    from predictbench_assets.persistence.stored_runs import stored_attempts
-
     newest = {one.experiment: one for one in stored_attempts(engine, key.run_date, key.run_date) if one.key == key}
     return tuple(name for name in own if name in newest and not _forecast(newest[name]))
 
 
-def print_failures(one: "ExperimentSummary", *, of: str = "", err: bool = False) -> None:
+def print_failures(one: ExperimentSummary, *, of: str = "", err: bool = False) -> None:
     """Print why an experiment failed in a run and where in its code, a line for each reason."""
     for why in one.reasons:
         if why.status == "failed":
@@ -203,51 +190,38 @@ def print_failures(one: "ExperimentSummary", *, of: str = "", err: bool = False)
             print_item(f"    {of}{why.markets:,} x ", why.reason + place, sys.stderr if err else None)
 
 
-def sweep(settings: "Settings", engine: "Engine", registry: "Registry", *, verbose: bool) -> bool | None:
+def sweep(settings: Settings, engine: Engine, registry: Registry, *, verbose: bool) -> bool | None:
     """Run the resolution sweep, where an earlier day than today's is stored; None if it failed."""
-    from predictbench_assets.experiments.registry import import_path
-    from predictbench_assets.launch import child
-    from predictbench_assets.launch.progress import stages
-    from predictbench_assets.persistence.stored_runs import stored_runs
-
     today = settings.clock.now().date()
     if not stored_runs(engine, FIRST_RUN_DATE, today - timedelta(days=1)):
         return False
     folder = settings.artifacts / "runs" / f"sweep_{settings.clock.now():%Y%m%dT%H%M%S_%f}"
-    command = child.sweep_command(
+    command = sweep_command(
         settings,
-        home=child.prepare_home(settings, settings.home / "dagster"),
-        config_file=child.write_run_config(folder / "run_config.yaml", {}),
+        home=prepare_home(settings, settings.home / "dagster"),
+        config_file=write_run_config(folder / "run_config.yaml", {}),
         import_path=import_path(registry),
     )
     click.echo(f"\n$ {command}\n" if verbose else "\nWhat has settled", err=True)
     shown = stages(settings)
     try:
-        watched = child.run_watched(command, log=folder / "log.jsonl", redact=settings.redact, on_line=shown)
+        child_log = run_child(command, log=folder / "log.jsonl", redact=settings.redact, on_line=shown)
     finally:
         shown.close()
-    if watched.signal == signal.SIGINT:
+    if child_log.signal == signal.SIGINT:
         raise KeyboardInterrupt
-    if watched.exit_code != 0:
-        click.echo(f"the resolution sweep failed: {watched.reason or 'see its log'}\n  log      {folder / 'log.jsonl'}")
+    if child_log.exit_code != 0:
+        click.echo(
+            f"the resolution sweep failed: {child_log.reason or 'see its log'}\n  log      {folder / 'log.jsonl'}"
+        )
         return None
     return True
 
 
-def show_board(settings: "Settings") -> None:
-    """Show the core board, and where its page is."""
-    from predictbench_assets.cli.leaderboard import leaderboard
-    from predictbench_assets.site.names import FOLDER
-
-    click.echo()
-    click.get_current_context().invoke(leaderboard, board="core")
-    click.echo(f"{settings.home / FOLDER / 'index.html'}")
-
-
 class _Silent:
-    def __init__(self, _: "Settings") -> None: ...
+    def __init__(self, _: Settings) -> None: ...
 
-    def __call__(self, line: "Line") -> None:
+    def __call__(self, line: Line) -> None:
         """Shown for today's run only; the log of each day is kept."""
 
     def close(self) -> None:
@@ -256,20 +230,12 @@ class _Silent:
 
 @contextmanager
 def _spinner(text: str) -> Iterator[None]:
-    """On a terminal, what is under way."""
-    from rich.console import Console
-
-    with Console(stderr=True, highlight=False).status(text):
+    """A line on a terminal while the block works."""
+    with error_console().status(text):
         yield
 
 
-def _print_all_of(summary: "RunSummary") -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(summary.to_table(forget=False))
-
-
-def _without_forecasts(attempts: Iterable["StoredAttempt"], registry: "Registry") -> Iterator[str]:
+def _without_forecasts(attempts: Iterable[StoredAttempt], registry: Registry) -> Iterator[str]:
     """The experiments, as they are now, without an attempt on a day that was not all failures."""
     done = {(one.experiment, one.version, one.config_hash) for one in attempts if _forecast(one)}
     for one in registry:
@@ -277,13 +243,11 @@ def _without_forecasts(attempts: Iterable["StoredAttempt"], registry: "Registry"
             yield one.name
 
 
-def _forecast(attempt: "StoredAttempt") -> bool:
+def _forecast(attempt: StoredAttempt) -> bool:
     return not attempt.failed or bool(attempt.completed)
 
 
 def _with_past(demo: Demo, dates: Sequence[date]) -> Demo:
-    import msgspec
-
     return msgspec.structs.replace(demo, past=tuple(sorted({*demo.past, *dates})))
 
 

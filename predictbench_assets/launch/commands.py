@@ -1,0 +1,246 @@
+"""The commands that run Dagster: their arguments, their variables, and the DAGSTER_HOME that they run in.
+
+Dagster is only ever run as a command of its own, in a folder of ours: a `.env` in its working folder would override
+variables that were exported for it.
+"""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import make_url
+
+from predictbench_assets.commit import running_commit
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.runs import RunKey, partition_tags
+from predictbench_assets.settings import ENV_FILE_VARIABLE, Settings, default_env_file
+
+DEFINITIONS = "predictbench_assets.definitions"
+DAILY_RUN = "daily_run"
+RESOLUTION_SWEEP = "resolution_sweep"
+SUMMARY_VARIABLE = "PREDICTBENCH_SUMMARY"
+RUN_STARTED, RUN_ENDED = "RUN_STARTED", "RUN_ENDED"
+"""Events in the log of `backfill_process`, beside Dagster's."""
+CLONE = Path(__file__).resolve().parents[2]
+
+LOCAL = "127.0.0.1"
+
+_QUIET = (
+    # Dagster warns that these commands and YAML handlers may change; we use them on purpose.
+    "ignore:Function `job_execute_command` is superseded",
+    "ignore:Function `dev_command` is superseded",
+    "ignore:Handling yaml-defined logging configuration",
+)
+
+
+class LaunchError(PermanentError):
+    """Dagster cannot be run from here."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, the folder it runs in, and the variables it is given on top of ours."""
+
+    arguments: tuple[str, ...]
+    folder: Path
+    variables: Mapping[str, str]
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        """The command as it can be pasted into a shell; secrets are not part of it."""
+        given = [f"{name}={shlex.quote(value)}" for name, value in self.variables.items()]
+        return f"cd {shlex.quote(str(self.folder))} && {' '.join([*given, shlex.join(self.arguments)])}"
+
+    def environment(self) -> dict[str, str]:
+        """All variables of the child."""
+        warnings = ",".join([*filter(None, [os.environ.get("PYTHONWARNINGS")]), *_QUIET])
+        # Not in the encoding of an old locale: experiments, YAML and logs are UTF-8.
+        return {**os.environ, "PYTHONUTF8": "1", "PYTHONWARNINGS": warnings, **self.variables, **self.secrets}
+
+
+def run_command(
+    settings: Settings,
+    key: RunKey,
+    *,
+    home: Path,
+    config_file: Path,
+    summary: Path,
+    import_path: Path | None = None,
+    scratch: Path | None = None,
+) -> Command:
+    """`dagster job execute` for one partition.
+
+    Args:
+        home: the DAGSTER_HOME, see `prepare_home`.
+        config_file: the run's configuration, see `write_run_config`.
+        summary: where the run leaves its summary.
+        import_path: a folder with modules of experiments, if there is one.
+        scratch: makes it a dry run, whose new files go there.
+    """
+    tags = json.dumps(partition_tags(key), separators=(",", ":"))
+    arguments = ("job", "execute", "-m", DEFINITIONS, "-j", DAILY_RUN, "--tags", tags, "-c", str(config_file))
+    variables = _run_variables(settings, home, summary, import_path, scratch)
+    return Command((sys.executable, "-m", "dagster", *arguments), home, variables, _secrets(settings))
+
+
+@dataclass(frozen=True)
+class BackfillRun:
+    """One run of a backfill."""
+
+    partition: str
+    config_file: str
+    """See `write_run_config`."""
+    summary: str
+    """Where it leaves its summary."""
+
+
+def backfill_command(
+    settings: Settings,
+    runs: Sequence[BackfillRun],
+    *,
+    home: Path,
+    folder: Path,
+    import_path: Path | None = None,
+    scratch: Path | None = None,
+) -> Command:
+    """The runs one after another in one process, see `backfill_process`.
+
+    Args:
+        home: the DAGSTER_HOME, see `prepare_home`.
+        folder: where the list of the runs is written.
+        import_path: a folder with modules of experiments, if there is one.
+        scratch: makes them dry runs, whose new files go there.
+    """
+    plan = folder / "backfill.json"
+    plan.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n", encoding="utf-8")
+    variables = _run_variables(settings, home, folder / "backfill.summary.json", import_path, scratch)
+    arguments = (sys.executable, "-m", "predictbench_assets.backfill_process", str(plan))
+    return Command(arguments, home, variables, _secrets(settings))
+
+
+def _run_variables(
+    settings: Settings, home: Path, summary: Path, import_path: Path | None, scratch: Path | None
+) -> dict[str, str]:
+    variables = shared_variables(settings, home) | {SUMMARY_VARIABLE: str(summary)} | _importing(import_path)
+    if scratch is not None:
+        variables |= {"PREDICTBENCH_DRY_RUN": "1", "PREDICTBENCH_SCRATCH": str(scratch)}
+    return variables
+
+
+def sweep_command(settings: Settings, *, home: Path, config_file: Path, import_path: Path | None = None) -> Command:
+    """`dagster job execute` for the resolution sweep: settlements, scores, boards and the page."""
+    arguments = ("job", "execute", "-m", DEFINITIONS, "-j", RESOLUTION_SWEEP, "-c", str(config_file))
+    variables = shared_variables(settings, home) | _importing(import_path)
+    return Command((sys.executable, "-m", "dagster", *arguments), home, variables, _secrets(settings))
+
+
+def ui_command(settings: Settings, *, home: Path, port: int, import_path: Path | None = None) -> Command:
+    """`dagster dev`: the web server and the daemon on the local instance."""
+    arguments = ("dev", "-m", DEFINITIONS, "-h", LOCAL, "-p", str(port))
+    variables = shared_variables(settings, home) | _importing(import_path)
+    return Command((sys.executable, "-m", "dagster", *arguments), home, variables, _secrets(settings))
+
+
+def read_only_ui_command(settings: Settings, *, home: Path, port: int) -> Command:
+    """`dagster-webserver --read-only`: the web server alone, on the storage that DAGSTER_POSTGRES_URL names.
+
+    The code it loads to draw the graph gets no deployment's environment: it writes nothing, so it needs none of the
+    database's secrets.
+    """
+    arguments = ("--read-only", "-h", LOCAL, "-p", str(port), "-w", str(CLONE / "workspace.yaml"))
+    variables = shared_variables(settings, home) | {"ENVIRONMENT": "development"}
+    return Command((sys.executable, "-m", "dagster_webserver", *arguments), home, variables, _secrets(settings))
+
+
+def shared_variables(settings: Settings, home: Path) -> dict[str, str]:
+    """The variables with which a child in another folder means the same files: relative paths made absolute."""
+    env_file = default_env_file()
+    variables = {
+        "DAGSTER_HOME": str(home),
+        "PREDICTBENCH_HOME": str(settings.home),
+        ENV_FILE_VARIABLE: str(env_file.resolve()) if env_file is not None and env_file.is_file() else "",
+    }
+    if settings.staging_uri is not None and "://" not in settings.staging_uri:
+        variables["STAGING_URI"] = settings.staging
+    if settings.artifacts_dir is not None:
+        variables["ARTIFACTS_DIR"] = str(settings.artifacts)
+    if (sha := running_commit(settings)) is not None:
+        variables["GIT_SHA"] = sha
+    # Part of the command, so that a demo's, pasted into another shell, does not turn to the real exchange.
+    exchange = ("POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL")
+    return variables | {name: os.environ[name] for name in exchange if name in os.environ}
+
+
+def _importing(import_path: Path | None) -> dict[str, str]:
+    """The variables with which a child in another folder finds modules of experiments in this one."""
+    if import_path is None:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(import_path), os.environ.get("PYTHONPATH")]))}
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    """The address of Dagster's storage with its driver named, since Dagster reads this variable itself."""
+    secret = settings.dagster_postgres_url
+    return {"DAGSTER_POSTGRES_URL": secret.get_secret_value()} if secret else {}
+
+
+def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> Path:
+    """Make a DAGSTER_HOME, or bring its `dagster.yaml` up to date.
+
+    Args:
+        temporary: never with the shared storage, whatever the settings are.
+
+    Raises:
+        LaunchError: Predictbench was not installed from a clone, so that its `dagster.yaml` is not there; or Dagster
+            cannot keep its storage in a folder of that name.
+    """
+    if not _can_be_addressed(home):
+        raise LaunchError(
+            f"Dagster cannot keep its storage in {str(home)!a}, whose name is not UTF-8 or has a ? or a % in it: "
+            "work in another folder, or name one with PREDICTBENCH_HOME."
+        )
+    shared = settings.dagster_postgres_url is not None and not temporary
+    source = CLONE / "deploy" / "dagster.yaml" if shared else CLONE / "dagster.yaml"
+    if not source.is_file():
+        raise LaunchError(f"{source} is missing: install Predictbench from a clone of its repository (`make setup`).")
+    text = source.read_text(encoding="utf-8")
+    if settings.log_level == "DEBUG":
+        text = text.replace("python_log_level: INFO", "python_log_level: DEBUG")
+    home.mkdir(parents=True, exist_ok=True)
+    target = home / "dagster.yaml"
+    if not target.exists() or target.read_bytes() != text.encode():
+        target.write_bytes(text.encode())
+    return home
+
+
+def _can_be_addressed(folder: Path) -> bool:
+    """Return whether the unquoted SQLite address that Dagster makes of a folder leads back to it."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        return False
+    return make_url(f"sqlite:///{folder}").database == str(folder)
+
+
+def run_config(ops: Mapping[str, Mapping[str, Any]]) -> str:
+    """The configuration of a run: that of each op, and Dagster's own console logger silenced.
+
+    Our handler (see `dagster.yaml`) prints the same lines in the project's format. JSON is YAML, which Dagster reads.
+    """
+    config = {
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        "ops": {name: {"config": dict(values)} for name, values in ops.items() if values},
+    }
+    return json.dumps(config, indent=2) + "\n"
+
+
+def write_run_config(path: Path, ops: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the configuration of a run into a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(run_config(ops), encoding="utf-8")
+    return path
