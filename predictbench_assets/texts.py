@@ -4,8 +4,6 @@ import codecs
 import unicodedata
 from pathlib import Path
 
-from predictbench_assets.failures import PermanentError
-
 _MARKS = (
     # UTF-32 before UTF-16: its little-endian mark begins with that of UTF-16.
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -20,7 +18,7 @@ _UNUSABLE = frozenset({"Cc", "Zl", "Zp", "Cs"})
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 
 
-class UndecodableFile(PermanentError):
+class UndecodableFile(ValueError):
     """A text file that cannot be read; the text names the file, the line, and what to do."""
 
 

@@ -11,6 +11,7 @@ from predictbench_assets.sandbox.faults import Faults
 from predictbench_assets.sandbox.poison import REJECTABLE
 from predictbench_assets.sandbox.server import run
 from predictbench_assets.sandbox.world import World
+from predictbench_assets.texts import UndecodableFile
 
 
 @click.group()
@@ -88,6 +89,8 @@ def _world(seed: int, *, markets: int, poison: float, uniform: bool) -> Any:
 def _replayed(file: Path) -> Any:
     try:
         return ReplayWorld.from_file(file)
+    except UndecodableFile as error:
+        raise click.ClickException(str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise click.UsageError(f"--replay {file}: not a JSON array of markets ({error})") from error
 
