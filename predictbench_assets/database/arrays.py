@@ -33,7 +33,7 @@ def fetch_columns(
         kinds: of each column. Times are microseconds since the year 2000, in UTC; `infinity` is the largest.
 
     Raises:
-        UnexpectedRows: as the name says.
+        UnexpectedRows: a column has another type, or a null.
     """
     driver = connection.connection.driver_connection
     assert driver is not None

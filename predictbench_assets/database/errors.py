@@ -1,7 +1,7 @@
-"""What a database error means: someone has to act, trying again may help, or these very rows are to blame.
+"""Classification of database errors: someone has to act, trying again may help, or these very rows are to blame.
 
 Only the server's own verdict on the data (SQLSTATE classes 22, 23, 54 and 21000) is ever blamed on a market. A lost
-connection, a deadlock or a server out of room says nothing about the rows that were on their way.
+connection, a deadlock or a server out of room is no evidence against the rows that were on their way.
 """
 
 import logging

@@ -65,8 +65,8 @@ class Privileges:
     lacking: tuple[str, ...]
     """Such as `INSERT on processed_markets`; `USAGE on schema predictbench` alone where even that is missing."""
     excessive: tuple[str, ...]
-    """What the daily run does not need and a leaked password would give away, such as `SUPERUSER` or `TRUNCATE on
-    events`. Not a fault on a laptop, whose role owns everything."""
+    """Rights beyond those of the daily run, which a leaked password would give away, such as `SUPERUSER` or `TRUNCATE
+    on events`. Not a fault on a laptop, whose role owns everything."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,10 @@ def privileges(engine: Engine) -> Privileges:
 
 
 def pooler(engine: Engine) -> Pooler:
-    """Whether a pooler is in between and in which mode. Holds two connections for a moment.
+    """Find out if there is a pooler, and in which mode. Holds two connections for a moment.
 
-    A server tells a client at its door which process serves it; a pooler tells something of its own. And only where
-    connections are lent by the transaction do two clients meet in one process, or one client in two.
+    A server sends a client that connects the id of the process that serves it; a pooler sends one of its own. And
+    only where connections are lent by the transaction do two clients meet in one process, or one client in two.
     """
     with classified(), engine.connect() as first, engine.connect() as second:
         clients = [connection.execution_options(isolation_level="AUTOCOMMIT") for connection in (first, second)]
@@ -177,7 +177,7 @@ def size(engine: Engine, now: datetime) -> Size:
     sizes = _one(engine, _SIZES, schema=SCHEMA)
     try:
         stored = _one(engine, _STORED, today=now.date(), days=_GROWTH_DAYS)
-    except DatabaseRefused:  # not migrated, or not for our eyes: `revision` and `privileges` say so
+    except DatabaseRefused:  # not migrated, or not readable: `revision` and `privileges` are the checks of that
         return Size(sizes.database, sizes.ours, None)
     per_day = sizes.ours / stored.markets * stored.recent / stored.days if stored.markets else None
     return Size(sizes.database, sizes.ours, per_day)

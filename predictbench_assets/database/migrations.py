@@ -82,10 +82,10 @@ def is_current(engine: Engine) -> bool:
 
 
 def require_current(engine: Engine) -> None:
-    """Refuse to work on a database of another revision, or one whose numbers would be rounded on their way here.
+    """Refuse a database of another revision, or one whose numbers would be rounded on their way here.
 
     Raises:
-        SchemaOutdated: says which revision it is at and which command brings it here.
+        SchemaOutdated: names its revision and the command that migrates it.
         DatabaseUnsuitable: `extra_float_digits` is below one.
     """
 
@@ -105,7 +105,7 @@ def require_exact_numbers(extra_float_digits: str) -> None:
     """Refuse a session in which a stored number is read with fewer digits than it has.
 
     Raises:
-        DatabaseUnsuitable: says what to reset.
+        DatabaseUnsuitable: names the setting to reset.
     """
     if int(extra_float_digits) < 1:
         raise DatabaseUnsuitable(
@@ -159,7 +159,7 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
             config.attributes["connection"] = connection
             action(config)
 
-    # A server that is not there, or does not answer, is told soon; a busy table is waited for.
+    # A server that is not there, or does not answer, fails soon; a busy table is waited for.
     _require_known(current(make_engine(url, pool_size=0), BRIEF))
     _PATIENCE.run(once)
     _log.info("database migrated", extra={"process_stage": "migrations"})

@@ -1,6 +1,6 @@
-"""How long a server may leave us without an answer.
+"""Limits on the wait for a server's answer.
 
-TCP notices a peer that is dead, not one that takes everything and says nothing: a pooler that hangs, a server that was
+TCP notices a peer that is dead, not one that takes everything and never answers: a pooler that hangs, a server that was
 stopped. So each answer is waited for here, for a limited time.
 """
 
@@ -79,7 +79,7 @@ class PatientConnection(psycopg.Connection[Any]):
         except Exception:
             raise
         except BaseException:
-            # A signal. The answer may still come, so nothing else can be asked here; whoever tries (to roll back, to
+            # A signal. The answer may still come, so nothing else can be sent here; an attempt (to roll back, to
             # give the connection back) would raise an error in the place of the signal.
             self.pgconn.finish()
             raise

@@ -136,7 +136,7 @@ processing_runs = Table(
     _time("started_at", nullable=False),
     _time("finished_at"),
     _text("status", nullable=False),
-    # The lease: whoever holds the newest attempt may write, nobody else.
+    # The lease: only the holder of the newest attempt may write.
     Column("attempt", Integer, nullable=False),
     _text("holder", nullable=False),
     _time("heartbeat_at", nullable=False),
@@ -203,7 +203,7 @@ snapshots = Table(
     _text("exchange", nullable=False),
     _text("quotes_source", nullable=False),
     _time("superseded_at"),
-    # Which check stopped the run that captured it, and why: kept for whoever mends the reader.
+    # Which check stopped the run that captured it, and why: kept for those who mend the reader.
     _text("refused"),
     # What the walk cost: pages, requests, retries, throttle seconds.
     _json("api"),
@@ -482,7 +482,7 @@ resolution_checks = Table(
     Column("market_id", Text, primary_key=True),
     _time("checked_at", nullable=False),
     Column("checks", Integer, nullable=False),
-    # Why the last look gave no observation (not found, no readable payout); null where it gave one.
+    # Why the last look-up gave no observation (not found, no readable payout); null where it gave one.
     _text("problem"),
 )
 
@@ -523,7 +523,7 @@ experiment_scores = Table(
 scores_due = Table(
     "scores_due",
     metadata,
-    # What scoring has to look at, added by triggers in the transaction that brought it about, and removed in the one
+    # Entries of scoring's queue, added by triggers in the transaction of the change, and removed in the one
     # that has scored it. Only ever added to: an entry that is removed has never stood for a later change.
     Column("due_id", BigInteger, Identity(), primary_key=True),
     # Of which something was observed.
@@ -537,14 +537,14 @@ scores_due = Table(
 scored_runs = Table(
     "scored_runs",
     metadata,
-    # Sums over the forecasts and scores of a run, kept in the transactions that change its scores: nobody counts
-    # millions of rows to know how many there are.
+    # Sums over the forecasts and scores of a run, kept in the transactions that change its scores: no reader
+    # counts millions of rows to know how many there are.
     Column("run_id", Uuid, ForeignKey(processing_runs.c.run_id, ondelete="CASCADE"), primary_key=True),
     # That the whole run was scored by.
     _text("scoring_version", nullable=False),
     Column("forecasts", Integer, nullable=False),
     Column("scores", Integer, nullable=False),
-    # The rest is what the checks of scores look at, see scoring/store/checks.py.
+    # The rest is for the checks of scores, see scoring/store/checks.py.
     Column("out_of_range", Integer, nullable=False),
     Column("reference_scores", Integer, nullable=False),
     Column("reference_edges", Integer, nullable=False),
