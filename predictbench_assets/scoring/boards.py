@@ -1,6 +1,6 @@
 """Records of scoring: rows of boards, comparisons, curves. Written as JSON and read back unchanged.
 
-Numbers that cannot be told are null: an interval of one cluster, a rank that is not allowed. Edges, Brier scores and
+Undefined numbers are null: an interval of one cluster, a rank that is not allowed. Edges, Brier scores and
 their differences are in squared probability, intervals are at 95 %.
 """
 
@@ -32,7 +32,7 @@ Flag = Literal[
 """provisional: some of its cohorts are less than 95 % final. price_echo: forecasts correlate above 0.99 with the price
 shown. control_beats_market: a negative control whose interval is above 0, a bug or a leak. too_few_events: fewer than
 30 clusters. low_coverage: less than 95 % of the board's markets forecast. order_differs_by_event: against a neighbour
-in rank, the mean per event says otherwise than the mean per market."""
+in rank, the mean per event gives the other order than the mean per market."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class BoardRow(_Record, frozen=True):
     n_open: int
     """Forecast markets that are not final."""
     n_provisional: int
-    """Those of `n_markets` whose cohort is less than 95 % final."""
+    """Number of `n_markets` whose cohort is less than 95 % final."""
     n_clipped: int
     """Forecasts outside of [0.001, 0.999], whose log loss took the bound."""
     coverage: float | None

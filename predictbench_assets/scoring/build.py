@@ -1,7 +1,7 @@
 """Boards out of forecasts: every entrant on every board, window, category and price bin.
 
 A board is a choice of markets. `core`: the frozen core sample of live snapshots. `full`: every market of a live
-snapshot that had a good price. `backfill`: those with a good price of which any entrant said something too late to
+snapshot that had a good price. `backfill`: those with a good price with a forecast of any entrant that came too late to
 count, or on a snapshot put together afterwards. Only forecasts of a board's own kind are scored on it.
 """
 
@@ -124,10 +124,10 @@ class _Bootstrapped:
 
 
 def build_leaderboard(forecasts: Forecasts) -> Leaderboard:
-    """Build all boards. The same forecasts give the same records, whatever else is computed.
+    """Build all boards: the same forecasts give the same records, whatever else is computed.
 
     Rows are in the order of board, window, category, price bin and entrant; an entrant without a forecast has rows
-    only where a live board is not cut, to say that it covers none.
+    only where a live board is not cut, to show that it covers none.
     """
     cohorts = forecasts.cohorts
     states = cohort_states(cohorts)

@@ -288,16 +288,16 @@ class _Scoring:
 
 
 def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> ScoreReport:
-    """Score what is settled and not scored yet, or was scored by another observation, rules or price. Idempotent.
+    """Score forecasts that are settled and unscored, or scored by another observation, rules or price. Idempotent.
 
     What is due is taken in chunks, each a transaction of its own: what is cut short goes on the next time.
 
     Args:
         now: when they count as scored.
-        dry_run: only say what would be done.
+        dry_run: count, and store nothing.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     scoring, done = _Scoring(now, dry_run), _Done()
     version = {"version": rules.SCORING_VERSION}
