@@ -87,7 +87,7 @@ class Manifest(_Record, frozen=True):
     """True for a simulated exchange: nothing in the release is about the real world."""
 
     def encoded(self) -> bytes:
-        """As the file's bytes."""
+        """Encode the record as the bytes of its file."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 

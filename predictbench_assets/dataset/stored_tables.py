@@ -50,7 +50,7 @@ def stored_tables(engine: Engine, as_of: datetime) -> Iterator["StoredTables"]:
         as_of: resolutions that were observed later are unknown.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     with classified(engine), engine.connect() as connection:
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)

@@ -60,7 +60,7 @@ def open_benchmark(
         NothingStored: no database is set, and there is none in this folder nor in those above.
         SchemaOutdated: the database was never migrated, or is of another version of this code.
         ReleaseMissing, ManifestUnreadable: there is no release.
-        DatabaseUnavailable, DatabaseRefused, SettingsError, EmbeddedPostgresError: as the names say.
+        DatabaseUnavailable, DatabaseRefused, SettingsError, EmbeddedPostgresError: the database cannot be used.
     """
     if sum((release is not None, url is not None, demo)) > 1:
         raise ValueError("give at most one of release, url and demo")
@@ -275,7 +275,7 @@ def _polars() -> Callable[[pa.Table], Any]:
 
 
 def _pandas() -> Callable[[pa.Table], Any]:
-    import pandas  # noqa: F401 - pyarrow would only say so in the middle of a conversion
+    import pandas  # noqa: F401 - pyarrow would fail in the middle of a conversion
 
     return lambda table: table.to_pandas(date_as_object=False)
 

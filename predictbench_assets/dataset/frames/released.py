@@ -94,7 +94,7 @@ class ReleaseSource:
         """Rows of a table.
 
         Raises:
-            ReleaseDamaged: as the name says.
+            ReleaseDamaged: a file is not the one that the manifest names.
         """
         schema = frame_schema(table)
         for batch in self._read(table, [*schema.names, *_asked_of(choice)]):
@@ -104,7 +104,7 @@ class ReleaseSource:
             )
 
     def board_rows(self, since: date | None, until: date | None) -> Sequence[BoardRow]:
-        """As `predictbench leaderboard` computes them, out of the files.
+        """Rows of the boards, computed out of the files as `predictbench leaderboard` does.
 
         Neg-risk groups are in a release only as far as they are in `cluster` and `event_id`: markets of one group that
         were captured on different days, in different events, are not linked, which intervals may show.
