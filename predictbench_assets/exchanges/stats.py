@@ -26,7 +26,7 @@ class ApiStats:
     duplicates: int = 0
     """Rows received again with an id already seen."""
     changed_duplicates: int = 0
-    """Those of them whose bytes had changed; the later one is kept."""
+    """Duplicates whose bytes had changed; the later one is kept."""
     cut_rows: int = 0
     """Rows asked for in the margin and cut, since they end outside of the window."""
     seconds: dict[str, float] = field(default_factory=dict)

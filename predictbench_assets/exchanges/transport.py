@@ -235,7 +235,7 @@ class Transport:
         def build() -> httpx.Request:
             try:
                 return self._http.build_request(method, self._base_url + path, params=params, json=json)
-            except httpx.InvalidURL as error:  # of a cursor without end, say
+            except httpx.InvalidURL as error:  # such as a cursor without end
                 raise UnexpectedAnswer(
                     f"{path} cannot be asked for with what was answered before ({error}): the API has changed"
                 ) from error

@@ -22,7 +22,7 @@ class Captured:
     walk: Walk
     quotes: Quotes
     captured_at: datetime
-    """When the last quote had come in, UTC: the freeze."""
+    """Instant of the last quote's arrival, UTC: the freeze."""
     past_prices: PastPrices = field(default_factory=lambda: PastPrices(asked=False))
     """Read beside the rest, of a day before the capture began."""
 

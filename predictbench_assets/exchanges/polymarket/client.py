@@ -634,7 +634,7 @@ def _split_odd_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
 
 
 def _is_none(error: bytes | msgspec.Raw) -> bool:
-    """Whether it is no error: some servers have the key in every answer."""
+    """True where it is no error: some servers have the key in every answer."""
     return bytes(error) in (b"null", b'""', b"false")
 
 

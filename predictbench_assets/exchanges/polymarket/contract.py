@@ -1,4 +1,4 @@
-"""Does the exchange still behave as the client takes for granted? A few requests, and a finding for each habit.
+"""Check the exchange's habits that the client relies on: a few requests, and a finding for each habit.
 
 What the client copes with is at most a note. A deviation is something that would make a run stop, or go wrong without
 a word. Keys and types are those of the wire's models, so what is read and what is checked cannot drift apart.
@@ -71,7 +71,7 @@ _FAR = timedelta(days=365 * 20)
 _SHOWN = 5
 _BRIEF_TOKENS = 20
 _UNKNOWN = str(10**76 + 1)
-"""As long as a token's id, and hardly one's."""
+"""An id as long as a token's, and hardly one's."""
 _PRICES_APART = 0.05
 """Gamma's rows are up to five minutes older than the CLOB's quotes."""
 
@@ -480,7 +480,7 @@ class _Examiner:
         self._note("ok" if tagged else "deviation", "include_tag=true", "tags, by which markets are categorised", seen)
 
     def _judge_keys(self, kind: str, model: type[Payload], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keys of the model that nobody sends any more, and keys that are sent and not read."""
+        """Report keys of the model that are no longer sent, and keys that are sent and not read."""
         if not rows:
             return
         sent = {key for row in rows for key in row}

@@ -61,7 +61,7 @@ def read_histories(body: bytes, captured_at: datetime) -> dict[str, PastPrice]:
 
     The answer is `{"history": {token: [{"t": seconds, "p": price}, ...]}}`. What is no point (no time, no price from 0
     to 1) is passed over; points outside of the time asked for are too, so that nothing later than it can slip in. A
-    token whose points are all exactly 0.5 has no price: so begins a new book in which nobody has placed an order.
+    token whose points are all exactly 0.5 has no price: so begins a new book without an order.
 
     Raises:
         UnreadableHistory: the answer is not such a map.
