@@ -129,7 +129,7 @@ class Contexts:
 
 
 class LogLines:
-    """Where the log lines of one experiment's run go: its first ones to a logger, all further ones past it.
+    """Route the log lines of one experiment's run: the first ones to a logger, all further ones past it.
 
     The logger may be one that keeps each line as a row of a database, with a transaction for each, and a line for each
     market is what experiments write. Past it they reach the process's log, which has all of them.

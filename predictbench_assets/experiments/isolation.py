@@ -28,7 +28,7 @@ from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.markets.market import Market
 
 DEATHS_LIMIT: Final = 64
-"""So many processes of one experiment may die before it is given up."""
+"""Processes of one experiment that may die before it is given up."""
 
 _START_S: Final = 120.0
 """Seconds that a process may take to import the experiment and to be ready."""

@@ -53,7 +53,7 @@ class Journal:
     Args:
         area: the staging area; a folder is appended to and synced, any other place gets an object per group.
         key: which journal.
-        writer_id: names the segments of this attempt, for a person who looks, for example by Dagster's run id.
+        writer_id: names the segments of this attempt, for a reader of the folder, for example by Dagster's run id.
     """
 
     def __init__(self, area: StagingArea, key: JournalKey, writer_id: str) -> None:

@@ -61,14 +61,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     artifact_uri: str | None = None
     diagnostics_json: msgspec.Raw = msgspec.field(default=_NULL, name="diagnostics")
     forecast_at: datetime | None = None
-    """When the forecast was made, UTC; None unless completed."""
+    """Instant of the forecast, UTC; None unless completed."""
     seconds: float = 0.0
     """Duration of the call; that of a call for several is shared out evenly among them."""
     exception_type: str | None = None
     retriable: bool = False
     """True if the same call may succeed later; only ever true of a failure."""
     place: str | None = None
-    """Where in the experiment's own code it failed, see `source.place_of`; None unless failed."""
+    """Place of the failure in the experiment's own code, see `source.place_of`; None unless failed."""
     source: str | None = None
     """Digest of the experiment's source when it answered, see `source.source_digest`."""
     usage: Usage | None = None
@@ -206,7 +206,7 @@ def _storable(field: str, value: Mapping[str, Any], redact: Callable[[str], str]
 
 
 def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
-    """A value in JSON's own types with its texts redacted, one by one: it stays JSON whatever a secret looks like."""
+    """Redact the texts of a value in JSON's own types one by one, so that it stays JSON whatever a secret holds."""
     match value:
         case str():
             return redact(value)
@@ -219,7 +219,7 @@ def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
 
 
 class _Room:
-    """How much more one value may hold: what is endless, or holds itself many times over, is given up early."""
+    """Room left in one value: what is endless, or holds itself many times over, is given up early."""
 
     def __init__(self, field: str) -> None:
         self._field = field

@@ -100,7 +100,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached_tokens: int | None = None
     """Input tokens that the provider had in its cache."""
     cost: Decimal | None = None
-    """In units of `currency`; exact, so made of a text rather than of a float."""
+    """Amount in units of `currency`; exact, so made of a text rather than of a float."""
     currency: str = "USD"
     """ISO 4217."""
     seconds: float | None = None
@@ -230,7 +230,7 @@ class RunMetadata:
     window_days: int
     target_date: date
     captured_at: datetime
-    """When the snapshot was frozen; nothing later may be used by an experiment that may not search."""
+    """Instant of the freeze; nothing later may be used by an experiment that may not search."""
     snapshot_hash: str
 
 

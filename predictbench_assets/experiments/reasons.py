@@ -35,9 +35,9 @@ class ReasonCount(BaseModel):
     status: Literal["failed", "skipped"]
     markets: int
     reason: str
-    """As the first market has it, with `ALIKE` after it where the others differ in a name or a number."""
+    """Reason of the first market, with `ALIKE` after it where the others differ in a name or a number."""
     place: str | None = None
-    """Where in the experiment's code it failed."""
+    """Place of the failure in the experiment's code."""
     market_id: str | None = None
     """The first market of this reason; None for the sum of further reasons."""
 

@@ -449,7 +449,7 @@ class Attempt:
         return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]
 
     def _outcome(self, market: Market, answer: Answer, seconds: float) -> Outcome:
-        """What became of a market; what cannot even be looked at is a failure of that market alone."""
+        """Turn the answer for a market into an outcome; one that cannot be read is a failure of that market alone."""
         try:
             return self._read(market, answer, seconds)
         except BaseException as broken:  # answers and errors are the experiment's own objects, with any bug
