@@ -298,7 +298,7 @@ def _checked_raw(raw: bytes) -> msgspec.Raw:
     except RecursionError as error:
         raise UnwritableMarket("raw_snapshot", "is nested too deep") from error
     except msgspec.DecodeError as error:
-        _check_suspicious("raw_snapshot", raw)  # it says more about half a surrogate pair
+        _check_suspicious("raw_snapshot", raw)  # its message is better for half a surrogate pair
         raise UnwritableMarket("raw_snapshot", f"is not JSON: {error}") from error
     if not raw.lstrip().startswith(b"{"):
         raise UnwritableMarket("raw_snapshot", "is not a JSON object")
@@ -346,7 +346,7 @@ def _checked_json(field: str, row: _Row | Mapping[str, Any]) -> bytes:
 
 
 def _check_suspicious(field: str, encoded: bytes) -> None:
-    """A closer look where NUL or half a surrogate pair may be; an emoji written as a pair looks alike, and is fine."""
+    """Check a text with NUL or half a surrogate pair; an emoji written as a pair is alike in bytes, and is fine."""
     if b"\\u0000" not in encoded and b"\\ud" not in encoded and b"\\uD" not in encoded:
         return
     try:

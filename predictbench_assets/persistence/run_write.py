@@ -25,7 +25,7 @@ from predictbench_assets.staging import StagedFile, StagedFileMissing, StagingAr
 
 
 class NothingStored(PermanentError):
-    """Not one market of the cohort completed."""
+    """No market of the cohort completed."""
 
 
 def store(contents: RunContents, lease: Lease | None) -> "RunWrite":

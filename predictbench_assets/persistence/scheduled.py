@@ -23,7 +23,7 @@ class ScheduledDay:
     never_begun: tuple[RunKey, ...] = ()
     """Missed runs without a row before this call."""
     recorded: frozenset[RunKey] = frozenset()
-    """Those of them that this call recorded."""
+    """Missed runs that this call recorded."""
     reason: str = ""
     """Reason of the missed runs; empty where there is none."""
 

@@ -108,7 +108,7 @@ class RunWriter:
         *,
         reconstructed: bool = False,
     ) -> WriteReport:
-        """Store markets, each whole or not at all, and say which could not be and why. Idempotent.
+        """Store markets, each whole or not at all, and report those that could not be, with reasons. Idempotent.
 
         Args:
             markets: read once, as they are needed; memory is bounded by a few batches.
