@@ -50,7 +50,7 @@ def _join_known(asked: str = "true") -> str:
 
 # All is as of one moment: an entry that is added meanwhile is not seen, and stays. Of others one stays for each market
 # that has not settled. What is believed of a market can have changed only if something of it came since the last
-# sweep, and matters only if that or the time asks for a look.
+# sweep, and matters only if that or the time calls for a look-up.
 _QUEUE = text(f"""
     WITH one AS (
         SELECT market_id, max(due_id) AS last, count(*) > 1 OR max(due_id) IS NULL AS news

@@ -32,7 +32,7 @@ class SweepReport:
     queued: int
     """Markets that should have been looked at."""
     looked_at: int
-    """Those of them that the exchange answered about, if only that it does not know them."""
+    """Markets that the exchange answered about, if only that it does not know them."""
     states: Mapping[str, int]
     """Markets by the state that was seen: open, proposed, disputed, final, gave_up."""
     splits: int

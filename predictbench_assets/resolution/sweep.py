@@ -69,7 +69,7 @@ async def sweep(
     Raises:
         SweepInterrupted: the exchange stopped answering; what had been seen is stored.
         ForeignExchange: the database holds another exchange's markets.
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     began, started_at = time.monotonic(), clock.now()
     require_exchange(engine, exchange.host)

@@ -1,6 +1,6 @@
 """Archive of raw snapshots that left the database, each file named by its content and read back before it counts.
 
-A line holds one market of one run: the ids that say whose it is, and the raw snapshot as the database printed it. The
+A line holds one market of one run: the ids that it belongs to, and the raw snapshot as the database printed it. The
 same rows always make the same file under the same name, so that a prune that was killed finds its own file again.
 """
 

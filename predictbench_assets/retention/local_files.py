@@ -19,7 +19,7 @@ _LEFT_BEHIND = timedelta(days=7)
 def prune_artifacts(artifacts: Path, *, now: datetime, days: int, dry_run: bool = False) -> Pruned:
     """Remove the folders of runs that were made more than `days` ago, and debug files of runs of days before that.
 
-    Summaries stay: they are small, and say what happened.
+    Summaries stay: they are small, and the record of what happened.
     """
     pruned = Pruned("folders of runs and debug files")
     before = now.date() - timedelta(days=days)
