@@ -1,12 +1,12 @@
 """The sandbox exchange over HTTP: Gamma at the root, the order books under `/clob`, the data API under `/data`.
 
-Its time stands still until it is moved, forward only, by `POST /_sandbox/time`. `GET /_sandbox/status` tells what has
-been asked and what went wrong on purpose, `GET /_sandbox/truth` what no real exchange would tell, and
+Its time stands still until it is moved, forward only, by `POST /_sandbox/time`. `GET /_sandbox/status` counts the
+requests and the faults made on purpose, `GET /_sandbox/truth` has what no real exchange shows, and
 `POST /_sandbox/warm` prepares rows ahead for a bench.
 
 `POST /_sandbox/settle` settles a market otherwise than by chance, also one that has settled: `{"market_id": "1",
 "payout": [0, 1]}`. A payout of `null` opens it again, `"gamma": [0.9, 0.1]` beside the payout has Gamma write something
-else than the CLOB tells, and `{"market_id": "1", "vanish": true}` takes the market away.
+else than the CLOB, and `{"market_id": "1", "vanish": true}` takes the market away.
 """
 
 import asyncio
@@ -155,7 +155,7 @@ class SandboxApp:
         Args:
             market_id: of the market.
             payout: what a share of each outcome is worth; None opens the market again.
-            gamma: what Gamma writes of it, where that is something else than the CLOB tells.
+            gamma: payout that Gamma writes, where that differs from the CLOB's.
             vanish: know nothing of the market any more instead.
         """
         exchange, at = self.view.exchange, self.view.at
