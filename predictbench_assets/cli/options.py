@@ -19,7 +19,7 @@ _COMPLETED_DAYS = 14
 
 
 def configured_settings() -> Settings:
-    """Load the settings, and send the log of this process to stderr as they say."""
+    """Load the settings, and set up this process's log on stderr by them."""
     settings = load_settings()
     configure_logging(settings)
     return settings

@@ -51,7 +51,7 @@ def run_checks(checks: Sequence[Check], *, limit_s: float = LIMIT_S) -> Iterator
     try:
         for one in begun:
             yield one.findings(deadline, limit_s)
-    except BaseException:  # an interrupt, or nobody wants to hear more
+    except BaseException:  # an interrupt, or the reader has enough
         for one in begun:
             if one.check.leaves_traces:
                 one.thread.join(_CLEANING_UP_S)
@@ -79,7 +79,7 @@ class _Begun:
             self._found = list(self.check.look())
         except PredictbenchError as error:
             self._found = [failed(self.check.name, error)]
-        except Exception as error:  # whatever a library raises for a setting that nobody foresaw
+        except Exception as error:  # a library may raise anything for an unforeseen setting
             self._found = [failed(self.check.name, error, "check the settings of this part: `predictbench config`")]
 
 

@@ -96,7 +96,7 @@ class BackfillRun:
     config_file: str
     """See `write_run_config`."""
     summary: str
-    """Where it leaves its summary."""
+    """Path of the summary that the process leaves."""
 
 
 def backfill_command(

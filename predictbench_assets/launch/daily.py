@@ -47,8 +47,8 @@ def run_daily(
     Args:
         settings: of this process and of the run.
         options: of the run.
-        show: how to show the work while it goes on; default: as LOG_FORMAT and the terminal say.
-        report: what to do with the summary; default: show it here, and on the Action's page.
+        show: shows the work while it goes on; default: by LOG_FORMAT and the terminal.
+        report: receives the summary; default: show it here, and on the Action's page.
         verbose: whether to print the command, and where log and summary of a run that succeeded are.
 
     Returns:

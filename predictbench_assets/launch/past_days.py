@@ -51,7 +51,7 @@ def dates_of(days: int, today: date | None = None) -> tuple[date, ...]:
 
 
 class PastDays:
-    """Runs the days of the past that are not stored, and what is new on those that are.
+    """Run the days of the past that are not stored, and the new experiments on those that are.
 
     Each run is at seven in the morning of its day by the simulated clock, and on each day since the first a sweep
     looks up at eight what has settled: so a run knows what a run of that day would have known.

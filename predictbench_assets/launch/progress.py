@@ -30,7 +30,7 @@ class Progress(Protocol):
 
 
 def progress(settings: Settings) -> Progress:
-    """Stages on a terminal; else every line, as LOG_FORMAT says."""
+    """Show stages on a terminal, and every line elsewhere, in LOG_FORMAT."""
     if settings.log_format == "auto" and sys.stderr.isatty():
         return stages(settings)
     return Lines(as_json=wants_json(settings), tracebacks=settings.log_level == "DEBUG")

@@ -117,6 +117,6 @@ def _end_group(group: int) -> None:
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 time.sleep(0.05)
-                os.killpg(group, 0)  # raises once nobody is left
+                os.killpg(group, 0)  # raises once no process is left
         except ProcessLookupError:
             return
