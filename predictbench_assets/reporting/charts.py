@@ -438,7 +438,7 @@ def _svg(figure: "Figure", identity: str, alternative: str) -> str:
     for part in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->"):
         inside = re.sub(part, "", inside, flags=re.S)
     used = {match.group(2) for match in _USES.finditer(inside)}
-    # One document holds many charts, and their ids must not meet; nobody asks for most of them.
+    # One document holds many charts, and their ids must not meet; most of them are not used.
     inside = _IDS.sub(lambda m: f' id="{identity}-{m[1]}"' if m[1] in used else "", inside)
     inside = _USES.sub(rf"\g<1>{identity}-\g<2>", inside)
     inside = _HEXES.sub(lambda match: _VARIABLES[match[0]], inside)

@@ -61,7 +61,7 @@ class ExperimentSummary(_Part):
     from_journal: Count = 0
     """Markets that an earlier attempt had answered and that were not asked about again."""
     outdated: Count = 0
-    """Those that were answered by other code than the present one, under the same version."""
+    """Outcomes from the journal that other code than the present one gave, under the same version."""
 
 
 def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, forget: bool = True) -> list[str]:

@@ -115,7 +115,7 @@ def write_report(
     Raises:
         FolderNotOurs: `folder` has files, and they are no page of ours.
         PageUnwritable: there is no writing to it.
-        DatabaseUnavailable, DatabaseRefused: as the names say; the page that was there stays.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses; the page that was there stays.
     """
     started = time.monotonic()
     as_of = as_of or now

@@ -244,7 +244,7 @@ _OBSERVATIONS = text("""
     WHERE market_id = ANY(:ids) AND observed_at <= :as_of ORDER BY market_id, observed_at, observation_id DESC
 """)
 
-# Attempts of the same version from the newest back. Rows without a forecast say that there was none. What was made on
+# Attempts of the same version from the newest back. Rows without a forecast show that there was none. What was made on
 # a snapshot that a refresh has replaced answers to another price.
 _FORECASTS = text(f"""
     SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at, r.reason
