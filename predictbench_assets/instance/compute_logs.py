@@ -157,7 +157,7 @@ class StagingComputeLogManager(CloudStorageComputeLogManager[dg.DagsterInstance]
         try:
             for io_type in ComputeIOType:
                 self.upload_to_cloud_storage(log_key, io_type, partial)
-        except Exception as error:  # whatever the store says, the run itself has not failed
+        except Exception as error:  # the run itself has not failed
             _logger.warning("compute logs were not uploaded: %s", self._settings.redact(str(error)))
 
     @contextmanager
