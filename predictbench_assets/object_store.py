@@ -89,7 +89,7 @@ class ObjectStore(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     """
 
     retries = 2
-    """Tries of a request, each of as many as AWS_MAX_ATTEMPTS says (botocore's default: 5)."""
+    """Tries of a request, each of up to AWS_MAX_ATTEMPTS attempts (botocore's default: 5)."""
 
     def __init__(self, *, time_limit: float, config_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
         self.time_limit = time_limit

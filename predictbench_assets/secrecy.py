@@ -28,10 +28,10 @@ class ErrorWithSecrets(Exception):
 
 
 def secret_forms(secret: str) -> set[str]:
-    """A secret as it may turn up in a text: as it is, percent-encoded, quoted by Python or JSON, or in base64.
+    """Spellings of a secret in a text: plain, percent-encoded, quoted by Python or JSON, or in base64.
 
-    In base64 it looks different after one or two other bytes, as in `user:password`, so what all three have in common
-    with any surroundings is given.
+    In base64 it is spelled differently after one or two other bytes, as in `user:password`, so the part that is the
+    same in any surroundings is given.
     """
     plain = {secret, secret.strip()}
     written = {quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
@@ -112,7 +112,7 @@ def redact_records(redact: Redact) -> None:
 
     def make(*args: Any, **values: Any) -> logging.LogRecord:
         record = logging.LogRecord(*args, **values)
-        with suppress(TypeError, ValueError):  # placeholders that do not fit are told of by the handler
+        with suppress(TypeError, ValueError):  # the handler reports placeholders that do not fit
             message = record.getMessage()
             clean = redact(message)
             if clean != message:

@@ -56,11 +56,11 @@ class SettingLine:
 
 
 def describe_settings(settings: Settings | None, env_file: Path | None = None) -> list[SettingLine]:
-    """Every setting with its value and where it comes from, in the order of the class.
+    """List every setting with its value and its source, in the order of the class.
 
     Args:
-        settings: what was loaded; None where loading failed, then the texts are shown as they were given.
-        env_file: the file that was read; default: as `PREDICTBENCH_ENV_FILE` says.
+        settings: as loaded; None where loading failed, then the texts are shown as they were given.
+        env_file: the file that was read; default: `PREDICTBENCH_ENV_FILE`.
     """
     sources = _given(env_file or default_env_file())
     view = settings.public_view() if settings else {}
