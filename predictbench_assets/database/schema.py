@@ -5,6 +5,7 @@ refuse NaN, which Postgres counts as greater than every number. Times are `times
 they name, so a rerun finds its own rows without reading them first.
 """
 
+from typing import get_args
 from uuid import UUID, uuid5
 
 from sqlalchemy import (
@@ -30,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from predictbench_assets.runs import RUN_NAMESPACE
+from predictbench_assets.runs import RUN_NAMESPACE, ExperimentStatus, ResultStatus, RunStatus
 
 SCHEMA = "predictbench"
 VERSION_TABLE = "predictbench_alembic_version"
@@ -68,11 +69,11 @@ metadata = MetaData(
     },
 )
 
-RUN_STATUSES = ("running", "completed", "partial", "failed", "interrupted", "missed")
+RUN_STATUSES: tuple[str, ...] = get_args(RunStatus)
 ATTEMPT_STATUSES = RUN_STATUSES[:-1]
 """A missed run was never attempted: its day was over when its schedule began."""
-EXPERIMENT_STATUSES = ("completed", "failed", "not_run")
-RESULT_STATUSES = ("completed", "skipped", "failed", "not_run")
+EXPERIMENT_STATUSES: tuple[str, ...] = get_args(ExperimentStatus)
+RESULT_STATUSES: tuple[str, ...] = get_args(ResultStatus)
 RESOLUTION_STATES = ("open", "proposed", "disputed", "final", "gave_up")
 
 

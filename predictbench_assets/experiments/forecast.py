@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
 
 from predictbench_assets.experiments.contexts import History, HistoryCounts
 from predictbench_assets.experiments.crashes import CrashMark
@@ -17,7 +16,7 @@ from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.markets.market import Market
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import ExperimentStatus, RunKey
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagedFile, StagingArea
 
@@ -67,7 +66,7 @@ class Forecasts:
         return count_statuses(self.outcomes)
 
     @property
-    def status(self) -> Literal["completed", "failed"]:
+    def status(self) -> ExperimentStatus:
         """`failed` where markets failed and none completed."""
         return "failed" if self.counts["failed"] and not self.counts["completed"] else "completed"
 

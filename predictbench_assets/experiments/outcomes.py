@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -21,9 +21,8 @@ from pydantic_core import PydanticSerializationError
 
 from predictbench_assets.experiments.protocol import ExperimentResult, Usage
 from predictbench_assets.markets.market import Market
+from predictbench_assets.runs import OutcomeStatus
 from predictbench_assets.staging import Schema
-
-Status = Literal["completed", "skipped", "failed"]
 
 OUTCOMES = Schema("experiment_results", 1)
 """The staged file of an experiment: one `Outcome` a row, in the order of the cohort."""
@@ -49,7 +48,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One market's result, skip or failure in one experiment: a row of the experiment's staged file."""
 
     market_id: str
-    status: Status
+    status: OutcomeStatus
     reason: str | None = None
     """The reason of a skip or a failure: one sentence without secrets; None when completed."""
     probability: float | None = None

@@ -24,7 +24,7 @@ from predictbench_assets.database.schema import (
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure, PermanentError, Stage
 from predictbench_assets.persistence.digests import store_digest
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import RunKey, StoredStatus
 
 OnExisting = Literal["update", "skip", "fail"]
 
@@ -121,7 +121,7 @@ class Lease:
         self,
         counts: RunCounts,
         *,
-        status: Literal["completed", "partial"],
+        status: StoredStatus,
         failures: Sequence[Failure] = (),
         summary: Mapping[str, Any] | None = None,
         stored: Collection[str] | None = None,

@@ -21,7 +21,7 @@ from predictbench_assets.reporting.pages import markdown_table, publish, rich_ta
 from predictbench_assets.reporting.tables import Facts
 from predictbench_assets.runs import RunKey
 
-RunStatus = Literal["completed", "partial", "failed", "interrupted", "skipped"]
+SummaryStatus = Literal["completed", "partial", "failed", "interrupted", "skipped"]
 Count = Annotated[int, Field(ge=0)]
 
 SHOWN_FAILURES = 20
@@ -131,7 +131,7 @@ class RunSummary(_Part):
     run_date: date
     window_days: int
     target_date: date
-    status: RunStatus
+    status: SummaryStatus
     offered_markets: Count = 0
     excluded_markets: Count = 0
     rejected_markets: Count = 0
