@@ -67,7 +67,7 @@ def describe_settings(settings: Settings | None, env_file: Path | None = None) -
     lines = []
     for name, field in Settings.model_fields.items():
         given = next((sources[variable] for variable in variables(name) if variable in sources), None)
-        text = _shown(view[name.upper()]) if name.upper() in view else given[0] if given else ""
+        text = _format_value(view[name.upper()]) if name.upper() in view else given[0] if given else ""
         if name in secret_names():
             text = "***" if given else ""
         lines.append(
@@ -96,7 +96,7 @@ def env_example() -> str:
     for name, field in Settings.model_fields.items():
         if name in _SECTIONS:
             parts += ["", "", f"# {_SECTIONS[name]}"]
-        default = _shown(field.default)
+        default = _format_value(field.default)
         others = variables(name)[1:]
         also = f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} read too" if others else ""
         parts += ["", f"# {field.description}{also}"]
@@ -128,7 +128,7 @@ def _texts(env_file: Path | None) -> Mapping[str, str]:
         return {}
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, time):

@@ -66,10 +66,10 @@ def ask(
         httpx.TimeoutException: it took longer.
         httpx.HTTPError, httpx.InvalidURL: there is no answer.
     """
-    return asyncio.run(_asked(method, url, limit_s, longest, headers or {}, content))
+    return asyncio.run(_answered_in_time(method, url, limit_s, longest, headers or {}, content))
 
 
-async def _asked(
+async def _answered_in_time(
     method: str, url: str, limit_s: float, longest: int, headers: Mapping[str, str], content: bytes | None
 ) -> httpx.Response:
     sent = {"Accept-Encoding": "identity", **headers}

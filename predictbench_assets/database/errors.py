@@ -29,7 +29,7 @@ from predictbench_assets.failures import PermanentError, TransientError
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
-Verdict = Literal["data", "unavailable", "refused"]
+ErrorKind = Literal["data", "unavailable", "refused"]
 
 # 54: a value too large for an index, or nested too deep for the server's parser.
 _DATA_CLASSES = ("22", "23", "54")
@@ -90,7 +90,7 @@ ONCE = Backoff(attempts=1)
 """Policy where the answer that the database is not there is as good as any."""
 
 
-def verdict(sqlstate: str | None) -> Verdict:
+def error_kind(sqlstate: str | None) -> ErrorKind:
     """Classify a SQLSTATE; None stands for a connection that broke before any could be sent."""
     if sqlstate is None:
         return "unavailable"
@@ -137,7 +137,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backof
     """
     tries = 0
 
-    def once() -> _Result:
+    def attempt() -> _Result:
         nonlocal tries
         tries += 1
         with classified(engine), engine.begin() as connection:
@@ -145,7 +145,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backof
                 connection.execute(_LIMITS)
             return work(connection)
 
-    return backoff.run(once)
+    return backoff.run(attempt)
 
 
 _LIMITS = text("SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '30s', true)")
@@ -172,7 +172,7 @@ def _ours(error: psycopg.Error | None, words: str, address: str) -> DatabaseUnav
     said = words.strip().splitlines()[0] if words.strip() else "the connection broke"
     if error is not None and state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseRefused(f"the database driver refused: {said}")
-    if verdict(state) == "unavailable":
+    if error_kind(state) == "unavailable":
         return DatabaseUnavailable(f"the database is not available: {said}{cause_of_absence(state, address)}")
     return DatabaseRefused(f"the database refused ({state}): {said}. {advice(state, address)}")
 

@@ -148,7 +148,7 @@ def privileges(engine: Engine) -> Privileges:
         excessive += ["ownership of the tables"] if any(row.owned for row in held.values()) else []
         return Privileges(role.name, tuple(lacking), tuple(excessive))
 
-    return _asked(engine, ask)
+    return _read_briefly(engine, ask)
 
 
 def pooler(engine: Engine) -> Pooler:
@@ -159,9 +159,9 @@ def pooler(engine: Engine) -> Pooler:
     """
     with classified(), engine.connect() as first, engine.connect() as second:
         clients = [connection.execution_options(isolation_level="AUTOCOMMIT") for connection in (first, second)]
-        told = [_told_pid(client) for client in clients]
+        announced = [_announced_pid(client) for client in clients]
         seen = [[_serving_pid(client) for client in clients] for _ in range(_ROUNDS)]
-    if seen[0] == told:
+    if seen[0] == announced:
         return Pooler("direct", "the server process is the one that the connection was opened to")
     if any(a == b for a, b in seen) or any(pids != seen[0] for pids in seen):
         return Pooler("transaction", "two connections were served by one server process, or one by several")
@@ -250,7 +250,7 @@ _CONNECTIONS = """
 """
 
 
-def _asked(engine: Engine, ask: Callable[[Connection], _Result]) -> _Result:
+def _read_briefly(engine: Engine, ask: Callable[[Connection], _Result]) -> _Result:
     """One try within a few seconds: who runs doctor is waiting."""
     with classified(), engine.begin() as connection:
         connection.execute(text(f"SET LOCAL statement_timeout = '{_LIMIT_SECONDS}s'"))
@@ -259,10 +259,10 @@ def _asked(engine: Engine, ask: Callable[[Connection], _Result]) -> _Result:
 
 def _one(engine: Engine, sql: str, **parameters: Any) -> Row[Any]:
     """The only row of a query."""
-    return _asked(engine, lambda connection: connection.execute(text(sql), parameters).one())
+    return _read_briefly(engine, lambda connection: connection.execute(text(sql), parameters).one())
 
 
-def _told_pid(client: Connection) -> int:
+def _announced_pid(client: Connection) -> int:
     return cast("psycopg.Connection[Any]", client.connection.driver_connection).info.backend_pid
 
 

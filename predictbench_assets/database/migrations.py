@@ -153,7 +153,7 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
     patience = Patience(_PATIENCE_SECONDS, "the limit of one statement of a migration")
     engine = make_engine(url, pool_size=0, application_name="predictbench migrations", patience=patience)
 
-    def once() -> None:
+    def attempt() -> None:
         with classified(), engine.connect() as connection:
             config = _config()
             config.attributes["connection"] = connection
@@ -161,7 +161,7 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
 
     # A server that is not there, or does not answer, fails soon; a busy table is waited for.
     _require_known(current(make_engine(url, pool_size=0), BRIEF))
-    _PATIENCE.run(once)
+    _PATIENCE.run(attempt)
     _log.info("database migrated", extra={"process_stage": "migrations"})
 
 

@@ -64,7 +64,7 @@ class _Begun:
     def __init__(self, check: Check) -> None:
         self.check = check
         self._found: list[Finding] | None = None
-        self.thread = threading.Thread(target=self._look, name=f"doctor-{check.name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"doctor-{check.name}", daemon=True)
         self.thread.start()
 
     def findings(self, deadline: float, limit_s: float) -> list[Finding]:
@@ -74,7 +74,7 @@ class _Begun:
             return [Finding("fail", self.check.name, text, "check the network, and the address in the settings")]
         return self._found
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         try:
             self._found = list(self.check.look())
         except PredictbenchError as error:

@@ -69,23 +69,23 @@ class Contexts:
         self.run = run
         self._clock = clock
         blind = not SEES[experiment.information].prices
-        shown_history = _nothing if history is None else _without_prices(history) if blind else history
-        self._history = _remembered(shown_history)
+        visible_history = _nothing if history is None else _without_prices(history) if blind else history
+        self._history = _remembered(visible_history)
         self._history_counts = history_counts
         self._memo = Memo()
         self._artifacts = artifacts
         self._lines = lines
         self._redact = redact
         self._events: dict[str, list[Market]] = defaultdict(list)
-        self._shown = {market.market_id: market.blinded() if blind else market for market in markets}
-        self._cohort = tuple(self._shown.values())
+        self._visible = {market.market_id: market.blinded() if blind else market for market in markets}
+        self._cohort = tuple(self._visible.values())
         for market in self._cohort:
             if market.event is not None:
                 self._events[market.event.event_id].append(market)
 
     def shown(self, market: Market) -> Market:
         """The market as the experiment may see it."""
-        return self._shown[market.market_id]
+        return self._visible[market.market_id]
 
     def context(self, market: Market, required: Mapping[str, ExperimentResult]) -> PipelineContext:
         """The context of one market."""

@@ -38,7 +38,7 @@ _GRACE_S: Final = 15.0
 
 _STOPS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _DRAIN_S: Final = 1.0
-_ASKING_THREADS: Final = 8
+_ANSWERING_THREADS: Final = 8
 
 _MAIN: Final = (
     "import sys; sys.path[:] = {path!r}; from predictbench_assets.experiments import isolated; isolated.main()"
@@ -187,7 +187,7 @@ class _Process:
         self._calls: dict[int, asyncio.Future[list[Outcome]]] = {}
         self._numbers = itertools.count()
         self._writing = threading.Lock()
-        self._asked = ThreadPoolExecutor(_ASKING_THREADS, thread_name_prefix="isolated")
+        self._answering = ThreadPoolExecutor(_ANSWERING_THREADS, thread_name_prefix="isolated")
         self._closed = False
         self._hung: str | None = None
         self._refusal: str | None = None
@@ -250,7 +250,7 @@ class _Process:
                 self._process.wait(LEAVE_S + _DRAIN_S)
         self._process.kill()
         self._watcher.join(2 * _DRAIN_S)
-        self._asked.shutdown(wait=False, cancel_futures=True)
+        self._answering.shutdown(wait=False, cancel_futures=True)
 
     def _kill(self, why: str) -> None:
         self._hung = self._hung or why
@@ -275,7 +275,7 @@ class _Process:
                 kind, *message = pickle.load(pipe)  # noqa: S301 - it could do all that here as well
                 match kind:
                     case "ask":
-                        self._asked.submit(self._answer, *message)
+                        self._answering.submit(self._answer, *message)
                     case "log":
                         with suppress(Exception):  # a handler's trouble costs the line
                             self._served.log(*message)

@@ -180,21 +180,21 @@ class StagingComputeLogManager(CloudStorageComputeLogManager[dg.DagsterInstance]
 class _Copying:
     """A text stream that writes to another and to a file; its other attributes are those of the other."""
 
-    def __init__(self, shown: TextIO, kept: TextIO) -> None:
-        self._shown, self._kept = shown, kept
+    def __init__(self, terminal: TextIO, file: TextIO) -> None:
+        self._terminal, self._file = terminal, file
 
     def write(self, text: str) -> int:
         # A full disk must not end the run, nor must somebody who holds on to this stream after the file is closed.
         with suppress(OSError, ValueError):
-            self._kept.write(text)
-        return self._shown.write(text)
+            self._file.write(text)
+        return self._terminal.write(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._shown, name)
+        return getattr(self._terminal, name)
 
 
 @contextmanager

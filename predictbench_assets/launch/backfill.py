@@ -19,7 +19,7 @@ from predictbench_assets.launch.commands import (
     write_run_config,
 )
 from predictbench_assets.launch.daily import Crashes, check_environment, scratch_folder
-from predictbench_assets.launch.progress import progress
+from predictbench_assets.launch.progress import default_display
 from predictbench_assets.launch.request import DailyOptions, op_config
 from predictbench_assets.launch.run_summary import LOG, SUMMARY, publish_summary, run_folder, summary_of
 from predictbench_assets.observability.console import print_status
@@ -122,7 +122,7 @@ class _Lines:
         began: Callable[[RunKey], None],
         ended: Callable[[RunKey, ChildLog], None],
     ) -> None:
-        self._shown = progress(settings)
+        self._display = default_display(settings)
         self._keys, self._began, self._ended = keys, began, ended
         self.under_way: RunKey | None = None
         self.any_began = False
@@ -138,7 +138,7 @@ class _Lines:
             self._ended(key, self.child_log)
         else:
             self.child_log.add(line)
-            self._shown(line)
+            self._display(line)
 
     def close(self) -> None:
-        self._shown.close()
+        self._display.close()

@@ -15,7 +15,7 @@ from predictbench_assets.experiments.crashes import left_marks
 from predictbench_assets.experiments.registry import import_path, load_registry
 from predictbench_assets.launch.child import ChildLog, run_child
 from predictbench_assets.launch.commands import prepare_home, run_command, write_run_config
-from predictbench_assets.launch.progress import Progress, progress
+from predictbench_assets.launch.progress import Display, default_display
 from predictbench_assets.launch.request import DailyOptions, RunRefused, op_config, requested_key
 from predictbench_assets.launch.run_summary import (
     LOG,
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 def run_daily(
     settings: Settings,
     options: DailyOptions,
-    show: Callable[[Settings], Progress] = progress,
+    show: Callable[[Settings], Display] = default_display,
     report: Callable[[RunSummary, ChildLog], None] | None = None,
     *,
     verbose: bool = True,
@@ -149,7 +149,7 @@ def _execute(
     ops: dict[str, dict[str, Any]],
     folder: Path,
     import_path: Path | None,
-    show: Callable[[Settings], Progress],
+    show: Callable[[Settings], Display],
     *,
     verbose: bool,
 ) -> ChildLog:

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.retention.stored import RawRow
+from predictbench_assets.retention.stored import RawSnapshot
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagedFileMissing, StagingArea
 
@@ -46,7 +46,7 @@ class WrittenArchive:
     """On the disk or in the bucket, compressed."""
 
 
-def write_archive(area: StagingArea, key: RunKey, rows: Sequence[RawRow]) -> WrittenArchive:
+def write_archive(area: StagingArea, key: RunKey, rows: Sequence[RawSnapshot]) -> WrittenArchive:
     """Write raw snapshots of a run into the archive and read them back.
 
     Raises:
@@ -95,7 +95,7 @@ def archived_rows(archive: StagedFile) -> Iterator[ArchivedRow]:
         yield decode(line)
 
 
-def _archived(key: RunKey, row: RawRow) -> ArchivedRow:
+def _archived(key: RunKey, row: RawSnapshot) -> ArchivedRow:
     return ArchivedRow(
         processed_market_id=row.processed_market_id,
         market_id=row.market_id,

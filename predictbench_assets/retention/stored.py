@@ -108,7 +108,7 @@ class SettledRun:
 
 
 @dataclass(frozen=True, slots=True)
-class RawRow:
+class RawSnapshot:
     """A market's raw snapshot as the database prints it."""
 
     processed_market_id: UUID
@@ -178,10 +178,10 @@ def settled_market_ids(engine: Engine, key: RunKey, *, settled_before: datetime)
     )
 
 
-def raw_rows(engine: Engine, ids: Sequence[UUID]) -> list[RawRow]:
+def raw_rows(engine: Engine, ids: Sequence[UUID]) -> list[RawSnapshot]:
     """The raw snapshots of these markets, in the order of their ids; those that have none are left out."""
     return in_transaction(
-        engine, lambda connection: [RawRow(*row) for row in connection.execute(_RAW_ROWS, {"ids": list(ids)})]
+        engine, lambda connection: [RawSnapshot(*row) for row in connection.execute(_RAW_ROWS, {"ids": list(ids)})]
     )
 
 

@@ -297,34 +297,34 @@ class _Section:
             n_open=int((said & ~field.final).sum()),
             n_provisional=n_provisional,
             n_clipped=int(clipped(f).sum()),
-            coverage=_told(coverage),
-            effective_n=_told(found.effective_n if found else None),
-            mean_edge=_told(found.mean if found else None),
-            edge_se=_told(found.se if found else None),
-            edge_low=_told(found.low if found else None),
-            edge_high=_told(found.high if found else None),
-            edge_low_by_date=_told(by_date.low if by_date else None),
-            edge_high_by_date=_told(by_date.high if by_date else None),
-            event_mean_edge=_told(found.cluster_mean if found else None),
-            minimum_detectable_edge=_told(found.minimum_detectable if found else None),
-            skill=_told(1 - own / markets if own is not None and markets else None),
-            skill_low=_told(skill[0] if skill else None),
-            skill_high=_told(skill[1] if skill else None),
-            brier=_told(own),
-            market_brier=_told(markets),
-            log_loss=_told(_mean(log_loss(f, y))),
-            disagreement=_told(_mean(disagreement(f, m))),
+            coverage=_rounded_or_none(coverage),
+            effective_n=_rounded_or_none(found.effective_n if found else None),
+            mean_edge=_rounded_or_none(found.mean if found else None),
+            edge_se=_rounded_or_none(found.se if found else None),
+            edge_low=_rounded_or_none(found.low if found else None),
+            edge_high=_rounded_or_none(found.high if found else None),
+            edge_low_by_date=_rounded_or_none(by_date.low if by_date else None),
+            edge_high_by_date=_rounded_or_none(by_date.high if by_date else None),
+            event_mean_edge=_rounded_or_none(found.cluster_mean if found else None),
+            minimum_detectable_edge=_rounded_or_none(found.minimum_detectable if found else None),
+            skill=_rounded_or_none(1 - own / markets if own is not None and markets else None),
+            skill_low=_rounded_or_none(skill[0] if skill else None),
+            skill_high=_rounded_or_none(skill[1] if skill else None),
+            brier=_rounded_or_none(own),
+            market_brier=_rounded_or_none(markets),
+            log_loss=_rounded_or_none(_mean(log_loss(f, y))),
+            disagreement=_rounded_or_none(_mean(disagreement(f, m))),
             **_intention_to_treat(field, forecast),
-            reliability=_told(murphy.reliability if murphy else None),
-            resolution=_told(murphy.resolution if murphy else None),
-            uncertainty=_told(murphy.uncertainty if murphy else None),
-            miscalibration=_told(isotonic.miscalibration if isotonic else None),
-            discrimination=_told(isotonic.discrimination if isotonic else None),
-            ece=_told(calibration_error(f, y) if len(f) else None),
-            ece_expected=_told(expected_calibration_error(f) if len(f) else None),
-            price_correlation=_told(correlation),
+            reliability=_rounded_or_none(murphy.reliability if murphy else None),
+            resolution=_rounded_or_none(murphy.resolution if murphy else None),
+            uncertainty=_rounded_or_none(murphy.uncertainty if murphy else None),
+            miscalibration=_rounded_or_none(isotonic.miscalibration if isotonic else None),
+            discrimination=_rounded_or_none(isotonic.discrimination if isotonic else None),
+            ece=_rounded_or_none(calibration_error(f, y) if len(f) else None),
+            ece_expected=_rounded_or_none(expected_calibration_error(f) if len(f) else None),
+            price_correlation=_rounded_or_none(correlation),
             n_ranked=standing.n_markets if standing else None,
-            ranked_edge=_told(standing.edge if standing else None),
+            ranked_edge=_rounded_or_none(standing.edge if standing else None),
             rank=standing.rank if standing else None,
             flags=_flags(entrant, found, n_provisional, coverage, correlation, int(said.sum()), standing),
         )
@@ -371,10 +371,10 @@ class _Section:
                 second=self.entrants[second].label,
                 n_markets=estimate.n,
                 n_events=estimate.clusters,
-                mean_difference=_told(estimate.mean),
-                low=_told(estimate.low),
-                high=_told(estimate.high),
-                p_value=_told(estimate.p_value),
+                mean_difference=_rounded_or_none(estimate.mean),
+                low=_rounded_or_none(estimate.low),
+                high=_rounded_or_none(estimate.high),
+                p_value=_rounded_or_none(estimate.p_value),
                 significant=discovered,
             )
             for (first, second, estimate), discovered in zip(found, significant, strict=True)
@@ -417,8 +417,8 @@ class _Section:
                     n_markets=int(counts[position]),
                     mean_edge=_rounded(sums[position] / counts[position]),
                     cumulative_edge=_rounded(means[position]),
-                    cumulative_low=_told(lows[position]),
-                    cumulative_high=_told(highs[position]),
+                    cumulative_low=_rounded_or_none(lows[position]),
+                    cumulative_high=_rounded_or_none(highs[position]),
                 )
 
 
@@ -459,12 +459,12 @@ def _flags(
     n_provisional: int,
     coverage: float,
     correlation: float | None,
-    n_said: int,
+    n_forecasts: int,
     standing: _Standing | None,
 ) -> tuple[Flag, ...]:
     enough = found is not None and found.clusters >= MIN_EVENTS
     above = found is not None and found.low is not None and _rounded(found.low) > 0
-    echoes = not entrant.reference and n_said >= MIN_EVENTS and correlation is not None
+    echoes = not entrant.reference and n_forecasts >= MIN_EVENTS and correlation is not None
     flags: dict[Flag, bool] = {
         "provisional": n_provisional > 0,
         "price_echo": echoes and correlation is not None and correlation > ECHO_CORRELATION,
@@ -481,8 +481,8 @@ def _intention_to_treat(field: _Field, forecast: Floats) -> dict[str, float | No
     y = field.outcome[field.scored]
     f = np.where(np.isnan(forecast), _MISSING, forecast)[field.scored]
     return {
-        "intention_to_treat_brier": _told(_mean(brier(f, y))),
-        "intention_to_treat_edge": _told(_mean(edge(f, field.price[field.scored], y))),
+        "intention_to_treat_brier": _rounded_or_none(_mean(brier(f, y))),
+        "intention_to_treat_edge": _rounded_or_none(_mean(edge(f, field.price[field.scored], y))),
     }
 
 
@@ -534,8 +534,8 @@ def _curve_points(forecast: Floats, outcome: Floats, bands: Mapping[int, Interva
             CurvePoint(
                 forecast=_rounded(forecasts[number] / counts[number]),
                 observed=_rounded(ones[number] / counts[number]),
-                low=_told(band[0] if band else None),
-                high=_told(band[1] if band else None),
+                low=_rounded_or_none(band[0] if band else None),
+                high=_rounded_or_none(band[1] if band else None),
                 n_markets=int(counts[number]),
             )
         )
@@ -576,7 +576,7 @@ def _mean(values: Floats) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _told(value: float | None) -> float | None:
+def _rounded_or_none(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else _rounded(value)
 
 

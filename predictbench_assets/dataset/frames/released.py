@@ -97,8 +97,8 @@ class ReleaseSource:
             ReleaseDamaged: a file is not the one that the manifest names.
         """
         schema = frame_schema(table)
-        for batch in self._read(table, [*schema.names, *_asked_of(choice)]):
-            found = batch.filter(_condition(batch, choice)) if _asked_of(choice) else batch
+        for batch in self._read(table, [*schema.names, *_columns_of(choice)]):
+            found = batch.filter(_condition(batch, choice)) if _columns_of(choice) else batch
             yield pa.RecordBatch.from_arrays(
                 [found.column(field.name).cast(field.type) for field in schema], schema=schema
             )
@@ -198,7 +198,7 @@ class _InTurn:
         return taken
 
 
-def _asked_of(choice: Choice) -> list[str]:
+def _columns_of(choice: Choice) -> list[str]:
     """The columns that a choice is made by."""
     dated = choice.since is not None or choice.until is not None
     return ["run_date"] * dated + ["experiment"] * (choice.experiments is not None)

@@ -113,7 +113,7 @@ class DatabaseSource:
 
     def __init__(self, found: FoundDatabase, as_of: datetime) -> None:
         self.as_of = as_of
-        self._shown = found.url.render_as_string(hide_password=True)
+        self._address = found.url.render_as_string(hide_password=True)
         # A notebook is left open for days: no connection is held between two reads.
         engine = make_engine(found.url, pool_size=0, application_name="predictbench notebook")
         self._engine: Engine = engine.execution_options(postgresql_readonly=True)
@@ -122,7 +122,7 @@ class DatabaseSource:
         migrations.require_current(self._engine)
 
     def __str__(self) -> str:
-        return self._shown
+        return self._address
 
     def batches(self, table: Table, choice: Choice) -> Iterator[pa.RecordBatch]:
         """Rows of a table, all from one snapshot of the database."""
