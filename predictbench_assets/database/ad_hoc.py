@@ -108,7 +108,7 @@ def answers(url: URL, sql: str, *, write: bool = False, patience: Patience | Non
         url: as whom; see `reading_url`.
         sql: statements, separated by semicolons.
         write: keep what they change, if all succeed; one alone runs as it is, so that it may be VACUUM.
-        patience: how long to wait for each answer.
+        patience: limits of the wait for each answer.
 
     Raises:
         SqlError: the server refused one; nothing of this transaction is kept.

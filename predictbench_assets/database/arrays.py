@@ -30,7 +30,7 @@ def fetch_columns(
 
     Args:
         query: its columns must have the types of `kinds` and never be null; parameters as `%(name)s`.
-        kinds: of each column. Times are microseconds since the year 2000, in UTC; `infinity` is the largest.
+        kinds: one for each column. Times are microseconds since the year 2000, in UTC; `infinity` is the largest.
 
     Raises:
         UnexpectedRows: a column has another type, or a null.

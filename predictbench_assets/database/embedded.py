@@ -86,8 +86,8 @@ class EmbeddedPostgres:
     process when the server is asked for: libpq would let some of it win over the address.
 
     Args:
-        folder: where data, log and socket live; made when missing.
-        durable: whether a commit waits for the disk. Only tests, which throw the data away, turn it off.
+        folder: the place of data, log and socket; made when missing.
+        durable: True where a commit waits for the disk. Only tests, which throw the data away, turn it off.
     """
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
@@ -439,7 +439,7 @@ class _ServerUser:
 
     uid: int
     command: tuple[str, ...] = ()
-    """To put before the program."""
+    """Words to put before the program."""
     switch: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for `subprocess`."""
     kept_out: bool = False

@@ -31,8 +31,8 @@ def make_engine(
     Args:
         url: `postgresql+psycopg://...`.
         pool_size: the most connections at a time; 0 opens one for each use and keeps none (migrations).
-        application_name: how the connection shows in `pg_stat_activity`.
-        patience: how long to wait for each answer; default: as DB_TIMEOUT_SECONDS is by default.
+        application_name: the connection's name in `pg_stat_activity`.
+        patience: limits of the wait for each answer; default: that of DB_TIMEOUT_SECONDS.
     """
     set_session_defaults()
     url = make_url(url)

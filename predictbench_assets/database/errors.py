@@ -60,7 +60,7 @@ class Backoff:
     """Policy of trying again when the database is unavailable (about a minute by default).
 
     Args:
-        attempts: how often in all.
+        attempts: tries in all.
         first: seconds before the second attempt; doubles each time, with as much jitter.
         longest: no pause is longer, in seconds.
         within: no attempt is begun later than so many seconds after the first one.
@@ -84,7 +84,7 @@ class Backoff:
 
 
 BRIEF = Backoff(attempts=4, first=0.25, longest=2.0)
-"""For single short transactions, where a person or a failure hook is waiting."""
+"""Policy of single short transactions, where a person or a failure hook is waiting."""
 
 ONCE = Backoff(attempts=1)
 """Policy where the answer that the database is not there is as good as any."""
@@ -112,7 +112,7 @@ def classified(engine: Engine | None = None) -> Iterator[None]:
     """Turn the driver's errors into ours.
 
     Args:
-        engine: what is reached for, if its address may be given by something else than a setting; see `ADDRESS`.
+        engine: engine in use, if its address may be given by something else than a setting; see `ADDRESS`.
 
     Raises:
         DatabaseUnavailable: trying again may help.

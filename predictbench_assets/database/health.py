@@ -32,11 +32,11 @@ class Server:
     """The server at the other end, and who we are there."""
 
     version: str
-    """Such as `17.4`."""
+    """Version such as `17.4`."""
     role: str
     database: str
     now: datetime
-    """By the server's clock, in UTC."""
+    """Instant of the server's clock, UTC."""
     superuser: bool
     read_only: bool
     """A replica, or a role or plan that may not write (Supabase does that to a full disk)."""
@@ -46,7 +46,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Revision:
-    """Which of our migrations the database has."""
+    """Migrations of ours that the database has."""
 
     found: str | None
     needed: str
@@ -63,7 +63,7 @@ class Privileges:
 
     role: str
     lacking: tuple[str, ...]
-    """Such as `INSERT on processed_markets`; `USAGE on schema predictbench` alone where even that is missing."""
+    """Rights such as `INSERT on processed_markets`; `USAGE on schema predictbench` alone where even that is missing."""
     excessive: tuple[str, ...]
     """Rights beyond those of the daily run, which a leaked password would give away, such as `SUPERUSER` or `TRUNCATE
     on events`. Not a fault on a laptop, whose role owns everything."""
@@ -103,7 +103,7 @@ class Connections:
 
     used: int
     allowed: int
-    """To all roles, without those kept for superusers."""
+    """Connections of all roles, without those kept for superusers."""
     used_by_role: int
     allowed_to_role: int | None
     """The role's own limit, where it has one."""
@@ -113,7 +113,7 @@ def server(engine: Engine) -> Server:
     """Version, role, clock and limits.
 
     Raises:
-        DatabaseUnsuitable: what is stored would come back changed.
+        DatabaseUnsuitable: stored values would come back changed.
     """
     values = _one(engine, _SERVER)._asdict()
     limited = values.pop("limited")

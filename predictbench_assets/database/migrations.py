@@ -22,7 +22,7 @@ LOCK_TIMEOUT = "5s"
 """Time that a migration waits for a table before it lets those behind it pass."""
 _PATIENCE = Backoff(attempts=6, first=1.0, longest=15.0)
 _PATIENCE_SECONDS = 3600.0
-"""For one statement: an index on a large table takes its time."""
+"""Limit of one statement: an index on a large table takes its time."""
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 SEED_FILE = FOLDER / "seed_supabase.sql"
@@ -45,7 +45,7 @@ def upgrade(url: URL | str, revision: str = "head") -> None:
     All or nothing. A table that is in use is waited for in short spells, for about a minute.
 
     Args:
-        url: of the owner of the schema.
+        url: address of the schema's owner.
 
     Raises:
         DatabaseUnavailable: not reached, or a table stayed in use; the database is as it was.
@@ -166,7 +166,7 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
 
 
 def _config(output: io.StringIO | None = None) -> Config:
-    """Made in code, so that it works from any folder; nothing is printed."""
+    """Make the configuration in code, so that it works from any folder; nothing is printed."""
     if not (FOLDER / "env.py").is_file():
         raise MigrationsMissing(
             f"no migrations in {FOLDER}: install Predictbench from a clone of its repository (`make setup`)."

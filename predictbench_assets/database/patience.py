@@ -26,7 +26,7 @@ class Patience:
     failure) is as likely to wait in vain.
 
     Args:
-        limit: what sets the time, for the error's text.
+        limit: name of the setting, for the error's text.
     """
 
     def __init__(self, seconds: float = DB_TIMEOUT_SECONDS, limit: str = "DB_TIMEOUT_SECONDS") -> None:
@@ -36,7 +36,7 @@ class Patience:
 
     @property
     def seconds(self) -> float:
-        """For the next answer."""
+        """Limit of the next answer."""
         seconds = min(self._seconds, _AFTER_SILENCE) if self._silent else self._seconds
         return max(0.0, min(seconds, self._end - time.monotonic()))
 
@@ -63,7 +63,7 @@ class PatientConnection(psycopg.Connection[Any]):
     """A connection of the driver that is closed when an answer does not come in time."""
 
     patience = Patience()
-    """Each engine has one of its own."""
+    """Limits of this engine alone."""
 
     def wait(self, gen: PQGen[_Result], interval: float = 0.1, timeout: float | None = None) -> _Result:
         """Wait for one answer; interrupted by a signal, the connection is closed.
