@@ -16,7 +16,7 @@ ALL: Final = "all"
 """The category, or the price bin, of a row that is not cut by it."""
 
 EVERY: Final = "every"
-"""Asks for the rows of each category, or of each price bin."""
+"""Value that asks for the rows of each category, or of each price bin."""
 
 PRICE_BIN_LABELS: Final = ("0-5", "5-20", "20-40", "40-60", "60-80", "80-95", "95-100")
 """Labels, in per cent, of the bins that `markets.core_sample.price_bin` numbers."""
@@ -79,7 +79,7 @@ class BoardRow(_Record, frozen=True):
     event_mean_edge: float | None
     """Mean over clusters of the cluster's mean."""
     minimum_detectable_edge: float | None
-    """At 80 % power: 2.8 standard errors."""
+    """Smallest edge detectable at 80 % power: 2.8 standard errors."""
     skill: float | None
     """1 - mean Brier / mean Brier of the market's price on the same markets."""
     skill_low: float | None
@@ -90,7 +90,7 @@ class BoardRow(_Record, frozen=True):
     log_loss: float | None
     disagreement: float | None
     intention_to_treat_brier: float | None
-    """With one half for each settled market of the board that it did not forecast."""
+    """Brier score with one half for each settled market of the board that it did not forecast."""
     intention_to_treat_edge: float | None
 
     reliability: float | None
@@ -152,7 +152,7 @@ class Comparison(_Record, frozen=True):
     high: float | None
     p_value: float | None
     significant: bool
-    """After Benjamini-Hochberg over the board's and window's family, q = 0.10."""
+    """True after Benjamini-Hochberg over the board's and window's family, q = 0.10."""
 
 
 class CurvePoint(_Record, frozen=True):

@@ -45,7 +45,7 @@ from predictbench_assets.scoring.intervals import (
 from predictbench_assets.scoring.rules import SCORING_VERSION, brier, clipped, disagreement, edge, log_loss
 
 MIN_EVENTS: Final = 30
-"""With fewer clusters an interval is shown, but nothing is concluded from it."""
+"""Clusters below which an interval is shown, but nothing is concluded from it."""
 
 MIN_COVERAGE: Final = 0.95
 """Share of a board's markets that an entrant must have forecast to be ranked on it."""
@@ -77,9 +77,9 @@ class _Field:
     scored: Bools
     """True where the market settled at 0 or 1."""
     cluster: Ints
-    """From 0, without gaps."""
+    """Labels from 0, without gaps."""
     end_date: Ints
-    """From 0, without gaps."""
+    """Numbers from 0, without gaps."""
     run_date: Days
     provisional: Bools
     """True where the market's cohort is provisional."""
@@ -351,7 +351,7 @@ class _Section:
         return {number: _bootstrapped(part, sums[number]) for number, part in zip(sums, parts, strict=True)}
 
     def comparisons(self) -> list[Comparison]:
-        """Every two entrants that both forecast some settled market."""
+        """Compare every two entrants that both forecast some settled market."""
         field = self.field
         found = []
         for first in range(len(self.entrants)):
@@ -398,7 +398,7 @@ class _Section:
             )
 
     def edges(self) -> Iterator[EdgePoint]:
-        """For each entrant, each cohort with a settled forecast."""
+        """Edges of each entrant, for each cohort with a settled forecast."""
         field = self.field
         for number, entrant in enumerate(self.entrants):
             forecast = field.forecast[number]
@@ -505,7 +505,7 @@ def _cluster_sums(forecast: Floats, field: _Field, counted: Bools, *, curves: bo
 
 
 def _bootstrapped(totals: Floats, sums: Floats) -> _Bootstrapped:
-    """From drawn totals of `_cluster_sums` to intervals."""
+    """Turn drawn totals of `_cluster_sums` into intervals."""
     skill = percentile_interval(1 - _ratio(totals[:, 0], totals[:, 1]))
     bins: dict[int, Interval] = {}
     if sums.shape[1] > 2:

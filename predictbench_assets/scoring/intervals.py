@@ -27,7 +27,7 @@ _CELLS_COUNTED: Final = 1 << 17
 """Cells of the matrix of bootstrap weights that are held at once: 1 MB stays in a processor's cache."""
 
 _CELLS_MULTIPLIED: Final = 1 << 22
-"""At once: 32 MB, since each multiplication rearranges all of the sums first."""
+"""Cells multiplied at once: 32 MB, since each multiplication rearranges all of the sums first."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def growing_means(values: Floats, cluster: Ints, step: Ints, steps: int) -> tupl
     """Mean, low and high end of `clustered_mean` over all values up to each step; NaN where undefined.
 
     Args:
-        step: of each value, in [0, steps).
+        step: step of each value, in [0, steps).
     """
     from scipy.special import stdtrit
 

@@ -72,7 +72,7 @@ def store_leaderboard(engine: Engine, leaderboard: Leaderboard, now: datetime) -
     """Keep a board; the same board of the same moment again is the one that is stored already.
 
     Args:
-        now: when it was computed.
+        now: instant of the computation.
 
     Raises:
         DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.

@@ -189,7 +189,7 @@ class _Done:
     removed: int = 0
     observations: set[bytes] = field(default_factory=set)
     forecasts: int = 0
-    """Counted in a dry run only, and so are the scores that are stored already."""
+    """Forecasts, counted in a dry run only, and so are the scores that are stored already."""
     scores: int = 0
     last: str | None = None
     """The last market in the chunk; None where there was none."""
@@ -290,10 +290,10 @@ class _Scoring:
 def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> ScoreReport:
     """Score forecasts that are settled and unscored, or scored by another observation, rules or price. Idempotent.
 
-    What is due is taken in chunks, each a transaction of its own: what is cut short goes on the next time.
+    Due scores are taken in chunks, each a transaction of its own: the next call goes on where one was cut short.
 
     Args:
-        now: when they count as scored.
+        now: instant that the scores are dated with.
         dry_run: count, and store nothing.
 
     Raises:
