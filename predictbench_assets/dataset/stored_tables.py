@@ -39,7 +39,7 @@ class StoredRun:
     run_id: UUID
     key: RunKey
     frozen_at: datetime
-    """Nothing that was stored later is read, but by exports."""
+    """Instant after which nothing stored is read, but by exports."""
 
 
 @contextmanager
@@ -81,7 +81,7 @@ class StoredTables:
         """The rows of a table, with the run that they are of; None for a table that is not by run.
 
         Args:
-            experiments: of a table of forecasts or scores, only those of these names.
+            experiments: names to keep of a table of forecasts or scores.
         """
         values = {"as_of": self._as_of, "experiments": None if experiments is None else list(experiments)}
         if not table.by_run:
