@@ -14,13 +14,13 @@ class ApiStats:
 
     pages: int = 0
     requests: int = 0
-    """Sent, each attempt counted."""
+    """Requests sent, each attempt counted."""
     retries: dict[str, int] = field(default_factory=Counter)
     """Attempts that had to be repeated, by cause: `http_429`, `http_5xx`, `timeout`, `connection`, `truncated`, ..."""
     throttle_seconds: float = 0.0
-    """Waited for our own rate limit."""
+    """Seconds waited for our own rate limit."""
     backoff_seconds: float = 0.0
-    """Waited between attempts, Retry-After included."""
+    """Seconds waited between attempts, Retry-After included."""
     bytes: int = 0
     """Length of the response bodies, uncompressed."""
     duplicates: int = 0

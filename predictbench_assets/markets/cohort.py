@@ -35,7 +35,7 @@ class ReadMarket:
     """A market as its row alone shows it."""
 
     market: Market
-    """Its cluster is the first of `links`."""
+    """Market whose cluster is the first of `links`."""
     links: Sequence[str]
     """Keys that it shares with the markets it depends on, see `Clusters`."""
     unreadable: Sequence[str] = ()

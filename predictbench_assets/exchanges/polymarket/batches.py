@@ -29,7 +29,7 @@ class Batches:
     """One reading in batches, and what came of it.
 
     Args:
-        read: of one batch.
+        read: reads one batch.
         size: tokens in a batch.
         readers: batches that are read side by side.
     """

@@ -74,7 +74,7 @@ LARGEST_PAGE = 100
 """The API clamps larger pages to this silently."""
 
 CONDITIONS_PER_REQUEST = 40
-"""With 50 and more, the query is so long that Cloudflare answers in Gamma's place."""
+"""Conditions in one query: with 50 and more it is so long that Cloudflare answers in Gamma's place."""
 
 QUOTES_PER_REQUEST = 250
 """Tokens in one `POST /prices`; each takes two entries of the 500 that a request may hold."""
@@ -185,8 +185,8 @@ class PolymarketClient:
     """A reader of Gamma's listing and the CLOB's quotes. An async context manager; one instance serves many calls.
 
     Args:
-        base_url: of Gamma.
-        clob_url: of the CLOB.
+        base_url: Gamma's address.
+        clob_url: the CLOB's address.
         clock: for the time of quotes, and to read a Retry-After that is a date.
         api_key: sent to Gamma as a bearer token, where its host asks for one; public reads need none.
         page_size: rows in a page, 1 to 100.
@@ -194,12 +194,12 @@ class PolymarketClient:
             None keeps `SHARE_OF_LIMITS` of what is documented for each route.
         concurrency: requests under way at once.
         timeout_s: for connecting, and for each pause of a response.
-        max_attempts: of one request, the first included.
+        max_attempts: attempts of one request, the first included.
         slices: into which the window is cut by end time.
         answer_limit: bytes that are held of one answer, as it was sent and decompressed.
         listing_limit: bytes that are held of one listing.
         rng: picks the slice that is read twice.
-        sleep: how to wait between attempts; tests pass one that does not.
+        sleep: waits between attempts; tests pass one that does not.
     """
 
     def __init__(
@@ -277,9 +277,9 @@ class PolymarketClient:
         last is kept.
 
         Args:
-            start, end: of the window.
-            recheck: whether to read a slice twice.
-            probe: whether to read the last second first, see `_last_second`.
+            start, end: bounds of the window.
+            recheck: True to read a slice twice.
+            probe: True to read the last second first, see `_last_second`.
             on_rows: handed the rows of each page as they come, uncut and with those that come again.
 
         Raises:

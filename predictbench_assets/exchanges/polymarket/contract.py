@@ -77,7 +77,7 @@ _PRICES_APART = 0.05
 
 
 class ExchangeUnreachable(TransientError):
-    """Nothing could be asked: the exchange did not answer the first request."""
+    """The exchange did not answer the first request, so that nothing could be examined."""
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,16 @@ async def examine(
     """Ask the exchange what a run would ask, and a few things that it would rather not meet unprepared.
 
     Args:
-        base_url: of Gamma.
-        clob_url: of the CLOB.
+        base_url: Gamma's address.
+        clob_url: the CLOB's address.
         clock: compared with the exchange's.
         opens: markets are looked at that end in the two weeks from the next midnight after it; default: now.
         api_key: as the client sends it.
         rejected_share_limit: share of unreadable rows above which a run stops.
         timeout_s: for connecting, and for each pause of a response.
-        max_attempts: of one request.
+        max_attempts: attempts of one request.
         brief: one page and a few quotes only, two requests.
-        sleep: how to wait between attempts; tests pass one that does not.
+        sleep: waits between attempts; tests pass one that does not.
 
     Raises:
         ExchangeUnreachable: not even the first request was answered.
