@@ -42,7 +42,7 @@ class Answer:
 
 
 class Caller:
-    """Makes calls one after another, for one of several workers that share the same `overdue` set.
+    """A worker's calls, one after another; several workers share the same `overdue` set.
 
     `overdue` holds the calls that were left behind and are still running; they take themselves out when they end.
     """

@@ -50,7 +50,7 @@ Artifacts = Callable[[str, bytes], str]
 
 
 class Contexts:
-    """Makes the market and the context that one experiment is handed for each market of a cohort."""
+    """Factory of the market and the context that one experiment is handed for each market of a cohort."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class _RedactingLogger(logging.LoggerAdapter[logging.Logger]):
         self._redact = redact
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Every method comes by here; a traceback becomes part of the text."""
+        """Log a line, for every method; a traceback becomes part of the text."""
         if not self.isEnabledFor(level):
             return
         try:
@@ -182,7 +182,7 @@ def _nothing(_: datetime) -> Iterable[SettledMarket]:
 
 
 def _remembered(history: History) -> History:
-    """Asks once for an instant: every call of a run asks for the same, from many threads, and the answer is long."""
+    """Memoize by instant: every call of a run asks for the same, from many threads, and the answer is long."""
     one_at_a_time = threading.Lock()
 
     @lru_cache(maxsize=4)

@@ -125,12 +125,12 @@ def forecast(
     """Forecast every market of a cohort with one experiment; answers in its journal are taken from there.
 
     Args:
-        config_hash: of the experiment's configuration, `Registry.config_hash`.
+        config_hash: hash of the experiment's configuration, `Registry.config_hash`.
         remake: makes the same experiment in another process, `Registry.remake`.
         required: outcomes of the experiments that it requires, by name and market id.
         history: settled markets as of an instant.
         history_counts: their counts by category.
-        area: where the journal and artifacts are kept.
+        area: the place of journal and artifacts.
         writer_id: names the journal's segments of this attempt.
         remake: makes the experiment again in another process, `Registry.remake`; by default it is pickled.
         forget: remove the journal first, so that every market is called again.

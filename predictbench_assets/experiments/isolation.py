@@ -1,4 +1,4 @@
-"""Makes the calls of an experiment that crashes in processes of their own, so that only the market at fault is lost.
+"""Processes of their own for an experiment that crashes, so that only the market at fault is lost.
 
 All calls share one process. When it dies, each call that was under way is made again, one at a time, in another: one
 that a fresh process does not survive either is at fault. Not done where nothing has crashed: the cohort has to be given
@@ -50,7 +50,7 @@ class Setup:
     """All that a process needs to make calls; what has to come from the database is asked for."""
 
     remake: Callable[[], Experiment]
-    """Makes the experiment there."""
+    """Factory of the experiment in the process."""
     markets: tuple[Market, ...]
     run: RunMetadata
     clock: Clock
@@ -105,11 +105,11 @@ class Crash:
 
 
 class Isolated:
-    """Makes calls in processes that may die.
+    """A caller whose calls are made in processes that may die.
 
     Args:
-        setup: of every process.
-        served: what they may ask for.
+        setup: setup of every process.
+        served: answers to their requests.
         deaths_limit: so many may die before the experiment is given up.
     """
 
@@ -196,7 +196,7 @@ class _Process:
 
     @property
     def ended(self) -> Crash | None:
-        """Its end; None while it is alive."""
+        """End of the process; None while it is alive."""
         return self._end.result() if self._end.done() else None
 
     @property

@@ -144,7 +144,7 @@ def _better(outcome: Outcome, known: Outcome | None) -> bool:
 
 class _Segment(Protocol):
     def write(self, lines: bytes) -> None:
-        """Returns once the lines are durable."""
+        """Write the lines; returns once they are durable."""
 
     def close(self) -> None: ...
 
@@ -185,4 +185,4 @@ class _Objects:
         self._count += 1
 
     def close(self) -> None:
-        """Nothing stays open between objects."""
+        """Do nothing: nothing stays open between objects."""

@@ -85,7 +85,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def diagnostics(self) -> dict[str, Any] | None:
-        """Its numbers and notes for debugging."""
+        """Numbers and notes for debugging."""
         return _decoded(self.diagnostics_json)
 
     @property

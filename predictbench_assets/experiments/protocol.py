@@ -104,7 +104,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     currency: str = "USD"
     """ISO 4217."""
     seconds: float | None = None
-    """From the first request to the last answer."""
+    """Seconds from the first request to the last answer."""
     model: str | None = None
     """The model as the provider named it in its answer, at most 255 characters."""
 
@@ -223,7 +223,7 @@ class RetriableError(Exception):
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """Which run this is, and which frozen snapshot it works on."""
+    """Identity of a run, and of the frozen snapshot that it works on."""
 
     run_id: UUID
     run_date: date
