@@ -130,7 +130,7 @@ class Lease:
         """End this attempt well, in one transaction.
 
         Args:
-            digest: of the run's forecasts, kept with it.
+            digest: digest of the run's forecasts, kept with it.
             stored: ids of the markets that this attempt stored. When the run is complete, every other market of it is
                 marked withdrawn, so that the markets not withdrawn are exactly the processed ones.
 
@@ -204,7 +204,7 @@ class Lease:
         )
 
     def _store_failures(self, connection: Connection, failures: Sequence[Failure]) -> None:
-        """This attempt's failures, whole: a second try of the same attempt replaces those of the first."""
+        """Store this attempt's failures, whole: a second try of the same attempt replaces those of the first."""
         connection.execute(
             delete(processing_failures).where(
                 processing_failures.c.run_id == self.run_id, processing_failures.c.attempt == self.attempt
@@ -239,9 +239,9 @@ def open_lease(
     The same Dagster run that asks again gets its own attempt back.
 
     Args:
-        holder: who is asking, for the other side's error text: host and process.
+        holder: host and process of this attempt, for the other side's error text.
         exchange: host of the exchange that the run reads.
-        on_existing: what to do with a run that is stored complete: `update` it, or refuse (`skip` and `fail` differ
+        on_existing: treatment of a run that is stored complete: `update` it, or refuse (`skip` and `fail` differ
             only in what the caller makes of the refusal).
 
     Raises:

@@ -98,7 +98,7 @@ def collect_results(connection: PatientConnection, number: int) -> list[Transact
 
 
 def _wait(connection: PatientConnection, *, writing: bool = False) -> None:
-    """Until the socket is ready, reading what it has: a server that cannot answer would stop listening."""
+    """Wait for the socket, reading what it has: a server that cannot answer would stop listening."""
     ready, readable = _ready(connection.pgconn.socket, connection.patience.seconds, writing)
     if not ready:
         raise connection.patience.exhausted()

@@ -27,7 +27,7 @@ class ResultRecord:
     forecast_at: datetime | None = None
     exception_type: str | None = None
     retriable: bool = False
-    """Goes into the run's failures, which the caller keeps; the result's row has no column for it."""
+    """True where the same call may succeed later. For the run's failures: the result's row has no column for it."""
     usage: Usage | None = None
 
 

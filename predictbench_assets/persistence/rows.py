@@ -1,4 +1,4 @@
-"""From records to the JSON rows that the database unpacks, refusing beforehand what it would refuse.
+"""Encoding of records as the JSON rows that the database unpacks; refuses beforehand what it would refuse.
 
 One market at a time: a value that cannot be stored costs its own market, with a reason that names the field. The raw
 payload's bytes are passed on as they are; only a suspicious one is parsed.
@@ -69,7 +69,7 @@ class StoredAttempt:
     experiment_run_id: str
     mandatory: bool
     fill: bool
-    """Only into markets that have no result of this experiment at all."""
+    """True for results that only go into markets without a result of this experiment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class RunWriter:
     Args:
         batch_size: the most markets in one transaction.
         max_batch_bytes: the most JSON in one transaction, unless a single market has more.
-        backoff: how patiently to wait for a database that went away.
+        backoff: policy of the wait for a database that went away.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class RunWriter:
         Args:
             markets: read once, as they are needed; memory is bounded by a few batches.
             experiments: every registered experiment; each market has one result of each.
-            reconstructed: whether the snapshot was put together afterwards rather than captured on the day.
+            reconstructed: True where the snapshot was put together afterwards rather than captured on the day.
 
         Raises:
             LeaseLost: a newer attempt has taken the run over.
