@@ -47,7 +47,7 @@ class SweepReport:
     """Closed markets whose payout is no settlement, and answers that nothing can be made of."""
     gave_up: int
     requests: int
-    """Sent, each attempt counted."""
+    """Requests sent, each attempt counted."""
     remaining: int
     """Markets left for the next sweep, which begins with them."""
     problems: tuple[str, ...] = ()

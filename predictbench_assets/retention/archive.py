@@ -43,14 +43,14 @@ class WrittenArchive:
     sha256: str
     rows: int
     bytes: int
-    """On the disk or in the bucket, compressed."""
+    """Bytes on the disk or in the bucket, compressed."""
 
 
 def write_archive(area: StagingArea, key: RunKey, rows: Sequence[RawSnapshot]) -> WrittenArchive:
     """Write raw snapshots of a run into the archive and read them back.
 
     Raises:
-        ArchiveBroken: what is read is not what was written.
+        ArchiveBroken: the archive read back differs from the one written.
         StagedFileBroken, StagedFileMissing: it cannot be read.
     """
     lines = [msgspec.json.encode(_archived(key, row)) for row in rows]

@@ -37,8 +37,8 @@ def prune_leftovers(folders: list[Path], scratch: Path, *, now: datetime, dry_ru
     """Remove what processes left when they were killed, more than a week ago.
 
     Args:
-        folders: where half-written files may be, at any depth.
-        scratch: where dry runs make the folders that they work in.
+        folders: folders that may hold half-written files, at any depth.
+        scratch: folder in which dry runs make theirs.
     """
     pruned = Pruned("what killed processes left")
     for folder in folders:
