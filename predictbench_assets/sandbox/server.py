@@ -69,10 +69,10 @@ class SandboxApp:
     """The ASGI application: routes, and the faults in front of them.
 
     Args:
-        world: what to serve.
+        world: the markets to serve.
         now: the exchange's time at first.
-        faults: what goes wrong, and how often.
-        seed: of the faults' draws.
+        faults: kinds of faults, and their rates.
+        seed: seed of the faults' draws.
     """
 
     def __init__(
@@ -153,8 +153,8 @@ class SandboxApp:
         """Pay a market out from now on, whatever it was before; False where there is no such market.
 
         Args:
-            market_id: of the market.
-            payout: what a share of each outcome is worth; None opens the market again.
+            market_id: id of the market.
+            payout: worth of a share of each outcome; None opens the market again.
             gamma: payout that Gamma writes, where that differs from the CLOB's.
             vanish: know nothing of the market any more instead.
         """
