@@ -61,7 +61,7 @@ COMMANDS: Sections = {
         "completion": ("completion:completion", "Completion for bash, zsh and fish."),
     },
 }
-"""By section and name, the module and the attribute of each command, and its line in the help of the program."""
+"""Commands by section and name: the module and attribute of each, and its line in the help of the program."""
 
 
 class FittedError(click.ClickException):

@@ -28,7 +28,7 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
 
 RUNS_PER_PROCESS = 40
-"""After so many a new process takes over: what one run leaves behind in memory is bounded."""
+"""Runs before a new process takes over: what one run leaves behind in memory is bounded."""
 
 
 class Backfill:
@@ -113,7 +113,7 @@ class Backfill:
 
 
 class _Lines:
-    """Shows the lines of a process with several runs, and finds in them where a run begins and where it ends."""
+    """Display of the lines of a process with several runs, which finds where a run begins and where it ends."""
 
     def __init__(
         self,

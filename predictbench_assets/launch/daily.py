@@ -45,11 +45,11 @@ def run_daily(
     """Check the options, run the job, show the summary.
 
     Args:
-        settings: of this process and of the run.
-        options: of the run.
+        settings: settings of this process and of the run.
+        options: options of the run.
         show: shows the work while it goes on; default: by LOG_FORMAT and the terminal.
         report: receives the summary; default: show it here, and on the Action's page.
-        verbose: whether to print the command, and where log and summary of a run that succeeded are.
+        verbose: True to print the command, and the paths of log and summary of a run that succeeded.
 
     Returns:
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.

@@ -39,7 +39,7 @@ class DemoKept(PermanentError):
 
 
 class DemoAbsent(PermanentError):
-    """There is no demo of this version in the folder."""
+    """No demo of this version is in the folder."""
 
 
 class DemoUnwritable(PermanentError):

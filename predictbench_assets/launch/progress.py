@@ -42,7 +42,7 @@ def stages(_: Settings) -> Display:
 
 
 class Lines:
-    """Every line to stderr, as JSON or readable."""
+    """Display of every line on stderr, as JSON or readable."""
 
     def __init__(self, *, as_json: bool, tracebacks: bool = False) -> None:
         self._as_json = as_json
