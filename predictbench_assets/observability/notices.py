@@ -63,7 +63,7 @@ class Notice:
         """The notice of a summary.
 
         Args:
-            stage: where it went wrong, for a run that did not go wrong itself.
+            stage: stage of the failure, for a run that did not fail itself.
         """
         kinds = ("offered", "excluded", "rejected", "failed", "processed")
         return cls(

@@ -54,8 +54,8 @@ class BackfillLine(BaseModel):
         failed for every market: neither is a success.
 
         Args:
-            exit_code: of the process.
-            now: when it was made.
+            exit_code: exit code of the process.
+            now: instant of its end.
             asked: the experiments that it was made for; none where it was for all.
         """
         reason = summary.reason

@@ -105,7 +105,7 @@ def intervals_svg(
     Args:
         intervals: from the top down.
         identity: a word that no other chart of the page has.
-        alternative: what the chart shows, in words.
+        alternative: the chart's content, in words.
         width: in pixels, where it is shown at its natural size.
         above: with the labels above the whiskers, for a narrow column.
     """
@@ -351,7 +351,7 @@ def _few_ticks(axes: "Axes", which: Literal["x", "y"], most: int) -> None:
 
 
 def _signed(value: float) -> str:
-    """With a sign and no more digits than it has."""
+    """Format with a sign and no more digits than the number has."""
     if abs(value) < 1e-12:
         return "0"
     sign = "+" if value > 0 else "\N{MINUS SIGN}"

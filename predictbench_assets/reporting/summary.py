@@ -68,9 +68,9 @@ def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, for
     """Lines on answers that were not asked for again, by experiment; none where there are none.
 
     Args:
-        resumed: how many there are.
-        outdated: how many of these are of other code than the present one.
-        forget: whether the command has the option --forget.
+        resumed: number of answers from the journal, by experiment.
+        outdated: number of these that other code than the present one gave.
+        forget: True where the command has the option --forget.
     """
     told = [f"{name} {count:,}" for name, count in resumed.items() if count]
     if not told:
@@ -97,7 +97,7 @@ class ApiUse(BaseModel):
 
 
 class SnapshotSummary(_Part):
-    """Which frozen snapshot the run worked on."""
+    """The frozen snapshot that the run worked on."""
 
     captured_at: datetime
     sha256: str

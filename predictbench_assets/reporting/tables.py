@@ -28,7 +28,7 @@ class FittedTable:
     Args:
         head: the names of the columns.
         rows: plain text; None is shown as NULL.
-        styles: of each row, for all of its cells; none by default.
+        styles: a style for all cells of each row; none by default.
         indent: blanks before each line.
     """
 

@@ -107,8 +107,8 @@ def write_report(
     """Write the whole page into `folder`, replacing the one that is there in one step.
 
     Args:
-        now: when the page is made, UTC.
-        as_of: what is known; default `now`.
+        now: instant of the page, UTC.
+        as_of: instant of what is known; default `now`.
         leaderboard: the boards as of that moment, where they have been built already.
         markets_since: only markets of this run date and later have pages of their own; default all.
 
