@@ -205,7 +205,7 @@ class _Content:
         return self._content
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 def _of_answer(error: boto.ClientError, method: str, store: str, bucket: str) -> StoreRefused | StoreUnwell | None:

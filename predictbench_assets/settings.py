@@ -798,7 +798,7 @@ def _is_there(file: Path) -> bool:
     """True where there is a `.env` file.
 
     Raises:
-        UndecodableFile: what is there is none: a link to nothing, a pipe, a device.
+        UndecodableFile: the path is no file: a link to nothing, a pipe, a device.
     """
     try:
         mode = file.stat().st_mode

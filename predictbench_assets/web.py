@@ -58,8 +58,8 @@ def ask(
         url: with its scheme.
         limit_s: seconds from looking the host up to the last byte.
         longest: bytes of the answer that are read; what follows them is left.
-        headers: to send; the answer is asked for uncompressed.
-        content: to send.
+        headers: headers to send; the answer is requested uncompressed.
+        content: body to send.
 
     Raises:
         WebEnvironmentError: names the variable at fault.
