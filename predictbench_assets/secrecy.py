@@ -88,8 +88,8 @@ def _cleaned(error: BaseException, redact: Redact) -> BaseException:
                 error.__notes__ = [redact(str(note)) for note in value]
     if not _leaks(error, redact):
         return error
-    said = redact(f"{type(error).__name__}: {_text(error)}")
-    return ErrorWithSecrets(said).with_traceback(error.__traceback__)
+    message = redact(f"{type(error).__name__}: {_text(error)}")
+    return ErrorWithSecrets(message).with_traceback(error.__traceback__)
 
 
 def _leaks(error: BaseException, redact: Redact) -> bool:

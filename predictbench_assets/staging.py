@@ -381,8 +381,10 @@ class _opened:  # noqa: N801 - reads as a verb at the call
                 "partition, or point STAGING_URI at the staging area that has it."
             ) from error
         except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
-            said = (error.strerror or type(error).__name__).lower()
-            raise StagedFileBroken(f"{fs.unstrip_protocol(path)} cannot be read ({said}): see to it there.") from error
+            message = (error.strerror or type(error).__name__).lower()
+            raise StagedFileBroken(
+                f"{fs.unstrip_protocol(path)} cannot be read ({message}): see to it there."
+            ) from error
 
     def __enter__(self) -> BinaryIO:
         return self._file

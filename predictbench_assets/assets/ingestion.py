@@ -80,9 +80,9 @@ def target_window(
     reporter: dg.ResourceParam[RunReporter],
 ) -> Iterator[dg.Output[StagedFile]]:
     """The UTC day on which this run's markets close, `[start, end)`; takes the run over and opens its row."""
-    asked = run_key(context)
+    requested = run_key(context)
     # Dagster starts a run of any key that `dagster job execute` is given.
-    key = checked_key(asked.run_date, asked.window_days, today=settings.clock.now().date())
+    key = checked_key(requested.run_date, requested.window_days, today=settings.clock.now().date())
     for warning in settings.warnings:
         context.log.warning(warning)
     attempt = None

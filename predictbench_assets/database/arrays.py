@@ -38,8 +38,8 @@ def fetch_columns(
     driver = connection.connection.driver_connection
     assert driver is not None
     received = bytearray()
-    asked = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(sql.SQL(query))
-    with driver.cursor() as cursor, cursor.copy(asked, dict(values)) as copy:
+    copy_query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(sql.SQL(query))
+    with driver.cursor() as cursor, cursor.copy(copy_query, dict(values)) as copy:
         for block in copy:
             received += block
     fields: list[tuple[str, str]] = [("fields", ">i2")]

@@ -282,11 +282,11 @@ class EmbeddedPostgres:
             f"or {_OF_YOUR_OWN}."
         )
 
-    def _cause(self, said: str) -> str:
+    def _cause(self, message: str) -> str:
         """Why a program failed, in its own words: the first line that names an error, else the last line."""
         if shutil.disk_usage(self.folder).free < _LITTLE_SPACE:
             return _NO_SPACE  # the program's own words may have found no place either
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
         errors = [line for line in lines if any(mark in line for mark in _ERRORS)]
         return next(iter(errors or lines[-1:]), "it ended without a message")[:1000]
 

@@ -169,12 +169,12 @@ def _ours(error: psycopg.Error | None, words: str, address: str) -> DatabaseUnav
     state = error.sqlstate if error is not None else None
     if state is None and any(sign in words for sign in _REFUSED_AT_THE_DOOR) and _FULL_HOUSE not in words:
         state = "28000"  # libpq hands on the words of a failed connection, not its SQLSTATE
-    said = words.strip().splitlines()[0] if words.strip() else "the connection broke"
+    message = words.strip().splitlines()[0] if words.strip() else "the connection broke"
     if error is not None and state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return DatabaseRefused(f"the database driver refused: {said}")
+        return DatabaseRefused(f"the database driver refused: {message}")
     if error_kind(state) == "unavailable":
-        return DatabaseUnavailable(f"the database is not available: {said}{cause_of_absence(state, address)}")
-    return DatabaseRefused(f"the database refused ({state}): {said}. {advice(state, address)}")
+        return DatabaseUnavailable(f"the database is not available: {message}{cause_of_absence(state, address)}")
+    return DatabaseRefused(f"the database refused ({state}): {message}. {advice(state, address)}")
 
 
 def advice(state: str | None, address: str = _SETTINGS) -> str:

@@ -89,12 +89,12 @@ def require_current(engine: Engine) -> None:
         DatabaseUnsuitable: `extra_float_digits` is below one.
     """
 
-    def look(connection: Connection) -> str | None:
+    def read(connection: Connection) -> str | None:
         # Not among what a pooler keeps for its clients, so it cannot be asked for when a session begins.
         require_exact_numbers(connection.execute(text("SELECT current_setting('extra_float_digits')")).scalar_one())
         return _revision_of(connection)
 
-    _require_known(found := in_transaction(engine, look, ONCE))
+    _require_known(found := in_transaction(engine, read, ONCE))
     if found != head():
         raise SchemaOutdated(
             f"the database is at revision {found or 'none'}, this code needs {head()}: run `predictbench db upgrade`."

@@ -85,8 +85,8 @@ class _Begun:
 
 def failed(name: str, error: BaseException, fix: str = "") -> Finding:
     """Finding for an error; our own errors name what mends them."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    text = said if isinstance(error, PredictbenchError) else f"{type(error).__name__}: {said}"
+    message = " ".join(str(error).split()) or type(error).__name__
+    text = message if isinstance(error, PredictbenchError) else f"{type(error).__name__}: {message}"
     return Finding("fail", name, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", fix)
 
 

@@ -374,8 +374,8 @@ def refusal(path: str, response: httpx.Response) -> RequestRefused:
 def _wait(state: RetryCallState) -> float:
     """Jittered exponential, and no less than the server asked for (within reason)."""
     failure = state.outcome.exception() if state.outcome else None
-    asked = failure.retry_after if isinstance(failure, PassingFailure) else None
-    return max(_BACKOFF(state), min(asked or 0.0, _LONGEST_WAIT_S))
+    requested = failure.retry_after if isinstance(failure, PassingFailure) else None
+    return max(_BACKOFF(state), min(requested or 0.0, _LONGEST_WAIT_S))
 
 
 def authorization(api_key: SecretStr | None) -> dict[str, str]:

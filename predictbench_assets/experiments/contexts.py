@@ -186,12 +186,12 @@ def _remembered(history: History) -> History:
     one_at_a_time = threading.Lock()
 
     @lru_cache(maxsize=4)
-    def asked(as_of: datetime) -> tuple[SettledMarket, ...]:
+    def memoized(as_of: datetime) -> tuple[SettledMarket, ...]:
         return tuple(history(as_of))
 
     def remembered(as_of: datetime) -> Iterable[SettledMarket]:
         with one_at_a_time:
-            return asked(as_of)
+            return memoized(as_of)
 
     return remembered
 

@@ -442,8 +442,8 @@ class Attempt:
             return [Answer(error=refused)] * len(unit)
         unknown = sorted(str(key) for key in given.keys() - {market.market_id for market in unit})
         if unknown:
-            asked = f"{self.experiment.name} answered for markets that it was not asked about"
-            line = self.redact(f"{asked}: {', '.join(unknown[:10])}")
+            problem = f"{self.experiment.name} answered for markets that it was not asked about"
+            line = self.redact(f"{problem}: {', '.join(unknown[:10])}")
             self.lines.log(logging.WARNING, line, self.contexts.log_fields(unit[0].market_id))
         left_out = Answer(error=ResultRefused(f"{method} left this market out of its answer"))
         return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]

@@ -102,8 +102,8 @@ class Backfill:
             return  # it is made again
         summary = summary_of(settings, folder, key, child_log, self._options)
         publish_summary(settings, summary, self._options, folder)
-        asked, now = self._options.experiments, settings.clock.now()
-        self._end(key, BackfillLine.ran(summary, exit_code=child_log.exit_code, now=now, asked=asked))
+        selected, now = self._options.experiments, settings.clock.now()
+        self._end(key, BackfillLine.ran(summary, exit_code=child_log.exit_code, now=now, selected=selected))
 
     def _end(self, key: RunKey, line: BackfillLine) -> None:
         self.lines[key] = line

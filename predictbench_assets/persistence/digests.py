@@ -63,7 +63,7 @@ _LATER = text(f"SELECT count(*) {_FORECASTS} AND NOT {result_is_known(':made_at'
 _FIRST_CLOSE = text("SELECT min(close_time) FROM predictbench.processed_markets WHERE run_id = :run_id")
 
 _RUNS = text("""
-    SELECT run_date, window_days, p.summary->'forecast_digest'->>'digest' AS told
+    SELECT run_date, window_days, p.summary->'forecast_digest'->>'digest' AS reported
     FROM predictbench.processing_runs p
     WHERE (p.status IN ('completed', 'partial') OR EXISTS (
             SELECT FROM predictbench.forecast_digests d WHERE d.run_id = p.run_id))
@@ -187,10 +187,10 @@ def check_digests(
     chosen = {"since": since, "until": until, "window_days": window_days, "digest": digest}
     runs = in_transaction(engine, lambda connection: connection.execute(_RUNS, chosen).all())
     for run in runs:
-        yield _checked(engine, RunKey(run.run_date, run.window_days), run.told)
+        yield _checked(engine, RunKey(run.run_date, run.window_days), run.reported)
 
 
-def _checked(engine: Engine, key: RunKey, told: str | None) -> CheckedRun:
+def _checked(engine: Engine, key: RunKey, reported: str | None) -> CheckedRun:
     def work(connection: Connection) -> CheckedRun:
         connection.execute(_GUARD)
         run: dict[str, Any] = {"run_id": key.run_id}
@@ -204,7 +204,7 @@ def _checked(engine: Engine, key: RunKey, told: str | None) -> CheckedRun:
         first_close = connection.execute(_FIRST_CLOSE, run).scalar_one()
         later = connection.execute(_LATER, run | {"made_at": before}).scalar_one() if checked else 0
         kept = connection.execute(_KEPT, run).scalars()
-        missing = told if told is not None and told not in set(kept) else None
+        missing = reported if reported is not None and reported not in set(kept) else None
         return CheckedRun(key, tuple(checked), first_close, later, missing)
 
     return in_transaction(engine, work)

@@ -344,11 +344,11 @@ class RunWriter:
     @staticmethod
     def _raise_unless_data(refusal: Refusal) -> None:
         kind = error_kind(refusal.sqlstate)
-        said = f"({refusal.sqlstate}): {refusal.message}"
+        reason = f"({refusal.sqlstate}): {refusal.message}"
         if kind == "unavailable":
-            raise DatabaseUnavailable(f"the database is not available {said}{cause_of_absence(refusal.sqlstate)}")
+            raise DatabaseUnavailable(f"the database is not available {reason}{cause_of_absence(refusal.sqlstate)}")
         if kind == "refused":
-            raise DatabaseRefused(f"the database refused the write {said}. {advice(refusal.sqlstate)}")
+            raise DatabaseRefused(f"the database refused the write {reason}. {advice(refusal.sqlstate)}")
 
     def _refused(self, market_id: str, refusal: Refusal) -> Failure:
         rule = f", {refusal.constraint}" if refusal.constraint else ""

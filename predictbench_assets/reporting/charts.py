@@ -271,8 +271,8 @@ def _draw_intervals(axes: "Axes", intervals: Sequence[Interval], *, above: bool,
     axes.grid(True, axis="x", color=COLOURS["grid"], linewidth=1)
     axes.axvline(0, color=COLOURS["zero"], linewidth=1.5, zorder=1)
     _few_ticks(axes, "x", 7 if wide else 3)
-    told = "worse than the price   ←   mean edge   →   better" if wide else "worse   ←   mean edge   →   better"
-    axes.set_xlabel(told, fontsize=_SMALL, color=COLOURS["muted"])
+    label = "worse than the price   ←   mean edge   →   better" if wide else "worse   ←   mean edge   →   better"
+    axes.set_xlabel(label, fontsize=_SMALL, color=COLOURS["muted"])
 
 
 def _draw_reliability(axes: "Axes", curve: Curve, tone: Tone) -> None:

@@ -72,8 +72,8 @@ def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, for
         outdated: number of these that other code than the present one gave.
         forget: True where the command has the option --forget.
     """
-    told = [f"{name} {count:,}" for name, count in resumed.items() if count]
-    if not told:
+    counts = [f"{name} {count:,}" for name, count in resumed.items() if count]
+    if not counts:
         return []
     ask = "Change the version to ask again" + (", or use --forget NAME while developing." if forget else ".")
     changed = (
@@ -81,7 +81,7 @@ def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, for
         for name, count in outdated.items()
         if count
     )
-    return [f"From the journal, not asked again: {', '.join(told)}. {ask}", *changed]
+    return [f"From the journal, not asked again: {', '.join(counts)}. {ask}", *changed]
 
 
 class ApiUse(BaseModel):

@@ -268,8 +268,8 @@ class _Section:
         skill: Interval,
         standing: _Standing | None,
     ) -> BoardRow:
-        said = ~np.isnan(forecast)
-        counted = said & field.scored
+        forecasted = ~np.isnan(forecast)
+        counted = forecasted & field.scored
         f, m, y = forecast[counted], field.price[counted], field.outcome[counted]
         edges = edge(f, m, y)
         found = clustered_mean(edges, field.cluster[counted]) if len(f) else None
@@ -278,8 +278,8 @@ class _Section:
         isotonic = corp(f, y) if len(f) else None
         own, markets = _mean(brier(f, y)), _mean(brier(m, y))
         n_provisional = int((counted & field.provisional).sum())
-        coverage = float(said.mean())
-        correlation = _correlation(forecast[said], field.price[said])
+        coverage = float(forecasted.mean())
+        correlation = _correlation(forecast[forecasted], field.price[forecasted])
         return BoardRow(
             board=self.board,
             window_days=self.window_days,
@@ -293,8 +293,8 @@ class _Section:
             n_markets=len(f),
             n_events=found.clusters if found else 0,
             n_board=len(field),
-            n_splits=int((said & field.final & (field.outcome == 0.5)).sum()),
-            n_open=int((said & ~field.final).sum()),
+            n_splits=int((forecasted & field.final & (field.outcome == 0.5)).sum()),
+            n_open=int((forecasted & ~field.final).sum()),
             n_provisional=n_provisional,
             n_clipped=int(clipped(f).sum()),
             coverage=_rounded_or_none(coverage),
@@ -326,7 +326,7 @@ class _Section:
             n_ranked=standing.n_markets if standing else None,
             ranked_edge=_rounded_or_none(standing.edge if standing else None),
             rank=standing.rank if standing else None,
-            flags=_flags(entrant, found, n_provisional, coverage, correlation, int(said.sum()), standing),
+            flags=_flags(entrant, found, n_provisional, coverage, correlation, int(forecasted.sum()), standing),
         )
 
     def _bootstrap(
@@ -424,13 +424,13 @@ class _Section:
 
 def _standings(field: _Field, entrants: tuple[Entrant, ...]) -> dict[int, _Standing]:
     """Ranks, on the settled markets that all who cover enough of the board forecast. Equal edges share a rank."""
-    said = ~np.isnan(field.forecast)
+    forecasted = ~np.isnan(field.forecast)
     takers = [
         number
         for number, entrant in enumerate(entrants)
-        if not entrant.control and float(said[number].mean()) >= MIN_COVERAGE
+        if not entrant.control and float(forecasted[number].mean()) >= MIN_COVERAGE
     ]
-    shared = field.scored & said[takers].all(axis=0)
+    shared = field.scored & forecasted[takers].all(axis=0)
     if not takers or len(np.unique(field.cluster[shared])) < MIN_EVENTS:
         return {}
     price, outcome, cluster = field.price[shared], field.outcome[shared], field.cluster[shared]

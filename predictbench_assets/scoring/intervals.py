@@ -204,8 +204,8 @@ def _count_picks(raw: np.random.PCG64, times: Floats) -> None:
 
 def percentile_interval(numbers: Floats) -> tuple[float, float] | None:
     """Middle 95 % of bootstrapped numbers, without undefined ones (NaN)."""
-    told = numbers[~np.isnan(numbers)]
-    if len(told) == 0:
+    defined = numbers[~np.isnan(numbers)]
+    if len(defined) == 0:
         return None
-    low, high = np.quantile(told, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -44,7 +44,7 @@ class Batches:
         self._refused = 0
         self._failed = 0
         self._over = False
-        self.asked = 0
+        self.requested = 0
         """Tokens that were to be read about."""
         self.answered = 0
         """Tokens of the batches that were answered."""
@@ -60,7 +60,7 @@ class Batches:
         cause = str(failure)
         if self.answered and isinstance(failure, RequestRefused) and not isinstance(failure, AnswerTooLarge):
             cause = failure.answer
-        return f"{self.asked - self.answered:,} of {self.asked:,} tokens: {cause}"
+        return f"{self.requested - self.answered:,} of {self.requested:,} tokens: {cause}"
 
     def end(self, why: str) -> None:
         """Note why nothing more is read; the reason stays what went wrong before, if anything did."""
@@ -91,7 +91,7 @@ class Batches:
             if token in known or not (token.isascii() and token.isdecimal()):
                 continue
             known.add(token)
-            self.asked += 1
+            self.requested += 1
             batch.append(token)
             if len(batch) == self._size:
                 yield batch

@@ -335,8 +335,8 @@ class PolymarketClient:
         async def read(batch: list[str], attempts: int | None) -> None:
             nonlocal unreadable
             found = await self._quotes_of(batch, attempts, stats)
-            asked = set(batch)
-            quotes.update((quote.token_id, quote) for quote in found.quotes if quote.token_id in asked)
+            requested = set(batch)
+            quotes.update((quote.token_id, quote) for quote in found.quotes if quote.token_id in requested)
             unreadable += found.unreadable
 
         batches = Batches(read, size=QUOTES_PER_REQUEST, readers=self._concurrency)
@@ -344,11 +344,13 @@ class PolymarketClient:
             await batches.run(_each(token_ids))
         reason = batches.reason
         if reason is None and unreadable:
-            reason = f"{unreadable:,} of {batches.asked:,} tokens: what {PRICES} answered for them is no price"
+            reason = f"{unreadable:,} of {batches.requested:,} tokens: what {PRICES} answered for them is no price"
         if reason is not None:
             logger.warning("quotes of the CLOB are missing: %s", reason)
         logger.info("read %d quotes", len(quotes), extra={"api": stats.as_dict()})
-        return Quotes(available=batches.answered > 0 or not batches.asked, reason=reason, by_token=quotes, stats=stats)
+        return Quotes(
+            available=batches.answered > 0 or not batches.requested, reason=reason, by_token=quotes, stats=stats
+        )
 
     async def fetch_past_prices(
         self, token_ids: Sequence[str] | AsyncIterable[str], captured_at: datetime, *, budget_s: float = 300.0

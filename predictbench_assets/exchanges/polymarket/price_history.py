@@ -29,7 +29,7 @@ _EMPTY_BOOK: Final = 0.5
 class PastPrices:
     """Older prices of a list of tokens; one without a price in the time looked at is absent."""
 
-    asked: bool = True
+    requested: bool = True
     """False where the CLOB was not asked at all."""
     reason: str | None = None
     """The reason for prices that are missing; None where there simply were none."""
