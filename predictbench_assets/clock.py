@@ -63,7 +63,7 @@ def parsed_moment(text: str) -> date | datetime:
         raise ValueError(f"{text!r} is no moment; {wanted}") from error
 
 
-def known_until(moment: date | datetime | None, now: datetime) -> datetime:
+def as_of_instant(moment: date | datetime | None, now: datetime) -> datetime:
     """The instant that is meant by a moment: of a day its end, of today and of none the present.
 
     Raises:

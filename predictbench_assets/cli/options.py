@@ -125,7 +125,7 @@ def as_of_instant(moment: date | datetime | None, now: datetime) -> datetime:
         click.BadParameter: it lies in the future, of which nothing is known.
     """
     try:
-        return clock.known_until(moment, now)
+        return clock.as_of_instant(moment, now)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--as-of") from error
 

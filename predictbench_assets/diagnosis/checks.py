@@ -30,14 +30,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One part of a deployment, and how to look at it.
+    """One part of a deployment, and its check.
 
-    `look` may raise anything; that is a failure of the check alone. With `leaves_traces` it is given a moment to clean
+    `run` may raise anything; that is a failure of the check alone. With `leaves_traces` it is given a moment to clean
     up behind it when the others are given up.
     """
 
     name: str
-    look: Callable[[], Iterable[Finding]]
+    run: Callable[[], Iterable[Finding]]
     leaves_traces: bool = False
 
 
@@ -76,7 +76,7 @@ class _Begun:
 
     def _run(self) -> None:
         try:
-            self._found = list(self.check.look())
+            self._found = list(self.check.run())
         except PredictbenchError as error:
             self._found = [failed(self.check.name, error)]
         except Exception as error:  # a library may raise anything for an unforeseen setting

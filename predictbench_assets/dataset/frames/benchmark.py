@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 import pyarrow as pa
 
-from predictbench_assets.clock import known_until, parsed_moment
+from predictbench_assets.clock import as_of_instant, parsed_moment
 from predictbench_assets.dataset.files import record_batch
 from predictbench_assets.dataset.frames.boards import BOARDS
 from predictbench_assets.dataset.frames.released import ReleaseSource
@@ -77,7 +77,7 @@ def open_benchmark(
     moment = parsed_moment(as_of) if isinstance(as_of, str) else as_of
     if isinstance(moment, datetime) and moment.tzinfo is None:
         raise ValueError(f"as_of {moment.isoformat()} has no zone: give it one, such as UTC")
-    return Benchmark(DatabaseSource(found, known_until(moment, found.clock.now())), frames)
+    return Benchmark(DatabaseSource(found, as_of_instant(moment, found.clock.now())), frames)
 
 
 class Benchmark:
