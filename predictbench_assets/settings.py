@@ -735,7 +735,7 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     if env_file is None and file is not None and os.environ.get(ENV_FILE_VARIABLE) and not file.exists():
         raise SettingsError([f"{ENV_FILE_VARIABLE}: there is no file {file}"])
     try:
-        # What else is wrong may come from the lines that cannot be read, and is not looked for before they can.
+        # Other problems may come from the lines that cannot be read, and are not searched before they can.
         if file is not None and (problems := _env_file_problems(file)):
             raise SettingsError(problems)
         settings = Settings(_env_file=file, _env_file_encoding=_encoding(file), **overrides)

@@ -240,7 +240,7 @@ _EXPOSED = """
         SELECT 'PUBLIC' FROM pg_namespace WHERE nspname = :schema AND has_schema_privilege('public', oid, 'USAGE')
     ) AS open
 """
-# Of other users' connections only these columns show.
+# Only these columns show of other users' connections.
 _CONNECTIONS = """
     SELECT (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL) AS used,
         current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer

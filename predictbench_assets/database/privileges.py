@@ -29,7 +29,7 @@ WRITER_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     # Forecasts and observations are only ever added: not even a stolen password of the writer's changes one.
     "experiment_results": _ADD,
     "experiment_runs": _ADD,
-    # Of a market whose resolution was reopened; whatever leaves can be computed again.
+    # Scores of a market whose resolution was reopened; whatever leaves can be computed again.
     "experiment_scores": (*_CHANGE, "DELETE"),
     "experiments": _CHANGE,
     "forecast_digests": _ADD,

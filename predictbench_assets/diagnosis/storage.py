@@ -57,7 +57,7 @@ def archive_findings(settings: Settings) -> Iterator[Finding]:
     bucket = area.root.partition("/")[0]
     try:
         there = area.fs.exists(area.root)
-        # That of the staging area is written to anyway; its root need not be open to us.
+        # The bucket of the staging area is written to anyway; its root need not be open to us.
         if not there and bucket != settings.staging.partition("://")[2].partition("/")[0]:
             area.fs.ls(bucket)
     except PredictbenchError as error:

@@ -32,7 +32,7 @@ _FILLED_BY_THE_DATABASE = {
 MARKET_COLUMNS: Final = [column.name for column in processed_markets.c if column.name not in _FILLED_BY_THE_DATABASE]
 """The columns of `processed_markets` that a market brings along."""
 
-# Of these a market has the value by another name, or its price has it.
+# Columns whose value a market has by another name, or its price has.
 _ELSEWHERE = {
     *("processed_market_id", "raw_snapshot", "market_slug", "event_id"),
     *("price", "bid", "ask", "spread", "price_source", "price_at", "price_quality"),

@@ -256,7 +256,7 @@ _FORECASTS = text(f"""
     ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
 """)  # noqa: S608 - texts of ours
 
-# Of the newest attempts of each version alone: a year of failures is a long read, and the code has changed since.
+# Failures of the newest attempts of each version alone: a year of them is a long read, and the code has changed since.
 _REASONS = text(f"""
     WITH attempts AS (
         SELECT a.experiment_run_id, a.experiment_id,

@@ -56,7 +56,7 @@ class Batches:
         if self._failure is None:
             return None
         failure = self._failure
-        # Where others were answered, the token is at fault and not the address.
+        # If others were answered, the token is at fault and not the address.
         cause = str(failure)
         if self.answered and isinstance(failure, RequestRefused) and not isinstance(failure, AnswerTooLarge):
             cause = failure.answer
@@ -87,7 +87,7 @@ class Batches:
         known: set[str] = set()
         batch: list[str] = []
         async for token in tokens:
-            # What is no number is no token, and would have a whole batch refused.
+            # A text that is no number is no token, and would have a whole batch refused.
             if token in known or not (token.isascii() and token.isdecimal()):
                 continue
             known.add(token)

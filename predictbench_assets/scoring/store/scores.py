@@ -58,7 +58,7 @@ _MARKETS: Final = """
 _DONE: Final = "DELETE FROM predictbench.scores_due WHERE due_id = ANY(%(entries)s)"
 
 _OF_RUNS: Final = "m.run_id = ANY(%(runs)s::uuid[])"
-# Of those of which nothing final was ever observed, nothing is scored and nothing was.
+# Markets without a final observation have no scores, now or before.
 _OF_MARKETS: Final = """
     m.market_id = ANY(%(markets)s) AND m.run_id <> ALL(%(but)s::uuid[]) AND EXISTS (
         SELECT FROM predictbench.resolution_observations o WHERE o.market_id = m.market_id AND o.state = 'final'
@@ -304,7 +304,7 @@ def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> Sc
     runs = in_transaction(engine, lambda connection: connection.exec_driver_sql(_RUNS, version).all())
     for part in chunks_by_size([row.size for row in runs], ROWS_PER_CHUNK):
         done.add(in_transaction(engine, partial(scoring.runs, due=runs[part])))
-    # Where nothing was written, what was found in whole runs would be found again. Else all must be looked at again:
+    # A dry run would find again what it found in whole runs. Else all must be read again:
     # what was entered since then may be of a run that was looked at before.
     but = [row.run_id for row in runs] if dry_run else []
     after: str | None = ""
