@@ -1,18 +1,19 @@
 """Predictbench: a daily benchmark of forecasters on prediction markets, as one Dagster asset graph.
 
+The data, from the exchange to the reader; each room is a stage, with its own SQL:
+
     exchanges/ ──> ingestion/ ──> experiments/ ──> persistence/ ──> resolution/ ──> scoring/ ──> site/  dataset/
     an adapter     a window's     a forecast of    the run, in      how markets     scores and   the page, files
-    an exchange    frozen rows,   each market,     Postgres, all    settled, by     boards as    and releases
-                   then markets   a class each     or nothing       and by          of a moment  for others
+    an exchange    frozen rows,   each market;     Postgres, all    settled, by     boards as    and releases
+                   then markets   own classes too  or nothing       and by          of a moment  for others
 
-    markets/       the domain: a market, its price, its cluster, a day's cohort; knows no exchange and no database
-    database/      engine, schema, migrations, and what is known at a moment; each stage has its own SQL
-    retention/     what is old; reporting/  what people read in a terminal; observability/  logs, metrics, notices
-    assets/        each stage as a Dagster asset; jobs.py  jobs and schedules; instance/  Dagster's own storage
-    definitions.py puts all together; launch/  starts a run; cli/  the commands; diagnosis/  `predictbench doctor`
-    sandbox/       a simulated exchange; the files beside the rooms (settings, runs, clock, ...) stand below all
+What stages stand on: markets/ (market, price, cluster, cohort; no exchange, no database), database/ (engine, schema,
+migrations, what is known at a moment), settings.py, runs.py, staging.py and the other files beside the rooms.
+Around them: assets/ and jobs.py (each stage for Dagster), instance/ (Dagster's storage), definitions.py (all together),
+launch/ and cli/ (a run from outside, the commands), diagnosis/ (`predictbench doctor`), reporting/ (text and charts),
+observability/ (logs, metrics, notices), retention/ (what is old), sandbox/ (a simulated exchange).
+Who may import whom is the layers contract in pyproject.toml, from the commands at the top down to the clock.
 
-A room imports what stands below it and nothing else: the order is the layers contract in pyproject.toml.
 `open_benchmark()` opens the data for a notebook: see docs/notebooks.md.
 """
 

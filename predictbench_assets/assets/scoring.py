@@ -70,7 +70,10 @@ def leaderboard(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeRes
     settings: dg.ResourceParam[Settings],
     database: dg.ResourceParam[RunDatabase],
 ):
-    """All boards as of now, stored with their moment and the version of the rules, so that they can be rebuilt."""
+    """All boards as of now, stored with their moment and the version of the rules, so that they can be rebuilt.
+
+    They are computed from forecasts and resolutions, as a past one is; the stored scores come first, and are checked.
+    """
     from predictbench_assets.scoring.store.boards import content_hash, rebuild_leaderboard, store_leaderboard
 
     with bound(process_stage=context.asset_key.to_user_string()), redacting(settings):

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, push_to_gateway, write_to_textfile
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, push_to_gateway
 
 from predictbench_assets import web
+from predictbench_assets.reporting.pages import write_at_once
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.settings import Settings
 
@@ -26,7 +27,7 @@ def export_metrics(summary: RunSummary, settings: Settings) -> None:
         file = _of_window(settings.prometheus_textfile, summary.window_days)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_to_textfile(str(file), registry)
+            write_at_once(file, generate_latest(registry).decode())
         except OSError as error:
             _log.warning("PROMETHEUS_TEXTFILE cannot be written: %s", error)
     if settings.prometheus_push_gateway is not None:

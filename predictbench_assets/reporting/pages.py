@@ -49,11 +49,16 @@ def publish(path: Path, *, json: str, markdown: str) -> Path:
 def write_at_once(path: Path, text: str) -> None:
     """Write a file in one step: who reads it meanwhile sees the old text or the new one.
 
+    A device or a pipe, such as `/dev/null`, is written to and stays what it is.
+
     Raises:
         OSError: always with the name of a file, which a full disk does not give by itself.
     """
     partial = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()

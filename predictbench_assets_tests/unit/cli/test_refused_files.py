@@ -162,3 +162,11 @@ def test_a_disk_that_takes_no_more_is_told_with_the_file_that_was_to_be_written(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert failing(caught.value).startswith(f"Error: {file}: it would be larger than a file may be here.")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_in_the_place_of_a_summary_stays_one(tmp_path: Path) -> None:
+    """As root the rename of a finished file would put it in the place of `/dev/null` itself."""
+    (summary := tmp_path / "summary.json").symlink_to(os.devnull)
+    write_at_once(summary, "{}")
+    assert summary.is_symlink()
+    assert not summary.read_text()
