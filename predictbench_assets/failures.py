@@ -1,7 +1,8 @@
 """The vocabulary of failure: what went wrong, where, and whether trying again can help.
 
-A market's failure is data (`Failure`; an experiment's, an `Outcome`), never an exception that stops the others. Exceptions
-are for what stops a run: `PermanentError` where a person has to act, `TransientError` where trying again may do.
+A market's failure is data (`Failure`; an experiment's, an `Outcome`), never an exception that stops the others.
+Exceptions are for what stops a run: `PermanentError` where a person has to act, `TransientError` where trying again may
+do.
 """
 
 from datetime import datetime
