@@ -75,7 +75,7 @@ def normalized_url(text: str, *, driver: str = OUR_DRIVER) -> URL:
     if backend not in ("postgres", "postgresql"):
         raise DatabaseUrlError(f"speaks {backend}; Predictbench stores in Postgres only")
     if "@" in f"{url.host}{url.database}":
-        # The host would be the rest of the password, which errors and logs then tell.
+        # The host would be the rest of the password, and errors and logs name the host.
         raise DatabaseUrlError("has an @ in its password, which ends there: write it as %40")
     # libpq takes both among the parameters, as JDBC does; there they would be shown.
     named = {"username": url.query.get("user"), "password": url.query.get("password")}

@@ -63,7 +63,7 @@ def parsed_moment(text: str) -> date | datetime:
         raise ValueError(f"{text!r} is no moment; {wanted}") from error
 
 
-def known_until(moment: date | datetime | None, now: datetime) -> datetime:
+def as_of_instant(moment: date | datetime | None, now: datetime) -> datetime:
     """The instant that is meant by a moment: of a day its end, of today and of none the present.
 
     Raises:
@@ -81,13 +81,13 @@ def known_until(moment: date | datetime | None, now: datetime) -> datetime:
 
 
 def skew(before: datetime, theirs: datetime, after: datetime, *, resolution: timedelta = timedelta(0)) -> timedelta:
-    """Another clock minus ours, as little as what was seen allows.
+    """The smallest offset of another clock from ours that the observation allows.
 
     Args:
-        before: when it was asked, by ours.
-        theirs: what it said.
-        after: when the answer was there, by ours.
-        resolution: what it leaves out, when it rounds down.
+        before: instant of the request, by our clock.
+        theirs: its answer.
+        after: instant of the answer's arrival, by our clock.
+        resolution: step to which its answer is rounded down.
     """
     nothing = timedelta(0)
     earliest, latest = theirs - after, theirs + resolution - before

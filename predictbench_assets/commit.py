@@ -1,4 +1,4 @@
-"""Which commit of this project is running: runs are stored with it."""
+"""The commit of this project that is running: runs are stored with it."""
 
 import subprocess
 from functools import lru_cache

@@ -117,7 +117,7 @@ def defs() -> dg.Definitions:
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     configure_logging(get_settings())
     built = build_defs(get_settings())
-    # What is loaded by now stays as long as the process: collections during a run need not walk through it every time,
+    # Objects loaded by now stay as long as the process: collections during a run need not walk through it every time,
     # which takes about a tenth of a cold run.
     gc.freeze()
     return built

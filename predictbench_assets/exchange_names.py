@@ -1,6 +1,6 @@
 """The name of the exchange that data come from, and whether that is a simulated one.
 
-Stored with every run and snapshot, so that whoever reads the data later can decide it too.
+Stored with every run and snapshot, so that a later reader of the data can decide it too.
 """
 
 from typing import Final

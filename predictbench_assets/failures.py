@@ -1,6 +1,6 @@
 """The vocabulary of failure: what went wrong, where, and whether trying again can help.
 
-A failure of one market is data (`Failure`; one of an experiment an `Outcome`), never an exception that stops the others.
+A market's failure is data (`Failure`; an experiment's, an `Outcome`), never an exception that stops the others.
 Exceptions are for what stops a run: `PermanentError` where a person has to act, `TransientError` where trying again may
 do.
 """

@@ -11,7 +11,7 @@ class StagingIOManager(dg.IOManager):
     """Keeps what assets return under their own name, and opens it for those downstream.
 
     Args:
-        area: where files are staged.
+        area: the place of staged files.
         schemas: the schema of each asset's file, by the first part of its key.
     """
 

@@ -27,7 +27,7 @@ _READ_TRIES = 5
 """Tries for a file whose content breaks off."""
 
 _READS = {"head_object", "get_object", "head_bucket"}
-_LONGEST_SAID = 200
+_LONGEST_MESSAGE = 200
 _KEYS = "STAGING_S3_ACCESS_KEY_ID and STAGING_S3_SECRET_ACCESS_KEY"
 
 
@@ -89,7 +89,7 @@ class ObjectStore(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     """
 
     retries = 2
-    """Tries of a request, each of as many as AWS_MAX_ATTEMPTS says (botocore's default: 5)."""
+    """Tries of a request, each of up to AWS_MAX_ATTEMPTS attempts (botocore's default: 5)."""
 
     def __init__(self, *, time_limit: float, config_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
         self.time_limit = time_limit
@@ -162,7 +162,7 @@ class ObjectStore(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         answered = error if isinstance(error, boto.ClientError) else error.__cause__
         if isinstance(answered, boto.ClientError):
             return _of_answer(answered, method, store, bucket)
-        said = shortened(" ".join(str(error).split()) or type(error).__name__, _LONGEST_SAID)
+        message = shortened(" ".join(str(error).split()) or type(error).__name__, _LONGEST_MESSAGE)
         match error:
             case TimeoutError() | boto.ConnectTimeoutError() | boto.ReadTimeoutError():
                 return StoreUnwell(
@@ -180,10 +180,10 @@ class ObjectStore(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
                 return StoreRefused(f"{store} needs keys and there are none ({error}): set {_KEYS}.")
             case ResponseParserError():
                 return StoreRefused(
-                    f"{store} does not answer as an S3 API does ({said}): check STAGING_S3_ENDPOINT_URL."
+                    f"{store} does not answer as an S3 API does ({message}): check STAGING_S3_ENDPOINT_URL."
                 )
             case boto.ParamValidationError():
-                return StoreRefused(f"{bucket!r} cannot be a bucket ({said}): correct STAGING_URI or ARCHIVE_URI.")
+                return StoreRefused(f"{bucket!r} cannot be a bucket ({message}): correct STAGING_URI or ARCHIVE_URI.")
             case boto.ConnectionError() | boto.HTTPClientError():
                 return StoreUnwell(f"{store} cannot be reached ({error}): check STAGING_S3_ENDPOINT_URL.")
             case boto.BotoCoreError():
@@ -191,7 +191,7 @@ class ObjectStore(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
             case ValueError() if "endpoint" in str(error):
                 return StoreRefused(f"{endpoint!r} is no address of a store: correct STAGING_S3_ENDPOINT_URL.")
             case _ if isinstance(error, S3_RETRYABLE_ERRORS):
-                return StoreUnwell(f"{store} broke its answer off ({said}): try again later.")
+                return StoreUnwell(f"{store} broke its answer off ({message}): try again later.")
         return None
 
 
@@ -205,7 +205,7 @@ class _Content:
         return self._content
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 def _of_answer(error: boto.ClientError, method: str, store: str, bucket: str) -> StoreRefused | StoreUnwell | None:
@@ -216,16 +216,16 @@ def _of_answer(error: boto.ClientError, method: str, store: str, bucket: str) ->
     message = str(answer.get("Error", {}).get("Message") or "")
     if code in ("NoSuchKey", "NoSuchUpload", "NoSuchVersion") or (code == "404" and method in _READS):
         return None  # FileNotFoundError
-    said = f"{code}: {message}" if message and message != code else code
+    reason = f"{code}: {message}" if message and message != code else code
     if code in _TRANSIENT or (status >= 500 and status != 501):
         return StoreUnwell(
-            f"{store} is overloaded or unwell ({said}): try again later; if it lasts, check STAGING_S3_ENDPOINT_URL."
+            f"{store} is overloaded or unwell ({reason}): try again later; if it lasts, check STAGING_S3_ENDPOINT_URL."
         )
     advice = _ADVICE.get(code)
     if "virtual host" in message.lower():
         advice = _VIRTUAL
     if advice is None:
-        return StoreRefused(f"{store} refuses this ({said}): check STAGING_URI and STAGING_S3_ENDPOINT_URL.")
+        return StoreRefused(f"{store} refuses this ({reason}): check STAGING_URI and STAGING_S3_ENDPOINT_URL.")
     region = answer.get("Error", {}).get("Region") or metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     problem = advice.problem.format(bucket=bucket, region=f" ({region})" if region else "")
-    return StoreRefused(f"{store} {problem} ({said}): {advice.remedy.format(bucket=bucket)}.")
+    return StoreRefused(f"{store} {problem} ({reason}): {advice.remedy.format(bucket=bucket)}.")

@@ -5,7 +5,7 @@ import re
 # Control characters but line end and tab, marks that reorder a line, separators of lines, and lone surrogates.
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# What a runner of GitHub Actions takes for a command, wherever a table or a wrapped sentence puts it.
+# Starts that a runner of GitHub Actions takes for a command, wherever a table or a wrapped sentence puts it.
 _COMMAND = re.compile(r"(?<!\S)::(?=[A-Za-z-]+(?:\s[^\n]*)?::)|##(?=\[[A-Za-z-]+)")
 
 

@@ -1,11 +1,23 @@
-"""A run: a run date and a window, and everything that follows from the two."""
+"""A run: a run date and a window, everything that follows from the two, and the statuses of a run and its parts."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Literal
 from uuid import UUID, uuid5
 
 RUN_NAMESPACE = UUID("6f0c7b0e-52a5-5d0b-9c54-0d6f3b1c7a11")
 """The namespace of all deterministic ids. Changing it orphans every stored row."""
+
+RunStatus = Literal["running", "completed", "partial", "failed", "interrupted", "missed"]
+"""Status of a run's row. partial: its markets are a part of the day. missed: its day was over before it began."""
+StoredStatus = Literal["completed", "partial"]
+"""Status of a run whose markets are stored."""
+ExperimentStatus = Literal["completed", "failed", "not_run"]
+"""Status of an experiment in a run."""
+OutcomeStatus = Literal["completed", "skipped", "failed"]
+"""Status of a market in an experiment that ran."""
+ResultStatus = Literal[OutcomeStatus, "not_run"]
+"""Status of a market's stored result."""
 
 
 @dataclass(frozen=True, order=True)

@@ -44,9 +44,9 @@ class RunPlan:
 
     run_date: date
     windows: tuple[int, ...]
-    """To be run now."""
+    """Windows to be run now."""
     done: tuple[int, ...] = ()
-    """Stored complete: what `--on-existing skip` passes over."""
+    """Windows stored complete, which `--on-existing skip` passes over."""
     missed: tuple[int, ...] = ()
     """Incomplete, and their day is over."""
     running: tuple[int, ...] = ()
@@ -65,7 +65,7 @@ def plan_scheduled(day: date, now: datetime, windows: Sequence[int], stored: Map
 
     Args:
         day: the run date, `scheduled_day` of the time at which the schedule fired.
-        windows: those that are scheduled.
+        windows: the scheduled windows.
         stored: the runs of `day` that are in the database, by window.
     """
     done = _done(windows, stored)

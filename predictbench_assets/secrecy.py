@@ -28,10 +28,10 @@ class ErrorWithSecrets(Exception):
 
 
 def secret_forms(secret: str) -> set[str]:
-    """A secret as it may turn up in a text: as it is, percent-encoded, quoted by Python or JSON, or in base64.
+    """Spellings of a secret in a text: plain, percent-encoded, quoted by Python or JSON, or in base64.
 
-    In base64 it looks different after one or two other bytes, as in `user:password`, so what all three have in common
-    with any surroundings is given.
+    In base64 it is spelled differently after one or two other bytes, as in `user:password`, so the part that is the
+    same in any surroundings is given.
     """
     plain = {secret, secret.strip()}
     written = {quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
@@ -77,7 +77,7 @@ def _redacted(error: BaseException, redact: Redact, done: dict[int, BaseExceptio
 
 def _cleaned(error: BaseException, redact: Redact) -> BaseException:
     """One error without its causes."""
-    if not _tells(error, redact):
+    if not _leaks(error, redact):
         return error
     with suppress(Exception):  # a stranger's class may refuse anything
         error.args = tuple(redact(one) if isinstance(one, str) else one for one in error.args)
@@ -86,18 +86,18 @@ def _cleaned(error: BaseException, redact: Redact) -> BaseException:
                 setattr(error, name, redact(value))
             elif name == "__notes__":
                 error.__notes__ = [redact(str(note)) for note in value]
-    if not _tells(error, redact):
+    if not _leaks(error, redact):
         return error
-    said = redact(f"{type(error).__name__}: {_text(error)}")
-    return ErrorWithSecrets(said).with_traceback(error.__traceback__)
+    message = redact(f"{type(error).__name__}: {_text(error)}")
+    return ErrorWithSecrets(message).with_traceback(error.__traceback__)
 
 
-def _tells(error: BaseException, redact: Redact) -> bool:
+def _leaks(error: BaseException, redact: Redact) -> bool:
     """True where a secret would be seen where the error is shown, with its notes and the members of a group."""
     shown = "\n".join((_text(error), repr(error.args), *map(str, getattr(error, "__notes__", ()))))
     if redact(shown) != shown:
         return True
-    return isinstance(error, BaseExceptionGroup) and any(_tells(member, redact) for member in error.exceptions)
+    return isinstance(error, BaseExceptionGroup) and any(_leaks(member, redact) for member in error.exceptions)
 
 
 def _text(error: BaseException) -> str:
@@ -112,7 +112,7 @@ def redact_records(redact: Redact) -> None:
 
     def make(*args: Any, **values: Any) -> logging.LogRecord:
         record = logging.LogRecord(*args, **values)
-        with suppress(TypeError, ValueError):  # placeholders that do not fit are told of by the handler
+        with suppress(TypeError, ValueError):  # the handler reports placeholders that do not fit
             message = record.getMessage()
             clean = redact(message)
             if clean != message:

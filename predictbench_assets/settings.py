@@ -257,7 +257,7 @@ class Settings(BaseSettings):
         description="what the database's plan allows; lets `predictbench doctor` tell the days until full",
     )
 
-    # Who is told
+    # Notices
     notify_webhook_url: SecretStr | None = Field(
         None, description='Slack\'s or any webhook that takes {"text": ...}; unset: nobody is told'
     )
@@ -317,7 +317,7 @@ class Settings(BaseSettings):
             dotenv_settings.env_vars = {name.lower(): text for name, text in texts.items()}
         for source in (env_settings, dotenv_settings):
             assert isinstance(source, EnvSettingsSource)
-            # A variable of blanks is unset as well, so that it does not hide what the file says.
+            # A variable of blanks is unset as well, so that it does not hide the file's value.
             source.env_vars = {name: text for name, text in source.env_vars.items() if text and trimmed(text)}
         return init_settings, env_settings, dotenv_settings
 
@@ -726,7 +726,7 @@ def secret_names() -> set[str]:
 
 
 def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
-    """The settings from the environment and `env_file` (default: as `PREDICTBENCH_ENV_FILE` says).
+    """Read the settings from the environment and `env_file` (default: `PREDICTBENCH_ENV_FILE`).
 
     Raises:
         SettingsError: with every problem found, each naming its setting and none repeating a secret.
@@ -735,7 +735,7 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     if env_file is None and file is not None and os.environ.get(ENV_FILE_VARIABLE) and not file.exists():
         raise SettingsError([f"{ENV_FILE_VARIABLE}: there is no file {file}"])
     try:
-        # What else is wrong may come from the lines that cannot be read, and is not looked for before they can.
+        # Other problems may come from the lines that cannot be read, and are not searched before they can.
         if file is not None and (problems := _env_file_problems(file)):
             raise SettingsError(problems)
         settings = Settings(_env_file=file, _env_file_encoding=_encoding(file), **overrides)
@@ -798,7 +798,7 @@ def _is_there(file: Path) -> bool:
     """True where there is a `.env` file.
 
     Raises:
-        UndecodableFile: what is there is none: a link to nothing, a pipe, a device.
+        UndecodableFile: the path is no file: a link to nothing, a pipe, a device.
     """
     try:
         mode = file.stat().st_mode

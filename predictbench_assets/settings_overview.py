@@ -56,18 +56,18 @@ class SettingLine:
 
 
 def describe_settings(settings: Settings | None, env_file: Path | None = None) -> list[SettingLine]:
-    """Every setting with its value and where it comes from, in the order of the class.
+    """List every setting with its value and its source, in the order of the class.
 
     Args:
-        settings: what was loaded; None where loading failed, then the texts are shown as they were given.
-        env_file: the file that was read; default: as `PREDICTBENCH_ENV_FILE` says.
+        settings: as loaded; None where loading failed, then the texts are shown as they were given.
+        env_file: the file that was read; default: `PREDICTBENCH_ENV_FILE`.
     """
     sources = _given(env_file or default_env_file())
     view = settings.public_view() if settings else {}
     lines = []
     for name, field in Settings.model_fields.items():
         given = next((sources[variable] for variable in variables(name) if variable in sources), None)
-        text = _shown(view[name.upper()]) if name.upper() in view else given[0] if given else ""
+        text = _format_value(view[name.upper()]) if name.upper() in view else given[0] if given else ""
         if name in secret_names():
             text = "***" if given else ""
         lines.append(
@@ -96,7 +96,7 @@ def env_example() -> str:
     for name, field in Settings.model_fields.items():
         if name in _SECTIONS:
             parts += ["", "", f"# {_SECTIONS[name]}"]
-        default = _shown(field.default)
+        default = _format_value(field.default)
         others = variables(name)[1:]
         also = f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} read too" if others else ""
         parts += ["", f"# {field.description}{also}"]
@@ -128,7 +128,7 @@ def _texts(env_file: Path | None) -> Mapping[str, str]:
         return {}
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, time):

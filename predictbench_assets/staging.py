@@ -59,7 +59,7 @@ class OutsideOfArea(PermanentError):
 
 
 class StagedFileMissing(PermanentError):
-    """Nothing is staged under that name: the stage has not run for this partition, or staging was thrown away."""
+    """No file is staged under that name: the stage has not run for this partition, or staging was thrown away."""
 
 
 class StagedFileBroken(PermanentError):
@@ -345,7 +345,7 @@ def _opened_store(uri: str, options: Mapping[str, Any]) -> tuple[fsspec.Abstract
 
 
 def sync_folder(folder: Path) -> None:
-    """Without this a new file may be gone after a power cut, however well its bytes were synced."""
+    """Sync a folder: else a new file may be gone after a power cut, however well its bytes were synced."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -381,8 +381,10 @@ class _opened:  # noqa: N801 - reads as a verb at the call
                 "partition, or point STAGING_URI at the staging area that has it."
             ) from error
         except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
-            said = (error.strerror or type(error).__name__).lower()
-            raise StagedFileBroken(f"{fs.unstrip_protocol(path)} cannot be read ({said}): see to it there.") from error
+            message = (error.strerror or type(error).__name__).lower()
+            raise StagedFileBroken(
+                f"{fs.unstrip_protocol(path)} cannot be read ({message}): see to it there."
+            ) from error
 
     def __enter__(self) -> BinaryIO:
         return self._file

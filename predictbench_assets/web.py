@@ -58,18 +58,18 @@ def ask(
         url: with its scheme.
         limit_s: seconds from looking the host up to the last byte.
         longest: bytes of the answer that are read; what follows them is left.
-        headers: to send; the answer is asked for uncompressed.
-        content: to send.
+        headers: headers to send; the answer is requested uncompressed.
+        content: body to send.
 
     Raises:
         WebEnvironmentError: names the variable at fault.
         httpx.TimeoutException: it took longer.
         httpx.HTTPError, httpx.InvalidURL: there is no answer.
     """
-    return asyncio.run(_asked(method, url, limit_s, longest, headers or {}, content))
+    return asyncio.run(_answered_in_time(method, url, limit_s, longest, headers or {}, content))
 
 
-async def _asked(
+async def _answered_in_time(
     method: str, url: str, limit_s: float, longest: int, headers: Mapping[str, str], content: bytes | None
 ) -> httpx.Response:
     sent = {"Accept-Encoding": "identity", **headers}

@@ -38,7 +38,7 @@ FEWEST_TO_JUDGE = 50
 """Settled markets below which no share is judged."""
 MANY_CHANGES = 0.01
 FEWEST_CHANGES = 5
-"""As many settlements may change in any sweep: disputes happen, to one market or to those of one event."""
+"""Settlements that may change in any sweep: disputes happen, to one market or to those of one event."""
 
 SNAPSHOT_CHECKS = [
     dg.AssetCheckSpec(

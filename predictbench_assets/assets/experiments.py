@@ -68,7 +68,7 @@ def build_experiment_assets(registry: Registry, redact: Redact) -> list[dg.Asset
     """One asset per experiment, each downstream of the cohort and of the experiments that it requires.
 
     Args:
-        registry: of the experiments.
+        registry: the registered experiments.
         redact: takes secrets out of their descriptions.
     """
     return [_experiment_asset(experiment, registry, redact) for experiment in registry]

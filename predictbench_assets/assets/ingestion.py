@@ -1,7 +1,6 @@
 """Ingestion: the window of a run, the frozen snapshot of its markets, and the typed cohort."""
 
 from collections.abc import Iterator, Mapping
-from enum import Enum
 from typing import Any, cast
 
 import dagster as dg
@@ -25,7 +24,7 @@ from predictbench_assets.ingestion.window import describe_window, open_window
 from predictbench_assets.markets.cohort import Cohort
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
-from predictbench_assets.persistence.leases import RunAlreadyStored
+from predictbench_assets.persistence.leases import OnExisting, RunAlreadyStored
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.reporting.debug import write_debug_artifacts
 from predictbench_assets.runs import RunKey, checked_key
@@ -37,18 +36,10 @@ GROUP = "ingestion"
 StagedOutput = Iterator[dg.Output[StagedFile] | dg.AssetCheckResult]
 
 
-class OnExisting(Enum):
-    """The treatment of a run that is stored complete."""
-
-    update = "update"
-    skip = "skip"
-    fail = "fail"
-
-
 class TargetWindowConfig(dg.Config):
     """The beginning of a run."""
 
-    on_existing: OnExisting = OnExisting.update
+    on_existing: OnExisting = "update"
     """update writes the run again (ids stay), skip ends green without doing anything, fail ends red."""
 
 
@@ -89,18 +80,18 @@ def target_window(
     reporter: dg.ResourceParam[RunReporter],
 ) -> Iterator[dg.Output[StagedFile]]:
     """The UTC day on which this run's markets close, `[start, end)`; takes the run over and opens its row."""
-    asked = run_key(context)
+    requested = run_key(context)
     # Dagster starts a run of any key that `dagster job execute` is given.
-    key = checked_key(asked.run_date, asked.window_days, today=settings.clock.now().date())
+    key = checked_key(requested.run_date, requested.window_days, today=settings.clock.now().date())
     for warning in settings.warnings:
         context.log.warning(warning)
     attempt = None
     if not database.dry:
         try:
             with redacting(settings):
-                attempt = database.open(key, context.run.run_id, config.on_existing.value).attempt
+                attempt = database.open(key, context.run.run_id, config.on_existing).attempt
         except RunAlreadyStored as stored:
-            if config.on_existing is OnExisting.fail:
+            if config.on_existing == "fail":
                 raise dg.Failure(str(stored), allow_retries=False) from stored
             context.log.info(f"skipped: {stored}")
             reporter.skipped(key, context.run.run_id)

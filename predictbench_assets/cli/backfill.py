@@ -26,7 +26,7 @@ from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
 from predictbench_assets.schedule import days_between, why_not_runnable
 from predictbench_assets.settings import Settings
 
-_ASKED_ABOVE = 10
+_CONFIRM_ABOVE = 10
 """More runs than these are not started on a terminal without asking."""
 
 
@@ -81,7 +81,7 @@ def backfill(
     keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
     _check_experiments(settings, experiments)
     refusals = _refusals(settings, keys, only_stored=bool(experiments))
-    if len(keys) - len(refusals) > _ASKED_ABOVE and sys.stdin.isatty() and not yes:
+    if len(keys) - len(refusals) > _CONFIRM_ABOVE and sys.stdin.isatty() and not yes:
         click.confirm(f"{len(keys) - len(refusals):,} runs will be made. Go on?", abort=True, err=True)
     done = _run_all(settings, keys, refusals, experiments)
     console().print(done.to_table())

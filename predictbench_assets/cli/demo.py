@@ -223,7 +223,7 @@ def _next_steps(*, past: bool, own: bool) -> str:
 
 
 def _program() -> str:
-    """This command as it can be typed in this folder."""
+    """The program's name as it can be typed in this folder."""
     program = Path(sys.executable).parent / "predictbench"
     found = shutil.which("predictbench")
     if found is not None and Path(found).absolute() == program.absolute():

@@ -16,7 +16,7 @@ from predictbench_assets.dataset.files import Format
 from predictbench_assets.reporting.pages import size
 from predictbench_assets.staging import StagingArea
 
-_SAY_EVERY_S = 2.0
+_LINE_EVERY_S = 2.0
 
 
 @click.command(
@@ -70,11 +70,11 @@ class _Progress:
     """A line now and then."""
 
     def __init__(self) -> None:
-        self._said = time.monotonic()
+        self._last_line_at = time.monotonic()
 
     def __call__(self, table: str, rows: int) -> None:
-        if time.monotonic() - self._said >= _SAY_EVERY_S:
-            self._said = time.monotonic()
+        if time.monotonic() - self._last_line_at >= _LINE_EVERY_S:
+            self._last_line_at = time.monotonic()
             click.echo(f"{table}: {rows:,} rows", err=True)
 
 

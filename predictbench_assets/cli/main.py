@@ -61,7 +61,7 @@ COMMANDS: Sections = {
         "completion": ("completion:completion", "Completion for bash, zsh and fish."),
     },
 }
-"""By section and name, the module and the attribute of each command, and its line in the help of the program."""
+"""Commands by section and name: the module and attribute of each, and its line in the help of the program."""
 
 
 class FittedError(click.ClickException):
@@ -112,7 +112,7 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
-            # click looks for near names among the commands that are loaded.
+            # click searches near names among the commands that are loaded.
             raise click.exceptions.NoSuchCommand(
                 error.command_name, possibilities=self.list_commands(ctx), ctx=ctx
             ) from error

@@ -1,4 +1,4 @@
-"""`predictbench notify`: tell a webhook how a run went."""
+"""`predictbench notify`: send a run's outcome to a webhook."""
 
 import logging
 from datetime import date
@@ -95,7 +95,7 @@ def _send(notice: Notice, settings: Settings) -> list[str]:
 
 
 def _ping(notice: Notice, settings: Settings) -> list[str]:
-    """Ping the dead man's switch; returns why that failed, if so. A dry run stores nothing, and pings nobody."""
+    """Ping the dead man's switch; returns why that failed, if so. A dry run stores nothing, and sends no ping."""
     if notice.dry_run:
         return []
     try:

@@ -19,7 +19,7 @@ _COMPLETED_DAYS = 14
 
 
 def configured_settings() -> Settings:
-    """Load the settings, and send the log of this process to stderr as they say."""
+    """Load the settings, and set up this process's log on stderr by them."""
     settings = load_settings()
     configure_logging(settings)
     return settings
@@ -125,7 +125,7 @@ def as_of_instant(moment: date | datetime | None, now: datetime) -> datetime:
         click.BadParameter: it lies in the future, of which nothing is known.
     """
     try:
-        return clock.known_until(moment, now)
+        return clock.as_of_instant(moment, now)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--as-of") from error
 

@@ -73,7 +73,7 @@ def resolve(limit: int | None, max_requests: int | None, as_json: bool, demo: bo
 
 @contextmanager
 def _progress() -> Iterator[_Shown]:
-    """A bar on a terminal's stderr; lines of the log where nobody watches."""
+    """A bar on a terminal's stderr; lines of the log elsewhere."""
     if not sys.stderr.isatty():
         log = logging.getLogger(__name__)
         yield lambda done, total: log.info("looked at %d of %d markets", done, total)

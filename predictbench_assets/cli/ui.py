@@ -47,7 +47,7 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
     if demo and read_only:
         raise click.UsageError("--demo is this machine's own; --read-only is for a deployment's storage")
     if read_only:
-        sys.exit(_look(port, open_=open_))
+        sys.exit(_serve_read_only(port, open_=open_))
     require_free(port)
     with ExitStack() as stack:
         if demo:
@@ -80,7 +80,7 @@ def _serve(command: Command, port: int, *, open_: bool) -> int:
     return run_in_foreground(command, address, answered)
 
 
-def _look(port: int, *, open_: bool) -> int:
+def _serve_read_only(port: int, *, open_: bool) -> int:
     """The web server on a deployment's storage, until it is ended; returns its exit code.
 
     Raises:

@@ -108,7 +108,7 @@ def answers(url: URL, sql: str, *, write: bool = False, patience: Patience | Non
         url: as whom; see `reading_url`.
         sql: statements, separated by semicolons.
         write: keep what they change, if all succeed; one alone runs as it is, so that it may be VACUUM.
-        patience: how long to wait for each answer.
+        patience: limits of the wait for each answer.
 
     Raises:
         SqlError: the server refused one; nothing of this transaction is kept.
@@ -281,8 +281,8 @@ def _explained(result: pq.abc.PGresult, statement: str) -> str:
     if position := field(pq.DiagnosticField.STATEMENT_POSITION):
         lines += _place(statement, int(position) - 1)
     for name, kind in (("Detail", pq.DiagnosticField.MESSAGE_DETAIL), ("Hint", pq.DiagnosticField.MESSAGE_HINT)):
-        if said := field(kind):
-            lines.append(f"{name}: {said}")
+        if message := field(kind):
+            lines.append(f"{name}: {message}")
     if field(pq.DiagnosticField.SQLSTATE) == _NO_TABLE and f"{SCHEMA}." not in lines[0]:
         lines.append(f"The tables are in the schema {SCHEMA}: {SCHEMA}.processed_markets, for example.")
     if field(pq.DiagnosticField.SQLSTATE) in _READ_ONLY:

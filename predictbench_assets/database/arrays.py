@@ -30,16 +30,16 @@ def fetch_columns(
 
     Args:
         query: its columns must have the types of `kinds` and never be null; parameters as `%(name)s`.
-        kinds: of each column. Times are microseconds since the year 2000, in UTC; `infinity` is the largest.
+        kinds: one for each column. Times are microseconds since the year 2000, in UTC; `infinity` is the largest.
 
     Raises:
-        UnexpectedRows: as the name says.
+        UnexpectedRows: a column has another type, or a null.
     """
     driver = connection.connection.driver_connection
     assert driver is not None
     received = bytearray()
-    asked = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(sql.SQL(query))
-    with driver.cursor() as cursor, cursor.copy(asked, dict(values)) as copy:
+    copy_query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(sql.SQL(query))
+    with driver.cursor() as cursor, cursor.copy(copy_query, dict(values)) as copy:
         for block in copy:
             received += block
     fields: list[tuple[str, str]] = [("fields", ">i2")]

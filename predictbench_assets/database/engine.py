@@ -13,7 +13,7 @@ from predictbench_assets.database.errors import DatabaseUnsuitable
 from predictbench_assets.database.patience import Patience, PatientConnection
 
 _SESSION = {"PGTZ": "UTC", "PGDATESTYLE": "ISO, MDY", "PGCLIENTENCODING": "UTF8"}
-"""What every session begins with, whatever the server, the database or the role is set to. libpq reads these from the
+"""Settings of every session, over those of the server, the database and the role. libpq reads these from the
 environment and sends them while it connects: no round trip, and a pooler in transaction mode keeps them for us."""
 
 _CONNECT_SECONDS = 10
@@ -31,8 +31,8 @@ def make_engine(
     Args:
         url: `postgresql+psycopg://...`.
         pool_size: the most connections at a time; 0 opens one for each use and keeps none (migrations).
-        application_name: how the connection shows in `pg_stat_activity`.
-        patience: how long to wait for each answer; default: as DB_TIMEOUT_SECONDS is by default.
+        application_name: the connection's name in `pg_stat_activity`.
+        patience: limits of the wait for each answer; default: that of DB_TIMEOUT_SECONDS.
     """
     set_session_defaults()
     url = make_url(url)

@@ -1,7 +1,7 @@
-"""What a database error means: someone has to act, trying again may help, or these very rows are to blame.
+"""Classification of database errors: someone has to act, trying again may help, or these very rows are to blame.
 
 Only the server's own verdict on the data (SQLSTATE classes 22, 23, 54 and 21000) is ever blamed on a market. A lost
-connection, a deadlock or a server out of room says nothing about the rows that were on their way.
+connection, a deadlock or a server out of room is no evidence against the rows that were on their way.
 """
 
 import logging
@@ -29,7 +29,7 @@ from predictbench_assets.failures import PermanentError, TransientError
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
-Verdict = Literal["data", "unavailable", "refused"]
+ErrorKind = Literal["data", "unavailable", "refused"]
 
 # 54: a value too large for an index, or nested too deep for the server's parser.
 _DATA_CLASSES = ("22", "23", "54")
@@ -60,7 +60,7 @@ class Backoff:
     """Policy of trying again when the database is unavailable (about a minute by default).
 
     Args:
-        attempts: how often in all.
+        attempts: tries in all.
         first: seconds before the second attempt; doubles each time, with as much jitter.
         longest: no pause is longer, in seconds.
         within: no attempt is begun later than so many seconds after the first one.
@@ -84,13 +84,13 @@ class Backoff:
 
 
 BRIEF = Backoff(attempts=4, first=0.25, longest=2.0)
-"""For single short transactions, where a person or a failure hook is waiting."""
+"""Policy of single short transactions, where a person or a failure hook is waiting."""
 
 ONCE = Backoff(attempts=1)
 """Policy where the answer that the database is not there is as good as any."""
 
 
-def verdict(sqlstate: str | None) -> Verdict:
+def error_kind(sqlstate: str | None) -> ErrorKind:
     """Classify a SQLSTATE; None stands for a connection that broke before any could be sent."""
     if sqlstate is None:
         return "unavailable"
@@ -112,7 +112,7 @@ def classified(engine: Engine | None = None) -> Iterator[None]:
     """Turn the driver's errors into ours.
 
     Args:
-        engine: what is reached for, if its address may be given by something else than a setting; see `ADDRESS`.
+        engine: engine in use, if its address may be given by something else than a setting; see `ADDRESS`.
 
     Raises:
         DatabaseUnavailable: trying again may help.
@@ -137,7 +137,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backof
     """
     tries = 0
 
-    def once() -> _Result:
+    def attempt() -> _Result:
         nonlocal tries
         tries += 1
         with classified(engine), engine.begin() as connection:
@@ -145,7 +145,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], _Result], backof
                 connection.execute(_LIMITS)
             return work(connection)
 
-    return backoff.run(once)
+    return backoff.run(attempt)
 
 
 _LIMITS = text("SELECT set_config('statement_timeout', '60s', true), set_config('lock_timeout', '30s', true)")
@@ -169,12 +169,12 @@ def _ours(error: psycopg.Error | None, words: str, address: str) -> DatabaseUnav
     state = error.sqlstate if error is not None else None
     if state is None and any(sign in words for sign in _REFUSED_AT_THE_DOOR) and _FULL_HOUSE not in words:
         state = "28000"  # libpq hands on the words of a failed connection, not its SQLSTATE
-    said = words.strip().splitlines()[0] if words.strip() else "the connection broke"
+    message = words.strip().splitlines()[0] if words.strip() else "the connection broke"
     if error is not None and state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return DatabaseRefused(f"the database driver refused: {said}")
-    if verdict(state) == "unavailable":
-        return DatabaseUnavailable(f"the database is not available: {said}{cause_of_absence(state, address)}")
-    return DatabaseRefused(f"the database refused ({state}): {said}. {advice(state, address)}")
+        return DatabaseRefused(f"the database driver refused: {message}")
+    if error_kind(state) == "unavailable":
+        return DatabaseUnavailable(f"the database is not available: {message}{cause_of_absence(state, address)}")
+    return DatabaseRefused(f"the database refused ({state}): {message}. {advice(state, address)}")
 
 
 def advice(state: str | None, address: str = _SETTINGS) -> str:

@@ -32,11 +32,11 @@ class Server:
     """The server at the other end, and who we are there."""
 
     version: str
-    """Such as `17.4`."""
+    """Version such as `17.4`."""
     role: str
     database: str
     now: datetime
-    """By the server's clock, in UTC."""
+    """Instant of the server's clock, UTC."""
     superuser: bool
     read_only: bool
     """A replica, or a role or plan that may not write (Supabase does that to a full disk)."""
@@ -46,7 +46,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Revision:
-    """Which of our migrations the database has."""
+    """Migrations of ours that the database has."""
 
     found: str | None
     needed: str
@@ -63,10 +63,10 @@ class Privileges:
 
     role: str
     lacking: tuple[str, ...]
-    """Such as `INSERT on processed_markets`; `USAGE on schema predictbench` alone where even that is missing."""
+    """Rights such as `INSERT on processed_markets`; `USAGE on schema predictbench` alone where even that is missing."""
     excessive: tuple[str, ...]
-    """What the daily run does not need and a leaked password would give away, such as `SUPERUSER` or `TRUNCATE on
-    events`. Not a fault on a laptop, whose role owns everything."""
+    """Rights beyond those of the daily run, which a leaked password would give away, such as `SUPERUSER` or `TRUNCATE
+    on events`. Not a fault on a laptop, whose role owns everything."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Connections:
 
     used: int
     allowed: int
-    """To all roles, without those kept for superusers."""
+    """Connections of all roles, without those kept for superusers."""
     used_by_role: int
     allowed_to_role: int | None
     """The role's own limit, where it has one."""
@@ -113,7 +113,7 @@ def server(engine: Engine) -> Server:
     """Version, role, clock and limits.
 
     Raises:
-        DatabaseUnsuitable: what is stored would come back changed.
+        DatabaseUnsuitable: stored values would come back changed.
     """
     values = _one(engine, _SERVER)._asdict()
     limited = values.pop("limited")
@@ -148,20 +148,20 @@ def privileges(engine: Engine) -> Privileges:
         excessive += ["ownership of the tables"] if any(row.owned for row in held.values()) else []
         return Privileges(role.name, tuple(lacking), tuple(excessive))
 
-    return _asked(engine, ask)
+    return _read_briefly(engine, ask)
 
 
 def pooler(engine: Engine) -> Pooler:
-    """Whether a pooler is in between and in which mode. Holds two connections for a moment.
+    """Find out if there is a pooler, and in which mode. Holds two connections for a moment.
 
-    A server tells a client at its door which process serves it; a pooler tells something of its own. And only where
-    connections are lent by the transaction do two clients meet in one process, or one client in two.
+    A server sends a client that connects the id of the process that serves it; a pooler sends one of its own. And
+    only where connections are lent by the transaction do two clients meet in one process, or one client in two.
     """
     with classified(), engine.connect() as first, engine.connect() as second:
         clients = [connection.execution_options(isolation_level="AUTOCOMMIT") for connection in (first, second)]
-        told = [_told_pid(client) for client in clients]
+        announced = [_announced_pid(client) for client in clients]
         seen = [[_serving_pid(client) for client in clients] for _ in range(_ROUNDS)]
-    if seen[0] == told:
+    if seen[0] == announced:
         return Pooler("direct", "the server process is the one that the connection was opened to")
     if any(a == b for a, b in seen) or any(pids != seen[0] for pids in seen):
         return Pooler("transaction", "two connections were served by one server process, or one by several")
@@ -177,7 +177,7 @@ def size(engine: Engine, now: datetime) -> Size:
     sizes = _one(engine, _SIZES, schema=SCHEMA)
     try:
         stored = _one(engine, _STORED, today=now.date(), days=_GROWTH_DAYS)
-    except DatabaseRefused:  # not migrated, or not for our eyes: `revision` and `privileges` say so
+    except DatabaseRefused:  # not migrated, or not readable: `revision` and `privileges` are the checks of that
         return Size(sizes.database, sizes.ours, None)
     per_day = sizes.ours / stored.markets * stored.recent / stored.days if stored.markets else None
     return Size(sizes.database, sizes.ours, per_day)
@@ -240,7 +240,7 @@ _EXPOSED = """
         SELECT 'PUBLIC' FROM pg_namespace WHERE nspname = :schema AND has_schema_privilege('public', oid, 'USAGE')
     ) AS open
 """
-# Of other users' connections only these columns show.
+# Only these columns show of other users' connections.
 _CONNECTIONS = """
     SELECT (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL) AS used,
         current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
@@ -250,7 +250,7 @@ _CONNECTIONS = """
 """
 
 
-def _asked(engine: Engine, ask: Callable[[Connection], _Result]) -> _Result:
+def _read_briefly(engine: Engine, ask: Callable[[Connection], _Result]) -> _Result:
     """One try within a few seconds: who runs doctor is waiting."""
     with classified(), engine.begin() as connection:
         connection.execute(text(f"SET LOCAL statement_timeout = '{_LIMIT_SECONDS}s'"))
@@ -259,10 +259,10 @@ def _asked(engine: Engine, ask: Callable[[Connection], _Result]) -> _Result:
 
 def _one(engine: Engine, sql: str, **parameters: Any) -> Row[Any]:
     """The only row of a query."""
-    return _asked(engine, lambda connection: connection.execute(text(sql), parameters).one())
+    return _read_briefly(engine, lambda connection: connection.execute(text(sql), parameters).one())
 
 
-def _told_pid(client: Connection) -> int:
+def _announced_pid(client: Connection) -> int:
     return cast("psycopg.Connection[Any]", client.connection.driver_connection).info.backend_pid
 
 

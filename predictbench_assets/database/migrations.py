@@ -22,7 +22,7 @@ LOCK_TIMEOUT = "5s"
 """Time that a migration waits for a table before it lets those behind it pass."""
 _PATIENCE = Backoff(attempts=6, first=1.0, longest=15.0)
 _PATIENCE_SECONDS = 3600.0
-"""For one statement: an index on a large table takes its time."""
+"""Limit of one statement: an index on a large table takes its time."""
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 SEED_FILE = FOLDER / "seed_supabase.sql"
@@ -45,7 +45,7 @@ def upgrade(url: URL | str, revision: str = "head") -> None:
     All or nothing. A table that is in use is waited for in short spells, for about a minute.
 
     Args:
-        url: of the owner of the schema.
+        url: address of the schema's owner.
 
     Raises:
         DatabaseUnavailable: not reached, or a table stayed in use; the database is as it was.
@@ -82,19 +82,19 @@ def is_current(engine: Engine) -> bool:
 
 
 def require_current(engine: Engine) -> None:
-    """Refuse to work on a database of another revision, or one whose numbers would be rounded on their way here.
+    """Refuse a database of another revision, or one whose numbers would be rounded on their way here.
 
     Raises:
-        SchemaOutdated: says which revision it is at and which command brings it here.
+        SchemaOutdated: names its revision and the command that migrates it.
         DatabaseUnsuitable: `extra_float_digits` is below one.
     """
 
-    def look(connection: Connection) -> str | None:
+    def read(connection: Connection) -> str | None:
         # Not among what a pooler keeps for its clients, so it cannot be asked for when a session begins.
         require_exact_numbers(connection.execute(text("SELECT current_setting('extra_float_digits')")).scalar_one())
         return _revision_of(connection)
 
-    _require_known(found := in_transaction(engine, look, ONCE))
+    _require_known(found := in_transaction(engine, read, ONCE))
     if found != head():
         raise SchemaOutdated(
             f"the database is at revision {found or 'none'}, this code needs {head()}: run `predictbench db upgrade`."
@@ -105,7 +105,7 @@ def require_exact_numbers(extra_float_digits: str) -> None:
     """Refuse a session in which a stored number is read with fewer digits than it has.
 
     Raises:
-        DatabaseUnsuitable: says what to reset.
+        DatabaseUnsuitable: names the setting to reset.
     """
     if int(extra_float_digits) < 1:
         raise DatabaseUnsuitable(
@@ -153,20 +153,20 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
     patience = Patience(_PATIENCE_SECONDS, "the limit of one statement of a migration")
     engine = make_engine(url, pool_size=0, application_name="predictbench migrations", patience=patience)
 
-    def once() -> None:
+    def attempt() -> None:
         with classified(), engine.connect() as connection:
             config = _config()
             config.attributes["connection"] = connection
             action(config)
 
-    # A server that is not there, or does not answer, is told soon; a busy table is waited for.
+    # A server that is not there, or does not answer, fails soon; a busy table is waited for.
     _require_known(current(make_engine(url, pool_size=0), BRIEF))
-    _PATIENCE.run(once)
+    _PATIENCE.run(attempt)
     _log.info("database migrated", extra={"process_stage": "migrations"})
 
 
 def _config(output: io.StringIO | None = None) -> Config:
-    """Made in code, so that it works from any folder; nothing is printed."""
+    """Make the configuration in code, so that it works from any folder; nothing is printed."""
     if not (FOLDER / "env.py").is_file():
         raise MigrationsMissing(
             f"no migrations in {FOLDER}: install Predictbench from a clone of its repository (`make setup`)."

@@ -1,6 +1,6 @@
-"""How long a server may leave us without an answer.
+"""Limits on the wait for a server's answer.
 
-TCP notices a peer that is dead, not one that takes everything and says nothing: a pooler that hangs, a server that was
+TCP notices a peer that is dead, not one that takes everything and never answers: a pooler that hangs, a server that was
 stopped. So each answer is waited for here, for a limited time.
 """
 
@@ -26,7 +26,7 @@ class Patience:
     failure) is as likely to wait in vain.
 
     Args:
-        limit: what sets the time, for the error's text.
+        limit: name of the setting, for the error's text.
     """
 
     def __init__(self, seconds: float = DB_TIMEOUT_SECONDS, limit: str = "DB_TIMEOUT_SECONDS") -> None:
@@ -36,7 +36,7 @@ class Patience:
 
     @property
     def seconds(self) -> float:
-        """For the next answer."""
+        """Limit of the next answer."""
         seconds = min(self._seconds, _AFTER_SILENCE) if self._silent else self._seconds
         return max(0.0, min(seconds, self._end - time.monotonic()))
 
@@ -63,7 +63,7 @@ class PatientConnection(psycopg.Connection[Any]):
     """A connection of the driver that is closed when an answer does not come in time."""
 
     patience = Patience()
-    """Each engine has one of its own."""
+    """Limits of this engine alone."""
 
     def wait(self, gen: PQGen[_Result], interval: float = 0.1, timeout: float | None = None) -> _Result:
         """Wait for one answer; interrupted by a signal, the connection is closed.
@@ -79,7 +79,7 @@ class PatientConnection(psycopg.Connection[Any]):
         except Exception:
             raise
         except BaseException:
-            # A signal. The answer may still come, so nothing else can be asked here; whoever tries (to roll back, to
+            # A signal. The answer may still come, so nothing else can be sent here; an attempt (to roll back, to
             # give the connection back) would raise an error in the place of the signal.
             self.pgconn.finish()
             raise

@@ -29,13 +29,13 @@ WRITER_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     # Forecasts and observations are only ever added: not even a stolen password of the writer's changes one.
     "experiment_results": _ADD,
     "experiment_runs": _ADD,
-    # Of a market whose resolution was reopened; whatever leaves can be computed again.
+    # Scores of a market whose resolution was reopened; whatever leaves can be computed again.
     "experiment_scores": (*_CHANGE, "DELETE"),
     "experiments": _CHANGE,
     "forecast_digests": _ADD,
     "leaderboard_rows": _ADD,
     "leaderboards": _ADD,
-    # Contracts that a market no longer has, and the failures that an attempt tells anew.
+    # Contracts that a market no longer has, and the failures that an attempt stores anew.
     "processed_contracts": (*_CHANGE, "DELETE"),
     "processing_failures": (*_CHANGE, "DELETE"),
     "processed_markets": _CHANGE,
@@ -43,15 +43,15 @@ WRITER_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "processing_runs": _CHANGE,
     "resolution_checks": _CHANGE,
     "resolution_observations": _ADD,
-    # Added by triggers, which have the rights of whoever stores; removed by whoever sweeps.
+    # Added by triggers, which have the rights of the role that stores; removed by the sweep.
     "resolutions_due": (*_ADD, "DELETE"),
     "scored_runs": _CHANGE,
-    # The same, removed by whoever scores.
+    # The same, removed by scoring.
     "scores_due": (*_ADD, "DELETE"),
     "snapshots": _CHANGE,
     **dict.fromkeys(VIEWS, _READ),
 }
-"""What the daily run, the journal of resolutions and `predictbench prune` do, by table and view."""
+"""Rights of the daily run, the journal of resolutions and `predictbench prune`, by table and view."""
 
 
 def grants_sql() -> str:

@@ -5,6 +5,7 @@ refuse NaN, which Postgres counts as greater than every number. Times are `times
 they name, so a rerun finds its own rows without reading them first.
 """
 
+from typing import get_args
 from uuid import UUID, uuid5
 
 from sqlalchemy import (
@@ -30,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from predictbench_assets.runs import RUN_NAMESPACE
+from predictbench_assets.runs import RUN_NAMESPACE, ExperimentStatus, ResultStatus, RunStatus
 
 SCHEMA = "predictbench"
 VERSION_TABLE = "predictbench_alembic_version"
@@ -68,11 +69,11 @@ metadata = MetaData(
     },
 )
 
-RUN_STATUSES = ("running", "completed", "partial", "failed", "interrupted", "missed")
+RUN_STATUSES: tuple[str, ...] = get_args(RunStatus)
 ATTEMPT_STATUSES = RUN_STATUSES[:-1]
 """A missed run was never attempted: its day was over when its schedule began."""
-EXPERIMENT_STATUSES = ("completed", "failed", "not_run")
-RESULT_STATUSES = ("completed", "skipped", "failed", "not_run")
+EXPERIMENT_STATUSES: tuple[str, ...] = get_args(ExperimentStatus)
+RESULT_STATUSES: tuple[str, ...] = get_args(ResultStatus)
 RESOLUTION_STATES = ("open", "proposed", "disputed", "final", "gave_up")
 
 
@@ -136,7 +137,7 @@ processing_runs = Table(
     _time("started_at", nullable=False),
     _time("finished_at"),
     _text("status", nullable=False),
-    # The lease: whoever holds the newest attempt may write, nobody else.
+    # The lease: only the holder of the newest attempt may write.
     Column("attempt", Integer, nullable=False),
     _text("holder", nullable=False),
     _time("heartbeat_at", nullable=False),
@@ -193,9 +194,9 @@ snapshots = Table(
     Column("run_date", Date, nullable=False),
     Column("window_days", Integer, nullable=False),
     _time("captured_at", nullable=False),
-    # Of the bytes received from the exchange.
+    # Hash of the bytes received from the exchange.
     _text("sha256", nullable=False),
-    # Of the staged rows, quotes included: what every other table calls `snapshot_hash`.
+    # Hash of the staged rows, quotes included: every other table's `snapshot_hash`.
     _text("content_hash", nullable=False),
     Column("rows", Integer, nullable=False),
     Column("bytes", BigInteger, nullable=False),
@@ -203,9 +204,9 @@ snapshots = Table(
     _text("exchange", nullable=False),
     _text("quotes_source", nullable=False),
     _time("superseded_at"),
-    # Which check stopped the run that captured it, and why: kept for whoever mends the reader.
+    # Which check stopped the run that captured it, and why: kept for those who mend the reader.
     _text("refused"),
-    # What the walk cost: pages, requests, retries, throttle seconds.
+    # Cost of the walk: pages, requests, retries, throttle seconds.
     _json("api"),
 )
 Index(
@@ -276,10 +277,10 @@ processed_markets = Table(
     Column("core", Boolean, nullable=False),
     Column("core_weight", Double),
     _text("snapshot_hash"),
-    # Where the market stands in its event, in Polymarket's words: for readers of the data; often missing or repeated.
+    # Place of the market in its event, in Polymarket's words: for readers of the data; often missing or repeated.
     _text("group_item_title"),
     Column("group_item_threshold", Double),
-    # Whether the snapshot was put together afterwards (a backfill) rather than captured on the day.
+    # True where the snapshot was put together afterwards (a backfill) rather than captured on the day.
     Column("reconstructed", Boolean, nullable=False, server_default=text("false")),
     # Set when a later complete run of the same day no longer has the market.
     _time("withdrawn_at"),
@@ -335,12 +336,12 @@ experiments = Table(
     _text("name", nullable=False),
     _text("version", nullable=False),
     _text("description", nullable=False),
-    # What the experiment is allowed to know: prices (market), the world (search_blind), both (search), neither (blind).
+    # Knowledge that the experiment may use: prices (market), the world (search_blind), both (search), neither (blind).
     _text("information", nullable=False),
     Column("mandatory", Boolean, nullable=False),
-    # Whether it knows nothing on purpose: one that beats the market shows a bug or a leak.
+    # True for one that knows nothing on purpose: one that beats the market shows a bug or a leak.
     Column("control", Boolean, nullable=False, server_default=text("false")),
-    # Whether this is the version that was registered last.
+    # True for the version that was registered last.
     Column("is_active", Boolean, nullable=False),
     UniqueConstraint("name", "version"),
     _one_of("information", ("blind", "market", "search_blind", "search")),
@@ -359,7 +360,7 @@ experiment_runs = Table(
     _time("started_at"),
     _time("finished_at"),
     _text("error_message"),
-    # Of the staged results: the same version and content again is the same attempt.
+    # Hash of the staged results: the same version and content again is the same attempt.
     _text("content_hash", nullable=False),
     _text("snapshot_hash"),
     _text("config_hash"),
@@ -395,17 +396,17 @@ experiment_results = Table(
     # One per outcome, first outcome first.
     _json("probabilities"),
     _json("payload"),
-    # Of forecasts before usage was kept, a number of the experiment's own.
+    # A number of the experiment's own, of forecasts before usage was kept.
     Column("score", Double),
     _text("artifact_uri"),
     _json("diagnostics"),
-    # When the forecast was made; boards count only those inside the freeze window.
+    # Instant of the forecast; boards count only those inside the freeze window.
     _time("forecast_at"),
-    # When the row was written: what a board of a past day could know. Null, in older rows, counts as known.
+    # Instant of the row's writing: what a board of a past day could know. Null, in older rows, counts as known.
     _time("stored_at"),
     _text("snapshot_hash"),
     _text("config_hash"),
-    # What the forecast took of a model or a service; null where the experiment does not know.
+    # Usage of a model or a service; null where the experiment does not know.
     Column("requests", BigInteger),
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
@@ -454,7 +455,7 @@ resolution_observations = Table(
     _time("observed_at", nullable=False),
     _text("source", nullable=False),
     _text("state", nullable=False),
-    # What the source itself calls its state; of Gamma's rows umaResolutionStatus.
+    # The source's own word for its state; of Gamma's rows umaResolutionStatus.
     _text("status"),
     # Per outcome, first outcome first; `outcome` is the first of them. A half is a settlement too.
     _json("payout"),
@@ -462,9 +463,9 @@ resolution_observations = Table(
     _time("closed_time"),
     _json("raw"),
     Index("ix_resolution_observations_newest", "market_id", text("observed_at DESC")),
-    # What is looked at again for a while.
+    # Final markets, which are looked up again for a while.
     Index("ix_resolution_observations_final", "observed_at", postgresql_where=text("state = 'final'")),
-    # What is counted of settled markets: all others have a winner.
+    # Settled markets that are counted: all others have a winner.
     Index(
         "ix_resolution_observations_unusual",
         "market_id",
@@ -478,11 +479,11 @@ resolution_observations = Table(
 resolution_checks = Table(
     "resolution_checks",
     metadata,
-    # When the sweep last looked at a market: an observation equal to the newest one adds no row to the ledger.
+    # The sweep's last look-up of a market: an observation equal to the newest one adds no row to the ledger.
     Column("market_id", Text, primary_key=True),
     _time("checked_at", nullable=False),
     Column("checks", Integer, nullable=False),
-    # Why the last look gave no observation (not found, no readable payout); null where it gave one.
+    # Why the last look-up gave no observation (not found, no readable payout); null where it gave one.
     _text("problem"),
 )
 
@@ -510,7 +511,7 @@ experiment_scores = Table(
     Column("outcome", Double, nullable=False),
     Column("brier", Double, nullable=False),
     Column("log_loss", Double, nullable=False),
-    # Whether the forecast was so sure that the log loss took another, see scoring/rules.py.
+    # True where the forecast was so sure that the log loss took another, see scoring/rules.py.
     Column("clipped", Boolean, nullable=False),
     # Null where the market had no price of its own.
     Column("edge", Double),
@@ -523,12 +524,12 @@ experiment_scores = Table(
 scores_due = Table(
     "scores_due",
     metadata,
-    # What scoring has to look at, added by triggers in the transaction that brought it about, and removed in the one
+    # Entries of scoring's queue, added by triggers in the transaction of the change, and removed in the one
     # that has scored it. Only ever added to: an entry that is removed has never stood for a later change.
     Column("due_id", BigInteger, Identity(), primary_key=True),
-    # Of which something was observed.
+    # Market with a new observation.
     Column("market_id", Text),
-    # That has new forecasts, or other prices.
+    # Run with new forecasts, or other prices.
     Column("run_id", Uuid),
     Index(None, "market_id"),
     CheckConstraint("num_nonnulls(market_id, run_id) = 1", name="one_of_both"),
@@ -537,14 +538,14 @@ scores_due = Table(
 scored_runs = Table(
     "scored_runs",
     metadata,
-    # Sums over the forecasts and scores of a run, kept in the transactions that change its scores: nobody counts
-    # millions of rows to know how many there are.
+    # Sums over the forecasts and scores of a run, kept in the transactions that change its scores: no reader
+    # counts millions of rows to know how many there are.
     Column("run_id", Uuid, ForeignKey(processing_runs.c.run_id, ondelete="CASCADE"), primary_key=True),
-    # That the whole run was scored by.
+    # Version that scored the whole run.
     _text("scoring_version", nullable=False),
     Column("forecasts", Integer, nullable=False),
     Column("scores", Integer, nullable=False),
-    # The rest is what the checks of scores look at, see scoring/store/checks.py.
+    # The rest is for the checks of scores, see scoring/store/checks.py.
     Column("out_of_range", Integer, nullable=False),
     Column("reference_scores", Integer, nullable=False),
     Column("reference_edges", Integer, nullable=False),
@@ -558,9 +559,9 @@ leaderboards = Table(
     _time("as_of", nullable=False),
     _time("computed_at", nullable=False),
     _text("scoring_version", nullable=False),
-    # Of rows and detail: a rebuild of the same moment has the same.
+    # Hash of rows and detail: a rebuild of the same moment has the same.
     _text("content_hash", nullable=False),
-    # What is not a row: comparisons, calibration curves, edge over time, coherence.
+    # Everything but the rows: comparisons, calibration curves, edge over time, coherence.
     Column("detail", JSONB(none_as_null=True), nullable=False),
     Index(None, "as_of"),
 )

@@ -202,7 +202,7 @@ def dataset_card(
     Args:
         rows: by table.
         experiments: name and version of each.
-        simulated: whether the markets are a sandbox's.
+        simulated: True where the markets are a sandbox's.
     """
     name = f"Predictbench {version}{' (simulated)' if simulated else ''}"
     return "\n".join(

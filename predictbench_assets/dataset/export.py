@@ -25,7 +25,7 @@ from predictbench_assets.staging import StagedFileMissing, StagingArea
 
 MANIFEST = "manifest.json"
 
-Progress = Callable[[str, int], None]
+RowProgress = Callable[[str, int], None]
 """Called with a table's name and the number of its rows that have been read so far."""
 
 
@@ -62,7 +62,7 @@ def export_tables(
     format_: Format,
     now: datetime,
     git_sha: str | None,
-    progress: Progress = lambda _table, _rows: None,
+    progress: RowProgress = lambda _table, _rows: None,
 ) -> ExportManifest:
     """Write every run of the days from `since` to `until`, both included, into an area of its own.
 

@@ -46,7 +46,7 @@ _VALUES: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     "time": lambda value: value.astimezone(UTC),
     "doubles": lambda values: [None if value is None else float(value) for value in values],
 }
-"""From the driver's values to those of all formats; kinds that are not named stay as they are."""
+"""Converters of the driver's values to those of all formats; kinds that are not named stay as they are."""
 
 
 class StoredValueUnusable(PermanentError):

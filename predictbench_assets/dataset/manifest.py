@@ -75,9 +75,9 @@ class Manifest(_Record, frozen=True):
     git_sha: str | None
     previous: Earlier | None
     rows: Mapping[str, int]
-    """By table."""
+    """Number of rows by table."""
     files: tuple[DataFile, ...]
-    """Each but the manifest."""
+    """All files but the manifest."""
     experiments: Mapping[str, str]
     """SHA-256 of the row of each version of each experiment, by name and version."""
     cohorts: tuple[Cohort, ...]
@@ -87,7 +87,7 @@ class Manifest(_Record, frozen=True):
     """True for a simulated exchange: nothing in the release is about the real world."""
 
     def encoded(self) -> bytes:
-        """As the file's bytes."""
+        """Encode the record as the bytes of its file."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 

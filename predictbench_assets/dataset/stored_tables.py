@@ -39,7 +39,7 @@ class StoredRun:
     run_id: UUID
     key: RunKey
     frozen_at: datetime
-    """Nothing that was stored later is read, but by exports."""
+    """Instant after which nothing stored is read, but by exports."""
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def stored_tables(engine: Engine, as_of: datetime) -> Iterator["StoredTables"]:
         as_of: resolutions that were observed later are unknown.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     with classified(engine), engine.connect() as connection:
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -81,7 +81,7 @@ class StoredTables:
         """The rows of a table, with the run that they are of; None for a table that is not by run.
 
         Args:
-            experiments: of a table of forecasts or scores, only those of these names.
+            experiments: names to keep of a table of forecasts or scores.
         """
         values = {"as_of": self._as_of, "experiments": None if experiments is None else list(experiments)}
         if not table.by_run:

@@ -40,7 +40,7 @@ class Column:
     """A column of a table.
 
     Args:
-        source: where it comes from in the table's query; default: its name.
+        source: column of the table's query; default: its name.
         required: never null.
         released: False for what only exports have.
     """

@@ -30,14 +30,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One part of a deployment, and how to look at it.
+    """One part of a deployment, and its check.
 
-    `look` may raise anything; that is a failure of the check alone. With `leaves_traces` it is given a moment to clean
+    `run` may raise anything; that is a failure of the check alone. With `leaves_traces` it is given a moment to clean
     up behind it when the others are given up.
     """
 
     name: str
-    look: Callable[[], Iterable[Finding]]
+    run: Callable[[], Iterable[Finding]]
     leaves_traces: bool = False
 
 
@@ -51,7 +51,7 @@ def run_checks(checks: Sequence[Check], *, limit_s: float = LIMIT_S) -> Iterator
     try:
         for one in begun:
             yield one.findings(deadline, limit_s)
-    except BaseException:  # an interrupt, or nobody wants to hear more
+    except BaseException:  # an interrupt, or the reader has enough
         for one in begun:
             if one.check.leaves_traces:
                 one.thread.join(_CLEANING_UP_S)
@@ -64,7 +64,7 @@ class _Begun:
     def __init__(self, check: Check) -> None:
         self.check = check
         self._found: list[Finding] | None = None
-        self.thread = threading.Thread(target=self._look, name=f"doctor-{check.name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"doctor-{check.name}", daemon=True)
         self.thread.start()
 
     def findings(self, deadline: float, limit_s: float) -> list[Finding]:
@@ -74,19 +74,19 @@ class _Begun:
             return [Finding("fail", self.check.name, text, "check the network, and the address in the settings")]
         return self._found
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         try:
-            self._found = list(self.check.look())
+            self._found = list(self.check.run())
         except PredictbenchError as error:
             self._found = [failed(self.check.name, error)]
-        except Exception as error:  # whatever a library raises for a setting that nobody foresaw
+        except Exception as error:  # a library may raise anything for an unforeseen setting
             self._found = [failed(self.check.name, error, "check the settings of this part: `predictbench config`")]
 
 
 def failed(name: str, error: BaseException, fix: str = "") -> Finding:
     """Finding for an error; our own errors name what mends them."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    text = said if isinstance(error, PredictbenchError) else f"{type(error).__name__}: {said}"
+    message = " ".join(str(error).split()) or type(error).__name__
+    text = message if isinstance(error, PredictbenchError) else f"{type(error).__name__}: {message}"
     return Finding("fail", name, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…", fix)
 
 

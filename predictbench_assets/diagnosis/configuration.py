@@ -37,11 +37,11 @@ def experiment_findings(settings: Settings) -> Iterator[Finding]:
 
 def notification_findings(settings: Settings) -> Iterator[Finding]:
     """Check that failures are sent to somebody; neither address is called."""
-    told = {
+    places = {
         "webhook": (settings.notify_webhook_url, "NOTIFY_WEBHOOK_URL", "nobody is told when a run fails"),
         "dead man's switch": (settings.dead_man_url, "DEAD_MAN_URL", "nobody notices when runs no longer begin at all"),
     }
-    for name, (address, variable, without) in told.items():
+    for name, (address, variable, without) in places.items():
         if address is not None:
             yield Finding("ok", name, f"{variable} is set")
         elif settings.deployed:

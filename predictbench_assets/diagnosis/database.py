@@ -89,7 +89,7 @@ def _has_no_tables(engine: Engine) -> bool:
     try:
         return health.revision(engine).found is None
     except PredictbenchError:
-        return False  # the part itself tells why
+        return False  # the part's own check gives the reason
 
 
 def _server(server: health.Server) -> Iterator[Finding]:

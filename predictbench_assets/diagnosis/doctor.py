@@ -17,7 +17,7 @@ def all_checks(settings: Settings, problems: Sequence[str], clock: Clock) -> lis
 
     Args:
         settings: as far as they are usable.
-        problems: what is wrong with them.
+        problems: their problems.
         clock: the real one; that of the settings may stand still.
     """
     return [

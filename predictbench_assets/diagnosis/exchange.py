@@ -44,7 +44,7 @@ def exchange_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
         found = f"{one.name}: expected {one.expected}; seen: {one.seen}"
         yield Finding("fail", "exchange", found, "`predictbench contract` tells more")
     if not deviations:
-        told = {finding.name: finding.seen for finding in examination.findings}
-        seen = "; ".join(told[name] for name in ("rows that are read", "quotes") if name in told)
+        by_name = {finding.name: finding.seen for finding in examination.findings}
+        seen = "; ".join(by_name[name] for name in ("rows that are read", "quotes") if name in by_name)
         yield Finding("ok", "exchange", f"{exchange_label(settings.exchange)}: {seen}")
     yield clock_finding(_CLOCK, examination.skew, warn=SKEW_NOTED, fail=SKEW_REFUSED)

@@ -39,8 +39,8 @@ def staging_findings(settings: Settings) -> Iterator[Finding]:
         yield failed("staging", error)
         return
     except Exception as error:  # each store raises its own
-        said = " ".join(str(error).split())
-        yield Finding("fail", "staging", f"{settings.staging}: {type(error).__name__}: {said}", _CREDENTIALS)
+        message = " ".join(str(error).split())
+        yield Finding("fail", "staging", f"{settings.staging}: {type(error).__name__}: {message}", _CREDENTIALS)
         return
     if found != content or area.exists(name):
         yield Finding("fail", "staging", f"{settings.staging} does not hold what is written to it", _CREDENTIALS)
@@ -57,16 +57,16 @@ def archive_findings(settings: Settings) -> Iterator[Finding]:
     bucket = area.root.partition("/")[0]
     try:
         there = area.fs.exists(area.root)
-        # That of the staging area is written to anyway; its root need not be open to us.
+        # The bucket of the staging area is written to anyway; its root need not be open to us.
         if not there and bucket != settings.staging.partition("://")[2].partition("/")[0]:
             area.fs.ls(bucket)
     except PredictbenchError as error:
         yield failed("archive", error)
         return
     except Exception as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         yield Finding(
-            "fail", "archive", f"{settings.archive}: {type(error).__name__}: {said}", f"{_CREDENTIALS}, ARCHIVE_URI"
+            "fail", "archive", f"{settings.archive}: {type(error).__name__}: {message}", f"{_CREDENTIALS}, ARCHIVE_URI"
         )
         return
     yield Finding("ok", "archive", settings.archive if there else f"{settings.archive}: nothing archived yet")

@@ -57,14 +57,14 @@ class Capture:
     rows: Sequence[CapturedRow]
     """One per id; rows that no market can be read from are among them."""
     captured_at: datetime
-    """When the last quote had come in, UTC: the freeze."""
+    """Instant of the last quote's arrival, UTC: the freeze."""
     sha256: str
     """Hash of the listing's bodies as received: the identity of the exchange's answer."""
     received_bytes: int
     recheck: Recheck | None
     quotes: PricesRead
     past_prices: PricesRead
-    """Those of a day before the capture began."""
+    """Prices of a day before the capture began."""
     warnings: Sequence[str]
     """Sentences about what is missing."""
     stats: ApiStats
@@ -77,7 +77,7 @@ class Capture:
 
 
 class SettlementReader(Protocol):
-    """Looks settlements up until a budget of requests is used up, or the exchange stops answering."""
+    """A look-up of settlements until a budget of requests is used up, or the exchange stops answering."""
 
     stats: ApiStats
     failure: str | None

@@ -14,19 +14,19 @@ class ApiStats:
 
     pages: int = 0
     requests: int = 0
-    """Sent, each attempt counted."""
+    """Requests sent, each attempt counted."""
     retries: dict[str, int] = field(default_factory=Counter)
     """Attempts that had to be repeated, by cause: `http_429`, `http_5xx`, `timeout`, `connection`, `truncated`, ..."""
     throttle_seconds: float = 0.0
-    """Waited for our own rate limit."""
+    """Seconds waited for our own rate limit."""
     backoff_seconds: float = 0.0
-    """Waited between attempts, Retry-After included."""
+    """Seconds waited between attempts, Retry-After included."""
     bytes: int = 0
     """Length of the response bodies, uncompressed."""
     duplicates: int = 0
     """Rows received again with an id already seen."""
     changed_duplicates: int = 0
-    """Those of them whose bytes had changed; the later one is kept."""
+    """Duplicates whose bytes had changed; the later one is kept."""
     cut_rows: int = 0
     """Rows asked for in the margin and cut, since they end outside of the window."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -117,16 +117,16 @@ class Transport:
     """An HTTP client for one host, under a rate limit and a bound on requests under way.
 
     Args:
-        base_url: what paths are appended to.
-        clock: to read a Retry-After that is a date, where the server does not send its own time.
+        base_url: address that paths are appended to.
+        clock: reads a Retry-After that is a date, where the server does not send its own time.
         headers: sent with each request.
         limits: requests a second for each path that begins so, kept over sliding windows of 10 seconds; a burst may use
             a window's worth at once. The longest beginning counts; what none fits is not limited.
         concurrency: requests under way at once.
         timeout_s: for connecting, and for each pause of a response.
-        max_attempts: of one request, the first included.
+        max_attempts: attempts of one request, the first included.
         answer_limit: bytes that are held of one answer, as it was sent and decompressed.
-        sleep: how to wait between attempts; tests pass one that does not.
+        sleep: waits between attempts; tests pass one that does not.
     """
 
     def __init__(
@@ -189,14 +189,14 @@ class Transport:
         Args:
             method, path, params, json: of the request.
             read: raises `PassingFailure` for a body that should be asked for again.
-            stats: where the request is counted.
+            stats: counts the request.
             max_attempts: instead of the transport's, where that is more.
 
         Raises:
             RequestRefused: an answer that no repetition will change.
             RequestFailed: the attempts are used up.
             AnswerTooLarge: more than is held of one answer.
-            UnexpectedAnswer: what an answer before gave to ask on with does not fit into a request.
+            UnexpectedAnswer: the cursor of the answer before does not fit into a request.
         """
 
         def read_good(response: httpx.Response) -> T:
@@ -235,7 +235,7 @@ class Transport:
         def build() -> httpx.Request:
             try:
                 return self._http.build_request(method, self._base_url + path, params=params, json=json)
-            except httpx.InvalidURL as error:  # of a cursor without end, say
+            except httpx.InvalidURL as error:  # such as a cursor without end
                 raise UnexpectedAnswer(
                     f"{path} cannot be asked for with what was answered before ({error}): the API has changed"
                 ) from error
@@ -374,8 +374,8 @@ def refusal(path: str, response: httpx.Response) -> RequestRefused:
 def _wait(state: RetryCallState) -> float:
     """Jittered exponential, and no less than the server asked for (within reason)."""
     failure = state.outcome.exception() if state.outcome else None
-    asked = failure.retry_after if isinstance(failure, PassingFailure) else None
-    return max(_BACKOFF(state), min(asked or 0.0, _LONGEST_WAIT_S))
+    requested = failure.retry_after if isinstance(failure, PassingFailure) else None
+    return max(_BACKOFF(state), min(requested or 0.0, _LONGEST_WAIT_S))
 
 
 def authorization(api_key: SecretStr | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 OVERDUE_LIMIT: Final = 64
-"""So many calls may be left behind, still running, before the experiment is given up."""
+"""Calls that may be left behind, still running, before the experiment is given up."""
 
 LEAVE_S: Final = 4.0
 """Seconds that an experiment may take to close."""
@@ -30,7 +30,7 @@ class CallTimedOut(Exception):
 
 
 class CallCancelled(Exception):
-    """A coroutine ended as cancelled although nobody had cancelled it."""
+    """A coroutine ended as cancelled although its caller had not cancelled it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Answer:
 
 
 class Caller:
-    """Makes calls one after another, for one of several workers that share the same `overdue` set.
+    """A worker's calls, one after another; several workers share the same `overdue` set.
 
     `overdue` holds the calls that were left behind and are still running; they take themselves out when they end.
     """

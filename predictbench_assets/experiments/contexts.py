@@ -50,7 +50,7 @@ Artifacts = Callable[[str, bytes], str]
 
 
 class Contexts:
-    """Makes the market and the context that one experiment is handed for each market of a cohort."""
+    """Factory of the market and the context that one experiment is handed for each market of a cohort."""
 
     def __init__(
         self,
@@ -69,23 +69,23 @@ class Contexts:
         self.run = run
         self._clock = clock
         blind = not SEES[experiment.information].prices
-        shown_history = _nothing if history is None else _without_prices(history) if blind else history
-        self._history = _remembered(shown_history)
+        visible_history = _nothing if history is None else _without_prices(history) if blind else history
+        self._history = _remembered(visible_history)
         self._history_counts = history_counts
         self._memo = Memo()
         self._artifacts = artifacts
         self._lines = lines
         self._redact = redact
         self._events: dict[str, list[Market]] = defaultdict(list)
-        self._shown = {market.market_id: market.blinded() if blind else market for market in markets}
-        self._cohort = tuple(self._shown.values())
+        self._visible = {market.market_id: market.blinded() if blind else market for market in markets}
+        self._cohort = tuple(self._visible.values())
         for market in self._cohort:
             if market.event is not None:
                 self._events[market.event.event_id].append(market)
 
     def shown(self, market: Market) -> Market:
         """The market as the experiment may see it."""
-        return self._shown[market.market_id]
+        return self._visible[market.market_id]
 
     def context(self, market: Market, required: Mapping[str, ExperimentResult]) -> PipelineContext:
         """The context of one market."""
@@ -129,7 +129,7 @@ class Contexts:
 
 
 class LogLines:
-    """Where the log lines of one experiment's run go: its first ones to a logger, all further ones past it.
+    """Route the log lines of one experiment's run: the first ones to a logger, all further ones past it.
 
     The logger may be one that keeps each line as a row of a database, with a transaction for each, and a line for each
     market is what experiments write. Past it they reach the process's log, which has all of them.
@@ -159,7 +159,7 @@ class _RedactingLogger(logging.LoggerAdapter[logging.Logger]):
         self._redact = redact
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Every method comes by here; a traceback becomes part of the text."""
+        """Log a line, for every method; a traceback becomes part of the text."""
         if not self.isEnabledFor(level):
             return
         try:
@@ -182,16 +182,16 @@ def _nothing(_: datetime) -> Iterable[SettledMarket]:
 
 
 def _remembered(history: History) -> History:
-    """Asks once for an instant: every call of a run asks for the same, from many threads, and the answer is long."""
+    """Memoize by instant: every call of a run asks for the same, from many threads, and the answer is long."""
     one_at_a_time = threading.Lock()
 
     @lru_cache(maxsize=4)
-    def asked(as_of: datetime) -> tuple[SettledMarket, ...]:
+    def memoized(as_of: datetime) -> tuple[SettledMarket, ...]:
         return tuple(history(as_of))
 
     def remembered(as_of: datetime) -> Iterable[SettledMarket]:
         with one_at_a_time:
-            return asked(as_of)
+            return memoized(as_of)
 
     return remembered
 

@@ -1,4 +1,4 @@
-"""Which experiments ended the process that they ran in: a mark on this machine that only the dead leave behind."""
+"""Marks of experiments that ended the process that they ran in, on this machine, which only the dead leave behind."""
 
 import atexit
 import logging

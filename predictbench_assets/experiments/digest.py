@@ -54,7 +54,7 @@ class DigestedForecast(NamedTuple):
     config_hash: str | None
 
     def line(self) -> bytes:
-        """Its line, line feed included."""
+        """Line of one forecast, line feed included."""
         fields = (
             _text(self.experiment),
             _text(self.version),

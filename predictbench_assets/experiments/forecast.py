@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
 
 from predictbench_assets.experiments.contexts import History, HistoryCounts
 from predictbench_assets.experiments.crashes import CrashMark
@@ -17,7 +16,7 @@ from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.markets.market import Market
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import ExperimentStatus, RunKey
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagedFile, StagingArea
 
@@ -67,7 +66,7 @@ class Forecasts:
         return count_statuses(self.outcomes)
 
     @property
-    def status(self) -> Literal["completed", "failed"]:
+    def status(self) -> ExperimentStatus:
         """`failed` where markets failed and none completed."""
         return "failed" if self.counts["failed"] and not self.counts["completed"] else "completed"
 
@@ -126,12 +125,12 @@ def forecast(
     """Forecast every market of a cohort with one experiment; answers in its journal are taken from there.
 
     Args:
-        config_hash: of the experiment's configuration, `Registry.config_hash`.
+        config_hash: hash of the experiment's configuration, `Registry.config_hash`.
         remake: makes the same experiment in another process, `Registry.remake`.
         required: outcomes of the experiments that it requires, by name and market id.
         history: settled markets as of an instant.
         history_counts: their counts by category.
-        area: where the journal and artifacts are kept.
+        area: the place of journal and artifacts.
         writer_id: names the journal's segments of this attempt.
         remake: makes the experiment again in another process, `Registry.remake`; by default it is pickled.
         forget: remove the journal first, so that every market is called again.

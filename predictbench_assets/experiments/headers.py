@@ -1,9 +1,11 @@
 """The header of an experiment's staged outcomes."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
+
+from predictbench_assets.runs import ExperimentStatus
 
 
 class OutcomesHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -11,7 +13,7 @@ class OutcomesHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: str
-    status: Literal["completed", "failed", "not_run"]
+    status: ExperimentStatus
     snapshot_hash: str
     counts: dict[str, int]
     """Markets by status of their outcome."""

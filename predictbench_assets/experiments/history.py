@@ -36,7 +36,7 @@ def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:
     that a board of that instant has. What was observed later, a correction included, is as unknown as it was then.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     # Fetched at once: a cursor would keep a transaction open for as long as experiments run.
     rows = in_transaction(engine, lambda connection: connection.execute(_SETTLED, {"as_of": as_of}).all())
@@ -47,7 +47,7 @@ def settled_counts(engine: Engine, as_of: datetime) -> dict[str, SettledCount]:
     """Counts of `settled_markets` by category, made by the database.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     rows = in_transaction(engine, lambda connection: connection.execute(_SETTLED_COUNTS, {"as_of": as_of}).all())
     return {row.category: SettledCount(row.markets, row.first_outcomes) for row in rows}

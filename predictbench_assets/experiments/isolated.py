@@ -30,7 +30,7 @@ _SLACK_S = 0.5
 def main() -> None:
     """Make the calls that are asked for on standard input, until it is closed."""
     faulthandler.enable(all_threads=False)  # the log has the line of a crash
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     silent = os.open(os.devnull, os.O_RDONLY)
     os.dup2(silent, 0)

@@ -1,4 +1,4 @@
-"""Makes the calls of an experiment that crashes in processes of their own, so that only the market at fault is lost.
+"""Processes of their own for an experiment that crashes, so that only the market at fault is lost.
 
 All calls share one process. When it dies, each call that was under way is made again, one at a time, in another: one
 that a fresh process does not survive either is at fault. Not done where nothing has crashed: the cohort has to be given
@@ -28,7 +28,7 @@ from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.markets.market import Market
 
 DEATHS_LIMIT: Final = 64
-"""So many processes of one experiment may die before it is given up."""
+"""Processes of one experiment that may die before it is given up."""
 
 _START_S: Final = 120.0
 """Seconds that a process may take to import the experiment and to be ready."""
@@ -38,7 +38,7 @@ _GRACE_S: Final = 15.0
 
 _STOPS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _DRAIN_S: Final = 1.0
-_ASKING_THREADS: Final = 8
+_ANSWERING_THREADS: Final = 8
 
 _MAIN: Final = (
     "import sys; sys.path[:] = {path!r}; from predictbench_assets.experiments import isolated; isolated.main()"
@@ -50,7 +50,7 @@ class Setup:
     """All that a process needs to make calls; what has to come from the database is asked for."""
 
     remake: Callable[[], Experiment]
-    """Makes the experiment there."""
+    """Factory of the experiment in the process."""
     markets: tuple[Market, ...]
     run: RunMetadata
     clock: Clock
@@ -105,11 +105,11 @@ class Crash:
 
 
 class Isolated:
-    """Makes calls in processes that may die.
+    """A caller whose calls are made in processes that may die.
 
     Args:
-        setup: of every process.
-        served: what they may ask for.
+        setup: setup of every process.
+        served: answers to their requests.
         deaths_limit: so many may die before the experiment is given up.
     """
 
@@ -187,7 +187,7 @@ class _Process:
         self._calls: dict[int, asyncio.Future[list[Outcome]]] = {}
         self._numbers = itertools.count()
         self._writing = threading.Lock()
-        self._asked = ThreadPoolExecutor(_ASKING_THREADS, thread_name_prefix="isolated")
+        self._answering = ThreadPoolExecutor(_ANSWERING_THREADS, thread_name_prefix="isolated")
         self._closed = False
         self._hung: str | None = None
         self._refusal: str | None = None
@@ -196,7 +196,7 @@ class _Process:
 
     @property
     def ended(self) -> Crash | None:
-        """Its end; None while it is alive."""
+        """End of the process; None while it is alive."""
         return self._end.result() if self._end.done() else None
 
     @property
@@ -250,7 +250,7 @@ class _Process:
                 self._process.wait(LEAVE_S + _DRAIN_S)
         self._process.kill()
         self._watcher.join(2 * _DRAIN_S)
-        self._asked.shutdown(wait=False, cancel_futures=True)
+        self._answering.shutdown(wait=False, cancel_futures=True)
 
     def _kill(self, why: str) -> None:
         self._hung = self._hung or why
@@ -275,7 +275,7 @@ class _Process:
                 kind, *message = pickle.load(pipe)  # noqa: S301 - it could do all that here as well
                 match kind:
                     case "ask":
-                        self._asked.submit(self._answer, *message)
+                        self._answering.submit(self._answer, *message)
                     case "log":
                         with suppress(Exception):  # a handler's trouble costs the line
                             self._served.log(*message)

@@ -53,7 +53,7 @@ class Journal:
     Args:
         area: the staging area; a folder is appended to and synced, any other place gets an object per group.
         key: which journal.
-        writer_id: names the segments of this attempt, for a person who looks, for example by Dagster's run id.
+        writer_id: names the segments of this attempt, for a reader of the folder, for example by Dagster's run id.
     """
 
     def __init__(self, area: StagingArea, key: JournalKey, writer_id: str) -> None:
@@ -144,7 +144,7 @@ def _better(outcome: Outcome, known: Outcome | None) -> bool:
 
 class _Segment(Protocol):
     def write(self, lines: bytes) -> None:
-        """Returns once the lines are durable."""
+        """Write the lines; returns once they are durable."""
 
     def close(self) -> None: ...
 
@@ -185,4 +185,4 @@ class _Objects:
         self._count += 1
 
     def close(self) -> None:
-        """Nothing stays open between objects."""
+        """Do nothing: nothing stays open between objects."""

@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -21,9 +21,8 @@ from pydantic_core import PydanticSerializationError
 
 from predictbench_assets.experiments.protocol import ExperimentResult, Usage
 from predictbench_assets.markets.market import Market
+from predictbench_assets.runs import OutcomeStatus
 from predictbench_assets.staging import Schema
-
-Status = Literal["completed", "skipped", "failed"]
 
 OUTCOMES = Schema("experiment_results", 1)
 """The staged file of an experiment: one `Outcome` a row, in the order of the cohort."""
@@ -49,7 +48,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One market's result, skip or failure in one experiment: a row of the experiment's staged file."""
 
     market_id: str
-    status: Status
+    status: OutcomeStatus
     reason: str | None = None
     """The reason of a skip or a failure: one sentence without secrets; None when completed."""
     probability: float | None = None
@@ -61,14 +60,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     artifact_uri: str | None = None
     diagnostics_json: msgspec.Raw = msgspec.field(default=_NULL, name="diagnostics")
     forecast_at: datetime | None = None
-    """When the forecast was made, UTC; None unless completed."""
+    """Instant of the forecast, UTC; None unless completed."""
     seconds: float = 0.0
     """Duration of the call; that of a call for several is shared out evenly among them."""
     exception_type: str | None = None
     retriable: bool = False
     """True if the same call may succeed later; only ever true of a failure."""
     place: str | None = None
-    """Where in the experiment's own code it failed, see `source.place_of`; None unless failed."""
+    """Place of the failure in the experiment's own code, see `source.place_of`; None unless failed."""
     source: str | None = None
     """Digest of the experiment's source when it answered, see `source.source_digest`."""
     usage: Usage | None = None
@@ -86,7 +85,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def diagnostics(self) -> dict[str, Any] | None:
-        """Its numbers and notes for debugging."""
+        """Numbers and notes for debugging."""
         return _decoded(self.diagnostics_json)
 
     @property
@@ -206,7 +205,7 @@ def _storable(field: str, value: Mapping[str, Any], redact: Callable[[str], str]
 
 
 def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
-    """A value in JSON's own types with its texts redacted, one by one: it stays JSON whatever a secret looks like."""
+    """Redact the texts of a value in JSON's own types one by one, so that it stays JSON whatever a secret holds."""
     match value:
         case str():
             return redact(value)
@@ -219,7 +218,7 @@ def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
 
 
 class _Room:
-    """How much more one value may hold: what is endless, or holds itself many times over, is given up early."""
+    """Room left in one value: what is endless, or holds itself many times over, is given up early."""
 
     def __init__(self, field: str) -> None:
         self._field = field

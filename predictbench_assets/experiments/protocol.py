@@ -100,11 +100,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached_tokens: int | None = None
     """Input tokens that the provider had in its cache."""
     cost: Decimal | None = None
-    """In units of `currency`; exact, so made of a text rather than of a float."""
+    """Amount in units of `currency`; exact, so made of a text rather than of a float."""
     currency: str = "USD"
     """ISO 4217."""
     seconds: float | None = None
-    """From the first request to the last answer."""
+    """Seconds from the first request to the last answer."""
     model: str | None = None
     """The model as the provider named it in its answer, at most 255 characters."""
 
@@ -223,14 +223,14 @@ class RetriableError(Exception):
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """Which run this is, and which frozen snapshot it works on."""
+    """Identity of a run, and of the frozen snapshot that it works on."""
 
     run_id: UUID
     run_date: date
     window_days: int
     target_date: date
     captured_at: datetime
-    """When the snapshot was frozen; nothing later may be used by an experiment that may not search."""
+    """Instant of the freeze; nothing later may be used by an experiment that may not search."""
     snapshot_hash: str
 
 

@@ -35,9 +35,9 @@ class ReasonCount(BaseModel):
     status: Literal["failed", "skipped"]
     markets: int
     reason: str
-    """As the first market has it, with `ALIKE` after it where the others differ in a name or a number."""
+    """Reason of the first market, with `ALIKE` after it where the others differ in a name or a number."""
     place: str | None = None
-    """Where in the experiment's code it failed."""
+    """Place of the failure in the experiment's code."""
     market_id: str | None = None
     """The first market of this reason; None for the sum of further reasons."""
 
@@ -46,7 +46,7 @@ def count_outcomes(outcomes: Iterable[Outcome], questions: Mapping[str, str] | N
     """The reasons of outcomes that are no forecasts: failures before skips, the most frequent ones first.
 
     Args:
-        outcomes: of all markets.
+        outcomes: one for each market.
         questions: by market id; a reason that quotes its market's question is like that of another market.
     """
     questions = questions or {}
@@ -101,7 +101,7 @@ class _Alike:
 
 
 _Groups = dict[tuple[str | None, str], _Alike]
-"""By place and by what they have in common."""
+"""Groups by place and by what they have in common."""
 
 
 def _top(groups: _Groups) -> Iterator[tuple[str, str | None, _Alike]]:

@@ -30,7 +30,7 @@ _ROOM: Final = "predictbench_assets.experiments"
 _MOVED: Mapping[str, str] = {
     f"{_ROOM}.{module}": f"{_ROOM}.builtin.{module}" for module in ("baseline", "controls", "pricing")
 }
-"""Where settings of earlier versions have the built-in experiments, and where these are."""
+"""New import paths of the built-in experiments, by those that settings of earlier versions have."""
 
 _INTERFACE: Final = f"from {_ROOM} import Experiment, ExperimentResult, Market, PipelineContext"
 
@@ -448,7 +448,7 @@ def import_path(registry: Registry) -> Path | None:
 
 
 def _make_working_directory_importable() -> None:
-    """So that a file beside the `.env` needs no installation. Last, so that it can hide nothing installed."""
+    """Let files beside the `.env` load without installation. Last in the path, so that they hide nothing installed."""
     folder = str(Path.cwd())
     if folder not in sys.path and "" not in sys.path:
         sys.path.append(folder)

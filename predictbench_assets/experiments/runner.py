@@ -102,7 +102,7 @@ async def run_experiment(
     """Run an experiment over the markets of a cohort, those of the core sample first.
 
     Args:
-        experiment: what to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here.
+        experiment: the one to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here.
         markets: the cohort, with prices; they are taken out here where prices are withheld.
         run: handed to the experiment.
         clock: for the time of each forecast.
@@ -111,7 +111,7 @@ async def run_experiment(
         history: settled markets as of an instant; asked once for each, whatever the number of calls.
         history_counts: the same in short; made of `history` where it is not given.
         artifacts: stores an artifact under a relative path, returns its address; called from several threads.
-        journal: where answers are looked up and recorded; None to keep none.
+        journal: record of answers, read before a call; None to keep none.
         crash_mark: stands while its calls are made in this process; where one was left by a process that died, they are
             made in processes of their own, see `isolation`. None to know of no crash.
         remake: makes the experiment again in such a process, see `Registry.remake`; by default it is pickled.
@@ -121,7 +121,7 @@ async def run_experiment(
         redact: takes secrets out of reasons and tracebacks.
         progress: called at the beginning, once a second, and at the end, from changing threads. An error of it ends
             the run.
-        logger: what the first of the experiment's log lines go to, see `LogLines`.
+        logger: receives the first of the experiment's log lines, see `LogLines`.
 
     Raises:
         JournalUnwritable: an answer could not be made durable. Nothing that an experiment does raises.
@@ -442,14 +442,14 @@ class Attempt:
             return [Answer(error=refused)] * len(unit)
         unknown = sorted(str(key) for key in given.keys() - {market.market_id for market in unit})
         if unknown:
-            asked = f"{self.experiment.name} answered for markets that it was not asked about"
-            line = self.redact(f"{asked}: {', '.join(unknown[:10])}")
+            problem = f"{self.experiment.name} answered for markets that it was not asked about"
+            line = self.redact(f"{problem}: {', '.join(unknown[:10])}")
             self.lines.log(logging.WARNING, line, self.contexts.log_fields(unit[0].market_id))
         left_out = Answer(error=ResultRefused(f"{method} left this market out of its answer"))
         return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]
 
     def _outcome(self, market: Market, answer: Answer, seconds: float) -> Outcome:
-        """What became of a market; what cannot even be looked at is a failure of that market alone."""
+        """Turn the answer for a market into an outcome; one that cannot be read is a failure of that market alone."""
         try:
             return self._read(market, answer, seconds)
         except BaseException as broken:  # answers and errors are the experiment's own objects, with any bug
@@ -569,7 +569,7 @@ def _describe_error(error: BaseException | None) -> str:
 
 
 def _unreadable(error: BaseException) -> ResultRefused:
-    """For an answer that raises when it is looked at; the error's own text is not looked at again."""
+    """Failure for an answer that raises when it is read; the error's own text is not read again."""
     return ResultRefused(f"the answer cannot be read: {type(error).__name__} when it was looked at")
 
 

@@ -37,7 +37,7 @@ class ExperimentSource:
         return hashlib.sha256(ast.dump(ast.Module(body, [])).encode()).hexdigest()[:_DIGITS]
 
     def place_of(self, error: BaseException | None) -> str | None:
-        """Where the experiment failed, as `file.py:12 in function`, the file relative to where it is imported from.
+        """Locate the failure as `file.py:12 in function`, the file relative to where it is imported from.
 
         The innermost line of the class's own package or folder: neither the runner is at fault nor a library that was
         called. An error without such a line, as of an answer that cannot be stored, gets the line of the method.

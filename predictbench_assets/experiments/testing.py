@@ -39,9 +39,9 @@ def make_market(
 
     Args:
         market_id: also part of its slug and of its contracts' ids.
-        price: of the first outcome; the other outcomes share the rest. None for a market without any price.
+        price: price of the first outcome; the other outcomes share the rest. None for a market without any price.
         outcomes: their names.
-        event_id: of its event; None for a market without one.
+        event_id: id of its event; None for a market without one.
         overrides: any field of `Market`.
     """
     fields: dict[str, Any] = {

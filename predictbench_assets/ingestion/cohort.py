@@ -55,7 +55,7 @@ def build_cohort(snapshot: StagedFile, read: MarketReader, settings: Settings, *
             limit=limit,
         ),
         core_size=settings.core_sample_size,
-        # Seeded by content: the same snapshot has the same core, and nobody can choose it.
+        # Seeded by content: the same snapshot has the same core, which cannot be chosen.
         seed=int(snapshot.sha256[:16], 16),
     )
 

@@ -49,7 +49,7 @@ class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def quotes_source(self) -> Literal["clob", "gamma"]:
-        """Where prices come from: the order book, or the listing where the book did not answer."""
+        """Source of the prices: the order book, or the listing where the book did not answer."""
         return "clob" if self.quotes_available else "gamma"
 
 

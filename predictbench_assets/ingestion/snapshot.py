@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class NoSnapshot(PermanentError):
-    """Nothing is frozen for the partition, and its day is over."""
+    """No snapshot is frozen for the partition, and its day is over."""
 
 
 class SnapshotDamaged(PermanentError):
@@ -143,7 +143,7 @@ def refuse_losses(key: RunKey, forecasters: Set[str], *, registered: Set[str], u
     Args:
         forecasters: experiments with stored forecasts of the run.
         registered: experiments that this code has.
-        unselected: those of them that this run leaves out.
+        unselected: experiments that this run leaves out.
 
     Raises:
         RefreshRefused: with a way out for each of them.

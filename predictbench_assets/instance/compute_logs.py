@@ -157,7 +157,7 @@ class StagingComputeLogManager(CloudStorageComputeLogManager[dg.DagsterInstance]
         try:
             for io_type in ComputeIOType:
                 self.upload_to_cloud_storage(log_key, io_type, partial)
-        except Exception as error:  # whatever the store says, the run itself has not failed
+        except Exception as error:  # the run itself has not failed
             _logger.warning("compute logs were not uploaded: %s", self._settings.redact(str(error)))
 
     @contextmanager
@@ -180,21 +180,21 @@ class StagingComputeLogManager(CloudStorageComputeLogManager[dg.DagsterInstance]
 class _Copying:
     """A text stream that writes to another and to a file; its other attributes are those of the other."""
 
-    def __init__(self, shown: TextIO, kept: TextIO) -> None:
-        self._shown, self._kept = shown, kept
+    def __init__(self, terminal: TextIO, file: TextIO) -> None:
+        self._terminal, self._file = terminal, file
 
     def write(self, text: str) -> int:
         # A full disk must not end the run, nor must somebody who holds on to this stream after the file is closed.
         with suppress(OSError, ValueError):
-            self._kept.write(text)
-        return self._shown.write(text)
+            self._file.write(text)
+        return self._terminal.write(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._shown, name)
+        return getattr(self._terminal, name)
 
 
 @contextmanager

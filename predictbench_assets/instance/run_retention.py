@@ -46,7 +46,7 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance | None]:
         return
     with tempfile.TemporaryDirectory(prefix="predictbench-dagster-") as temporary:
         if secret is not None:
-            # Read by Dagster itself, from where its configuration says.
+            # Read by Dagster itself, from the place in its configuration.
             os.environ["DAGSTER_POSTGRES_URL"] = secret.get_secret_value()
             home = Path(temporary)
         config = str(prepare_home(settings, home))

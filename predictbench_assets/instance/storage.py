@@ -176,6 +176,6 @@ def _state(found: object, head: object) -> Literal["behind", "ahead", "current"]
 
 
 def _first_line(settings: Settings, error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error, DagsterPostgresException) else error  # it says "too many retries"
+    cause = error.__cause__ if isinstance(error, DagsterPostgresException) else error  # says "too many retries"
     text = str(getattr(cause, "orig", None) or cause or error).strip()
     return settings.redact(text.splitlines()[0] if text else type(error).__name__)

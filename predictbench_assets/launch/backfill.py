@@ -19,7 +19,7 @@ from predictbench_assets.launch.commands import (
     write_run_config,
 )
 from predictbench_assets.launch.daily import Crashes, check_environment, scratch_folder
-from predictbench_assets.launch.progress import progress
+from predictbench_assets.launch.progress import default_display
 from predictbench_assets.launch.request import DailyOptions, op_config
 from predictbench_assets.launch.run_summary import LOG, SUMMARY, publish_summary, run_folder, summary_of
 from predictbench_assets.observability.console import print_status
@@ -28,7 +28,7 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
 
 RUNS_PER_PROCESS = 40
-"""After so many a new process takes over: what one run leaves behind in memory is bounded."""
+"""Runs before a new process takes over: what one run leaves behind in memory is bounded."""
 
 
 class Backfill:
@@ -102,8 +102,8 @@ class Backfill:
             return  # it is made again
         summary = summary_of(settings, folder, key, child_log, self._options)
         publish_summary(settings, summary, self._options, folder)
-        asked, now = self._options.experiments, settings.clock.now()
-        self._end(key, BackfillLine.ran(summary, exit_code=child_log.exit_code, now=now, asked=asked))
+        selected, now = self._options.experiments, settings.clock.now()
+        self._end(key, BackfillLine.ran(summary, exit_code=child_log.exit_code, now=now, selected=selected))
 
     def _end(self, key: RunKey, line: BackfillLine) -> None:
         self.lines[key] = line
@@ -113,7 +113,7 @@ class Backfill:
 
 
 class _Lines:
-    """Shows the lines of a process with several runs, and finds in them where a run begins and where it ends."""
+    """Display of the lines of a process with several runs, which finds where a run begins and where it ends."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class _Lines:
         began: Callable[[RunKey], None],
         ended: Callable[[RunKey, ChildLog], None],
     ) -> None:
-        self._shown = progress(settings)
+        self._display = default_display(settings)
         self._keys, self._began, self._ended = keys, began, ended
         self.under_way: RunKey | None = None
         self.any_began = False
@@ -138,7 +138,7 @@ class _Lines:
             self._ended(key, self.child_log)
         else:
             self.child_log.add(line)
-            self._shown(line)
+            self._display(line)
 
     def close(self) -> None:
-        self._shown.close()
+        self._display.close()

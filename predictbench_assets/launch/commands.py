@@ -78,7 +78,7 @@ def run_command(
     Args:
         home: the DAGSTER_HOME, see `prepare_home`.
         config_file: the run's configuration, see `write_run_config`.
-        summary: where the run leaves its summary.
+        summary: path of the run's summary.
         import_path: a folder with modules of experiments, if there is one.
         scratch: makes it a dry run, whose new files go there.
     """
@@ -96,7 +96,7 @@ class BackfillRun:
     config_file: str
     """See `write_run_config`."""
     summary: str
-    """Where it leaves its summary."""
+    """Path of the summary that the process leaves."""
 
 
 def backfill_command(
@@ -112,7 +112,7 @@ def backfill_command(
 
     Args:
         home: the DAGSTER_HOME, see `prepare_home`.
-        folder: where the list of the runs is written.
+        folder: the folder of the list of the runs.
         import_path: a folder with modules of experiments, if there is one.
         scratch: makes them dry runs, whose new files go there.
     """

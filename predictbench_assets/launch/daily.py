@@ -15,7 +15,7 @@ from predictbench_assets.experiments.crashes import left_marks
 from predictbench_assets.experiments.registry import import_path, load_registry
 from predictbench_assets.launch.child import ChildLog, run_child
 from predictbench_assets.launch.commands import prepare_home, run_command, write_run_config
-from predictbench_assets.launch.progress import Progress, progress
+from predictbench_assets.launch.progress import Display, default_display
 from predictbench_assets.launch.request import DailyOptions, RunRefused, op_config, requested_key
 from predictbench_assets.launch.run_summary import (
     LOG,
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 def run_daily(
     settings: Settings,
     options: DailyOptions,
-    show: Callable[[Settings], Progress] = progress,
+    show: Callable[[Settings], Display] = default_display,
     report: Callable[[RunSummary, ChildLog], None] | None = None,
     *,
     verbose: bool = True,
@@ -45,11 +45,11 @@ def run_daily(
     """Check the options, run the job, show the summary.
 
     Args:
-        settings: of this process and of the run.
-        options: of the run.
-        show: how to show the work while it goes on; default: as LOG_FORMAT and the terminal say.
-        report: what to do with the summary; default: show it here, and on the Action's page.
-        verbose: whether to print the command, and where log and summary of a run that succeeded are.
+        settings: settings of this process and of the run.
+        options: options of the run.
+        show: shows the work while it goes on; default: by LOG_FORMAT and the terminal.
+        report: receives the summary; default: show it here, and on the Action's page.
+        verbose: True to print the command, and the paths of log and summary of a run that succeeded.
 
     Returns:
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
@@ -149,7 +149,7 @@ def _execute(
     ops: dict[str, dict[str, Any]],
     folder: Path,
     import_path: Path | None,
-    show: Callable[[Settings], Progress],
+    show: Callable[[Settings], Display],
     *,
     verbose: bool,
 ) -> ChildLog:

@@ -110,7 +110,7 @@ def list_experiments(paths: tuple[str, ...]) -> None:
 
 
 def loadable_experiments(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of an earlier demo's experiments that can still be loaded; a line on stderr for each other one."""
+    """Experiments of an earlier demo that can still be loaded; a line on stderr for each other one."""
     found: tuple[str, ...] = ()
     for path in paths:
         try:

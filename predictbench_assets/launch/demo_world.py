@@ -39,7 +39,7 @@ class DemoKept(PermanentError):
 
 
 class DemoAbsent(PermanentError):
-    """There is no demo of this version in the folder."""
+    """No demo of this version is in the folder."""
 
 
 class DemoUnwritable(PermanentError):
@@ -55,7 +55,7 @@ class Demo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     experiments: tuple[str, ...] = ()
     """`module:name` of each listing of experiments that the last demo with any added: `ui --demo` shows them."""
     own: bool = False
-    """Whether any demo has added one."""
+    """True where any demo has added an experiment."""
 
 
 def read_demo(folder: Path) -> Demo | None:

@@ -33,7 +33,7 @@ from predictbench_assets.settings import Settings
 
 WINDOW = 7
 SETTLING = timedelta(days=3)
-"""From the close to the result: enough for most markets."""
+"""Time from the close to the result: enough for most markets."""
 EVERY = 2
 """Days from one run of the past to the next: of eight in a row the last would be over before the first has settled."""
 RUN_AT, SWEEP_AT = time(7), time(8)
@@ -51,7 +51,7 @@ def dates_of(days: int, today: date | None = None) -> tuple[date, ...]:
 
 
 class PastDays:
-    """Runs the days of the past that are not stored, and what is new on those that are.
+    """Run the days of the past that are not stored, and the new experiments on those that are.
 
     Each run is at seven in the morning of its day by the simulated clock, and on each day since the first a sweep
     looks up at eight what has settled: so a run knows what a run of that day would have known.
@@ -114,7 +114,7 @@ class PastDays:
         return demo_settings(verbose=self._verbose)
 
     def _missing(self, engine: Engine) -> dict[date, tuple[str, ...] | None]:
-        """By day, the experiments without forecasts there; None where the day itself is not stored."""
+        """Experiments without forecasts, by day; None where the day itself is not stored."""
         first, last = self._dates[0], self._dates[-1]
         runs, attempts = stored_runs(engine, first, last), stored_attempts(engine, first, last)
         found: dict[date, tuple[str, ...] | None] = {}
@@ -226,7 +226,7 @@ class _Silent:
         """Shown for today's run only; the log of each day is kept."""
 
     def close(self) -> None:
-        """Nothing was shown."""
+        """Do nothing: nothing was shown."""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from predictbench_assets.printable import in_json, on_one_line
 from predictbench_assets.settings import Settings
 
 
-class Progress(Protocol):
+class Display(Protocol):
     """Something that shows lines as they come."""
 
     def __call__(self, line: Line) -> None:
@@ -29,20 +29,20 @@ class Progress(Protocol):
         ...
 
 
-def progress(settings: Settings) -> Progress:
-    """Stages on a terminal; else every line, as LOG_FORMAT says."""
+def default_display(settings: Settings) -> Display:
+    """Show stages on a terminal, and every line elsewhere, in LOG_FORMAT."""
     if settings.log_format == "auto" and sys.stderr.isatty():
         return stages(settings)
     return Lines(as_json=wants_json(settings), tracebacks=settings.log_level == "DEBUG")
 
 
-def stages(_: Settings) -> Progress:
+def stages(_: Settings) -> Display:
     """Stages wherever it goes: for a command that only people run."""
     return Stages(error_console())
 
 
 class Lines:
-    """Every line to stderr, as JSON or readable."""
+    """Display of every line on stderr, as JSON or readable."""
 
     def __init__(self, *, as_json: bool, tracebacks: bool = False) -> None:
         self._as_json = as_json

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from predictbench_assets.experiments.registry import Registry, RegistryError
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.persistence.leases import OnExisting
 from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
 from predictbench_assets.settings import Settings
-
-OnExisting = Literal["update", "skip", "fail"]
 
 
 class RunRefused(PermanentError):

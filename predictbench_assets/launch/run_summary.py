@@ -133,6 +133,6 @@ def _failure_reason(child_log: ChildLog) -> str:
     if child_log.exit_code is not None and child_log.exit_code < 0:
         return f"the process was killed by signal {-child_log.exit_code}; run it again, it goes on where it stopped"
     ended = f"Dagster ended with exit code {child_log.exit_code} before a summary was written"
-    # The outermost error says what was given up, the innermost one why.
+    # The outermost error names what was given up, the innermost one the reason.
     raised = ", from ".join(dict.fromkeys((*child_log.raised[-1:], *child_log.raised[:1])))
     return f"{ended}: {raised}" if raised else f"{ended}; the log has more"

@@ -25,7 +25,7 @@ def run_in_foreground(command: Command, address: str, on_answer: Callable[[], No
     Every process of it is asked to stop, and killed if it does not: `dagster dev` leaves them behind otherwise.
 
     Args:
-        address: of the page that it serves.
+        address: address of the page that it serves.
         on_answer: called once, when that page is there.
 
     Returns:
@@ -117,6 +117,6 @@ def _end_group(group: int) -> None:
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 time.sleep(0.05)
-                os.killpg(group, 0)  # raises once nobody is left
+                os.killpg(group, 0)  # raises once no process is left
         except ProcessLookupError:
             return

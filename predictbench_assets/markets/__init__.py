@@ -1,4 +1,4 @@
 """The domain: a market with its price, quotes, cluster and settlement; a day's cohort and its core sample.
 
-No exchange's wire, no file, no database: what a market is, whoever listed it.
+No exchange's wire, no file, no database: what a market is, on any exchange.
 """

@@ -30,7 +30,7 @@ class Clusters:
             self._parent[other] = first
 
     def labels(self) -> dict[str, str]:
-        """Each key seen, with the label of its cluster."""
+        """Label of its cluster for each key seen."""
         return {key: self._root(key) for key in self._parent}
 
     def _root(self, key: str) -> str:

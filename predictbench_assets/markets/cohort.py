@@ -35,7 +35,7 @@ class ReadMarket:
     """A market as its row alone shows it."""
 
     market: Market
-    """Its cluster is the first of `links`."""
+    """Market whose cluster is the first of `links`."""
     links: Sequence[str]
     """Keys that it shares with the markets it depends on, see `Clusters`."""
     unreadable: Sequence[str] = ()
@@ -72,7 +72,7 @@ class Cohort:
     """The markets of one snapshot. Each row offered is in exactly one of `markets`, `rejected` and `excluded`."""
 
     markets: list[Market]
-    """In the order of the rows."""
+    """Markets in the order of the snapshot's rows."""
     rejected: list[RejectedMarket]
     excluded: dict[ExclusionReason, int]
     """Rows left out, by reason; reasons that left out none are absent."""

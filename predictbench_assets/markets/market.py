@@ -61,7 +61,7 @@ class MarketPrice(Frozen):
     source: PriceSource = "none"
     quality: PriceQuality = "none"
     at: datetime | None = None
-    """When the quote was read, UTC."""
+    """Instant of the quote, UTC."""
 
     @property
     def spread(self) -> float | None:

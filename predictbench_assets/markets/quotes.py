@@ -20,7 +20,7 @@ class Quote(Frozen):
     bid: Probability | None
     ask: Probability | None
     at: datetime
-    """When the answer came back, UTC."""
+    """Instant of the answer's arrival, UTC."""
     day_ago: PastPrice | None = None
     """The price of a day before, where the exchange has one."""
 

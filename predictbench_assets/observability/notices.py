@@ -63,7 +63,7 @@ class Notice:
         """The notice of a summary.
 
         Args:
-            stage: where it went wrong, for a run that did not go wrong itself.
+            stage: stage of the failure, for a run that did not fail itself.
         """
         kinds = ("offered", "excluded", "rejected", "failed", "processed")
         return cls(
@@ -208,7 +208,7 @@ def _request(setting: str, limit_s: float, url: SecretStr, body: bytes | None) -
         through = web.proxy_hint(url.get_secret_value())
         raise _Unwell(f"no answer within {limit_s:g} s (NOTIFY_TIMEOUT_SECONDS){through}") from None
     except httpx.HTTPError as error:
-        # Its text may quote the address; its type says as much as is needed.
+        # Its text may quote the address; its type is enough.
         through = web.proxy_hint(url.get_secret_value())
         raise _Unwell(f"no answer ({type(error).__name__}){through}") from None
     if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:

@@ -1,4 +1,4 @@
-"""Digests of forecasts: computed from what is stored, kept beside it, and computed again by whoever doubts."""
+"""Digests of forecasts: computed from what is stored, kept beside it, and computed again by those who doubt."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from predictbench_assets.experiments.digest import ALGORITHM, ForecastDigest, Fo
 from predictbench_assets.runs import RunKey
 
 Verdict = Literal["ok", "late", "mismatch"]
-"""late: it holds forecasts that say they were made before their market closed, and was made after that itself."""
+"""late: it holds forecasts dated before their market closed, and was made after that itself."""
 
 # Limits for this transaction alone; a pooler's session may print doubles shorter than they are.
 _GUARD = text(
@@ -30,7 +30,7 @@ _FORECASTS = """
     JOIN predictbench.processed_markets m USING (processed_market_id)
     WHERE a.run_id = :run_id AND r.status = 'completed' AND r.probability IS NOT NULL"""
 
-# What `experiments.digest` says a line is. The placeholders are psycopg's, which fills them in itself in a COPY.
+# The line that `experiments.digest` defines. The placeholders are psycopg's, which fills them in itself in a COPY.
 # Attempts are put in order before their forecasts are: comparing their names 140,000 times takes most of a second.
 _LINES = f"""
     COPY (
@@ -63,7 +63,7 @@ _LATER = text(f"SELECT count(*) {_FORECASTS} AND NOT {result_is_known(':made_at'
 _FIRST_CLOSE = text("SELECT min(close_time) FROM predictbench.processed_markets WHERE run_id = :run_id")
 
 _RUNS = text("""
-    SELECT run_date, window_days, p.summary->'forecast_digest'->>'digest' AS told
+    SELECT run_date, window_days, p.summary->'forecast_digest'->>'digest' AS reported
     FROM predictbench.processing_runs p
     WHERE (p.status IN ('completed', 'partial') OR EXISTS (
             SELECT FROM predictbench.forecast_digests d WHERE d.run_id = p.run_id))
@@ -90,8 +90,8 @@ class CheckedDigest:
     """Attempt of the run."""
     found: ForecastDigest
     late: int
-    """Forecasts in it, and in no earlier one, that say they were made before their market closed although the digest
-    was made after that: nothing shows that they were."""
+    """Forecasts in it, and in no earlier one, dated before their market closed although the digest was made after
+    that: nothing proves their date."""
 
     @property
     def verdict(self) -> Verdict:
@@ -129,7 +129,7 @@ class CheckedRun:
     later: int
     """Forecasts that were stored after the newest digest: of an attempt that is under way, or never ended."""
     missing: str | None = None
-    """A digest that the run's own summary tells of, and that is not kept any more."""
+    """A digest that the run's own summary names, and that is not kept any more."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -139,12 +139,12 @@ class CheckedRun:
 
 
 def run_digest(engine: Engine, key: RunKey, now: datetime) -> ForecastDigest:
-    """The digest of all forecasts that are stored of a run.
+    """Digest of all forecasts that are stored of a run.
 
     Its `made_at` is `now`, or the instant of the newest forecast where another host's clock was ahead of ours.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
 
     def work(connection: Connection) -> ForecastDigest:
@@ -187,10 +187,10 @@ def check_digests(
     chosen = {"since": since, "until": until, "window_days": window_days, "digest": digest}
     runs = in_transaction(engine, lambda connection: connection.execute(_RUNS, chosen).all())
     for run in runs:
-        yield _checked(engine, RunKey(run.run_date, run.window_days), run.told)
+        yield _checked(engine, RunKey(run.run_date, run.window_days), run.reported)
 
 
-def _checked(engine: Engine, key: RunKey, told: str | None) -> CheckedRun:
+def _checked(engine: Engine, key: RunKey, reported: str | None) -> CheckedRun:
     def work(connection: Connection) -> CheckedRun:
         connection.execute(_GUARD)
         run: dict[str, Any] = {"run_id": key.run_id}
@@ -204,7 +204,7 @@ def _checked(engine: Engine, key: RunKey, told: str | None) -> CheckedRun:
         first_close = connection.execute(_FIRST_CLOSE, run).scalar_one()
         later = connection.execute(_LATER, run | {"made_at": before}).scalar_one() if checked else 0
         kept = connection.execute(_KEPT, run).scalars()
-        missing = told if told is not None and told not in set(kept) else None
+        missing = reported if reported is not None and reported not in set(kept) else None
         return CheckedRun(key, tuple(checked), first_close, later, missing)
 
     return in_transaction(engine, work)

@@ -1,4 +1,4 @@
-"""Who may write a run. The newest attempt always wins; an older one learns it at its next step and stops.
+"""Leases on runs: the newest attempt may write; an older one learns at its next step that it is not, and stops.
 
 Nothing is held while experiments run: a lease is a number in the run's row, compared in every transaction that writes.
 """
@@ -24,7 +24,7 @@ from predictbench_assets.database.schema import (
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure, PermanentError, Stage
 from predictbench_assets.persistence.digests import store_digest
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import RunKey, StoredStatus
 
 OnExisting = Literal["update", "skip", "fail"]
 
@@ -80,7 +80,7 @@ class Lease:
         return self.key.run_id
 
     def beat(self, stage: Stage) -> None:
-        """Say that this attempt is alive, and where it is.
+        """Store that this attempt is alive, and its stage.
 
         Raises:
             LeaseLost: a newer attempt has taken over, or this one has ended.
@@ -101,7 +101,7 @@ class Lease:
     def fail(self, stage: Stage, reason: str, *, retriable: bool, failures: Sequence[Failure] = ()) -> None:
         """End this attempt as failed: status, stage and reason of the run, and its failures, the run's own included.
 
-        A run whose day was missed is missed again, with the reason that it had: only the attempt says what it met.
+        A run whose day was missed is missed again, with the reason that it had: only the attempt's row has the new one.
 
         Raises:
             LeaseLost: a newer attempt has taken over; the run's row is left as it is.
@@ -121,7 +121,7 @@ class Lease:
         self,
         counts: RunCounts,
         *,
-        status: Literal["completed", "partial"],
+        status: StoredStatus,
         failures: Sequence[Failure] = (),
         summary: Mapping[str, Any] | None = None,
         stored: Collection[str] | None = None,
@@ -130,7 +130,7 @@ class Lease:
         """End this attempt well, in one transaction.
 
         Args:
-            digest: of the run's forecasts, kept with it.
+            digest: digest of the run's forecasts, kept with it.
             stored: ids of the markets that this attempt stored. When the run is complete, every other market of it is
                 marked withdrawn, so that the markets not withdrawn are exactly the processed ones.
 
@@ -164,7 +164,7 @@ class Lease:
         in_transaction(self.engine, work)
 
     def lost(self, connection: Connection) -> LeaseLost:
-        """The error that says who has the run now."""
+        """Error that names the attempt that has the run now."""
         row = connection.execute(select(processing_runs).where(processing_runs.c.run_id == self.run_id)).one_or_none()
         return _lost(self.key, self.attempt, row)
 
@@ -204,7 +204,7 @@ class Lease:
         )
 
     def _store_failures(self, connection: Connection, failures: Sequence[Failure]) -> None:
-        """This attempt's failures, whole: a second try of the same attempt replaces those of the first."""
+        """Store this attempt's failures, whole: a second try of the same attempt replaces those of the first."""
         connection.execute(
             delete(processing_failures).where(
                 processing_failures.c.run_id == self.run_id, processing_failures.c.attempt == self.attempt
@@ -239,16 +239,16 @@ def open_lease(
     The same Dagster run that asks again gets its own attempt back.
 
     Args:
-        holder: who is asking, for the other side's error text: host and process.
+        holder: host and process of this attempt, for the other side's error text.
         exchange: host of the exchange that the run reads.
-        on_existing: what to do with a run that is stored complete: `update` it, or refuse (`skip` and `fail` differ
+        on_existing: treatment of a run that is stored complete: `update` it, or refuse (`skip` and `fail` differ
             only in what the caller makes of the refusal).
 
     Raises:
         RunAlreadyStored: the run is complete, and `on_existing` is not `update`.
         LeaseLost: this Dagster run held the run before, and a newer one has taken over since.
         ForeignExchange: the database holds another exchange's runs.
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
 
     def work(connection: Connection) -> Lease:
@@ -282,14 +282,14 @@ def record_missed(
     git_sha: str | None,
     clock: Clock,
 ) -> set[RunKey]:
-    """Store that runs never began and cannot be made any more, because their day is over.
+    """Record runs that never began and cannot be made any more, because their day is over.
 
     Such a row counts as an attempt that was not made: a lease on it is the second one. A run that has a row keeps it,
     whatever became of it.
 
     Args:
         reason: for the person who wonders where the day is.
-        holder: who says so: host and process.
+        holder: recorder of the missed runs: host and process.
         exchange: host of the exchange that the runs would have read.
 
     Returns:
@@ -297,7 +297,7 @@ def record_missed(
 
     Raises:
         ForeignExchange: the database holds another exchange's runs.
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
 
     def work(connection: Connection) -> set[RunKey]:
@@ -361,7 +361,7 @@ def _attempt_for(
 
 
 def _was_missed(connection: Connection, key: RunKey) -> bool:
-    """True for a run whose day was missed: its row counts a first attempt that nobody made."""
+    """True for a run whose day was missed: its row counts a first attempt that was not made."""
     attempts = processing_attempts.c
     first = select(attempts.attempt).where(attempts.run_id == key.run_id, attempts.attempt == _MISSED_ATTEMPT)
     return connection.execute(first).one_or_none() is None

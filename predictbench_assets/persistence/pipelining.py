@@ -12,7 +12,7 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
-from predictbench_assets.database.errors import verdict
+from predictbench_assets.database.errors import error_kind
 from predictbench_assets.database.patience import PatientConnection
 
 
@@ -35,14 +35,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TransactionResult:
     """Result of one transaction: the first row of its last statement, or why it was rolled back."""
 
     row: tuple[bytes | None, ...] | None
     refusal: Refusal | None
 
 
-def run_transactions(connection: PatientConnection, transactions: Sequence[Sequence[Statement]]) -> list[Outcome]:
+def run_transactions(
+    connection: PatientConnection, transactions: Sequence[Sequence[Statement]]
+) -> list[TransactionResult]:
     """Run each group of statements as a transaction of its own; one that fails does not touch the others.
 
     The connection must be idle and in autocommit. After any exception it must be thrown away.
@@ -51,9 +53,9 @@ def run_transactions(connection: PatientConnection, transactions: Sequence[Seque
         psycopg.OperationalError: the connection broke or fell silent; some of the transactions may have committed.
     """
     begin_transactions(connection, transactions)
-    outcomes = collect_outcomes(connection, len(transactions))
+    results = collect_results(connection, len(transactions))
     connection.pgconn.exit_pipeline_mode()
-    return outcomes
+    return results
 
 
 def begin_transactions(connection: PatientConnection, transactions: Sequence[Sequence[Statement]]) -> None:
@@ -71,11 +73,11 @@ def begin_transactions(connection: PatientConnection, transactions: Sequence[Seq
         _wait(connection, writing=True)
 
 
-def collect_outcomes(connection: PatientConnection, number: int) -> list[Outcome]:
+def collect_results(connection: PatientConnection, number: int) -> list[TransactionResult]:
     """Wait for the answers to that many transactions, in the order they were sent."""
-    outcomes: list[Outcome] = []
+    results: list[TransactionResult] = []
     row, refusal = None, None
-    while len(outcomes) < number:
+    while len(results) < number:
         if connection.pgconn.is_busy():
             try:
                 _wait(connection)
@@ -86,17 +88,17 @@ def collect_outcomes(connection: PatientConnection, number: int) -> list[Outcome
         if result is None:  # the end of one statement's results
             continue
         if result.status == ExecStatus.PIPELINE_SYNC:
-            outcomes.append(Outcome(None if refusal else row, refusal))
+            results.append(TransactionResult(None if refusal else row, refusal))
             row, refusal = None, None
         elif result.status == ExecStatus.TUPLES_OK:
             row = _first_row(result)
         elif result.status == ExecStatus.FATAL_ERROR:
             refusal = _refusal(result)
-    return outcomes
+    return results
 
 
 def _wait(connection: PatientConnection, *, writing: bool = False) -> None:
-    """Until the socket is ready, reading what it has: a server that cannot answer would stop listening."""
+    """Wait for the socket, reading what it has: a server that cannot answer would stop listening."""
     ready, readable = _ready(connection.pgconn.socket, connection.patience.seconds, writing)
     if not ready:
         raise connection.patience.exhausted()
@@ -118,7 +120,7 @@ def _ready(socket: int, seconds: float, writing: bool) -> tuple[bool, bool]:
 
 def _last_words(refusal: Refusal | None) -> psycopg.Error | None:
     """The last notice of a connection that broke, if that was why: a pooler's time-out, an administrator's command."""
-    if refusal is None or verdict(refusal.sqlstate) != "unavailable":
+    if refusal is None or error_kind(refusal.sqlstate) != "unavailable":
         return None
     try:
         return psycopg.errors.lookup(refusal.sqlstate)(refusal.message)

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from predictbench_assets.experiments.protocol import Usage
 from predictbench_assets.failures import Failure
 from predictbench_assets.markets.market import Market
-
-ResultStatus = Literal["completed", "skipped", "failed", "not_run"]
-AttemptStatus = Literal["completed", "failed", "not_run"]
+from predictbench_assets.runs import ExperimentStatus, ResultStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class ResultRecord:
     forecast_at: datetime | None = None
     exception_type: str | None = None
     retriable: bool = False
-    """Goes into the run's failures, which the caller keeps; the result's row has no column for it."""
+    """True where the same call may succeed later. For the run's failures: the result's row has no column for it."""
     usage: Usage | None = None
 
 
@@ -53,7 +51,7 @@ class ExperimentAttempt:
     description: str
     information: str
     mandatory: bool
-    status: AttemptStatus
+    status: ExperimentStatus
     content_hash: str
     """Hash of the staged results: version and content equal to the newest stored attempt's mean the same attempt."""
     control: bool = False

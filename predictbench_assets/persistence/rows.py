@@ -1,4 +1,4 @@
-"""From records to the JSON rows that the database unpacks, refusing beforehand what it would refuse.
+"""Encoding of records as the JSON rows that the database unpacks; refuses beforehand what it would refuse.
 
 One market at a time: a value that cannot be stored costs its own market, with a reason that names the field. The raw
 payload's bytes are passed on as they are; only a suspicious one is parsed.
@@ -32,7 +32,7 @@ _FILLED_BY_THE_DATABASE = {
 MARKET_COLUMNS: Final = [column.name for column in processed_markets.c if column.name not in _FILLED_BY_THE_DATABASE]
 """The columns of `processed_markets` that a market brings along."""
 
-# Of these a market has the value by another name, or its price has it.
+# Columns whose value a market has by another name, or its price has.
 _ELSEWHERE = {
     *("processed_market_id", "raw_snapshot", "market_slug", "event_id"),
     *("price", "bid", "ask", "spread", "price_source", "price_at", "price_quality"),
@@ -69,7 +69,7 @@ class StoredAttempt:
     experiment_run_id: str
     mandatory: bool
     fill: bool
-    """Only into markets that have no result of this experiment at all."""
+    """True for results that only go into markets without a result of this experiment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +298,7 @@ def _checked_raw(raw: bytes) -> msgspec.Raw:
     except RecursionError as error:
         raise UnwritableMarket("raw_snapshot", "is nested too deep") from error
     except msgspec.DecodeError as error:
-        _check_suspicious("raw_snapshot", raw)  # it says more about half a surrogate pair
+        _check_suspicious("raw_snapshot", raw)  # its message is better for half a surrogate pair
         raise UnwritableMarket("raw_snapshot", f"is not JSON: {error}") from error
     if not raw.lstrip().startswith(b"{"):
         raise UnwritableMarket("raw_snapshot", "is not a JSON object")
@@ -346,7 +346,7 @@ def _checked_json(field: str, row: _Row | Mapping[str, Any]) -> bytes:
 
 
 def _check_suspicious(field: str, encoded: bytes) -> None:
-    """A closer look where NUL or half a surrogate pair may be; an emoji written as a pair looks alike, and is fine."""
+    """Check a text with NUL or half a surrogate pair; an emoji written as a pair is alike in bytes, and is fine."""
     if b"\\u0000" not in encoded and b"\\ud" not in encoded and b"\\uD" not in encoded:
         return
     try:

@@ -175,19 +175,19 @@ class DryRunDatabase(RunDatabase):
         raise RuntimeError(f"the dry run {dagster_run_id} of {key} asked for a lease")
 
     def beat(self, key: RunKey, dagster_run_id: str, stage: Stage) -> None:
-        """Nothing is recorded."""
+        """Record nothing."""
 
     def fail(self, key: RunKey, dagster_run_id: str, stage: Stage, reason: str, *, retriable: bool) -> None:
-        """Nothing is recorded."""
+        """Record nothing."""
 
     def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
-        """Nothing is recorded."""
+        """Record nothing."""
 
     def refuse(self, key: RunKey, content_hash: str, reason: str, dagster_run_id: str) -> None:
-        """Nothing is recorded."""
+        """Record nothing."""
 
     def miss(self, keys: Collection[RunKey], reason: str) -> set[RunKey]:
-        """Nothing is recorded."""
+        """Record nothing."""
         del keys, reason
         return set()
 

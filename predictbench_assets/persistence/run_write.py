@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from predictbench_assets.experiments.digest import DigestedForecast, ForecastDigest, digest_of
 from predictbench_assets.experiments.forecast import results_path, stale_reason
@@ -19,13 +19,13 @@ from predictbench_assets.persistence.leases import Lease, RunCounts
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, WriteReport
 from predictbench_assets.persistence.run_contents import RunContents, StagedExperiment
 from predictbench_assets.persistence.writer import RunWriter
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import RunKey, StoredStatus
 from predictbench_assets.secrecy import Redact
 from predictbench_assets.staging import StagedFile, StagedFileMissing, StagingArea
 
 
 class NothingStored(PermanentError):
-    """Not one market of the cohort completed."""
+    """No market of the cohort completed."""
 
 
 def store(contents: RunContents, lease: Lease | None) -> "RunWrite":
@@ -159,7 +159,7 @@ class RunWrite:
         if self.nothing_stored:
             raise NothingStored(self._why_nothing())
 
-    def _good_status(self) -> Literal["completed", "partial"]:
+    def _good_status(self) -> StoredStatus:
         return "completed" if self.contents.cohort.header(CohortHeader).limit is None else "partial"
 
     def _why_nothing(self) -> str:

@@ -23,7 +23,7 @@ class ScheduledDay:
     never_begun: tuple[RunKey, ...] = ()
     """Missed runs without a row before this call."""
     recorded: frozenset[RunKey] = frozenset()
-    """Those of them that this call recorded."""
+    """Missed runs that this call recorded."""
     reason: str = ""
     """Reason of the missed runs; empty where there is none."""
 
@@ -36,7 +36,7 @@ def plan_day(
     Each run that is missed, or still under way after its day, is logged with what can be done about it.
 
     Args:
-        windows: those that are scheduled.
+        windows: the scheduled windows.
         link: the schedule's own log, for the record of a missed run.
     """
     stored = stored_on(database, day)

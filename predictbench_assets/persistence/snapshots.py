@@ -82,7 +82,7 @@ def refuse_snapshot(lease: Lease, content_hash: str, reason: str) -> None:
     """Keep the snapshot that counts aside, with the reason; the one that it superseded, if any, counts again.
 
     Args:
-        content_hash: of the snapshot that was looked at; nothing happens where another one counts by now.
+        content_hash: hash of the snapshot that was read; nothing happens where another one counts by now.
 
     Raises:
         LeaseLost: a newer attempt has taken the run over.

@@ -150,7 +150,7 @@ GUARD = Statement(
 
 
 def all_attempts(run_id: UUID) -> Statement:
-    """Asks for all attempts of experiments in a run, oldest first, as one JSON array."""
+    """Statement that reads all attempts of experiments in a run, oldest first, as one JSON array."""
     return Statement(_ALL_ATTEMPTS, (str(run_id).encode(),), (_UUID,))
 
 
@@ -172,7 +172,7 @@ def store(
     lease is lost.
 
     Args:
-        filling: whether some results only go where their experiment has none yet.
+        filling: True where some results only go where their experiment has none yet.
     """
     # In one order everywhere: two runs that meet in the same events must not wait for each other in a circle.
     events = {market.event_id: market.event for market in markets if market.event_id and market.event}

@@ -28,7 +28,7 @@ _STATUSES = text("""
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as its row says."""
+    """A run, read from its row."""
 
     key: RunKey
     status: str

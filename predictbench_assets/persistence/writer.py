@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 from sqlalchemy import Connection, Engine
@@ -24,7 +24,7 @@ from predictbench_assets.database.errors import (
     advice,
     cause_of_absence,
     classified,
-    verdict,
+    error_kind,
 )
 from predictbench_assets.database.patience import PatientConnection
 from predictbench_assets.database.schema import experiment_id, experiment_run_id
@@ -33,15 +33,16 @@ from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.persistence import statements
 from predictbench_assets.persistence.leases import Lease, RunCounts
 from predictbench_assets.persistence.pipelining import (
-    Outcome,
     Refusal,
     Statement,
+    TransactionResult,
     begin_transactions,
-    collect_outcomes,
+    collect_results,
     run_transactions,
 )
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, WriteReport
 from predictbench_assets.persistence.rows import EncodedMarket, StoredAttempt, UnwritableMarket, encode_market
+from predictbench_assets.runs import StoredStatus
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -69,7 +70,7 @@ class _Batch:
     markets: list[EncodedMarket]
     reconstructed: bool
     filling: bool
-    outcome: Outcome | None = None
+    outcome: TransactionResult | None = None
     """The server's answer, once it has been read."""
 
 
@@ -79,7 +80,7 @@ class RunWriter:
     Args:
         batch_size: the most markets in one transaction.
         max_batch_bytes: the most JSON in one transaction, unless a single market has more.
-        backoff: how patiently to wait for a database that went away.
+        backoff: policy of the wait for a database that went away.
     """
 
     def __init__(
@@ -108,12 +109,12 @@ class RunWriter:
         *,
         reconstructed: bool = False,
     ) -> WriteReport:
-        """Store markets, each whole or not at all, and say which could not be and why. Idempotent.
+        """Store markets, each whole or not at all, and report those that could not be, with reasons. Idempotent.
 
         Args:
             markets: read once, as they are needed; memory is bounded by a few batches.
             experiments: every registered experiment; each market has one result of each.
-            reconstructed: whether the snapshot was put together afterwards rather than captured on the day.
+            reconstructed: True where the snapshot was put together afterwards rather than captured on the day.
 
         Raises:
             LeaseLost: a newer attempt has taken the run over.
@@ -143,7 +144,7 @@ class RunWriter:
     def finish(
         self,
         counts: RunCounts,
-        status: Literal["completed", "partial"],
+        status: StoredStatus,
         failures: Sequence[Failure] = (),
         summary: Mapping[str, Any] | None = None,
         digest: ForecastDigest | None = None,
@@ -246,13 +247,13 @@ class RunWriter:
         """See a batch through, whatever happens to the connection; returns the ids of the markets that are stored."""
         tries = 0
 
-        def once() -> list[Failure]:
+        def attempt() -> list[Failure]:
             nonlocal tries
             tries += 1
             return self._classified(lambda: self._settle_once(batch))
 
         try:
-            failures = self._backoff.run(once)
+            failures = self._backoff.run(attempt)
         finally:
             tally.retried += tries - 1
         tally.failures += failures
@@ -274,7 +275,7 @@ class RunWriter:
 
     def _collect(self, number: int) -> None:
         """Read the answers to the oldest batches under way."""
-        for outcome in collect_outcomes(self._driver(), number):
+        for outcome in collect_results(self._driver(), number):
             self._in_flight.pop(0).outcome = outcome
 
     def _drain(self) -> None:
@@ -320,7 +321,7 @@ class RunWriter:
             filling=batch.filling,
         )
 
-    def _transact(self, each: Sequence[Statement]) -> list[Outcome]:
+    def _transact(self, each: Sequence[Statement]) -> list[TransactionResult]:
         self._drain()
         return run_transactions(self._driver(), [(statements.GUARD, statement) for statement in each])
 
@@ -333,7 +334,7 @@ class RunWriter:
             self._disconnect(broken=True)
             raise
 
-    def _check_lease(self, outcome: Outcome) -> None:
+    def _check_lease(self, outcome: TransactionResult) -> None:
         if outcome.row == (b"1",):
             return
         self._disconnect(broken=True)  # more may be under way, and the pool may have no second connection
@@ -342,12 +343,12 @@ class RunWriter:
 
     @staticmethod
     def _raise_unless_data(refusal: Refusal) -> None:
-        kind = verdict(refusal.sqlstate)
-        said = f"({refusal.sqlstate}): {refusal.message}"
+        kind = error_kind(refusal.sqlstate)
+        reason = f"({refusal.sqlstate}): {refusal.message}"
         if kind == "unavailable":
-            raise DatabaseUnavailable(f"the database is not available {said}{cause_of_absence(refusal.sqlstate)}")
+            raise DatabaseUnavailable(f"the database is not available {reason}{cause_of_absence(refusal.sqlstate)}")
         if kind == "refused":
-            raise DatabaseRefused(f"the database refused the write {said}. {advice(refusal.sqlstate)}")
+            raise DatabaseRefused(f"the database refused the write {reason}. {advice(refusal.sqlstate)}")
 
     def _refused(self, market_id: str, refusal: Refusal) -> Failure:
         rule = f", {refusal.constraint}" if refusal.constraint else ""

@@ -46,7 +46,7 @@ class BackfillLine(BaseModel):
 
     @classmethod
     def ran(
-        cls, summary: RunSummary, *, exit_code: int | None, now: datetime, asked: Sequence[str] = ()
+        cls, summary: RunSummary, *, exit_code: int | None, now: datetime, selected: Sequence[str] = ()
     ) -> "BackfillLine":
         """A run that was made.
 
@@ -54,17 +54,17 @@ class BackfillLine(BaseModel):
         failed for every market: neither is a success.
 
         Args:
-            exit_code: of the process.
-            now: when it was made.
-            asked: the experiments that it was made for; none where it was for all.
+            exit_code: exit code of the process.
+            now: instant of its end.
+            selected: names of the experiments that it was made for; none where it was for all.
         """
         reason = summary.reason
-        of_asked = {name: summary.experiments[name] for name in asked if name in summary.experiments}
-        failed = [name for name, one in of_asked.items() if one.status == "failed"]
+        of_selected = {name: summary.experiments[name] for name in selected if name in summary.experiments}
+        failed = [name for name, one in of_selected.items() if one.status == "failed"]
         if summary.succeeded and exit_code != 0:
             reason = f"its data are stored, but Dagster ended with exit code {exit_code}"
         elif summary.succeeded and failed:
-            reason = "; ".join(f"{name} failed for every market: {_why(of_asked[name])}" for name in failed)
+            reason = "; ".join(f"{name} failed for every market: {_why(of_selected[name])}" for name in failed)
         return cls(
             run_date=summary.run_date,
             window_days=summary.window_days,
@@ -74,10 +74,10 @@ class BackfillLine(BaseModel):
             attempt=summary.attempt,
             processed_markets=summary.processed_markets,
             seconds=summary.duration_seconds,
-            forecasts="; ".join(_counted(name, one) for name, one in of_asked.items()) or None,
+            forecasts="; ".join(_counted(name, one) for name, one in of_selected.items()) or None,
             late=summary.snapshot is not None
             and now > summary.snapshot.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS)
-            and any(one.completed > one.from_journal for one in of_asked.values()),
+            and any(one.completed > one.from_journal for one in of_selected.values()),
         )
 
 
@@ -129,8 +129,8 @@ class BackfillSummary(BaseModel):
         return publish(path, json=self.model_dump_json(indent=2) + "\n", markdown=self.to_markdown())
 
     def _title(self) -> str:
-        told = ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in self.counts.items())
-        return f"backfill: {told}" + (f"; stopped by {self.stopped_by}" if self.stopped_by else "")
+        text = ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in self.counts.items())
+        return f"backfill: {text}" + (f"; stopped by {self.stopped_by}" if self.stopped_by else "")
 
 
 def _cells(line: BackfillLine) -> tuple[str, ...]:
@@ -143,8 +143,8 @@ def _cells(line: BackfillLine) -> tuple[str, ...]:
 
 def _counted(name: str, one: ExperimentSummary) -> str:
     counts = {"forecasts": one.completed, "skipped": one.skipped, "failed": one.failed, "not run": one.not_run}
-    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no market"
-    return f"{name} {told}" + (f" ({one.from_journal:,} from the journal)" if one.from_journal else "")
+    text = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no market"
+    return f"{name} {text}" + (f" ({one.from_journal:,} from the journal)" if one.from_journal else "")
 
 
 def _why(one: ExperimentSummary) -> str:

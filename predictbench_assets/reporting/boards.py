@@ -45,7 +45,7 @@ def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow], *, simulated
     """A table for each board, window, category and price bin.
 
     Args:
-        simulated: whether the markets are those of a simulated exchange.
+        simulated: True where the markets are those of a simulated exchange.
     """
     lines = [_heading(leaderboard, simulated), ""]
     for title, group in _groups(rows):

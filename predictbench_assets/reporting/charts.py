@@ -105,7 +105,7 @@ def intervals_svg(
     Args:
         intervals: from the top down.
         identity: a word that no other chart of the page has.
-        alternative: what the chart shows, in words.
+        alternative: the chart's content, in words.
         width: in pixels, where it is shown at its natural size.
         above: with the labels above the whiskers, for a narrow column.
     """
@@ -271,8 +271,8 @@ def _draw_intervals(axes: "Axes", intervals: Sequence[Interval], *, above: bool,
     axes.grid(True, axis="x", color=COLOURS["grid"], linewidth=1)
     axes.axvline(0, color=COLOURS["zero"], linewidth=1.5, zorder=1)
     _few_ticks(axes, "x", 7 if wide else 3)
-    told = "worse than the price   ←   mean edge   →   better" if wide else "worse   ←   mean edge   →   better"
-    axes.set_xlabel(told, fontsize=_SMALL, color=COLOURS["muted"])
+    label = "worse than the price   ←   mean edge   →   better" if wide else "worse   ←   mean edge   →   better"
+    axes.set_xlabel(label, fontsize=_SMALL, color=COLOURS["muted"])
 
 
 def _draw_reliability(axes: "Axes", curve: Curve, tone: Tone) -> None:
@@ -351,7 +351,7 @@ def _few_ticks(axes: "Axes", which: Literal["x", "y"], most: int) -> None:
 
 
 def _signed(value: float) -> str:
-    """With a sign and no more digits than it has."""
+    """Format with a sign and no more digits than the number has."""
     if abs(value) < 1e-12:
         return "0"
     sign = "+" if value > 0 else "\N{MINUS SIGN}"
@@ -438,7 +438,7 @@ def _svg(figure: "Figure", identity: str, alternative: str) -> str:
     for part in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->"):
         inside = re.sub(part, "", inside, flags=re.S)
     used = {match.group(2) for match in _USES.finditer(inside)}
-    # One document holds many charts, and their ids must not meet; nobody asks for most of them.
+    # One document holds many charts, and their ids must not meet; most of them are not used.
     inside = _IDS.sub(lambda m: f' id="{identity}-{m[1]}"' if m[1] in used else "", inside)
     inside = _USES.sub(rf"\g<1>{identity}-\g<2>", inside)
     inside = _HEXES.sub(lambda match: _VARIABLES[match[0]], inside)

@@ -21,7 +21,7 @@ from predictbench_assets.reporting.pages import markdown_table, publish, rich_ta
 from predictbench_assets.reporting.tables import Facts
 from predictbench_assets.runs import RunKey
 
-RunStatus = Literal["completed", "partial", "failed", "interrupted", "skipped"]
+SummaryStatus = Literal["completed", "partial", "failed", "interrupted", "skipped"]
 Count = Annotated[int, Field(ge=0)]
 
 SHOWN_FAILURES = 20
@@ -61,19 +61,19 @@ class ExperimentSummary(_Part):
     from_journal: Count = 0
     """Markets that an earlier attempt had answered and that were not asked about again."""
     outdated: Count = 0
-    """Those that were answered by other code than the present one, under the same version."""
+    """Outcomes from the journal that other code than the present one gave, under the same version."""
 
 
 def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, forget: bool = True) -> list[str]:
     """Lines on answers that were not asked for again, by experiment; none where there are none.
 
     Args:
-        resumed: how many there are.
-        outdated: how many of these are of other code than the present one.
-        forget: whether the command has the option --forget.
+        resumed: number of answers from the journal, by experiment.
+        outdated: number of these that other code than the present one gave.
+        forget: True where the command has the option --forget.
     """
-    told = [f"{name} {count:,}" for name, count in resumed.items() if count]
-    if not told:
+    counts = [f"{name} {count:,}" for name, count in resumed.items() if count]
+    if not counts:
         return []
     ask = "Change the version to ask again" + (", or use --forget NAME while developing." if forget else ".")
     changed = (
@@ -81,7 +81,7 @@ def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, for
         for name, count in outdated.items()
         if count
     )
-    return [f"From the journal, not asked again: {', '.join(told)}. {ask}", *changed]
+    return [f"From the journal, not asked again: {', '.join(counts)}. {ask}", *changed]
 
 
 class ApiUse(BaseModel):
@@ -97,7 +97,7 @@ class ApiUse(BaseModel):
 
 
 class SnapshotSummary(_Part):
-    """Which frozen snapshot the run worked on."""
+    """The frozen snapshot that the run worked on."""
 
     captured_at: datetime
     sha256: str
@@ -131,7 +131,7 @@ class RunSummary(_Part):
     run_date: date
     window_days: int
     target_date: date
-    status: RunStatus
+    status: SummaryStatus
     offered_markets: Count = 0
     excluded_markets: Count = 0
     rejected_markets: Count = 0

@@ -28,7 +28,7 @@ class FittedTable:
     Args:
         head: the names of the columns.
         rows: plain text; None is shown as NULL.
-        styles: of each row, for all of its cells; none by default.
+        styles: a style for all cells of each row; none by default.
         indent: blanks before each line.
     """
 
@@ -45,7 +45,7 @@ class FittedTable:
 
     def _fitted(self, width: int) -> Iterator[Text]:
         rows = [[None if cell is None else on_one_line(cell).expandtabs(4) for cell in row] for row in self.rows]
-        head = [_shown(name) for name in self.head]
+        head = [_printable_text(name) for name in self.head]
         columns = [[name, *(row[index] or _NULL for row in rows)] for index, name in enumerate(head)]
         natural = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
         words = [max(map(_longest_word, column)) for column in columns]
@@ -86,7 +86,7 @@ class Facts:
         longest = max((cell_len(name) for name, _ in self.facts), default=0)
         for name, value in self.facts:
             lead = f"  {name}{' ' * (longest - cell_len(name))}  "
-            line = Text(hanging(lead, _shown(value), options.max_width).rstrip(" "))
+            line = Text(hanging(lead, _printable_text(value), options.max_width).rstrip(" "))
             line.stylize("dim", 0, min(len(lead), len(line.plain.split("\n", 1)[0])))
             yield line
 
@@ -136,7 +136,7 @@ def hanging(lead: str, text: str, width: int) -> str:
     return "\n".join([lead + first, *(" " * indent + line for line in rest)])
 
 
-def _shown(text: str) -> str:
+def _printable_text(text: str) -> str:
     return printable(text).expandtabs(4)
 
 

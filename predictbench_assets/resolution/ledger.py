@@ -18,16 +18,16 @@ from predictbench_assets.markets.settlement import LastObservation, PendingMarke
 from predictbench_assets.persistence.leases import refuse_foreign
 
 RECHECK_FOR = timedelta(days=30)
-"""For so long after the newest observation a final market is looked at: resolutions are corrected."""
+"""Time after the newest observation in which a final market is looked up: resolutions are corrected."""
 
 ABANDON_AFTER = timedelta(days=60)
-"""After its close a market that is still not final is looked at one last time."""
+"""Time after its close at which a market that is still not final is looked up one last time."""
 
 EARLY_LOOK_EVERY = timedelta(hours=44)
-"""Before its close a market is looked at every second day: a third of them close more than a day early."""
+"""Interval of look-ups before the close: a third of the markets close more than a day early."""
 
 CLOCKS_DIFFER = timedelta(hours=1)
-"""By no more than this do the clocks of two sweeps differ, unless one of them is at another day on purpose."""
+"""The most that the clocks of two sweeps differ, unless one of them is at another day on purpose."""
 
 LEDGER_LOCK = "predictbench.resolution_observations"
 """The name of the advisory lock under which observations are added."""
@@ -50,7 +50,7 @@ def _join_known(asked: str = "true") -> str:
 
 # All is as of one moment: an entry that is added meanwhile is not seen, and stays. Of others one stays for each market
 # that has not settled. What is believed of a market can have changed only if something of it came since the last
-# sweep, and matters only if that or the time asks for a look.
+# sweep, and matters only if that or the time calls for a look-up.
 _QUEUE = text(f"""
     WITH one AS (
         SELECT market_id, max(due_id) AS last, count(*) > 1 OR max(due_id) IS NULL AS news
@@ -289,7 +289,7 @@ def settled_cohorts(
 
     Args:
         closed_for: only markets whose close is so long past are counted.
-        long_open: of which those are `long_open` whose close is even longer past.
+        long_open: time after the close from which a market that has not settled counts as `long_open`.
     """
     given = {"now": now, "closed_by": now - closed_for, "long_open_since": now - long_open}
     rows = in_transaction(engine, lambda connection: connection.execute(_COHORTS, given).all())

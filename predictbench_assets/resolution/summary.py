@@ -32,7 +32,7 @@ class SweepReport:
     queued: int
     """Markets that should have been looked at."""
     looked_at: int
-    """Those of them that the exchange answered about, if only that it does not know them."""
+    """Markets that the exchange answered about, if only that it does not know them."""
     states: Mapping[str, int]
     """Markets by the state that was seen: open, proposed, disputed, final, gave_up."""
     splits: int
@@ -47,7 +47,7 @@ class SweepReport:
     """Closed markets whose payout is no settlement, and answers that nothing can be made of."""
     gave_up: int
     requests: int
-    """Sent, each attempt counted."""
+    """Requests sent, each attempt counted."""
     remaining: int
     """Markets left for the next sweep, which begins with them."""
     problems: tuple[str, ...] = ()

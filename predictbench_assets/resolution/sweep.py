@@ -58,9 +58,9 @@ async def sweep(
     """Look up the stored markets that are not final, and for a while those that are.
 
     Args:
-        exchange: where the stored markets came from; a database of another one's markets is refused.
+        exchange: source of the stored markets; a database of another one's markets is refused.
         engine: the database with the markets and the ledger.
-        clock: what `observed_at` is read from.
+        clock: gives `observed_at`.
         max_requests: no request is begun when as many were sent, attempts counted; a repetition of the last few may
             come on top.
         limit: the most markets to look at.
@@ -69,7 +69,7 @@ async def sweep(
     Raises:
         SweepInterrupted: the exchange stopped answering; what had been seen is stored.
         ForeignExchange: the database holds another exchange's markets.
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     began, started_at = time.monotonic(), clock.now()
     require_exchange(engine, exchange.host)

@@ -1,6 +1,6 @@
 """Archive of raw snapshots that left the database, each file named by its content and read back before it counts.
 
-A line holds one market of one run: the ids that say whose it is, and the raw snapshot as the database printed it. The
+A line holds one market of one run: the ids that it belongs to, and the raw snapshot as the database printed it. The
 same rows always make the same file under the same name, so that a prune that was killed finds its own file again.
 """
 
@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.retention.stored import RawRow
+from predictbench_assets.retention.stored import RawSnapshot
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagedFileMissing, StagingArea
 
@@ -43,14 +43,14 @@ class WrittenArchive:
     sha256: str
     rows: int
     bytes: int
-    """On the disk or in the bucket, compressed."""
+    """Bytes on the disk or in the bucket, compressed."""
 
 
-def write_archive(area: StagingArea, key: RunKey, rows: Sequence[RawRow]) -> WrittenArchive:
+def write_archive(area: StagingArea, key: RunKey, rows: Sequence[RawSnapshot]) -> WrittenArchive:
     """Write raw snapshots of a run into the archive and read them back.
 
     Raises:
-        ArchiveBroken: what is read is not what was written.
+        ArchiveBroken: the archive read back differs from the one written.
         StagedFileBroken, StagedFileMissing: it cannot be read.
     """
     lines = [msgspec.json.encode(_archived(key, row)) for row in rows]
@@ -95,7 +95,7 @@ def archived_rows(archive: StagedFile) -> Iterator[ArchivedRow]:
         yield decode(line)
 
 
-def _archived(key: RunKey, row: RawRow) -> ArchivedRow:
+def _archived(key: RunKey, row: RawSnapshot) -> ArchivedRow:
     return ArchivedRow(
         processed_market_id=row.processed_market_id,
         market_id=row.market_id,

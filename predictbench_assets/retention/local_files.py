@@ -19,7 +19,7 @@ _LEFT_BEHIND = timedelta(days=7)
 def prune_artifacts(artifacts: Path, *, now: datetime, days: int, dry_run: bool = False) -> Pruned:
     """Remove the folders of runs that were made more than `days` ago, and debug files of runs of days before that.
 
-    Summaries stay: they are small, and say what happened.
+    Summaries stay: they are small, and the record of what happened.
     """
     pruned = Pruned("folders of runs and debug files")
     before = now.date() - timedelta(days=days)
@@ -37,8 +37,8 @@ def prune_leftovers(folders: list[Path], scratch: Path, *, now: datetime, dry_ru
     """Remove what processes left when they were killed, more than a week ago.
 
     Args:
-        folders: where half-written files may be, at any depth.
-        scratch: where dry runs make the folders that they work in.
+        folders: folders that may hold half-written files, at any depth.
+        scratch: folder in which dry runs make theirs.
     """
     pruned = Pruned("what killed processes left")
     for folder in folders:

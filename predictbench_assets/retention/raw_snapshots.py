@@ -64,7 +64,7 @@ def prune_raw_snapshots(
 
     Raises:
         ArchiveBroken, StagedFileBroken: an archive could not be read back; its rows are still in the database.
-        DatabaseUnavailable, DatabaseRefused: as the names say; what was done before stays done.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses; finished batches stay.
     """
     pruned = Pruned("raw snapshots of settled markets")
     settled_before = now - timedelta(days=days)

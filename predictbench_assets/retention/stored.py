@@ -1,6 +1,6 @@
 """Raw snapshots on their way out of the database and back, and the SQL that decides when a run is over.
 
-A market is settled for good once its newest observation is `final` and has said the same for long enough; one that was
+A market is settled for good once its newest observation is `final` and has been the same for long enough; one that was
 settled anew counts from then. Every statement is a transaction of its own, short enough for any pooler.
 """
 
@@ -21,7 +21,7 @@ _SILENT = timedelta(days=1)
 """A run that is called running and was not heard of for this long is not; longer than a schedule has patience, since
 what is removed under a run's feet does not come back."""
 
-# Since when a market is in its present state: the first observation after the last one that said something else.
+# Since when a market is in its present state: the first observation after the last different one.
 _SINCE = f"""
     SELECT newest.state, coalesce(
         (SELECT min(same.observed_at) FROM predictbench.resolution_observations same
@@ -86,7 +86,7 @@ _RESTORE = text("""
 
 _RUNNING = text(f"SELECT run_date, window_days FROM predictbench.processing_runs p WHERE NOT {_ENDED}")  # noqa: S608
 
-# A market that nobody could settle will not be settled by waiting either.
+# A market that could not be settled will not be settled by waiting either.
 _ALL_SETTLED = text(f"""
     SELECT NOT EXISTS (
         SELECT FROM predictbench.processed_markets m LEFT JOIN LATERAL ({_SINCE}) now ON true
@@ -108,7 +108,7 @@ class SettledRun:
 
 
 @dataclass(frozen=True, slots=True)
-class RawRow:
+class RawSnapshot:
     """A market's raw snapshot as the database prints it."""
 
     processed_market_id: UUID
@@ -178,10 +178,10 @@ def settled_market_ids(engine: Engine, key: RunKey, *, settled_before: datetime)
     )
 
 
-def raw_rows(engine: Engine, ids: Sequence[UUID]) -> list[RawRow]:
+def raw_rows(engine: Engine, ids: Sequence[UUID]) -> list[RawSnapshot]:
     """The raw snapshots of these markets, in the order of their ids; those that have none are left out."""
     return in_transaction(
-        engine, lambda connection: [RawRow(*row) for row in connection.execute(_RAW_ROWS, {"ids": list(ids)})]
+        engine, lambda connection: [RawSnapshot(*row) for row in connection.execute(_RAW_ROWS, {"ids": list(ids)})]
     )
 
 

@@ -328,7 +328,7 @@ def _tokens(text: object) -> tuple[str, ...]:
 
 
 def _seconds(text: object) -> float | None:
-    """With its fractions."""
+    """Format an instant with its fractions of a second."""
     try:
         return instant(text).timestamp() if isinstance(text, str) else None
     except Invalid:

@@ -82,7 +82,7 @@ class FaultSource:
         self._rng = Random(seed)  # noqa: S311 - a simulation
 
     def draw(self) -> str | None:
-        """The kind of fault of the next request; None for most. Counted by whoever carries it out."""
+        """The kind of fault of the next request; None for most. Counted by the handler that carries it out."""
         drawn = self._rng.random()
         for kind in KINDS:
             drawn -= getattr(self.faults, kind)

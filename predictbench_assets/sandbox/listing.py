@@ -146,7 +146,7 @@ def parsed(params: QueryParams) -> Query:
         liquidity_to=_number(params, "liquidity_num_max"),
         oracle_status=params.get("uma_resolution_status"),
         order=order,
-        # Only together with an order, which is ascending unless told otherwise.
+        # Only together with an order, which is ascending by default.
         ascending=_flag(params, "ascending", default=True) if "order" in params else True,
     )
 

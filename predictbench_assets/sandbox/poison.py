@@ -1,4 +1,4 @@
-"""Rows that are hostile to whoever reads them: each kind breaks one thing that a reader is tempted to take for granted.
+"""Rows that are hostile to their reader: each kind breaks one thing that a reader is tempted to take for granted.
 
 `REJECTABLE` kinds leave a row that cannot be stored as a market and must be rejected with its reason; `TOLERABLE` ones
 are ugly and harmless, and a reader may keep or reject them, but must not fall over. Default for a world: the former.

@@ -1,12 +1,12 @@
 """The sandbox exchange over HTTP: Gamma at the root, the order books under `/clob`, the data API under `/data`.
 
-Its time stands still until it is moved, forward only, by `POST /_sandbox/time`. `GET /_sandbox/status` tells what has
-been asked and what went wrong on purpose, `GET /_sandbox/truth` what no real exchange would tell, and
+Its time stands still until it is moved, forward only, by `POST /_sandbox/time`. `GET /_sandbox/status` counts the
+requests and the faults made on purpose, `GET /_sandbox/truth` has what no real exchange shows, and
 `POST /_sandbox/warm` prepares rows ahead for a bench.
 
 `POST /_sandbox/settle` settles a market otherwise than by chance, also one that has settled: `{"market_id": "1",
 "payout": [0, 1]}`. A payout of `null` opens it again, `"gamma": [0.9, 0.1]` beside the payout has Gamma write something
-else than the CLOB tells, and `{"market_id": "1", "vanish": true}` takes the market away.
+else than the CLOB, and `{"market_id": "1", "vanish": true}` takes the market away.
 """
 
 import asyncio
@@ -69,10 +69,10 @@ class SandboxApp:
     """The ASGI application: routes, and the faults in front of them.
 
     Args:
-        world: what to serve.
+        world: the markets to serve.
         now: the exchange's time at first.
-        faults: what goes wrong, and how often.
-        seed: of the faults' draws.
+        faults: kinds of faults, and their rates.
+        seed: seed of the faults' draws.
     """
 
     def __init__(
@@ -153,9 +153,9 @@ class SandboxApp:
         """Pay a market out from now on, whatever it was before; False where there is no such market.
 
         Args:
-            market_id: of the market.
-            payout: what a share of each outcome is worth; None opens the market again.
-            gamma: what Gamma writes of it, where that is something else than the CLOB tells.
+            market_id: id of the market.
+            payout: worth of a share of each outcome; None opens the market again.
+            gamma: payout that Gamma writes, where that differs from the CLOB's.
             vanish: know nothing of the market any more instead.
         """
         exchange, at = self.view.exchange, self.view.at
@@ -188,8 +188,8 @@ class SandboxApp:
         if kind == "http500":
             await _json({"type": "internal error", "error": "cannot get the information"}, 500)(scope, receive, send)
         elif kind == "http429":
-            told = self.source.injected[kind] % 2 == 1
-            headers = {"retry-after": f"{self.source.faults.retry_after:g}"} if told else {}
+            with_header = self.source.injected[kind] % 2 == 1
+            headers = {"retry-after": f"{self.source.faults.retry_after:g}"} if with_header else {}
             await _json({"error": "Too Many Requests"}, 429, headers)(scope, receive, send)
         elif kind == "html403":
             await Response(_CLOUDFLARE_PAGE, 403, media_type="text/html")(scope, receive, send)
@@ -361,25 +361,25 @@ class SandboxApp:
 
     async def _history(self, request: Request) -> Response:
         params = request.query_params
-        asked = _asked_history(params, ("startTs", "endTs"), self.view.at)
-        return _json({"history": self._points(params.get("market", ""), asked)})
+        span = _history_span(params, ("startTs", "endTs"), self.view.at)
+        return _json({"history": self._points(params.get("market", ""), span)})
 
     async def _histories(self, request: Request) -> Response:
         body = await _object(request)
         tokens = body.get("markets")
         if not isinstance(tokens, list) or not 0 < len(tokens) <= _MAX_HISTORIES:
             raise InvalidFilters(f"'markets' must hold 1 to {_MAX_HISTORIES} token ids")
-        asked = _asked_history(body, ("start_ts", "end_ts"), self.view.at)
-        return _json({"history": {str(token): self._points(str(token), asked) for token in tokens}})
+        span = _history_span(body, ("start_ts", "end_ts"), self.view.at)
+        return _json({"history": {str(token): self._points(str(token), span) for token in tokens}})
 
-    def _points(self, token_id: str, asked: "_AskedHistory") -> list[dict[str, Any]]:
+    def _points(self, token_id: str, span: "_HistorySpan") -> list[dict[str, Any]]:
         at, world = self.view.at, self.view.exchange.world
         found = world.market_of_token(token_id) if world else None
         if found is None or found[0].created > at:
             return []
-        if asked.anchored and found[0].is_closed(at) and asked.fidelity < 720:
+        if span.anchored and found[0].is_closed(at) and span.fidelity < 720:
             return []  # an interval is anchored to now, and fine data are gone
-        return payloads.history(*found, asked.starts, min(asked.ends, at), 60 * asked.fidelity)
+        return payloads.history(*found, span.starts, min(span.ends, at), 60 * span.fidelity)
 
     async def _clob_market(self, request: Request) -> Response:
         market = self.view.find(condition_id=request.path_params["condition_id"])
@@ -717,7 +717,7 @@ async def _tokens(request: Request) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item.get("token_id"), str)]
 
 
-class _AskedHistory(NamedTuple):
+class _HistorySpan(NamedTuple):
     starts: int
     ends: int
     fidelity: int
@@ -726,7 +726,7 @@ class _AskedHistory(NamedTuple):
     """True where the time was given as an interval up to now."""
 
 
-def _asked_history(params: Mapping[str, Any], names: tuple[str, str], at: int) -> _AskedHistory:
+def _history_span(params: Mapping[str, Any], names: tuple[str, str], at: int) -> _HistorySpan:
     """Read a request for price histories; `names` are those of the start and the end."""
     interval = params.get("interval")
     try:
@@ -744,7 +744,7 @@ def _asked_history(params: Mapping[str, Any], names: tuple[str, str], at: int) -
         raise InvalidFilters(f"'{names[0]}' and '{names[1]}' interval is too long")
     if interval is not None:
         starts, ends = at - _INTERVALS[interval], at
-    return _AskedHistory(starts, ends, fidelity, anchored=interval is not None)
+    return _HistorySpan(starts, ends, fidelity, anchored=interval is not None)
 
 
 _IDENTIFIER = re.compile(r"/(slug/[^/]+|\d+|0x[0-9a-fA-F]+)(?=/|$)")

@@ -248,8 +248,8 @@ class World:
 
     Args:
         seed: the same seed is the same world, in every process.
-        markets_per_day: how many markets of each closing day are listed and open seven days before; late, short-lived
-            and early closed ones come on top.
+        markets_per_day: markets of each closing day that are listed and open seven days before; late, short-lived and
+            early closed ones come on top.
         start, days: the closing days that exist; without `start`, every day does, and a listing without end dates
             generates some eighty of them, so bound a large world that is to be listed whole.
         concentration: share of a day's markets that end at one of `instants`; the others are spread over the day.
@@ -452,7 +452,7 @@ class _Ladder:
 
 
 class _DayBuilder:
-    """Makes one day's markets: the cohort first, exact in number, then what comes on top."""
+    """Builder of one day's markets: the cohort first, exact in number, then what comes on top."""
 
     def __init__(self, world: World, day: date) -> None:
         self.world = world

@@ -1,6 +1,6 @@
 """Records of scoring: rows of boards, comparisons, curves. Written as JSON and read back unchanged.
 
-Numbers that cannot be told are null: an interval of one cluster, a rank that is not allowed. Edges, Brier scores and
+Undefined numbers are null: an interval of one cluster, a rank that is not allowed. Edges, Brier scores and
 their differences are in squared probability, intervals are at 95 %.
 """
 
@@ -16,7 +16,7 @@ ALL: Final = "all"
 """The category, or the price bin, of a row that is not cut by it."""
 
 EVERY: Final = "every"
-"""Asks for the rows of each category, or of each price bin."""
+"""Value that asks for the rows of each category, or of each price bin."""
 
 PRICE_BIN_LABELS: Final = ("0-5", "5-20", "20-40", "40-60", "60-80", "80-95", "95-100")
 """Labels, in per cent, of the bins that `markets.core_sample.price_bin` numbers."""
@@ -32,7 +32,7 @@ Flag = Literal[
 """provisional: some of its cohorts are less than 95 % final. price_echo: forecasts correlate above 0.99 with the price
 shown. control_beats_market: a negative control whose interval is above 0, a bug or a leak. too_few_events: fewer than
 30 clusters. low_coverage: less than 95 % of the board's markets forecast. order_differs_by_event: against a neighbour
-in rank, the mean per event says otherwise than the mean per market."""
+in rank, the mean per event gives the other order than the mean per market."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class BoardRow(_Record, frozen=True):
     n_open: int
     """Forecast markets that are not final."""
     n_provisional: int
-    """Those of `n_markets` whose cohort is less than 95 % final."""
+    """Number of `n_markets` whose cohort is less than 95 % final."""
     n_clipped: int
     """Forecasts outside of [0.001, 0.999], whose log loss took the bound."""
     coverage: float | None
@@ -79,7 +79,7 @@ class BoardRow(_Record, frozen=True):
     event_mean_edge: float | None
     """Mean over clusters of the cluster's mean."""
     minimum_detectable_edge: float | None
-    """At 80 % power: 2.8 standard errors."""
+    """Smallest edge detectable at 80 % power: 2.8 standard errors."""
     skill: float | None
     """1 - mean Brier / mean Brier of the market's price on the same markets."""
     skill_low: float | None
@@ -90,7 +90,7 @@ class BoardRow(_Record, frozen=True):
     log_loss: float | None
     disagreement: float | None
     intention_to_treat_brier: float | None
-    """With one half for each settled market of the board that it did not forecast."""
+    """Brier score with one half for each settled market of the board that it did not forecast."""
     intention_to_treat_edge: float | None
 
     reliability: float | None
@@ -152,7 +152,7 @@ class Comparison(_Record, frozen=True):
     high: float | None
     p_value: float | None
     significant: bool
-    """After Benjamini-Hochberg over the board's and window's family, q = 0.10."""
+    """True after Benjamini-Hochberg over the board's and window's family, q = 0.10."""
 
 
 class CurvePoint(_Record, frozen=True):

@@ -1,7 +1,7 @@
 """Boards out of forecasts: every entrant on every board, window, category and price bin.
 
 A board is a choice of markets. `core`: the frozen core sample of live snapshots. `full`: every market of a live
-snapshot that had a good price. `backfill`: those with a good price of which any entrant said something too late to
+snapshot that had a good price. `backfill`: those with a good price with a forecast of any entrant that came too late to
 count, or on a snapshot put together afterwards. Only forecasts of a board's own kind are scored on it.
 """
 
@@ -45,7 +45,7 @@ from predictbench_assets.scoring.intervals import (
 from predictbench_assets.scoring.rules import SCORING_VERSION, brier, clipped, disagreement, edge, log_loss
 
 MIN_EVENTS: Final = 30
-"""With fewer clusters an interval is shown, but nothing is concluded from it."""
+"""Clusters below which an interval is shown, but nothing is concluded from it."""
 
 MIN_COVERAGE: Final = 0.95
 """Share of a board's markets that an entrant must have forecast to be ranked on it."""
@@ -77,9 +77,9 @@ class _Field:
     scored: Bools
     """True where the market settled at 0 or 1."""
     cluster: Ints
-    """From 0, without gaps."""
+    """Labels from 0, without gaps."""
     end_date: Ints
-    """From 0, without gaps."""
+    """Numbers from 0, without gaps."""
     run_date: Days
     provisional: Bools
     """True where the market's cohort is provisional."""
@@ -124,10 +124,10 @@ class _Bootstrapped:
 
 
 def build_leaderboard(forecasts: Forecasts) -> Leaderboard:
-    """Build all boards. The same forecasts give the same records, whatever else is computed.
+    """Build all boards: the same forecasts give the same records, whatever else is computed.
 
     Rows are in the order of board, window, category, price bin and entrant; an entrant without a forecast has rows
-    only where a live board is not cut, to say that it covers none.
+    only where a live board is not cut, to show that it covers none.
     """
     cohorts = forecasts.cohorts
     states = cohort_states(cohorts)
@@ -268,8 +268,8 @@ class _Section:
         skill: Interval,
         standing: _Standing | None,
     ) -> BoardRow:
-        said = ~np.isnan(forecast)
-        counted = said & field.scored
+        forecasted = ~np.isnan(forecast)
+        counted = forecasted & field.scored
         f, m, y = forecast[counted], field.price[counted], field.outcome[counted]
         edges = edge(f, m, y)
         found = clustered_mean(edges, field.cluster[counted]) if len(f) else None
@@ -278,8 +278,8 @@ class _Section:
         isotonic = corp(f, y) if len(f) else None
         own, markets = _mean(brier(f, y)), _mean(brier(m, y))
         n_provisional = int((counted & field.provisional).sum())
-        coverage = float(said.mean())
-        correlation = _correlation(forecast[said], field.price[said])
+        coverage = float(forecasted.mean())
+        correlation = _correlation(forecast[forecasted], field.price[forecasted])
         return BoardRow(
             board=self.board,
             window_days=self.window_days,
@@ -293,40 +293,40 @@ class _Section:
             n_markets=len(f),
             n_events=found.clusters if found else 0,
             n_board=len(field),
-            n_splits=int((said & field.final & (field.outcome == 0.5)).sum()),
-            n_open=int((said & ~field.final).sum()),
+            n_splits=int((forecasted & field.final & (field.outcome == 0.5)).sum()),
+            n_open=int((forecasted & ~field.final).sum()),
             n_provisional=n_provisional,
             n_clipped=int(clipped(f).sum()),
-            coverage=_told(coverage),
-            effective_n=_told(found.effective_n if found else None),
-            mean_edge=_told(found.mean if found else None),
-            edge_se=_told(found.se if found else None),
-            edge_low=_told(found.low if found else None),
-            edge_high=_told(found.high if found else None),
-            edge_low_by_date=_told(by_date.low if by_date else None),
-            edge_high_by_date=_told(by_date.high if by_date else None),
-            event_mean_edge=_told(found.cluster_mean if found else None),
-            minimum_detectable_edge=_told(found.minimum_detectable if found else None),
-            skill=_told(1 - own / markets if own is not None and markets else None),
-            skill_low=_told(skill[0] if skill else None),
-            skill_high=_told(skill[1] if skill else None),
-            brier=_told(own),
-            market_brier=_told(markets),
-            log_loss=_told(_mean(log_loss(f, y))),
-            disagreement=_told(_mean(disagreement(f, m))),
+            coverage=_rounded_or_none(coverage),
+            effective_n=_rounded_or_none(found.effective_n if found else None),
+            mean_edge=_rounded_or_none(found.mean if found else None),
+            edge_se=_rounded_or_none(found.se if found else None),
+            edge_low=_rounded_or_none(found.low if found else None),
+            edge_high=_rounded_or_none(found.high if found else None),
+            edge_low_by_date=_rounded_or_none(by_date.low if by_date else None),
+            edge_high_by_date=_rounded_or_none(by_date.high if by_date else None),
+            event_mean_edge=_rounded_or_none(found.cluster_mean if found else None),
+            minimum_detectable_edge=_rounded_or_none(found.minimum_detectable if found else None),
+            skill=_rounded_or_none(1 - own / markets if own is not None and markets else None),
+            skill_low=_rounded_or_none(skill[0] if skill else None),
+            skill_high=_rounded_or_none(skill[1] if skill else None),
+            brier=_rounded_or_none(own),
+            market_brier=_rounded_or_none(markets),
+            log_loss=_rounded_or_none(_mean(log_loss(f, y))),
+            disagreement=_rounded_or_none(_mean(disagreement(f, m))),
             **_intention_to_treat(field, forecast),
-            reliability=_told(murphy.reliability if murphy else None),
-            resolution=_told(murphy.resolution if murphy else None),
-            uncertainty=_told(murphy.uncertainty if murphy else None),
-            miscalibration=_told(isotonic.miscalibration if isotonic else None),
-            discrimination=_told(isotonic.discrimination if isotonic else None),
-            ece=_told(calibration_error(f, y) if len(f) else None),
-            ece_expected=_told(expected_calibration_error(f) if len(f) else None),
-            price_correlation=_told(correlation),
+            reliability=_rounded_or_none(murphy.reliability if murphy else None),
+            resolution=_rounded_or_none(murphy.resolution if murphy else None),
+            uncertainty=_rounded_or_none(murphy.uncertainty if murphy else None),
+            miscalibration=_rounded_or_none(isotonic.miscalibration if isotonic else None),
+            discrimination=_rounded_or_none(isotonic.discrimination if isotonic else None),
+            ece=_rounded_or_none(calibration_error(f, y) if len(f) else None),
+            ece_expected=_rounded_or_none(expected_calibration_error(f) if len(f) else None),
+            price_correlation=_rounded_or_none(correlation),
             n_ranked=standing.n_markets if standing else None,
-            ranked_edge=_told(standing.edge if standing else None),
+            ranked_edge=_rounded_or_none(standing.edge if standing else None),
             rank=standing.rank if standing else None,
-            flags=_flags(entrant, found, n_provisional, coverage, correlation, int(said.sum()), standing),
+            flags=_flags(entrant, found, n_provisional, coverage, correlation, int(forecasted.sum()), standing),
         )
 
     def _bootstrap(
@@ -351,7 +351,7 @@ class _Section:
         return {number: _bootstrapped(part, sums[number]) for number, part in zip(sums, parts, strict=True)}
 
     def comparisons(self) -> list[Comparison]:
-        """Every two entrants that both forecast some settled market."""
+        """Compare every two entrants that both forecast some settled market."""
         field = self.field
         found = []
         for first in range(len(self.entrants)):
@@ -371,10 +371,10 @@ class _Section:
                 second=self.entrants[second].label,
                 n_markets=estimate.n,
                 n_events=estimate.clusters,
-                mean_difference=_told(estimate.mean),
-                low=_told(estimate.low),
-                high=_told(estimate.high),
-                p_value=_told(estimate.p_value),
+                mean_difference=_rounded_or_none(estimate.mean),
+                low=_rounded_or_none(estimate.low),
+                high=_rounded_or_none(estimate.high),
+                p_value=_rounded_or_none(estimate.p_value),
                 significant=discovered,
             )
             for (first, second, estimate), discovered in zip(found, significant, strict=True)
@@ -398,7 +398,7 @@ class _Section:
             )
 
     def edges(self) -> Iterator[EdgePoint]:
-        """For each entrant, each cohort with a settled forecast."""
+        """Edges of each entrant, for each cohort with a settled forecast."""
         field = self.field
         for number, entrant in enumerate(self.entrants):
             forecast = field.forecast[number]
@@ -417,20 +417,20 @@ class _Section:
                     n_markets=int(counts[position]),
                     mean_edge=_rounded(sums[position] / counts[position]),
                     cumulative_edge=_rounded(means[position]),
-                    cumulative_low=_told(lows[position]),
-                    cumulative_high=_told(highs[position]),
+                    cumulative_low=_rounded_or_none(lows[position]),
+                    cumulative_high=_rounded_or_none(highs[position]),
                 )
 
 
 def _standings(field: _Field, entrants: tuple[Entrant, ...]) -> dict[int, _Standing]:
     """Ranks, on the settled markets that all who cover enough of the board forecast. Equal edges share a rank."""
-    said = ~np.isnan(field.forecast)
+    forecasted = ~np.isnan(field.forecast)
     takers = [
         number
         for number, entrant in enumerate(entrants)
-        if not entrant.control and float(said[number].mean()) >= MIN_COVERAGE
+        if not entrant.control and float(forecasted[number].mean()) >= MIN_COVERAGE
     ]
-    shared = field.scored & said[takers].all(axis=0)
+    shared = field.scored & forecasted[takers].all(axis=0)
     if not takers or len(np.unique(field.cluster[shared])) < MIN_EVENTS:
         return {}
     price, outcome, cluster = field.price[shared], field.outcome[shared], field.cluster[shared]
@@ -459,12 +459,12 @@ def _flags(
     n_provisional: int,
     coverage: float,
     correlation: float | None,
-    n_said: int,
+    n_forecasts: int,
     standing: _Standing | None,
 ) -> tuple[Flag, ...]:
     enough = found is not None and found.clusters >= MIN_EVENTS
     above = found is not None and found.low is not None and _rounded(found.low) > 0
-    echoes = not entrant.reference and n_said >= MIN_EVENTS and correlation is not None
+    echoes = not entrant.reference and n_forecasts >= MIN_EVENTS and correlation is not None
     flags: dict[Flag, bool] = {
         "provisional": n_provisional > 0,
         "price_echo": echoes and correlation is not None and correlation > ECHO_CORRELATION,
@@ -481,8 +481,8 @@ def _intention_to_treat(field: _Field, forecast: Floats) -> dict[str, float | No
     y = field.outcome[field.scored]
     f = np.where(np.isnan(forecast), _MISSING, forecast)[field.scored]
     return {
-        "intention_to_treat_brier": _told(_mean(brier(f, y))),
-        "intention_to_treat_edge": _told(_mean(edge(f, field.price[field.scored], y))),
+        "intention_to_treat_brier": _rounded_or_none(_mean(brier(f, y))),
+        "intention_to_treat_edge": _rounded_or_none(_mean(edge(f, field.price[field.scored], y))),
     }
 
 
@@ -505,7 +505,7 @@ def _cluster_sums(forecast: Floats, field: _Field, counted: Bools, *, curves: bo
 
 
 def _bootstrapped(totals: Floats, sums: Floats) -> _Bootstrapped:
-    """From drawn totals of `_cluster_sums` to intervals."""
+    """Turn drawn totals of `_cluster_sums` into intervals."""
     skill = percentile_interval(1 - _ratio(totals[:, 0], totals[:, 1]))
     bins: dict[int, Interval] = {}
     if sums.shape[1] > 2:
@@ -534,8 +534,8 @@ def _curve_points(forecast: Floats, outcome: Floats, bands: Mapping[int, Interva
             CurvePoint(
                 forecast=_rounded(forecasts[number] / counts[number]),
                 observed=_rounded(ones[number] / counts[number]),
-                low=_told(band[0] if band else None),
-                high=_told(band[1] if band else None),
+                low=_rounded_or_none(band[0] if band else None),
+                high=_rounded_or_none(band[1] if band else None),
                 n_markets=int(counts[number]),
             )
         )
@@ -576,7 +576,7 @@ def _mean(values: Floats) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _told(value: float | None) -> float | None:
+def _rounded_or_none(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else _rounded(value)
 
 

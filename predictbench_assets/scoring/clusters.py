@@ -1,4 +1,4 @@
-"""Which markets are not independent of each other, over all cohorts at once."""
+"""Clusters of markets that depend on each other, over all cohorts at once."""
 
 from collections.abc import Hashable, Sequence
 

@@ -40,7 +40,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Relations:
-    """Which columns of `Cohorts` belong together."""
+    """Columns of `Cohorts` that belong together."""
 
     members: Ints
     """Members of all whole groups, one group after the other."""

@@ -1,4 +1,4 @@
-"""Which forecast of several counts: attempts, markets and results in, the arrays that are scored out.
+"""Choice of the forecast that counts: attempts, markets and results in, the arrays that are scored out.
 
 Where they are read from, a database or the files of a release, is the reader's matter.
 """
@@ -92,10 +92,10 @@ class ForecastCollection:
         """Add the next cohorts, in the order of run date, window and market id.
 
         Args:
-            column: of their markets, those of `MARKET_COLUMNS`; None for what is not known.
+            column: columns of their markets, those of `MARKET_COLUMNS`; None for unknown values.
         """
         links = tuple(value_numbers(column[name], known) for name, known in zip(_LINKS, self._links, strict=True))
-        self._chunks.append(_Chunk(self._cohorts(column), links, *self._said(attempts, column, results)))
+        self._chunks.append(_Chunk(self._cohorts(column), links, *self._timely_and_late(attempts, column, results)))
 
     def forecasts(self, as_of: datetime) -> Forecasts:
         """All of it. To be called once: chunks are let go as they are copied, so that nothing is held twice."""
@@ -132,7 +132,7 @@ class ForecastCollection:
             "outcome": outcome,
         }
 
-    def _said(
+    def _timely_and_late(
         self, attempts: Sequence[Attempt], column: Mapping[str, Sequence[Any]], results: Results
     ) -> tuple[Floats, Floats]:
         """The forecasts that are timely, and those that are not."""

@@ -86,4 +86,4 @@ class Forecasts:
     late: Floats
     """Shape (entrants, M): the newest forecast that was not timely, or on a reconstructed snapshot; NaN for none."""
     coherence: tuple[Coherence, ...] = ()
-    """It needs no outcomes."""
+    """Coherence, which needs no outcomes."""

@@ -27,7 +27,7 @@ _CELLS_COUNTED: Final = 1 << 17
 """Cells of the matrix of bootstrap weights that are held at once: 1 MB stays in a processor's cache."""
 
 _CELLS_MULTIPLIED: Final = 1 << 22
-"""At once: 32 MB, since each multiplication rearranges all of the sums first."""
+"""Cells multiplied at once: 32 MB, since each multiplication rearranges all of the sums first."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def growing_means(values: Floats, cluster: Ints, step: Ints, steps: int) -> tupl
     """Mean, low and high end of `clustered_mean` over all values up to each step; NaN where undefined.
 
     Args:
-        step: of each value, in [0, steps).
+        step: step of each value, in [0, steps).
     """
     from scipy.special import stdtrit
 
@@ -204,8 +204,8 @@ def _count_picks(raw: np.random.PCG64, times: Floats) -> None:
 
 def percentile_interval(numbers: Floats) -> tuple[float, float] | None:
     """Middle 95 % of bootstrapped numbers, without undefined ones (NaN)."""
-    told = numbers[~np.isnan(numbers)]
-    if len(told) == 0:
+    defined = numbers[~np.isnan(numbers)]
+    if len(defined) == 0:
         return None
-    low, high = np.quantile(told, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -13,14 +13,14 @@ from itertools import pairwise
 from typing import Final
 
 RISING: Final = ("above", "over", "more than", "at least", "greater than", "higher than", "exceed")
-"""Before a number: the higher the number, the less likely. Not "reach" or "hit": what stands above a number has to fall
-to reach it, so the order of such markets is not that of their numbers."""
+"""Words before a number: the higher it is, the less likely. Not "reach" or "hit": what stands above a number has to
+fall to reach it, so the order of such markets is not that of their numbers."""
 
 FALLING: Final = ("below", "under", "less than", "at most", "fewer than", "lower than")
-"""Before a number: the higher the number, the more likely."""
+"""Words before a number: the higher it is, the more likely."""
 
 DEADLINE: Final = ("by", "before")
-"""Before a date: the later the date, the more likely."""
+"""Words before a date: the later it is, the more likely."""
 
 _RISING_AFTER = ("or more", "or higher", "or above", "or greater")
 _FALLING_AFTER = ("or less", "or lower", "or below", "or fewer")
@@ -97,7 +97,7 @@ def implications(positions: Mapping[int, float]) -> list[tuple[int, int]]:
     """Neighbouring rungs of one ladder as (the one that implies, the one that is implied).
 
     Args:
-        positions: of the rungs, by any number that names them. Of several at one position the first one is taken.
+        positions: place of each rung, by any number that names it. Of several at one place the first one is taken.
     """
     by_position: dict[float, int] = {}
     for name, position in positions.items():

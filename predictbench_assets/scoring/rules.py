@@ -1,6 +1,6 @@
 """Scores of single forecasts, on arrays. All take probabilities and prices of a market's first outcome.
 
-Whoever changes what a number here, or on a board, means counts `SCORING_VERSION` up: stored scores and boards name it.
+Increment `SCORING_VERSION` whenever the meaning of a number here or on a board changes: scores and boards name it.
 """
 
 from typing import Final

@@ -107,15 +107,15 @@ def write_report(
     """Write the whole page into `folder`, replacing the one that is there in one step.
 
     Args:
-        now: when the page is made, UTC.
-        as_of: what is known; default `now`.
+        now: instant of the page, UTC.
+        as_of: instant of what is known; default `now`.
         leaderboard: the boards as of that moment, where they have been built already.
         markets_since: only markets of this run date and later have pages of their own; default all.
 
     Raises:
         FolderNotOurs: `folder` has files, and they are no page of ours.
         PageUnwritable: there is no writing to it.
-        DatabaseUnavailable, DatabaseRefused: as the names say; the page that was there stays.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses; the page that was there stays.
     """
     started = time.monotonic()
     as_of = as_of or now

@@ -244,7 +244,7 @@ _OBSERVATIONS = text("""
     WHERE market_id = ANY(:ids) AND observed_at <= :as_of ORDER BY market_id, observed_at, observation_id DESC
 """)
 
-# Attempts of the same version from the newest back. Rows without a forecast say that there was none. What was made on
+# Attempts of the same version from the newest back. Rows without a forecast show that there was none. What was made on
 # a snapshot that a refresh has replaced answers to another price.
 _FORECASTS = text(f"""
     SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at, r.reason
@@ -256,7 +256,7 @@ _FORECASTS = text(f"""
     ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
 """)  # noqa: S608 - texts of ours
 
-# Of the newest attempts of each version alone: a year of failures is a long read, and the code has changed since.
+# Failures of the newest attempts of each version alone: a year of them is a long read, and the code has changed since.
 _REASONS = text(f"""
     WITH attempts AS (
         SELECT a.experiment_run_id, a.experiment_id,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Engine, text
 
@@ -13,7 +13,7 @@ from predictbench_assets.markets.market import MarketPrice
 from predictbench_assets.persistence.leases import RunCounts, open_lease
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.persistence.writer import RunWriter
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import RunKey, StoredStatus
 from predictbench_assets_tests.kit.builders import market
 
 DAY = date(2026, 2, 2)
@@ -56,7 +56,7 @@ class Ledger:
         key: RunKey = KEY,
         now: datetime | None = None,
         finished: bool = True,
-        status: Literal["completed", "partial"] = "completed",
+        status: StoredStatus = "completed",
         reconstructed: bool = False,
         snapshot: str = "snap",
         **changes: Any,

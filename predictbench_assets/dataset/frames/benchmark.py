@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 import pyarrow as pa
 
-from predictbench_assets.clock import known_until, parsed_moment
+from predictbench_assets.clock import as_of_instant, parsed_moment
 from predictbench_assets.dataset.files import record_batch
 from predictbench_assets.dataset.frames.boards import BOARDS
 from predictbench_assets.dataset.frames.released import ReleaseSource
@@ -60,7 +60,7 @@ def open_benchmark(
         NothingStored: no database is set, and there is none in this folder nor in those above.
         SchemaOutdated: the database was never migrated, or is of another version of this code.
         ReleaseMissing, ManifestUnreadable: there is no release.
-        DatabaseUnavailable, DatabaseRefused, SettingsError, EmbeddedPostgresError: as the names say.
+        DatabaseUnavailable, DatabaseRefused, SettingsError, EmbeddedPostgresError: the database cannot be used.
     """
     if sum((release is not None, url is not None, demo)) > 1:
         raise ValueError("give at most one of release, url and demo")
@@ -77,7 +77,7 @@ def open_benchmark(
     moment = parsed_moment(as_of) if isinstance(as_of, str) else as_of
     if isinstance(moment, datetime) and moment.tzinfo is None:
         raise ValueError(f"as_of {moment.isoformat()} has no zone: give it one, such as UTC")
-    return Benchmark(DatabaseSource(found, known_until(moment, found.clock.now())), frames)
+    return Benchmark(DatabaseSource(found, as_of_instant(moment, found.clock.now())), frames)
 
 
 class Benchmark:
@@ -275,7 +275,7 @@ def _polars() -> Callable[[pa.Table], Any]:
 
 
 def _pandas() -> Callable[[pa.Table], Any]:
-    import pandas  # noqa: F401 - pyarrow would only say so in the middle of a conversion
+    import pandas  # noqa: F401 - pyarrow would fail in the middle of a conversion
 
     return lambda table: table.to_pandas(date_as_object=False)
 

@@ -94,17 +94,17 @@ class ReleaseSource:
         """Rows of a table.
 
         Raises:
-            ReleaseDamaged: as the name says.
+            ReleaseDamaged: a file is not the one that the manifest names.
         """
         schema = frame_schema(table)
-        for batch in self._read(table, [*schema.names, *_asked_of(choice)]):
-            found = batch.filter(_condition(batch, choice)) if _asked_of(choice) else batch
+        for batch in self._read(table, [*schema.names, *_columns_of(choice)]):
+            found = batch.filter(_condition(batch, choice)) if _columns_of(choice) else batch
             yield pa.RecordBatch.from_arrays(
                 [found.column(field.name).cast(field.type) for field in schema], schema=schema
             )
 
     def board_rows(self, since: date | None, until: date | None) -> Sequence[BoardRow]:
-        """As `predictbench leaderboard` computes them, out of the files.
+        """Rows of the boards, computed out of the files as `predictbench leaderboard` does.
 
         Neg-risk groups are in a release only as far as they are in `cluster` and `event_id`: markets of one group that
         were captured on different days, in different events, are not linked, which intervals may show.
@@ -137,11 +137,11 @@ class ReleaseSource:
         collection.add((), dict.fromkeys(MARKET_COLUMNS, ()), _results(forecasts.take(0), (), nothing))
         for cohort in self._manifest.cohorts:
             there = markets.take(cohort.tables[RELEASED_MARKETS.name].rows)
-            said = forecasts.take(cohort.tables[RELEASED_FORECASTS.name].rows)
+            forecast_table = forecasts.take(cohort.tables[RELEASED_FORECASTS.name].rows)
             if (since or date.min) <= cohort.run_date <= (until or date.max):
                 column = self._columns(cohort, there.to_pylist(), settled)
-                attempts, numbers = _attempts(said, entrants)
-                collection.add(attempts, column, _results(said, column["market_id"], numbers))
+                attempts, numbers = _attempts(forecast_table, entrants)
+                collection.add(attempts, column, _results(forecast_table, column["market_id"], numbers))
         return collection.forecasts(self.as_of)
 
     def _entrants(self) -> Iterator[Entrant]:
@@ -198,7 +198,7 @@ class _InTurn:
         return taken
 
 
-def _asked_of(choice: Choice) -> list[str]:
+def _columns_of(choice: Choice) -> list[str]:
     """The columns that a choice is made by."""
     dated = choice.since is not None or choice.until is not None
     return ["run_date"] * dated + ["experiment"] * (choice.experiments is not None)
@@ -217,30 +217,35 @@ def _condition(batch: pa.RecordBatch, choice: Choice) -> pa.Array:
     return chosen
 
 
-def _attempts(said: pa.Table, entrants: Mapping[tuple[str, str], Entrant]) -> tuple[list[Attempt], NDArray[np.int64]]:
+def _attempts(
+    forecast_table: pa.Table, entrants: Mapping[tuple[str, str], Entrant]
+) -> tuple[list[Attempt], NDArray[np.int64]]:
     """The attempts of a cohort, and the number of each row's."""
     key = np.column_stack(
         [
-            *(said[name].combine_chunks().dictionary_encode().indices.to_numpy() for name in ("experiment", "version")),
-            said["attempt"].to_numpy(),
+            *(
+                forecast_table[name].combine_chunks().dictionary_encode().indices.to_numpy()
+                for name in ("experiment", "version")
+            ),
+            forecast_table["attempt"].to_numpy(),
         ]
     )
     _, first, numbers = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    rows = said.take(pa.array(first)).to_pylist()
+    rows = forecast_table.take(pa.array(first)).to_pylist()
     made = [Attempt(entrants[row["experiment"], row["version"]], row["attempt"], row["snapshot_hash"]) for row in rows]
     return made, numbers.reshape(-1)
 
 
-def _results(said: pa.Table, markets: Sequence[str], attempts: NDArray[np.int64]) -> Results:
+def _results(forecast_table: pa.Table, markets: Sequence[str], attempts: NDArray[np.int64]) -> Results:
     """Results of the attempts, for markets that are listed."""
-    place = pc.index_in(said["market_id"], value_set=pa.array(markets, pa.string())).fill_null(-1).to_numpy()
+    place = pc.index_in(forecast_table["market_id"], value_set=pa.array(markets, pa.string())).fill_null(-1).to_numpy()
     known = place >= 0
-    completed = pc.if_else(pc.equal(said["status"], "completed"), said["probability"], None)
-    made_at = pc.subtract(said["forecast_at"].cast(pa.int64()), EPOCH_US).fill_null(NEVER).to_numpy()
+    completed = pc.if_else(pc.equal(forecast_table["status"], "completed"), forecast_table["probability"], None)
+    made_at = pc.subtract(forecast_table["forecast_at"].cast(pa.int64()), EPOCH_US).fill_null(NEVER).to_numpy()
     return Results(
         market=place[known].astype(np.int64),
         attempt=attempts[known],
         probability=completed.fill_null(np.nan).to_numpy()[known],
         made_at=made_at[known],
-        ran=pc.not_equal(said["status"], "not_run").to_numpy()[known],
+        ran=pc.not_equal(forecast_table["status"], "not_run").to_numpy()[known],
     )

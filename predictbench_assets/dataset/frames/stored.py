@@ -43,7 +43,7 @@ class FoundDatabase:
 
 
 def database_at(url: str) -> FoundDatabase:
-    """The database of an address, whatever the settings say.
+    """Find the database at an address; the settings are ignored.
 
     Raises:
         ValueError: it is no address of a Postgres.
@@ -55,14 +55,14 @@ def database_at(url: str) -> FoundDatabase:
 
 
 def configured_database() -> FoundDatabase:
-    """The database that the commands use: of the environment, of `.env`, or the embedded one.
+    """Find the database that the commands use: of the environment, of `.env`, or the embedded one.
 
     A notebook seldom runs in the folder of the commands, so `.env` and the local folder are looked for in the current
     folder and then in those above it.
 
     Raises:
         NothingStored: there is none.
-        SettingsError: as the name says.
+        SettingsError: the settings have problems.
         EmbeddedPostgresError: the embedded server does not start.
     """
     usual = Path(".env")
@@ -102,18 +102,18 @@ def _found(settings: Settings, otherwise: str) -> FoundDatabase:
 
 
 class DatabaseSource:
-    """The tables of a release, as a database has them at a moment.
+    """The tables of a release, read from a database as known on an instant.
 
     The runs are those that boards count; forecasts and resolutions that came later than the moment are unknown.
     Nothing is written: each transaction is read-only.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused, SchemaOutdated: as the names say.
+        DatabaseUnavailable, DatabaseRefused, SchemaOutdated: the database cannot be reached, refuses, or is older.
     """
 
     def __init__(self, found: FoundDatabase, as_of: datetime) -> None:
         self.as_of = as_of
-        self._shown = found.url.render_as_string(hide_password=True)
+        self._address = found.url.render_as_string(hide_password=True)
         # A notebook is left open for days: no connection is held between two reads.
         engine = make_engine(found.url, pool_size=0, application_name="predictbench notebook")
         self._engine: Engine = engine.execution_options(postgresql_readonly=True)
@@ -122,7 +122,7 @@ class DatabaseSource:
         migrations.require_current(self._engine)
 
     def __str__(self) -> str:
-        return self._shown
+        return self._address
 
     def batches(self, table: Table, choice: Choice) -> Iterator[pa.RecordBatch]:
         """Rows of a table, all from one snapshot of the database."""
@@ -133,5 +133,5 @@ class DatabaseSource:
                 yield record_batch(schema, list(as_written(table, rows)))
 
     def board_rows(self, since: date | None, until: date | None) -> Sequence[BoardRow]:
-        """As `predictbench leaderboard --as-of` computes them."""
+        """Rows of the boards, computed as `predictbench leaderboard --as-of` does."""
         return rebuild_leaderboard(self._engine, self.as_of, since=since, until=until).rows

@@ -29,7 +29,7 @@ class Batches:
     """One reading in batches, and what came of it.
 
     Args:
-        read: of one batch.
+        read: reads one batch.
         size: tokens in a batch.
         readers: batches that are read side by side.
     """
@@ -44,7 +44,7 @@ class Batches:
         self._refused = 0
         self._failed = 0
         self._over = False
-        self.asked = 0
+        self.requested = 0
         """Tokens that were to be read about."""
         self.answered = 0
         """Tokens of the batches that were answered."""
@@ -56,11 +56,11 @@ class Batches:
         if self._failure is None:
             return None
         failure = self._failure
-        # Where others were answered, the token is at fault and not the address.
+        # If others were answered, the token is at fault and not the address.
         cause = str(failure)
         if self.answered and isinstance(failure, RequestRefused) and not isinstance(failure, AnswerTooLarge):
             cause = failure.answer
-        return f"{self.asked - self.answered:,} of {self.asked:,} tokens: {cause}"
+        return f"{self.requested - self.answered:,} of {self.requested:,} tokens: {cause}"
 
     def end(self, why: str) -> None:
         """Note why nothing more is read; the reason stays what went wrong before, if anything did."""
@@ -87,11 +87,11 @@ class Batches:
         known: set[str] = set()
         batch: list[str] = []
         async for token in tokens:
-            # What is no number is no token, and would have a whole batch refused.
+            # A text that is no number is no token, and would have a whole batch refused.
             if token in known or not (token.isascii() and token.isdecimal()):
                 continue
             known.add(token)
-            self.asked += 1
+            self.requested += 1
             batch.append(token)
             if len(batch) == self._size:
                 yield batch

@@ -22,8 +22,8 @@ class Captured:
     walk: Walk
     quotes: Quotes
     captured_at: datetime
-    """When the last quote had come in, UTC: the freeze."""
-    past_prices: PastPrices = field(default_factory=lambda: PastPrices(asked=False))
+    """Instant of the last quote's arrival, UTC: the freeze."""
+    past_prices: PastPrices = field(default_factory=lambda: PastPrices(requested=False))
     """Read beside the rest, of a day before the capture began."""
 
     @property
@@ -58,7 +58,7 @@ class Captured:
             received_bytes=self.walk.stats.bytes,
             recheck=self.walk.recheck,
             quotes=PricesRead(len(quotes.by_token), quotes.available, quotes.reason),
-            past_prices=PricesRead(len(past.by_token), past.asked, past.reason),
+            past_prices=PricesRead(len(past.by_token), past.requested, past.reason),
             warnings=(),
             stats=self.stats,
         )

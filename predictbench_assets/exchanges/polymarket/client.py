@@ -74,7 +74,7 @@ LARGEST_PAGE = 100
 """The API clamps larger pages to this silently."""
 
 CONDITIONS_PER_REQUEST = 40
-"""With 50 and more, the query is so long that Cloudflare answers in Gamma's place."""
+"""Conditions in one query: with 50 and more it is so long that Cloudflare answers in Gamma's place."""
 
 QUOTES_PER_REQUEST = 250
 """Tokens in one `POST /prices`; each takes two entries of the 500 that a request may hold."""
@@ -185,8 +185,8 @@ class PolymarketClient:
     """A reader of Gamma's listing and the CLOB's quotes. An async context manager; one instance serves many calls.
 
     Args:
-        base_url: of Gamma.
-        clob_url: of the CLOB.
+        base_url: Gamma's address.
+        clob_url: the CLOB's address.
         clock: for the time of quotes, and to read a Retry-After that is a date.
         api_key: sent to Gamma as a bearer token, where its host asks for one; public reads need none.
         page_size: rows in a page, 1 to 100.
@@ -194,12 +194,12 @@ class PolymarketClient:
             None keeps `SHARE_OF_LIMITS` of what is documented for each route.
         concurrency: requests under way at once.
         timeout_s: for connecting, and for each pause of a response.
-        max_attempts: of one request, the first included.
+        max_attempts: attempts of one request, the first included.
         slices: into which the window is cut by end time.
         answer_limit: bytes that are held of one answer, as it was sent and decompressed.
         listing_limit: bytes that are held of one listing.
         rng: picks the slice that is read twice.
-        sleep: how to wait between attempts; tests pass one that does not.
+        sleep: waits between attempts; tests pass one that does not.
     """
 
     def __init__(
@@ -277,9 +277,9 @@ class PolymarketClient:
         last is kept.
 
         Args:
-            start, end: of the window.
-            recheck: whether to read a slice twice.
-            probe: whether to read the last second first, see `_last_second`.
+            start, end: bounds of the window.
+            recheck: True to read a slice twice.
+            probe: True to read the last second first, see `_last_second`.
             on_rows: handed the rows of each page as they come, uncut and with those that come again.
 
         Raises:
@@ -335,8 +335,8 @@ class PolymarketClient:
         async def read(batch: list[str], attempts: int | None) -> None:
             nonlocal unreadable
             found = await self._quotes_of(batch, attempts, stats)
-            asked = set(batch)
-            quotes.update((quote.token_id, quote) for quote in found.quotes if quote.token_id in asked)
+            requested = set(batch)
+            quotes.update((quote.token_id, quote) for quote in found.quotes if quote.token_id in requested)
             unreadable += found.unreadable
 
         batches = Batches(read, size=QUOTES_PER_REQUEST, readers=self._concurrency)
@@ -344,11 +344,13 @@ class PolymarketClient:
             await batches.run(_each(token_ids))
         reason = batches.reason
         if reason is None and unreadable:
-            reason = f"{unreadable:,} of {batches.asked:,} tokens: what {PRICES} answered for them is no price"
+            reason = f"{unreadable:,} of {batches.requested:,} tokens: what {PRICES} answered for them is no price"
         if reason is not None:
             logger.warning("quotes of the CLOB are missing: %s", reason)
         logger.info("read %d quotes", len(quotes), extra={"api": stats.as_dict()})
-        return Quotes(available=batches.answered > 0 or not batches.asked, reason=reason, by_token=quotes, stats=stats)
+        return Quotes(
+            available=batches.answered > 0 or not batches.requested, reason=reason, by_token=quotes, stats=stats
+        )
 
     async def fetch_past_prices(
         self, token_ids: Sequence[str] | AsyncIterable[str], captured_at: datetime, *, budget_s: float = 300.0
@@ -634,7 +636,7 @@ def _split_odd_page(body: bytes, path: str) -> tuple[list[bytes], str | None]:
 
 
 def _is_none(error: bytes | msgspec.Raw) -> bool:
-    """Whether it is no error: some servers have the key in every answer."""
+    """True where it is no error: some servers have the key in every answer."""
     return bytes(error) in (b"null", b'""', b"false")
 
 

@@ -1,4 +1,4 @@
-"""Does the exchange still behave as the client takes for granted? A few requests, and a finding for each habit.
+"""Check the exchange's habits that the client relies on: a few requests, and a finding for each habit.
 
 What the client copes with is at most a note. A deviation is something that would make a run stop, or go wrong without
 a word. Keys and types are those of the wire's models, so what is read and what is checked cannot drift apart.
@@ -58,7 +58,7 @@ from predictbench_assets.markets.market import GOOD_SPREAD, Market
 from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.printable import shortened
 
-Level = Literal["ok", "note", "deviation"]
+HabitLevel = Literal["ok", "note", "deviation"]
 
 MOST_REQUESTS = 15
 """An examination makes no more, retries aside."""
@@ -71,20 +71,20 @@ _FAR = timedelta(days=365 * 20)
 _SHOWN = 5
 _BRIEF_TOKENS = 20
 _UNKNOWN = str(10**76 + 1)
-"""As long as a token's id, and hardly one's."""
+"""An id as long as a token's, and hardly one's."""
 _PRICES_APART = 0.05
 """Gamma's rows are up to five minutes older than the CLOB's quotes."""
 
 
 class ExchangeUnreachable(TransientError):
-    """Nothing could be asked: the exchange did not answer the first request."""
+    """The exchange did not answer the first request, so that nothing could be examined."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class HabitFinding:
     """One habit of the exchange: what the client expects, and what was seen."""
 
-    level: Level
+    level: HabitLevel
     name: str
     expected: str
     seen: str
@@ -94,13 +94,13 @@ class Finding:
 class Examination:
     """All findings, in the order in which they were made."""
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[HabitFinding] = field(default_factory=list)
     requests: int = 0
     skew: timedelta | None = None
     """The exchange's clock minus ours, give or take a second; None where it sent no time."""
 
     @property
-    def deviations(self) -> list[Finding]:
+    def deviations(self) -> list[HabitFinding]:
         """The findings that the client does not cope with."""
         return [finding for finding in self.findings if finding.level == "deviation"]
 
@@ -121,16 +121,16 @@ async def examine(
     """Ask the exchange what a run would ask, and a few things that it would rather not meet unprepared.
 
     Args:
-        base_url: of Gamma.
-        clob_url: of the CLOB.
+        base_url: Gamma's address.
+        clob_url: the CLOB's address.
         clock: compared with the exchange's.
         opens: markets are looked at that end in the two weeks from the next midnight after it; default: now.
         api_key: as the client sends it.
         rejected_share_limit: share of unreadable rows above which a run stops.
         timeout_s: for connecting, and for each pause of a response.
-        max_attempts: of one request.
+        max_attempts: attempts of one request.
         brief: one page and a few quotes only, two requests.
-        sleep: how to wait between attempts; tests pass one that does not.
+        sleep: waits between attempts; tests pass one that does not.
 
     Raises:
         ExchangeUnreachable: not even the first request was answered.
@@ -217,8 +217,8 @@ class _Examiner:
             self._note("deviation", name, "an answer that the client reads", str(error))
         return False
 
-    def _note(self, level: Level, name: str, expected: str, seen: str) -> None:
-        self.examination.findings.append(Finding(level, name, expected, seen))
+    def _note(self, level: HabitLevel, name: str, expected: str, seen: str) -> None:
+        self.examination.findings.append(HabitFinding(level, name, expected, seen))
 
     async def _ask(self, transport: Transport, method: str, path: str, **request: Any) -> tuple[int, bytes]:
         """Status and body; the first answer's `Date` is compared with our clock."""
@@ -244,7 +244,7 @@ class _Examiner:
             return
         # The header has whole seconds, rounded down.
         self.examination.skew = apart = skew(before, theirs, after, resolution=_SECOND)
-        level: Level = "ok" if abs(apart) <= SKEW_NOTED else "note" if abs(apart) <= SKEW_REFUSED else "deviation"
+        level: HabitLevel = "ok" if abs(apart) <= SKEW_NOTED else "note" if abs(apart) <= SKEW_REFUSED else "deviation"
         ahead = "ahead of" if apart > timedelta(0) else "behind"
         seen = "they agree" if level == "ok" else f"{abs(apart).total_seconds():.0f} s {ahead} ours"
         self._note(level, "clock", expected, seen)
@@ -305,7 +305,7 @@ class _Examiner:
         name, expected = "rows within the window", "only markets that end from end_date_min to end_date_max"
         ends = [at for row in self._rows if (at := parse_instant(read_head(row).end_date)) is not None]
         if not ends:
-            level: Level = "deviation" if self._rows else "note"
+            level: HabitLevel = "deviation" if self._rows else "note"
             self._note(level, name, expected, "no market with an end date that can be read")
             return
         outside = sum(not self._start <= at <= self._end for at in ends)
@@ -315,7 +315,7 @@ class _Examiner:
     def _judge_state(self) -> None:
         rows = [_object(row) for row in self._rows]
         closed = sum(row.get("closed") is True for row in rows)
-        level: Level = "deviation" if closed else "ok"
+        level: HabitLevel = "deviation" if closed else "ok"
         self._note(level, "closed=false", "open markets only", f"{closed} of {len(rows)} are closed")
         odd = sum(row.get("active") is False or row.get("archived") is True for row in rows)
         level = "deviation" if odd / max(1, len(rows)) > self._limit else "note" if odd else "ok"
@@ -352,7 +352,7 @@ class _Examiner:
         missing = len(known - set(page.ids))
         expected = "a window of two seconds holds the markets that end in its middle"
         full = len(page.rows) >= LARGEST_PAGE
-        level: Level = "ok" if not missing else "deviation" if missing == len(known) and not full else "note"
+        level: HabitLevel = "ok" if not missing else "deviation" if missing == len(known) and not full else "note"
         self._note(level, "narrow window", expected, f"{missing} of {len(known)} missing")
         if not full:
             await self._judge_last_page(page, instant)
@@ -433,7 +433,7 @@ class _Examiner:
         seen = f"{len(cohort.rejected)} of {cohort.offered} rejected"
         if reasons:
             seen += ": " + "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(_SHOWN))
-        level: Level = "deviation" if share > self._limit else "note" if share > self._limit / 4 else "ok"
+        level: HabitLevel = "deviation" if share > self._limit else "note" if share > self._limit / 4 else "ok"
         self._note(level, name, expected, seen)
         worst = max(cohort.unreadable.values(), default=0) / cohort.offered
         level = "deviation" if worst > self._limit else "note" if cohort.unreadable else "ok"
@@ -447,7 +447,7 @@ class _Examiner:
         missing.update(key for row, key in zip(rows, ids, strict=True) if key is not None and key not in row)
         worst = max(missing.values(), default=0) / len(rows)
         detail = ", ".join(f"{key} missing in {count} of {len(rows)}" for key, count in missing.items())
-        level: Level = "ok" if not missing else "deviation" if worst > self._limit else "note"
+        level: HabitLevel = "ok" if not missing else "deviation" if worst > self._limit else "note"
         expected = f"{_joined(MANDATORY)}, and the outcome ids of the version"
         self._note(level, "mandatory keys", expected, detail or f"in all {len(rows)} rows")
         versions = Counter(str(row.get("version", "none")) for row in rows)
@@ -470,7 +470,7 @@ class _Examiner:
         numbers = [len(_objects(row.get("events"))) for row in rows]
         named = sum(any(event.get("id") for event in _objects(row.get("events"))) for row in rows)
         without, several = len(rows) - named, sum(number > 1 for number in numbers)
-        level: Level = "deviation" if without / len(rows) > self._limit else "note" if without or several else "ok"
+        level: HabitLevel = "deviation" if without / len(rows) > self._limit else "note" if without or several else "ok"
         seen = f"{named} of {len(rows)} rows have one" + (f", {several} have several" if several else "")
         self._note(level, "embedded event", "one in every row, with an id", seen)
 
@@ -480,7 +480,7 @@ class _Examiner:
         self._note("ok" if tagged else "deviation", "include_tag=true", "tags, by which markets are categorised", seen)
 
     def _judge_keys(self, kind: str, model: type[Payload], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keys of the model that nobody sends any more, and keys that are sent and not read."""
+        """Report keys of the model that are no longer sent, and keys that are sent and not read."""
         if not rows:
             return
         sent = {key for row in rows for key in row}
@@ -504,7 +504,7 @@ class _Examiner:
         found = [quotes[token] for token in tokens if token in quotes]
         self._quoted = bool(found)
         two_sided = [quote for quote in found if quote.bid is not None and quote.ask is not None]
-        level: Level = "ok" if two_sided else "deviation" if not found else "note"
+        level: HabitLevel = "ok" if two_sided else "deviation" if not found else "note"
         seen = f"{len(found)} of {len(tokens)} tokens quoted, {len(two_sided)} on both sides"
         self._note(level, "quotes", "best bid and ask of each token in one request", seen)
         self._judge_sides(body)
@@ -546,7 +546,7 @@ class _Examiner:
             self._note("note", name, expected, "nothing to compare")
             return
         far, other = median(apart), median(mirrored)
-        level: Level = "ok" if far <= _PRICES_APART else "deviation" if other < far else "note"
+        level: HabitLevel = "ok" if far <= _PRICES_APART else "deviation" if other < far else "note"
         detail = " as if the second outcome's" if level == "deviation" else ""
         self._note(level, name, expected, f"{far:.3f} apart in {len(apart)}{detail}")
 
@@ -578,7 +578,7 @@ class _Examiner:
         status, answer = await self._ask(self._clob, "POST", PRICES, json=prices_request([*known, _UNKNOWN]))
         if status != 200:
             # The client asks again in halves, which takes longer.
-            level: Level = "note" if self._quoted else "deviation"
+            level: HabitLevel = "note" if self._quoted else "deviation"
             self._note(level, name, expected, f"status {status} for the whole batch: {error_text(answer)}")
             return
         quoted = {quote.token_id for quote in _quotes(answer, self._clock.now())}
@@ -597,12 +597,12 @@ def _spread(quote: Quote) -> float:
     return 1.0 if quote.bid is None or quote.ask is None else quote.ask - quote.bid
 
 
-def _refusal(status: int, otherwise: Level) -> Level:
+def _refusal(status: int, otherwise: HabitLevel) -> HabitLevel:
     """The client takes any status of the 400s for a refusal."""
     return "ok" if status == 422 else "note" if 400 <= status < 500 else otherwise
 
 
-def _form(name: str, expected: str, odd: Counter[str], how: str) -> tuple[Level, str, str, str]:
+def _form(name: str, expected: str, odd: Counter[str], how: str) -> tuple[HabitLevel, str, str, str]:
     seen = ", ".join(f"{key} in {count} rows" for key, count in sorted(odd.items()))
     return ("note", name, expected, f"{how}: {seen}") if odd else ("ok", name, expected, "in all rows")
 

@@ -21,7 +21,7 @@ class Polymarket:
         client: opened and closed for each capture and each reader of settlements.
         host: the name that stored runs and snapshots bear.
         clock: for the moment of a capture.
-        price_history: whether prices of a day before are captured too.
+        price_history: True to capture prices of a day before too.
     """
 
     def __init__(self, client: PolymarketClient, *, host: str, clock: Clock, price_history: bool = True) -> None:

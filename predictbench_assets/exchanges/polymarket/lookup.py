@@ -68,14 +68,14 @@ class SettlementLookup:
     async def read(self, pending: Sequence[PendingMarket], now: datetime) -> Mapping[str, Reading | Absence]:
         """Settlements by market id; a market that nothing was answered about is left out."""
         rows, absent = await self._rows(pending, now)
-        asked = [market for market in pending if market.market_id in rows]
+        listed = [market for market in pending if market.market_id in rows]
         readings = await asyncio.gather(
             *(
                 self._reconcile(market, _with_sane_close(gamma_reading(rows[market.market_id], _first(market)), now))
-                for market in asked
+                for market in listed
             )
         )
-        found = {market.market_id: reading for market, reading in zip(asked, readings, strict=True) if reading}
+        found = {market.market_id: reading for market, reading in zip(listed, readings, strict=True) if reading}
         return found | absent
 
     async def _rows(

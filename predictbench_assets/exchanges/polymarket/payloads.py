@@ -256,7 +256,7 @@ def read_market(raw: bytes) -> tuple[GammaMarket, tuple[str, ...]]:
                 raise UnreadableField("payload", "is not a JSON object")
             if fault["loc"][0] in mandatory:
                 raise UnreadableField(str(fault["loc"][0]), _as_reason(fault["msg"]))
-            # Of the ids that a row does not go by none is needed.
+            # Ids that a row does not go by are not needed.
             _drop(document, fault["loc"][:1] if fault["loc"][0] in _IDS_KEYS.values() else fault["loc"])
             dropped.add(_dotted(fault["loc"]))
         try:

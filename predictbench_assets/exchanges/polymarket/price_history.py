@@ -29,7 +29,7 @@ _EMPTY_BOOK: Final = 0.5
 class PastPrices:
     """Older prices of a list of tokens; one without a price in the time looked at is absent."""
 
-    asked: bool = True
+    requested: bool = True
     """False where the CLOB was not asked at all."""
     reason: str | None = None
     """The reason for prices that are missing; None where there simply were none."""
@@ -61,7 +61,7 @@ def read_histories(body: bytes, captured_at: datetime) -> dict[str, PastPrice]:
 
     The answer is `{"history": {token: [{"t": seconds, "p": price}, ...]}}`. What is no point (no time, no price from 0
     to 1) is passed over; points outside of the time asked for are too, so that nothing later than it can slip in. A
-    token whose points are all exactly 0.5 has no price: so begins a new book in which nobody has placed an order.
+    token whose points are all exactly 0.5 has no price: so begins a new book without an order.
 
     Raises:
         UnreadableHistory: the answer is not such a map.

@@ -29,7 +29,7 @@ _LONGEST = {"id": 64, "question": 2_000, "slug": 500, "outcomes": 500, "conditio
 _LONGEST_OUTCOME_ID = 255
 _LONGEST_LINK = 255
 _LINK_KEYS = {"game": "gameId", "event": "events", "neg_risk": "negRiskMarketID", "series": "events"}
-"""Where a link to other markets was read, by its kind."""
+"""Key from which a link to other markets was read, by the link's kind."""
 
 
 def read_row(raw: bytes, quote: Quote | None, captured_at: datetime) -> ReadMarket | ExclusionReason:

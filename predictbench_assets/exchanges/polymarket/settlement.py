@@ -191,7 +191,7 @@ def _with_first_token_first(
 
 
 def _place(wanted: str | None, listed: Sequence[object], count: int) -> int | None:
-    """Where something is listed, once, in a list with an entry for each outcome."""
+    """Index of `wanted` where it is listed exactly once, in a list with an entry for each outcome; else None."""
     if wanted is None or len(listed) != count:
         return None
     plain = wanted.strip().casefold()

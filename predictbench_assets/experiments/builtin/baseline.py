@@ -21,7 +21,7 @@ class DerivedMetrics(Frozen):
     spread: float | None
     """Ask minus bid of the first outcome; None without quotes on both sides."""
     hours_to_close: float
-    """From the capture to the nominal end; negative where the end had passed."""
+    """Hours from the capture to the nominal end; negative where the end had passed."""
     event_price_sum: float | None
     """Sum of the first outcomes' prices over the event's markets in the cohort; None where it has no other market."""
 

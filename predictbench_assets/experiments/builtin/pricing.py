@@ -21,7 +21,7 @@ class DeviggedEventExperiment(Experiment):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Which sums of prices count as those of a whole group."""
+        """Sums of prices that count as those of a whole group."""
         return {"least_sum": LEAST_SUM, "most_sum": MOST_SUM}
 
     def run_event(

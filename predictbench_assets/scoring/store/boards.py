@@ -1,4 +1,4 @@
-"""Boards, stored: what the benchmark said on a day, to be read at once and held against a rebuild."""
+"""Boards, stored: the benchmark's results of a day, to be read at once and held against a rebuild."""
 
 import hashlib
 from datetime import date, datetime
@@ -42,14 +42,14 @@ _ROWS = text("""
 def rebuild_leaderboard(
     engine: Engine, as_of: datetime, *, since: date | None = None, until: date | None = None
 ) -> Leaderboard:
-    """All boards as they could be known at an instant, computed from the forecasts and the ledger.
+    """Build all boards as known on an instant, from the forecasts and the ledger.
 
     Args:
         since: the first run date that counts.
         until: the last one, itself included.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     # Arrays and statistics are slow to load, and a stored board needs none.
     from predictbench_assets.scoring.build import build_leaderboard
@@ -72,10 +72,10 @@ def store_leaderboard(engine: Engine, leaderboard: Leaderboard, now: datetime) -
     """Keep a board; the same board of the same moment again is the one that is stored already.
 
     Args:
-        now: when it was computed.
+        now: instant of the computation.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     digest = content_hash(leaderboard)
     named = {"leaderboard_id": uuid5(RUN_NAMESPACE, f"leaderboard|{leaderboard.as_of.isoformat()}|{digest}")}
@@ -100,10 +100,10 @@ def store_leaderboard(engine: Engine, leaderboard: Leaderboard, now: datetime) -
 
 
 def stored_leaderboard(engine: Engine, as_of: datetime) -> Leaderboard | None:
-    """The newest stored board of a moment not after `as_of`, or None where none is stored.
+    """Load the newest stored board of an instant not after `as_of`, or None where none is stored.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
 
     def work(connection: Connection) -> Leaderboard | None:

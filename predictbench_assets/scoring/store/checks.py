@@ -37,7 +37,7 @@ def score_problems(engine: Engine) -> ScoreProblems:
     """Sum up what was counted of all stored scores: how many there are, and how many of them cannot be.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     row = in_transaction(engine, lambda connection: connection.execute(_PROBLEMS).one())
     return ScoreProblems(**row._asdict())

@@ -16,7 +16,7 @@ from predictbench_assets.scoring.forecasts import Cohorts, Forecasts
 from predictbench_assets.scoring.ladders import WORDS
 
 _MARKETS_PER_CHUNK: Final = 20_000
-"""Markets of one statement, which looks at the words of all of them: less than a second."""
+"""Markets of one statement, which reads the words of all of them: less than a second."""
 
 # Markets of neg-risk groups, and those of other events whose words may put them on a ladder: a small part of a day.
 _RELATED: Final = f"""
@@ -37,12 +37,12 @@ _RELATED: Final = f"""
 
 
 def load_relations(engine: Engine, cohorts: Cohorts, as_of: datetime) -> Relations:
-    """The whole neg-risk groups and the ladders of some cohorts.
+    """Load the whole neg-risk groups and the ladders of some cohorts.
 
     Nothing is related across run dates, so they are read a few at a time.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     _, starts, sizes = np.unique(cohorts.run_date, return_index=True, return_counts=True)
     stops = starts + sizes
@@ -75,6 +75,6 @@ def load_coherence(engine: Engine, forecasts: Forecasts) -> tuple[Coherence, ...
     """Measure the coherence of each entrant's forecasts, in each window, as known when the forecasts were.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     return coherence(forecasts, load_relations(engine, forecasts.cohorts, forecasts.as_of))

@@ -3,7 +3,7 @@
 Everything is held to what was known at `as_of`, so the same moment gives the same arrays again, whatever came later.
 That is also why it may be read in chunks, each a transaction of its own: attempts, results and observations are only
 ever added, and what is added meanwhile is later than that moment. A market that is captured again meanwhile is unknown,
-as it is to whoever begins to read then.
+as it is to a reader who begins then.
 """
 
 from collections import defaultdict
@@ -55,7 +55,7 @@ _MARKETS = f"""
     WHERE m.run_id = ANY(%(runs)s::uuid[]) AND {market_is_listed(_AS_OF)}
     ORDER BY p.run_date, p.window_days, m.market_id COLLATE "C\""""  # noqa: S608
 
-# Rows without a forecast as well: they say that the market was there, and that the experiment was.
+# Rows without a forecast as well: they show that the market was there, and that the experiment was.
 _RESULTS: LiteralString = f"""
     SELECT r.processed_market_id, r.experiment_run_id,
         coalesce(CASE WHEN r.status = 'completed' THEN r.probability END, 'NaN'::float8),
@@ -72,15 +72,15 @@ _RESULT_KINDS: Final[Mapping[str, Kind]] = {
 }
 
 _PLACED: Final = ("processed_market_id", *MARKET_COLUMNS)
-"""In the order of the query."""
+"""Columns in the order of the query."""
 
 
 def load_forecasts(
     engine: Engine, as_of: datetime, *, since: date | None = None, until: date | None = None
 ) -> Forecasts:
-    """Every market of every complete run, how it settled, and what each version of each experiment said about it.
+    """Load every market of every complete run, its settlement, and the result of each version of each experiment.
 
-    Which forecast of several counts is said at `ForecastCollection`.
+    `ForecastCollection` decides which forecast of several counts.
 
     Args:
         as_of: runs that ended, results that were stored and resolutions that were observed later are unknown.
@@ -88,7 +88,7 @@ def load_forecasts(
         until: the last run date, itself included.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     values = {"as_of": as_of, "since": since or date.min, "until": until or date.max}
     attempts = in_transaction(engine, lambda connection: connection.exec_driver_sql(_ATTEMPTS, values).all())

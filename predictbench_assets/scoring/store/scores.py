@@ -58,7 +58,7 @@ _MARKETS: Final = """
 _DONE: Final = "DELETE FROM predictbench.scores_due WHERE due_id = ANY(%(entries)s)"
 
 _OF_RUNS: Final = "m.run_id = ANY(%(runs)s::uuid[])"
-# Of those of which nothing final was ever observed, nothing is scored and nothing was.
+# Markets without a final observation have no scores, now or before.
 _OF_MARKETS: Final = """
     m.market_id = ANY(%(markets)s) AND m.run_id <> ALL(%(but)s::uuid[]) AND EXISTS (
         SELECT FROM predictbench.resolution_observations o WHERE o.market_id = m.market_id AND o.state = 'final'
@@ -189,7 +189,7 @@ class _Done:
     removed: int = 0
     observations: set[bytes] = field(default_factory=set)
     forecasts: int = 0
-    """Counted in a dry run only, and so are the scores that are stored already."""
+    """Forecasts, counted in a dry run only, and so are the scores that are stored already."""
     scores: int = 0
     last: str | None = None
     """The last market in the chunk; None where there was none."""
@@ -288,23 +288,23 @@ class _Scoring:
 
 
 def score_settled(engine: Engine, now: datetime, *, dry_run: bool = False) -> ScoreReport:
-    """Score what is settled and not scored yet, or was scored by another observation, rules or price. Idempotent.
+    """Score forecasts that are settled and unscored, or scored by another observation, rules or price. Idempotent.
 
-    What is due is taken in chunks, each a transaction of its own: what is cut short goes on the next time.
+    Due scores are taken in chunks, each a transaction of its own: the next call goes on where one was cut short.
 
     Args:
-        now: when they count as scored.
-        dry_run: only say what would be done.
+        now: instant that the scores are dated with.
+        dry_run: count, and store nothing.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: as the names say.
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     scoring, done = _Scoring(now, dry_run), _Done()
     version = {"version": rules.SCORING_VERSION}
     runs = in_transaction(engine, lambda connection: connection.exec_driver_sql(_RUNS, version).all())
     for part in chunks_by_size([row.size for row in runs], ROWS_PER_CHUNK):
         done.add(in_transaction(engine, partial(scoring.runs, due=runs[part])))
-    # Where nothing was written, what was found in whole runs would be found again. Else all must be looked at again:
+    # A dry run would find again what it found in whole runs. Else all must be read again:
     # what was entered since then may be of a run that was looked at before.
     but = [row.run_id for row in runs] if dry_run else []
     after: str | None = ""

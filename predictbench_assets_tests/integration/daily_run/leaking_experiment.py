@@ -37,7 +37,7 @@ class Refused(Exception):
         return self._words[0]
 
 
-class Telltale(Experiment):
+class LeakingExperiment(Experiment):
     """Fails for one half of the markets, and puts into the results of the others what it should not."""
 
     name = "telltale"
@@ -67,7 +67,7 @@ class Telltale(Experiment):
         return int(market.market_id) % 2 == 0
 
 
-class TelltaleThatFails(Telltale):
+class LeakingExperimentThatFails(LeakingExperiment):
     """Fails for all."""
 
     name = "telltale_that_fails"
@@ -77,7 +77,7 @@ class TelltaleThatFails(Telltale):
         return True
 
 
-class TelltaleThatCannotBeMade(Telltale):
+class LeakingExperimentThatCannotBeMade(LeakingExperiment):
     """Tells before anything runs."""
 
     def __init__(self) -> None:

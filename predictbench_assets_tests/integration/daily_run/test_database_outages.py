@@ -37,9 +37,9 @@ def disturbed(before: int, disturbance: Callable[[], Any], **writer: Any) -> Ite
     happened = False
     records = RunContents.records
 
-    def interrupted(assembly: RunContents) -> Iterator[MarketRecord]:
+    def interrupted(contents: RunContents) -> Iterator[MarketRecord]:
         nonlocal happened
-        for number, record in enumerate(records(assembly), start=1):
+        for number, record in enumerate(records(contents), start=1):
             if number == before and not happened:
                 happened = True
                 disturbance()

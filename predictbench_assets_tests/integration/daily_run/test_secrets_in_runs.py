@@ -93,10 +93,10 @@ def daily(
 @pytest.mark.parametrize(
     ("daily", "experiment", "exit_code"),
     [
-        ("sqlite", "TelltaleThatFails", 1),
-        ("postgres", "Telltale", 0),
-        pytest.param("sqlite", "Telltale", 0, marks=pytest.mark.long),
-        pytest.param("postgres", "TelltaleThatFails", 1, marks=pytest.mark.long),
+        ("sqlite", "LeakingExperimentThatFails", 1),
+        ("postgres", "LeakingExperiment", 0),
+        pytest.param("sqlite", "LeakingExperiment", 0, marks=pytest.mark.long),
+        pytest.param("postgres", "LeakingExperimentThatFails", 1, marks=pytest.mark.long),
     ],
     indirect=["daily"],
 )
@@ -118,7 +118,7 @@ def test_an_experiment_that_tells_secrets_is_not_passed_on(daily: DailyRun, expe
 
 
 def test_an_experiment_that_tells_secrets_before_anything_runs(daily: DailyRun) -> None:
-    ran = daily.forked(PROCESSING_EXPERIMENTS=f"{TELLTALES}:TelltaleThatCannotBeMade")
+    ran = daily.forked(PROCESSING_EXPERIMENTS=f"{TELLTALES}:LeakingExperimentThatCannotBeMade")
 
     assert ran.exit_code == 1
     assert "RuntimeError: no login with " in ran.output
@@ -174,7 +174,7 @@ def test_a_database_that_cannot_be_reached_keeps_its_password(daily: DailyRun) -
 
 @pytest.mark.long
 def test_the_daily_command_and_its_note_to_a_webhook(daily: DailyRun) -> None:
-    told = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{TELLTALES}:TelltaleThatFails", "DAGSTER_POSTGRES_URL": ""}
+    told = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{TELLTALES}:LeakingExperimentThatFails", "DAGSTER_POSTGRES_URL": ""}
     summary = daily.folder / "summary.json"
     ran = predictbench(daily, "daily", "--summary", str(summary), **told)
     assert ran.returncode == 1

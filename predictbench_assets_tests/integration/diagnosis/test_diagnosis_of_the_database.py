@@ -33,11 +33,11 @@ for one in database_findings(Settings(_env_file=None, predictbench_home=sys.argv
     print(one.level, one.name, one.found)
 """
 Parts = dict[str, Finding]
-Look = Callable[..., Parts]
+Diagnose = Callable[..., Parts]
 
 
 @pytest.fixture
-def look(make_settings: MakeSettings) -> Look:
+def diagnose(make_settings: MakeSettings) -> Diagnose:
     """Findings by part, of a database and settings."""
 
     def look_at(url: str | None, clock: Clock | None = None, **values: Any) -> Parts:
@@ -67,8 +67,8 @@ def levels(parts: Parts) -> dict[str, str]:
     return {name: finding.level for name, finding in parts.items()}
 
 
-def test_a_good_database(look: Look, database_url: str) -> None:
-    parts = look(database_url)
+def test_a_good_database(diagnose: Diagnose, database_url: str) -> None:
+    parts = diagnose(database_url)
     assert levels(parts) == {
         **dict.fromkeys(("database", "revision", "privileges", "pooler", "size", "exposure", "connections"), "ok"),
         "clock of the database": "ok",
@@ -79,8 +79,8 @@ def test_a_good_database(look: Look, database_url: str) -> None:
     assert "DATABASE_SIZE_LIMIT_MB" in parts["size"].found
 
 
-def test_a_database_without_tables(look: Look, empty_database_url: str) -> None:
-    parts = look(empty_database_url)
+def test_a_database_without_tables(diagnose: Diagnose, empty_database_url: str) -> None:
+    parts = diagnose(empty_database_url)
     assert parts["revision"].level == "fail"
     assert "predictbench db upgrade" in parts["revision"].fix
     assert parts["privileges"].level == "skip"  # one cause, one failure, one thing to do
@@ -89,23 +89,23 @@ def test_a_database_without_tables(look: Look, empty_database_url: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["postgresql://a:secret-word@127.0.0.1:9/b", "postgresql://a@nowhere.invalid/b"])
-def test_a_database_that_is_not_there(look: Look, address: str) -> None:
-    parts = look(address)
+def test_a_database_that_is_not_there(diagnose: Diagnose, address: str) -> None:
+    parts = diagnose(address)
     assert parts.pop("database").level == "fail"
     assert set(levels(parts).values()) == {"skip"}
     assert len(parts) == 8
     assert not any("secret-word" in part.found for part in parts.values())
 
 
-def test_the_embedded_database_is_not_started(look: Look, tmp_path: Any) -> None:
-    parts = look(None)
+def test_the_embedded_database_is_not_started(diagnose: Diagnose, tmp_path: Any) -> None:
+    parts = diagnose(None)
     assert (parts.pop("database").level, set(levels(parts).values())) == ("warn", {"skip"})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_role_without_rights(look: Look, database_url: str, role: str) -> None:
+def test_a_role_without_rights(diagnose: Diagnose, database_url: str, role: str) -> None:
     url = make_url(database_url).set(username=role).render_as_string(hide_password=False)
-    parts = look(url)
+    parts = diagnose(url)
     assert parts["privileges"].level == "fail"
     assert "migrations/roles.sql" in parts["privileges"].fix
     assert f"{role} lacks" in parts["privileges"].found
@@ -120,44 +120,44 @@ def test_a_deployment_that_uses_a_role_with_too_many_rights(make_settings: MakeS
     assert "predictbench_writer" in parts["privileges"].fix
 
 
-def test_a_schema_that_the_public_may_enter(look: Look, database_url: str) -> None:
+def test_a_schema_that_the_public_may_enter(diagnose: Diagnose, database_url: str) -> None:
     execute(database_url, "GRANT USAGE ON SCHEMA predictbench TO PUBLIC")
-    parts = look(database_url)
+    parts = diagnose(database_url)
     assert (parts["exposure"].level, "PUBLIC" in parts["exposure"].found) == ("fail", True)
 
 
-def test_a_read_only_database(look: Look, database_url: str) -> None:
+def test_a_read_only_database(diagnose: Diagnose, database_url: str) -> None:
     execute(database_url, f"ALTER DATABASE {make_url(database_url).database} SET default_transaction_read_only = on")
-    parts = look(database_url)
+    parts = diagnose(database_url)
     assert (parts["database"].level, "read-only" in parts["database"].found) == ("fail", True)
 
 
-def test_a_database_that_would_give_back_other_texts(look: Look, postgres_server: EmbeddedPostgres) -> None:
+def test_a_database_that_would_give_back_other_texts(diagnose: Diagnose, postgres_server: EmbeddedPostgres) -> None:
     name = f"test_{uuid4().hex[:12]}"
     administer(postgres_server, f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0")
     url = make_url(postgres_server.url).set(database=name).render_as_string(hide_password=False)
-    parts = look(url)
+    parts = diagnose(url)
     administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
     database = parts.pop("database")
     assert (database.level, "LATIN1" in database.found, "ENCODING 'UTF8'" in database.found) == ("fail", True, True)
     assert set(levels(parts).values()) == {"skip"}
 
 
-def test_a_database_that_would_give_back_other_numbers(look: Look, database_url: str) -> None:
+def test_a_database_that_would_give_back_other_numbers(diagnose: Diagnose, database_url: str) -> None:
     execute(database_url, f"ALTER DATABASE {make_url(database_url).database} SET extra_float_digits = 0")
-    database = look(database_url)["database"]
+    database = diagnose(database_url)["database"]
     assert (database.level, "RESET extra_float_digits" in database.found) == ("fail", True)
 
 
-def test_a_server_with_another_time(look: Look, database_url: str) -> None:
-    parts = look(database_url, FixedClock(datetime.now(UTC) + timedelta(minutes=5)))
+def test_a_server_with_another_time(diagnose: Diagnose, database_url: str) -> None:
+    parts = diagnose(database_url, FixedClock(datetime.now(UTC) + timedelta(minutes=5)))
     assert parts["clock of the database"].level == "fail"
     assert "ahead of it" in parts["clock of the database"].found
 
 
 @pytest.mark.parametrize(("limit", "level"), [(1, "fail"), (1_000_000, "ok")])
-def test_a_plan_with_a_limit(look: Look, database_url: str, limit: int, level: str) -> None:
-    parts = look(database_url, database_size_limit_mb=limit)
+def test_a_plan_with_a_limit(diagnose: Diagnose, database_url: str, limit: int, level: str) -> None:
+    parts = diagnose(database_url, database_size_limit_mb=limit)
     assert parts["size"].level == level
     assert ("prune" in parts["size"].fix) == (level == "fail")
 

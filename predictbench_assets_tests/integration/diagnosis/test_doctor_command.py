@@ -109,7 +109,7 @@ def test_an_experiment_that_tells_secrets_does_not_tell_them_here(doctor: Doctor
     module = "predictbench_assets_tests.integration.daily_run.leaking_experiment"
     done = doctor(
         "--json",
-        PROCESSING_EXPERIMENTS=f"{module}:TelltaleThatCannotBeMade",
+        PROCESSING_EXPERIMENTS=f"{module}:LeakingExperimentThatCannotBeMade",
         TEST_TOLD="POLYMARKET_API_KEY",
         POLYMARKET_API_KEY="planted-secret/4711",
         PYTHONPATH=str(CLONE),

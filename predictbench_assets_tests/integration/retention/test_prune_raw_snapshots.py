@@ -19,7 +19,7 @@ from predictbench_assets.experiments.history import settled_markets
 from predictbench_assets.retention import raw_snapshots
 from predictbench_assets.retention.archive import ArchiveBroken, archived_rows, open_archive, write_archive
 from predictbench_assets.retention.raw_snapshots import NothingArchived, restore_raw_snapshots, verify_archives
-from predictbench_assets.retention.stored import RawRow
+from predictbench_assets.retention.stored import RawSnapshot
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagedFileBroken, StagingArea
 from predictbench_assets_tests.kit.stored_days import DAYS, KEY, NOW, SETTLED, Stored
@@ -139,7 +139,7 @@ def test_a_row_that_changed_after_it_was_archived_stays(stored: Stored, monkeypa
     stored.run(1, 2)
     stored.settled(1, 2)
 
-    def meddled(area: StagingArea, key: RunKey, rows: list[RawRow]) -> Any:
+    def meddled(area: StagingArea, key: RunKey, rows: list[RawSnapshot]) -> Any:
         written = write_archive(area, key, rows)
         stored.execute('UPDATE predictbench.processed_markets SET raw_snapshot = \'{"id": "new"}\'')
         return written
@@ -221,7 +221,7 @@ def test_verification_finds_what_is_damaged_gone_or_not_ours(stored: Stored) -> 
     damaged, gone, replaced = (Path(stored.archive.path(name)) for name in names)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     gone.unlink()
-    write_archive(stored.archive, KEY, [RawRow(KEY.run_id, "m9", "{}")])
+    write_archive(stored.archive, KEY, [RawSnapshot(KEY.run_id, "m9", "{}")])
     [other] = set(stored.archive.list("")) - set(names)
     Path(stored.archive.path(other)).replace(replaced)
     found = verify_archives(stored.engine, stored.archive)
@@ -309,7 +309,7 @@ json_values = st.recursive(
 @given(values=st.lists(json_values, min_size=1, max_size=3))
 def test_any_json_comes_back_as_it_was(values: list[Any], tmp_path: Path) -> None:
     area = StagingArea(str(tmp_path))
-    rows = [RawRow(UUID(int=number), f"m{number}", json.dumps(value)) for number, value in enumerate(values)]
+    rows = [RawSnapshot(UUID(int=number), f"m{number}", json.dumps(value)) for number, value in enumerate(values)]
     written = write_archive(area, KEY, rows)
     assert write_archive(area, KEY, rows) == written
     read = list(archived_rows(open_archive(area, written.uri, written.sha256)))

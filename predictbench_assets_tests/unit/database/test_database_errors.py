@@ -2,7 +2,7 @@
 
 import pytest
 
-from predictbench_assets.database.errors import Backoff, DatabaseRefused, DatabaseUnavailable, verdict
+from predictbench_assets.database.errors import Backoff, DatabaseRefused, DatabaseUnavailable, error_kind
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from predictbench_assets.database.errors import Backoff, DatabaseRefused, Databa
     ],
 )
 def test_only_the_verdict_on_the_data_blames_the_data(sqlstate: str | None, meaning: str) -> None:
-    assert verdict(sqlstate) == meaning
+    assert error_kind(sqlstate) == meaning
 
 
 def test_unavailable_is_tried_again_and_then_raised() -> None:

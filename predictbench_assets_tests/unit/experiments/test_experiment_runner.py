@@ -791,7 +791,7 @@ def test_progress_is_told_while_a_call_takes_its_time(
     monkeypatch.setattr(runner, "_PROGRESS_EVERY_S", 0.01)
     told: list[Progress] = []
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         told.append(progress)
         if len(told) == 4:
             release.set()
@@ -800,7 +800,7 @@ def test_progress_is_told_while_a_call_takes_its_time(
         assert release.wait(5)
         return EVEN
 
-    (outcome,) = run_over(Sync(wait), MARKETS[:1], progress=tell)
+    (outcome,) = run_over(Sync(wait), MARKETS[:1], progress=report)
     assert outcome.status == "completed"
     assert [progress.done for progress in told[:4]] == [0, 0, 0, 0]
 
@@ -811,7 +811,7 @@ def test_what_the_progress_callback_raises_ends_the_run(
     """A run that was taken over by another learns it there."""
     monkeypatch.setattr(runner, "_PROGRESS_EVERY_S", 0.01)
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         if progress.seconds > 0.005:
             raise CustomPermanentError("taken over")
 
@@ -820,7 +820,7 @@ def test_what_the_progress_callback_raises_ends_the_run(
         return EVEN
 
     with pytest.raises(CustomPermanentError, match="taken over"):
-        run_over(Sync(wait), MARKETS, progress=tell)
+        run_over(Sync(wait), MARKETS, progress=report)
 
 
 def log_and_fail(market: Market, context: PipelineContext) -> ExperimentResult:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from predictbench_assets.experiments.contexts import FURTHER_LINES
-from predictbench_assets.launch.progress import Lines, Stages, progress
+from predictbench_assets.launch.progress import Lines, Stages, default_display
 from predictbench_assets.settings import load_settings
 
 
@@ -75,4 +75,4 @@ def test_json_lines_are_handed_on_as_they_are(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(("log_format", "kind"), [("auto", Lines), ("json", Lines), ("text", Lines)])
 def test_without_a_terminal_there_are_lines(log_format: str, kind: type) -> None:
-    assert isinstance(progress(load_settings(log_format=log_format)), kind)
+    assert isinstance(default_display(load_settings(log_format=log_format)), kind)

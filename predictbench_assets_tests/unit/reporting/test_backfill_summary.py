@@ -67,14 +67,14 @@ def asked_of(**counts: int | str) -> RunSummary:
     ],
 )
 def test_forecasts_are_late_a_day_after_the_freeze(hours: int, counts: dict[str, int], late: bool) -> None:
-    line = BackfillLine.ran(asked_of(**counts), exit_code=0, now=NOW + timedelta(hours=hours), asked=["mine"])
+    line = BackfillLine.ran(asked_of(**counts), exit_code=0, now=NOW + timedelta(hours=hours), selected=["mine"])
     assert line.late is late
     done = BackfillSummary(runs=(line,))
     assert ("too late to count" in done.to_markdown()) is late
 
 
 def test_an_experiment_that_failed_for_all_is_no_success() -> None:
-    line = BackfillLine.ran(asked_of(status="failed", failed=9), exit_code=0, now=NOW, asked=["mine"])
+    line = BackfillLine.ran(asked_of(status="failed", failed=9), exit_code=0, now=NOW, selected=["mine"])
     assert (line.outcome, line.forecasts) == ("failed", "mine 9 failed")
     assert line.reason == "mine failed for every market: see the log"
     assert BackfillLine.ran(asked_of(status="failed", failed=9), exit_code=0, now=NOW).outcome == "stored"

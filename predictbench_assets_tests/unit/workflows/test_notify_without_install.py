@@ -12,7 +12,7 @@ from predictbench_assets_tests.kit.webhook import webhook
 PROGRAM = Path(__file__).parents[3] / ".github" / "actions" / "notify" / "without_install.py"
 
 
-def tell(address: str) -> subprocess.CompletedProcess[str]:
+def notify(address: str) -> subprocess.CompletedProcess[str]:
     given = {"OUTCOME": "failure", "WORKFLOW": "Daily", "STAGE": "install", "NOTIFY_WEBHOOK_URL": address}
     return subprocess.run(
         [sys.executable, "-S", str(PROGRAM)],
@@ -27,7 +27,7 @@ def tell(address: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("around", ["{}", "{}\n", "\ufeff{}\r\n", '"{}"'])
 def test_the_webhook_is_told(around: str) -> None:
     with webhook() as hook:
-        done = tell(around.format(hook.url))
+        done = notify(around.format(hook.url))
     assert (done.returncode, done.stderr) == (0, "")
     assert hook.texts == ["Predictbench, Daily: failure\nstage: install"]
 
@@ -44,5 +44,5 @@ def test_the_webhook_is_told(around: str) -> None:
     ],
 )
 def test_an_address_that_cannot_be_reached_is_not_shown(address: str) -> None:
-    done = tell(address)
+    done = notify(address)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
