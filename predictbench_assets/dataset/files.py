@@ -146,6 +146,7 @@ def record_batch(schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBatch:
 def as_written(table: Table, rows: Iterable[Row]) -> Iterable[list[Any]]:
     """Make rows of what all formats hold of rows of the driver's values."""
     converters = [_VALUES.get(column.kind) for column in table.columns]
+    required = [place for place, column in enumerate(table.columns) if column.required]
     for row in rows:
         try:
             ready = [
@@ -154,22 +155,31 @@ def as_written(table: Table, rows: Iterable[Row]) -> Iterable[list[Any]]:
             ]
         except (AttributeError, TypeError, ValueError, OverflowError):
             raise _unusable(table, row) from None
+        if None in ready and any(ready[place] is None for place in required):
+            raise _unusable(table, row)
         yield ready
 
 
 def _unusable(table: Table, row: Row) -> StoredValueUnusable:
-    """Name the row, and the first of its values that cannot be converted."""
-    for column, value in zip(table.columns, row, strict=True):
-        try:
-            if value is not None:
-                _VALUES.get(column.kind, str)(value)
-        except (AttributeError, TypeError, ValueError, OverflowError):
-            break
-    keys = [str(one) for key, one in zip(table.columns, row, strict=True) if key.required and key is not column]
-    return StoredValueUnusable(
-        f"{table.name}: the row {' '.join(keys)[:_LONGEST]} has {str(value)[:_LONGEST]} stored as its "
-        f"{column.name} ({column.kind} expected): nothing of ours writes that, so correct what was edited by hand"
+    """Name the row, and the first of its values that cannot be converted, or is missing."""
+    cells = list(zip(table.columns, row, strict=True))
+    bad, value = next(
+        (cell for cell in cells if not _convertible(*cell)),
+        next((cell for cell in cells if cell[0].required and cell[1] is None), cells[-1]),
     )
+    keys = [str(one) for key, one in cells if key.required and key is not bad]
+    shown = "nothing usable" if value is None else str(value)[:_LONGEST]
+    return StoredValueUnusable(
+        f"{table.name}: the row {' '.join(keys)[:_LONGEST]} has {shown} stored as its "
+        f"{bad.name} ({bad.kind} expected): nothing of ours writes that, so correct what was edited by hand"
+    )
+
+
+def _convertible(column: Column, value: object) -> bool:
+    try:
+        return value is None or _VALUES.get(column.kind, str)(value) is not None
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return False
 
 
 def line_of(names: Sequence[str], row: Row) -> bytes:

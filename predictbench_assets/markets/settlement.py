@@ -16,6 +16,7 @@ class LastObservation:
     source: str
     state: str
     payout: tuple[float, ...] | None
+    """Empty where something is stored that is none."""
     closed_time: datetime | None
     status: str | None
 

@@ -278,6 +278,18 @@ def test_pages_say_why_there_is_no_forecast(engine: Engine, tmp_path: Path) -> N
     assert "b" not in read(market).tags
 
 
+def test_what_a_hand_has_spoilt_costs_no_page(engine: Engine, tmp_path: Path) -> None:
+    now = plant(engine, days=1, markets=0, special=(Market("Will it?", market_id="5"),))
+    with engine.begin() as connection:
+        connection.execute(text("""UPDATE predictbench.processed_contracts SET metadata = '{"index": "x"}'"""))
+        connection.execute(
+            text("""UPDATE predictbench.processing_runs SET excluded_by_reason = '{"liquidity": [], "other": 3}'""")
+        )
+    folder = write(engine, tmp_path / "report", now)
+    assert "Will it?" in read(folder / "markets" / "5.html").text
+    assert "1 unreadable counts" in read(folder / "index.html").text
+
+
 def test_pages_of_markets_can_be_limited_to_the_newest_days(engine: Engine, tmp_path: Path) -> None:
     now = plant(engine, days=4, markets=3)
     since = date(2026, 9, 4)
