@@ -16,6 +16,7 @@ import zstandard
 
 from predictbench_assets.dataset.tables import Column, Kind, Table
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.printable import on_one_line
 
 Format = Literal["parquet", "jsonl", "jsonl.zst"]
 """Named as the files end: Parquet, or JSON lines, plain or under zstd."""
@@ -170,7 +171,7 @@ def _unusable(table: Table, row: Row) -> StoredValueUnusable:
     keys = [str(one) for key, one in cells if key.required and key is not bad]
     shown = "nothing usable" if value is None else str(value)[:_LONGEST]
     return StoredValueUnusable(
-        f"{table.name}: the row {' '.join(keys)[:_LONGEST]} has {shown} stored as its "
+        f"{table.name}: the row {on_one_line(' '.join(keys)[:_LONGEST])} has {on_one_line(shown)} stored as its "
         f"{bad.name} ({bad.kind} expected): nothing of ours writes that, so correct what was edited by hand"
     )
 

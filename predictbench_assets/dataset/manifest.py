@@ -12,6 +12,7 @@ import msgspec
 
 from predictbench_assets.dataset.files import DataFile
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RunKey
 
 MANIFEST: Final = "MANIFEST.json"
@@ -105,7 +106,7 @@ def read_manifest(place: Path) -> Manifest:
     except OSError as error:
         raise ManifestUnreadable(f"{path} cannot be read ({error.strerror}): name the folder of a release") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ManifestUnreadable(f"{path} is not the manifest of a release: {error}") from error
+        raise ManifestUnreadable(f"{path} is not the manifest of a release: {on_one_line(str(error))}") from error
     if manifest.format != FORMAT:
         raise ManifestUnreadable(
             f"{path} is of format {manifest.format!r}, this version of Predictbench knows {FORMAT}"

@@ -23,6 +23,7 @@ from predictbench_assets.dataset.tables import (
 )
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.markets.market import REFERENCE
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.scoring.collection import (
     EPOCH_US,
@@ -126,7 +127,9 @@ class ReleaseSource:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=list(dict.fromkeys(names)))
         except (OSError, pa.ArrowException) as error:
-            raise ReleaseDamaged(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+            raise ReleaseDamaged(
+                f"{path} cannot be read ({type(error).__name__}: {on_one_line(str(error))})"
+            ) from error
 
     def _forecasts(self, since: date | None, until: date | None) -> Forecasts:
         entrants = {(one.experiment, one.version): one for one in self._entrants()}

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RUN_NAMESPACE
 from predictbench_assets.scoring.boards import Leaderboard
 
@@ -121,7 +122,8 @@ def stored_leaderboard(engine: Engine, as_of: datetime) -> Leaderboard | None:
             return msgspec.convert(detail | {"rows": [msgspec.json.decode(row) for row in rows]}, Leaderboard)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise StoredBoardUnreadable(
-                f"the stored board {board.leaderboard_id} of {board.as_of.isoformat()} cannot be read ({error}): "
+                f"the stored board {board.leaderboard_id} of {board.as_of.isoformat()} cannot be read "
+                f"({on_one_line(str(error))}): "
                 "nothing of ours writes that, so remove it, and the next scoring stores another"
             ) from error
 
