@@ -14,6 +14,7 @@ from predictbench_assets.dataset.files import DataFile
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RunKey
+from predictbench_assets.texts import UndecodableFile, read_whole
 
 MANIFEST: Final = "MANIFEST.json"
 FORMAT: Final = "predictbench-release-1"
@@ -99,10 +100,10 @@ def read_manifest(place: Path) -> Manifest:
         ManifestUnreadable: see there.
     """
     path = manifest_of(place)
-    if path.exists() and not path.is_file():  # a pipe or a device would be read without an end
-        raise ManifestUnreadable(f"{path} is no file: name the folder of a release")
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(read_whole(path), type=Manifest)
+    except UndecodableFile as error:
+        raise ManifestUnreadable(f"{error}: name the folder of a release") from error
     except OSError as error:
         raise ManifestUnreadable(f"{path} cannot be read ({error.strerror}): name the folder of a release") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -366,7 +366,7 @@ def test_whatever_a_touched_release_holds_is_a_problem_on_one_line(filled: Bench
     assert any("the manifest says nothing of it" in line for line in problems())
     (folder / "MANIFEST.json").unlink()
     os.mkfifo(folder / "MANIFEST.json")
-    assert "MANIFEST.json is no file" in filled.verify("--release", str(folder)).stderr
+    assert "MANIFEST.json is a pipe or a device, and has to be a file" in filled.verify("--release", str(folder)).stderr
 
 
 def test_a_place_that_takes_no_files_is_told(filled: Benchmark) -> None:
