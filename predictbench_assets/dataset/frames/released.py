@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from predictbench_assets.dataset.files import CHUNK, file_of, sha256_of
+from predictbench_assets.dataset.files import CHUNK, batch_rows, file_of, sha256_of
 from predictbench_assets.dataset.frames.source import Choice, frame_schema, narrowed
 from predictbench_assets.dataset.manifest import Cohort, manifest_of, read_manifest
 from predictbench_assets.dataset.tables import (
@@ -125,7 +125,7 @@ class ReleaseSource:
                     )
                 self._checked.add(path.name)
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=list(dict.fromkeys(names)))
+                yield from file.iter_batches(batch_rows(file, _ROWS_PER_BATCH), columns=list(dict.fromkeys(names)))
         except (OSError, pa.ArrowException) as error:
             raise ReleaseDamaged(
                 f"{path} cannot be read ({type(error).__name__}: {on_one_line(str(error))})"
