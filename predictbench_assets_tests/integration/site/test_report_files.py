@@ -128,6 +128,10 @@ def test_words_of_others_stay_words(planted_report: ReportSummary) -> None:
         assert page.scripts == 1, path
         assert not page.tags & {"img", "b", "u"}, path
         assert page.handlers == [], path
+        written = path.read_text(encoding="utf-8")
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", written), path
+        assert not re.search("<title>[^<]*[\u202a-\u202e\u2066-\u2069]", written), path
+    assert "\u202eevil" in read(planted_report.folder / "markets" / "900001.html").text
     [evil] = [one for one in HOSTILE if one.market_id and "evil" in one.market_id]
     path = planted_report.folder / "markets" / f"{page_name(evil.market_id or '')}.html"
     page = read(path)
