@@ -96,7 +96,8 @@ _QUEUE = text(f"""
 _PENDING = text("""
     SELECT DISTINCT ON (market_id)
         market_id, condition_id, contract_id AS first_token, contract.name AS first_name,
-        max(close_time) OVER (PARTITION BY market_id) AS close_time
+        max(close_time) OVER (PARTITION BY market_id) AS close_time,
+        min(captured_at) FILTER (WHERE NOT reconstructed) OVER (PARTITION BY market_id) AS captured_at
     FROM predictbench.processed_markets
     LEFT JOIN predictbench.processed_contracts AS contract
         ON contract.processed_market_id = processed_markets.processed_market_id AND contract.metadata->>'index' = '0'
