@@ -280,7 +280,7 @@ HOSTILE = (
         event_title="<i>event</i>",
         category="<u>cat</u> & co",
     ),
-    Market("هل سيفوز الفريق؟ \u202eevil\u202c by 2027", market_id="900001", rules="قواعد\n" * 4),
+    Market("هل سيفوز الفريق؟ \u202eevil\u202c by\x1b[2J 2027\x9b", market_id="900001", rules="قواعد\n\x7f" * 4),
     Market("Will " + "very " * 150 + "long" + "g" * 300 + "?", market_id="900002", rules="x" * 5_000),
     Market("Пройдёт ли 🎉 $E=mc^2$ {% raw %} {{ 7 * 7 }}?", market_id="900003", category="😀 long " * 8),
 )

@@ -111,6 +111,12 @@ def test_another_exchange_is_refused(take: Takes, database: Database) -> None:
     assert database.scalar("SELECT count(*) FROM predictbench.processing_runs") == 1
 
 
+def test_a_stored_exchange_forges_no_line(take: Takes, database: Database) -> None:
+    take(exchange="a\nERROR \x1b[2Jx")
+    with pytest.raises(ForeignExchange, match=r"runs of a\\nERROR \\x1b\[2Jx, this one"):
+        take(RunKey(date(2026, 2, 3), 7), exchange="127.0.0.1")
+
+
 def test_two_first_runs_of_two_exchanges_do_not_both_get_in(take: Takes, database: Database) -> None:
     gate = Barrier(2)
 

@@ -55,7 +55,10 @@ ALL_COHORTS = text("""
     FROM predictbench.processed_markets
     JOIN predictbench.processing_runs USING (run_id)
     LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
-    WHERE processing_runs.status IN ('completed', 'partial') AND withdrawn_at IS NULL
+    WHERE run_id IN (
+            SELECT run_id FROM predictbench.processing_attempts
+            WHERE status IN ('completed', 'partial') AND finished_at <= CAST(:now AS timestamptz)
+        ) AND withdrawn_at IS NULL
         AND close_time <= CAST(:now AS timestamptz) - interval '7 days'
     GROUP BY run_date, window_days ORDER BY run_date, window_days""")
 NEWEST = "(SELECT observation_id FROM predictbench.market_resolutions JOIN predictbench.resolution_observations"
@@ -223,9 +226,9 @@ def test_what_is_kept_for_the_queue_is_what_has_not_settled(final: History) -> N
 def test_a_database_of_before_is_migrated_with_what_has_not_settled(
     final: History, engine: Engine, database_url: str
 ) -> None:
-    migrations.downgrade(database_url, "0005")
     for key in KEYS:
         final.run(key, set(MARKETS), 0, True)
+    migrations.downgrade(database_url, "0005")
     final.ledger.observe({"m6": None}, final.now, state="gave_up")
     final.ledger.observe({"m9": None}, final.now)
     migrations.upgrade(database_url)

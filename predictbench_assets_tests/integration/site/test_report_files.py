@@ -128,6 +128,10 @@ def test_words_of_others_stay_words(planted_report: ReportSummary) -> None:
         assert page.scripts == 1, path
         assert not page.tags & {"img", "b", "u"}, path
         assert page.handlers == [], path
+        written = path.read_text(encoding="utf-8")
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", written), path
+        assert not re.search("<title>[^<]*[\u202a-\u202e\u2066-\u2069]", written), path
+    assert "\u202eevil" in read(planted_report.folder / "markets" / "900001.html").text
     [evil] = [one for one in HOSTILE if one.market_id and "evil" in one.market_id]
     path = planted_report.folder / "markets" / f"{page_name(evil.market_id or '')}.html"
     page = read(path)
@@ -276,6 +280,18 @@ def test_pages_say_why_there_is_no_forecast(engine: Engine, tmp_path: Path) -> N
     assert re.search("failed ?KeyError: <b>5</b>", words(market))
     assert re.search("skipped ?no price", words(market))
     assert "b" not in read(market).tags
+
+
+def test_what_a_hand_has_spoilt_costs_no_page(engine: Engine, tmp_path: Path) -> None:
+    now = plant(engine, days=1, markets=0, special=(Market("Will it?", market_id="5"),))
+    with engine.begin() as connection:
+        connection.execute(text("""UPDATE predictbench.processed_contracts SET metadata = '{"index": "x"}'"""))
+        connection.execute(
+            text("""UPDATE predictbench.processing_runs SET excluded_by_reason = '{"liquidity": [], "other": 3}'""")
+        )
+    folder = write(engine, tmp_path / "report", now)
+    assert "Will it?" in read(folder / "markets" / "5.html").text
+    assert "1 unreadable counts" in read(folder / "index.html").text
 
 
 def test_pages_of_markets_can_be_limited_to_the_newest_days(engine: Engine, tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def test_a_summary_that_cannot_be_read_is_no_reason_to_be_silent(tmp_path: Path,
     assert hook.texts == ["*Predictbench development: the run of 2026-11-23, window 7 days FAILED at install*"]
 
 
+def test_a_summary_without_an_end_is_not_read() -> None:
+    with webhook() as hook:
+        done = notify(hook, "--outcome", "failure", "--summary", "/dev/zero")
+    assert "/dev/zero is a pipe or a device" in done.stderr
+    assert len(hook.texts) == 1
+
+
 def test_the_summary_of_another_run_is_not_told(summary: str) -> None:
     with webhook() as hook:
         done = notify(hook, "--outcome", "failure", "--summary", summary, "--window-days", "1", "--stage", "install")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from predictbench_assets.database.schema import LONGEST
 from predictbench_assets.experiments.outcomes import (
@@ -399,3 +399,23 @@ def test_a_payload_that_grows_without_end_is_refused() -> None:
     for endless in (twice, _Endless(), ["y" * MAX_JSON_BYTES] * 1_000_000, np.broadcast_to(0, 10**15)):
         with pytest.raises(ResultRefused, match=r"payload needs more than 1,000,000 bytes.*context\.artifact"):
             outcome_of(with_payload({"x": endless}))
+
+
+class Tree(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    left: Any = None
+    right: Any = None
+    raw: str = Field("", exclude=True)
+
+
+def test_a_model_that_holds_itself_many_times_over_is_refused_before_it_is_written() -> None:
+    twice = Tree()
+    for _ in range(26):
+        twice = Tree(left=twice, right=twice)
+    wide = Tree(more=["y" * 10_000] * 1_000)
+    for endless in (twice, wide, Tree(left=Note("x", twice))):  # type: ignore[arg-type]
+        with pytest.raises(ResultRefused, match=r"payload needs more than 1,000,000 bytes"):
+            outcome_of(with_payload({"x": endless}))
+    kept = outcome_of(with_payload({"x": Tree(left=Tree(right=1), raw="y" * MAX_JSON_BYTES)})).payload
+    assert kept == {"x": {"left": {"left": None, "right": 1}, "right": None}}
