@@ -72,6 +72,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the experiment's source when it answered, see `source.source_digest`."""
     usage: Usage | None = None
     """Requests, tokens and cost, of skips and failures too; None where the experiment does not know."""
+    score: float | None = None
+    """Of answers in journals from before usage was kept, for the hash that their attempts are stored with."""
 
     @property
     def is_final(self) -> bool:
@@ -179,8 +181,8 @@ def content_hash(outcomes: Iterable[Outcome]) -> str:
     Times, durations, usage, diagnostics and places in the code differ between attempts that agree: they are left out.
     """
     rows = (
-        # The null keeps the hashes of attempts that are stored.
-        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, None))
+        # The score keeps the hashes of attempts that are stored.
+        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, o.score))
         for o in sorted(outcomes, key=lambda outcome: outcome.market_id)
     )
     digest = hashlib.sha256()

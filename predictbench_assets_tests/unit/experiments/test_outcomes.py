@@ -275,11 +275,23 @@ def test_a_line_of_an_earlier_version_is_read() -> None:
         b'"score":1.5,"artifact_uri":null,"diagnostics":{},"forecast_at":"2026-03-02T07:00:00Z","seconds":1.0,'
         b'"exception_type":null,"retriable":false,"place":null,"source":"abc"}'
     )
-    assert Outcome.decode(line) == msgspec.structs.replace(an_outcome(), source="abc")
+    assert Outcome.decode(line) == msgspec.structs.replace(an_outcome(), source="abc", score=1.5)
 
 
 def test_the_content_hash_of_an_attempt_that_is_stored_stays() -> None:
     assert content_hash([an_outcome()]) == "ff4ad295c06eff41dc0f6f0b174b4f57ae30a7daabb7f1bde09705c98e8de69c"
+
+
+def test_the_content_hash_of_an_attempt_that_is_stored_with_scores_stays() -> None:
+    # A line of a journal from before usage was kept, and the hash that its attempt was stored with.
+    line = (
+        b'{"market_id":"1","status":"completed","reason":null,"probability":0.25,"probabilities":[0.25,0.75],'
+        b'"payload":{"who":"me"},"score":0.5,"artifact_uri":null,"diagnostics":{},'
+        b'"forecast_at":"2026-11-29T00:43:48.536194Z","seconds":0.02,"exception_type":null,"retriable":false,'
+        b'"place":null,"source":"693fb5201824"}'
+    )
+    again = Outcome.decode(Outcome.decode(line).encode())
+    assert content_hash([again]) == "d54ba7865a6115f4ce03aacd8516ad6e05b2f29bf11875295d372e380cea1dfb"
 
 
 @pytest.mark.parametrize(
