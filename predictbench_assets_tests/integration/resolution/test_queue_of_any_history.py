@@ -12,8 +12,8 @@ from sqlalchemy import Engine, text
 from predictbench_assets.database import migrations
 from predictbench_assets.resolution.ledger import (
     CohortSettled,
-    Look,
-    record_looks,
+    Observation,
+    record_observations,
     resolution_queue,
     settled_cohorts,
 )
@@ -109,7 +109,7 @@ class History:
     def look(self, market: str, state: str, outcome: float | None) -> None:
         """A sweep that looks at one market."""
         payout = None if state != "final" or outcome is None else (outcome, 1 - outcome)
-        record_looks(self.engine, [Look(market, state, payout=payout)], self.now)
+        record_observations(self.engine, [Observation(market, state, payout=payout)], self.now)
 
     def pass_(self, days: int) -> None:
         self.now += timedelta(days=days)

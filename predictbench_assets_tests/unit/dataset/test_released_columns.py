@@ -1,6 +1,6 @@
 """Rows of a released cohort are the same in every release, so their columns are fixed."""
 
-from predictbench_assets.dataset.frozen_tables import RELEASED_FORECASTS
+from predictbench_assets.dataset.tables import RELEASED_FORECASTS
 
 
 def test_a_released_forecast_has_the_columns_it_always_had() -> None:
