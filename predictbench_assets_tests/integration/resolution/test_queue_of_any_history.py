@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from predictbench_assets.database import migrations
+from predictbench_assets.database.as_of import run_is_known
 from predictbench_assets.resolution.ledger import (
     CohortSettled,
     Observation,
@@ -43,7 +44,7 @@ ALL_DUE = text("""
         ELSE coalesce(looked.checked_at, stored.captured_at) <= CAST(:now AS timestamptz) - interval '44 hours'
     END
     ORDER BY looked.checked_at NULLS FIRST, stored.close_time, market_id""")
-ALL_COHORTS = text("""
+ALL_COHORTS = text(f"""
     SELECT run_date, window_days, count(*) AS markets,
         count(*) FILTER (WHERE known.state = 'final') AS final,
         count(*) FILTER (WHERE known.state = 'gave_up') AS gave_up,
@@ -53,9 +54,9 @@ ALL_COHORTS = text("""
                 AND close_time <= CAST(:now AS timestamptz) - interval '14 days'
         ) AS long_open
     FROM predictbench.processed_markets
-    JOIN predictbench.processing_runs USING (run_id)
+    JOIN predictbench.processing_runs p USING (run_id)
     LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
-    WHERE processing_runs.status IN ('completed', 'partial') AND withdrawn_at IS NULL
+    WHERE {run_is_known(":now")} AND withdrawn_at IS NULL
         AND close_time <= CAST(:now AS timestamptz) - interval '7 days'
     GROUP BY run_date, window_days ORDER BY run_date, window_days""")
 NEWEST = "(SELECT observation_id FROM predictbench.market_resolutions JOIN predictbench.resolution_observations"
@@ -223,11 +224,11 @@ def test_what_is_kept_for_the_queue_is_what_has_not_settled(final: History) -> N
 def test_a_database_of_before_is_migrated_with_what_has_not_settled(
     final: History, engine: Engine, database_url: str
 ) -> None:
-    migrations.downgrade(database_url, "0005")
     for key in KEYS:
         final.run(key, set(MARKETS), 0, True)
     final.ledger.observe({"m6": None}, final.now, state="gave_up")
     final.ledger.observe({"m9": None}, final.now)
+    migrations.downgrade(database_url, "0005")
     migrations.upgrade(database_url)
     assert sorted(final.ledger.rows("SELECT market_id FROM predictbench.resolutions_due")) == [("m3",), ("m9",)]
     final.verify()
