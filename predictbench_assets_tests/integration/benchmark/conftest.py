@@ -1,13 +1,9 @@
 """A database that lives as long as a module's tests, since a season is played once and looked at often."""
 
-import os
 from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-
-# Settings that a test does not give are at their defaults, whatever the machine has set.
-os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets_tests.kit.database import administer, in_database

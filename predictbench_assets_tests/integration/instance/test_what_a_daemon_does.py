@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -17,8 +16,6 @@ from dagster._core.test_utils import create_test_daemon_workspace_context, freez
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from sqlalchemy import Engine, text
-
-os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.definitions import build_defs
