@@ -16,7 +16,7 @@ from predictbench_assets_tests.kit.database import Database
 DAY = KEY.run_date
 
 Said = Mapping[str, float | None]
-"""What an experiment said of markets by their id; None where it skipped one."""
+"""Forecasts of an experiment by the markets' ids; None where it skipped one."""
 
 
 def at(day: date, hour: int = 7, minute: int = 0) -> datetime:
@@ -26,20 +26,20 @@ def at(day: date, hour: int = 7, minute: int = 0) -> datetime:
 
 @dataclass(frozen=True)
 class Forecaster:
-    """An experiment, and what it says."""
+    """An experiment and its forecasts."""
 
     name: str
     said: Said
     version: str = "1"
     made_at: datetime | None = None
-    """Of its forecasts; default: when the run is stored."""
+    """Time of its forecasts; default: when the run is stored."""
     control: bool = False
     status: str = "completed"
-    """Of its attempt."""
+    """Status of its attempt."""
 
 
 class Ledger(Database):
-    """A database, and the ways in which it fills."""
+    """A database that is filled as the pipeline does."""
 
     def run(
         self,
@@ -53,7 +53,7 @@ class Ledger(Database):
         snapshot: str = "snap",
         **changes: Any,
     ) -> RunKey:
-        """Store a run of these markets (ids such as `m7`) with their prices; the baseline says what they are.
+        """Store a run of these markets (ids such as `m7`) with their prices; the baseline repeats them.
 
         Args:
             now: when it is stored, and with `finished` ended; default: 07:00 of its day.
@@ -84,7 +84,7 @@ class Ledger(Database):
     def observe(
         self, outcomes: Mapping[str, float | None], seen: datetime, *, closed: datetime | None = None, state: str = ""
     ) -> None:
-        """Observations of markets, final ones where the outcome is told."""
+        """Add observations of markets, final ones where there is an outcome."""
         for market_id, outcome in outcomes.items():
             state_now = state or ("open" if outcome is None else "final")
             observe(self.engine, market_id, state_now, outcome, at=seen, closed_time=closed)

@@ -23,7 +23,7 @@ AS_OF = datetime(2026, 2, 20, 12, tzinfo=UTC)
 
 
 def morning(key: RunKey = KEY) -> datetime:
-    """When a run is made."""
+    """The instant at which a run is made."""
     return datetime(key.run_date.year, key.run_date.month, key.run_date.day, 7, tzinfo=UTC)
 
 

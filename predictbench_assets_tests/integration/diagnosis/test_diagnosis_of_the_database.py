@@ -20,8 +20,8 @@ from predictbench_assets.database.schema import processing_runs
 from predictbench_assets.diagnosis.checks import Finding
 from predictbench_assets.diagnosis.database import database_findings, run_findings
 from predictbench_assets.runs import RunKey
+from predictbench_assets_tests.integration.diagnosis.own_settings import NOW, MakeSettings
 from predictbench_assets_tests.kit.database import administer, database_of
-from predictbench_assets_tests.kit.doctor import NOW, MakeSettings
 
 TODAY = NOW.date()
 FINDINGS = """

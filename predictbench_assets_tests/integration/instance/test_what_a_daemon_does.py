@@ -25,7 +25,7 @@ from predictbench_assets.settings import load_settings
 from predictbench_assets_tests.integration.instance.services import postgres_instance
 from predictbench_assets_tests.kit.builders import open_run
 from predictbench_assets_tests.kit.daily_run import KEY, DailyRun
-from predictbench_assets_tests.kit.webhook import webhook
+from predictbench_assets_tests.kit.http_services import webhook
 
 RUN = dg.AssetKey("persisted_run")
 AT_SEVEN = datetime(2026, 3, 2, 7, 5, tzinfo=UTC)
@@ -153,7 +153,7 @@ def test_a_tick_on_a_database_without_tables_plans_as_the_command_does(
 def done(engine: Engine, key: RunKey) -> None:
     """Store a complete run, as far as the schedule looks."""
     lease = open_run(engine, key, AT_SEVEN, exchange=load_settings().exchange)
-    lease.finish(RunCounts(0, 0, 0, 0, 0), "completed")
+    lease.finish(RunCounts(0, 0, 0, 0, 0), status="completed")
 
 
 # The sensor

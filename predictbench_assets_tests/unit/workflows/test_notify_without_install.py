@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from predictbench_assets_tests.kit.http_services import webhook
 from predictbench_assets_tests.kit.places import CLONE
-from predictbench_assets_tests.kit.webhook import webhook
 
 PROGRAM = CLONE / ".github" / "actions" / "notify" / "without_install.py"
 
