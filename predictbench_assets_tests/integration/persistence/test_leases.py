@@ -13,7 +13,8 @@ from predictbench_assets.database.errors import DatabaseRefused
 from predictbench_assets.failures import Failure
 from predictbench_assets.persistence.leases import ForeignExchange, Lease, LeaseLost, RunAlreadyStored, RunCounts
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.kit.builders import KEY, NOW, Database
+from predictbench_assets_tests.kit.builders import KEY, NOW
+from predictbench_assets_tests.kit.database import Database
 
 Takes = Callable[..., Lease]
 

@@ -53,7 +53,7 @@ ALL_COHORTS = text("""
                 AND close_time <= CAST(:now AS timestamptz) - interval '14 days'
         ) AS long_open
     FROM predictbench.processed_markets
-    JOIN predictbench.processing_runs USING (run_id)
+    JOIN predictbench.processing_runs p USING (run_id)
     LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
     WHERE run_id IN (
             SELECT run_id FROM predictbench.processing_attempts
@@ -231,6 +231,7 @@ def test_a_database_of_before_is_migrated_with_what_has_not_settled(
     migrations.downgrade(database_url, "0005")
     final.ledger.observe({"m6": None}, final.now, state="gave_up")
     final.ledger.observe({"m9": None}, final.now)
+    migrations.downgrade(database_url, "0005")
     migrations.upgrade(database_url)
     assert sorted(final.ledger.rows("SELECT market_id FROM predictbench.resolutions_due")) == [("m3",), ("m9",)]
     final.verify()

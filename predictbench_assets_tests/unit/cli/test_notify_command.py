@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from predictbench_assets.cli.main import main
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.kit.webhook import Webhook, webhook
+from predictbench_assets_tests.kit.http_services import Webhook, webhook
 
 KEY = RunKey(date(2026, 11, 23), 7)
 

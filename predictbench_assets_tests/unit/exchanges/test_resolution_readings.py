@@ -17,22 +17,22 @@ from predictbench_assets.exchanges.polymarket.settlement import (
     settled_payout,
 )
 from predictbench_assets.markets.settlement import Reading
+from predictbench_assets_tests.kit.builders import wire_row
 
 TOKENS = ["111", "222"]
 
 
-def row(**changed: Any) -> bytes:
-    given = {
-        "id": "7",
+def row(**changes: Any) -> bytes:
+    """A market that the first outcome has won."""
+    settled = {
         "closed": True,
         "closedTime": "2026-06-04 00:34:19+00",
-        "outcomes": '["Yes", "No"]',
         "outcomePrices": '["1", "0"]',
         "clobTokenIds": json.dumps(TOKENS),
         "umaResolutionStatus": "resolved",
         "umaResolutionStatuses": '["proposed"]',
-    } | changed
-    return json.dumps({key: value for key, value in given.items() if value is not ...}).encode()
+    }
+    return wire_row(**(settled | changes))
 
 
 def clob(closed: Any = True, winner: int | None = 0, prices: tuple[Any, ...] = (1, 0)) -> bytes:
@@ -114,8 +114,9 @@ def test_the_oracles_status_is_no_gate(status: Any, closed: bool, state: str) ->
 
 
 def test_a_price_of_one_settles_nothing_while_the_market_is_open() -> None:
-    for closed in (False, None, "false", 0, "perhaps", {}, ...):
+    for closed in (False, "false", 0, "perhaps", {}, ...):
         assert gamma_reading(row(closed=closed)).state == "open"
+    assert gamma_reading(row().replace(b'"closed": true', b'"closed": null')).state == "open"
 
 
 @pytest.mark.parametrize("closed", [True, False, None, "true", "false", "True", 1, 0, "1", "", "perhaps", [], {}, 7])
