@@ -29,7 +29,7 @@ from predictbench_assets.dataset.manifest import (
     manifest_of,
     read_manifest,
 )
-from predictbench_assets.dataset.stored_tables import StoredRun, StoredTables, stored_tables
+from predictbench_assets.dataset.stored_tables import RunToRead, StoredTables, stored_tables
 from predictbench_assets.dataset.tables import RELEASED_DIGESTS, RELEASED_EXPERIMENTS, RELEASED_TABLES
 from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.failures import PermanentError
@@ -141,7 +141,7 @@ def make_release(
 
 def _runs(
     stored: StoredTables, since: date | None, until: date | None, as_of: datetime, earlier: Manifest | None
-) -> list[StoredRun]:
+) -> list[RunToRead]:
     frozen = {} if earlier is None else {cohort.key: cohort.frozen_at for cohort in earlier.cohorts}
     counted = stored.counted_runs(since, until)
     runs = [replace(run, frozen_at=frozen.get(run.key, as_of)) for run in counted]
@@ -160,7 +160,7 @@ class _Written:
     cohorts: list[Cohort]
 
 
-def _write(stored: StoredTables, folder: Path, runs: Sequence[StoredRun]) -> _Written:
+def _write(stored: StoredTables, folder: Path, runs: Sequence[RunToRead]) -> _Written:
     """Write all tables of a release into a folder."""
     written = _Written({}, {}, [])
     digests: dict[RunKey, list[str]] = {run.key: [] for run in runs}

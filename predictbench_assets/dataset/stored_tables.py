@@ -33,7 +33,7 @@ _LEFT_OUT = text(f"""
 
 
 @dataclass(frozen=True)
-class StoredRun:
+class RunToRead:
     """A run to read."""
 
     run_id: UUID
@@ -64,20 +64,20 @@ class StoredTables:
         self._connection = connection
         self._as_of = as_of
 
-    def counted_runs(self, since: date | None, until: date | None) -> list[StoredRun]:
+    def counted_runs(self, since: date | None, until: date | None) -> list[RunToRead]:
         """The runs that boards count at the moment, oldest first, as they were stored by then."""
         chosen = {"since": since or date.min, "until": until or date.max, "as_of": self._as_of}
         rows = self._connection.execute(_COUNTED_RUNS, chosen)
-        return [StoredRun(row.run_id, RunKey(row.run_date, row.window_days), self._as_of) for row in rows]
+        return [RunToRead(row.run_id, RunKey(row.run_date, row.window_days), self._as_of) for row in rows]
 
-    def all_runs(self, since: date, until: date) -> list[StoredRun]:
+    def all_runs(self, since: date, until: date) -> list[RunToRead]:
         """Every run of some days that has a row, oldest first, with all that is stored of it."""
         rows = self._connection.execute(_ALL_RUNS, {"since": since, "until": until})
-        return [StoredRun(row.run_id, RunKey(row.run_date, row.window_days), self._as_of) for row in rows]
+        return [RunToRead(row.run_id, RunKey(row.run_date, row.window_days), self._as_of) for row in rows]
 
     def read(
-        self, table: Table, runs: Sequence[StoredRun], experiments: Sequence[str] | None = None
-    ) -> Iterator[tuple[StoredRun | None, Sequence[Any]]]:
+        self, table: Table, runs: Sequence[RunToRead], experiments: Sequence[str] | None = None
+    ) -> Iterator[tuple[RunToRead | None, Sequence[Any]]]:
         """The rows of a table, with the run that they are of; None for a table that is not by run.
 
         Args:
@@ -96,7 +96,7 @@ class StoredTables:
             for rows in self._read(SCORED_FORECASTS if computed else table.query, parameters):
                 yield run, [[row[place] for place in chosen] for row in _scored(rows)] if computed else rows
 
-    def left_out(self, run: StoredRun) -> int:
+    def left_out(self, run: RunToRead) -> int:
         """Number of forecasts that were stored after the run was frozen."""
         values = {"run_id": run.run_id, "frozen_at": run.frozen_at, "as_of": self._as_of}
         return int(self._connection.execute(_LEFT_OUT, values).scalar_one())
