@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Protocol
 
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RunKey
 
 STALE_AFTER = timedelta(hours=1)
@@ -111,12 +112,14 @@ def why_not_runnable(key: RunKey, now: datetime, run: RunState | None, *, frozen
         frozen: true where its snapshot is stored.
     """
     if run is not None and is_running(run, now):
-        return f"attempt {run.attempt} is under way, held by {run.holder}; run it again when that has ended"
+        return (
+            f"attempt {run.attempt} is under way, held by {on_one_line(run.holder)}; run it again when that has ended"
+        )
     if frozen or key.run_date == now.astimezone(UTC).date():
         return None
     if run is None:
         return "no snapshot is stored: nothing was run on that day, and a past day cannot be captured"
-    why = f" ({run.reason})" if run.reason else ""
+    why = f" ({on_one_line(run.reason)})" if run.reason else ""
     return f"no snapshot is stored: the run of that day is {run.status}{why}, and a past day cannot be captured"
 
 

@@ -1,8 +1,10 @@
 """Texts that come from outside: decoded by what they are, trimmed, and checked for characters that nothing can use."""
 
 import codecs
+import stat
 import unicodedata
 from pathlib import Path
+from typing import Final
 
 _MARKS = (
     # UTF-32 before UTF-16: its little-endian mark begins with that of UTF-16.
@@ -13,6 +15,9 @@ _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
 _QUOTES = ('"', "'")
+MOST_BYTES: Final = 256_000_000
+"""The most that a file may have which is read whole."""
+
 # Control characters, line and paragraph separators, bytes that were not UTF-8.
 _UNUSABLE = frozenset({"Cc", "Zl", "Zp", "Cs"})
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
@@ -20,6 +25,25 @@ _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 
 class UndecodableFile(ValueError):
     """A text file that cannot be read; the text names the file, the line, and what to do."""
+
+
+def read_whole(file: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a regular file; a pipe or a device would be waited for, or read without an end.
+
+    Raises:
+        UndecodableFile: it is no file, or has more than `most` bytes.
+        OSError: as `Path.read_bytes`.
+    """
+    found = file.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise UndecodableFile(f"{file} is a pipe or a device, and has to be a file")
+    content = b""
+    if found.st_size <= most:
+        with file.open("rb") as opened:
+            content = opened.read(most + 1)  # of /proc, or still being written
+    if max(found.st_size, len(content)) > most:
+        raise UndecodableFile(f"{file} has more than {most:,} bytes")
+    return content
 
 
 def read_text(file: Path) -> str:
@@ -41,7 +65,7 @@ def encoding_of(file: Path) -> str:
 
 def _decoded(file: Path) -> tuple[str, str]:
     try:
-        content = file.read_bytes()
+        content = read_whole(file)
     except IsADirectoryError:
         raise UndecodableFile(f"{file} is a folder, and has to be a file") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What any test may ask for: a database of its own on a real Postgres, a bucket of its own on a real S3 API."""
+"""Fixtures of every test: a database of its own on a real Postgres, a bucket of its own on a real S3 API."""
 
 import logging
 import shutil
@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets_tests.kit.database import TEMPLATE, administer, in_database
+from predictbench_assets_tests.kit.database import TEMPLATE, administer, database_of, in_database
 
 pytest_plugins = ["predictbench_assets_tests.kit.fixtures"]
 
@@ -90,19 +90,15 @@ def migrated_template(postgres_server: EmbeddedPostgres) -> str:
 @pytest.fixture
 def database_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
     """The URL of a migrated, empty database for this test alone."""
-    name = f"test_{uuid4().hex[:12]}"
-    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-    yield in_database(postgres_server, name).render_as_string(hide_password=False)
-    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    with database_of(postgres_server, f"TEMPLATE {migrated_template}") as url:
+        yield url
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """The URL of a database for this test alone that has no tables yet."""
-    name = f"test_{uuid4().hex[:12]}"
-    administer(postgres_server, f"CREATE DATABASE {name}")
-    yield in_database(postgres_server, name).render_as_string(hide_password=False)
-    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    with database_of(postgres_server, "") as url:
+        yield url
 
 
 @pytest.fixture

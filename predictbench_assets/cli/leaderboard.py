@@ -19,7 +19,7 @@ from predictbench_assets.database.connection import opened_database
 from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.observability.console import console
 from predictbench_assets.persistence.stored_runs import stored_exchange
-from predictbench_assets.printable import printable
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.reporting.boards import as_csv, as_json, as_markdown, as_table
 from predictbench_assets.reporting.pages import write_at_once
 from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, BoardRow, Leaderboard, chosen_rows
@@ -101,7 +101,7 @@ def leaderboard(
     cut = category or (ALL if format_ in ("table", "md") or price_bin != ALL else EVERY)
     rows = chosen_rows(built.rows, board=board, window_days=window_days, category=cut, price_bin=price_bin)
     if built.rows and not rows:
-        click.echo(f"no row is of that kind; there are {printable(_kinds(built.rows))}", err=True)
+        click.echo(f"no row is of that kind; there are {on_one_line(_kinds(built.rows))}", err=True)
     _write(built, rows, format_, output, simulated=simulated)
 
 

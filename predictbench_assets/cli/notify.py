@@ -11,6 +11,7 @@ from predictbench_assets.observability.logs import configure_logging
 from predictbench_assets.observability.notices import NotDelivered, Notice, Outcome, ping_dead_man, send_notice
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.settings import Settings, SettingsError, all_variables, load_settings, usable_settings
+from predictbench_assets.texts import UndecodableFile
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ def _summary(file: Path | None, run_date: date | None, windows: tuple[int, ...] 
     try:
         found = RunSummary.read(file)
     except (OSError, ValueError) as error:
-        _log.warning("the summary %s cannot be read: %s", file, type(error).__name__)
+        why = error if isinstance(error, UndecodableFile) else type(error).__name__
+        _log.warning("the summary %s cannot be read: %s", file, why)
         return None
     if run_date not in (None, found.run_date) or (windows is not None and found.window_days not in windows):
         _log.warning("the summary %s is of another run: %s, window %d", file, found.run_date, found.window_days)

@@ -16,6 +16,7 @@ from predictbench_assets.cli.options import as_usage_errors, configured_settings
 from predictbench_assets.database.connection import opened_database
 from predictbench_assets.failures import TransientError
 from predictbench_assets.observability.console import print_item, print_table
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.reporting.pages import size
 from predictbench_assets.retention.local_files import prune_artifacts, prune_leftovers
 from predictbench_assets.retention.pruned import Pruned
@@ -134,7 +135,7 @@ def _verify(settings: Settings, engine: Engine, *, as_json: bool) -> int:
         click.echo(json.dumps({"archives": found.archives, "rows": found.rows, "problems": problems}, indent=2))
     else:
         for line in (f"{found.archives:,} archives with {found.rows:,} raw snapshots", *problems):
-            print_item("", line)
+            print_item("", on_one_line(line))
     return 1 if problems else 0
 
 
@@ -165,4 +166,4 @@ def _show(lines: list[Pruned], *, dry_run: bool, as_json: bool) -> None:
     print_table(("what", "would go" if dry_run else "gone", "size", "kept"), rows)
     for one in lines:
         for note in one.notes:
-            print_item(f"{one.what}: ", note)
+            print_item(f"{one.what}: ", on_one_line(note))

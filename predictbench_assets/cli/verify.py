@@ -180,7 +180,7 @@ def _verify_release(folder: Path, digest: str | None, *, as_json: bool) -> int:
         click.echo(json.dumps(facts, indent=2))
     else:
         print_item(
-            f"release {found.manifest.version}: ",
+            on_one_line(f"release {found.manifest.version}: "),
             f"{len(found.manifest.files)} files, {found.forecasts:,} rows of "
             f"forecasts, {found.digests:,} digests of {len(found.manifest.cohorts):,} cohorts, "
             f"manifest {found.manifest_sha256}",

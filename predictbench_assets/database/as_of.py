@@ -20,6 +20,11 @@ ESTIMATED_RESULTS: Final[LiteralString] = (
 IS_SETTLED: Final[LiteralString] = "o.state = 'final' AND o.outcome IS NOT NULL"
 """Condition on an observation `o`: it is a settlement that forecasts are scored by."""
 
+OUTCOME_PLACE: Final[LiteralString] = (
+    "CASE WHEN metadata->>'index' ~ '^[0-9]{1,4}$' THEN (metadata->>'index')::integer END"
+)
+"""The place of a contract among the outcomes of its market; null where a hand has left something else there."""
+
 NEWEST_FIRST: Final[LiteralString] = "o.observed_at DESC, o.observation_id"
 """The order of the observations `o` of a market; the first one counts."""
 

@@ -17,6 +17,7 @@ from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.privileges import grants_sql
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.printable import on_one_line
 
 LOCK_TIMEOUT = "5s"
 """Time that a migration waits for a table before it lets those behind it pass."""
@@ -97,7 +98,8 @@ def require_current(engine: Engine) -> None:
     _require_known(found := in_transaction(engine, read, ONCE))
     if found != head():
         raise SchemaOutdated(
-            f"the database is at revision {found or 'none'}, this code needs {head()}: run `predictbench db upgrade`."
+            f"the database is at revision {on_one_line(found or 'none')}, this code needs {head()}: "
+            "run `predictbench db upgrade`."
         )
 
 
@@ -119,8 +121,8 @@ def _require_known(revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if revision is not None and revision not in known:
         raise SchemaOutdated(
-            f"the database is at revision {revision}, which this code (at {head()}) does not know: a newer one "
-            "has migrated it. Use that one: `git pull && make setup`."
+            f"the database is at revision {on_one_line(revision)}, which this code (at {head()}) does not know: "
+            "a newer one has migrated it. Use that one: `git pull && make setup`."
         )
 
 

@@ -16,6 +16,7 @@ import zstandard
 
 from predictbench_assets.dataset.tables import Column, Kind, Table
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.printable import on_one_line
 
 Format = Literal["parquet", "jsonl", "jsonl.zst"]
 """Named as the files end: Parquet, or JSON lines, plain or under zstd."""
@@ -26,6 +27,11 @@ CHUNK: Final = 5_000
 """Rows in memory at a time, and about as many in a row group of Parquet."""
 
 _LEVEL: Final = 9
+_LONGEST_LINE: Final = 16_000_000
+_LARGEST_COLUMN: Final = 64_000_000
+_MOST_VALUES: Final = 5_000_000
+_BATCH_BYTES: Final = 256_000_000
+"""Far more than a release has, in a line and in a column of a row group: a few bytes can unpack to more than memory."""
 _LONGEST: Final = 200
 _encode = msgspec.json.Encoder().encode
 
@@ -146,6 +152,7 @@ def record_batch(schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBatch:
 def as_written(table: Table, rows: Iterable[Row]) -> Iterable[list[Any]]:
     """Make rows of what all formats hold of rows of the driver's values."""
     converters = [_VALUES.get(column.kind) for column in table.columns]
+    required = [place for place, column in enumerate(table.columns) if column.required]
     for row in rows:
         try:
             ready = [
@@ -154,22 +161,31 @@ def as_written(table: Table, rows: Iterable[Row]) -> Iterable[list[Any]]:
             ]
         except (AttributeError, TypeError, ValueError, OverflowError):
             raise _unusable(table, row) from None
+        if None in ready and any(ready[place] is None for place in required):
+            raise _unusable(table, row)
         yield ready
 
 
 def _unusable(table: Table, row: Row) -> StoredValueUnusable:
-    """Name the row, and the first of its values that cannot be converted."""
-    for column, value in zip(table.columns, row, strict=True):
-        try:
-            if value is not None:
-                _VALUES.get(column.kind, str)(value)
-        except (AttributeError, TypeError, ValueError, OverflowError):
-            break
-    keys = [str(one) for key, one in zip(table.columns, row, strict=True) if key.required and key is not column]
-    return StoredValueUnusable(
-        f"{table.name}: the row {' '.join(keys)[:_LONGEST]} has {str(value)[:_LONGEST]} stored as its "
-        f"{column.name} ({column.kind} expected): nothing of ours writes that, so correct what was edited by hand"
+    """Name the row, and the first of its values that cannot be converted, or is missing."""
+    cells = list(zip(table.columns, row, strict=True))
+    bad, value = next(
+        (cell for cell in cells if not _convertible(*cell)),
+        next((cell for cell in cells if cell[0].required and cell[1] is None), cells[-1]),
     )
+    keys = [str(one) for key, one in cells if key.required and key is not bad]
+    shown = "nothing usable" if value is None else str(value)[:_LONGEST]
+    return StoredValueUnusable(
+        f"{table.name}: the row {on_one_line(' '.join(keys)[:_LONGEST])} has {on_one_line(shown)} stored as its "
+        f"{bad.name} ({bad.kind} expected): nothing of ours writes that, so correct what was edited by hand"
+    )
+
+
+def _convertible(column: Column, value: object) -> bool:
+    try:
+        return value is None or _VALUES.get(column.kind, str)(value) is not None
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return False
 
 
 def line_of(names: Sequence[str], row: Row) -> bytes:
@@ -182,10 +198,15 @@ def read_lines(folder: Path, table: Table) -> Iterator[bytes]:
 
     Raises:
         OSError, zstandard.ZstdError: the file is not there, or damaged.
+        ValueError: a line is too long to be one of a release.
     """
     with file_of(folder, table, "jsonl.zst").open("rb") as file:
         stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        yield from io.BufferedReader(stream)
+        buffered = io.BufferedReader(stream)
+        while line := buffered.readline(_LONGEST_LINE + 1):
+            if len(line) > _LONGEST_LINE:
+                raise ValueError(f"a line unpacks to more than {_LONGEST_LINE:,} bytes")
+            yield line
 
 
 def read_parquet(folder: Path, table: Table) -> Iterator[list[Any]]:
@@ -195,9 +216,28 @@ def read_parquet(folder: Path, table: Table) -> Iterator[list[Any]]:
         OSError, pyarrow.ArrowException: the file is not there, or damaged.
     """
     with pq.ParquetFile(file_of(folder, table, "parquet")) as file:
-        for batch in file.iter_batches(batch_size=CHUNK):
+        for batch in file.iter_batches(batch_size=batch_rows(file)):
             columns = [_in_utc(column.to_pylist()) for column in batch.columns]
             yield from map(list, zip(*columns, strict=True))
+
+
+def batch_rows(file: pq.ParquetFile, most: int = CHUNK) -> int:
+    """Rows that can be read at a time, at most `most`, whatever a Parquet file repeats in each of them.
+
+    Raises:
+        pyarrow.ArrowInvalid: a row group unpacks to more than any release has in one.
+    """
+    metadata, largest = file.metadata, 1
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            unpacked, values = column.total_uncompressed_size, column.num_values
+            if unpacked > _LARGEST_COLUMN or values > _MOST_VALUES:
+                raise pa.ArrowInvalid(
+                    f"{column.path_in_schema} unpacks to {unpacked:,} bytes and {values:,} values in one row group, at "
+                    f"most {_LARGEST_COLUMN:,} and {_MOST_VALUES:,} are read"
+                )
+            largest = max(largest, unpacked)
+    return max(1, min(most, _BATCH_BYTES // largest))
 
 
 def _field(column: Column) -> pa.Field:

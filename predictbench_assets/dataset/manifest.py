@@ -12,7 +12,9 @@ import msgspec
 
 from predictbench_assets.dataset.files import DataFile
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RunKey
+from predictbench_assets.texts import UndecodableFile, read_whole
 
 MANIFEST: Final = "MANIFEST.json"
 FORMAT: Final = "predictbench-release-1"
@@ -98,14 +100,14 @@ def read_manifest(place: Path) -> Manifest:
         ManifestUnreadable: see there.
     """
     path = manifest_of(place)
-    if path.exists() and not path.is_file():  # a pipe or a device would be read without an end
-        raise ManifestUnreadable(f"{path} is no file: name the folder of a release")
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(read_whole(path), type=Manifest)
+    except UndecodableFile as error:
+        raise ManifestUnreadable(f"{error}: name the folder of a release") from error
     except OSError as error:
         raise ManifestUnreadable(f"{path} cannot be read ({error.strerror}): name the folder of a release") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ManifestUnreadable(f"{path} is not the manifest of a release: {error}") from error
+        raise ManifestUnreadable(f"{path} is not the manifest of a release: {on_one_line(str(error))}") from error
     if manifest.format != FORMAT:
         raise ManifestUnreadable(
             f"{path} is of format {manifest.format!r}, this version of Predictbench knows {FORMAT}"

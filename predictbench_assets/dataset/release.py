@@ -34,6 +34,7 @@ from predictbench_assets.dataset.tables import RELEASED_DIGESTS, RELEASED_EXPERI
 from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.persistence.stored_runs import stored_exchange
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring import rules
 
@@ -206,7 +207,7 @@ def _refuse_changes(earlier: Manifest, later: Manifest) -> None:
     found = list(changes(earlier, later))
     if not found:
         return
-    shown = "\n".join(f"- {one}" for one in found[:_SHOWN_CHANGES])
+    shown = "\n".join(f"- {on_one_line(one)}" for one in found[:_SHOWN_CHANGES])
     more = f"\n- and {len(found) - _SHOWN_CHANGES:,} more" if len(found) > _SHOWN_CHANGES else ""
     raise ReleaseChanged(
         f"only resolutions may change after release {earlier.version}, and there is more, so nothing was released:\n"

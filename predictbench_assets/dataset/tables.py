@@ -15,6 +15,7 @@ from typing import Final, Literal
 from predictbench_assets.database.as_of import (
     IS_SETTLED,
     NEWEST_FIRST,
+    OUTCOME_PLACE,
     market_has_results,
     newest_observation,
     result_is_known,
@@ -195,7 +196,7 @@ MARKETS = Table(
     LEFT JOIN LATERAL (
         SELECT array_agg(name ORDER BY place) AS names, array_agg(contract_id ORDER BY place) AS ids,
             array_agg(price ORDER BY place) AS prices
-        FROM (SELECT name, contract_id, price, (metadata->>'index')::integer AS place
+        FROM (SELECT name, contract_id, price, {OUTCOME_PLACE} AS place
               FROM predictbench.processed_contracts WHERE processed_market_id = m.processed_market_id) outcome
     ) c ON true
     LEFT JOIN LATERAL ({newest_observation("o.state, o.outcome, o.observed_at")}) o ON true
@@ -360,9 +361,7 @@ RELEASED_CONTRACTS: Final = Table(
     (
         *_RUN,
         _MARKET,
-        Column(
-            "position", "integer", "0 is the first outcome", source="(c.metadata->>'index')::integer", required=True
-        ),
+        Column("position", "integer", "0 is the first outcome", source=OUTCOME_PLACE, required=True),
         Column("contract_id", "text", "Polymarket's token of the outcome", required=True),
         Column("name", "text", "the outcome's name", source="c.name", required=True),
         Column("price", "double", "its price in the listing", "probability", source="c.price"),
@@ -371,7 +370,7 @@ RELEASED_CONTRACTS: Final = Table(
     JOIN predictbench.processed_markets m USING (processed_market_id)
     JOIN predictbench.processing_runs p USING (run_id)
     WHERE m.run_id = :run_id AND {market_has_results(":frozen_at")}""",
-    'm.market_id COLLATE "C", (c.metadata->>\'index\')::integer, c.contract_id COLLATE "C"',
+    f'm.market_id COLLATE "C", {OUTCOME_PLACE}, c.contract_id COLLATE "C"',
     frozen=True,
 )
 

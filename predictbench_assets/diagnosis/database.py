@@ -14,6 +14,7 @@ from predictbench_assets.database.patience import Patience
 from predictbench_assets.diagnosis.checks import Finding, clock_finding, failed, megabytes
 from predictbench_assets.failures import PermanentError, PredictbenchError
 from predictbench_assets.persistence.stored_runs import StoredRun, first_days, stored_runs
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RunKey
 from predictbench_assets.schedule import is_running, scheduled_day
 from predictbench_assets.settings import Settings
@@ -215,7 +216,7 @@ def _problem(settings: Settings, run: StoredRun | None, key: RunKey, now: dateti
         return None
     if run.status == "running":
         return f"marked as running at {run.stage}, but not heard of since {run.heartbeat_at:%Y-%m-%d %H:%M} UTC"
-    return f"{run.status}{f' at {run.stage}' if run.stage else ''}: {run.reason or 'no reason is stored'}"
+    return on_one_line(f"{run.status}{f' at {run.stage}' if run.stage else ''}: {run.reason or 'no reason is stored'}")
 
 
 def _mended_by(key: RunKey, now: datetime) -> str:

@@ -72,6 +72,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the experiment's source when it answered, see `source.source_digest`."""
     usage: Usage | None = None
     """Requests, tokens and cost, of skips and failures too; None where the experiment does not know."""
+    score: float | None = None
+    """Of answers in journals from before usage was kept, for the hash that their attempts are stored with."""
 
     @property
     def is_final(self) -> bool:
@@ -179,8 +181,8 @@ def content_hash(outcomes: Iterable[Outcome]) -> str:
     Times, durations, usage, diagnostics and places in the code differ between attempts that agree: they are left out.
     """
     rows = (
-        # The null keeps the hashes of attempts that are stored.
-        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, None))
+        # The score keeps the hashes of attempts that are stored.
+        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, o.score))
         for o in sorted(outcomes, key=lambda outcome: outcome.market_id)
     )
     digest = hashlib.sha256()
@@ -267,6 +269,7 @@ def _plain(path: str, value: Any, depth: int, room: _Room) -> Any:
             # In an order of its own, or two equal runs would differ.
             return sorted((_plain(f"{path}{{}}", item, depth + 1, room) for item in value), key=msgspec.json.encode)
         case BaseModel():
+            _count(path, value, depth, _Room(path.partition(".")[0]))
             return _plain(path, _of_model(value), depth + 1, room)
         case msgspec.Struct():
             return _plain(path, msgspec.structs.asdict(value), depth + 1, room)
@@ -298,6 +301,29 @@ def _module(value: object) -> str:
 def _is_missing(value: object) -> bool:
     """True for a missing value of pandas."""
     return _module(value) == "pandas" and type(value).__name__ in ("NAType", "NaTType")
+
+
+def _count(path: str, value: Any, depth: int, room: _Room) -> None:
+    """Refuse a model that holds itself many times over, or too much, before pydantic writes all of it down."""
+    if depth > _MAX_DEPTH:
+        raise ResultRefused(f"{path.split('.')[0]} is nested deeper than {_MAX_DEPTH} levels")
+    room.take(1)
+    match value:
+        case str():
+            room.take(len(value))
+        case BaseModel():
+            left_out = {name for name, each in type(value).model_fields.items() if each.exclude}
+            held = vars(value) | (value.model_extra or {})
+            _count(path, {name: item for name, item in held.items() if name not in left_out}, depth + 1, room)
+        case Mapping():
+            for key, item in value.items():
+                room.take(len(key) if isinstance(key, str) else 1)
+                _count(path, item, depth + 1, room)
+        case list() | tuple() | set() | frozenset():
+            for item in value:
+                _count(path, item, depth + 1, room)
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            _count(path, {each.name: getattr(value, each.name, None) for each in fields(value)}, depth + 1, room)
 
 
 def _of_model(model: BaseModel) -> Any:

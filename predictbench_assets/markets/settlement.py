@@ -16,6 +16,7 @@ class LastObservation:
     source: str
     state: str
     payout: tuple[float, ...] | None
+    """Empty where something is stored that is none."""
     closed_time: datetime | None
     status: str | None
 
@@ -35,6 +36,8 @@ class PendingMarket:
     """The id, on the order book, of the outcome that forecasts are about."""
     first_name: str | None
     close_time: datetime
+    captured_at: datetime | None
+    """When it was open for certain: its first capture; None where its snapshot was put together afterwards."""
     known: LastObservation | None
 
 

@@ -27,6 +27,7 @@ FIELDS = ("run_id", "process_stage", "market_id")
 
 _DAGSTER = "dagster_meta"  # set by Dagster on a record that it has taken over
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", _DAGSTER, "taskName"}
+_OURS = f"{__name__.partition('.')[0]}."
 _NOISY = ("httpx", "httpcore", "urllib3", "botocore", "aiobotocore", "asyncio", "alembic")
 
 _MILESTONES = frozenset({"STEP_START", "STEP_SUCCESS", "PIPELINE_SUCCESS"})
@@ -207,8 +208,8 @@ def _event_type(meta: Mapping[str, Any] | None) -> str | None:
 
 
 def _reason(error: Any) -> str:
-    """The first error of the chain, in a sentence: Dagster wraps it in its consequences."""
-    while error.cause is not None:
+    """The error of the chain that a person should read: the last of ours, which names the cause, else the first."""
+    while error.cause is not None and not str(error.message).startswith(_OURS):
         error = error.cause
     kind, _, text = str(error.message).strip().partition(": ")
     name = kind.rpartition(".")[2]

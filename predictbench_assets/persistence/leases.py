@@ -24,6 +24,7 @@ from predictbench_assets.database.schema import (
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.failures import Failure, PermanentError, Stage
 from predictbench_assets.persistence.digests import store_digest
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RunKey, StoredStatus
 
 OnExisting = Literal["update", "skip", "fail"]
@@ -429,8 +430,9 @@ def refuse_foreign(connection: Connection, exchange: str) -> None:
     ).scalar_one_or_none()
     if other is not None:
         raise ForeignExchange(
-            f"the database holds runs of {other}, this one reads {exchange}: set DATABASE_URL (or SUPABASE_DB_URL) to "
-            "a database of its own, or POLYMARKET_BASE_URL to the exchange that the database is for."
+            f"the database holds runs of {on_one_line(other)}, this one reads {exchange}: set DATABASE_URL (or "
+            "SUPABASE_DB_URL) to a database of its own, or POLYMARKET_BASE_URL to the exchange that the database is "
+            "for."
         )
 
 
@@ -441,7 +443,8 @@ def _lost(key: RunKey, attempt: int, row: Row[Any] | None) -> LeaseLost:
         return LeaseLost(f"attempt {attempt} of the run {key} has ended already ({row.status}); start a new one.")
     return LeaseLost(
         f"attempt {attempt} of the run {key} stops: attempt {row.attempt} took over at {_moment(row.started_at)} "
-        f"(held by {row.holder}, Dagster run {row.dagster_run_id}, last heard of at {_moment(row.heartbeat_at)})."
+        f"(held by {on_one_line(row.holder)}, Dagster run {on_one_line(row.dagster_run_id)}, "
+        f"last heard of at {_moment(row.heartbeat_at)})."
     )
 
 

@@ -20,6 +20,7 @@ from predictbench_assets.failures import Failure
 from predictbench_assets.reporting.pages import markdown_table, publish, rich_table, size
 from predictbench_assets.reporting.tables import Facts
 from predictbench_assets.runs import RunKey
+from predictbench_assets.texts import read_whole
 
 SummaryStatus = Literal["completed", "partial", "failed", "interrupted", "skipped"]
 Count = Annotated[int, Field(ge=0)]
@@ -235,8 +236,12 @@ class RunSummary(_Part):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """A summary that was written before."""
-        return cls.model_validate_json(path.read_bytes())
+        """A summary that was written before.
+
+        Raises:
+            OSError, ValueError: it cannot be read, or is none.
+        """
+        return cls.model_validate_json(read_whole(path))
 
     def _verdict(self) -> str:
         words: list[str] = [self.status]

@@ -5,17 +5,21 @@ look, so a sweep that is run again, or was killed and goes on, changes nothing t
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Engine, Row, text
 
 from predictbench_assets.database.as_of import newest_observations, run_is_known
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.markets.settlement import LastObservation, PendingMarket
 from predictbench_assets.persistence.leases import refuse_foreign
+
+logger = logging.getLogger(__name__)
 
 RECHECK_FOR = timedelta(days=30)
 """Time after the newest observation in which a final market is looked up: resolutions are corrected."""
@@ -92,7 +96,8 @@ _QUEUE = text(f"""
 _PENDING = text("""
     SELECT DISTINCT ON (market_id)
         market_id, condition_id, contract_id AS first_token, contract.name AS first_name,
-        max(close_time) OVER (PARTITION BY market_id) AS close_time
+        max(close_time) OVER (PARTITION BY market_id) AS close_time,
+        min(captured_at) FILTER (WHERE NOT reconstructed) OVER (PARTITION BY market_id) AS captured_at
     FROM predictbench.processed_markets
     LEFT JOIN predictbench.processed_contracts AS contract
         ON contract.processed_market_id = processed_markets.processed_market_id AND contract.metadata->>'index' = '0'
@@ -102,7 +107,8 @@ _PENDING = text("""
 
 _NEWEST = text(
     newest_observations(
-        "o.market_id, o.observed_at, o.source, o.state, o.payout, o.closed_time, o.status", "o.market_id = ANY(:ids)"
+        "o.market_id, o.observed_at, o.source, o.state, o.payout::text AS payout, o.closed_time, o.status",
+        "o.market_id = ANY(:ids)",
     )
 )
 
@@ -247,6 +253,10 @@ def pending_markets(engine: Engine, market_ids: Sequence[str]) -> list[PendingMa
     def work(connection: Connection) -> list[PendingMarket]:
         ids = {"ids": list(market_ids)}
         known = _newest(connection, market_ids)
+        for market_id in (market_id for market_id, newest in known.items() if newest.payout == ()):
+            logger.warning(
+                "the stored payout of market %s cannot be read; it is looked up as if it were new", market_id
+            )
         rows = {row.market_id: row for row in connection.execute(_PENDING, ids)}
         return [
             PendingMarket(**rows[market_id]._asdict(), known=known.get(market_id))
@@ -304,8 +314,15 @@ def _newest(connection: Connection, market_ids: Sequence[str]) -> dict[str, Last
 def _known(row: Row[Any]) -> LastObservation:
     values = row._asdict()
     del values["market_id"]
-    payout = values.pop("payout")
-    return LastObservation(payout=None if payout is None else tuple(map(float, payout)), **values)
+    return LastObservation(payout=_payout(values.pop("payout")), **values)
+
+
+def _payout(stored: str | None) -> tuple[float, ...] | None:
+    """Read a stored payout; an empty one, which is like no other, where a hand has left something else."""
+    try:
+        return None if stored is None else msgspec.json.decode(stored, type=tuple[float, ...])
+    except (msgspec.MsgspecError, RecursionError):
+        return ()
 
 
 def _row(added: NewObservation, now: datetime) -> dict[str, Any]:

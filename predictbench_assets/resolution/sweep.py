@@ -191,4 +191,6 @@ def _given_up(market: PendingMarket, now: datetime) -> bool:
 
 
 def _format(state: str, payout: tuple[float, ...] | None) -> str:
+    if payout == ():
+        return "an unreadable payout"
     return state if payout is None else "/".join(f"{share:g}" for share in payout)

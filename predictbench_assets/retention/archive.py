@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.retention.stored import RawSnapshot
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagedFileMissing, StagingArea
@@ -79,7 +80,8 @@ def open_archive(area: StagingArea, uri: str, sha256: str) -> StagedFile:
     archive = area.open_uri(uri, RAW_SNAPSHOTS)
     if archive.sha256 != sha256:
         raise ArchiveBroken(
-            f"{uri} is not the archive that was registered: restore it from the versions or the backup of its store."
+            f"{on_one_line(uri)} is not the archive that was registered: restore it from the "
+            "versions or the backup of its store."
         )
     return archive
 

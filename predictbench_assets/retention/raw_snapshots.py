@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from predictbench_assets.failures import PermanentError, PredictbenchError, StoreRefused, StoreUnwell
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.retention.archive import ArchiveBroken, archived_rows, open_archive, write_archive
 from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.retention.stored import (
@@ -176,5 +177,7 @@ def _restore(engine: Engine, area: StagingArea, archive: Archive, markets: list[
         if row.processed_market_id in wanted
     ]
     if len(rows) != len(wanted):
-        raise ArchiveBroken(f"{archive.uri} lacks {len(wanted) - len(rows)} of the raw snapshots that count on it.")
+        raise ArchiveBroken(
+            f"{on_one_line(archive.uri)} lacks {len(wanted) - len(rows)} of the raw snapshots that count on it."
+        )
     return restore_rows(engine, rows)

@@ -49,6 +49,9 @@ MARKER: Final = "report.json"
 """Name of the file that marks a folder as a page of ours, which the next one may replace."""
 
 _BEFORE_PERCENT = re.compile(r"(?<=[0-9]) %")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_DIRECTIONS: Final = dict.fromkeys((0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+"""Marks that turn a line round; a title has no element of its own to keep them in."""
 _TEMPLATES = Path(__file__).with_name("templates")
 _FEW = 10
 """Best and worst markets on the page of an experiment."""
@@ -363,8 +366,8 @@ class _Site:
         return [line(one) for one in best], [line(one) for one in worst]
 
     def _render(self, path: str, template: str, **values: Any) -> None:
-        page = self._environment.get_template(template).render(**values)
-        self._put(path, _BEFORE_PERCENT.sub("\N{NO-BREAK SPACE}%", page))
+        page = self._environment.get_template(template).render(**values).replace("\r\n", "\n").replace("\r", "\n")
+        self._put(path, _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", _BEFORE_PERCENT.sub("\N{NO-BREAK SPACE}%", page)))
 
     def _put(self, path: str, text: str) -> None:
         place = self._folder / path
@@ -478,6 +481,7 @@ def _environment() -> Environment:
         "count": lambda value: f"{value:,}",
         "instant": views.instant,
         "short": _short,
+        "undirected": lambda text: text.translate(_DIRECTIONS),
     }
     environment.globals |= {
         "FLAG_TEXTS": views.FLAG_TEXTS,

@@ -13,7 +13,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from predictbench_assets.database.as_of import market_is_known, newest_observation, result_is_known, run_is_known
+from predictbench_assets.database.as_of import (
+    OUTCOME_PLACE,
+    market_is_known,
+    newest_observation,
+    result_is_known,
+    run_is_known,
+)
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.experiments.reasons import count_texts
 from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS
@@ -178,8 +184,13 @@ _WINDOWS = text(f"""
         FROM predictbench.processed_markets m JOIN runs r USING (run_id) GROUP BY r.window_days
     ), reasons AS (
         SELECT window_days, jsonb_object_agg(reason, markets) AS excluded_by_reason FROM (
-            SELECT window_days, each.reason, sum(each.markets::bigint)::bigint AS markets
-            FROM runs, jsonb_each_text(excluded_by_reason) AS each(reason, markets) GROUP BY window_days, each.reason
+            SELECT window_days, CASE WHEN whole THEN each.reason ELSE 'unreadable counts' END AS reason,
+                sum(CASE WHEN whole THEN each.markets::bigint ELSE 1 END)::bigint AS markets
+            FROM runs, jsonb_each_text(
+                CASE WHEN jsonb_typeof(excluded_by_reason) = 'object' THEN excluded_by_reason END
+            ) AS each(reason, markets), LATERAL (
+                SELECT coalesce(each.markets ~ '^[0-9]{{1,15}}$', false) AS whole
+            ) read GROUP BY window_days, 2
         ) AS summed GROUP BY window_days
     )
     SELECT r.window_days, count(*) AS runs, min(run_date) AS first, max(run_date) AS last,
@@ -234,10 +245,10 @@ _CAPTURES = text(f"""
     WHERE m.market_id = ANY(:ids) AND {_KNOWN} ORDER BY m.market_id, r.run_date, r.window_days
 """)  # noqa: S608 - texts of ours
 
-_CONTRACTS = text("""
+_CONTRACTS = text(f"""
     SELECT processed_market_id, name FROM predictbench.processed_contracts
-    WHERE processed_market_id = ANY(:captures) ORDER BY processed_market_id, (metadata ->> 'index')::int
-""")
+    WHERE processed_market_id = ANY(:captures) ORDER BY processed_market_id, {OUTCOME_PLACE}
+""")  # noqa: S608 - texts of ours
 
 _OBSERVATIONS = text("""
     SELECT market_id, observed_at, source, state, outcome, closed_time FROM predictbench.resolution_observations

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Route, sync_playwright
 
 from predictbench_assets.site.build import ReportSummary
-from predictbench_assets_tests.kit.browser import CHROMIUM, Open, Scheme, Visit, _Quiet
+from predictbench_assets_tests.kit.browser import CHROMIUM, Open, QuietHandler, Scheme, Visit
 
 
 @pytest.fixture(scope="module")  # its event loop goes on for as long, and nobody else may start one meanwhile
@@ -28,7 +28,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def served(planted_report: ReportSummary) -> Iterator[str]:
     """The address of a plain static host of the page, in a folder below its root."""
-    handler = partial(_Quiet, directory=str(planted_report.folder.parent))
+    handler = partial(QuietHandler, directory=str(planted_report.folder.parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -1,10 +1,8 @@
 """Real markets, as others recorded them from 2020 to 2026: which are read, and why the others are not."""
 
 import json
-import os
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +12,8 @@ from predictbench_assets.exchanges.polymarket.payloads import parse_instant
 from predictbench_assets.exchanges.polymarket.quotes import prices_request, read_prices
 from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.markets.cohort import Cohort, Filters, normalize_cohort
+from predictbench_assets_tests.kit.places import SAMPLES
 
-SAMPLES = Path(
-    os.environ.get("PREDICTBENCH_SAMPLES", Path(__file__).resolve().parents[2] / "../shared/polymarket_samples")
-)
 pytestmark = [
     pytest.mark.recorded,
     pytest.mark.skipif(not SAMPLES.is_dir(), reason="no recorded payloads here: set PREDICTBENCH_SAMPLES"),

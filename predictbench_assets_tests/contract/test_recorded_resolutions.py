@@ -1,19 +1,15 @@
 """Every recorded market: how it settled, or that it has not."""
 
 import json
-import os
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from predictbench_assets.exchanges.polymarket.settlement import clob_reading, gamma_reading, reconciled
 from predictbench_assets.markets.settlement import Reading
+from predictbench_assets_tests.kit.places import SAMPLES
 
-SAMPLES = Path(
-    os.environ.get("PREDICTBENCH_SAMPLES", Path(__file__).resolve().parents[2] / "../shared/polymarket_samples")
-)
 pytestmark = [
     pytest.mark.recorded,
     pytest.mark.skipif(not SAMPLES.is_dir(), reason="no recorded payloads here: set PREDICTBENCH_SAMPLES"),

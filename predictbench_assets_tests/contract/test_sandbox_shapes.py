@@ -2,11 +2,9 @@
 none missing of those that it always sends."""
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,12 +13,10 @@ import pytest
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
+from predictbench_assets_tests.kit.places import SAMPLES
 
 pytestmark = pytest.mark.recorded
 
-SAMPLES = Path(
-    os.environ.get("PREDICTBENCH_SAMPLES") or Path(__file__).resolve().parents[2] / "../shared/polymarket_samples"
-)
 if not SAMPLES.is_dir():
     pytest.skip("recorded payloads are missing: set PREDICTBENCH_SAMPLES to their folder", allow_module_level=True)
 

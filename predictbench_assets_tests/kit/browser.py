@@ -1,4 +1,4 @@
-"""Debian's Chromium, steered; one for all tests, and a context of its own for each."""
+"""Pages in Debian's Chromium, with what they complained about."""
 
 import shutil
 from collections.abc import Callable
@@ -32,6 +32,6 @@ class Visit:
 Open = Callable[..., Visit]
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
-        """Nothing."""
+        """Log nothing."""

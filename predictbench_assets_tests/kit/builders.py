@@ -1,50 +1,42 @@
-"""Leases, markets and experiments to write, plain enough to predict every row."""
+"""Markets, rows of the listing, results, attempts, leases and observations to write, plain enough to predict every row.
+
+What a test is about it names itself, and what it leaves out is the same everywhere.
+"""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, insert
 
+from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.errors import Backoff
+from predictbench_assets.database.schema import resolution_observations
+from predictbench_assets.experiments.testing import make_market
 from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
+from predictbench_assets.persistence.leases import Lease, open_lease
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.runs import RunKey
 
-NOW = datetime(2026, 2, 2, 7, 0, tzinfo=UTC)
-
-
 KEY = RunKey(date(2026, 2, 2), 7)
-
-
+NOW = datetime(2026, 2, 2, 7, 0, tzinfo=UTC)
 QUICK = Backoff(attempts=4, first=0.01, longest=0.05)
 
 
 def market(number: int, **changes: Any) -> Market:
-    """Market `m<number>` of event `e<number // 3>`, at 0.40."""
+    """Market `m<number>` of event `e<number // 3>`, at 0.40; changes are taken unread, so it may be no valid one."""
+    outcomes = (("Yes", 0.4), ("No", 0.6))
     values: dict[str, Any] = {
-        "market_id": f"m{number}",
-        "condition_id": f"0x{number:064x}",
         "slug": f"will-it-{number}",
         "question": f"Will it happen {number} times? Ünïcode ✓",
-        "description": "",
-        "contracts": (
-            Contract(contract_id=f"{number}01", index=0, name="Yes", price=0.4),
-            Contract(contract_id=f"{number}02", index=1, name="No", price=0.6),
+        "contracts": tuple(
+            Contract(contract_id=f"{number}0{place + 1}", index=place, name=name, price=price)
+            for place, (name, price) in enumerate(outcomes)
         ),
-        "event": Event(event_id=f"e{number // 3}", slug=f"event-{number // 3}", title="An event", neg_risk=False),
+        "event": Event(event_id=f"e{number // 3}", slug=f"event-{number // 3}", title="An event"),
         "category": "politics",
-        "neg_risk": False,
-        "neg_risk_market_id": None,
-        "game_id": None,
-        "series_slug": None,
-        "group_item_title": None,
-        "group_item_threshold": None,
         "cluster": f"c{number // 3}",
-        "created_at": None,
-        "opened_at": None,
         "close_time": KEY.start + timedelta(hours=12),
         "volume": 1234.5,
         "volume_24h": None,
@@ -54,7 +46,27 @@ def market(number: int, **changes: Any) -> Market:
         "core": number % 2 == 0,
         "core_weight": 2.0 if number % 2 == 0 else None,
     }
-    return Market.model_construct(**(values | changes))
+    return make_market(f"m{number}").model_copy(update=values | changes)
+
+
+def wire_row(**changes: Any) -> bytes:
+    """A well-formed row of Polymarket's listing, changed by names on the wire; None, or `...`, leaves a key out."""
+    number = int(changes.get("id") or 100) if str(changes.get("id", "100")).isdecimal() else 100
+    whole = {
+        "id": "100",
+        "question": "Will it rain?",
+        "slug": "will-it-rain",
+        "conditionId": "0xabc",
+        "endDate": "2026-11-30T12:00:00Z",
+        "outcomes": '["Yes", "No"]',
+        "outcomePrices": '["0.6", "0.4"]',
+        "clobTokenIds": json.dumps([str(number * 10), str(number * 10 + 1)]),
+        "bestBid": 0.58,
+        "bestAsk": 0.62,
+        "volumeNum": 10,
+        "liquidityNum": 5.5,
+    } | changes
+    return json.dumps({key: value for key, value in whole.items() if value not in (None, ...)}).encode()
 
 
 def result(experiment: str = "baseline_snapshot", probability: float | None = 0.4, **changes: Any) -> ResultRecord:
@@ -89,20 +101,23 @@ def attempt(name: str = "baseline_snapshot", content: str = "A", **changes: Any)
     return ExperimentAttempt(**(values | changes))
 
 
-@dataclass
-class Database:
-    """A short way to ask the database something."""
+def open_run(engine: Engine, key: RunKey = KEY, at: datetime = NOW, **changes: Any) -> Lease:
+    """Open a run as another Dagster run than any before."""
+    values: dict[str, Any] = {
+        "dagster_run_id": f"dagster-{uuid4()}",
+        "holder": "host:1",
+        "exchange": "gamma.example",
+        "git_sha": "abc",
+        "clock": FixedClock(at),
+    }
+    return open_lease(engine, key, **(values | changes))
 
-    engine: Engine
 
-    def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        with self.engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(sql), values)]
-
-    def scalar(self, sql: str, **values: Any) -> Any:
-        [[value]] = self.rows(sql, **values)
-        return value
-
-    def counts(self) -> Mapping[str, int]:
-        tables = ("events", "processed_markets", "processed_contracts", "experiment_runs", "experiment_results")
-        return {table: self.scalar(f"SELECT count(*) FROM predictbench.{table}") for table in tables}
+def observe(
+    engine: Engine, market_id: str, state: str, outcome: float | None = None, *, at: datetime, **changes: Any
+) -> None:
+    """Add an observation to the ledger of settlements."""
+    payout = None if outcome is None else [outcome, 1 - outcome]
+    values = {"source": "gamma", "state": state, "outcome": outcome, "payout": payout} | changes
+    with engine.begin() as connection:
+        connection.execute(insert(resolution_observations).values(market_id=market_id, observed_at=at, **values))

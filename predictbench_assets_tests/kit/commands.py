@@ -1,4 +1,4 @@
-"""A sandbox exchange, a database, and the command as a person runs it: in a process of its own."""
+"""The command `predictbench` as a person runs it: in a process of its own."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Runs the daily job against a sandbox exchange and a database of its own, here or in a process that can be killed."""
+"""The daily job against a sandbox exchange and a database of its own, here or in a process that can be killed."""
 
 import json
 import multiprocessing
@@ -35,7 +35,7 @@ EXPERIMENT = "predictbench_assets_tests.integration.daily_run.experiments"
 BASELINE = "predictbench_assets.experiments.builtin.baseline:BaselineSnapshotExperiment"
 
 VOLATILE = {
-    # Which attempt, by whom and when: what two runs that say the same may differ in.
+    # Which attempt, by whom and when: two runs with the same forecasts may differ in it.
     *("attempt", "holder", "dagster_run_id", "git_sha", "summary", "uri"),
     # What the walk cost; which slice is walked twice is chosen at random.
     *("api", "bytes"),
@@ -56,7 +56,7 @@ Tables = dict[str, Counter[Row]]
 
 @dataclass(frozen=True)
 class Ran:
-    """What is known of a run that ended."""
+    """A run that ended."""
 
     exit_code: int
     summary: dict[str, Any] | None
@@ -71,7 +71,7 @@ class Ran:
         return self.summary
 
     def metadata(self, asset: str) -> dict[str, Any]:
-        """What an asset's materialization says, as plain values."""
+        """Metadata of an asset's materialization, as plain values."""
         assert self.result is not None
         [event] = [
             one
@@ -81,7 +81,7 @@ class Ran:
         return {name: value.value for name, value in event.materialization.metadata.items()}
 
     def checks(self) -> dict[str, bool]:
-        """Which asset checks passed."""
+        """Asset checks by name: True for those that passed."""
         assert self.result is not None
         return {one.check_name: one.passed for one in self.result.get_asset_check_evaluations()}
 
@@ -107,7 +107,7 @@ class DailyRun:
 
     @property
     def staging(self) -> StagingArea:
-        """Where runs stage their files."""
+        """The staging area of its runs."""
         return StagingArea(str(self.folder / "home" / "staging"))
 
     def environment(self, summary: Path, variables: Mapping[str, str]) -> dict[str, str]:
@@ -258,11 +258,11 @@ class DailyRun:
         return inherited | self.environment(summary, variables) | ours
 
     def tables(self) -> Tables:
-        """All rows of all tables, without what two equal runs may differ in."""
+        """All rows of all tables, without columns in which two equal runs may differ."""
         return dump(self.database_url)
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """What a query finds."""
+        """Rows of a query."""
         with _connected(self.database_url) as connection:
             return connection.execute(query, parameters).fetchall()
 
@@ -272,7 +272,7 @@ class DailyRun:
         return row[0] if len(columns) == 1 else row
 
     def count(self, table: str) -> int:
-        """How many rows a table has."""
+        """Number of rows of a table."""
         [(count,)] = self.rows(f"SELECT count(*) FROM predictbench.{table}")
         return int(count)
 
@@ -321,7 +321,7 @@ def dump(database_url: str) -> Tables:
 
 
 def differences(one: Tables, other: Tables) -> dict[str, tuple[list[Row], list[Row]]]:
-    """Rows by table that only one of the two has; empty where they say the same."""
+    """Rows by table that only one of the two has; empty where they are equal."""
     return {
         table: (list((one.get(table, Counter()) - other.get(table, Counter())).elements()),
                 list((other.get(table, Counter()) - one.get(table, Counter())).elements()))

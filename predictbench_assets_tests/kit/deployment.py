@@ -54,7 +54,7 @@ class Deployment:
         run(self.url("postgres", "postgres"), f"DROP DATABASE {name} WITH (FORCE)")
 
     def like_supabase(self, database: str) -> None:
-        """What Supabase has done to a new project: whatever comes into `public` is the API's."""
+        """Grant the API whatever comes into `public`, as Supabase does in a new project."""
         with connected(self.url(ADMINISTRATOR, database)) as administrator:
             for kind in ("TABLES", "ROUTINES", "SEQUENCES"):
                 administrator.execute(

@@ -1,13 +1,17 @@
-"""Fixtures that several rooms of tests share."""
+"""Fixtures that several rooms of tests share, loaded as a plugin by the outermost conftest.
 
-import json
+`kit` has what more than one file of tests builds with: `builders` for single records, `ledger`, `stored_days` and
+`releases` for databases with a past, and harnesses around whole programs (`daily_run`, `sweeps`, `workflows`,
+`deployment`, `pooler`, ...). What one file alone needs, and the values that a test is about, stay there. Nothing here
+asserts what a test is named for, and nothing imports from a `conftest`.
+"""
+
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from hypothesis import settings as hsettings
@@ -16,10 +20,9 @@ from sqlalchemy import Engine
 # Settings that a test does not give are at their defaults, whatever the machine has set.
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
-from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.persistence.leases import Lease, open_lease
+from predictbench_assets.persistence.leases import Lease
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.exchange import ReplayWorld
@@ -27,10 +30,9 @@ from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.site.build import ReportSummary, write_report
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.kit.builders import KEY, QUICK, Database
-from predictbench_assets_tests.kit.builders import NOW as WRITTEN_AT
+from predictbench_assets_tests.kit.builders import KEY, QUICK, open_run
 from predictbench_assets_tests.kit.daily_run import NOW, DailyRun, MakeRun, MakeSandbox
-from predictbench_assets_tests.kit.database import administer, in_database
+from predictbench_assets_tests.kit.database import Database, database_of
 from predictbench_assets_tests.kit.planted_page import HOSTILE, plant, planted_board
 from predictbench_assets_tests.kit.releases import Benchmark
 from predictbench_assets_tests.kit.stored_days import Stored
@@ -42,18 +44,9 @@ hsettings.load_profile("unhurried")
 
 @pytest.fixture(scope="session")
 def new_database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[Callable[[], str]]:
-    """Makes migrated, empty databases and returns their URLs; they are gone when the session is."""
-    names: list[str] = []
-
-    def make() -> str:
-        name = f"test_{uuid4().hex[:12]}"
-        administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-        names.append(name)
-        return in_database(postgres_server, name).render_as_string(hide_password=False)
-
-    yield make
-    for name in names:
-        administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    """Makes migrated, empty databases and returns their URLs; they are gone when the session ends."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(database_of(postgres_server, f"TEMPLATE {migrated_template}"))
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +97,12 @@ def planted_report(
     postgres_server: EmbeddedPostgres, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ReportSummary]:
     """Ten days with hostile markets, and a board on which everything that a page can show is."""
-    name = f"test_{uuid4().hex[:12]}"
-    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-    engine = make_engine(in_database(postgres_server, name))
-    now = plant(engine, days=10, markets=6, special=HOSTILE)
-    folder = tmp_path_factory.mktemp("page") / "report"
-    yield write_report(engine, folder, now=now, leaderboard=planted_board(now))
-    engine.dispose()
-    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    with database_of(postgres_server, f"TEMPLATE {migrated_template}") as url:
+        engine = make_engine(url)
+        now = plant(engine, days=10, markets=6, special=HOSTILE)
+        folder = tmp_path_factory.mktemp("page") / "report"
+        yield write_report(engine, folder, now=now, leaderboard=planted_board(now))
+        engine.dispose()
 
 
 @pytest.fixture
@@ -121,20 +112,13 @@ def database(engine: Engine) -> Database:
 
 @pytest.fixture
 def take(engine: Engine) -> Callable[..., Lease]:
-    """Open a lease; every call is another Dagster run unless told."""
+    """Opens runs; every call is another Dagster run unless one is given."""
     numbers = count(1)
 
-    def open_one(key: RunKey = KEY, **changes: Any) -> Lease:
-        values: dict[str, Any] = {
-            "dagster_run_id": f"dagster-{next(numbers)}",
-            "holder": "host:1",
-            "exchange": "gamma.example",
-            "git_sha": "abc",
-            "clock": FixedClock(WRITTEN_AT),
-        }
-        return open_lease(engine, key, **(values | changes))
+    def take_one(key: RunKey = KEY, **changes: Any) -> Lease:
+        return open_run(engine, key, **({"dagster_run_id": f"dagster-{next(numbers)}"} | changes))
 
-    return open_one
+    return take_one
 
 
 @pytest.fixture
@@ -151,28 +135,3 @@ def writer(engine: Engine, take: Callable[..., Lease]) -> Callable[..., RunWrite
 @pytest.fixture
 def benchmark(engine: Engine, tmp_path: Path) -> Benchmark:
     return Benchmark(engine, tmp_path)
-
-
-@pytest.fixture(scope="session")
-def row() -> Callable[..., bytes]:
-    """A well-formed row with some keys replaced, by their names on the wire; None leaves the key out."""
-
-    def build(**changes: Any) -> bytes:
-        number = int(changes.get("id") or 100) if str(changes.get("id", "100")).isdecimal() else 100
-        whole = {
-            "id": "100",
-            "question": "Will it rain?",
-            "slug": "will-it-rain",
-            "conditionId": "0xabc",
-            "endDate": "2026-11-30T12:00:00Z",
-            "outcomes": '["Yes", "No"]',
-            "outcomePrices": '["0.6", "0.4"]',
-            "clobTokenIds": json.dumps([str(number * 10), str(number * 10 + 1)]),
-            "bestBid": 0.58,
-            "bestAsk": 0.62,
-            "volumeNum": 10,
-            "liquidityNum": 5.5,
-        } | changes
-        return json.dumps({key: value for key, value in whole.items() if value is not None}).encode()
-
-    return build

@@ -1,26 +1,22 @@
 """Runs and resolutions written as the pipeline writes them, at instants of the test's choice."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import count
 from typing import Any
 
-from sqlalchemy import Engine, text
-
-from predictbench_assets.clock import FixedClock
 from predictbench_assets.markets.market import MarketPrice
-from predictbench_assets.persistence.leases import RunCounts, open_lease
+from predictbench_assets.persistence.leases import RunCounts
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey, StoredStatus
-from predictbench_assets_tests.kit.builders import market
+from predictbench_assets_tests.kit.builders import KEY, attempt, market, observe, open_run
+from predictbench_assets_tests.kit.database import Database
 
-DAY = date(2026, 2, 2)
-KEY = RunKey(DAY, 7)
+DAY = KEY.run_date
 
 Said = Mapping[str, float | None]
-"""What an experiment said of markets by their id; None where it skipped one."""
+"""Forecasts of an experiment by the markets' ids; None where it skipped one."""
 
 
 def at(day: date, hour: int = 7, minute: int = 0) -> datetime:
@@ -30,24 +26,20 @@ def at(day: date, hour: int = 7, minute: int = 0) -> datetime:
 
 @dataclass(frozen=True)
 class Forecaster:
-    """An experiment, and what it says."""
+    """An experiment and its forecasts."""
 
     name: str
     said: Said
     version: str = "1"
     made_at: datetime | None = None
-    """Of its forecasts; default: when the run is stored."""
+    """Time of its forecasts; default: when the run is stored."""
     control: bool = False
     status: str = "completed"
-    """Of its attempt."""
+    """Status of its attempt."""
 
 
-@dataclass
-class Ledger:
-    """A database, and the ways in which it fills."""
-
-    engine: Engine
-    _numbers: Any = field(default_factory=lambda: count(1))
+class Ledger(Database):
+    """A database that is filled as the pipeline does."""
 
     def run(
         self,
@@ -61,7 +53,7 @@ class Ledger:
         snapshot: str = "snap",
         **changes: Any,
     ) -> RunKey:
-        """Store a run of these markets (ids such as `m7`) with their prices; the baseline says what they are.
+        """Store a run of these markets (ids such as `m7`) with their prices; the baseline repeats them.
 
         Args:
             now: when it is stored, and with `finished` ended; default: 07:00 of its day.
@@ -70,24 +62,14 @@ class Ledger:
             changes: of every market.
         """
         now = now or at(key.run_date)
-        clock = FixedClock(now)
-        number = next(self._numbers)
-        lease = open_lease(
-            self.engine,
-            key,
-            dagster_run_id=f"dagster-{number}",
-            holder="host:1",
-            exchange="gamma.example",
-            git_sha=None,
-            clock=clock,
-        )
+        lease = open_run(self.engine, key, now)
         self.execute(
             "UPDATE predictbench.processing_runs SET snapshot_hash = :hash WHERE run_id = :run_id",
             hash=snapshot,
             run_id=key.run_id,
         )
         everyone = [Forecaster("baseline_snapshot", prices), *forecasters]
-        writing = RunWriter(self.engine, lease, clock)
+        writing = RunWriter(self.engine, lease, lease.clock)
         report = writing.write(
             [_record(market_id, prices[market_id], everyone, key, now, changes) for market_id in prices],
             [_attempt(one, snapshot) for one in everyone],
@@ -102,25 +84,10 @@ class Ledger:
     def observe(
         self, outcomes: Mapping[str, float | None], seen: datetime, *, closed: datetime | None = None, state: str = ""
     ) -> None:
-        """Observations of markets, final ones where the outcome is told."""
+        """Add observations of markets, final ones where there is an outcome."""
         for market_id, outcome in outcomes.items():
-            self.execute(
-                "INSERT INTO predictbench.resolution_observations (market_id, observed_at, source, state, outcome,"
-                " closed_time) VALUES (:market_id, :seen, 'gamma', :state, :outcome, :closed)",
-                market_id=market_id,
-                seen=seen,
-                state=state or ("open" if outcome is None else "final"),
-                outcome=outcome,
-                closed=closed,
-            )
-
-    def execute(self, statement: str, **values: Any) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(text(statement), values)
-
-    def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        with self.engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(query), values)]
+            state_now = state or ("open" if outcome is None else "final")
+            observe(self.engine, market_id, state_now, outcome, at=seen, closed_time=closed)
 
 
 def _record(
@@ -152,15 +119,11 @@ def _result(one: Forecaster, market_id: str, now: datetime) -> ResultRecord:
 
 
 def _attempt(one: Forecaster, snapshot: str) -> ExperimentAttempt:
-    return ExperimentAttempt(
-        name=one.name,
+    return attempt(
+        one.name,
+        "" if one.status == "not_run" else str(sorted(one.said.items(), key=str)),
         version=one.version,
-        description=f"{one.name}, for a test",
-        information="market",
-        mandatory=one.name == "baseline_snapshot",
         control=one.control,
         status="not_run" if one.status == "not_run" else "completed",
-        content_hash="" if one.status == "not_run" else str(sorted(one.said.items(), key=str)),
         snapshot_hash=snapshot,
-        config_hash="conf",
     )

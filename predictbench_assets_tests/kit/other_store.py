@@ -16,6 +16,11 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from predictbench_assets.settings import Settings, load_settings
+from predictbench_assets.staging import StagingArea
+
+OpenArea = Callable[..., StagingArea]
+
 BUCKET = "bucket-of-another-store"
 REGION = "eu-somewhere-1"
 KEY_ID = "planted-key-id"
@@ -26,7 +31,7 @@ _DRIP_S = 0.05
 
 @dataclass(frozen=True)
 class Answer:
-    """What the store says: an error where `code` is given."""
+    """An answer of the store."""
 
     status: int = 200
     body: bytes = b""
@@ -253,3 +258,9 @@ def drips(handler: Handler) -> None:
             handler.wfile.flush()
     except OSError:
         """The client has gone."""
+
+
+def settings_for(store: OtherStore, **replaced: str) -> Settings:
+    """The settings that lead to a store, some of them replaced; with the time limit that `doctor` has."""
+    given = store.settings | {"STAGING_TIMEOUT_SECONDS": "6"} | replaced
+    return load_settings(**{name.lower(): value for name, value in given.items() if value})

@@ -34,7 +34,7 @@ CATEGORIES = ("sports", "politics", "crypto", "weather")
 
 @dataclass(frozen=True)
 class Planted:
-    """How an experiment forecasts: the price, drawn towards the truth, and noise."""
+    """An experiment that forecasts the price, drawn towards the truth, and noise."""
 
     name: str
     towards_truth: float = 0.0
@@ -60,8 +60,8 @@ EXPERIMENTS = (
 
 
 @dataclass(frozen=True)
-class Market:
-    """What a test wants to be special about a market."""
+class SpecialMarket:
+    """A market with texts of the test's choosing."""
 
     question: str
     market_id: str | None = None
@@ -78,7 +78,7 @@ def plant(
     markets: int,
     window: int = 7,
     open_days: int = 8,
-    special: Sequence[Market] = (),
+    special: Sequence[SpecialMarket] = (),
     chosen: Sequence[Planted] = EXPERIMENTS,
     seed: int = 7,
     information: float = 0.12,
@@ -123,7 +123,7 @@ def _run(
     connection: Connection,
     key: RunKey,
     count: int,
-    special: Sequence[Market],
+    special: Sequence[SpecialMarket],
     chosen: Sequence[Planted],
     random: np.random.Generator,
     information: float,
@@ -147,7 +147,7 @@ def _run(
     _add(connection, processing_attempts, [run])
 
     described = [
-        Market(f"Will number {number} of {key.run_date} happen?", slug=f"number-{number}-{key.run_date}")
+        SpecialMarket(f"Will number {number} of {key.run_date} happen?", slug=f"number-{number}-{key.run_date}")
         for number in range(count)
     ]
     rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in _TABLES}
@@ -189,7 +189,7 @@ def _market(
     results: dict[str, list[dict[str, Any]]],
     key: RunKey,
     number: int,
-    market: Market,
+    market: SpecialMarket,
     chosen: Sequence[Planted],
     random: np.random.Generator,
     information: float,
@@ -272,7 +272,7 @@ def _add(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> No
 
 
 HOSTILE = (
-    Market(
+    SpecialMarket(
         '<script>alert("x")</script><img src=x onerror=alert(1)> will it?',
         market_id="../../<b>evil",
         rules='</blockquote><script>alert(2)</script>\n\nLine "two" & {{ 7 * 7 }}',
@@ -280,9 +280,9 @@ HOSTILE = (
         event_title="<i>event</i>",
         category="<u>cat</u> & co",
     ),
-    Market("هل سيفوز الفريق؟ \u202eevil\u202c by 2027", market_id="900001", rules="قواعد\n" * 4),
-    Market("Will " + "very " * 150 + "long" + "g" * 300 + "?", market_id="900002", rules="x" * 5_000),
-    Market("Пройдёт ли 🎉 $E=mc^2$ {% raw %} {{ 7 * 7 }}?", market_id="900003", category="😀 long " * 8),
+    SpecialMarket("هل سيفوز الفريق؟ \u202eevil\u202c by\x1b[2J 2027\x9b", market_id="900001", rules="قواعد\n\x7f" * 4),
+    SpecialMarket("Will " + "very " * 150 + "long" + "g" * 300 + "?", market_id="900002", rules="x" * 5_000),
+    SpecialMarket("Пройдёт ли 🎉 $E=mc^2$ {% raw %} {{ 7 * 7 }}?", market_id="900003", category="😀 long " * 8),
 )
 """Markets whose words want to be markup, are longer than any screen, or run from the right."""
 

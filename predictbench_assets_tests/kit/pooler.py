@@ -18,11 +18,7 @@ from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets_tests.kit.deployment import ADMINISTRATOR, ROLES, Deployment, run
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
-
-
 POOL = 2
-
-
 """Connections to the server, for all clients of a role together."""
 
 

@@ -2,43 +2,35 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine, insert, text
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.clock import FixedClock
-from predictbench_assets.database.schema import resolution_observations
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.persistence.digests import run_digest
-from predictbench_assets.persistence.leases import RunCounts, open_lease
+from predictbench_assets.persistence.leases import RunCounts
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import all_variables
-from predictbench_assets_tests.kit.builders import attempt, record, result
-
-KEY = RunKey(date(2026, 2, 2), 7)
-
+from predictbench_assets_tests.kit.builders import KEY, attempt, observe, open_run, record, result
+from predictbench_assets_tests.kit.database import Database
 
 CLOSE = KEY.start + timedelta(hours=12)
-
-
 AS_OF = datetime(2026, 2, 20, 12, tzinfo=UTC)
 
 
 def morning(key: RunKey = KEY) -> datetime:
-    """When a run is made."""
+    """The instant at which a run is made."""
     return datetime(key.run_date.year, key.run_date.month, key.run_date.day, 7, tzinfo=UTC)
 
 
 @dataclass
-class Benchmark:
+class Benchmark(Database):
     """A database with runs in it, and the command line on it."""
 
-    engine: Engine
     folder: Path
     now: datetime = AS_OF
 
@@ -53,15 +45,7 @@ class Benchmark:
     ) -> ForecastDigest | None:
         """Store markets as a run of their own, or as a further attempt of it."""
         at = at or morning(key)
-        lease = open_lease(
-            self.engine,
-            key,
-            dagster_run_id=f"dagster-{key}-{at}-{probability}",
-            holder="host:1",
-            exchange="gamma.example",
-            git_sha="abc",
-            clock=FixedClock(at),
-        )
+        lease = open_run(self.engine, key, at)
         writer = RunWriter(self.engine, lease, lease.clock)
         close = key.start + timedelta(hours=12)
         records = [
@@ -87,21 +71,8 @@ class Benchmark:
 
     def settle(self, *markets: int, outcome: float = 1.0, at: datetime = CLOSE + timedelta(days=1)) -> None:
         """Observe that markets have settled."""
-        values = {"source": "gamma", "state": "final", "outcome": outcome, "payout": [outcome, 1 - outcome]}
-        with self.engine.begin() as connection:
-            for one in markets:
-                connection.execute(
-                    insert(resolution_observations).values(market_id=f"m{one}", observed_at=at, **values)
-                )
-
-    def execute(self, sql: str, **values: Any) -> int:
-        """Change what is stored, as somebody with the owner's password could; returns how many rows."""
-        with self.engine.begin() as connection:
-            return connection.execute(text(sql), values).rowcount
-
-    def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        with self.engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(sql), values)]
+        for one in markets:
+            observe(self.engine, f"m{one}", "final", outcome, at=at)
 
     def command(self, *arguments: str) -> Result:
         """Run `predictbench` in this process."""

@@ -18,14 +18,10 @@ from predictbench_assets.sandbox.server import SandboxServer
 from predictbench_assets.sandbox.world import Market, World
 
 NOW = datetime(2026, 3, 2, 7, 0, tzinfo=UTC)
-
-
 CLOSING = date(2026, 3, 9)
 
 
 EXCHANGE = "localhost"
-
-
 _RUN = text("""
     WITH attempt AS (
         INSERT INTO predictbench.processing_attempts (run_id, attempt, dagster_run_id, holder, started_at, heartbeat_at,
@@ -61,7 +57,7 @@ RUN_ID = UUID("00000000-0000-0000-0000-000000000007")
 
 @dataclass
 class Swept:
-    """Stored markets of a sandbox, and what sweeps make of them."""
+    """Stored markets of a sandbox, and sweeps of them."""
 
     engine: Engine
     exchange: SandboxServer
@@ -127,19 +123,19 @@ class Swept:
         return asyncio.run(work())
 
     def rows(self, query: str, **given: Any) -> list[tuple[Any, ...]]:
-        """What a query finds; tables without their schema are ours."""
+        """Rows of a query; tables without their schema are ours."""
         with self.engine.begin() as connection:
             connection.execute(text("SET LOCAL search_path TO predictbench"))
             return [tuple(row) for row in connection.execute(text(query), given)]
 
     def resolution(self, market_id: str) -> tuple[Any, ...] | None:
-        """State, outcome and source of a market as it is believed now."""
+        """State, outcome and source of the newest observation of a market."""
         query = "SELECT state, outcome, source FROM market_resolutions WHERE market_id = :id"
         found = self.rows(query, id=market_id)
         return found[0] if found else None
 
     def problem(self, market_id: str) -> str | None:
-        """What was wrong with the last look."""
+        """The problem of the last look; None where there was none."""
         [(problem,)] = self.rows("SELECT problem FROM resolution_checks WHERE market_id = :id", id=market_id)
         return problem
 

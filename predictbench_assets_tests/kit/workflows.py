@@ -1,4 +1,4 @@
-"""A deployment to run workflows on: a clone, an exchange, a database, an object store, and whoever is to be told."""
+"""A deployment to run workflows on: a clone, an exchange, a database, an object store, and who is notified."""
 
 import json
 import threading
@@ -14,19 +14,15 @@ from predictbench_assets.sandbox.server import SandboxServer
 from predictbench_assets_tests.integration.workflows.actions_runner import Job, Runner
 
 NOW = datetime(2026, 3, 2, 7, 4, tzinfo=UTC)
-
-
 STORE_KEYS = ("STAGING_S3_ACCESS_KEY_ID", "STAGING_S3_SECRET_ACCESS_KEY")
 
 
 PASSWORD = "planted-password"
-
-
 EXPERIMENTS = "predictbench_assets.experiments.builtin.baseline:BaselineSnapshotExperiment"
 
 
 class Told:
-    """A server that is told things: `/hook` stands for the webhook, `/alive` for the dead man's switch."""
+    """A server that is notified: `/hook` stands for the webhook, `/alive` for the dead man's switch."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, bytes]] = []
@@ -42,7 +38,7 @@ class Told:
             do_GET = do_POST = _take  # noqa: N815 - named by the library
 
             def log_message(self, *_: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -57,17 +53,17 @@ class Told:
 
     @property
     def notes(self) -> list[str]:
-        """The texts that the webhook was sent."""
+        """Texts of the notes to the webhook."""
         return [json.loads(body)["text"] for _, path, body in self.requests if path == "/hook"]
 
     @property
     def signs_of_life(self) -> int:
-        """How often the dead man's switch was fetched."""
+        """Number of requests to the dead man's switch."""
         return sum(path == "/alive" for _, path, _ in self.requests)
 
 
 @dataclass
-class Deployment:
+class Repository:
     """A GitHub repository with its variables and secrets, and what they point to."""
 
     runner: Runner
@@ -87,7 +83,7 @@ class Deployment:
         return done
 
     def leaks(self) -> list[str]:
-        """Where a secret can be read: in what was said, shown and told, and in files that are left."""
+        """Places where a secret can be read: logs, summaries, notes, and files that are left."""
         secrets = {"planted", self.told.address}
         texts = {f"log of {job.name}": f"{job.log}\n{job.summary}" for job in self.jobs}
         texts |= {f"note {number}": note for number, note in enumerate(self.told.notes)}
@@ -101,7 +97,7 @@ class Deployment:
         self.exchange.set_time(now)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query finds."""
+        """Rows of a query."""
         url = make_url(self.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(url) as connection:
             return connection.execute(query).fetchall()

@@ -135,7 +135,7 @@ def test_what_can_be_run_and_why_the_rest_cannot() -> None:
     assert why_not_runnable(before, now, Stored("completed"), frozen=True) is None
     assert why_not_runnable(before, now, Stored("running", now - STALE_AFTER), frozen=True) is None
     assert "nothing was run on that day" in str(why_not_runnable(before, now, None, frozen=False))
-    assert "is missed (it rained)" in str(
-        why_not_runnable(before, now, Stored("missed", reason="it rained"), frozen=False)
+    assert r"is missed (it\nrained)" in str(
+        why_not_runnable(before, now, Stored("missed", reason="it\nrained"), frozen=False)
     )
     assert "is under way, held by host:1" in str(why_not_runnable(today, now, Stored("running", now), frozen=True))

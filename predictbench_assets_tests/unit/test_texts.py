@@ -1,12 +1,13 @@
 """Texts from outside: decoded by their marks, trimmed, and refused where nobody can mean them."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.texts import UndecodableFile, read_text, trimmed, unusable_character
+from predictbench_assets.texts import MOST_BYTES, UndecodableFile, read_text, read_whole, trimmed, unusable_character
 
 TEXT = "# Zürich\r\nMAX_MARKETS=5\r\n"
 
@@ -67,3 +68,18 @@ def test_trimming_twice_is_trimming_once_but_for_quotes(text: str) -> None:
 )
 def test_a_character_that_nobody_can_mean_is_named(text: str, found: str | None) -> None:
     assert unusable_character(text) == found
+
+
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UndecodableFile, match="is a pipe or a device, and has to be a file"):
+            read_text(endless)
+    (tmp_path / "file").write_bytes(b"1234")
+    assert read_whole(tmp_path / "file", 4) == b"1234"
+    with pytest.raises(UndecodableFile, match="has more than 3 bytes"):
+        read_whole(tmp_path / "file", 3)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(40 * MOST_BYTES)
+    with pytest.raises(UndecodableFile, match="has more than"):
+        read_whole(tmp_path / "sparse")

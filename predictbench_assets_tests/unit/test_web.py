@@ -14,7 +14,7 @@ from predictbench_assets import web
 from predictbench_assets.cli.main import main
 from predictbench_assets.observability.notices import NotDelivered, Notice, send_notice
 from predictbench_assets.settings import load_settings
-from predictbench_assets_tests.kit.webhook import Webhook, webhook
+from predictbench_assets_tests.kit.http_services import Webhook, webhook
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE")

@@ -17,6 +17,7 @@ from predictbench_assets.dataset.frames.source import TABLES, Choice, Source, fr
 from predictbench_assets.dataset.frames.stored import DatabaseSource, configured_database, database_at, demo_database
 from predictbench_assets.dataset.tables import RELEASED_EXPERIMENTS, Table, described_columns
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, BoardName, BoardRow, chosen_rows
 
 Frames = Literal["polars", "pandas"]
@@ -235,7 +236,7 @@ class Benchmark:
         batches = self._source.batches(narrowed(RELEASED_EXPERIMENTS, ("experiment",)), Choice())
         there = sorted({name for batch in batches for name in batch.column("experiment").to_pylist()})
         if unknown := [name for name in wanted if name not in there]:
-            known = f"there are {', '.join(there)}" if there else "none has run yet"
+            known = f"there are {on_one_line(', '.join(there))}" if there else "none has run yet"
             raise UnknownExperiment(f"no experiment {', '.join(map(repr, unknown))} has run; {known}")
         return tuple(wanted)
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from predictbench_assets.dataset.files import CHUNK, file_of, sha256_of
+from predictbench_assets.dataset.files import CHUNK, batch_rows, file_of, sha256_of
 from predictbench_assets.dataset.frames.source import Choice, frame_schema, narrowed
 from predictbench_assets.dataset.manifest import Cohort, manifest_of, read_manifest
 from predictbench_assets.dataset.tables import (
@@ -23,6 +23,7 @@ from predictbench_assets.dataset.tables import (
 )
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.markets.market import REFERENCE
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.scoring.collection import (
     EPOCH_US,
@@ -124,9 +125,11 @@ class ReleaseSource:
                     )
                 self._checked.add(path.name)
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=list(dict.fromkeys(names)))
+                yield from file.iter_batches(batch_rows(file, _ROWS_PER_BATCH), columns=list(dict.fromkeys(names)))
         except (OSError, pa.ArrowException) as error:
-            raise ReleaseDamaged(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+            raise ReleaseDamaged(
+                f"{path} cannot be read ({type(error).__name__}: {on_one_line(str(error))})"
+            ) from error
 
     def _forecasts(self, since: date | None, until: date | None) -> Forecasts:
         entrants = {(one.experiment, one.version): one for one in self._entrants()}

@@ -35,6 +35,7 @@ from predictbench_assets.exchanges.polymarket.payloads import (
     ids_key,
     list_keys,
     parse_instant,
+    read_closed,
     read_head,
     wire_names,
 )
@@ -314,7 +315,7 @@ class _Examiner:
 
     def _judge_state(self) -> None:
         rows = [_object(row) for row in self._rows]
-        closed = sum(row.get("closed") is True for row in rows)
+        closed = sum(read_closed(row.get("closed"))[0] for row in rows)
         level: HabitLevel = "deviation" if closed else "ok"
         self._note(level, "closed=false", "open markets only", f"{closed} of {len(rows)} are closed")
         odd = sum(row.get("active") is False or row.get("archived") is True for row in rows)

@@ -71,7 +71,9 @@ class SettlementLookup:
         listed = [market for market in pending if market.market_id in rows]
         readings = await asyncio.gather(
             *(
-                self._reconcile(market, _with_sane_close(gamma_reading(rows[market.market_id], _first(market)), now))
+                self._reconcile(
+                    market, _with_sane_close(gamma_reading(rows[market.market_id], _first(market)), market, now)
+                )
                 for market in listed
             )
         )
@@ -207,10 +209,11 @@ def _first(market: PendingMarket) -> FirstOutcome:
     return FirstOutcome(market.first_token, market.first_name)
 
 
-def _with_sane_close(reading: Reading, now: datetime) -> Reading:
+def _with_sane_close(reading: Reading, market: PendingMarket, now: datetime) -> Reading:
     """A reading without a time of closing that cannot be: forecasts count up to it, whenever it is."""
     at = reading.closed_time
-    if at is None or _FIRST_CLOSE <= at <= now + _CLOCKS_DIFFER:
+    first = _FIRST_CLOSE if market.captured_at is None else market.captured_at - _CLOCKS_DIFFER
+    if at is None or first <= at <= now + _CLOCKS_DIFFER:
         return reading
     problem = reading.problem or f"it cannot have closed at {at.isoformat()}, so its nominal end is taken"
     return replace(reading, closed_time=None, problem=problem)

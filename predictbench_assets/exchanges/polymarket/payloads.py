@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 import msgspec
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from predictbench_assets.exchanges.json_text import (
@@ -33,6 +33,7 @@ _IDS_KEYS: Mapping[str, str] = {"1": "clobTokenIds", "2": "positionIds"}
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _JSON_ERROR_SHOWN = 160
+_FLAG: TypeAdapter[bool | None] = TypeAdapter(bool | None)
 
 
 class UnreadableField(ValueError):
@@ -81,6 +82,17 @@ def _number(value: object) -> object:
     if not math.isfinite(number):
         raise ValueError(f"is not finite: {shortened(value)}")
     return number
+
+
+def read_closed(value: object) -> tuple[bool, str | None]:
+    """True for a closed market, as `GammaMarket` reads it (texts and numbers too); with the reason where it is neither.
+
+    What cannot be read is open, as for a listing, which drops it.
+    """
+    try:
+        return bool(_FLAG.validate_python(value)), None
+    except ValidationError:
+        return False, f"closed is neither true nor false: {shortened(value)}"
 
 
 def _text(value: object) -> object:
@@ -277,7 +289,7 @@ def first_token_id(raw: bytes) -> str | None:
     """
     try:
         row = msgspec.json.decode(raw, type=_IdsHead)
-        if bytes(row.closed) == b"true":
+        if read_closed(msgspec.json.decode(row.closed))[0]:
             return None
         ids = outcome_ids({key: msgspec.json.decode(value) for key, value in row.members()})
     except DECODE_ERRORS:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, object_members
-from predictbench_assets.exchanges.polymarket.payloads import outcome_ids, parse_instant
+from predictbench_assets.exchanges.polymarket.payloads import outcome_ids, parse_instant, read_closed
 from predictbench_assets.markets.settlement import Reading, State
 from predictbench_assets.printable import shortened
 
@@ -78,7 +78,7 @@ def gamma_reading(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
             which one it is, neither by an id nor by a name, it settles nothing: another source has to be asked.
     """
     row = _members(raw, _GAMMA_KEYS)
-    closed = row.get("closed") is True
+    closed, problem = read_closed(row.get("closed"))
     text = row.get("umaResolutionStatus")
     status = text if isinstance(text, str) and len(text) <= _LONGEST_STATUS and text.isprintable() else None
     history = _listed(row.get("umaResolutionStatuses")) or []
@@ -86,7 +86,6 @@ def gamma_reading(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
     outcomes = _listed(row.get("outcomes"))
     if payout is not None and outcomes is not None and len(outcomes) != len(payout):
         payout = None
-    problem = None
     if closed and payout is None:
         problem = f"closed, but its payout is no settlement: {shortened(row.get('outcomePrices'))}"
     if payout is not None:
@@ -114,13 +113,14 @@ def clob_reading(raw: bytes, first: FirstOutcome = FirstOutcome()) -> Reading:
         first: as for `gamma_reading`.
     """
     row = _members(raw, _CLOB_KEYS)
-    closed = row.get("closed") is True
+    closed, problem = read_closed(row.get("closed"))
     listed = row.get("tokens")
     tokens = [token for token in listed if isinstance(token, dict)] if isinstance(listed, list) else []
     winners = [token.get("winner") is True for token in tokens]
     paid = [Decimal(int(won)) for won in winners] if any(winners) else [_decimal(one.get("price")) for one in tokens]
     payout = settled_payout(paid) if closed else None
-    problem = "closed, but the CLOB names no winner" if closed and payout is None else None
+    if closed and payout is None:
+        problem = "closed, but the CLOB names no winner"
     if payout is not None:
         ids, names = ([token.get(key) for token in tokens] for key in ("token_id", "outcome"))
         payout = _with_first_token_first(payout, ids, names, first)

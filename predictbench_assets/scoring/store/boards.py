@@ -9,6 +9,8 @@ import msgspec
 from sqlalchemy import Connection, Engine, text
 
 from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RUN_NAMESPACE
 from predictbench_assets.scoring.boards import Leaderboard
 
@@ -99,11 +101,15 @@ def store_leaderboard(engine: Engine, leaderboard: Leaderboard, now: datetime) -
     return named["leaderboard_id"]
 
 
+class StoredBoardUnreadable(PermanentError):
+    """A stored board that was edited by hand; the text names it."""
+
+
 def stored_leaderboard(engine: Engine, as_of: datetime) -> Leaderboard | None:
     """Load the newest stored board of an instant not after `as_of`, or None where none is stored.
 
     Raises:
-        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
+        StoredBoardUnreadable, DatabaseUnavailable, DatabaseRefused: the board or the database cannot be read.
     """
 
     def work(connection: Connection) -> Leaderboard | None:
@@ -111,9 +117,14 @@ def stored_leaderboard(engine: Engine, as_of: datetime) -> Leaderboard | None:
         if board is None:
             return None
         rows = connection.execute(_ROWS, {"leaderboard_id": board.leaderboard_id}).scalars()
-        decoded: dict[str, Any] = msgspec.json.decode(board.detail) | {
-            "rows": [msgspec.json.decode(row) for row in rows]
-        }
-        return msgspec.convert(decoded, Leaderboard)
+        try:
+            detail = msgspec.json.decode(board.detail, type=dict[str, Any])
+            return msgspec.convert(detail | {"rows": [msgspec.json.decode(row) for row in rows]}, Leaderboard)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise StoredBoardUnreadable(
+                f"the stored board {board.leaderboard_id} of {board.as_of.isoformat()} cannot be read "
+                f"({on_one_line(str(error))}): "
+                "nothing of ours writes that, so remove it, and the next scoring stores another"
+            ) from error
 
     return in_transaction(engine, work)

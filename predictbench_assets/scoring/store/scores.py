@@ -55,7 +55,7 @@ _RUNS: Final = f"""
 _MARKETS: Final = """
     SELECT market_id, array_agg(due_id) AS entries FROM predictbench.scores_due
     WHERE market_id > %(after)s GROUP BY market_id ORDER BY market_id LIMIT %(most)s"""
-_DONE: Final = "DELETE FROM predictbench.scores_due WHERE due_id = ANY(%(entries)s)"
+_DONE: Final = "DELETE FROM predictbench.scores_due WHERE due_id = ANY(%(entries)s) OR market_id = ''"
 
 _OF_RUNS: Final = "m.run_id = ANY(%(runs)s::uuid[])"
 # Markets without a final observation have no scores, now or before.

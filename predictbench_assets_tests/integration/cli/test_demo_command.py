@@ -25,8 +25,9 @@ from predictbench_assets.launch.demo_world import Demo, demo_lock, write_demo
 from predictbench_assets.sandbox.process import world_of
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.kit.commands import command
+from predictbench_assets_tests.kit.places import CLONE
 
-README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+README = (CLONE / "README.md").read_text()
 [CONTRARIAN] = [
     block for block in re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE) if "class " in block
 ]

@@ -12,13 +12,13 @@ from click.testing import CliRunner, Result
 from sqlalchemy import Engine, make_url, text
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.clock import FixedClock
 from predictbench_assets.database import migrations
 from predictbench_assets.ingestion.registry import SnapshotRecord
-from predictbench_assets.persistence.leases import Lease, RunCounts, open_lease
+from predictbench_assets.persistence.leases import Lease, RunCounts
 from predictbench_assets.persistence.snapshots import register_snapshot
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import all_variables, load_settings
+from predictbench_assets_tests.kit.builders import open_run
 
 DAY = date(2026, 3, 2)
 DURING = "2026-03-02T09:17:00Z"
@@ -53,18 +53,8 @@ def due(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> D
 def lease(engine: Engine) -> Callable[[int], Lease]:
     """Opens the run of a window."""
 
-    def take(window: int) -> Lease:
-        return open_lease(
-            engine,
-            RunKey(DAY, window),
-            dagster_run_id=f"dagster-{window}",
-            holder="host:1",
-            exchange=EXCHANGE,
-            git_sha=None,
-            clock=FixedClock(datetime(2026, 3, 2, 7, 1, tzinfo=UTC)),
-        )
-
-    return take
+    began = datetime(2026, 3, 2, 7, 1, tzinfo=UTC)
+    return lambda window: open_run(engine, RunKey(DAY, window), began, exchange=EXCHANGE)
 
 
 def answer(result: Result) -> dict[str, Any]:

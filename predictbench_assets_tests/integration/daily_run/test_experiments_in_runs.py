@@ -11,7 +11,8 @@ import dagster as dg
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 from predictbench_assets_tests.integration.daily_run.experiments import FailsForAll
-from predictbench_assets_tests.kit.daily_run import BASELINE, CLONE, EXPERIMENT, KEY, NOW, MakeRun, differences
+from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, KEY, NOW, MakeRun, differences
+from predictbench_assets_tests.kit.places import CLONE
 
 A_WEEK_LATER = {"PREDICTBENCH_NOW": (NOW + timedelta(days=7)).isoformat()}
 UNIFORM = "predictbench_assets.experiments.builtin.controls:UniformExperiment"

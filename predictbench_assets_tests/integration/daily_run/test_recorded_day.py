@@ -1,9 +1,7 @@
 """The acceptance of the whole: real payloads of one day, over HTTP, into a real database."""
 
 import json
-import os
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +9,9 @@ import pytest
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
-from predictbench_assets_tests.kit.daily_run import CLONE, MakeRun
+from predictbench_assets_tests.kit.daily_run import MakeRun
+from predictbench_assets_tests.kit.places import SAMPLES
 
-SAMPLES = Path(os.environ.get("PREDICTBENCH_SAMPLES", CLONE / "../shared/polymarket_samples"))
 RECORDED = SAMPLES / "gamma" / "open_markets_2026-02.json"
 KEY = RunKey(date(2026, 2, 2), 7)
 NOW = "2026-02-02T07:00:00Z"

@@ -28,7 +28,8 @@ from predictbench_assets.sandbox.server import SandboxServer
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import Settings, all_variables, secret_names, variables
 from predictbench_assets_tests.integration.daily_run.leaking_experiment import TOLD
-from predictbench_assets_tests.kit.daily_run import BASELINE, CLONE, DailyRun, MakeSandbox
+from predictbench_assets_tests.kit.daily_run import BASELINE, DailyRun, MakeSandbox
+from predictbench_assets_tests.kit.places import CLONE
 
 TELLTALES = "predictbench_assets_tests.integration.daily_run.leaking_experiment"
 NOBODY = "127.0.0.1:9"

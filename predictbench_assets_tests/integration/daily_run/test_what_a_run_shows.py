@@ -10,7 +10,8 @@ import dagster as dg
 import pytest
 
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.kit.daily_run import BASELINE, CLONE, KEY, NOW, DailyRun, MakeRun, Ran
+from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, NOW, DailyRun, MakeRun, Ran
+from predictbench_assets_tests.kit.places import CLONE
 
 HISTORIANS = "predictbench_assets_tests.integration.daily_run.historian"
 SETTINGS = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{HISTORIANS}:Historian,{HISTORIANS}:BlindHistorian"}

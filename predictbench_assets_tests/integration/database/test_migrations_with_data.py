@@ -19,8 +19,9 @@ from predictbench_assets.database.schema import VERSION_TABLE
 from predictbench_assets.failures import Failure
 from predictbench_assets.persistence.leases import Lease, RunCounts
 from predictbench_assets.persistence.writer import RunWriter
-from predictbench_assets_tests.kit.builders import NOW, Database, attempt, record, result
+from predictbench_assets_tests.kit.builders import NOW, attempt, record, result
 from predictbench_assets_tests.kit.daily_run import Row, differences, dump
+from predictbench_assets_tests.kit.database import Database
 from predictbench_assets_tests.kit.deployment import dagster_on
 
 QUICK = Backoff(attempts=3, first=0.01, longest=0.02)

@@ -9,14 +9,12 @@ import pytest
 from alembic import command
 from sqlalchemy import Engine
 
-from predictbench_assets.clock import FixedClock
 from predictbench_assets.database import health, migrations
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.privileges import API_ROLES, DAGSTER, OWNER, READER, WRITER, WRITER_NEEDS
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE, VIEWS, metadata
-from predictbench_assets.persistence.leases import open_lease
 from predictbench_assets.persistence.writer import RunWriter
-from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, record
+from predictbench_assets_tests.kit.builders import attempt, open_run, record
 from predictbench_assets_tests.kit.deployment import ADMINISTRATOR, Deployment, connected, dagster_on, run
 
 TABLES = sorted(table.name for table in metadata.tables.values())
@@ -137,9 +135,7 @@ def test_a_door_that_someone_opened_is_noticed_and_closed_again(deployment: Depl
 def test_the_writer_stores_a_run_and_lacks_nothing(deployment: Deployment, database: str) -> None:
     with engine_as(deployment, WRITER, database) as engine:
         assert health.privileges(engine) == health.Privileges(WRITER, (), ())
-        lease = open_lease(
-            engine, KEY, dagster_run_id="d", holder="h", exchange="x", git_sha=None, clock=FixedClock(NOW)
-        )
+        lease = open_run(engine)
         report = RunWriter(engine, lease, lease.clock).write([record(1), record(2)], [attempt()])
         assert (report.processed, report.failures) == (2, [])
         assert migrations.is_current(engine)

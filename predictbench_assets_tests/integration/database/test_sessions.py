@@ -10,7 +10,7 @@ from predictbench_assets.database import health, migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseUnsuitable
-from predictbench_assets_tests.kit.database import administer, in_database
+from predictbench_assets_tests.kit.database import administer, database_of
 
 INSTANT = dt.datetime(2026, 2, 2, 23, 30, tzinfo=dt.UTC)
 
@@ -73,13 +73,10 @@ def test_options_of_the_address_are_kept(empty_database_url: str) -> None:
 def test_a_database_in_another_encoding_is_refused_before_anything_is_made_in_it(
     postgres_server: EmbeddedPostgres, encoding: str
 ) -> None:
-    name = f"test_{uuid4().hex[:12]}"
-    administer(postgres_server, f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
-    try:
+    with database_of(postgres_server, f"ENCODING '{encoding}' TEMPLATE template0") as url:
+        name = make_url(url).database
         with pytest.raises(DatabaseUnsuitable, match=f"{name} stores texts as {encoding}.* ENCODING 'UTF8'"):
-            migrations.upgrade(in_database(postgres_server, name))
-    finally:
-        administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+            migrations.upgrade(url)
 
 
 def test_a_role_that_reads_rounded_numbers_is_refused(

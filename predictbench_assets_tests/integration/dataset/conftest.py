@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -14,7 +13,7 @@ from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.dataset.frames.stored import DEMO_FOLDER
 from predictbench_assets_tests.integration.dataset.planted import THEN, move_on, plant, released
-from predictbench_assets_tests.kit.database import administer, in_database
+from predictbench_assets_tests.kit.database import database_of
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +21,13 @@ def world(
     postgres_server: EmbeddedPostgres, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
     """The database's URL, with more in it than was known THEN, and the release of THEN."""
-    name = f"test_{uuid4().hex[:12]}"
-    administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-    url = in_database(postgres_server, name).render_as_string(hide_password=False)
-    engine = make_engine(url, pool_size=2)
-    ledger = plant(engine)
-    folder = released(engine, tmp_path_factory.mktemp("releases") / "2026-02")
-    move_on(ledger)
-    yield url, folder
-    engine.dispose()
-    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    with database_of(postgres_server, f"TEMPLATE {migrated_template}") as url:
+        engine = make_engine(url, pool_size=2)
+        ledger = plant(engine)
+        folder = released(engine, tmp_path_factory.mktemp("releases") / "2026-02")
+        move_on(ledger)
+        yield url, folder
+        engine.dispose()
 
 
 @pytest.fixture

@@ -340,12 +340,13 @@ def test_whatever_a_touched_release_holds_is_a_problem_on_one_line(filled: Bench
     (folder / "x\x1b[2J\nPROBLEM: forged").touch()
     told = manifest(folder)
     del told["rows"]["markets"]
-    (folder / "MANIFEST.json").write_text(json.dumps(told | {"version": "1\x1b[2J"}))
+    (folder / "MANIFEST.json").write_text(json.dumps(told | {"version": "1\x1b[2J\nPROBLEM: forged"}))
 
     def problems() -> list[str]:
         done = filled.verify("--release", str(folder))
         assert done.exit_code == 1
         assert "\x1b" not in done.output
+        assert "\nPROBLEM: forged" not in done.stdout
         return done.stdout.splitlines()[1:]
 
     found = problems()
@@ -365,7 +366,7 @@ def test_whatever_a_touched_release_holds_is_a_problem_on_one_line(filled: Bench
     assert any("the manifest says nothing of it" in line for line in problems())
     (folder / "MANIFEST.json").unlink()
     os.mkfifo(folder / "MANIFEST.json")
-    assert "MANIFEST.json is no file" in filled.verify("--release", str(folder)).stderr
+    assert "MANIFEST.json is a pipe or a device, and has to be a file" in filled.verify("--release", str(folder)).stderr
 
 
 def test_a_place_that_takes_no_files_is_told(filled: Benchmark) -> None:

@@ -1,16 +1,14 @@
-"""Settings for a deployment of a test's own, and services that answer as they are told."""
+"""Settings for a deployment of a test's own, and a service for it to ask."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from predictbench_assets.settings import Settings
-from predictbench_assets_tests.kit.doctor import NOW, MakeSettings, Service
+from predictbench_assets_tests.integration.diagnosis.own_settings import NOW, MakeSettings
+from predictbench_assets_tests.kit.http_services import JsonService, json_service
 
 
 @pytest.fixture
@@ -26,25 +24,7 @@ def make_settings(tmp_path: Path) -> MakeSettings:
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
+def service() -> Iterator[JsonService]:
     """A running service."""
-    told = Service()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            told.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
-            body = json.dumps(told.body).encode()
-            self.send_response(told.status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        told.base_url = f"http://127.0.0.1:{server.server_address[1]}"
-        yield told
-        server.shutdown()
+    with json_service() as running:
+        yield running

@@ -14,7 +14,8 @@ from predictbench_assets.diagnosis.storage import PROBE, archive_findings, dagst
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.kit.doctor import NOW, MakeSettings, Service
+from predictbench_assets_tests.integration.diagnosis.own_settings import NOW, MakeSettings
+from predictbench_assets_tests.kit.http_services import JsonService
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -35,7 +36,7 @@ NOBODY = "http://127.0.0.1:9"
     ],
 )
 def test_the_state_of_the_schedule(
-    make_settings: MakeSettings, service: Service, status: int, body: object, level: str, words: str
+    make_settings: MakeSettings, service: JsonService, status: int, body: object, level: str, words: str
 ) -> None:
     service.status, service.body = status, body
     settings = make_settings(
@@ -52,7 +53,7 @@ def test_the_state_of_the_schedule(
     assert headers["authorization"] == "Bearer token-never-shown"
 
 
-def test_a_public_repository_is_asked_without_a_token(make_settings: MakeSettings, service: Service) -> None:
+def test_a_public_repository_is_asked_without_a_token(make_settings: MakeSettings, service: JsonService) -> None:
     service.body = {"state": "active"}
     [finding] = schedule_findings(make_settings(github_repository="owner/name", github_api_url=service.base_url))
     assert finding.level == "ok"
@@ -80,7 +81,7 @@ def test_without_a_repository_or_a_network_the_schedule_is_no_failure(make_setti
     ],
 )
 def test_whether_the_rest_api_shows_the_schema(
-    make_settings: MakeSettings, service: Service, status: int, body: object, level: str
+    make_settings: MakeSettings, service: JsonService, status: int, body: object, level: str
 ) -> None:
     service.status, service.body = status, body
     settings = make_settings(supabase_service_role_key="service-role-key", supabase_api_url=service.base_url)
@@ -118,7 +119,7 @@ def test_a_good_exchange_and_its_clock(make_settings: MakeSettings) -> None:
         assert "s behind it" in clock.found
 
 
-def test_an_exchange_that_is_not_there_or_is_another(make_settings: MakeSettings, service: Service) -> None:
+def test_an_exchange_that_is_not_there_or_is_another(make_settings: MakeSettings, service: JsonService) -> None:
     settings = make_settings(polymarket_base_url=NOBODY, polymarket_clob_url=NOBODY)
     exchange, clock = exchange_findings(settings, SystemClock())
     assert (exchange.level, clock.level) == ("fail", "skip")

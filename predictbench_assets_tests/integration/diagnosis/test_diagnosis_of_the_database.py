@@ -20,8 +20,8 @@ from predictbench_assets.database.schema import processing_runs
 from predictbench_assets.diagnosis.checks import Finding
 from predictbench_assets.diagnosis.database import database_findings, run_findings
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.kit.database import administer
-from predictbench_assets_tests.kit.doctor import NOW, MakeSettings
+from predictbench_assets_tests.integration.diagnosis.own_settings import NOW, MakeSettings
+from predictbench_assets_tests.kit.database import administer, database_of
 
 TODAY = NOW.date()
 FINDINGS = """
@@ -133,11 +133,8 @@ def test_a_read_only_database(diagnose: Diagnose, database_url: str) -> None:
 
 
 def test_a_database_that_would_give_back_other_texts(diagnose: Diagnose, postgres_server: EmbeddedPostgres) -> None:
-    name = f"test_{uuid4().hex[:12]}"
-    administer(postgres_server, f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0")
-    url = make_url(postgres_server.url).set(database=name).render_as_string(hide_password=False)
-    parts = diagnose(url)
-    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    with database_of(postgres_server, "ENCODING 'LATIN1' TEMPLATE template0") as url:
+        parts = diagnose(url)
     database = parts.pop("database")
     assert (database.level, "LATIN1" in database.found, "ENCODING 'UTF8'" in database.found) == ("fail", True, True)
     assert set(levels(parts).values()) == {"skip"}

@@ -26,9 +26,10 @@ from predictbench_assets.experiments.registry import ENTRY_POINT_GROUP, load_reg
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Market
+from predictbench_assets_tests.kit.places import CLONE
 
-GUIDE = Path(__file__).resolve().parents[3] / "docs" / "writing-an-experiment.md"
-README = GUIDE.parents[1] / "README.md"
+GUIDE = CLONE / "docs" / "writing-an-experiment.md"
+README = CLONE / "README.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
 
 

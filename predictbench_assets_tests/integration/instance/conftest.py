@@ -1,13 +1,9 @@
 """An object store, an exchange and a database, as settings of whoever works on them."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-# Settings that a test does not give are at their defaults, whatever the machine has set.
-os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World

@@ -12,7 +12,6 @@ import httpx
 from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 from predictbench_assets_tests.integration.instance.services import (
-    CLONE,
     DEPLOYED,
     Webserver,
     deployed_home,
@@ -20,6 +19,7 @@ from predictbench_assets_tests.integration.instance.services import (
     inherited,
 )
 from predictbench_assets_tests.kit.daily_run import KEY, DailyRun, Ran
+from predictbench_assets_tests.kit.places import CLONE
 
 OTHER = RunKey(KEY.run_date, 1)
 ASSETS = {"target_window", "raw_markets", "normalized_markets", "persisted_run"}

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -16,19 +15,17 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-os.environ["PREDICTBENCH_ENV_FILE"] = ""
-
-from predictbench_assets.clock import FixedClock
 from predictbench_assets.definitions import build_defs
-from predictbench_assets.persistence.leases import open_lease
+from predictbench_assets.persistence.leases import RunCounts
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import load_settings
 from predictbench_assets_tests.integration.instance.services import postgres_instance
+from predictbench_assets_tests.kit.builders import open_run
 from predictbench_assets_tests.kit.daily_run import KEY, DailyRun
-from predictbench_assets_tests.kit.webhook import webhook
+from predictbench_assets_tests.kit.http_services import webhook
 
 RUN = dg.AssetKey("persisted_run")
 AT_SEVEN = datetime(2026, 3, 2, 7, 5, tzinfo=UTC)
@@ -155,17 +152,8 @@ def test_a_tick_on_a_database_without_tables_plans_as_the_command_does(
 
 def done(engine: Engine, key: RunKey) -> None:
     """Store a complete run, as far as the schedule looks."""
-    opened = {"holder": "h", "exchange": load_settings().exchange, "git_sha": None, "clock": FixedClock(AT_SEVEN)}
-    lease = open_lease(engine, key, dagster_run_id=str(key), **opened)
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "UPDATE predictbench.processing_runs SET status = 'completed', finished_at = started_at,"
-                " offered_markets = 0, excluded_markets = 0, rejected_markets = 0, failed_markets = 0,"
-                " processed_markets = 0, total_markets = 0 WHERE run_id = :id"
-            ),
-            {"id": lease.key.run_id},
-        )
+    lease = open_run(engine, key, AT_SEVEN, exchange=load_settings().exchange)
+    lease.finish(RunCounts(0, 0, 0, 0, 0), status="completed")
 
 
 # The sensor

@@ -13,7 +13,8 @@ from predictbench_assets.database.errors import DatabaseRefused
 from predictbench_assets.failures import Failure
 from predictbench_assets.persistence.leases import ForeignExchange, Lease, LeaseLost, RunAlreadyStored, RunCounts
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.kit.builders import KEY, NOW, Database
+from predictbench_assets_tests.kit.builders import KEY, NOW
+from predictbench_assets_tests.kit.database import Database
 
 Takes = Callable[..., Lease]
 
@@ -109,6 +110,12 @@ def test_another_exchange_is_refused(take: Takes, database: Database) -> None:
     with pytest.raises(ForeignExchange, match=r"gamma\.example.*127\.0\.0\.1.*DATABASE_URL"):
         take(RunKey(date(2026, 2, 3), 7), exchange="127.0.0.1")
     assert database.scalar("SELECT count(*) FROM predictbench.processing_runs") == 1
+
+
+def test_a_stored_exchange_forges_no_line(take: Takes, database: Database) -> None:
+    take(exchange="a\nERROR \x1b[2Jx")
+    with pytest.raises(ForeignExchange, match=r"runs of a\\nERROR \\x1b\[2Jx, this one"):
+        take(RunKey(date(2026, 2, 3), 7), exchange="127.0.0.1")
 
 
 def test_two_first_runs_of_two_exchanges_do_not_both_get_in(take: Takes, database: Database) -> None:

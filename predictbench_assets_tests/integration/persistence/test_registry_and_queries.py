@@ -6,9 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine
 
-from predictbench_assets.database.schema import resolution_observations
 from predictbench_assets.experiments.history import settled_markets
 from predictbench_assets.experiments.protocol import SettledMarket
 from predictbench_assets.ingestion.registry import SnapshotRecord
@@ -18,7 +17,8 @@ from predictbench_assets.persistence.snapshots import find_snapshot, register_sn
 from predictbench_assets.persistence.stored_runs import cohort_sizes, stored_run
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.kit.builders import KEY, NOW, Database, attempt, record
+from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, observe, record
+from predictbench_assets_tests.kit.database import Database
 
 Takes = Callable[..., Lease]
 SNAPSHOT = SnapshotRecord(
@@ -108,22 +108,14 @@ def test_history_knows_only_what_had_been_observed(take: Takes, engine: Engine) 
     writer = RunWriter(engine, lease, lease.clock)
     writer.write([record(1, price=price), record(2), record(3), record(4)], [attempt()])
     writer.finish(RunCounts(4, 0, 0, 0, 4), "completed")
-    settled = KEY.end
-
-    def observe(market: int, state: str, outcome: float | None, days: int, **rest: Any) -> None:
-        values = {"market_id": f"m{market}", "state": state, "outcome": outcome, "source": "gamma"} | rest
-        with engine.begin() as connection:
-            connection.execute(
-                insert(resolution_observations).values(observed_at=settled + timedelta(days=days), **values)
-            )
-
-    observe(1, "proposed", None, 0)
-    observe(1, "final", 1.0, 1)
-    observe(2, "final", 0.0, 2)
-    observe(2, "disputed", None, 4)  # taken back
-    observe(3, "final", 0.5, 3)
-    observe(4, "open", None, 1)
-    observe(9, "final", 1.0, 1)  # never stored
+    settled, day = KEY.end, timedelta(days=1)
+    observe(engine, "m1", "proposed", at=settled)
+    observe(engine, "m1", "final", 1.0, at=settled + day)
+    observe(engine, "m2", "final", 0.0, at=settled + 2 * day)
+    observe(engine, "m2", "disputed", at=settled + 4 * day)  # taken back
+    observe(engine, "m3", "final", 0.5, at=settled + 3 * day)
+    observe(engine, "m4", "open", at=settled + day)
+    observe(engine, "m9", "final", 1.0, at=settled + day)  # never stored
 
     def known(days: int) -> list[tuple[str, float]]:
         return [

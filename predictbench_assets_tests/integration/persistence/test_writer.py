@@ -16,7 +16,8 @@ from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts
 from predictbench_assets.persistence.records import MarketRecord
 from predictbench_assets.persistence.run_contents import result_record
 from predictbench_assets.persistence.writer import RunWriter
-from predictbench_assets_tests.kit.builders import KEY, NOW, Database, attempt, market, record, result
+from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, market, record, result
+from predictbench_assets_tests.kit.database import Database
 
 Writers = Callable[..., RunWriter]
 

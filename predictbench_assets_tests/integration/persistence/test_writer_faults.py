@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from predictbench_assets.clock import FixedClock
 from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
@@ -18,11 +17,12 @@ from predictbench_assets.database.errors import Backoff, DatabaseRefused, Databa
 from predictbench_assets.failures import Failure
 from predictbench_assets.markets.market import Contract, MarketPrice
 from predictbench_assets.persistence import statements
-from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts, open_lease
+from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts
 from predictbench_assets.persistence.pipelining import Statement
 from predictbench_assets.persistence.records import MarketRecord
 from predictbench_assets.persistence.writer import RunWriter
-from predictbench_assets_tests.kit.builders import KEY, NOW, Database, attempt, record, result
+from predictbench_assets_tests.kit.builders import attempt, open_run, record, result
+from predictbench_assets_tests.kit.database import Database
 
 Writers = Callable[..., RunWriter]
 Takes = Callable[..., Lease]
@@ -167,15 +167,7 @@ def test_a_server_restarted_between_batches_is_waited_for(tmp_path: Path) -> Non
     with EmbeddedPostgres(tmp_path / "pg", durable=False) as server:
         migrations.upgrade(server.url)
         engine = make_engine(server.url)
-        lease = open_lease(
-            engine,
-            KEY,
-            dagster_run_id="d",
-            holder="h",
-            exchange="x",
-            git_sha=None,
-            clock=FixedClock(NOW),
-        )
+        lease = open_run(engine)
 
         def source() -> Iterator[MarketRecord]:
             for number in range(60):
@@ -196,9 +188,7 @@ def test_a_database_that_stays_away_fails_the_run_and_no_market(tmp_path: Path) 
     with EmbeddedPostgres(tmp_path / "pg", durable=False) as server:
         migrations.upgrade(server.url)
         engine = make_engine(server.url)
-        lease = open_lease(
-            engine, KEY, dagster_run_id="d", holder="h", exchange="x", git_sha=None, clock=FixedClock(NOW)
-        )
+        lease = open_run(engine)
 
         def source() -> Iterator[MarketRecord]:
             yield from (record(number) for number in range(15))

@@ -8,9 +8,11 @@ from predictbench_assets.database.privileges import OWNER, WRITER
 from predictbench_assets.dataset.export import export_tables
 from predictbench_assets.retention.raw_snapshots import restore_raw_snapshots, verify_archives
 from predictbench_assets.staging import StagingArea
+from predictbench_assets_tests.kit.builders import KEY
+from predictbench_assets_tests.kit.builders import NOW as WRITTEN_AT
 from predictbench_assets_tests.kit.deployment import Deployment
 from predictbench_assets_tests.kit.pooler import Pgbouncer, others_taking_turns
-from predictbench_assets_tests.kit.stored_days import CAPTURED, KEY, NOW, Stored
+from predictbench_assets_tests.kit.stored_days import NOW, Stored
 
 MARKETS = range(12_000, 12_040)
 
@@ -27,7 +29,7 @@ def test_raw_snapshots_move_and_tables_are_exported(
         Stored(owner, archive).settled(*MARKETS)
         assert stored.prune(batch=7).count == 40
         assert stored.prune(batch=7).count == 0
-        days = {"since": CAPTURED.date(), "until": CAPTURED.date() + timedelta(days=1)}
+        days = {"since": WRITTEN_AT.date(), "until": WRITTEN_AT.date() + timedelta(days=1)}
         area = StagingArea(str(tmp_path / "export"))
         manifest = export_tables(writer, area, **days, format_="jsonl", now=NOW, git_sha=None)
         assert manifest.rows == 1 + 40 + 40

@@ -53,9 +53,12 @@ ALL_COHORTS = text("""
                 AND close_time <= CAST(:now AS timestamptz) - interval '14 days'
         ) AS long_open
     FROM predictbench.processed_markets
-    JOIN predictbench.processing_runs USING (run_id)
+    JOIN predictbench.processing_runs p USING (run_id)
     LEFT JOIN predictbench.market_resolutions AS known USING (market_id)
-    WHERE processing_runs.status IN ('completed', 'partial') AND withdrawn_at IS NULL
+    WHERE run_id IN (
+            SELECT run_id FROM predictbench.processing_attempts
+            WHERE status IN ('completed', 'partial') AND finished_at <= CAST(:now AS timestamptz)
+        ) AND withdrawn_at IS NULL
         AND close_time <= CAST(:now AS timestamptz) - interval '7 days'
     GROUP BY run_date, window_days ORDER BY run_date, window_days""")
 NEWEST = "(SELECT observation_id FROM predictbench.market_resolutions JOIN predictbench.resolution_observations"
@@ -223,11 +226,12 @@ def test_what_is_kept_for_the_queue_is_what_has_not_settled(final: History) -> N
 def test_a_database_of_before_is_migrated_with_what_has_not_settled(
     final: History, engine: Engine, database_url: str
 ) -> None:
-    migrations.downgrade(database_url, "0005")
     for key in KEYS:
         final.run(key, set(MARKETS), 0, True)
+    migrations.downgrade(database_url, "0005")
     final.ledger.observe({"m6": None}, final.now, state="gave_up")
     final.ledger.observe({"m9": None}, final.now)
+    migrations.downgrade(database_url, "0005")
     migrations.upgrade(database_url)
     assert sorted(final.ledger.rows("SELECT market_id FROM predictbench.resolutions_due")) == [("m3",), ("m9",)]
     final.verify()

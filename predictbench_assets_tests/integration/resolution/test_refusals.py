@@ -159,7 +159,7 @@ def test_an_api_that_has_changed_ends_the_sweep_with_what_was_seen(swept: Swept,
     assert raised.value.report.remaining == len(cohort)
 
 
-@pytest.mark.parametrize("closed", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+@pytest.mark.parametrize("closed", ["0001-01-01T00:00:00Z", "2021-05-05T00:00:00Z", "9999-12-31T23:59:59Z"])
 def test_a_time_of_closing_that_cannot_be_is_noted_and_not_taken(swept: Swept, one: Market, closed: str) -> None:
     def single(request: httpx.Request) -> httpx.Response:
         return settled(request, closedTime=closed)

@@ -153,6 +153,27 @@ def test_a_changed_settlement_supersedes_and_the_old_one_stays(swept: Swept, coh
     assert len(set(times)) == len(times)
 
 
+@pytest.mark.parametrize("payout", ['["x", null]', "7", '{"a": 1}', "[" + "9" * 5000 + "]"])
+def test_a_stored_payout_that_cannot_be_read_costs_its_market_alone_a_second_look(
+    swept: Swept, cohort: list[Market], one: Market, payout: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    swept.store(cohort)
+    swept.at(AFTER)
+    swept.rows(
+        "UPDATE resolution_observations SET payout = cast(:payout AS jsonb) WHERE market_id = :id AND state = 'final'"
+        " RETURNING 1",
+        id=one.market_id,
+        payout=payout,
+    )
+    report = swept.again()
+    assert report.looked_at == len(cohort)
+    assert report.observations == 1
+    assert [change.market_id for change in report.changed] == [one.market_id]
+    assert f"the stored payout of market {one.market_id} cannot be read" in caplog.text
+    assert swept.resolution(one.market_id) == ("final", one.settlement.payout[0], "gamma")
+    assert swept.again().observations == 0
+
+
 def test_a_settlement_that_is_taken_back_is_open_again(swept: Swept, one: Market) -> None:
     swept.store([one])
     swept.at(AFTER)

@@ -15,7 +15,8 @@ from predictbench_assets.partitions import partition_key, run_partitions
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import load_settings
-from predictbench_assets_tests.kit.daily_run import BASELINE, CLONE, DailyRun, MakeRun
+from predictbench_assets_tests.kit.daily_run import BASELINE, DailyRun, MakeRun
+from predictbench_assets_tests.kit.places import CLONE
 
 DAY = date(2026, 3, 2)
 OLD, NEWER = RunKey(DAY, 7), RunKey(DAY, 8)

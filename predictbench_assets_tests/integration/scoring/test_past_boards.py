@@ -20,6 +20,7 @@ from predictbench_assets.cli.options import as_of_instant, read_moment
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
 from predictbench_assets.scoring.store.boards import (
+    StoredBoardUnreadable,
     content_hash,
     encoded_leaderboard,
     rebuild_leaderboard,
@@ -137,6 +138,11 @@ def test_a_stored_board_is_the_one_that_was_made(engine: Engine, season: Ledger)
         *("mean_edge", "edge_low", "edge_high", "rank"),
     )
     assert stored == [(*(getattr(row, name) for name in names), n) for n, row in enumerate(first.rows)]
+    season.execute(
+        """UPDATE predictbench.leaderboards SET detail = '{"as_of": 7}' WHERE leaderboard_id = :id""", id=identity
+    )
+    with pytest.raises(StoredBoardUnreadable, match=str(identity)):
+        stored_leaderboard(engine, THEN)
 
 
 def test_the_boards_say_what_was_planted(engine: Engine, season: Ledger) -> None:

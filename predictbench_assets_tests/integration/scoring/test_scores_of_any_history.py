@@ -156,10 +156,10 @@ def test_a_database_of_before_is_scored_whole_once(engine: Engine, database_url:
     ledger.run(dict.fromkeys(MARKETS, 0.4), key=KEYS[1])
     ledger.observe(dict.fromkeys(MARKETS, 1.0), BEGINNING)
     score_settled(engine, BEGINNING)
+    ledger.run(dict.fromkeys(MARKETS, 0.3), key=KEYS[2])  # today's writer needs today's tables
     migrations.downgrade(database_url, "0003")
-    # What older code would have seen at its next call: a correction, a market taken back, one that waits, another run.
+    # What older code would have seen at its next call: a correction, a market taken back, one that waits.
     ledger.observe({"m0": 0.0, "m3": None}, BEGINNING + timedelta(hours=1))
-    ledger.run(dict.fromkeys(MARKETS, 0.3), key=KEYS[2])
     before = stored_scores(engine)
     migrations.upgrade(database_url)
     now = BEGINNING + timedelta(hours=2)

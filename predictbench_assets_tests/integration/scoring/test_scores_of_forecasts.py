@@ -202,7 +202,9 @@ def test_impossible_scores_are_counted(engine: Engine, ledger: Ledger) -> None:
         " WHERE r.experiment_result_id = s.experiment_result_id AND (market_id, experiment) = ('m0', 'bold')"
     )
     ledger.execute("INSERT INTO predictbench.scores_due (run_id) SELECT run_id FROM predictbench.processing_runs")
+    ledger.execute("INSERT INTO predictbench.scores_due (market_id) VALUES ('')")  # by hand: no market has it
     assert score_settled(engine, FIRST).rescored == 0
+    assert ledger.rows("SELECT * FROM predictbench.scores_due") == []
     assert score_problems(engine).out_of_range == 1
     ledger.execute("UPDATE predictbench.processed_markets SET price = price + 1e-9 WHERE market_id = 'm1'")
     report = score_settled(engine, SECOND)

@@ -19,7 +19,7 @@ from predictbench_assets.site.build import MARKER, FolderNotOurs, PageUnwritable
 from predictbench_assets.site.data import markets
 from predictbench_assets.site.names import page_name
 from predictbench_assets_tests.kit.handmade_boards import board
-from predictbench_assets_tests.kit.planted_page import EXPERIMENTS, FIRST, HOSTILE, Market, plant, planted_board
+from predictbench_assets_tests.kit.planted_page import EXPERIMENTS, FIRST, HOSTILE, SpecialMarket, plant, planted_board
 
 LICENCE = "https://www.apache.org/licenses/LICENSE-2.0"
 FEW = (EXPERIMENTS[0], EXPERIMENTS[1], EXPERIMENTS[5])
@@ -128,6 +128,10 @@ def test_words_of_others_stay_words(planted_report: ReportSummary) -> None:
         assert page.scripts == 1, path
         assert not page.tags & {"img", "b", "u"}, path
         assert page.handlers == [], path
+        written = path.read_text(encoding="utf-8")
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", written), path
+        assert not re.search("<title>[^<]*[\u202a-\u202e\u2066-\u2069]", written), path
+    assert "\u202eevil" in read(planted_report.folder / "markets" / "900001.html").text
     [evil] = [one for one in HOSTILE if one.market_id and "evil" in one.market_id]
     path = planted_report.folder / "markets" / f"{page_name(evil.market_id or '')}.html"
     page = read(path)
@@ -140,7 +144,7 @@ def test_words_of_others_stay_words(planted_report: ReportSummary) -> None:
 
 
 def test_a_market_has_its_question_rules_quotes_forecasts_outcome_and_scores(engine: Engine, tmp_path: Path) -> None:
-    market = Market(
+    market = SpecialMarket(
         "Will the bridge open?", market_id="77", rules="Opens by noon.", slug="bridge", event_title="Bridges"
     )
     now = plant(engine, days=9, markets=1, special=(market,))
@@ -203,7 +207,7 @@ def test_what_was_not_known_then_is_not_on_the_page(engine: Engine, tmp_path: Pa
 def test_late_forecasts_and_those_stored_later_do_not_count_on_the_page_of_a_market(
     engine: Engine, tmp_path: Path
 ) -> None:
-    now = plant(engine, days=1, markets=0, special=(Market("Will it?", market_id="5"),), chosen=FEW)
+    now = plant(engine, days=1, markets=0, special=(SpecialMarket("Will it?", market_id="5"),), chosen=FEW)
     changes = {
         # Before the freeze window is over, and at the very close of the market.
         FEW[1].name: "forecast_at = m.close_time, stored_at = m.close_time",
@@ -259,7 +263,7 @@ def test_a_late_experiment_has_its_chart_and_the_reason_on_its_page(engine: Engi
 
 
 def test_pages_say_why_there_is_no_forecast(engine: Engine, tmp_path: Path) -> None:
-    now = plant(engine, days=12, markets=10, open_days=2, special=(Market("Will it?", market_id="5"),))
+    now = plant(engine, days=12, markets=10, open_days=2, special=(SpecialMarket("Will it?", market_id="5"),))
     failing, skipping = "coin_polisher", "deep_thinker"
     none = "probability = NULL, forecast_at = NULL"
     change_results(engine, failing, f"status = 'failed', reason = format('KeyError: <b>%s</b>', m.market_id), {none}")
@@ -278,6 +282,18 @@ def test_pages_say_why_there_is_no_forecast(engine: Engine, tmp_path: Path) -> N
     assert "b" not in read(market).tags
 
 
+def test_what_a_hand_has_spoilt_costs_no_page(engine: Engine, tmp_path: Path) -> None:
+    now = plant(engine, days=1, markets=0, special=(SpecialMarket("Will it?", market_id="5"),))
+    with engine.begin() as connection:
+        connection.execute(text("""UPDATE predictbench.processed_contracts SET metadata = '{"index": "x"}'"""))
+        connection.execute(
+            text("""UPDATE predictbench.processing_runs SET excluded_by_reason = '{"liquidity": [], "other": 3}'""")
+        )
+    folder = write(engine, tmp_path / "report", now)
+    assert "Will it?" in read(folder / "markets" / "5.html").text
+    assert "1 unreadable counts" in read(folder / "index.html").text
+
+
 def test_pages_of_markets_can_be_limited_to_the_newest_days(engine: Engine, tmp_path: Path) -> None:
     now = plant(engine, days=4, markets=3)
     since = date(2026, 9, 4)
@@ -287,7 +303,7 @@ def test_pages_of_markets_can_be_limited_to_the_newest_days(engine: Engine, tmp_
 
 
 def test_rules_that_were_archived_are_said_to_be(engine: Engine, tmp_path: Path) -> None:
-    now = plant(engine, days=1, markets=0, special=(Market("Will it?", market_id="5"),))
+    now = plant(engine, days=1, markets=0, special=(SpecialMarket("Will it?", market_id="5"),))
     with engine.begin() as connection:
         connection.execute(
             text(

@@ -13,8 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from predictbench_assets.settings import all_variables
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.kit.other_store import OtherStore
-from predictbench_assets_tests.kit.stores import OpenArea, settings_for
+from predictbench_assets_tests.kit.other_store import OpenArea, OtherStore, settings_for
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,7 @@ from predictbench_assets.object_store import PART_BYTES
 from predictbench_assets.retention.staged_files import delete_files
 from predictbench_assets.settings import load_settings
 from predictbench_assets.staging import Schema, StagedFileMissing
-from predictbench_assets_tests.kit.other_store import BUCKET, Answer, OtherStore
-from predictbench_assets_tests.kit.stores import OpenArea
+from predictbench_assets_tests.kit.other_store import BUCKET, Answer, OpenArea, OtherStore
 
 ROWS = Schema("rows", 1)
 NAME = "asset/2026-11-23/7.jsonl.zst"

@@ -10,8 +10,16 @@ from predictbench_assets.diagnosis.storage import archive_findings, staging_find
 from predictbench_assets.failures import StoreRefused, StoreUnwell
 from predictbench_assets.settings import SettingsError, load_settings
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.kit.other_store import Answer, Handler, OtherStore, drips, hangs, stalls
-from predictbench_assets_tests.kit.stores import OpenArea, settings_for
+from predictbench_assets_tests.kit.other_store import (
+    Answer,
+    Handler,
+    OpenArea,
+    OtherStore,
+    drips,
+    hangs,
+    settings_for,
+    stalls,
+)
 
 USES: dict[str, Callable[[StagingArea], object]] = {
     "exists": lambda area: area.exists("a"),

@@ -8,7 +8,7 @@ import pytest
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.workflows.actions_runner import Runner, copy_of_the_project
-from predictbench_assets_tests.kit.workflows import EXPERIMENTS, NOW, STORE_KEYS, Deployment, Told, with_password
+from predictbench_assets_tests.kit.workflows import EXPERIMENTS, NOW, STORE_KEYS, Repository, Told, with_password
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +35,13 @@ def exchange() -> Iterator[SandboxServer]:
 @pytest.fixture
 def deployment(
     clone: Path, exchange: SandboxServer, database_url: str, store: Mapping[str, str], told: Told, tmp_path: Path
-) -> Iterator[Deployment]:
+) -> Iterator[Repository]:
     """Staging, a few minutes after the hour of the daily run, on a migrated and empty database.
 
     Every test that uses it shows as well that no secret is left anywhere.
     """
     machine = {"PREDICTBENCH_NOW": NOW.isoformat()}
-    made = Deployment(
+    made = Repository(
         runner=Runner(clone, tmp_path, machine),
         exchange=exchange,
         database_url=database_url,

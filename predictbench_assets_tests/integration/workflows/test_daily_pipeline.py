@@ -7,7 +7,7 @@ import pytest
 from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.workflows.actions_runner import Job
-from predictbench_assets_tests.kit.workflows import NOW, Deployment, with_password
+from predictbench_assets_tests.kit.workflows import NOW, Repository, with_password
 
 BROKEN = "http500=1"
 DAY = "2026-03-02"
@@ -18,7 +18,7 @@ def only(jobs: list[Job]) -> Job:
     return job
 
 
-def test_an_ordinary_day_is_stored_shown_kept_and_followed_by_a_sign_of_life(deployment: Deployment) -> None:
+def test_an_ordinary_day_is_stored_shown_kept_and_followed_by_a_sign_of_life(deployment: Repository) -> None:
     # As Supabase shows it, without a driver.
     deployment.secrets["DAGSTER_POSTGRES_URL"] = with_password(deployment.database_url, drivername="postgres")
 
@@ -49,13 +49,13 @@ def test_an_ordinary_day_is_stored_shown_kept_and_followed_by_a_sign_of_life(dep
     assert deployment.told.signs_of_life == 1
 
 
-def test_a_schedule_does_nothing_until_it_is_enabled(deployment: Deployment) -> None:
+def test_a_schedule_does_nothing_until_it_is_enabled(deployment: Repository) -> None:
     del deployment.variables["PIPELINE_ENABLED"]
     jobs = deployment.run("daily-pipeline", event="schedule")
     assert [job.conclusion for cells in jobs.values() for job in cells] == ["skipped"] * 3
 
 
-def test_a_missing_database_stops_everything_before_the_installation(deployment: Deployment) -> None:
+def test_a_missing_database_stops_everything_before_the_installation(deployment: Repository) -> None:
     deployment.secrets["SUPABASE_DB_URL"] = ""
     jobs = deployment.run("daily-pipeline", event="schedule")
 
@@ -71,14 +71,14 @@ def test_a_missing_database_stops_everything_before_the_installation(deployment:
     assert deployment.told.signs_of_life == 0
 
 
-def test_an_environment_that_is_none_is_told_in_words(deployment: Deployment) -> None:
+def test_an_environment_that_is_none_is_told_in_words(deployment: Repository) -> None:
     deployment.variables["ENVIRONMENT"] = "prod"
     plan = only(deployment.run("daily-pipeline", event="schedule")["plan"])
     assert plan.conclusion == "failure"
     assert "ENVIRONMENT is 'prod'" in plan.step("Refuse to begin without a database").output
 
 
-def test_a_failing_installation_is_told_by_any_python(deployment: Deployment) -> None:
+def test_a_failing_installation_is_told_by_any_python(deployment: Repository) -> None:
     deployment.runner.install = "echo no matching hash; exit 1"
     plan = only(deployment.run("daily-pipeline", event="schedule")["plan"])
     assert plan.conclusion == "failure"
@@ -86,7 +86,7 @@ def test_a_failing_installation_is_told_by_any_python(deployment: Deployment) ->
     assert "set-up" in note
 
 
-def test_a_day_that_is_over_is_recorded_as_missed_told_and_red(deployment: Deployment) -> None:
+def test_a_day_that_is_over_is_recorded_as_missed_told_and_red(deployment: Repository) -> None:
     deployment.at(NOW.replace(hour=0) + timedelta(days=1))
     jobs = deployment.run("daily-pipeline", event="schedule")
 
@@ -104,7 +104,7 @@ def test_a_day_that_is_over_is_recorded_as_missed_told_and_red(deployment: Deplo
 
 
 @pytest.mark.long
-def test_an_exchange_that_recovers_is_asked_once_more(deployment: Deployment) -> None:
+def test_an_exchange_that_recovers_is_asked_once_more(deployment: Repository) -> None:
     deployment.exchange.set_faults(BROKEN)
     deployment.runner.before = {"Run once more": lambda: deployment.exchange.set_faults("")}
     run = only(deployment.run("daily-pipeline", event="schedule")["run"])
@@ -119,7 +119,7 @@ def test_an_exchange_that_recovers_is_asked_once_more(deployment: Deployment) ->
 
 
 @pytest.mark.long
-def test_an_experiment_that_crashes_costs_the_first_try_and_its_own_markets(deployment: Deployment) -> None:
+def test_an_experiment_that_crashes_costs_the_first_try_and_its_own_markets(deployment: Repository) -> None:
     deployment.secrets["DAGSTER_POSTGRES_URL"] = with_password(deployment.database_url)
     deployment.variables["PROCESSING_EXPERIMENTS"] = (
         "predictbench_assets_tests.integration.daily_run.experiments:Segfaults"
@@ -137,7 +137,7 @@ def test_an_experiment_that_crashes_costs_the_first_try_and_its_own_markets(depl
 
 
 @pytest.mark.long
-def test_an_exchange_that_stays_broken_makes_the_run_red_and_is_told(deployment: Deployment) -> None:
+def test_an_exchange_that_stays_broken_makes_the_run_red_and_is_told(deployment: Repository) -> None:
     deployment.exchange.set_faults(BROKEN)
     run = only(deployment.run("daily-pipeline", event="schedule")["run"])
 
@@ -152,7 +152,7 @@ def test_an_exchange_that_stays_broken_makes_the_run_red_and_is_told(deployment:
     assert deployment.told.signs_of_life == 0
 
 
-def test_a_failing_migration_is_told_with_its_stage(deployment: Deployment) -> None:
+def test_a_failing_migration_is_told_with_its_stage(deployment: Repository) -> None:
     deployment.secrets["SUPABASE_MIGRATION_DB_URL"] = with_password(deployment.database_url, database="nowhere")
     run = only(deployment.run("daily-pipeline", event="schedule")["run"])
     assert run.conclusion == "failure"
@@ -164,7 +164,7 @@ def test_a_failing_migration_is_told_with_its_stage(deployment: Deployment) -> N
 
 
 @pytest.mark.long
-def test_a_dagster_storage_that_is_not_there_costs_no_day_and_is_told(deployment: Deployment) -> None:
+def test_a_dagster_storage_that_is_not_there_costs_no_day_and_is_told(deployment: Repository) -> None:
     deployment.secrets["DAGSTER_POSTGRES_URL"] = with_password(deployment.database_url, database="nowhere")
     run = only(deployment.run("daily-pipeline", event="schedule")["run"])
     assert run.conclusion == "success", run.log
@@ -179,7 +179,7 @@ def test_a_dagster_storage_that_is_not_there_costs_no_day_and_is_told(deployment
 
 @pytest.mark.long
 def test_a_first_deployment_by_hand_with_two_windows_and_all_that_may_be_asked(
-    deployment: Deployment, empty_database_url: str
+    deployment: Repository, empty_database_url: str
 ) -> None:
     deployment.database_url = empty_database_url
     deployment.secrets["SUPABASE_DB_URL"] = with_password(empty_database_url)
@@ -204,7 +204,7 @@ def test_a_first_deployment_by_hand_with_two_windows_and_all_that_may_be_asked(
     assert deployment.stored()[1][2] == "completed"
 
 
-def test_a_dry_run_writes_nothing_and_shows_no_life(deployment: Deployment) -> None:
+def test_a_dry_run_writes_nothing_and_shows_no_life(deployment: Repository) -> None:
     deployment.secrets["DAGSTER_POSTGRES_URL"] = with_password(deployment.database_url)
     run = only(deployment.run("daily-pipeline", dry_run=True)["run"])
     assert run.conclusion == "success", run.log
@@ -216,7 +216,7 @@ def test_a_dry_run_writes_nothing_and_shows_no_life(deployment: Deployment) -> N
 
 
 @pytest.mark.long
-def test_production_runs_at_the_real_time(deployment: Deployment) -> None:
+def test_production_runs_at_the_real_time(deployment: Repository) -> None:
     now = datetime.now(UTC)
     del deployment.machine["PREDICTBENCH_NOW"]
     with serve(World(markets_per_day=20), now=now) as exchange:
@@ -233,7 +233,7 @@ def test_production_runs_at_the_real_time(deployment: Deployment) -> None:
 
 
 @pytest.mark.long
-def test_a_cancelled_workflow_closes_the_run_and_is_told(deployment: Deployment) -> None:
+def test_a_cancelled_workflow_closes_the_run_and_is_told(deployment: Repository) -> None:
     deployment.exchange.set_faults("latency_ms=2000")
     deployment.runner.cancelled = {"Run": lambda: bool(deployment.exchange.requests)}
     run = only(deployment.run("daily-pipeline", event="schedule")["run"])
@@ -248,7 +248,7 @@ def test_a_cancelled_workflow_closes_the_run_and_is_told(deployment: Deployment)
     assert "cancelled, or over the time limit" in note
 
 
-def test_inputs_are_data_and_not_commands(deployment: Deployment) -> None:
+def test_inputs_are_data_and_not_commands(deployment: Repository) -> None:
     hostile = "2026-03-02'; touch pwned; echo '$(touch pwned)"
     plan = only(deployment.run("daily-pipeline", run_date=hostile)["plan"])
     assert plan.conclusion == "failure"

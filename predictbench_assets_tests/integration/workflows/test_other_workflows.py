@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 from predictbench_assets_tests.integration.workflows.actions_runner import Job
-from predictbench_assets_tests.kit.workflows import Deployment
+from predictbench_assets_tests.kit.workflows import Repository
 
 DAY = "2026-03-02"
 SCHEDULED = ("resolution", "maintenance", "contract")
 
 
-def ran(deployment: Deployment, workflow: str, **rest: Any) -> Job:
+def ran(deployment: Repository, workflow: str, **rest: Any) -> Job:
     """The only job of a workflow."""
     [[job]] = deployment.run(workflow, **rest).values()
     return job
 
 
 @pytest.mark.parametrize("workflow", ["maintenance", "contract"])
-def test_a_schedule_does_its_work_and_shows_what_came_of_it(deployment: Deployment, workflow: str) -> None:
+def test_a_schedule_does_its_work_and_shows_what_came_of_it(deployment: Repository, workflow: str) -> None:
     job = ran(deployment, workflow, event="schedule")
     assert job.conclusion == "success", job.log
     assert job.summary.startswith("### ")
@@ -33,13 +33,13 @@ def test_a_schedule_does_its_work_and_shows_what_came_of_it(deployment: Deployme
 
 
 @pytest.mark.parametrize("workflow", SCHEDULED)
-def test_no_schedule_does_anything_until_the_pipeline_is_enabled(deployment: Deployment, workflow: str) -> None:
+def test_no_schedule_does_anything_until_the_pipeline_is_enabled(deployment: Repository, workflow: str) -> None:
     deployment.variables["PIPELINE_ENABLED"] = "false"
     assert ran(deployment, workflow, event="schedule").conclusion == "skipped"
 
 
 @pytest.mark.parametrize("workflow", ["resolution", "maintenance"])
-def test_a_missing_database_is_told_with_the_workflows_name(deployment: Deployment, workflow: str) -> None:
+def test_a_missing_database_is_told_with_the_workflows_name(deployment: Repository, workflow: str) -> None:
     del deployment.secrets["SUPABASE_DB_URL"]
     job = ran(deployment, workflow, event="schedule")
     assert job.conclusion == "failure"
@@ -49,13 +49,13 @@ def test_a_missing_database_is_told_with_the_workflows_name(deployment: Deployme
 
 
 @pytest.mark.long
-def test_maintenance_by_hand_removes_nothing_unless_asked_to(deployment: Deployment) -> None:
+def test_maintenance_by_hand_removes_nothing_unless_asked_to(deployment: Repository) -> None:
     job = ran(deployment, "maintenance")
     assert job.conclusion == "success", job.log
     assert "would" in job.summary
 
 
-def test_an_exchange_that_cannot_be_read_breaks_its_contract(deployment: Deployment) -> None:
+def test_an_exchange_that_cannot_be_read_breaks_its_contract(deployment: Repository) -> None:
     deployment.exchange.set_faults("html403=1")
     job = ran(deployment, "contract")
     assert job.conclusion == "failure"
@@ -64,7 +64,7 @@ def test_an_exchange_that_cannot_be_read_breaks_its_contract(deployment: Deploym
 
 
 @pytest.mark.long
-def test_a_backfill_runs_what_it_can_and_lists_what_it_cannot(deployment: Deployment) -> None:
+def test_a_backfill_runs_what_it_can_and_lists_what_it_cannot(deployment: Repository) -> None:
     days = {"from": "2026-03-01", "to": DAY}
     job = ran(deployment, "backfill", window_days="7", environment="staging", **days)
 
@@ -88,7 +88,7 @@ def test_a_backfill_runs_what_it_can_and_lists_what_it_cannot(deployment: Deploy
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_requirements_install_by_hash_and_the_commands_are_there(
-    deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
+    deployment: Repository, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """With a Python that has nothing, as after `actions/setup-python`; from the package registry."""
     folder = tmp_path_factory.mktemp("machine")

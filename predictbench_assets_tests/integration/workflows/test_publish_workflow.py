@@ -2,10 +2,10 @@
 
 import tarfile
 
-from predictbench_assets_tests.kit.workflows import Deployment
+from predictbench_assets_tests.kit.workflows import Repository
 
 
-def test_the_page_is_packed_as_pages_wants_it_and_deployed_where_that_is_switched_on(deployment: Deployment) -> None:
+def test_the_page_is_packed_as_pages_wants_it_and_deployed_where_that_is_switched_on(deployment: Repository) -> None:
     [job], [deploy], [told] = deployment.run("publish", event="schedule").values()
     assert job.conclusion == "success", job.log
     assert (deploy.conclusion, told.conclusion) == ("skipped", "skipped"), "nobody asked for a public page"
@@ -28,7 +28,7 @@ def test_the_page_is_packed_as_pages_wants_it_and_deployed_where_that_is_switche
     assert (job.conclusion, deploy.conclusion) == ("success", "skipped"), "the page of staging is not production's"
 
 
-def test_a_page_that_cannot_be_written_is_told_and_not_deployed(deployment: Deployment) -> None:
+def test_a_page_that_cannot_be_written_is_told_and_not_deployed(deployment: Repository) -> None:
     deployment.variables["PUBLISH_PAGE"] = "staging"
     del deployment.secrets["SUPABASE_DB_URL"]
     [job], [deploy], [told] = deployment.run("publish", event="schedule").values()
@@ -38,7 +38,7 @@ def test_a_page_that_cannot_be_written_is_told_and_not_deployed(deployment: Depl
     assert "set-up" in note
 
 
-def test_no_schedule_publishes_until_the_pipeline_is_enabled(deployment: Deployment) -> None:
+def test_no_schedule_publishes_until_the_pipeline_is_enabled(deployment: Repository) -> None:
     deployment.variables["PIPELINE_ENABLED"] = "false"
     [job], *others = deployment.run("publish", event="schedule").values()
     assert job.conclusion == "skipped"

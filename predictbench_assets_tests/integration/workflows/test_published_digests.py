@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from predictbench_assets_tests.kit.workflows import Deployment
+from predictbench_assets_tests.kit.workflows import Repository
 
 DAY = "2026-03-02"
 TAG = f"forecasts-{DAY}-w7"
@@ -30,7 +30,7 @@ esac
 
 
 @pytest.fixture
-def tags(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tags(deployment: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tags of a repository that publishes what staging stores."""
     commands, tags = tmp_path / "commands", tmp_path / "tags"
     commands.mkdir()
@@ -45,7 +45,7 @@ def tags(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return tags
 
 
-def test_the_digest_of_the_day_is_a_tag(deployment: Deployment, tags: Path) -> None:
+def test_the_digest_of_the_day_is_a_tag(deployment: Repository, tags: Path) -> None:
     jobs = deployment.run("daily-pipeline", event="schedule")
     [run], [publish] = jobs["run"], jobs["publish"]
     assert publish.conclusion == "success", f"{jobs['plan'][0].log}{run.log}{publish.log}"
@@ -76,7 +76,7 @@ def test_the_digest_of_the_day_is_a_tag(deployment: Deployment, tags: Path) -> N
     assert (tags / TAG).read_text() == "another digest"
 
 
-def test_nothing_is_published_unless_it_is_wanted(deployment: Deployment, tags: Path) -> None:
+def test_nothing_is_published_unless_it_is_wanted(deployment: Repository, tags: Path) -> None:
     [dry] = deployment.run("daily-pipeline", dry_run=True)["publish"]
     deployment.variables["PUBLISH_DIGESTS"] = "production"
     [staging] = deployment.run("daily-pipeline", event="schedule")["publish"]

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from predictbench_assets.sandbox.world import Market, World
 from predictbench_assets_tests.integration.workflows.actions_runner import Job
 from predictbench_assets_tests.kit.sweeps import Swept
-from predictbench_assets_tests.kit.workflows import NOW, Deployment, with_password
+from predictbench_assets_tests.kit.workflows import NOW, Repository, with_password
 
 pytestmark = pytest.mark.long
 
@@ -17,13 +17,13 @@ LATER = NOW + timedelta(days=30)
 Stored = Callable[[], list[Market]]
 
 
-def resolved(deployment: Deployment) -> Job:
+def resolved(deployment: Repository) -> Job:
     [[job]] = deployment.run("resolution", event="schedule").values()
     return job
 
 
 @pytest.fixture
-def stored(deployment: Deployment, engine: Engine) -> list[Market]:
+def stored(deployment: Repository, engine: Engine) -> list[Market]:
     """The markets of a day, stored a month ago."""
     world = deployment.exchange.app.view.exchange.world
     assert isinstance(world, World)
@@ -34,12 +34,12 @@ def stored(deployment: Deployment, engine: Engine) -> list[Market]:
     return markets
 
 
-def final(deployment: Deployment) -> int:
+def final(deployment: Repository) -> int:
     [(count,)] = deployment.rows("SELECT count(*) FROM predictbench.market_resolutions WHERE state = 'final'")
     return int(count)
 
 
-def test_what_has_settled_is_stored_and_shown(deployment: Deployment, stored: list[Market]) -> None:
+def test_what_has_settled_is_stored_and_shown(deployment: Repository, stored: list[Market]) -> None:
     job = resolved(deployment)
     assert job.conclusion == "success", job.log
     assert job.step("Sweep once more").outcome == "skipped"
@@ -51,7 +51,7 @@ def test_what_has_settled_is_stored_and_shown(deployment: Deployment, stored: li
     assert deployment.told.requests == []
 
 
-def test_an_exchange_that_does_not_answer_is_tried_twice_and_told(deployment: Deployment, stored: list[Market]) -> None:
+def test_an_exchange_that_does_not_answer_is_tried_twice_and_told(deployment: Repository, stored: list[Market]) -> None:
     deployment.exchange.set_faults("http500=1")
     deployment.variables["POLYMARKET_MAX_ATTEMPTS"] = "1"
     job = resolved(deployment)
@@ -64,7 +64,7 @@ def test_an_exchange_that_does_not_answer_is_tried_twice_and_told(deployment: De
 
 
 def test_a_dagster_storage_that_refuses_does_not_keep_the_ledger_waiting(
-    deployment: Deployment, stored: list[Market]
+    deployment: Repository, stored: list[Market]
 ) -> None:
     deployment.secrets["DAGSTER_POSTGRES_URL"] = with_password(deployment.database_url, database="nowhere")
     job = resolved(deployment)

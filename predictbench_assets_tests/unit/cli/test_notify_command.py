@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from predictbench_assets.cli.main import main
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.kit.webhook import Webhook, webhook
+from predictbench_assets_tests.kit.http_services import Webhook, webhook
 
 KEY = RunKey(date(2026, 11, 23), 7)
 
@@ -49,6 +49,13 @@ def test_a_summary_that_cannot_be_read_is_no_reason_to_be_silent(tmp_path: Path,
     assert done.exit_code == 0, done.output
     assert "cannot be read" in done.stderr
     assert hook.texts == ["*Predictbench development: the run of 2026-11-23, window 7 days FAILED at install*"]
+
+
+def test_a_summary_without_an_end_is_not_read() -> None:
+    with webhook() as hook:
+        done = notify(hook, "--outcome", "failure", "--summary", "/dev/zero")
+    assert "/dev/zero is a pipe or a device" in done.stderr
+    assert len(hook.texts) == 1
 
 
 def test_the_summary_of_another_run_is_not_told(summary: str) -> None:

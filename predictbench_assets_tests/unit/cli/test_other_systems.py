@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from predictbench_assets.cli import main as program
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(program.__file__).resolve().parents[2]
 WITHOUT = """
 import os, select, signal, sys
 sys.path.insert(0, {clone!r})

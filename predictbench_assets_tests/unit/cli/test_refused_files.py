@@ -12,12 +12,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from predictbench_assets.cli import main as program
 from predictbench_assets.cli.main import Commands, main
 from predictbench_assets.cli.os_errors import explained
 from predictbench_assets.reporting.pages import write_at_once
+from predictbench_assets_tests.kit.places import CLONE
 
-CLONE = Path(program.__file__).resolve().parents[2]
 SIXTY = 60
 
 

@@ -6,7 +6,13 @@ import pytest
 
 from predictbench_assets.database.schema import metadata
 from predictbench_assets.dataset.files import StoredValueUnusable, as_written, parquet_schema
-from predictbench_assets.dataset.tables import EXPORTED_TABLES, FORECASTS, dictionary, dictionary_markdown
+from predictbench_assets.dataset.tables import (
+    EXPORTED_TABLES,
+    FORECASTS,
+    RELEASED_CONTRACTS,
+    dictionary,
+    dictionary_markdown,
+)
 
 
 def test_every_column_is_in_the_dictionary_with_a_meaning() -> None:
@@ -37,3 +43,9 @@ def test_a_row_that_was_spoilt_by_hand_is_named(name: str, wrong: Any) -> None:
     assert str(caught.value).startswith("forecasts: the row ")
     assert "250400000" in str(caught.value)
     assert f" has {wrong} stored as its {name} " in str(caught.value)
+
+
+def test_a_required_value_that_a_hand_has_removed_is_named() -> None:
+    row = [None if column.name in ("position", "price") else column.name for column in RELEASED_CONTRACTS.columns]
+    with pytest.raises(StoredValueUnusable, match=r"contract_id name has nothing usable stored as its position"):
+        list(as_written(RELEASED_CONTRACTS, [row]))

@@ -1,14 +1,12 @@
 """What a market is about."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from predictbench_assets.exchanges.polymarket.categories import CATEGORIES, categorize
 from predictbench_assets.exchanges.polymarket.payloads import read_market
-
-Row = Callable[..., bytes]
+from predictbench_assets_tests.kit.builders import wire_row
 
 
 @pytest.mark.parametrize(
@@ -30,6 +28,6 @@ Row = Callable[..., bytes]
         ({"tags": [], "category": "", "feeType": ""}, "uncategorised"),
     ],
 )
-def test_category(row: Row, changes: dict[str, Any], category: str) -> None:
-    assert categorize(read_market(row(**changes))[0]) == category
+def test_category(changes: dict[str, Any], category: str) -> None:
+    assert categorize(read_market(wire_row(**changes))[0]) == category
     assert category in CATEGORIES

@@ -1,7 +1,6 @@
 """One row: what makes it a market, and at what price."""
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,8 +13,8 @@ from predictbench_assets.exchanges.polymarket.reading import normalize_market
 from predictbench_assets.markets.cohort import MarketRejected
 from predictbench_assets.markets.market import Market, MarketPrice
 from predictbench_assets.markets.quotes import Quote
+from predictbench_assets_tests.kit.builders import wire_row
 
-Row = Callable[..., bytes]
 NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)
 
 
@@ -23,9 +22,9 @@ def read(raw: bytes, quote: Quote | None = None) -> Market:
     return normalize_market(raw, captured_at=NOW, quote=quote)
 
 
-def test_a_row_becomes_a_market(row: Row) -> None:
+def test_a_row_becomes_a_market() -> None:
     market = read(
-        row(
+        wire_row(
             description="Rain.",
             startDate="2026-11-01T00:00:00Z",
             createdAt="2026-10-31T23:00:00.5Z",
@@ -50,12 +49,12 @@ def test_a_row_becomes_a_market(row: Row) -> None:
     assert market.captured_at == NOW
 
 
-def test_a_mapping_is_read_like_its_bytes(row: Row) -> None:
-    assert normalize_market(json.loads(row()), captured_at=NOW, quote=None) == read(row())
+def test_a_mapping_is_read_like_its_bytes() -> None:
+    assert normalize_market(json.loads(wire_row()), captured_at=NOW, quote=None) == read(wire_row())
 
 
-def test_absent_optional_keys_are_none_and_an_empty_condition_id_too(row: Row) -> None:
-    market = read(row(conditionId="", slug=None, volumeNum=None, liquidityNum=None, bestBid=None, bestAsk=None))
+def test_absent_optional_keys_are_none_and_an_empty_condition_id_too() -> None:
+    market = read(wire_row(conditionId="", slug=None, volumeNum=None, liquidityNum=None, bestBid=None, bestAsk=None))
     assert (market.condition_id, market.slug, market.volume, market.liquidity) == (None, "100", None, None)
 
 
@@ -102,9 +101,9 @@ def test_absent_optional_keys_are_none_and_an_empty_condition_id_too(row: Row) -
         ({"version": "v3", "positionIds": ["1", "2"]}, "version", "'v3'"),
     ],
 )
-def test_what_is_mandatory_is_checked_and_named(row: Row, changes: dict[str, Any], field: str, words: str) -> None:
+def test_what_is_mandatory_is_checked_and_named(changes: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(MarketRejected) as caught:
-        read(row(**changes))
+        read(wire_row(**changes))
     assert caught.value.field == field
     assert words in caught.value.reason
     assert len(caught.value.reason) < 250
@@ -113,17 +112,15 @@ def test_what_is_mandatory_is_checked_and_named(row: Row, changes: dict[str, Any
 
 
 @pytest.mark.parametrize("tokens", [None, '["1000", "1001"]', "nonsense"])
-def test_the_outcomes_of_a_second_version_market_are_its_positions(row: Row, tokens: str | None) -> None:
-    market = read(row(version="v2", positionIds=["71", "72"], clobTokenIds=tokens))
+def test_the_outcomes_of_a_second_version_market_are_its_positions(tokens: str | None) -> None:
+    market = read(wire_row(version="v2", positionIds=["71", "72"], clobTokenIds=tokens))
     assert [contract.contract_id for contract in market.contracts] == ["71", "72"]
 
 
-def test_prices_need_to_sum_to_one_only_about(row: Row) -> None:
-    assert read(row(outcomePrices='["0.6", "0.385"]')).contracts[1].price == 0.385
-    assert (
-        len(read(row(outcomes='["A","B","C"]', outcomePrices="[0.2,0.3,0.5]", clobTokenIds='["1","2","3"]')).contracts)
-        == 3
-    )
+def test_prices_need_to_sum_to_one_only_about() -> None:
+    assert read(wire_row(outcomePrices='["0.6", "0.385"]')).contracts[1].price == 0.385
+    three = wire_row(outcomes='["A","B","C"]', outcomePrices="[0.2,0.3,0.5]", clobTokenIds='["1","2","3"]')
+    assert len(read(three).contracts) == 3
 
 
 SECOND_BEFORE = NOW - timedelta(seconds=1)
@@ -155,9 +152,9 @@ def quote(bid: float | None, ask: float | None) -> Quote:
     ],
 )
 def test_the_price_and_how_good_it_is(
-    row: Row, given_quote: Quote | None, gamma: tuple[float | None, float | None], expected: MarketPrice
+    given_quote: Quote | None, gamma: tuple[float | None, float | None], expected: MarketPrice
 ) -> None:
-    price = read(row(bestBid=gamma[0], bestAsk=gamma[1]), given_quote).price
+    price = read(wire_row(bestBid=gamma[0], bestAsk=gamma[1]), given_quote).price
     assert price.value == pytest.approx(expected.value)
     at = SECOND_BEFORE if expected.source == "clob" else NOW
     assert price.model_copy(update={"value": None}) == expected.model_copy(update={"value": None, "at": at})
@@ -176,8 +173,8 @@ KEYS = [
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), json_values, max_size=4))
-def test_a_spoilt_row_is_a_market_or_rejected_never_an_error(row: Row, changes: dict[str, Any]) -> None:
-    whole = json.loads(row()) | changes
+def test_a_spoilt_row_is_a_market_or_rejected_never_an_error(changes: dict[str, Any]) -> None:
+    whole = json.loads(wire_row()) | changes
     for raw in (json.dumps(whole).encode(), json.dumps(whole, ensure_ascii=False).encode("utf-8", "surrogatepass")):
         market = None
         with suppress(MarketRejected):

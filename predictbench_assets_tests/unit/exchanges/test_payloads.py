@@ -1,7 +1,6 @@
 """The wire, read tolerantly."""
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -18,8 +17,7 @@ from predictbench_assets.exchanges.polymarket.payloads import (
     read_head,
     read_market,
 )
-
-Row = Callable[..., bytes]
+from predictbench_assets_tests.kit.builders import wire_row
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -98,14 +96,14 @@ def test_the_head_of_a_hostile_row_is_still_read() -> None:
         assert (read_head(nothing).market_id, read_head(nothing).end_date) == (None, None)
 
 
-def test_numbers_in_strings_lists_in_strings_and_real_ones_are_the_same(row: Row) -> None:
-    sent = read_market(row(volumeNum="10", bestBid="0.58", id=100))
-    real = read_market(row(outcomes=["Yes", "No"], outcomePrices=[0.6, 0.4], clobTokenIds=["1000", "1001"]))
-    assert sent == real == read_market(row())
+def test_numbers_in_strings_lists_in_strings_and_real_ones_are_the_same() -> None:
+    sent = read_market(wire_row(volumeNum="10", bestBid="0.58", id=100))
+    real = read_market(wire_row(outcomes=["Yes", "No"], outcomePrices=[0.6, 0.4], clobTokenIds=["1000", "1001"]))
+    assert sent == real == read_market(wire_row())
 
 
-def test_optional_keys_that_cannot_be_read_are_absent_and_named(row: Row) -> None:
-    odd = row(
+def test_optional_keys_that_cannot_be_read_are_absent_and_named() -> None:
+    odd = wire_row(
         liquidityNum={"much": 1},
         startDate="NOW()",
         events=[{"id": "5", "gameId": [], "tags": [{"slug": 1.5}, {"slug": "nba"}]}, 7],
@@ -118,10 +116,10 @@ def test_optional_keys_that_cannot_be_read_are_absent_and_named(row: Row) -> Non
     assert [tag.slug for tag in market.events[0].tags or []] == [None, "nba"]
 
 
-def test_the_other_name_of_a_number_is_used_where_one_is_unreadable(row: Row) -> None:
-    market, unreadable = read_market(row(volumeNum="NaN", volume="12.5"))
+def test_the_other_name_of_a_number_is_used_where_one_is_unreadable() -> None:
+    market, unreadable = read_market(wire_row(volumeNum="NaN", volume="12.5"))
     assert (market.volume, unreadable) == (12.5, ("volumeNum",))
-    market, unreadable = read_market(row(volumeNum="NaN", volume=[]))
+    market, unreadable = read_market(wire_row(volumeNum="NaN", volume=[]))
     assert (market.volume, unreadable) == (None, ("volume", "volumeNum"))
 
 
@@ -144,17 +142,17 @@ def test_a_row_that_cannot_be_stored_names_the_key_at_fault(spoilt: bytes, field
     assert words in caught.value.reason
 
 
-def test_an_escaped_backslash_before_u0000_is_harmless_text(row: Row) -> None:
-    assert read_market(row(description="the escape \\u0000"))[0].description == "the escape \\u0000"
+def test_an_escaped_backslash_before_u0000_is_harmless_text() -> None:
+    assert read_market(wire_row(description="the escape \\u0000"))[0].description == "the escape \\u0000"
 
 
-def test_the_first_token_is_found_in_either_form(row: Row) -> None:
-    assert first_token_id(row()) == "1000"
-    assert first_token_id(row(clobTokenIds=["12", "13"])) == "12"
-    assert first_token_id(row(closed=False)) == "1000"
-    assert first_token_id(row(closed=True)) is None, "it has no order book"
+def test_the_first_token_is_found_in_either_form() -> None:
+    assert first_token_id(wire_row()) == "1000"
+    assert first_token_id(wire_row(clobTokenIds=["12", "13"])) == "12"
+    assert first_token_id(wire_row(closed=False)) == "1000"
+    assert first_token_id(wire_row(closed=True)) is None, "it has no order book"
     for unusable in (None, "[]", "nonsense", '["x"]', 7, "[5.5]", '["5", null]'):
-        assert first_token_id(row(clobTokenIds=unusable)) is None
+        assert first_token_id(wire_row(clobTokenIds=unusable)) is None
 
 
 @pytest.mark.parametrize(
@@ -170,14 +168,14 @@ def test_the_first_token_is_found_in_either_form(row: Row) -> None:
         ("later", None),
     ],
 )
-def test_the_ids_of_outcomes_go_by_the_version_alone(row: Row, version: Any, ids: list[str] | None) -> None:
+def test_the_ids_of_outcomes_go_by_the_version_alone(version: Any, ids: list[str] | None) -> None:
     """Rows of either version carry both lists."""
-    text = row(version=version, positionIds=["7", "8"])
+    text = wire_row(version=version, positionIds=["7", "8"])
     assert first_token_id(text) == (ids[0] if ids else None)
     assert read_market(text)[0].outcome_ids == ids
     # The other list may hold anything.
-    odd = row(version=version, positionIds=[None, {}]) if ids and ids[0] == "1000" else None
-    odd = row(version=version, clobTokenIds="[", positionIds=["7", "8"]) if ids and ids[0] == "7" else odd
+    odd = wire_row(version=version, positionIds=[None, {}]) if ids and ids[0] == "1000" else None
+    odd = wire_row(version=version, clobTokenIds="[", positionIds=["7", "8"]) if ids and ids[0] == "7" else odd
     if odd is not None:
         market, skipped = read_market(odd)
         assert (market.outcome_ids, first_token_id(odd)) == (ids, ids[0] if ids else None)
@@ -185,7 +183,7 @@ def test_the_ids_of_outcomes_go_by_the_version_alone(row: Row, version: Any, ids
 
 
 @pytest.mark.parametrize(("version", "key"), [("v1", "clobTokenIds"), ("v2", "positionIds")])
-def test_ids_of_its_version_that_cannot_be_read_are_named(row: Row, version: str, key: str) -> None:
+def test_ids_of_its_version_that_cannot_be_read_are_named(version: str, key: str) -> None:
     with pytest.raises(UnreadableField) as caught:
-        read_market(row(version=version, clobTokenIds="[", positionIds="["))
+        read_market(wire_row(version=version, clobTokenIds="[", positionIds="["))
     assert caught.value.field == key

@@ -1,9 +1,7 @@
 """What the CLOB says about the price of a day before."""
 
 import json
-import os
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,12 +14,10 @@ from predictbench_assets.exchanges.polymarket.price_history import (
     history_request,
     read_histories,
 )
+from predictbench_assets_tests.kit.places import SAMPLES
 
 NOW = datetime(2026, 11, 23, 7, 0, 30, tzinfo=UTC)
 DAY_AGO = NOW - PAST
-SAMPLES = Path(
-    os.environ.get("PREDICTBENCH_SAMPLES", Path(__file__).resolve().parents[3] / "../shared/polymarket_samples")
-)
 
 
 def point(before: timedelta, price: object) -> dict[str, object]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from predictbench_assets.exchanges.polymarket.payloads import first_token_id, read_market
 from predictbench_assets.exchanges.polymarket.settlement import (
     FirstOutcome,
     clob_reading,
@@ -16,25 +17,25 @@ from predictbench_assets.exchanges.polymarket.settlement import (
     settled_payout,
 )
 from predictbench_assets.markets.settlement import Reading
+from predictbench_assets_tests.kit.builders import wire_row
 
 TOKENS = ["111", "222"]
 
 
-def row(**changed: Any) -> bytes:
-    given = {
-        "id": "7",
+def row(**changes: Any) -> bytes:
+    """A market that the first outcome has won."""
+    settled = {
         "closed": True,
         "closedTime": "2026-06-04 00:34:19+00",
-        "outcomes": '["Yes", "No"]',
         "outcomePrices": '["1", "0"]',
         "clobTokenIds": json.dumps(TOKENS),
         "umaResolutionStatus": "resolved",
         "umaResolutionStatuses": '["proposed"]',
-    } | changed
-    return json.dumps({key: value for key, value in given.items() if value is not ...}).encode()
+    }
+    return wire_row(**(settled | changes))
 
 
-def clob(closed: bool = True, winner: int | None = 0, prices: tuple[Any, ...] = (1, 0)) -> bytes:
+def clob(closed: Any = True, winner: int | None = 0, prices: tuple[Any, ...] = (1, 0)) -> bytes:
     tokens = [
         {"token_id": token, "outcome": name, "price": price, "winner": place == winner}
         for place, (token, name, price) in enumerate(zip(TOKENS, ("Yes", "No"), prices, strict=True))
@@ -113,8 +114,18 @@ def test_the_oracles_status_is_no_gate(status: Any, closed: bool, state: str) ->
 
 
 def test_a_price_of_one_settles_nothing_while_the_market_is_open() -> None:
-    for closed in (False, None, "true", 1, ...):
+    for closed in (False, "false", 0, "perhaps", {}, ...):
         assert gamma_reading(row(closed=closed)).state == "open"
+    assert gamma_reading(row().replace(b'"closed": true', b'"closed": null')).state == "open"
+
+
+@pytest.mark.parametrize("closed", [True, False, None, "true", "false", "True", 1, 0, "1", "", "perhaps", [], {}, 7])
+def test_a_market_is_closed_for_its_settlement_as_it_is_for_a_listing(closed: Any) -> None:
+    listed, dropped = read_market(row(closed=closed, question="?", endDate="2026-06-04T00:00:00Z"))
+    read = gamma_reading(row(closed=closed))
+    assert read.closed == bool(listed.closed) == clob_reading(clob(closed=closed)).closed
+    assert (read.state == "final") == read.closed == (first_token_id(row(closed=closed)) is None)
+    assert ("closed is neither true nor false" in str(read.problem)) == ("closed" in dropped)
 
 
 def test_a_dispute_is_remembered_from_the_history() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from predictbench_assets.database.schema import LONGEST
 from predictbench_assets.experiments.outcomes import (
@@ -275,11 +275,23 @@ def test_a_line_of_an_earlier_version_is_read() -> None:
         b'"score":1.5,"artifact_uri":null,"diagnostics":{},"forecast_at":"2026-03-02T07:00:00Z","seconds":1.0,'
         b'"exception_type":null,"retriable":false,"place":null,"source":"abc"}'
     )
-    assert Outcome.decode(line) == msgspec.structs.replace(an_outcome(), source="abc")
+    assert Outcome.decode(line) == msgspec.structs.replace(an_outcome(), source="abc", score=1.5)
 
 
 def test_the_content_hash_of_an_attempt_that_is_stored_stays() -> None:
     assert content_hash([an_outcome()]) == "ff4ad295c06eff41dc0f6f0b174b4f57ae30a7daabb7f1bde09705c98e8de69c"
+
+
+def test_the_content_hash_of_an_attempt_that_is_stored_with_scores_stays() -> None:
+    # A line of a journal from before usage was kept, and the hash that its attempt was stored with.
+    line = (
+        b'{"market_id":"1","status":"completed","reason":null,"probability":0.25,"probabilities":[0.25,0.75],'
+        b'"payload":{"who":"me"},"score":0.5,"artifact_uri":null,"diagnostics":{},'
+        b'"forecast_at":"2026-11-29T00:43:48.536194Z","seconds":0.02,"exception_type":null,"retriable":false,'
+        b'"place":null,"source":"693fb5201824"}'
+    )
+    again = Outcome.decode(Outcome.decode(line).encode())
+    assert content_hash([again]) == "d54ba7865a6115f4ce03aacd8516ad6e05b2f29bf11875295d372e380cea1dfb"
 
 
 @pytest.mark.parametrize(
@@ -399,3 +411,23 @@ def test_a_payload_that_grows_without_end_is_refused() -> None:
     for endless in (twice, _Endless(), ["y" * MAX_JSON_BYTES] * 1_000_000, np.broadcast_to(0, 10**15)):
         with pytest.raises(ResultRefused, match=r"payload needs more than 1,000,000 bytes.*context\.artifact"):
             outcome_of(with_payload({"x": endless}))
+
+
+class Tree(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    left: Any = None
+    right: Any = None
+    raw: str = Field("", exclude=True)
+
+
+def test_a_model_that_holds_itself_many_times_over_is_refused_before_it_is_written() -> None:
+    twice = Tree()
+    for _ in range(26):
+        twice = Tree(left=twice, right=twice)
+    wide = Tree(more=["y" * 10_000] * 1_000)
+    for endless in (twice, wide, Tree(left=Note("x", twice))):  # type: ignore[arg-type]
+        with pytest.raises(ResultRefused, match=r"payload needs more than 1,000,000 bytes"):
+            outcome_of(with_payload({"x": endless}))
+    kept = outcome_of(with_payload({"x": Tree(left=Tree(right=1), raw="y" * MAX_JSON_BYTES)})).payload
+    assert kept == {"x": {"left": {"left": None, "right": 1}, "right": None}}

@@ -2,37 +2,25 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
-from datetime import UTC, datetime
 from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.exchanges.polymarket.reading import normalize_market
+from predictbench_assets.experiments.testing import make_market
 from predictbench_assets.markets.core_sample import PER_CLUSTER, PRICE_BINS, allocate, draw_core, price_bin
 from predictbench_assets.markets.market import Market, MarketPrice
 
-NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)
+
+def market(number: int, price: float = 0.5, cluster: str = "", category: str = "sports", good: bool = True) -> Market:
+    quoted = MarketPrice(value=price, quality="good" if good else "thin")
+    changes = {"price": quoted, "cluster": cluster or f"market:{number}", "category": category}
+    return make_market(str(number)).model_copy(update=changes)
 
 
 @pytest.fixture(scope="session")
-def market(row: Callable[..., bytes]) -> Callable[..., Market]:
-    template = normalize_market(row(), captured_at=NOW, quote=None)
-
-    def build(
-        number: int, price: float = 0.5, cluster: str = "", category: str = "sports", good: bool = True
-    ) -> Market:
-        quoted = MarketPrice(value=price, quality="good" if good else "thin")
-        changes = {"price": quoted, "cluster": cluster or f"market:{number}", "category": category}
-        return template.model_copy(update={"market_id": str(number), **changes})
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def day(market: Callable[..., Market]) -> list[Market]:
+def day() -> list[Market]:
     """1,500 markets, most of them sports, in clusters of 1 to 12, a third without a good price."""
     rng = random.Random(5)
     markets: list[Market] = []
@@ -90,7 +78,7 @@ def test_weighted_sums_estimate_the_day_without_bias(day: list[Market]) -> None:
     assert fmean(counts) == pytest.approx(len(sports), rel=0.01)
 
 
-def test_markets_of_capped_clusters_are_neither_favoured_nor_shunned(market: Callable[..., Market]) -> None:
+def test_markets_of_capped_clusters_are_neither_favoured_nor_shunned() -> None:
     crowded = [market(number, cluster=f"event:{number // 20}") for number in range(400)]
     alone = [market(number) for number in range(400, 500)]
     draws = [draw_core([*crowded, *alone], size=40, seed=seed) for seed in range(200)]
@@ -98,19 +86,19 @@ def test_markets_of_capped_clusters_are_neither_favoured_nor_shunned(market: Cal
     assert fmean(counts) == pytest.approx(400, rel=0.03)
 
 
-def test_a_small_day_is_taken_whole(market: Callable[..., Market]) -> None:
+def test_a_small_day_is_taken_whole() -> None:
     markets = [market(number, number / 20) for number in range(20)]
     assert draw_core(markets, size=300, seed=1) == {str(number): 1.0 for number in range(20)}
     assert draw_core(markets, size=0, seed=1) == {}
     assert draw_core([], size=300, seed=1) == {}
 
 
-def test_one_big_cluster_is_capped_and_weighted_up(market: Callable[..., Market]) -> None:
+def test_one_big_cluster_is_capped_and_weighted_up() -> None:
     core = draw_core([market(number, cluster="event:1") for number in range(20)], size=300, seed=1)
     assert list(core.values()) == [20 / PER_CLUSTER] * PER_CLUSTER
 
 
-def test_fewer_places_than_strata_make_the_strata_coarser(market: Callable[..., Market]) -> None:
+def test_fewer_places_than_strata_make_the_strata_coarser() -> None:
     markets = [
         market(10 * place + number, 0.1 * place, category=category)
         for place in range(10)

@@ -180,6 +180,15 @@ def test_a_failed_step_tells_what_was_raised_first() -> None:
     assert "Stack Trace" in line["exception"]
 
 
+def test_a_failed_step_has_the_sentence_of_an_error_of_ours_rather_than_of_its_cause() -> None:
+    cause = failure("IsADirectoryError: [Errno 21] Is a directory: 'x'\n")
+    ours = failure("predictbench_assets.staging.StagedFileDamaged: x is a folder\n", cause)
+    error = failure("dagster.DagsterExecutionStepExecutionError: Error\n", ours)
+    event = SimpleNamespace(event_type_value="STEP_FAILURE", event_specific_data=SimpleNamespace(error=error))
+    line = json.loads(JsonLines(str).format(dagster_record("failed", logging.ERROR, event)))
+    assert line["reason"] == "StagedFileDamaged: x is a folder"
+
+
 @pytest.mark.parametrize(("event", "shown"), [("STEP_START", True), ("STEP_SUCCESS", True), ("STEP_OUTPUT", False)])
 def test_steps_begin_and_end_at_info_other_events_stay_debug(
     capsys: pytest.CaptureFixture[str], event: str, shown: bool

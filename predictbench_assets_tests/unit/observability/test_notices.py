@@ -22,7 +22,7 @@ from predictbench_assets.observability.notices import (
 from predictbench_assets.reporting.summary import FailureLine, RunSummary
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings, load_settings
-from predictbench_assets_tests.kit.webhook import webhook
+from predictbench_assets_tests.kit.http_services import webhook
 
 KEY = RunKey(date(2026, 11, 23), 7)
 DEFAULTS = Settings.model_construct()

@@ -2,7 +2,7 @@
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import predictbench_assets
-from predictbench_assets.experiments.testing import make_market
-from predictbench_assets.persistence.records import MarketRecord, ResultRecord
+from predictbench_assets.markets.market import MarketPrice
 from predictbench_assets.persistence.rows import OpenAttempt, UnwritableMarket, encode_market, fast_uuid5
+from predictbench_assets_tests.kit.builders import record, result
 
 RUN = UUID("59b8be11-4fdd-5aea-af10-3aa167c4392f")
 ATTEMPTS = {"e": OpenAttempt(experiment_run_id=str(RUN), mandatory=False, fill=False)}
@@ -40,13 +40,6 @@ def storable(value: Any) -> bool:
     return True
 
 
-def record(payload: Any = None, raw: bytes = b"{}", **changes: Any) -> MarketRecord:
-    result = ResultRecord(
-        "e", "completed", probability=0.5, payload=payload, forecast_at=datetime(2026, 2, 2, tzinfo=UTC)
-    )
-    return MarketRecord(make_market(event_id="9", **changes), raw, (result,))
-
-
 @given(st.uuids(), st.text())
 def test_the_quick_uuid5_is_the_real_one(namespace: UUID, name: str) -> None:
     assert fast_uuid5(namespace.bytes, name) == str(uuid5(namespace, name))
@@ -62,9 +55,9 @@ def test_the_quick_uuid5_is_the_real_one(namespace: UUID, name: str) -> None:
 def test_a_payload_is_kept_exactly_or_refused_with_its_field(value: Any) -> None:
     if not storable(value):
         with pytest.raises(UnwritableMarket, match=r"results\[e\]|payload"):
-            encode_market(record({"v": value}), RUN, ATTEMPTS)
+            encode_market(record(1, result("e", payload={"v": value})), RUN, ATTEMPTS)
     else:
-        encoded = encode_market(record({"v": value}), RUN, ATTEMPTS)
+        encoded = encode_market(record(1, result("e", payload={"v": value})), RUN, ATTEMPTS)
         assert json.loads(encoded.results[0])["payload"] == {"v": value}
 
 
@@ -73,7 +66,7 @@ def test_a_payload_is_kept_exactly_or_refused_with_its_field(value: Any) -> None
 )
 def test_raw_bytes_pass_untouched_or_not_at_all(raw: bytes) -> None:
     try:
-        encoded = encode_market(record(raw=raw), RUN, ATTEMPTS)
+        encoded = encode_market(record(1, result("e"), raw=raw), RUN, ATTEMPTS)
     except UnwritableMarket:
         return
     assert raw in encoded.market
@@ -81,25 +74,25 @@ def test_raw_bytes_pass_untouched_or_not_at_all(raw: bytes) -> None:
 
 
 def test_what_is_absent_is_not_sent() -> None:
-    encoded = encode_market(record(price=None), RUN, ATTEMPTS)
+    encoded = encode_market(record(1, result("e"), price=MarketPrice(value=None)), RUN, ATTEMPTS)
     assert not {"price", "bid", "ask", "core_weight"} & set(json.loads(encoded.market))
 
 
 def test_the_size_is_that_of_the_rows() -> None:
-    encoded = encode_market(record(), RUN, ATTEMPTS)
+    encoded = encode_market(record(1, result("e")), RUN, ATTEMPTS)
     parts = [encoded.market, encoded.event or b"", *encoded.contracts, *encoded.results]
     assert encoded.size == sum(map(len, parts))
 
 
 def test_a_long_reason_is_clipped_and_costs_no_market() -> None:
-    result = ResultRecord("e", "failed", reason="x" * 5_000)
-    encoded = encode_market(MarketRecord(make_market(), b"{}", (result,)), RUN, ATTEMPTS)
+    failed = result("e", None, status="failed", reason="x" * 5_000)
+    encoded = encode_market(record(1, failed), RUN, ATTEMPTS)
     assert json.loads(encoded.results[0])["reason"] == "x" * 1_999 + "…"
 
 
 def test_a_result_of_an_unknown_experiment_is_a_fault_of_the_caller() -> None:
     with pytest.raises(KeyError):
-        encode_market(MarketRecord(make_market(), b"{}", (ResultRecord("unknown", "completed"),)), RUN, ATTEMPTS)
+        encode_market(record(1, result("unknown")), RUN, ATTEMPTS)
 
 
 def test_a_field_of_a_market_is_written_down_in_six_places() -> None:
@@ -121,7 +114,6 @@ def test_a_field_of_a_market_is_written_down_in_six_places() -> None:
     ],
 )
 def test_a_value_that_the_schema_would_refuse_is_refused_by_its_column(changes: dict[str, Any], field: str) -> None:
-    market = make_market().model_copy(update=changes)
     with pytest.raises(UnwritableMarket) as refused:
-        encode_market(MarketRecord(market, b"{}", ()), RUN, ATTEMPTS)
+        encode_market(record(1, result("e"), **changes), RUN, ATTEMPTS)
     assert refused.value.field == field

@@ -2,10 +2,8 @@
 
 import itertools
 import json
-import os
 from collections import defaultdict
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,11 +12,9 @@ from hypothesis import strategies as st
 from predictbench_assets.exchanges.polymarket.payloads import parse_instant
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.ladders import implications, rung
+from predictbench_assets_tests.kit.places import SAMPLES
 
 ENDS = date(2026, 6, 30)
-SAMPLES = Path(
-    os.environ.get("PREDICTBENCH_SAMPLES", Path(__file__).resolve().parents[3] / "../shared/polymarket_samples")
-)
 
 
 def implies(first: str, second: str, first_ends: date = ENDS, second_ends: date = ENDS) -> bool | None:

@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from predictbench_assets_tests.kit.webhook import webhook
+from predictbench_assets_tests.kit.http_services import webhook
+from predictbench_assets_tests.kit.places import CLONE
 
-PROGRAM = Path(__file__).parents[3] / ".github" / "actions" / "notify" / "without_install.py"
+PROGRAM = CLONE / ".github" / "actions" / "notify" / "without_install.py"
 
 
 def notify(address: str) -> subprocess.CompletedProcess[str]:

@@ -4,12 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from predictbench_assets_tests.kit.places import CLONE
 
 
 def test_only_dagsters_layer_imports_dagster() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([linter, "--no-cache"], cwd=CLONE, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -23,19 +23,19 @@ def test_domain_packages_work_without_dagster() -> None:
         "import predictbench_assets.sandbox.server, predictbench_assets.settings\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], cwd=CLONE, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_there_is_no_drawer_for_odds_and_ends() -> None:
     homeless = {"utils", "util", "common", "helpers", "misc"}
-    found = [path for path in (ROOT / "predictbench_assets").rglob("*.py") if path.stem in homeless]
+    found = [path for path in (CLONE / "predictbench_assets").rglob("*.py") if path.stem in homeless]
     assert found == []
 
 
 def test_requirements_are_pinned_by_hash_and_name_no_index() -> None:
-    for path in (ROOT / "requirements").glob("*.txt"):
+    for path in (CLONE / "requirements").glob("*.txt"):
         text = path.read_text()
         pins = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
         assert pins

@@ -6,10 +6,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine
 
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.database.schema import resolution_observations
 from predictbench_assets.experiments.builtin.controls import PRIOR_MARKETS, BaseRateExperiment
 from predictbench_assets.experiments.history import settled_counts, settled_markets
 from predictbench_assets.experiments.protocol import RunMetadata, count_settled
@@ -17,7 +16,7 @@ from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.persistence.leases import Lease, RunCounts
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, market, record
+from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, market, observe, record
 
 Takes = Callable[..., Lease]
 
@@ -30,18 +29,13 @@ def ledger(take: Takes, engine: Engine) -> Engine:
         writer = RunWriter(engine, lease, lease.clock)
         writer.write([record(number) for number in range(4)], [attempt()])
         writer.finish(RunCounts(4, 0, 0, 0, 4), "completed")
-    observe(engine, 0, "final", 1.0, days=1)
-    observe(engine, 1, "final", 0.5, days=2)
-    observe(engine, 2, "final", 1.0, days=3)
-    observe(engine, 2, "final", 0.0, days=5)  # settled otherwise after all
-    observe(engine, 3, "disputed", None, days=1)
+    day = timedelta(days=1)
+    observe(engine, "m0", "final", 1.0, at=NOW + day)
+    observe(engine, "m1", "final", 0.5, at=NOW + 2 * day)
+    observe(engine, "m2", "final", 1.0, at=NOW + 3 * day)
+    observe(engine, "m2", "final", 0.0, at=NOW + 5 * day)  # settled otherwise after all
+    observe(engine, "m3", "disputed", at=NOW + day)
     return engine
-
-
-def observe(engine: Engine, number: int, state: str, outcome: float | None, *, days: int) -> None:
-    values = {"market_id": f"m{number}", "state": state, "outcome": outcome, "source": "gamma"}
-    with engine.begin() as connection:
-        connection.execute(insert(resolution_observations).values(observed_at=NOW + timedelta(days=days), **values))
 
 
 def base_rate(engine: Engine, captured_at: datetime) -> tuple[float, Any]:
@@ -78,7 +72,7 @@ def test_only_what_was_observed_before_the_freeze_counts_and_each_market_once(le
 
 
 def test_a_settlement_that_was_only_proposed_does_not_count(ledger: Engine) -> None:
-    observe(ledger, 3, "proposed", 1.0, days=2)
+    observe(ledger, "m3", "proposed", 1.0, at=NOW + timedelta(days=2))
     assert base_rate(ledger, NOW + timedelta(days=2)) == (pytest.approx(rate(1.5, 2)), 2)
 
 

@@ -13,9 +13,6 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine
 
-# Settings that a test does not give are at their defaults, whatever the machine has set.
-os.environ["PREDICTBENCH_ENV_FILE"] = ""
-
 from predictbench_assets.definitions import build_defs
 from predictbench_assets.launch.commands import DEFINITIONS, RESOLUTION_SWEEP
 from predictbench_assets.runs import RunKey
@@ -23,7 +20,8 @@ from predictbench_assets.sandbox.server import serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.store.boards import content_hash, rebuild_leaderboard, stored_leaderboard
 from predictbench_assets.settings import all_variables, load_settings
-from predictbench_assets_tests.kit.daily_run import CLONE, NOW, DailyRun
+from predictbench_assets_tests.kit.daily_run import NOW, DailyRun
+from predictbench_assets_tests.kit.places import CLONE
 
 KEY = RunKey(NOW.date(), 1)
 LATER = NOW + timedelta(days=5)

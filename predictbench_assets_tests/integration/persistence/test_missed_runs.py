@@ -7,7 +7,8 @@ from sqlalchemy import Engine
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.persistence.leases import Lease, RunCounts, record_missed
 from predictbench_assets.runs import RunKey
-from predictbench_assets_tests.kit.builders import KEY, NOW, Database
+from predictbench_assets_tests.kit.builders import KEY, NOW
+from predictbench_assets_tests.kit.database import Database
 
 Takes = Callable[..., Lease]
 
