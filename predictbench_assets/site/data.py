@@ -114,7 +114,7 @@ class StoredReason:
 
 
 @dataclass(frozen=True)
-class Capture:
+class MarketCapture:
     """A market as one run froze it, with its forecasts."""
 
     run_date: date
@@ -147,7 +147,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class MarketRecord:
+class MarketPage:
     """Everything that is stored about a market, oldest capture first."""
 
     market_id: str
@@ -160,7 +160,7 @@ class MarketRecord:
     rules: str | None
     """None where the raw snapshot has been moved to the archive."""
     outcomes: tuple[str, ...]
-    captures: tuple[Capture, ...] = ()
+    captures: tuple[MarketCapture, ...] = ()
     observations: tuple[Observation, ...] = field(default=())
     """Oldest first."""
 
@@ -316,7 +316,7 @@ def cohorts(engine: Engine, as_of: datetime, since: date) -> Iterator[tuple[date
         yield run.run_date, run.window_days, _core_of(engine, run.run_id, as_of)
 
 
-def markets(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketRecord]:
+def markets(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketPage]:
     """Everything about the markets named, in the order of their ids."""
     wanted = sorted(set(ids))
     for start in range(0, len(wanted), CHUNK):
@@ -353,7 +353,7 @@ def _core_of(engine: Engine, run_id: UUID, as_of: datetime) -> list[CoreMarket]:
     return [CoreMarket(**row._asdict()) for row in rows]
 
 
-def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketRecord]:
+def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketPage]:
     known = {"as_of": as_of, "ids": list(ids)}
 
     def work(connection: Connection) -> tuple[Sequence[Any], ...]:
@@ -384,7 +384,7 @@ def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[Ma
         newest = rows[-1]
         ledger = observations[market_id]
         closed = ledger[-1].closed_time if ledger else None
-        yield MarketRecord(
+        yield MarketPage(
             market_id=market_id,
             slug=newest.market_slug,
             event_slug=newest.event_slug,
@@ -399,8 +399,8 @@ def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[Ma
         )
 
 
-def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Capture:
-    values = {name: getattr(row, name) for name in Capture.__dataclass_fields__ if name != "forecasts"}
+def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> MarketCapture:
+    values = {name: getattr(row, name) for name in MarketCapture.__dataclass_fields__ if name != "forecasts"}
     frozen = row.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS)
     shut = closed or row.close_time
     best: dict[tuple[str, str], StoredForecast] = {}
@@ -415,7 +415,7 @@ def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Captu
         # From the newest attempt back: one that counts before one that does not, a forecast before none.
         if key not in best or _worth(found) > _worth(best[key]):
             best[key] = found
-    return Capture(**values, forecasts=tuple(best.values()))
+    return MarketCapture(**values, forecasts=tuple(best.values()))
 
 
 def _worth(forecast: StoredForecast) -> tuple[bool, bool]:
