@@ -13,7 +13,7 @@ from predictbench_assets.commit import running_commit
 from predictbench_assets.database.connection import opened_database
 from predictbench_assets.dataset.export import MANIFEST, ExportManifest, export_tables
 from predictbench_assets.dataset.files import Format
-from predictbench_assets.reporting.pages import size
+from predictbench_assets.reporting.output import size
 from predictbench_assets.staging import StagingArea
 
 _LINE_EVERY_S = 2.0

@@ -21,7 +21,7 @@ from predictbench_assets.observability.console import console
 from predictbench_assets.persistence.stored_runs import stored_exchange
 from predictbench_assets.printable import on_one_line
 from predictbench_assets.reporting.boards import as_csv, as_json, as_markdown, as_table
-from predictbench_assets.reporting.pages import write_at_once
+from predictbench_assets.reporting.output import write_at_once
 from predictbench_assets.scoring.boards import ALL, EVERY, PRICE_BIN_LABELS, BoardRow, Leaderboard, chosen_rows
 from predictbench_assets.scoring.store.boards import rebuild_leaderboard
 

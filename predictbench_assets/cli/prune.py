@@ -17,7 +17,7 @@ from predictbench_assets.database.connection import opened_database
 from predictbench_assets.failures import TransientError
 from predictbench_assets.observability.console import print_item, print_table
 from predictbench_assets.printable import on_one_line
-from predictbench_assets.reporting.pages import size
+from predictbench_assets.reporting.output import size
 from predictbench_assets.retention.local_files import prune_artifacts, prune_leftovers
 from predictbench_assets.retention.pruned import Pruned
 from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots, restore_raw_snapshots, verify_archives

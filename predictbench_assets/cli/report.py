@@ -7,7 +7,7 @@ import click
 
 from predictbench_assets.cli.options import as_of_instant, as_of_option, configured_settings, day_option, demo_option
 from predictbench_assets.database.connection import opened_database
-from predictbench_assets.reporting.pages import size
+from predictbench_assets.reporting.output import size
 from predictbench_assets.site.build import write_report
 from predictbench_assets.site.names import FOLDER
 

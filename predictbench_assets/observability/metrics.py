@@ -8,7 +8,7 @@ import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, push_to_gateway
 
 from predictbench_assets import web
-from predictbench_assets.reporting.pages import write_at_once
+from predictbench_assets.reporting.output import write_at_once
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.settings import Settings
 

@@ -63,7 +63,7 @@ class UnwritableMarket(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAttempt:
+class RegisteredAttempt:
     """The attempt of an experiment that results belong to."""
 
     experiment_run_id: str
@@ -140,7 +140,7 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def encode_market(record: MarketRecord, run_id: UUID, attempts: Mapping[str, OpenAttempt]) -> EncodedMarket:
+def encode_market(record: MarketRecord, run_id: UUID, attempts: Mapping[str, RegisteredAttempt]) -> EncodedMarket:
     """The rows of one market.
 
     Raises:
@@ -207,7 +207,7 @@ def _event_row(event: Event) -> _EventRow:
     return _EventRow(event_id=event.event_id, neg_risk=event.neg_risk, slug=event.slug, title=event.title)
 
 
-def _result_row(result: ResultRecord, attempt: OpenAttempt, market_uuid: str, namespace: bytes) -> _ResultRow:
+def _result_row(result: ResultRecord, attempt: RegisteredAttempt, market_uuid: str, namespace: bytes) -> _ResultRow:
     field = f"results[{result.experiment}]"
     if attempt.mandatory and result.status != "completed":
         raise UnwritableMarket(field, f"is mandatory and {result.status}: {result.reason or 'no reason given'}")

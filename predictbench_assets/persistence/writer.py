@@ -41,7 +41,7 @@ from predictbench_assets.persistence.pipelining import (
     run_transactions,
 )
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, WriteReport
-from predictbench_assets.persistence.rows import EncodedMarket, OpenAttempt, UnwritableMarket, encode_market
+from predictbench_assets.persistence.rows import EncodedMarket, RegisteredAttempt, UnwritableMarket, encode_market
 from predictbench_assets.runs import StoredStatus
 
 _log = logging.getLogger(__name__)
@@ -160,11 +160,11 @@ class RunWriter:
             counts, status=status, failures=failures, summary=summary, stored=self._stored, digest=digest
         )
 
-    def _open_attempts(self, attempts: Sequence[ExperimentAttempt]) -> dict[str, OpenAttempt]:
+    def _open_attempts(self, attempts: Sequence[ExperimentAttempt]) -> dict[str, RegisteredAttempt]:
         """Rows of `experiments` and `experiment_runs`: the newest attempt where it is the same, else one more."""
         return self._backoff.run(lambda: self._classified(lambda: self._open_attempts_once(attempts)))
 
-    def _open_attempts_once(self, attempts: Sequence[ExperimentAttempt]) -> dict[str, OpenAttempt]:
+    def _open_attempts_once(self, attempts: Sequence[ExperimentAttempt]) -> dict[str, RegisteredAttempt]:
         stored = self._stored_attempts()
         _refuse_losses(stored, attempts)
         newest = {row["name"]: row for row in stored}
@@ -176,7 +176,7 @@ class RunWriter:
             target = str(experiment_run_id(self._lease.run_id, attempt.name, number))
             if not reused:
                 new.append(_row(attempt) | {"experiment_run_id": target, "attempt": number})
-            opened[attempt.name] = OpenAttempt(
+            opened[attempt.name] = RegisteredAttempt(
                 experiment_run_id=target, mandatory=attempt.mandatory, fill=reused and attempt.status == "not_run"
             )
         statement = statements.register(
@@ -203,7 +203,7 @@ class RunWriter:
         return msgspec.json.decode(rows or b"[]", type=list[dict[str, Any]])
 
     def _batches(
-        self, markets: Iterable[MarketRecord], attempts: Mapping[str, OpenAttempt], tally: _Tally
+        self, markets: Iterable[MarketRecord], attempts: Mapping[str, RegisteredAttempt], tally: _Tally
     ) -> Iterator[list[EncodedMarket]]:
         """Markets that can be written, in batches; the others go to the tally."""
         batch: list[EncodedMarket] = []

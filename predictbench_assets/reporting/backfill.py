@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from predictbench_assets.reporting.pages import markdown_table, publish, rich_table
+from predictbench_assets.reporting.output import markdown_table, publish, rich_table
 from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from predictbench_assets.clock import utc_text
 from predictbench_assets.printable import printable
-from predictbench_assets.reporting.pages import markdown_table
+from predictbench_assets.reporting.output import markdown_table
 from predictbench_assets.reporting.tables import FittedTable
 from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
 

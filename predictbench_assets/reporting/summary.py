@@ -17,7 +17,7 @@ from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.failures import Failure
-from predictbench_assets.reporting.pages import markdown_table, publish, rich_table, size
+from predictbench_assets.reporting.output import markdown_table, publish, rich_table, size
 from predictbench_assets.reporting.tables import Facts
 from predictbench_assets.runs import RunKey
 from predictbench_assets.texts import read_whole

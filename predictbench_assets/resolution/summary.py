@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from predictbench_assets.reporting.pages import markdown_table, publish
+from predictbench_assets.reporting.output import markdown_table, publish
 
 _SHOWN = 20
 

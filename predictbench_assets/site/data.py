@@ -147,7 +147,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class MarketPage:
+class MarketHistory:
     """Everything that is stored about a market, oldest capture first."""
 
     market_id: str
@@ -316,7 +316,7 @@ def cohorts(engine: Engine, as_of: datetime, since: date) -> Iterator[tuple[date
         yield run.run_date, run.window_days, _core_of(engine, run.run_id, as_of)
 
 
-def markets(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketPage]:
+def markets(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketHistory]:
     """Everything about the markets named, in the order of their ids."""
     wanted = sorted(set(ids))
     for start in range(0, len(wanted), CHUNK):
@@ -353,7 +353,7 @@ def _core_of(engine: Engine, run_id: UUID, as_of: datetime) -> list[CoreMarket]:
     return [CoreMarket(**row._asdict()) for row in rows]
 
 
-def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketPage]:
+def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketHistory]:
     known = {"as_of": as_of, "ids": list(ids)}
 
     def work(connection: Connection) -> tuple[Sequence[Any], ...]:
@@ -384,7 +384,7 @@ def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[Ma
         newest = rows[-1]
         ledger = observations[market_id]
         closed = ledger[-1].closed_time if ledger else None
-        yield MarketPage(
+        yield MarketHistory(
             market_id=market_id,
             slug=newest.market_slug,
             event_slug=newest.event_slug,

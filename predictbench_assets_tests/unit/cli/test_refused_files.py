@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from predictbench_assets.cli.main import Commands, main
 from predictbench_assets.cli.os_errors import explained
-from predictbench_assets.reporting.pages import write_at_once
+from predictbench_assets.reporting.output import write_at_once
 from predictbench_assets_tests.kit.places import CLONE
 
 SIXTY = 60

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import predictbench_assets
 from predictbench_assets.markets.market import MarketPrice
-from predictbench_assets.persistence.rows import OpenAttempt, UnwritableMarket, encode_market, fast_uuid5
+from predictbench_assets.persistence.rows import RegisteredAttempt, UnwritableMarket, encode_market, fast_uuid5
 from predictbench_assets_tests.kit.builders import record, result
 
 RUN = UUID("59b8be11-4fdd-5aea-af10-3aa167c4392f")
-ATTEMPTS = {"e": OpenAttempt(experiment_run_id=str(RUN), mandatory=False, fill=False)}
+ATTEMPTS = {"e": RegisteredAttempt(experiment_run_id=str(RUN), mandatory=False, fill=False)}
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=()), max_size=8),
