@@ -10,8 +10,8 @@ from predictbench_assets.assets.checks import check_stored, stored_check
 from predictbench_assets.assets.ingestion import StagedOutput, normalized_markets
 from predictbench_assets.assets.step import OWNERS, asset_step, record_failure
 from predictbench_assets.experiments.forecast import (
+    ExperimentForecasts,
     ForecastCohort,
-    Forecasts,
     forecast,
     outcomes_by_market,
     refuse_to_forget,
@@ -192,7 +192,7 @@ def _staged(
     context: dg.AssetExecutionContext,
     staging: StagingArea,
     key: RunKey,
-    made: Forecasts,
+    made: ExperimentForecasts,
     stored: dg.AssetCheckResult,
 ) -> dg.Output[StagedFile]:
     """Stage the outcomes, and log the most frequent failure; all of them are in the output's metadata."""
@@ -209,7 +209,7 @@ def _staged(
     )
 
 
-def _metadata(made: Forecasts) -> dict[str, Any]:
+def _metadata(made: ExperimentForecasts) -> dict[str, Any]:
     failures = [
         dg.TableRecord({"market": one.market_id, "reason": one.reason or "", "retriable": one.retriable})
         for one in made.outcomes
@@ -253,7 +253,7 @@ def _reason_table(reasons: Sequence[ReasonCount]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 
-def _picture(made: Forecasts) -> str:
+def _picture(made: ExperimentForecasts) -> str:
     pairs = [
         (market.price.value, outcome.probability)
         for market, outcome in zip(made.cohort.markets, made.outcomes, strict=True)

@@ -8,7 +8,7 @@ import click
 
 from predictbench_assets.cli.options import day_option, windows_option
 from predictbench_assets.observability.logs import configure_logging
-from predictbench_assets.observability.notices import NotDelivered, Notice, Outcome, ping_dead_man, send_notice
+from predictbench_assets.observability.notices import NotDelivered, Notice, NoticeKind, ping_dead_man, send_notice
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.settings import Settings, SettingsError, all_variables, load_settings, usable_settings
 from predictbench_assets.texts import UndecodableFile
@@ -36,7 +36,7 @@ Examples:
 @click.option("--stage", metavar="NAME", help="Where it stopped, if the summary does not say so.")
 @click.option("--link", metavar="URL", help="Where there is more to see.")
 def notify(
-    outcome: Outcome,
+    outcome: NoticeKind,
     summary: Path | None,
     run_date: date | None,
     window_days: tuple[int, ...] | None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from predictbench_assets.dataset.manifest import MANIFEST, Cohort
+from predictbench_assets.dataset.manifest import MANIFEST, ReleasedCohort
 from predictbench_assets.dataset.tables import RELEASED_FORECASTS, RELEASED_TABLES, dictionary_markdown
 
 CARD: Final = "README.md"
@@ -193,7 +193,7 @@ def dataset_card(
     version: str,
     as_of: datetime,
     rows: Mapping[str, int],
-    cohorts: Sequence[Cohort],
+    cohorts: Sequence[ReleasedCohort],
     experiments: Sequence[str],
     simulated: bool = False,
 ) -> str:
@@ -250,7 +250,7 @@ def _head(name: str, forecasts: int, *, simulated: bool) -> str:
 
 
 def _facts(
-    as_of: datetime, rows: Mapping[str, int], cohorts: Sequence[Cohort], experiments: Sequence[str]
+    as_of: datetime, rows: Mapping[str, int], cohorts: Sequence[ReleasedCohort], experiments: Sequence[str]
 ) -> list[str]:
     """Lines about the contents, in numbers."""
     dates = [cohort.run_date for cohort in cohorts]

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from predictbench_assets.dataset.files import RELEASED_FORMATS, file_of, line_of, read_lines, read_parquet, sha256_of
-from predictbench_assets.dataset.manifest import MANIFEST, Cohort, Manifest, read_manifest
+from predictbench_assets.dataset.manifest import MANIFEST, Manifest, ReleasedCohort, read_manifest
 from predictbench_assets.dataset.tables import RELEASED_DIGESTS, RELEASED_FORECASTS, RELEASED_TABLES, Table
 from predictbench_assets.experiments.digest import ALGORITHM, DigestedForecast, ForecastHasher
 from predictbench_assets.runs import RunKey
@@ -189,6 +189,6 @@ def _of_one_instant(expected: list[tuple[_Digest, ForecastHasher]]) -> Iterator[
     yield from newest.values()
 
 
-def released_digests(cohorts: tuple[Cohort, ...]) -> set[str]:
+def released_digests(cohorts: tuple[ReleasedCohort, ...]) -> set[str]:
     """Set of all digests of a release."""
     return {digest for cohort in cohorts for digest in cohort.digests}

@@ -36,7 +36,7 @@ class HashedRows(_Record, frozen=True):
     """Hash of their JSON lines, in the order of the file."""
 
 
-class Cohort(_Record, frozen=True):
+class ReleasedCohort(_Record, frozen=True):
     """One run of the release."""
 
     run_date: date
@@ -82,7 +82,7 @@ class Manifest(_Record, frozen=True):
     """All files but the manifest."""
     experiments: Mapping[str, str]
     """SHA-256 of the row of each version of each experiment, by name and version."""
-    cohorts: tuple[Cohort, ...]
+    cohorts: tuple[ReleasedCohort, ...]
     exchange: str | None = None
     """The host that the markets were read from; not known of releases of before it was written down."""
     simulated: bool = False
@@ -139,7 +139,7 @@ def changes(earlier: Manifest, later: Manifest) -> Iterator[str]:
             yield from _changes_of_cohort(cohort, cohorts[cohort.key])
 
 
-def _changes_of_cohort(earlier: Cohort, later: Cohort) -> Iterator[str]:
+def _changes_of_cohort(earlier: ReleasedCohort, later: ReleasedCohort) -> Iterator[str]:
     for table, was in earlier.tables.items():
         now = later.tables.get(table)
         if now is None:

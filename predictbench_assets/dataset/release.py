@@ -21,10 +21,10 @@ from predictbench_assets.dataset.files import RELEASED_FORMATS, TableWriter, des
 from predictbench_assets.dataset.manifest import (
     FORMAT,
     MANIFEST,
-    Cohort,
     Earlier,
     HashedRows,
     Manifest,
+    ReleasedCohort,
     changes,
     manifest_of,
     read_manifest,
@@ -158,7 +158,7 @@ class _Written:
 
     rows: dict[str, int]
     experiments: dict[str, str]
-    cohorts: list[Cohort]
+    cohorts: list[ReleasedCohort]
 
 
 def _write(stored: StoredTables, folder: Path, runs: Sequence[RunToRead]) -> _Written:
@@ -185,7 +185,7 @@ def _write(stored: StoredTables, folder: Path, runs: Sequence[RunToRead]) -> _Wr
             for key, found in hashes.items():
                 hashed[key][table.name] = HashedRows(rows=counts[key], sha256=found.hexdigest())
     written.cohorts = [
-        Cohort(
+        ReleasedCohort(
             run_date=run.key.run_date,
             window_days=run.key.window_days,
             frozen_at=run.frozen_at,

@@ -41,7 +41,7 @@ class ForecastCohort:
 
 
 @dataclass(frozen=True)
-class Forecasts:
+class ExperimentForecasts:
     """The outcomes of one experiment for a cohort, one per market and in the cohort's order."""
 
     experiment: Experiment
@@ -121,7 +121,7 @@ def forecast(
     remake: Callable[[], Experiment] | None = None,
     forget: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
-) -> Forecasts:
+) -> ExperimentForecasts:
     """Forecast every market of a cohort with one experiment; answers in its journal are taken from there.
 
     Args:
@@ -162,7 +162,7 @@ def forecast(
         redact=settings.redact,
         progress=last,
     )
-    return Forecasts(
+    return ExperimentForecasts(
         experiment=experiment,
         config_hash=config_hash,
         cohort=cohort,
@@ -190,7 +190,7 @@ def refuse_to_forget(settings: Settings, *, dry_run: bool) -> None:
         )
 
 
-def stage_forecasts(area: StagingArea, name: str, made: Forecasts, *, dagster_run_id: str) -> StagedFile:
+def stage_forecasts(area: StagingArea, name: str, made: ExperimentForecasts, *, dagster_run_id: str) -> StagedFile:
     """Publish the outcomes of an experiment."""
     return area.publish(name, OUTCOMES, made.header(dagster_run_id), (outcome.encode() for outcome in made.outcomes))
 

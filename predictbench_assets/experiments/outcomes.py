@@ -73,7 +73,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     """Requests, tokens and cost, of skips and failures too; None where the experiment does not know."""
     score: float | None = None
-    """Of answers in journals from before usage was kept, for the hash that their attempts are stored with."""
+    """Number in journals from before usage was kept, for the hash that their attempts are stored with."""
 
     @property
     def is_final(self) -> bool:

@@ -37,7 +37,7 @@ class PendingMarket:
     first_name: str | None
     close_time: datetime
     captured_at: datetime | None
-    """When it was open for certain: its first capture; None where its snapshot was put together afterwards."""
+    """Instant when it was open for certain, its first capture; None where its snapshot was put together afterwards."""
     known: LastObservation | None
 
 

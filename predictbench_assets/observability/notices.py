@@ -22,7 +22,7 @@ from predictbench_assets.printable import printable
 from predictbench_assets.reporting.summary import FailureLine, RunSummary
 from predictbench_assets.settings import Settings
 
-Outcome = Literal["failure", "success", "missed"]
+NoticeKind = Literal["failure", "success", "missed"]
 
 SHOWN_FAILURES = 5
 LONGEST_NOTE = 3_000
@@ -44,7 +44,7 @@ class NotDelivered(TransientError):
 class Notice:
     """The content of a notice; all of it but the outcome may be unknown."""
 
-    outcome: Outcome
+    outcome: NoticeKind
     run_date: date | None = None
     windows: tuple[int, ...] = ()
     stage: str | None = None
@@ -58,7 +58,7 @@ class Notice:
 
     @classmethod
     def of(
-        cls, outcome: Outcome, summary: RunSummary, *, stage: str | None = None, link: str | None = None
+        cls, outcome: NoticeKind, summary: RunSummary, *, stage: str | None = None, link: str | None = None
     ) -> "Notice":
         """The notice of a summary.
 

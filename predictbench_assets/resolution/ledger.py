@@ -27,7 +27,7 @@ RECHECK_FOR = timedelta(days=30)
 ABANDON_AFTER = timedelta(days=60)
 """Time after its close at which a market that is still not final is looked up one last time."""
 
-EARLY_LOOK_EVERY = timedelta(hours=44)
+RECHECK_EARLY_EVERY = timedelta(hours=44)
 """Interval of look-ups before the close: a third of the markets close more than a day early."""
 
 CLOCKS_DIFFER = timedelta(hours=1)
@@ -122,7 +122,7 @@ _ADD = text("""
     )
 """)
 
-_LOOKED = text("""
+_CHECKED = text("""
     INSERT INTO predictbench.resolution_checks AS known (market_id, checked_at, checks, problem)
     SELECT market_id, :now, 1, problem
     FROM jsonb_to_recordset(cast(:rows AS jsonb)) AS t (market_id text, problem text)
@@ -237,7 +237,7 @@ def resolution_queue(engine: Engine, now: datetime) -> list[str]:
     One that was seen later than now, by a sweep with another clock, is left alone: what an earlier moment shows of it
     would be added as if it were news.
     """
-    given = {"now": now, "final_since": now - RECHECK_FOR, "early_since": now - EARLY_LOOK_EVERY}
+    given = {"now": now, "final_since": now - RECHECK_FOR, "early_since": now - RECHECK_EARLY_EVERY}
     given |= {"seen_until": now + CLOCKS_DIFFER}
 
     def work(connection: Connection) -> list[str]:
@@ -286,7 +286,7 @@ def record_observations(engine: Engine, observed: Sequence[Observation], now: da
             {"market_id": one.market_id, "problem": (one.problem or "")[:_LONGEST_PROBLEM] or None} for one in observed
         ]
         if checks:
-            connection.execute(_LOOKED, {"now": now, "rows": json.dumps(checks)})
+            connection.execute(_CHECKED, {"now": now, "rows": json.dumps(checks)})
         return added
 
     return in_transaction(engine, work)
@@ -326,16 +326,16 @@ def _payout(stored: str | None) -> tuple[float, ...] | None:
 
 
 def _row(added: NewObservation, now: datetime) -> dict[str, Any]:
-    look, before = added.observation, added.before
+    observed, before = added.observation, added.before
     observed_at = now if before is None else max(now, before.observed_at + timedelta(microseconds=1))
     return {
-        "market_id": look.market_id,
+        "market_id": observed.market_id,
         "observed_at": observed_at.isoformat(),
-        "source": look.source,
-        "state": look.state,
-        "status": look.status,
-        "payout": look.payout,
-        "outcome": look.payout[0] if look.payout else None,
-        "closed_time": look.closed_time.isoformat() if look.closed_time else None,
-        "raw": dict(look.raw),
+        "source": observed.source,
+        "state": observed.state,
+        "status": observed.status,
+        "payout": observed.payout,
+        "outcome": observed.payout[0] if observed.payout else None,
+        "closed_time": observed.closed_time.isoformat() if observed.closed_time else None,
+        "raw": dict(observed.raw),
     }

@@ -34,7 +34,7 @@ from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets.site import views
 from predictbench_assets.site.data import (
     NEWEST_ATTEMPTS,
-    Capture,
+    MarketCapture,
     Overview,
     StoredForecast,
     cohorts,
@@ -386,11 +386,11 @@ class _Scores:
 class _Scored:
     """A capture, and each forecast with its scores where the market has settled at 0 or 1."""
 
-    capture: Capture
+    capture: MarketCapture
     forecasts: tuple[tuple[StoredForecast, _Scores | None], ...]
 
 
-def _scored(capture: Capture, outcome: float | None) -> _Scored:
+def _scored(capture: MarketCapture, outcome: float | None) -> _Scored:
     ordered = sorted(capture.forecasts, key=lambda one: (one.control, one.experiment, one.version))
     if outcome not in (0.0, 1.0):
         return _Scored(capture, tuple((one, None) for one in ordered))

@@ -114,7 +114,7 @@ class StoredReason:
 
 
 @dataclass(frozen=True)
-class Capture:
+class MarketCapture:
     """A market as one run froze it, with its forecasts."""
 
     run_date: date
@@ -160,7 +160,7 @@ class MarketHistory:
     rules: str | None
     """None where the raw snapshot has been moved to the archive."""
     outcomes: tuple[str, ...]
-    captures: tuple[Capture, ...] = ()
+    captures: tuple[MarketCapture, ...] = ()
     observations: tuple[Observation, ...] = field(default=())
     """Oldest first."""
 
@@ -399,8 +399,8 @@ def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[Ma
         )
 
 
-def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Capture:
-    values = {name: getattr(row, name) for name in Capture.__dataclass_fields__ if name != "forecasts"}
+def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> MarketCapture:
+    values = {name: getattr(row, name) for name in MarketCapture.__dataclass_fields__ if name != "forecasts"}
     frozen = row.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS)
     shut = closed or row.close_time
     best: dict[tuple[str, str], StoredForecast] = {}
@@ -415,7 +415,7 @@ def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Captu
         # From the newest attempt back: one that counts before one that does not, a forecast before none.
         if key not in best or _worth(found) > _worth(best[key]):
             best[key] = found
-    return Capture(**values, forecasts=tuple(best.values()))
+    return MarketCapture(**values, forecasts=tuple(best.values()))
 
 
 def _worth(forecast: StoredForecast) -> tuple[bool, bool]:

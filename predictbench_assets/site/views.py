@@ -293,8 +293,8 @@ def _board(rows: Iterable[BoardRow], name: BoardName, window: int) -> BoardView:
     controls = tuple(row for row in whole if row.control)
     wide = narrow = None
     if intervals := board_intervals([*entrants, *controls]):
-        told = "; ".join(_told(one) for one in intervals)
-        alternative = f"Mean edge over the market price with 95 % intervals, {days_ahead(window)}: {told}."
+        text = "; ".join(_describe_interval(one) for one in intervals)
+        alternative = f"Mean edge over the market price with 95 % intervals, {days_ahead(window)}: {text}."
         identity = f"board-{name}-{window}"
         wide = Markup(intervals_svg(intervals, identity=f"{identity}-wide", alternative=alternative))  # noqa: S704
         narrow = Markup(  # noqa: S704 - our own drawing, its texts are escaped
@@ -309,7 +309,7 @@ def _order(row: BoardRow) -> tuple[bool, int, float, str, str]:
     return row.rank is None, row.rank or 0, -edge, row.experiment, row.version
 
 
-def _told(one: Interval) -> str:
+def _describe_interval(one: Interval) -> str:
     if one.low is None or one.high is None:
         return f"{one.label} {one.value:+.4f}, no interval"
     return f"{one.label} {one.value:+.4f}, from {one.low:+.4f} to {one.high:+.4f}"
@@ -363,11 +363,11 @@ class Panels:
         curve = self._curves.get(_entrant(row))
         if curve is None:
             return None
-        told = "; ".join(
+        text = "; ".join(
             f"of {point.n_markets:,} forecasts near {point.forecast:.0%}, {point.observed:.0%} came true"
             for point in curve.points
         )
-        alternative = f"Reliability of {row.label}: {told}."
+        alternative = f"Reliability of {row.label}: {text}."
         identity = _identity("reliability", row)
         drawn = reliability_svg(curve, identity=identity, alternative=alternative, tone=tone_of(row))
         known = row.ece is not None and row.ece_expected is not None
@@ -394,7 +394,7 @@ class Panels:
 def _cut_panel(row: BoardRow, kind: str, intervals: Sequence[Interval]) -> Panel | None:
     if not intervals:
         return None
-    alternative = f"Mean edge of {row.label} by {kind}: {'; '.join(map(_told, intervals))}."
+    alternative = f"Mean edge of {row.label} by {kind}: {'; '.join(map(_describe_interval, intervals))}."
     identity = _identity(f"by-{kind}", row)
     return _panel(row, intervals_svg(intervals, identity=identity, alternative=alternative, width=340), "")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from predictbench_assets.dataset.files import CHUNK, batch_rows, file_of, sha256_of
 from predictbench_assets.dataset.frames.source import Choice, frame_schema, narrowed
-from predictbench_assets.dataset.manifest import Cohort, manifest_of, read_manifest
+from predictbench_assets.dataset.manifest import ReleasedCohort, manifest_of, read_manifest
 from predictbench_assets.dataset.tables import (
     RELEASED_EXPERIMENTS,
     RELEASED_FORECASTS,
@@ -155,7 +155,7 @@ class ReleaseSource:
             )
 
     def _columns(
-        self, cohort: Cohort, rows: Sequence[dict[str, Any]], settled: Mapping[str, Mapping[str, Any]]
+        self, cohort: ReleasedCohort, rows: Sequence[dict[str, Any]], settled: Mapping[str, Mapping[str, Any]]
     ) -> Mapping[str, Sequence[Any]]:
         """The markets of a cohort that are listed at the moment, as they are scored."""
         columns: dict[str, list[Any]] = {name: [] for name in MARKET_COLUMNS}

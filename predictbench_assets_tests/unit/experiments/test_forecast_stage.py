@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from predictbench_assets.experiments.forecast import (
+    ExperimentForecasts,
     ForecastCohort,
-    Forecasts,
     ForgetRefused,
     forecast,
     outcomes_by_market,
@@ -54,7 +54,7 @@ def area(tmp_path: Path) -> StagingArea:
     return StagingArea(str(tmp_path / "staging"))
 
 
-def forecasts(experiment: Experiment, area: StagingArea, settings: Settings, **options: Any) -> Forecasts:
+def forecasts(experiment: Experiment, area: StagingArea, settings: Settings, **options: Any) -> ExperimentForecasts:
     given: dict[str, Any] = {
         "config_hash": "config",
         "required": {},
@@ -67,7 +67,7 @@ def forecasts(experiment: Experiment, area: StagingArea, settings: Settings, **o
     return forecast(experiment, COHORT, **(given | options))
 
 
-def staged(area: StagingArea, made: Forecasts) -> StagedFile:
+def staged(area: StagingArea, made: ExperimentForecasts) -> StagedFile:
     return stage_forecasts(area, "results.jsonl.zst", made, dagster_run_id="dagster")
 
 
