@@ -136,8 +136,9 @@ def completed(
         ValidationError: the result was changed into one that cannot be made (`model_copy` checks nothing).
     """
     result = ExperimentResult(**{name: getattr(result, name) for name in ExperimentResult.model_fields})
-    if len(result.artifact_uri or "") > MAX_ARTIFACT_URI:
-        raise ResultRefused(f"artifact_uri has {len(result.artifact_uri or ''):,} characters, {MAX_ARTIFACT_URI:,} fit")
+    artifact_uri = None if result.artifact_uri is None else _text("artifact_uri", redact(result.artifact_uri))
+    if artifact_uri is not None and len(artifact_uri) > MAX_ARTIFACT_URI:
+        raise ResultRefused(f"artifact_uri has {len(artifact_uri):,} characters, {MAX_ARTIFACT_URI:,} fit")
     if len(result.probabilities) != len(market.contracts):
         names = ", ".join(market.outcomes)
         raise ResultRefused(f"{len(result.probabilities)} probabilities for {len(market.contracts)} outcomes ({names})")
@@ -147,7 +148,7 @@ def completed(
         probability=result.probability,
         probabilities=result.probabilities,
         payload_json=_storable("payload", result.payload, redact),
-        artifact_uri=None if result.artifact_uri is None else _text("artifact_uri", redact(result.artifact_uri)),
+        artifact_uri=artifact_uri,
         diagnostics_json=_storable("diagnostics", result.diagnostics, redact),
         forecast_at=forecast_at,
         seconds=seconds,
