@@ -64,7 +64,7 @@ def test_tokens_are_asked_for_in_batches_each_once(connect: Any) -> None:
     assert HISTORIES_PER_REQUEST == 20
     assert found.by_token.keys() == {str(number) for number in range(45)}
     assert {(one.at, one.price) for one in found.by_token.values()} == {(NOW - PAST, 0.25)}
-    assert (found.asked, found.reason) == (True, None)
+    assert (found.requested, found.reason) == (True, None)
 
 
 @pytest.mark.parametrize(
