@@ -92,10 +92,15 @@ def test_settings_of_earlier_versions_find_the_built_in_experiments() -> None:
     assert load(*paths).names == ("baseline_snapshot", "uniform", "shrunk_market")
 
 
+def test_a_class_written_for_an_earlier_version_is_loaded(write_module: WriteModule) -> None:
+    line = "from predictbench_assets.experiments.base import Experiment, ExperimentResult, PipelineContext"
+    assert load(f"{write_module(line)}:Valid").names == ("baseline_snapshot", "valid")
+
+
 @pytest.mark.parametrize(
     "line",
     [
-        "from predictbench_assets.experiments.base import Experiment",
+        "from predictbench_assets.experiments.base import MadeOnce",
         "from predictbench_assets.polymarket.markets import Market",
         "from predictbench_assets.experiments import Experimenter",
     ],
