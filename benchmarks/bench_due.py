@@ -36,8 +36,8 @@ from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.exchange import Polymarket
 from predictbench_assets.resolution.ledger import settled_cohorts
-from predictbench_assets.resolution.summary import SweepReport
 from predictbench_assets.resolution.sweep import sweep
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import Market, World
@@ -80,6 +80,10 @@ _FILL = (
     FROM generate_series(:first + 1, cast(:now AS date) + :ahead, interval '1 day') at, cast(at AS date) day,
         unnest(ARRAY{list(WINDOWS)}) span
     WHERE day <= :last OR day > cast(:now AS date) AND day - span <= cast(:now AS date)""",
+    """INSERT INTO predictbench.processing_attempts (run_id, attempt, dagster_run_id, holder, started_at, heartbeat_at,
+        finished_at, status)
+    SELECT run_id, 1, run_id::text, 'bench', run_date, run_date, run_date, 'completed'
+    FROM predictbench.processing_runs""",
     """INSERT INTO predictbench.experiment_runs (experiment_run_id, run_id, experiment_id, attempt, status,
         content_hash, completed, skipped, failed, dagster_run_id)
     SELECT md5(format('%s %s', run_id, name))::uuid, run_id, experiment_id, 1, 'completed', '', :markets, 0, 0, 'bench'
@@ -156,12 +160,10 @@ def work(parent: Connection, url: str, base_url: str, clob_url: str) -> None:
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
 
-    async def swept() -> SweepReport:
-        async with PolymarketClient(base_url, clob_url, clock=FixedClock(NOW)) as client:
-            return await sweep(client, engine, FixedClock(NOW), exchange=EXCHANGE, max_requests=1_000)
-
+    clock = FixedClock(NOW)
+    exchange = Polymarket(PolymarketClient(base_url, clob_url, clock=clock), host=EXCHANGE, clock=clock)
     before, moments = peak_mb(), [time.monotonic()]
-    report = asyncio.run(swept())
+    report = asyncio.run(sweep(exchange, engine, clock, max_requests=1_000))
     moments.append(time.monotonic())
     cohorts = settled_cohorts(engine, NOW, closed_for=CLOSED_FOR, long_open=LONG_OPEN)
     moments.append(time.monotonic())
