@@ -543,6 +543,14 @@ ALTER TABLE predictbench.experiment_results ADD CONSTRAINT ck_experiment_results
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0007' WHERE predictbench.predictbench_alembic_version.version_num = '0006';
 
+-- Running upgrade 0007 -> 0009
+
+ALTER TABLE predictbench.experiments ADD COLUMN forecasts BOOLEAN DEFAULT true NOT NULL;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN leaked BOOLEAN DEFAULT false NOT NULL;
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0009' WHERE predictbench.predictbench_alembic_version.version_num = '0007';
+
 DO $$
 DECLARE
     wanted record;

@@ -136,6 +136,7 @@ def _definition_metadata(experiment: Experiment, registry: Registry) -> dict[str
         "information": experiment.information,
         "mandatory": experiment.mandatory,
         "control": experiment.control,
+        "forecasts": experiment.forecasts,
         "requires": ", ".join(experiment.requires) or "nothing",
         "config_hash": registry.config_hash(experiment.name),
     }
@@ -229,7 +230,7 @@ def _metadata(made: ExperimentForecasts) -> dict[str, Any]:
         **total_usage(made.outcomes),
         **({"reasons": _reason_table(made.reasons)} if made.reasons else {}),
         **({"failures": table} if failures else {}),
-        "forecasts_against_market": dg.MetadataValue.md(_picture(made)),
+        **({"forecasts_against_market": dg.MetadataValue.md(_picture(made))} if made.experiment.forecasts else {}),
     }
 
 

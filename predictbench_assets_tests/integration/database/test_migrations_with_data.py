@@ -59,6 +59,7 @@ SCORING = {"resolution_checks", "experiment_scores", "leaderboards", "leaderboar
 """Tables of the third revision; what was in them can be computed again, but for the digests."""
 WIDENED = {"control", "stored_at", "group_item_title", "group_item_threshold", "refused"}
 WIDENED |= {"requests", "input_tokens", "output_tokens", "cached_tokens", "cost", "currency", "seconds", "model"}
+WIDENED |= {"forecasts", "leaked"}
 """Columns of later revisions in older tables. `resolution_observations.status` is one, too."""
 
 
