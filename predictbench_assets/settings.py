@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -168,6 +169,9 @@ class Settings(BaseSettings):
     )
     experiment_concurrency: int = Field(16, ge=1, le=1_000, description="markets at once in an experiment")
     experiment_timeout_seconds: float = Field(120.0, gt=0, le=_A_DAY_S, description="time limit of one forecast")
+    model_usd_per_day: Decimal | None = Field(
+        None, ge=0, le=_MANY, description="dollars that the paid calls of all experiments may cost in a day of UTC"
+    )
     core_sample_size: int = Field(300, ge=0, le=_MANY, description="markets in the frozen core sample")
 
     # Polymarket

@@ -42,6 +42,13 @@ def contents(area: StagingArea, folder: str) -> Iterable[tuple[str, bytes]]:
         yield from zip(names, (found[path] for path in sorted(found)), strict=True)
 
 
+def sizes(area: StagingArea, folder: str) -> Iterable[tuple[str, int]]:
+    """The names of all segments in a folder, and the bytes that each has by now."""
+    for name in area.list(folder):
+        if name.endswith(SUFFIX):
+            yield name, int(area.fs.size(area.path(name)))
+
+
 class _File:
     """A segment in a folder; made with its first line, so that an attempt without results leaves no file."""
 
