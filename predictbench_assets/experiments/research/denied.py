@@ -87,7 +87,7 @@ def denied_sites() -> DeniedSites:
 
 
 def plain_address(url: str) -> str:
-    """An address, or a text with some in it, as it is judged: decoded, in lower case, without marks that are not seen."""
+    """An address, or a text with some in it, as it is judged: decoded, in lower case, without unseen marks."""
     before, text = "", url
     for _ in range(_DECODINGS):
         if text == before:

@@ -95,7 +95,7 @@ def test_each_layer_is_counted() -> None:
         source("https://news.example/e", published=UNTIL),
     )
     assert [one.source.url for one in found.kept] == ["https://news.example/a", "https://news.example/e"]
-    assert found.dropped == {**{"address": 1, "empty": 1, "late": 1, "name": 1, "repeated": 1, "site": 1, "undated": 1}}
+    assert found.dropped == {"address": 1, "empty": 1, "late": 1, "name": 1, "repeated": 1, "site": 1, "undated": 1}
     assert found.sentences == 0
 
 
