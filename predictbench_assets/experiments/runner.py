@@ -86,6 +86,7 @@ async def run_experiment(
     *,
     run: RunMetadata,
     clock: Clock,
+    cohort: Sequence[Market] | None = None,
     required: Mapping[str, Mapping[str, Outcome]] | None = None,
     history: History | None = None,
     history_counts: HistoryCounts | None = None,
@@ -110,6 +111,7 @@ async def run_experiment(
         markets: the cohort, with prices; they are taken out here where prices are withheld.
         run: handed to the experiment.
         clock: for the time of each forecast.
+        cohort: what contexts know of the day, where `markets` are a part of it.
         required: outcomes of the required experiments by name and market id. A market for which one did not complete
             is skipped without a call, and not journalled, because the requirement may come later.
         history: settled markets as of an instant; asked once for each, whatever the number of calls.
@@ -138,7 +140,7 @@ async def run_experiment(
         isolated = Isolated(
             Setup(
                 remake=remake or functools.partial(copy.copy, experiment),
-                markets=tuple(markets),
+                markets=tuple(markets if cohort is None else cohort),
                 run=run,
                 clock=clock,
                 required={name: [one.encode() for one in given.values()] for name, given in (required or {}).items()},
@@ -155,7 +157,7 @@ async def run_experiment(
         experiment=experiment,
         contexts=Contexts(
             experiment,
-            markets,
+            markets if cohort is None else cohort,
             run=run,
             clock=clock,
             history=history,
