@@ -1,6 +1,7 @@
 """A day with research: searched once, shared, kept, on no board; and the price at the time of the forecasts."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, NOW, DailyRun, MakeRun, Ran
 from predictbench_assets_tests.kit.http_services import SearchService, search_service
+from predictbench_assets_tests.kit.places import CLONE
 
 DECLARED = f"""
 [news]
@@ -144,6 +146,13 @@ def test_the_control_forecasts_the_price_of_its_own_time(day: tuple[DailyRun, Ra
     assert {reason for *_, status, reason in rows if status == "skipped"} <= {
         "no quotes on both sides at the time of the forecast"
     }
+
+
+def test_the_query_of_the_document_finds_the_sources(day: tuple[DailyRun, Ran]) -> None:
+    [command] = re.findall(r'predictbench db sql "(.*?)"$', (CLONE / "docs/research.md").read_text(), re.DOTALL | re.M)
+    rows = day[0].rows(command)
+    assert len(rows) == 5
+    assert all(url == "https://news.example/a" and uri.endswith("sources.json") for _, url, uri in rows)
 
 
 def test_a_second_run_pays_for_nothing_even_without_its_journal(
