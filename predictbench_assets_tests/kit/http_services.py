@@ -103,6 +103,8 @@ class SearchService:
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None
     """Body of the answer, whatever the pages are."""
+    raw_for: dict[str, bytes] = field(default_factory=dict)
+    """The same for single queries."""
     asked: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     """Path, headers (names in lower case) and body of each request."""
 
@@ -136,7 +138,8 @@ def search_service() -> Iterator[SearchService]:
         def do_POST(self) -> None:
             content = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             answering.asked.append((self.path, {name.lower(): one for name, one in self.headers.items()}, content))
-            body = json.dumps(answering.answer(self.path)).encode() if answering.raw is None else answering.raw
+            raw = answering.raw_for.get(content["query"], answering.raw)
+            body = json.dumps(answering.answer(self.path)).encode() if raw is None else raw
             self.send_response(answering.status)
             for name, value in answering.headers.items():
                 self.send_header(name, value)

@@ -21,6 +21,7 @@ _DECODINGS: Final = 8
 _PUNYCODE: Final = re.compile(r"xn--([a-z0-9-]{1,59})")
 _LOOKALIKES: Final = str.maketrans("аеорсухіјѕԁһӏкмтνοαι", "aeopcyxijsdhlkmtvoai")
 """Letters of other alphabets that are drawn like Latin ones."""
+_PERHAPS_UNSEEN: Final = re.compile(r"[^\x20-\x7e\n\t]+")
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -99,12 +100,16 @@ def plain_address(url: str) -> str:
 
 def plain_text(text: str) -> str:
     """A text as it is judged: compatible letters as plain ones, in lower case, without marks that are not seen."""
-    return "".join(filter(is_seen, unicodedata.normalize("NFKC", text))).casefold()
+    return visible(unicodedata.normalize("NFKC", text)).casefold()
 
 
-def is_seen(character: str) -> bool:
-    """True for a character that a reader may see, blanks and line feeds among them."""
-    return character in "\n\t" or unicodedata.category(character) not in _INVISIBLE
+def visible(text: str) -> str:
+    """The text without characters that a reader does not see; blanks and line feeds stay."""
+    return _PERHAPS_UNSEEN.sub(lambda found: "".join(one for one in found.group() if _is_seen(one)), text)
+
+
+def _is_seen(character: str) -> bool:
+    return unicodedata.category(character) not in _INVISIBLE
 
 
 def _decoded(label: re.Match[str]) -> str:
@@ -119,7 +124,7 @@ def _spaced(name: str) -> str:
 
 
 def _is_web(url: str) -> bool:
-    if not all(is_seen(character) and not character.isspace() for character in url):
+    if visible(url) != url or any(map(str.isspace, url)):
         return False
     try:
         parts = urlsplit(url)

@@ -18,13 +18,14 @@ from predictbench_assets.experiments.protocol import (
     ExperimentResult,
     ExperimentSkip,
     PipelineContext,
+    RetriableError,
     RunMetadata,
     Usage,
 )
 from predictbench_assets.experiments.research.denied import denied_sites
 from predictbench_assets.experiments.research.leaks import KeptSource, Sifted, sifted
 from predictbench_assets.experiments.research.queries import queries
-from predictbench_assets.experiments.research.search import HttpSearch, Search, SearchClient, Source
+from predictbench_assets.experiments.research.search import Search, SearchClient, Source
 from predictbench_assets.markets.market import Market
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 
@@ -52,6 +53,7 @@ class ResearchExperiment(Experiment):
     description = "Sources about each market, kept clear of what tells a price, for those that require it."
     information = "search_blind"
     forecasts = False
+    timeout_seconds = 300.0  # a search is tried several times
 
     def __init__(
         self,
@@ -87,10 +89,7 @@ class ResearchExperiment(Experiment):
     @asynccontextmanager
     async def opened(self, run: RunMetadata) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
         """Keep one client open for all searches of the run."""
-        if isinstance(self._client, HttpSearch):
-            async with self._client.opened(self.max_concurrency or _CONNECTIONS):
-                yield
-        else:
+        async with self._client.opened(self.max_concurrency or _CONNECTIONS):
             yield
 
     def estimate(self, markets: Sequence[Market]) -> Estimate | None:
@@ -119,7 +118,12 @@ class ResearchExperiment(Experiment):
             ExperimentSkip, RetriableError, NoAnswer: as `run`.
         """
         first = markets[0]
-        found = await self._gathered(markets, contexts[first.market_id])
+        try:
+            found = await self._gathered(markets, contexts[first.market_id])
+        except (ExperimentSkip, RetriableError, NoAnswer) as error:
+            if len(markets) > 1:  # each would have it; the ledger has it once
+                error.usage = None
+            raise
         others = found.model_copy(update={"usage": None})
         return {market.market_id: found if market is first else others for market in markets}
 
@@ -130,12 +134,16 @@ class ResearchExperiment(Experiment):
         if not texts:
             raise ExperimentSkip("nothing to search for: the question is empty without the names of markets")
         about_event = event.event_id if self.unit == "event" and event else None
-        answers = [await self._asked(text, until, about_event, context) for text in texts]
+        asked = (self._asked(text, until, about_event, context) for text in texts)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, NoAnswer):
+                raise answer
         if errors := [answer for answer in answers if isinstance(answer, NoAnswer)]:
             if len(errors) == len(answers):
                 raise errors[0]
             context.logger.warning("a search of several gave no answer: %s", errors[0])
-        sources = [source for answer in answers if not isinstance(answer, NoAnswer) for source in answer]
+        sources = [source for answer in answers if not isinstance(answer, BaseException) for source in answer]
         now = context.clock.now()
         found = await asyncio.to_thread(sifted, sources, until=until, now=now, denied=self._denied)
         usage: Usage | None = context.calls.usage("event" if about_event else "market", about_event)
@@ -154,8 +162,12 @@ class ResearchExperiment(Experiment):
 
     async def _asked(
         self, text: str, until: datetime, about_event: str | None, context: PipelineContext
-    ) -> Sequence[Source] | NoAnswer:
-        """The sources that a query finds, or the reason for none."""
+    ) -> Sequence[Source]:
+        """The sources that a query finds.
+
+        Raises:
+            ExperimentSkip, RetriableError, NoAnswer: there was no answer, or none of use.
+        """
         search = Search(text, not_after=until, exclude=self._denied.hosts, limit=self._sources)
         content = self._client.content(search)
         request = CallRequest(
@@ -169,14 +181,11 @@ class ResearchExperiment(Experiment):
             price_table=None if self._usd is None else "usd_per_search",
             deadline_s=_DEADLINE_S,
         )
-        try:
-            reply = await context.calls.ask(
-                request, lambda: self._client.send(content, context.clock, request.deadline_s)
-            )
-        except NoAnswer as error:
-            return error
+        reply = await context.calls.ask(request, lambda: self._client.send(content, context.clock, request.deadline_s))
         if reply.status != "answered":
-            return NoAnswer(f"{reply.status}: {reply.reason}")
+            error = NoAnswer(f"{reply.status}: {reply.reason}")
+            error.usage = context.calls.usage(request.unit, about_event)
+            raise error
         return self._client.sources(reply.response, reply.answered_at)
 
 

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Final, Literal
 
-from predictbench_assets.experiments.research.denied import DeniedSites, UrlLayer, denied_sites, is_seen, plain_text
+from predictbench_assets.experiments.research.denied import DeniedSites, UrlLayer, denied_sites, plain_text, visible
 from predictbench_assets.experiments.research.search import Source
 
 Layer = Literal[UrlLayer, "late", "undated", "empty", "repeated"]
 """The reason for which a source is not used."""
+
+LONGEST_JUDGED: Final = 50_000
+"""Characters of a source that are judged; nothing behind them is handed on."""
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?。])\s+|\n+")
 _LONGEST_SENTENCE: Final = 2_000
@@ -107,7 +110,7 @@ def sifted(sources: Iterable[Source], *, until: datetime, now: datetime, denied:
             layer = "repeated"
         if layer is None:
             title, of_title = without_odds(source.title, denied)
-            text, of_text = without_odds(source.text, denied)
+            text, of_text = without_odds(source.text[:LONGEST_JUDGED], denied)
             if text:
                 seen |= {source.url, source.sha256}
                 found.kept.append(KeptSource(source, title, text))
@@ -121,7 +124,7 @@ def sifted(sources: Iterable[Source], *, until: datetime, now: datetime, denied:
 def without_odds(text: str, denied: DeniedSites) -> tuple[str, int]:
     """The text without the sentences that tell odds and without marks that are not seen; and how many were dropped."""
     lines, dropped = [], 0
-    for line in "".join(filter(is_seen, text)).splitlines():
+    for line in visible(text).splitlines():
         sentences = list(_sentences(line))
         kept = [sentence for sentence in sentences if not tells_odds(sentence, denied)]
         dropped += len(sentences) - len(kept)
@@ -148,7 +151,7 @@ def leaked(
         denied: default: the list that comes with the benchmark.
     """
     denied = denied or denied_sites()
-    text = "".join(filter(is_seen, rationale))
+    text = visible(rationale)
     asked = plain_text(question)
     for sentence in _sentences(text):
         if denied.names_site(sentence) and not denied.names_site(asked):

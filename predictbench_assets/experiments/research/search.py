@@ -10,7 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -71,6 +71,9 @@ class SearchClient(Protocol):
     @property
     def name(self) -> str:
         """Its name as a provider, whose limits all experiments share."""
+
+    def opened(self, connections: int) -> AbstractAsyncContextManager[None]:
+        """Keep open what all searches of a run share."""
 
     def content(self, search: Search) -> Mapping[str, Any]:
         """All that is sent and decides what is found, in JSON's own types, without the key."""
