@@ -12,7 +12,7 @@ from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.research.tables import ResearchTable
 from predictbench_assets.experiments.testing import make_market
 from predictbench_assets_tests.kit.http_services import SearchService, search_service
-from predictbench_assets_tests.kit.paid import Paid
+from predictbench_assets_tests.kit.paid import KEY, Paid
 
 MARKETS = [
     make_market("1", event_id="a", core=True),
@@ -37,7 +37,7 @@ def paid(tmp_path: Path, engine: Engine, service: SearchService) -> Paid:
 
 def research(paid: Paid, **keys: Any) -> Experiment:
     settings = paid.settings
-    settings._provider_texts |= {"EXA_API_KEY": "exa-planted-key", "EXA_BASE_URL": f"{paid.base_url}/exa"}
+    settings._provider_texts |= {"EXA_API_KEY": KEY, "EXA_BASE_URL": f"{paid.base_url}/exa"}
     table = {"kind": "research", "service": "exa", "usd_per_search": Decimal("0.01"), **keys}
     return ResearchTable.model_validate(table).made("news", settings)
 
@@ -84,12 +84,12 @@ def test_budgets_and_refused_keys_stop_it_with_a_reason(paid: Paid, service: Sea
     assert (outcomes[2].reason or "").startswith("budget: calls_per_day of news = 1")
     assert outcomes[2].retriable
     service.status = 401
-    service.raw = b'{"error": "the key exa-planted-key is wrong"}'
+    service.raw = f"the key {KEY} is wrong".encode()
     refused = paid.run(research(paid, sources=3, limits={"concurrency": 1}), MARKETS)
     assert all(one.status == "failed" and one.retriable for one in refused)
     assert len(service.asked) == 2
     assert "provider refuses" in (refused[2].reason or "")
-    assert "exa-planted-key" not in "".join(str(one.reason) for one in refused) + str(paid.rows())
+    assert KEY not in "".join(str(one.reason) for one in refused) + str(paid.rows())
 
 
 def test_half_a_search_result_hides_nothing(paid: Paid, service: SearchService) -> None:
