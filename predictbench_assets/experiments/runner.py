@@ -198,6 +198,8 @@ async def run_experiment(
             crash_mark.clear(at_exit=bool(attempt.overdue))
         if journal is not None:
             await journal.close()
+        if ledger is not None:
+            await asyncio.to_thread(ledger.store.close)
     if isolated is not None and crash_mark is not None and isolated.calls and not isolated.deaths:
         crash_mark.forget()  # it was another's crash, or somebody killed the process
     return [attempt.outcomes[market.market_id] for market in markets]
