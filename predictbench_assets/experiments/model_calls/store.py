@@ -220,9 +220,8 @@ class PaidCalls:
 
     def _rows(self, *wanted: Any) -> list[Call]:
         query = select(*(model_calls.c[name] for name in Call.__struct_fields__)).where(*wanted)
-        return [
-            _call(row) for row in in_transaction(self._engine(), lambda connection: connection.execute(query).all())
-        ]
+        rows = in_transaction(self._engine(), lambda connection: connection.execute(query).all())
+        return [Call(**row._mapping) for row in rows]
 
 
 class _Place(NamedTuple):
