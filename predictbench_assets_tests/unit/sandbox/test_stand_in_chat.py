@@ -23,6 +23,7 @@ from pydantic_ai.exceptions import (
     ModelUnavailableError,
     UnexpectedModelBehavior,
 )
+from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -38,13 +39,21 @@ def allowed() -> Iterator[None]:
         yield
 
 
-async def ask(server: StandIn, model: str, *, schema: Any = FORECAST, question: str = QUESTION, **settings: Any) -> Any:
+async def ask(
+    server: StandIn,
+    model: str,
+    *,
+    schema: Any = FORECAST,
+    question: str = QUESTION,
+    parameters: ModelRequestParameters | None = None,
+    **settings: Any,
+) -> Any:
     async with OpenAIProvider(base_url=server.base_url, api_key="sk-planted-key") as provider:
         return await model_request(
             OpenAIChatModel(model, provider=provider),
             messages(question),
             model_settings={**SETTINGS, **settings},
-            model_request_parameters=native(schema),
+            model_request_parameters=parameters or native(schema),
         )
 
 
@@ -205,6 +214,19 @@ def test_a_whole_event_has_each_markets_own_probability(stand_in: StandIn) -> No
     assert len({each["probability"] for each in made}) == 3
     assert [each["market_id"] for each in other] == ["999999999", *markets[1:]]
     assert [each["market_id"] for each in missing] == markets[:2]
+
+
+def test_a_schema_that_stands_in_the_prompt_is_kept_to(stand_in: StandIn) -> None:
+    prompted = ModelRequestParameters(output_mode="prompted", output_object=native().output_object)
+    assert set(json.loads(asked(stand_in, "stand-in", parameters=prompted).text or "")) == {"rationale", "probability"}
+
+
+def test_a_price_that_is_shown_is_leant_on(stand_in: StandIn) -> None:
+    for price in (0.03, 0.5, 0.96):
+        question = f"Will it rain?\nPrice of that outcome on the market: {price:.3f}\nBest bid 0.010"
+        made = json.loads(asked(stand_in, "stand-in", question=question).text or "")["probability"]
+        assert made == pytest.approx(price, abs=0.25)
+        assert made != price
 
 
 def test_a_hundred_at_once_are_counted_and_none_waits_for_another(stand_in: StandIn) -> None:
