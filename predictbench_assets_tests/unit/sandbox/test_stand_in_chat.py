@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from pydantic_ai import ModelRequest, ModelResponse
 from pydantic_ai.direct import model_request
@@ -164,6 +165,27 @@ def test_ten_megabytes_arrive_whole(stand_in: StandIn) -> None:
     response = asked(stand_in, "stand-in-10mb")
     assert len(response.text or "") > 10 * 2**20
     assert response.usage.output_tokens > 2_500_000
+
+
+def test_a_redirect_and_a_body_that_grows_when_it_is_unpacked(stand_in: StandIn) -> None:
+    body = {"model": "stand-in-redirect", "messages": [{"role": "user", "content": "Rain?"}]}
+    sent = httpx.post(f"{stand_in.base_url}/chat/completions", json=body)
+    assert (sent.status_code, sent.headers["location"][:17]) == (307, "http://localhost:")
+    assert httpx.post(sent.headers["location"], json=body).status_code == 404
+    assert stand_in.counts["by_route"] == {"POST /v1/chat/completions": 1, "POST /v1/elsewhere": 1}
+    bomb = httpx.post(f"{stand_in.base_url}/chat/completions", json={**body, "model": "stand-in-bomb"})
+    assert int(bomb.headers["content-length"]) < 100_000
+    assert len(bomb.content) > 64 * 2**20
+    assert bomb.json()["choices"]
+
+
+def test_a_caller_that_left_is_billed_and_has_nothing(stand_in: StandIn) -> None:
+    with pytest.raises(ModelTimeoutError):
+        asked(stand_in, "stand-in-slow-0.4", timeout=0.1)
+    while stand_in.counts["in_flight"]:
+        pass
+    (call,) = stand_in.calls
+    assert (call.billed, call.delivered) == (True, False)
 
 
 def test_characters_that_nobody_sees(stand_in: StandIn) -> None:
