@@ -51,18 +51,17 @@ class Asked:
     """True where the provider's own web search was offered."""
     stream: bool = False
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the model, the prompt, the schema and the sample, as text."""
-        parts = [
-            self.model,
-            self.system,
-            self.user,
-            json.dumps(self.schema, sort_keys=True),
-            self.tool or "",
-            self.seed,
-        ]
-        return hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()
+    digest: str = field(init=False, repr=False)
+    """SHA-256 of the model, the prompt, the schema and the sample."""
+    prompt_digest: str = field(init=False, repr=False)
+    """SHA-256 of the model and the prompt alone."""
+
+    def __post_init__(self) -> None:
+        """Work out the digests once: an answer draws from them many times."""
+        prompt = [self.model, self.system, self.user]
+        object.__setattr__(self, "prompt_digest", _digest(*prompt))
+        schema = json.dumps(self.schema, sort_keys=True)
+        object.__setattr__(self, "digest", _digest(*prompt, schema, self.tool or "", self.seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,7 @@ def tokens(text: str) -> int:
 
 def probability(asked: Asked, path: str) -> float:
     """The probability of what stands at a place of the answer, within (0, 1)."""
-    prompt = hashlib.sha256("\x1f".join((asked.model, asked.system, asked.user)).encode("utf-8", "replace")).hexdigest()
-    common, own = (_NORMAL.inv_cdf(_share(digest, path)) for digest in (prompt, asked.digest))
+    common, own = (_NORMAL.inv_cdf(_share(digest, path)) for digest in (asked.prompt_digest, asked.digest))
     shown = [float(price) for price in _PRICES_IN_TEXT.findall(asked.user)]
     if shown:
         # The markets of an event have numbers from 1 on.
@@ -306,6 +304,10 @@ def _as_share(choice: object) -> float | None:
     except ValueError:
         return None
     return value / 100 if text.endswith("%") or value > 1 or (value == 1 and isinstance(choice, int)) else value
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
 def _share(digest: str, path: str) -> float:
