@@ -140,8 +140,8 @@ def forecast(
         JournalUnwritable: an answer could not be made durable.
     """
     key = JournalKey(cohort.slug, experiment.name, experiment.version, cohort.content_hash, config_hash)
-    journal = Journal(area, key, writer_id)
-    if forget:
+    journal = Journal(area, key, writer_id) if experiment.journalled else None
+    if forget and journal is not None:
         journal.discard()
     last = _Last(progress)
     started, begun = settings.clock.now(), time.monotonic()

@@ -37,7 +37,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsFloat, Type
 from uuid import UUID
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.markets.market import Market
@@ -137,6 +137,8 @@ class ExperimentResult(BaseModel):
         artifact_uri: where something bigger was put, see `PipelineContext.artifact`.
         diagnostics: numbers and notes for debugging, kept apart from the payload.
         usage: what the forecast took of a model or a service.
+        made_at: instant of a forecast that was made before it was asked for (a submission, a batch), with its time
+            zone; between the freeze and now. None for now.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -146,6 +148,7 @@ class ExperimentResult(BaseModel):
     artifact_uri: str | None = None
     diagnostics: Mapping[str, Any] = Field(default_factory=dict)
     usage: Usage | None = None
+    made_at: AwareDatetime | None = None
 
     @field_validator("probabilities", mode="before")
     @classmethod
@@ -366,6 +369,8 @@ class Experiment(ABC):
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
         timeout_seconds: limit for one call; None for the setting's default.
         max_concurrency: calls under way at once; None for the setting's default.
+        journalled: whether answers are kept in the journal, and taken from it; False where they cost nothing and may be
+            replaced.
     """
 
     name: str
@@ -378,6 +383,7 @@ class Experiment(ABC):
     unit: UnitName | None = None
     timeout_seconds: float | None = None
     max_concurrency: int | None = None
+    journalled: bool = True
 
     @property
     def config(self) -> Mapping[str, Any]:
