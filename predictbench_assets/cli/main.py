@@ -45,6 +45,7 @@ COMMANDS: Sections = {
     },
     "Experiment": {
         "experiments": ("overview:experiments", "The registered experiments."),
+        "submit": ("submit:submit", "Hand in forecasts as a file."),
         "sandbox": ("sandbox:sandbox", "A simulated exchange."),
         "contract": ("contract:contract", "The exchange's behaviour against what the client relies on."),
     },
