@@ -32,7 +32,7 @@ Examples:
   predictbench export --since 2026-11-01 --format parquet --to november
   predictbench export --since 2026-11-01 --until 2026-11-07 --format jsonl \\
     --to s3://bucket/exports/week
-  predictbench export --format forecastbench --window-days 7 --blind --to questions
+  predictbench export --format forecastbench --blind --to questions
 """,
 )
 @day_option("--since", help="The first run date.")

@@ -47,7 +47,7 @@ Examples:
   predictbench submit forecasts.csv --as crowd --window-days 7
   predictbench submit forecasts.json --as crowd --dry-run
   predictbench submit forecasts.json --as crowd --store
-  predictbench submit --verify forecasts.json.20261123T080000Z-5f2a9c01.receipt.json
+  predictbench submit --verify "$RECEIPT"    the file that it wrote
 """,
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path))

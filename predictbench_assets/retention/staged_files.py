@@ -1,7 +1,7 @@
 """Old files of the staging area: what a run can make again goes, the frozen snapshots move to the archive.
 
 How old a file is follows from the run date in its name, since a copied area has other times on its files. What a stored
-row points to stays: a snapshot that is not archived yet, and the artifacts of experiments.
+row points to stays: a snapshot that is not archived yet, the artifacts of experiments, and what was handed in.
 """
 
 import logging
@@ -29,7 +29,9 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
 _SNAPSHOTS = "snapshots/"
-_STAGED = re.compile(r"(?!snapshots/|journals/|artifacts/|archive/)[^.].*/(\d{4}-\d{2}-\d{2})/(\d+)\.jsonl\.zst")
+_STAGED = re.compile(
+    r"(?!snapshots/|journals/|artifacts/|archive/|submissions/)[^.].*/(\d{4}-\d{2}-\d{2})/(\d+)\.jsonl\.zst"
+)
 _JOURNAL = re.compile(r"journals/(\d{4}-\d{2}-\d{2})_w(\d+)/.+")
 _DELETED_AT_ONCE = 500
 
