@@ -100,6 +100,8 @@ def submit(
         raise click.UsageError("name the FILE of forecasts, or a receipt by --verify")
     if dry_run and store:
         raise click.UsageError("--dry-run and --store exclude each other")
+    if as_json and store:
+        raise click.UsageError("--json prints the receipt and nothing else: leave --store out, and store it afterwards")
     settings = configured_settings()
     area = StagingArea(settings.staging, settings.staging_options)
     if receipt_file is not None:

@@ -120,9 +120,15 @@ def check_submission(
         raise SubmissionRefused(
             f"too late: forecasts of {key} were taken until {utc_text(until)}, and it is {utc_text(now)}"
         )
-    forecasts, troubles = match(read.lines, markets, run=str(key), now=now)
     inbox = Inbox(area)
     earlier = inbox.names(key, experiment)
+    replaced, replaces = inbox.sealed(earlier[-1]) if earlier else (None, None)
+    if replaced is not None and replaced.received_at > now:
+        raise SubmissionRefused(
+            f"the newest submission of {experiment} was received at {utc_text(replaced.received_at)}, and this "
+            f"machine's clock says {utc_text(now)}: set the clock"
+        )
+    forecasts, troubles = match(read.lines, markets, run=str(key), now=now)
     return CheckedSubmission(
         Submission(
             experiment=experiment,
@@ -130,7 +136,7 @@ def check_submission(
             window_days=key.window_days,
             snapshot_hash=header.snapshot_hash,
             number=len(earlier) + 1,
-            replaces=inbox.sealed(earlier[-1])[1] if earlier else None,
+            replaces=replaces,
             received_at=now,
             file=SubmittedFile(
                 name=_storable_name(name),

@@ -142,6 +142,7 @@ def test_a_newer_file_replaces_the_one_before(
     assert (first["replaces"], second["replaces"]) == (None, first["seal"])
     daily.here(PREDICTBENCH_NOW=STORED.isoformat())
     assert {row[1:3] for row in forecasts_of(daily, "crowd")} == {(0.9, NOW + timedelta(hours=3))}
+    assert "set the clock" in hand_in(0.5, 2).output
     late = hand_in(0.5, 25)
     assert late.exit_code == 1
     assert "too late: forecasts of 2026-03-02|7 were taken until 2026-03-03T07:00:00Z" in late.output
@@ -198,6 +199,7 @@ def test_a_receipt_that_cannot_be_written_is_printed(
     [
         ([], 2, "name the FILE of forecasts"),
         (["f.csv", "--dry-run", "--store"], 2, "exclude each other"),
+        (["f.csv", "--json", "--store"], 2, "leave --store out"),
         (["f.csv", "--verify", "r.json", "--as", "crowd"], 2, "leave out all but FILE"),
         (["--verify", "none.json"], 1, "none.json is no receipt"),
         (["--verify", "f.csv"], 1, "f.csv is no receipt"),
