@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from predictbench_assets.experiments.declared.table import Table
-from predictbench_assets.experiments.outside.inbox import Inbox, Submission
+from predictbench_assets.experiments.outside.inbox import Inbox, Submission, SubmittedForecast
 from predictbench_assets.experiments.protocol import (
     SEES,
     Experiment,
@@ -21,7 +21,7 @@ from predictbench_assets.runs import FREEZE_WINDOW_HOURS, RunKey
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagingArea
 
-NO_LINE = "the submission has no forecast of it"
+NO_LINE = "no submission has a forecast of it"
 
 
 def deadline(captured_at: datetime) -> datetime:
@@ -51,7 +51,10 @@ class FileTable(Table):
 
 
 class FileExperiment(Experiment):
-    """Takes the forecasts of a run from the newest submission that was received in time for each market.
+    """Takes the forecast of each market from the newest submission that has one and came before its close, in time.
+
+    So a later file corrects an earlier one market by market. Boards do the same: of several timely forecasts the newest
+    counts, and none can be withdrawn.
 
     Args:
         settings: name the staging area that has the inbox. It is not that of a dry run, which has received nothing.
@@ -72,42 +75,37 @@ class FileExperiment(Experiment):
     def run_cohort(
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
     ) -> Mapping[str, ExperimentResult | ExperimentSkip]:
-        """Answer each market from its line; one that has none is skipped.
-
-        A market that had closed when the newest submission came has its forecast from the newest one before.
+        """Answer each market from the newest line of it that was received in time; one that has none is skipped.
 
         Raises:
-            SubmissionDamaged: the submission that counts is not the one that was sealed.
+            SubmissionDamaged: a submission that counts is not the one that was sealed.
         """
         run = contexts[markets[0].market_id].run
         answers: dict[str, ExperimentResult | ExperimentSkip] = {}
-        unanswered = list(markets)
-        earlier_snapshot = False
-        for submission, seal in self._newest_first(RunKey(run.run_date, run.window_days)):
-            if submission.snapshot_hash != run.snapshot_hash:
-                earlier_snapshot = True
-            elif run.captured_at <= submission.received_at <= deadline(run.captured_at):
-                lines = {line.market_id: line for line in submission.forecasts}
-                for market in unanswered:
-                    if submission.received_at >= market.close_time:
-                        continue
-                    line = lines.get(market.market_id)
-                    if line is None or len(market.contracts) != 2:
-                        answers[market.market_id] = ExperimentSkip(NO_LINE)
-                        continue
-                    said = {} if line.rationale is None else {"rationale": line.rationale}
-                    answers[market.market_id] = ExperimentResult.binary(
-                        line.probability, payload={"submission": seal} | said, made_at=submission.received_at
-                    )
-                unanswered = [market for market in unanswered if market.market_id not in answers]
-            if not unanswered:
-                return answers
+        unanswered = {market.market_id: market for market in markets if len(market.contracts) == 2}
         reason = "no submission was received in time"
-        if earlier_snapshot:
-            reason += "; those that were answer to another snapshot, and have to be handed in again"
-        return answers | {market.market_id: ExperimentSkip(reason) for market in unanswered}
+        for submission, seal in self._newest_first(RunKey(run.run_date, run.window_days)):
+            if not unanswered:
+                break
+            if submission.snapshot_hash != run.snapshot_hash:
+                reason = "what was received answers to another snapshot, and has to be handed in again"
+                continue
+            if not run.captured_at <= submission.received_at <= deadline(run.captured_at):
+                continue
+            reason = NO_LINE
+            for line in submission.forecasts:
+                market = unanswered.get(line.market_id)
+                if market is not None and submission.received_at < market.close_time:
+                    answers[line.market_id] = _answer(line, seal, submission.received_at)
+                    del unanswered[line.market_id]
+        return {market.market_id: answers.get(market.market_id, ExperimentSkip(reason)) for market in markets}
 
     def _newest_first(self, key: RunKey) -> Iterator[tuple[Submission, str]]:
         inbox = self.inbox
         for name in reversed(inbox.names(key, self.name)):
             yield inbox.sealed(name)
+
+
+def _answer(line: SubmittedForecast, seal: str, received_at: datetime) -> ExperimentResult:
+    said = {} if line.rationale is None else {"rationale": line.rationale}
+    return ExperimentResult.binary(line.probability, payload={"submission": seal} | said, made_at=received_at)

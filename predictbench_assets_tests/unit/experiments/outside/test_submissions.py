@@ -100,15 +100,16 @@ def test_a_forecast_is_of_the_instant_of_its_receipt_however_late_it_is_asked_fo
     assert (second.status, second.reason) == ("skipped", NO_LINE)
 
 
-def test_the_newest_in_time_counts_as_a_whole(settings: Settings, inbox: Inbox) -> None:
+def test_of_each_market_the_newest_line_that_came_in_time_counts(settings: Settings, inbox: Inbox) -> None:
     inbox.store(submission(CAPTURED_AT + 2 * HOUR, {"1": 0.2}))
     inbox.store(submission(CAPTURED_AT + HOUR, {"1": 0.1, "2": 0.1}))
     inbox.store(submission(CAPTURED_AT + 25 * HOUR, {"1": 0.9, "2": 0.9}))
     inbox.store(submission(CAPTURED_AT - HOUR, {"1": 0.8, "2": 0.8}))
     inbox.store(submission(CAPTURED_AT + 3 * HOUR, {"1": 0.7}, experiment="other"))
-    first, second = outcomes(settings, [make_market("1"), make_market("2")])
-    assert first.probability == 0.2
-    assert second.reason == NO_LINE
+    first, second, third = outcomes(settings, [make_market("1"), make_market("2"), make_market("3")])
+    assert (first.probability, first.forecast_at) == (0.2, CAPTURED_AT + 2 * HOUR)
+    assert (second.probability, second.forecast_at) == (0.1, CAPTURED_AT + HOUR)
+    assert third.reason == NO_LINE
 
 
 def test_of_two_of_one_instant_the_later_one_counts(settings: Settings, inbox: Inbox) -> None:
@@ -132,7 +133,7 @@ def test_without_a_submission_every_market_says_so(settings: Settings, inbox: In
     assert (only.status, only.reason) == ("skipped", "no submission was received in time")
     inbox.store(submission(CAPTURED_AT + HOUR, {"1": 0.1}, snapshot_hash="1" * 64))
     [only] = outcomes(settings, [make_market("1")])
-    assert "answer to another snapshot, and have to be handed in again" in str(only.reason)
+    assert "answers to another snapshot, and has to be handed in again" in str(only.reason)
 
 
 def test_a_market_of_three_outcomes_is_not_forecast_by_one_number(settings: Settings, inbox: Inbox) -> None:
