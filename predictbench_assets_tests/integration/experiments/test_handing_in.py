@@ -16,6 +16,7 @@ from predictbench_assets.database.engine import make_engine
 from predictbench_assets.retention.staged_files import prune_journals, prune_staged
 from predictbench_assets.settings import all_variables
 from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, NOW, DailyRun, MakeRun
+from predictbench_assets_tests.kit.places import CLONE
 
 LISTED = f"{BASELINE},predictbench_assets_tests.integration.experiments.handed_in:two_forecasters"
 RECEIVED = NOW + timedelta(hours=2)
@@ -181,6 +182,17 @@ def test_a_bad_line_refuses_the_file_unless_the_others_are_asked_for(
     assert taken.exit_code == 0
     assert "1 forecasts of 40 markets, 39 without one, 2 lines left out" in taken.output
     assert json.loads(the_receipt(tmp_path / "elsewhere").read_text())["left_out"] == 2
+
+
+@pytest.mark.long
+def test_one_command_puts_a_file_on_the_board(
+    ran: DailyRun, command: Command, markets: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "f.csv"
+    file.write_text(f"market_id,probability\n{markets[-1][0]},0.75\n")
+    done = command("submit", file, "--as", "crowd", *DAY, "--store", PYTHONPATH=str(CLONE))
+    assert done.exit_code == 0, done.output
+    assert (markets[-1][0], 0.75, RECEIVED) in [row[:3] for row in forecasts_of(ran, "crowd")]
 
 
 def test_a_receipt_that_cannot_be_written_is_printed(
