@@ -29,9 +29,7 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
 _SNAPSHOTS = "snapshots/"
-_STAGED = re.compile(
-    r"(?!snapshots/|journals/|artifacts/|archive/)[^.].*/(\d{4}-\d{2}-\d{2})/(\d+)\.jsonl\.zst"
-)
+_STAGED = re.compile(r"(?!snapshots/|journals/|artifacts/|archive/)[^.].*/(\d{4}-\d{2}-\d{2})/(\d+)\.jsonl\.zst")
 _JOURNAL = re.compile(r"journals/(\d{4}-\d{2}-\d{2})_w(\d+)/.+")
 _DELETED_AT_ONCE = 500
 
