@@ -149,8 +149,8 @@ def forecast(
         JournalUnwritable: an answer could not be made durable.
     """
     key = JournalKey(cohort.slug, experiment.name, experiment.version, cohort.content_hash, config_hash)
-    journal = Journal(area, key, writer_id)
-    if forget:
+    journal = Journal(area, key, writer_id) if experiment.journalled else None
+    if forget and journal is not None:
         journal.discard()
     ledger = (
         None if engine is None else ledger_of(experiment, cohort.run, config_hash, engine, area, writer_id, settings)
