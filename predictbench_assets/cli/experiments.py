@@ -179,7 +179,13 @@ Examples:
 """,
 )
 @click.argument("name")
-@click.option("--kind", type=click.Choice(["code", *KINDS]), default="code", help="code: a class of your own.")
+@click.option(
+    "--kind",
+    type=click.Choice(["code", *KINDS]),
+    default="code",
+    metavar="KIND",
+    help="A class of your own (code), or a table, such as language_model.  [default: code]",
+)
 def new(name: str, kind: str) -> None:
     """Begin an experiment NAME: a class with its test, or a table.
 
@@ -259,7 +265,7 @@ Examples:
 def try_(
     name: str, market_id: str | None, limit: int, run_date: date | None, window_days: int | None, as_json: bool
 ) -> None:
-    """Ask the experiment NAME about a few markets of a staged day, and store nothing.
+    """Try NAME on a few markets of a staged day; nothing is stored.
 
     Shows what it was given, what it answered and what that took, before it is let loose on thousands. Calls that cost
     something do so here, too. Without a date the newest staged day. Exit code 1 if nothing was forecast.
