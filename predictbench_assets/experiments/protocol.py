@@ -377,7 +377,7 @@ class Experiment(ABC):
         max_concurrency: calls under way at once; None for the setting's default.
         max_markets: markets of a run that it is asked about at most, those of the core first; the others are skipped.
         kind: the word of its table's `kind` in `experiments.toml`; "code" for one that no table declares.
-        arguments: what its table gave to its constructor; decides its forecasts as `config` does.
+        declared_arguments: what its table gave to its constructor; decides its forecasts as `config` does.
     """
 
     name: str
@@ -392,7 +392,7 @@ class Experiment(ABC):
     max_concurrency: int | None = None
     max_markets: int | None = None
     kind: str = "code"
-    arguments: Mapping[str, Any] = MappingProxyType({})
+    declared_arguments: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -119,7 +119,7 @@ def test_the_class_of_the_readme_forecasts() -> None:
 
 
 def test_the_entry_point_of_the_guide_is_of_the_right_group() -> None:
-    (block,) = blocks("toml")
+    (block,) = blocks("toml", "entry-points")
     assert tomllib.loads(block) == {
         "project": {"entry-points": {ENTRY_POINT_GROUP: {"contrarian": "my_package.my_experiments:Contrarian"}}}
     }
@@ -170,7 +170,7 @@ def test_the_test_of_the_guide_passes() -> None:
 def test_the_commands_of_the_guide_exist_with_these_options(line: str) -> None:
     _, *arguments = shlex.split(line)
     command: click.Command = main
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and (arguments or not command.invoke_without_command):
         found = command.get_command(click.Context(command), arguments.pop(0))
         assert found is not None
         command = found
