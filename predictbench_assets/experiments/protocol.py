@@ -404,7 +404,7 @@ class Experiment(ABC):
         allowance: the most that its paid calls may take, see `PipelineContext.calls`.
         max_markets: markets of a run that it is asked about at most, those of the core first; the others are skipped.
         kind: the word of its table's `kind` in `experiments.toml`; "code" for one that no table declares.
-        arguments: what its table gave to its constructor; decides its forecasts as `config` does.
+        declared_arguments: what its table gave to its constructor; decides its forecasts as `config` does.
         journalled: whether answers are kept in the journal, and taken from it; False where they cost nothing and may be
             replaced.
     """
@@ -422,7 +422,7 @@ class Experiment(ABC):
     allowance: Allowance | None = None
     max_markets: int | None = None
     kind: str = "code"
-    arguments: Mapping[str, Any] = MappingProxyType({})
+    declared_arguments: Mapping[str, Any] = MappingProxyType({})
     journalled: bool = True
 
     @property

@@ -190,7 +190,7 @@ def config_hash(experiment: Experiment, required: Mapping[str, Sequence[str]] | 
         "config": dict(experiment.config),
         "information": experiment.information,
         "requires": dict(required) if required is not None else sorted(experiment.requires),
-        **({"arguments": dict(experiment.arguments)} if experiment.arguments else {}),
+        **({"arguments": dict(experiment.declared_arguments)} if experiment.declared_arguments else {}),
     }
     canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
