@@ -647,6 +647,11 @@ class Settings(BaseSettings):
         """Every setting that is not a secret, by its environment name, as plain values."""
         return {name.upper(): value for name, value in self.model_dump(mode="json", exclude=secret_names()).items()}
 
+    def provider_variable(self, name: str) -> SecretStr | None:
+        """The text of a provider's variable; None where it is unset."""
+        text = trimmed(os.environ.get(name, ""))
+        return SecretStr(text) if text else None
+
     def redact(self, text: str) -> str:
         """The text with every secret in it, and every password of a URL, replaced by `***`."""
         for needle in self._secret_texts:

@@ -11,6 +11,8 @@ import os
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +21,7 @@ import certifi
 import httpx
 
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.public_addresses import CheckedTransport
 from predictbench_assets.texts import trimmed
 
 _SCHEMES = ("http", "https", "all")
@@ -100,6 +103,57 @@ def async_client(*, timeout_s: float, connections: int, headers: Mapping[str, st
     return httpx.AsyncClient(
         timeout=timeout_s, verify=trusted, trust_env=False, mounts=mounts, limits=limits, headers=headers
     )
+
+
+def checked_client(
+    *, timeout_s: float, connections: int, headers: Mapping[str, str], allow_private: bool
+) -> httpx.AsyncClient:
+    """A client for one host that a stranger keeps: it reaches no private address unless that is allowed.
+
+    Where a proxy is in between, it is the proxy that looks names up, and that has to refuse private addresses.
+
+    Raises:
+        WebEnvironmentError: names the variable at fault.
+    """
+    trusted = _trusted()
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+
+    def transport(proxy: httpx.Proxy | None) -> httpx.AsyncBaseTransport:
+        inner = httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, proxy=proxy, limits=limits)
+        return CheckedTransport(inner, allow_private=allow_private, by_proxy=proxy is not None)
+
+    return httpx.AsyncClient(
+        timeout=timeout_s,
+        trust_env=False,
+        transport=transport(None),
+        mounts=_mounts(transport),
+        headers=headers,
+        follow_redirects=False,
+    )
+
+
+def retry_after(response: httpx.Response, now: Callable[[], datetime]) -> float | None:
+    """Seconds that a Retry-After asks for; a date in it is read by the server's own clock, where it sends it.
+
+    Args:
+        response: the answer with the header.
+        now: the time, where the server does not send its own.
+    """
+    text = response.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    until = http_date(text)
+    if until is None:
+        return None
+    return (until - (http_date(response.headers.get("date", "")) or now())).total_seconds()
+
+
+def http_date(text: str) -> datetime | None:
+    """The instant that a header such as `Date` names, UTC; None where it names none."""
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, IndexError, OverflowError):
+        return None
 
 
 def check_environment() -> None:
