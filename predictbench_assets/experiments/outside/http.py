@@ -17,7 +17,6 @@ import httpx
 from aiolimiter import AsyncLimiter
 from pydantic import SecretStr, field_validator, model_validator
 
-from predictbench_assets import __version__
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.declared.table import Table
 from predictbench_assets.experiments.outside.messages import (
@@ -226,7 +225,7 @@ class HttpExperiment(Experiment):
             RetriableError: the variable of the secret is not set.
         """
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        headers |= {"User-Agent": f"predictbench/{__version__}", "Content-Type": "application/json"}
+        headers |= {"User-Agent": "predictbench", "Content-Type": "application/json"}
         if self.header is not None:
             if self.secret is None:
                 raise RetriableError(f"{self.name}: the variable {self.variable} with its secret is not set")
