@@ -2,10 +2,12 @@
 
 import json
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from socket import socket
 from typing import Any
 
@@ -55,8 +57,8 @@ def in_turn(*behaviours: Behaviour) -> Behaviour:
 
 
 @contextmanager
-def forecaster_server(behaviour: Behaviour) -> Iterator[ForecasterServer]:
-    """A server at a free port."""
+def forecaster_server(behaviour: Behaviour, certificate: Path | None = None) -> Iterator[ForecasterServer]:
+    """A server at a free port; with a certificate and its key it speaks https."""
     server = ForecasterServer(behaviour)
     one_at_a_time = threading.Lock()
 
@@ -82,6 +84,10 @@ def forecaster_server(behaviour: Behaviour) -> Iterator[ForecasterServer]:
 
     with Threads(("127.0.0.1", 0), Handler) as listening:
         server.port = listening.server_address[1]
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            listening.socket = context.wrap_socket(listening.socket, server_side=True)
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

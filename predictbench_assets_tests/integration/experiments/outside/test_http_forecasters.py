@@ -7,10 +7,12 @@ import re
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from cryptography.x509 import DNSName
 from pydantic import ValidationError
 
 from predictbench_assets.clock import FixedClock
@@ -21,6 +23,7 @@ from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Event, Market
 from predictbench_assets.settings import Settings, load_settings
+from predictbench_assets_tests.kit.certificates import self_signed
 from predictbench_assets_tests.kit.forecaster_server import (
     Asked,
     Behaviour,
@@ -378,6 +381,17 @@ def test_what_is_on_this_machine_is_called_without_a_proxy(
         (outcome,) = outcomes(experiment(server.url.replace("127.0.0.1", "localhost")))
     assert outcome.status == "completed"
     assert server.asked[0].headers["host"] == f"localhost:{server.port}"
+
+
+def test_a_certificate_is_proved_for_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = self_signed(tmp_path / "server.pem", DNSName("localhost"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with forecaster_server(answers({"p_yes": 0.5}), certificate) as server:
+        (outcome,) = outcomes(experiment(f"https://localhost:{server.port}/"))
+        (refused,) = outcomes(experiment(f"https://127.0.0.1:{server.port}/"))
+    assert outcome.status == "completed"
+    assert refused.retriable
+    assert "certificate is not valid for" in str(refused.reason)
 
 
 EVENT = [
