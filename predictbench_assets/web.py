@@ -116,7 +116,8 @@ def checked_client(
         WebEnvironmentError: names the variable at fault.
     """
     trusted = _trusted()
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    # Many servers close what is idle for five seconds, and a request that meets the closing is lost.
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=3)
 
     def transport(proxy: httpx.Proxy | None) -> httpx.AsyncBaseTransport:
         inner = httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, proxy=proxy, limits=limits)

@@ -30,6 +30,8 @@ class ForecasterServer:
 
     behaviour: Behaviour
     port: int = 0
+    keeps_connections: bool = False
+    connections: int = 0
     asked: list[Asked] = field(default_factory=list)
     ending: threading.Event = field(default_factory=threading.Event)
     """Set when the server is stopped; a behaviour that goes on for long looks at it."""
@@ -64,8 +66,13 @@ def forecaster_server(behaviour: Behaviour, certificate: Path | None = None) -> 
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
+            server.connections += 1
+            while self._answered() and server.keeps_connections:
+                pass
+
+        def _answered(self) -> bool:
             if not (first := self.rfile.readline().decode()):
-                return
+                return False
             headers = {}
             while line := self.rfile.readline().decode().strip():
                 name, _, value = line.partition(":")
@@ -76,6 +83,7 @@ def forecaster_server(behaviour: Behaviour, certificate: Path | None = None) -> 
                 server.asked.append(asked)
             with suppress(OSError):  # the client has gone
                 server.behaviour(asked, self.connection)
+            return True
 
     class Threads(socketserver.ThreadingTCPServer):
         daemon_threads = True

@@ -431,12 +431,12 @@ def test_one_client_serves_a_run() -> None:
     def keeps(asked: Asked, connection: socket.socket) -> None:
         connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"p_yes": 0.5}')
 
-    one = experiment("http://127.0.0.1:1/")
     with forecaster_server(keeps) as server:
-        one.url = server.url
+        server.keeps_connections = True
+        one = experiment(server.url, limits={"concurrency": 2})
         found = outcomes(one, *(make_market(str(number)) for number in range(20)))
     assert {outcome.status for outcome in found} == {"completed"}
-    assert one._line is None
+    assert (len(server.asked), server.connections) == (20, 2)
 
 
 REFUSED_TABLES: list[tuple[dict[str, Any], str]] = [
