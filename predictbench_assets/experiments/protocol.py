@@ -33,6 +33,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
 from uuid import UUID
 
@@ -266,6 +267,14 @@ def count_settled(history: Iterable[SettledMarket]) -> Mapping[str, SettledCount
     return {category: SettledCount(len(each), math.fsum(each)) for category, each in outcomes.items()}
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of forecasting some markets, in US dollars."""
+
+    expected: Decimal
+    at_most: Decimal
+
+
 class HistoryInTheFuture(ValueError):
     """An experiment asked for resolutions that were not known when the snapshot was frozen."""
 
@@ -366,6 +375,9 @@ class Experiment(ABC):
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
         timeout_seconds: limit for one call; None for the setting's default.
         max_concurrency: calls under way at once; None for the setting's default.
+        max_markets: markets of a run that it is asked about at most, those of the core first; the others are skipped.
+        kind: the word of its table's `kind` in `experiments.toml`; "code" for one that no table declares.
+        arguments: what its table gave to its constructor; decides its forecasts as `config` does.
     """
 
     name: str
@@ -378,6 +390,9 @@ class Experiment(ABC):
     unit: UnitName | None = None
     timeout_seconds: float | None = None
     max_concurrency: int | None = None
+    max_markets: int | None = None
+    kind: str = "code"
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -392,6 +407,10 @@ class Experiment(ABC):
         or is cancelled. An error before its `yield` fails all markets, to be tried again by the next run.
         """
         return nullcontext()
+
+    def estimate(self, markets: Sequence[Market]) -> Estimate | None:  # noqa: ARG002 - of those that cost something
+        """The cost of forecasting these markets, for people to see before they spend it; None where it is not known."""
+        return None
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult | Awaitable[ExperimentResult]:
         """Forecast one market.

@@ -38,6 +38,7 @@ from predictbench_assets.experiments.protocol import (
 )
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.failures import PredictbenchError
+from predictbench_assets.markets.core_sample import sampling_order
 from predictbench_assets.markets.market import Market
 
 MAX_REASON: Final = 500
@@ -101,8 +102,11 @@ async def run_experiment(
 ) -> list[Outcome]:
     """Run an experiment over the markets of a cohort, those of the core sample first.
 
+    One that is declared, or has a limit of markets, goes on with a seeded, stratified sample of the others.
+
     Args:
-        experiment: the one to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here.
+        experiment: the one to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here. Past
+            its `max_markets` markets are skipped without a call, and not journalled, because the limit may be raised.
         markets: the cohort, with prices; they are taken out here where prices are withheld.
         run: handed to the experiment.
         clock: for the time of each forecast.
@@ -301,7 +305,7 @@ class Attempt:
             reporting.cancel()
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
-        """The calls to make: without what is journalled, and without markets that lack a requirement."""
+        """The calls to make: without what is journalled, markets that lack a requirement, and those past the limit."""
         callable_markets = []
         for market in markets:
             missing = self._missing_requirement(market)
@@ -311,7 +315,8 @@ class Attempt:
                 self._take(Outcome(market_id=market.market_id, status="skipped", reason=missing))
         known = await asyncio.to_thread(self.journal.load) if self.journal else {}
         calls = []
-        for unit in _units(self.experiment, callable_markets):
+        ordered = self._in_order(callable_markets)
+        for unit in self._units(callable_markets, ordered):
             if all(market.market_id in known for market in unit):
                 for market in unit:
                     self._take(known[market.market_id])
@@ -319,7 +324,44 @@ class Attempt:
                 self.counts["resumed"] += len(unit)
             else:
                 calls.append(unit)
-        return sorted(calls, key=lambda unit: not any(market.core for market in unit))
+        place = {market.market_id: number for number, market in enumerate(ordered)}
+        calls.sort(key=lambda unit: min(place[market.market_id] for market in unit))
+        return self._within_limit(calls)
+
+    def _in_order(self, markets: Sequence[Market]) -> Sequence[Market]:
+        """The markets in the order of their calls; a sample's where some limit may cut them short."""
+        if self.experiment.kind == "code" and self.experiment.max_markets is None:
+            return sorted(markets, key=lambda market: not market.core)
+        return sampling_order(markets, self.contexts.run.snapshot_hash)
+
+    def _units(self, markets: Sequence[Market], ordered: Sequence[Market]) -> list[Unit]:
+        """The markets of each call; as one call the cohort has as many as `max_markets` allows, then the rest."""
+        limit = self.experiment.max_markets
+        units = _units(self.experiment, markets)
+        if limit is None or unit_of(self.experiment) != "cohort":
+            return units
+        chosen = {market.market_id for market in ordered[:limit]}
+        parts = [[market for market in markets if (market.market_id in chosen) is among] for among in (True, False)]
+        return [tuple(part) for part in parts if part]
+
+    def _within_limit(self, calls: Sequence[Unit]) -> list[Unit]:
+        """The calls that the experiment's `max_markets` allows beside what is journalled; the rest is skipped.
+
+        An event is asked about as a whole or not at all: one that does not fit leaves its place to smaller ones.
+        """
+        limit = self.experiment.max_markets
+        if limit is None:
+            return list(calls)
+        made, left = [], limit - self.counts["resumed"]
+        reason = f"budget: markets = {limit:,} of this day's {self.total:,}"
+        for unit in calls:
+            if len(unit) <= left:
+                made.append(unit)
+                left -= len(unit)
+                continue
+            for market in unit:
+                self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
+        return made
 
     def _missing_requirement(self, market: Market) -> str | None:
         for name in self.experiment.requires:

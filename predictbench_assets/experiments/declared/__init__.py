@@ -1,4 +1,5 @@
-"""Experiments that a file declares: a table each, read and checked, and made into instances.
+"""Declared experiments: tables of `experiments.toml`, read and checked, each made into an experiment.
 
-What an experiment forecasts belongs in the room of its kind; finding those of code belongs in the registry.
+A kind's own table belongs beside its experiment (a language model's in `llm/`, and so on); what all tables share, how
+they are found in the file, and how their mistakes are told belong here. Nothing here forecasts, or calls a provider.
 """

@@ -118,6 +118,14 @@ class HttpTable(Table):
                 raise ValueError(f"limits.{name} means nothing to a forecaster over HTTP: take it out")
         return self
 
+    def made(self, name: str, settings: Settings) -> Experiment:
+        """The experiment, with no more calls at once than have their turn in half of their time."""
+        one = super().made(name, settings)
+        if (rate := self.limits.requests_per_minute) is not None:
+            most = max(1, int(rate / 60 * (one.timeout_seconds or _TIMEOUT_S) / 2))
+            one.max_concurrency = min(one.max_concurrency or most, most)
+        return one
+
     def experiment(self, name: str, settings: Settings) -> "HttpExperiment":
         """Make the experiment; a secret that is not set is told when it is run.
 
@@ -127,28 +135,20 @@ class HttpTable(Table):
         information: Mapping[tuple[bool, bool], Information] = {
             (sees.prices, sees.search): word for word, sees in SEES.items()
         }
-        limits = self.limits
-        timeout_s = limits.timeout_seconds or _TIMEOUT_S
-        concurrency = limits.concurrency
-        if limits.requests_per_minute is not None:
-            # A call waits for its turn within its own time: no more of them than have theirs in half of it.
-            most = max(1, int(limits.requests_per_minute * timeout_s / 120))
-            concurrency = min(concurrency or most, most)
         return HttpExperiment(
             name=name,
             version=self.version,
-            description=self.description or f"A forecaster at {httpx.URL(self.url).host}, asked over HTTP.",
-            requires=self.requires,
+            description=f"A forecaster at {httpx.URL(self.url).host}, asked over HTTP.",
             information=information[self.prices == "shown", self.search],
             unit=self.unit,
-            timeout_seconds=timeout_s,
-            max_concurrency=concurrency,
+            timeout_seconds=self.limits.timeout_seconds or _TIMEOUT_S,
+            max_concurrency=self.limits.concurrency,
             url=self.url,
             header=self.header,
             variable=self.secret,
             secret=None if self.secret is None else settings.provider_variable(self.secret),
             allow_private=self.allow_private,
-            requests_per_minute=limits.requests_per_minute,
+            requests_per_minute=self.limits.requests_per_minute,
         )
 
 

@@ -16,6 +16,7 @@ from cryptography.x509 import DNSName
 from pydantic import ValidationError
 
 from predictbench_assets.clock import FixedClock
+from predictbench_assets.experiments import Experiment
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.outside.http import FAILURES_IN_A_ROW, HttpExperiment, HttpTable
 from predictbench_assets.experiments.outside.messages import SCHEMAS, schema_text
@@ -41,10 +42,12 @@ def declared(url: str, **keys: Any) -> HttpTable:
 
 
 def experiment(url: str, settings: Settings | None = None, **keys: Any) -> HttpExperiment:
-    return declared(url, **keys).experiment("my_team", settings or load_settings())
+    made = declared(url, **keys).made("my_team", settings or load_settings())
+    assert isinstance(made, HttpExperiment)
+    return made
 
 
-def outcomes(one: HttpExperiment, *markets: Market) -> list[Outcome]:
+def outcomes(one: Experiment, *markets: Market) -> list[Outcome]:
     return run_experiment_sync(one, markets or (make_market(),), run=make_run(), clock=FixedClock(CAPTURED_AT))
 
 
@@ -364,7 +367,7 @@ def test_a_secret_that_is_not_set_is_told_when_it_is_needed() -> None:
 def test_a_name_that_stands_for_a_private_address_is_not_called() -> None:
     with forecaster_server(answers({"p_yes": 0.5})) as server:
         table = HttpTable(kind="http", url=f"https://localhost:{server.port}/")
-        found = outcomes(table.experiment("my_team", load_settings()), make_market("1"), make_market("2"))
+        found = outcomes(table.made("my_team", load_settings()), make_market("1"), make_market("2"))
     assert server.asked == []
     assert all(outcome.retriable for outcome in found)
     assert "is not called: localhost stands for" in str(found[0].reason)
@@ -474,7 +477,7 @@ def test_what_a_table_declares_is_what_the_experiment_has() -> None:
             "limits": {"requests_per_minute": 30, "concurrency": 64, "timeout_seconds": 40},
         }
     )
-    one = table.experiment("my_team", load_settings())
+    one = table.made("my_team", load_settings())
     assert (one.information, one.timeout_seconds, one.max_concurrency) == ("market", 40, 10)
     assert one.config == {"url": "https://x.example/forecast?model=a", "unit": "market", "messages": "1"}
     assert "x.example" in one.description
