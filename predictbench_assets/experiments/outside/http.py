@@ -92,11 +92,11 @@ class HttpTable(Table):
         except httpx.InvalidURL:
             url = httpx.URL("")
         if url.scheme not in ("http", "https") or not url.host or len(value) > _LONGEST_URL:
-            raise ValueError("url is no address such as https://forecaster.example/forecast")
+            raise ValueError("expected an address such as https://forecaster.example/forecast")
         if url.userinfo:
-            raise ValueError("url holds a user or a password: put the secret into a variable, see header and secret")
+            raise ValueError("it holds a user or a password: put the secret into a variable, see header and secret")
         if url.port is not None and not 0 < url.port < 65536:
-            raise ValueError("url has a port that is none: expected one from 1 to 65535")
+            raise ValueError("its port is none: expected one from 1 to 65535")
         return str(url.copy_with(fragment=None))
 
     @model_validator(mode="after")
@@ -104,7 +104,7 @@ class HttpTable(Table):
         if (self.header is None) != (self.secret is None):
             raise ValueError('header and secret belong together: header = "Authorization", secret = "MY_TEAM_TOKEN"')
         if self.header is not None and not _is_header(self.header):
-            raise ValueError(f"header {shortened(self.header)} is no name of a header that can be set")
+            raise ValueError(f"header: {shortened(self.header)} is no name of a header that can be set")
         url = httpx.URL(self.url)
         literal = literal_address(url.host)
         reason = None if literal is None else refusal(url.scheme, literal, allow_private=self.allow_private)

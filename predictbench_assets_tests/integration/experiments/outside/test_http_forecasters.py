@@ -287,9 +287,9 @@ def test_a_server_that_fails_all_the_time_is_left_alone() -> None:
     with forecaster_server(answers(b"", "500 Oops")) as server:
         found = outcomes(experiment(server.url, limits={"concurrency": 1}), *markets)
     assert len(server.asked) == FAILURES_IN_A_ROW
-    left = found[FAILURES_IN_A_ROW:]
-    assert {(one.status, one.retriable) for one in left} == {("failed", True)}
-    assert "not asked: 20 calls in a row failed, the last one: my_team at" in str(left[0].reason)
+    left = [one for one in found if one.retriable]
+    assert len(left) == 30
+    assert all("not asked: 20 calls in a row failed, the last one: my_team at" in str(one.reason) for one in left)
 
 
 def test_an_answer_between_failures_keeps_a_server_in_the_run() -> None:
@@ -443,8 +443,8 @@ def test_one_client_serves_a_run() -> None:
 
 
 REFUSED_TABLES: list[tuple[dict[str, Any], str]] = [
-    ({"url": "ftp://x.example/"}, "url is no address"),
-    ({"url": "x.example"}, "url is no address"),
+    ({"url": "ftp://x.example/"}, "expected an address"),
+    ({"url": "x.example"}, "expected an address"),
     ({"url": "https://user:pass@x.example/"}, "holds a user or a password"),
     ({"url": "http://x.example/"}, "is called without https: use https"),
     ({"url": "http://93.184.215.14/", "allow_private": True}, "only https is used"),
