@@ -67,10 +67,16 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+class Server(ThreadingHTTPServer):
+    """Takes the connections of many calls at once."""
+
+    request_queue_size = 128
+
+
 def main() -> None:
     """Serve this machine until Ctrl-C."""
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8123
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         print(f"http://127.0.0.1:{server.server_port}/forecast", flush=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,9 @@ MARKETS = [
 
 
 def outcomes(experiment: Experiment, *markets: Market) -> list[Outcome]:
-    return run_experiment_sync(experiment, markets or MARKETS, run=make_run(), clock=FixedClock(CAPTURED_AT))
+    """Outcomes of as many calls at once as the setting allows."""
+    clock = FixedClock(CAPTURED_AT)
+    return run_experiment_sync(experiment, markets or MARKETS, run=make_run(), clock=clock, max_concurrency=64)
 
 
 def declared(file: Path) -> Registry:
@@ -64,8 +67,10 @@ def test_the_server_forecasts_by_the_lines_of_its_file(tmp_path: Path) -> None:
         (tmp_path / "experiments.toml").write_text(lines.replace("http://127.0.0.1:8123/forecast", url))
         registry = declared(tmp_path / "experiments.toml")
         alone, whole = outcomes(registry["my_server"]), outcomes(registry["my_server_events"])
+        many = outcomes(registry["my_server"], *(make_market(str(number)) for number in range(200)))
     assert [one.probability for one in alone] == pytest.approx([0.2, 0.5, 1 / 3])
     assert [one.probabilities for one in alone] == [one.probabilities for one in whole]
+    assert {one.status for one in many} == {"completed"}
     assert alone[0].payload == {"rationale": "A deadline; most of them pass."}
 
 
@@ -222,6 +227,12 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def of_lines(folder: Path, lines: str) -> Registry:
     (folder / "experiments.toml").write_text(lines)
     return declared(folder / "experiments.toml")
+
+
+def test_the_lines_of_the_guide_declare_an_agent_and_a_bot(beside: Path) -> None:
+    guide = (CLONE / "docs" / "writing-an-experiment.md").read_text()
+    (lines,) = re.findall(r"^```toml\n(\[my_agent\]\n.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    assert {"my_agent", "my_bot"} < set(of_lines(beside, lines).names)
 
 
 def test_an_agent_of_the_arena_is_an_experiment(beside: Path) -> None:

@@ -109,7 +109,7 @@ def test_the_class_of_the_readme_forecasts() -> None:
 
 
 def test_the_entry_point_of_the_guide_is_of_the_right_group() -> None:
-    (block,) = blocks("toml")
+    (block,) = blocks("toml", "entry-points")
     assert tomllib.loads(block) == {
         "project": {"entry-points": {ENTRY_POINT_GROUP: {"contrarian": "my_package.my_experiments:Contrarian"}}}
     }

@@ -67,6 +67,14 @@ def test_the_published_schemas_are_those_of_the_code(name: str) -> None:
     assert (CLONE / "docs" / "schemas" / f"{name}.json").read_text() == schema_text(name)
 
 
+def test_the_messages_of_the_guide_fit_the_schemas() -> None:
+    guide = (CLONE / "docs" / "writing-an-experiment.md").read_text()
+    messages = [json.loads(body) for body in re.findall(r"^```json\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)]
+    kinds = ("http-market-question", "http-market-answer", "http-market-answer", "http-event-answer")
+    for name, message in zip(kinds, messages, strict=True):
+        valid(name, message)
+
+
 def test_a_market_is_posted_and_its_probability_taken() -> None:
     with forecaster_server(answers({"p_yes": 0.7, "rationale": "because \x00<b>"})) as server:
         (outcome,) = outcomes(experiment(server.url, prices="shown"))
