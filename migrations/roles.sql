@@ -123,6 +123,7 @@ BEGIN
         ('forecast_digests', 'SELECT, INSERT'),
         ('leaderboard_rows', 'SELECT, INSERT'),
         ('leaderboards', 'SELECT, INSERT'),
+        ('model_calls', 'SELECT, INSERT, UPDATE'),
         ('processed_contracts', 'SELECT, INSERT, UPDATE, DELETE'),
         ('processing_failures', 'SELECT, INSERT, UPDATE, DELETE'),
         ('processed_markets', 'SELECT, INSERT, UPDATE'),

@@ -543,6 +543,58 @@ ALTER TABLE predictbench.experiment_results ADD CONSTRAINT ck_experiment_results
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0007' WHERE predictbench.predictbench_alembic_version.version_num = '0006';
 
+-- Running upgrade 0007 -> 0008
+
+CREATE TABLE predictbench.model_calls (
+    call_id UUID NOT NULL, 
+    run_date DATE NOT NULL, 
+    window_days INTEGER NOT NULL, 
+    experiment TEXT NOT NULL, 
+    version TEXT NOT NULL, 
+    config_hash TEXT NOT NULL, 
+    snapshot_hash TEXT NOT NULL, 
+    unit TEXT NOT NULL, 
+    unit_id TEXT NOT NULL, 
+    sample INTEGER NOT NULL, 
+    attempt INTEGER NOT NULL, 
+    provider TEXT NOT NULL, 
+    model_asked TEXT NOT NULL, 
+    model_returned TEXT, 
+    prompt_hash TEXT NOT NULL, 
+    status TEXT NOT NULL, 
+    reason TEXT, 
+    response_id TEXT, 
+    finish_reason TEXT, 
+    reserved_tokens BIGINT, 
+    input_tokens BIGINT, 
+    cached_tokens BIGINT, 
+    output_tokens BIGINT, 
+    reasoning_tokens BIGINT, 
+    reserved_cost NUMERIC, 
+    cost NUMERIC, 
+    price_table TEXT, 
+    asked_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    answered_at TIMESTAMP WITH TIME ZONE, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    claimed_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL, 
+    owner TEXT NOT NULL, 
+    transcript_uri TEXT, 
+    transcript_line INTEGER, 
+    batch_id TEXT, 
+    CONSTRAINT pk_model_calls PRIMARY KEY (call_id), 
+    CONSTRAINT ck_model_calls_unit_known CHECK (unit IN ('market', 'event', 'cohort')), 
+    CONSTRAINT ck_model_calls_status_known CHECK (status IN ('answered', 'refused', 'truncated', 'invalid', 'failed', 'unknown')), 
+    CONSTRAINT ck_model_calls_amounts CHECK (least(sample, attempt, reserved_tokens, input_tokens, cached_tokens, output_tokens, reasoning_tokens) >= 0 AND reserved_cost BETWEEN 0 AND 1e12 AND cost BETWEEN 0 AND 1e12)
+);
+
+CREATE INDEX ix_model_calls_run_date_window_days_experiment ON predictbench.model_calls (run_date, window_days, experiment);
+
+CREATE INDEX ix_model_calls_asked_at ON predictbench.model_calls (asked_at);
+
+CREATE INDEX ix_model_calls_claimed_at ON predictbench.model_calls (claimed_at);
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0008' WHERE predictbench.predictbench_alembic_version.version_num = '0007';
+
 DO $$
 DECLARE
     wanted record;
@@ -558,6 +610,7 @@ BEGIN
         ('forecast_digests', 'SELECT, INSERT'),
         ('leaderboard_rows', 'SELECT, INSERT'),
         ('leaderboards', 'SELECT, INSERT'),
+        ('model_calls', 'SELECT, INSERT, UPDATE'),
         ('processed_contracts', 'SELECT, INSERT, UPDATE, DELETE'),
         ('processing_failures', 'SELECT, INSERT, UPDATE, DELETE'),
         ('processed_markets', 'SELECT, INSERT, UPDATE'),

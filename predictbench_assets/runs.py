@@ -18,6 +18,8 @@ OutcomeStatus = Literal["completed", "skipped", "failed"]
 """Status of a market in an experiment that ran."""
 ResultStatus = Literal[OutcomeStatus, "not_run"]
 """Status of a market's stored result."""
+CallStatus = Literal["answered", "refused", "truncated", "invalid", "failed", "unknown"]
+"""Status of a request to a paid model: `failed` was not answered, and `unknown` may have been and may have cost."""
 
 
 @dataclass(frozen=True, order=True)

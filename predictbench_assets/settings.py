@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -175,6 +176,12 @@ class Settings(BaseSettings):
     )
     experiment_concurrency: int = Field(16, ge=1, le=1_000, description="markets at once in an experiment")
     experiment_timeout_seconds: float = Field(120.0, gt=0, le=_A_DAY_S, description="time limit of one forecast")
+    model_usd_per_day: Decimal | None = Field(
+        None, ge=0, le=_MANY, description="dollars that the paid calls of all experiments may cost in a day of UTC"
+    )
+    model_prices_file: Path | None = Field(
+        None, description="prices of models that come before the packaged ones, see docs/llm.md"
+    )
     core_sample_size: int = Field(300, ge=0, le=_MANY, description="markets in the frozen core sample")
 
     # Polymarket
@@ -390,7 +397,9 @@ class Settings(BaseSettings):
             raise ValueError("expected the project's reference, such as abcdefghijklmnopqrst: letters and digits only")
         return value
 
-    @field_validator("predictbench_home", "artifacts_dir", "staging_uri", "archive_uri", "experiments_file")
+    @field_validator(
+        "predictbench_home", "artifacts_dir", "staging_uri", "archive_uri", "experiments_file", "model_prices_file"
+    )
     @classmethod
     def _place(cls, value: Path | str | None) -> Path | str | None:
         """A folder of this machine, perhaps in the home of somebody who has one."""

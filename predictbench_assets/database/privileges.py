@@ -35,6 +35,7 @@ WRITER_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "forecast_digests": _ADD,
     "leaderboard_rows": _ADD,
     "leaderboards": _ADD,
+    "model_calls": _CHANGE,
     # Contracts that a market no longer has, and the failures that an attempt stores anew.
     "processed_contracts": (*_CHANGE, "DELETE"),
     "processing_failures": (*_CHANGE, "DELETE"),

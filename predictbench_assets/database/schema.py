@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from predictbench_assets.runs import RUN_NAMESPACE, ExperimentStatus, ResultStatus, RunStatus
+from predictbench_assets.runs import RUN_NAMESPACE, CallStatus, ExperimentStatus, ResultStatus, RunStatus
 
 SCHEMA = "predictbench"
 VERSION_TABLE = "predictbench_alembic_version"
@@ -74,6 +74,7 @@ ATTEMPT_STATUSES = RUN_STATUSES[:-1]
 """A missed run was never attempted: its day was over when its schedule began."""
 EXPERIMENT_STATUSES: tuple[str, ...] = get_args(ExperimentStatus)
 RESULT_STATUSES: tuple[str, ...] = get_args(ResultStatus)
+CALL_STATUSES: tuple[str, ...] = get_args(CallStatus)
 RESOLUTION_STATES = ("open", "proposed", "disputed", "final", "gave_up")
 
 
@@ -586,6 +587,61 @@ leaderboard_rows = Table(
     # The whole row, as `predictbench leaderboard --format json` shows it.
     Column("row", JSONB(none_as_null=True), nullable=False),
     PrimaryKeyConstraint("leaderboard_id", "position"),
+)
+
+model_calls = Table(
+    "model_calls",
+    metadata,
+    # A row for each request. Its id is that of what was asked and of the attempt: two processes that ask for the same
+    # thing find each other's row.
+    Column("call_id", Uuid, primary_key=True),
+    Column("run_date", Date, nullable=False),
+    Column("window_days", Integer, nullable=False),
+    _text("experiment", nullable=False),
+    _text("version", nullable=False),
+    _text("config_hash", nullable=False),
+    _text("snapshot_hash", nullable=False),
+    # The market, or the event, that was asked about.
+    _text("unit", nullable=False),
+    _text("unit_id", nullable=False),
+    Column("sample", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _text("provider", nullable=False),
+    _text("model_asked", nullable=False),
+    _text("model_returned"),
+    _text("prompt_hash", nullable=False),
+    # `unknown` from the intent on: whether a request that has no other status was paid for, nobody knows.
+    _text("status", nullable=False),
+    _text("reason"),
+    _text("response_id"),
+    _text("finish_reason"),
+    *(Column(f"{kind}_tokens", BigInteger) for kind in ("reserved", "input", "cached", "output", "reasoning")),
+    # USD: the most that it can cost, and what it did; null where no price is known. An unknown one counts as reserved.
+    Column("reserved_cost", Numeric),
+    Column("cost", Numeric),
+    # The table of prices, with its version.
+    _text("price_table"),
+    _time("asked_at", nullable=False),
+    _time("answered_at"),
+    # Until then the process that asked may still be waiting for the answer.
+    _time("expires_at", nullable=False),
+    # The server's own time, by which requests are spaced.
+    Column("claimed_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    _text("owner", nullable=False),
+    # The whole request and answer: a file of lines, and the line in it, from 0 on.
+    _text("transcript_uri"),
+    Column("transcript_line", Integer),
+    _text("batch_id"),
+    Index(None, "run_date", "window_days", "experiment"),
+    Index(None, "asked_at"),
+    Index(None, "claimed_at"),
+    _one_of("unit", ("market", "event", "cohort")),
+    _one_of("status", CALL_STATUSES),
+    CheckConstraint(
+        "least(sample, attempt, reserved_tokens, input_tokens, cached_tokens, output_tokens, reasoning_tokens) >= 0"
+        " AND reserved_cost BETWEEN 0 AND 1e12 AND cost BETWEEN 0 AND 1e12",
+        name="amounts",
+    ),
 )
 
 forecast_digests = Table(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.settings import Settings
 
@@ -31,6 +32,16 @@ class Limits(BaseModel):
     """Requests to the provider, shared by all experiments that ask it."""
     timeout_seconds: Annotated[float, Field(gt=0, le=_A_DAY_S)] | None = None
     """Limit for one call."""
+
+    @property
+    def allowance(self) -> Allowance:
+        """The limits that concern paid calls."""
+        return Allowance(
+            usd_per_day=self.usd_per_day,
+            tokens_per_day=self.tokens_per_day,
+            calls_per_day=self.calls_per_day,
+            requests_per_minute=self.requests_per_minute,
+        )
 
 
 class Table(BaseModel):
@@ -71,6 +82,7 @@ class Table(BaseModel):
             one.description = self.description
         if self.requires:
             one.requires = self.requires
+        one.allowance = self.limits.allowance
         if self.limits.markets is not None:
             one.max_markets = self.limits.markets
         if self.limits.concurrency is not None:
