@@ -115,7 +115,7 @@ def checked_client(
     Raises:
         WebEnvironmentError: names the variable at fault.
     """
-    trusted = _trusted()
+    trusted = trusted_certificates()
     # Many servers close what is idle for five seconds, and a request that meets the closing is lost.
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=3)
 
@@ -127,7 +127,7 @@ def checked_client(
         timeout=timeout_s,
         trust_env=False,
         transport=transport(None),
-        mounts=_mounts(transport),
+        mounts=routes(transport),
         headers=headers,
         follow_redirects=False,
     )

@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from predictbench_assets.experiments.protocol import SUM_TOLERANCE, ExperimentResult, ExperimentSkip
 from predictbench_assets.markets.market import Market
 from predictbench_assets.printable import printable, shortened
+from predictbench_assets.secrecy import redacted_json
 
 LONGEST_RATIONALE: Final = 50_000
 """Characters."""
@@ -219,7 +220,8 @@ def read_json(body: bytes, clean: Callable[[str], str] = str) -> object:
     if text.lstrip().startswith("<"):
         raise AnswerRefused(f"is HTML or XML, not JSON: {shortened(text.strip(), 60)}")
     try:
-        return _cleaned(json.loads(text, object_pairs_hook=partial(_unique, clean), parse_constant=_no_constant), clean)
+        value = json.loads(text, object_pairs_hook=partial(_unique, clean), parse_constant=_no_constant)
+        return redacted_json(value, clean)  # a secret may have been written with escapes
     except RecursionError:
         raise AnswerRefused("is nested too deeply") from None
     except AnswerRefused:
@@ -299,15 +301,6 @@ def _listed(names: Any) -> str:
 def _quote(market: Market) -> Quote:
     price = market.price
     return Quote(value=price.value, bid=price.bid, ask=price.ask, quality=price.quality)
-
-
-def _cleaned(value: object, clean: Callable[[str], str]) -> object:
-    """The value with its texts cleaned: a secret may have been written with escapes."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list):
-        return [_cleaned(one, clean) for one in value]
-    return {name: _cleaned(one, clean) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def _unique(clean: Callable[[str], str], pairs: list[tuple[str, object]]) -> dict[str, object]:
