@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TypeVar
 
@@ -129,6 +130,7 @@ def checked_client(
         transport=transport(None),
         mounts=routes(transport),
         headers=headers,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept from one request to the next
         follow_redirects=False,
     )
 

@@ -330,32 +330,34 @@ SPELLINGS = [
 ]
 
 
+ECHOES = [
+    '{"p_yes": 0.5, "rationale": "%s"}',
+    '{"skip": "%s"}',
+    '{"p_yes": "%s"}',
+    '{"%s": 1, "%s": 2}',
+    '{"%s": 1}',
+    '{"probabilities": {"%s": 1}}',
+    "<html>%s</html>",
+]
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 Oops"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize(
-    "echo",
-    [
-        '{"p_yes": 0.5, "rationale": "%s"}',
-        '{"skip": "%s"}',
-        '{"p_yes": "%s"}',
-        '{"%s": 1, "%s": 2}',
-        '{"%s": 1}',
-        '{"probabilities": {"%s": 1}}',
-        "<html>%s</html>",
-    ],
-)
 def test_an_echoed_secret_is_nowhere(
-    echo: str, spelling: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    spelling: str, status: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("MY_TEAM_TOKEN", SECRET)
-    body = echo.replace("%s", spelling).encode()
-    for status in ("200 OK", "500 Oops"):
-        with forecaster_server(answers(body, status)) as server:
-            (outcome,) = outcomes(experiment(server.url, header="Authorization", secret="MY_TEAM_TOKEN"))
-        assert server.asked[0].headers["authorization"] == f"Bearer {SECRET}"
-        for text in (repr(outcome), outcome.encode().decode(), *(record.getMessage() for record in caplog.records)):
-            shown = text.encode().decode("unicode_escape") if "\\u00" in text else text
-            assert not [part for part in ("sk-team", "0123456789", SPELLINGS[2][4:-4]) if part in shown], text
+    echoes = in_turn(*(answers(echo.replace("%s", spelling).encode(), status) for echo in ECHOES))
+    with forecaster_server(echoes) as server:
+        one = experiment(server.url, header="Authorization", secret="MY_TEAM_TOKEN")
+        found = outcomes(one, *(make_market(str(number)) for number in range(len(ECHOES))))
+    assert {asked.headers["authorization"] for asked in server.asked} == {f"Bearer {SECRET}"}
+    assert len(server.asked) == len(ECHOES)
+    texts = [repr(outcome) + outcome.encode().decode() for outcome in found]
+    for text in (*texts, *(record.getMessage() for record in caplog.records)):
+        shown = text.encode().decode("unicode_escape") if "\\u00" in text else text
+        assert not [part for part in ("sk-team", "0123456789", SPELLINGS[2][4:-4]) if part in shown], text
 
 
 def test_another_header_has_the_secret_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,6 +450,20 @@ def test_one_client_serves_a_run() -> None:
         found = outcomes(one, *(make_market(str(number)) for number in range(20)))
     assert {outcome.status for outcome in found} == {"completed"}
     assert (len(server.asked), server.connections) == (20, 2)
+
+
+def test_no_cookie_is_kept() -> None:
+    with forecaster_server(answers({"p_yes": 0.5}, Set_Cookie="seen=1")) as server:
+        outcomes(experiment(server.url, limits={"concurrency": 1}), make_market("1"), make_market("2"))
+    assert [asked.headers.get("cookie") for asked in server.asked] == [None, None]
+
+
+def test_requests_keep_their_distance() -> None:
+    begun = time.monotonic()
+    with forecaster_server(answers({"p_yes": 0.5})) as server:
+        outcomes(experiment(server.url, limits={"requests_per_minute": 600}), *map(make_market, "12345"))
+    assert len(server.asked) == 5
+    assert time.monotonic() - begun >= 0.39
 
 
 REFUSED_TABLES: list[tuple[dict[str, Any], str]] = [
