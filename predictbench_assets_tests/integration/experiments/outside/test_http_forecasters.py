@@ -326,7 +326,8 @@ SPELLINGS = [
     f"Bearer {SECRET}",
     base64.b64encode(SECRET.encode()).decode(),
     "".join(f"\\u{ord(character):04x}" for character in SECRET),
-    "x" * 60 + SECRET,  # where a long text is cut in its middle
+    "x" * 40 + SECRET,  # where a long text is cut in the middle of it
+    "x" * 70 + SECRET,
 ]
 
 
