@@ -233,7 +233,7 @@ class HttpExperiment(Experiment):
         rate = self.requests_per_minute
         async with checked_client(
             timeout_s=self.timeout_seconds,
-            connections=self.max_concurrency or 100,
+            connections=self.max_concurrency or 1_000,  # as many as the setting may allow
             headers=headers,
             allow_private=self.allow_private,
         ) as client:
