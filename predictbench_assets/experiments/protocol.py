@@ -383,8 +383,8 @@ class PipelineContext:
         return self._artifacts(name, content)
 
 
-Forecasts = Mapping[str, ExperimentResult | ExperimentSkip] | Awaitable[Mapping[str, ExperimentResult | ExperimentSkip]]
-"""Answers for several markets, by market id."""
+Forecasts = Mapping[str, ExperimentResult | Exception] | Awaitable[Mapping[str, ExperimentResult | Exception]]
+"""Answers for several markets, by market id; an exception, such as a skip, is that of its market alone."""
 
 
 class Experiment(ABC):

@@ -508,7 +508,7 @@ class Attempt:
 
     def _read(self, market: Market, answer: Answer, seconds: float) -> Outcome:
         value, error = answer.value, answer.error
-        if isinstance(value, ExperimentSkip):
+        if isinstance(value, Exception):  # of one market among several, or a skip that was returned
             error = value
         elif error is None:
             try:
