@@ -190,7 +190,7 @@ def config_hash(experiment: Experiment, required: Mapping[str, Sequence[str]] | 
         "config": dict(experiment.config),
         "information": experiment.information,
         "requires": dict(required) if required is not None else sorted(experiment.requires),
-        **({"arguments": dict(experiment.arguments)} if experiment.arguments else {}),
+        **({"arguments": dict(experiment.declared_arguments)} if experiment.declared_arguments else {}),
     }
     canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -432,7 +432,7 @@ def attribute_problem(one: Any, called: str) -> str | None:
         return f"its requires {one.requires!r} is no tuple of names, like ('baseline_snapshot',)"
     if one.information not in SEES:
         return f"its information {one.information!r} is none of {', '.join(SEES)}"
-    for switch in ("mandatory", "control", "forecasts"):
+    for switch in ("mandatory", "control", "forecasts", "journalled"):
         if not isinstance(value := getattr(one, switch), bool):
             return f"its {switch} {value!r} is neither True nor False"
     for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int), ("max_markets", int)):

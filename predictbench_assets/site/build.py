@@ -22,7 +22,7 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from predictbench_assets import __version__
-from predictbench_assets.exchange_names import is_simulated
+from predictbench_assets.exchange_names import is_simulated, polymarket_address
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.persistence.stored_runs import stored_exchange
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS
@@ -44,7 +44,7 @@ from predictbench_assets.site.data import (
     questions,
     reasons,
 )
-from predictbench_assets.site.names import cohort_name, page_name, polymarket_address
+from predictbench_assets.site.names import cohort_name, page_name
 
 MARKER: Final = "report.json"
 """Name of the file that marks a folder as a page of ours, which the next one may replace."""
