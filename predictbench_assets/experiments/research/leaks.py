@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Final, Literal
 
 from predictbench_assets.experiments.research.denied import DeniedSites, UrlLayer, denied_sites, plain_text, visible
-from predictbench_assets.experiments.research.search import Source
+from predictbench_assets.experiments.research.search import LONGEST_TEXT, Source
 
 Layer = Literal[UrlLayer, "late", "undated", "empty", "repeated"]
 """The reason for which a source is not used."""
@@ -151,7 +151,7 @@ def leaked(
         denied: default: the list that comes with the benchmark.
     """
     denied = denied or denied_sites()
-    text = visible(rationale)
+    text = visible(rationale[:LONGEST_TEXT])
     asked = plain_text(question)
     for sentence in _sentences(text):
         if denied.names_site(sentence) and not denied.names_site(asked):
