@@ -309,7 +309,7 @@ def _show_trial(experiment: Experiment, day: StagedDay, trial: Trial, settings: 
         print_item("  forecast   ", _answer(one))
         if one.usage is not None:
             print_item("  took       ", _usage_text(one.usage))
-        for title, text in _texts(one, trial):
+        for title, text in _texts(market, one, trial):
             print_item(f"  {title:<10} ", _cut(settings.redact(text)))
         click.echo("")
     counts = ", ".join(
@@ -350,8 +350,15 @@ def _cost_of(outcomes: Iterable[Outcome]) -> str:
     return "".join(f", {amount} {currency}" for currency, amount in costs.items())
 
 
-def _texts(one: Outcome, trial: Trial) -> Iterable[tuple[str, str]]:
-    """What there is to read of an answer: payload, diagnostics and the artifact, each by its name."""
+def _texts(market: Market, one: Outcome, trial: Trial) -> Iterable[tuple[str, str]]:
+    """What there is to read: what was sent and answered, payload, diagnostics and the artifact, each by its name."""
+    for paid in trial.calls_of(market):
+        sent = paid.content if isinstance(paid.content, dict) else {"sent": paid.content}
+        yield from ((key, value) for key, value in sent.items() if isinstance(value, str) and value)
+        reply = paid.reply
+        status = paid.call.status if reply is None else reply.status
+        reason = paid.call.reason if reply is None else reply.reason
+        yield "answer", f"({status}{f': {reason}' if reason else ''}) {'' if reply is None else reply.text}"
     for part in (one.payload, one.diagnostics):
         for key, value in (part or {}).items():
             yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -370,7 +377,7 @@ def _tried_json(market: Market, one: Outcome, trial: Trial, settings: Settings) 
         "place": one.place,
         "seconds": one.seconds,
         "usage": None if one.usage is None else msgspec.to_builtins(one.usage),
-        "shown": {title: _cut(settings.redact(text)) for title, text in _texts(one, trial)},
+        "shown": [[title, _cut(settings.redact(text))] for title, text in _texts(market, one, trial)],
     }
 
 

@@ -3,18 +3,22 @@
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Engine
 
 from predictbench_assets.database.connection import opened_database
 from predictbench_assets.experiments.forecast import outcomes_by_market, results_path, run_metadata, stale_reason
 from predictbench_assets.experiments.history import settled_counts, settled_markets
+from predictbench_assets.experiments.model_calls.allowance import Allowance
+from predictbench_assets.experiments.model_calls.desk import Ledger
+from predictbench_assets.experiments.model_calls.records import Call, CallScope, Claim, Reply, Settled
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome
 from predictbench_assets.experiments.protocol import (
     Experiment,
@@ -37,8 +41,6 @@ from predictbench_assets.staging import StagedFileMissing, StagingArea
 
 _COHORT: Final = ("normalized_markets",)
 _STAGED: Final = re.compile(r"normalized_markets/(\d{4}-\d\d-\d\d)/(\d+)\.")
-
-Runner = Callable[..., list[Outcome]]
 
 
 class NotStaged(PermanentError):
@@ -83,13 +85,24 @@ class StagedDay:
 
 @dataclass(frozen=True)
 class Trial:
-    """The outcomes of a try, by market, with the bytes of the artifacts that their addresses name."""
+    """The outcomes of a try, by market, with its paid calls and the bytes of the artifacts that addresses name."""
 
     markets: Sequence[Market]
     outcomes: Sequence[Outcome]
     artifacts: Mapping[str, bytes]
+    calls: Sequence[Settled]
+    """Its paid calls, with what was sent and what came back."""
     also_run: Sequence[str]
     """Names of required experiments that had to be asked as well, since nothing usable of them is staged."""
+
+    def calls_of(self, market: Market) -> Iterator[Settled]:
+        """The calls about a market; those about an event are the first one's of its markets."""
+        event = market.event.event_id if market.event else None
+        first = next(one for one in self.markets if one == market or (one.event and one.event.event_id == event))
+        for paid in self.calls:
+            own = paid.call.unit == "market" and paid.call.unit_id == market.market_id
+            if own or (paid.call.unit == "event" and paid.call.unit_id == event and first == market):
+                yield paid
 
 
 def staged_day(settings: Settings, run_date: date | None, window_days: int) -> StagedDay:
@@ -124,10 +137,10 @@ def try_experiment(
     name: str,
     day: StagedDay,
     markets: Sequence[Market],
-    *,
-    runner: Runner = run_experiment_sync,
 ) -> Trial:
-    """Ask an experiment about some markets of a day, in this process, with no journal and a place for artifacts.
+    """Ask an experiment about some markets of a day, in this process: no journal, artifacts and calls kept in memory.
+
+    The limits of its paid calls hold for the try alone; what the day has spent is not counted.
 
     Args:
         settings: limits, secrets to be taken out of texts, and the database of the history, opened when it is asked.
@@ -135,7 +148,6 @@ def try_experiment(
         name: the one to try; what it requires is taken from the day's staged results, or asked too.
         day: the day.
         markets: some of its markets.
-        runner: `run_experiment_sync`, or a partial of it with arguments of its own for calls that cost something.
     """
     with ExitStack() as stack:
         place = StagingArea(stack.enter_context(tempfile.TemporaryDirectory(prefix="predictbench-try-")))
@@ -148,11 +160,21 @@ def try_experiment(
             return address
 
         answers: dict[str, dict[str, Outcome]] = {}
+        calls: dict[str, _Calls] = {}
         also_run = []
         for one in _with_required(registry, name):
             staged = None if one.name == name else _staged(settings, registry, one, day)
             if staged is None:
-                outcomes = runner(
+                scope = CallScope(
+                    run_date=day.key.run_date,
+                    window_days=day.key.window_days,
+                    experiment=one.name,
+                    version=one.version,
+                    config_hash=registry.config_hash(one.name),
+                    snapshot_hash=day.run.snapshot_hash,
+                )
+                calls[one.name] = _Calls()
+                outcomes = run_experiment_sync(
                     one,
                     markets,
                     run=day.run,
@@ -162,6 +184,7 @@ def try_experiment(
                     history=history.markets,
                     history_counts=history.counts,
                     artifacts=keep,
+                    ledger=Ledger(calls[one.name], scope, one.allowance or Allowance()),
                     max_concurrency=settings.experiment_concurrency,
                     timeout_s=settings.experiment_timeout_seconds,
                     redact=settings.redact,
@@ -170,7 +193,8 @@ def try_experiment(
                 also_run.append(one.name)
             answers[one.name] = staged
         also_run.remove(name)
-        return Trial(markets, [answers[name][market.market_id] for market in markets], kept, also_run)
+        outcomes = [answers[name][market.market_id] for market in markets]
+        return Trial(markets, outcomes, kept, calls[name].settled, also_run)
 
 
 def _with_required(registry: Registry, name: str) -> list[Experiment]:
@@ -192,6 +216,50 @@ def _staged(settings: Settings, registry: Registry, one: Experiment, day: Staged
         return None
     stale = stale_reason(staged, one, registry.config_hash(one.name), day.run.snapshot_hash)
     return outcomes_by_market(staged) if stale is None else None
+
+
+class _Calls:
+    """A store of paid calls that is gone with the try."""
+
+    def __init__(self) -> None:
+        self.settled: list[Settled] = []
+        self._claimed: list[Call] = []
+        self._one_at_a_time = threading.Lock()
+
+    def earlier(self) -> list[Call]:
+        """No call was made before."""
+        return []
+
+    def now(self, call: Call) -> Call:
+        """The call itself: nobody else has it."""
+        return call
+
+    def claim(self, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
+        """Grant what the limits of a day allow."""
+        with self._one_at_a_time:
+            return [self._claim(call, allowance) for call in calls]
+
+    def _claim(self, call: Call, allowance: Allowance) -> Claim:
+        all_of_them = [*self._claimed, call]
+        taken = {
+            "usd_per_day": (sum(one.reserved_cost or 0 for one in all_of_them), allowance.usd_per_day),
+            "tokens_per_day": (sum(one.reserved_tokens or 0 for one in all_of_them), allowance.tokens_per_day),
+            "calls_per_day": (len(all_of_them), allowance.calls_per_day),
+        }
+        for name, (amount, most) in taken.items():
+            if most is not None and amount > most:
+                return Claim(over_budget=f"{name} = {most} does not cover this try")
+        self._claimed.append(call)
+        return Claim()
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """Remember what came back."""
+        with self._one_at_a_time:
+            self.settled.extend(settled)
+
+    def reply(self, call_id: UUID) -> Reply | None:
+        """What came back, if that is known."""
+        return next((one.reply for one in self.settled if one.call.call_id == call_id), None)
 
 
 class _History:

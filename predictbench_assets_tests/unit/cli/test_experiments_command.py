@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from pydantic_ai import models
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.experiments.declared.kinds import KINDS
@@ -17,6 +18,7 @@ from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
 from predictbench_assets.ingestion.cohort import COHORT
 from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.markets.market import Market
+from predictbench_assets.sandbox.models.server import serve as serve_models
 from predictbench_assets.settings import load_settings
 from predictbench_assets.staging import StagingArea
 
@@ -197,10 +199,35 @@ def test_what_it_requires_is_asked_too_where_none_is_staged(folder: Path) -> Non
     assert done.output.splitlines()[-1].endswith("nothing was stored. Asked as well: paid.")
 
 
+def test_a_language_models_prompt_and_answer_are_shown_and_its_limit_holds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "ALLOW_MODEL_REQUESTS", True)
+    with serve_models() as stand_in:
+        (folder / "experiments.toml").write_text(
+            f"[lm]\nkind = 'language_model'\nmodel = 'openai:stand-in'\nbase_url = '{stand_in.base_url}'\n"
+            "limits.calls_per_day = 2\n"
+        )
+        before = everything_in(folder)
+        done = invoke("try", "lm", "--limit", "3", "--json")
+    assert everything_in(folder) == before
+    tried = json.loads(done.stdout)
+    assert sorted(one["status"] for one in tried) == ["completed", "completed", "skipped"], tried
+    answered = next(one for one in tried if one["status"] == "completed")
+    shown = dict(reversed(answered["shown"]))  # the payload names the prompt's version, too
+    assert answered["question"] in shown["prompt"]
+    assert "0.62" not in shown["prompt"]
+    assert shown["answer"].startswith("(answered) {")
+    assert str(answered["probability"])[:4] in shown["answer"]
+    assert answered["usage"]["input_tokens"] > 0
+    (skipped,) = [one for one in tried if one["status"] == "skipped"]
+    assert "calls_per_day = 2 does not cover this try" in skipped["reason"]
+
+
 def test_an_event_is_tried_as_a_whole(folder: Path) -> None:
     tried = json.loads(invoke("try", "for_events", "--market", "1007", "--json").output)
     assert sorted(one["market_id"] for one in tried) == ["1000", "1006", "1007"]
-    assert {one["shown"]["asked"] for one in tried} == {"3"}
+    assert [one["shown"] for one in tried] == [[["asked", "3"]]] * 3
 
 
 def test_what_cannot_be_tried_says_what_helps(folder: Path) -> None:
