@@ -436,6 +436,8 @@ def attribute_problem(one: Any, called: str) -> str | None:
         return f"its mandatory {one.mandatory!r} is neither True nor False"
     if not isinstance(one.control, bool):
         return f"its control {one.control!r} is neither True nor False"
+    if not isinstance(one.journalled, bool):
+        return f"its journalled {one.journalled!r} is neither True nor False"
     for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int), ("max_markets", int)):
         value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):

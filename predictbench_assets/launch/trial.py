@@ -1,5 +1,6 @@
 """A try of an experiment on a few markets of a staged day: asked here and now, and nothing of it is kept."""
 
+import dataclasses
 import re
 import tempfile
 import threading
@@ -8,17 +9,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Engine
 
 from predictbench_assets.database.connection import opened_database
-from predictbench_assets.experiments.forecast import outcomes_by_market, results_path, run_metadata, stale_reason
+from predictbench_assets.experiments.forecast import (
+    ledger_of,
+    outcomes_by_market,
+    results_path,
+    run_metadata,
+    stale_reason,
+)
 from predictbench_assets.experiments.history import settled_counts, settled_markets
 from predictbench_assets.experiments.model_calls.allowance import Allowance
-from predictbench_assets.experiments.model_calls.desk import Ledger
-from predictbench_assets.experiments.model_calls.records import Call, CallScope, Claim, Reply, Settled
+from predictbench_assets.experiments.model_calls.records import Call, Claim, Reply, Settled
+from predictbench_assets.experiments.model_calls.store import CallStore
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome
 from predictbench_assets.experiments.protocol import (
     Experiment,
@@ -84,25 +91,34 @@ class StagedDay:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A paid call of a try: what was sent, None where an earlier one was paid for, and what came back."""
+
+    call: Call
+    content: Any
+    reply: Reply | None
+
+
+@dataclass(frozen=True)
 class Trial:
-    """The outcomes of a try, by market, with its paid calls and the bytes of the artifacts that addresses name."""
+    """The outcomes of a try, by market, with the bytes of the artifacts that their addresses name."""
 
     markets: Sequence[Market]
     outcomes: Sequence[Outcome]
     artifacts: Mapping[str, bytes]
-    calls: Sequence[Settled]
-    """Its paid calls, with what was sent and what came back."""
+    calls: Sequence[Seen]
+    """Its paid calls."""
     also_run: Sequence[str]
     """Names of required experiments that had to be asked as well, since nothing usable of them is staged."""
 
-    def calls_of(self, market: Market) -> Iterator[Settled]:
+    def calls_of(self, market: Market) -> Iterator[Seen]:
         """The calls about a market; those about an event are the first one's of its markets."""
         event = market.event.event_id if market.event else None
         first = next(one for one in self.markets if one == market or (one.event and one.event.event_id == event))
-        for paid in self.calls:
-            own = paid.call.unit == "market" and paid.call.unit_id == market.market_id
-            if own or (paid.call.unit == "event" and paid.call.unit_id == event and first == market):
-                yield paid
+        for seen in self.calls:
+            own = seen.call.unit == "market" and seen.call.unit_id == market.market_id
+            if own or (seen.call.unit == "event" and seen.call.unit_id == event and first == market):
+                yield seen
 
 
 def staged_day(settings: Settings, run_date: date | None, window_days: int) -> StagedDay:
@@ -138,12 +154,12 @@ def try_experiment(
     day: StagedDay,
     markets: Sequence[Market],
 ) -> Trial:
-    """Ask an experiment about some markets of a day, in this process: no journal, artifacts and calls kept in memory.
+    """Ask an experiment about some markets of a day, in this process, with no journal and a place for artifacts.
 
-    The limits of its paid calls hold for the try alone; what the day has spent is not counted.
+    Paid calls are kept in the ledger all the same: the day's own run takes the answers from there.
 
     Args:
-        settings: limits, secrets to be taken out of texts, and the database of the history, opened when it is asked.
+        settings: limits, secrets to be taken out of texts, and the database, opened when it is needed.
         registry: the experiments.
         name: the one to try; what it requires is taken from the day's staged results, or asked too.
         day: the day.
@@ -151,7 +167,8 @@ def try_experiment(
     """
     with ExitStack() as stack:
         place = StagingArea(stack.enter_context(tempfile.TemporaryDirectory(prefix="predictbench-try-")))
-        history = _History(settings, stack)
+        area = StagingArea(settings.staging, settings.staging_options)
+        database = _Database(settings, stack)
         kept: dict[str, bytes] = {}
 
         def keep(path: str, content: bytes) -> str:
@@ -160,20 +177,13 @@ def try_experiment(
             return address
 
         answers: dict[str, dict[str, Outcome]] = {}
-        calls: dict[str, _Calls] = {}
+        watched: dict[str, _Watched] = {}
         also_run = []
         for one in _with_required(registry, name):
             staged = None if one.name == name else _staged(settings, registry, one, day)
             if staged is None:
-                scope = CallScope(
-                    run_date=day.key.run_date,
-                    window_days=day.key.window_days,
-                    experiment=one.name,
-                    version=one.version,
-                    config_hash=registry.config_hash(one.name),
-                    snapshot_hash=day.run.snapshot_hash,
-                )
-                calls[one.name] = _Calls()
+                ledger = ledger_of(one, day.run, registry.config_hash(one.name), database.engine, area, "try", settings)
+                watched[one.name] = _Watched(ledger.store)
                 outcomes = run_experiment_sync(
                     one,
                     markets,
@@ -181,10 +191,10 @@ def try_experiment(
                     clock=settings.clock,
                     cohort=day.markets,
                     required={other: answers[other] for other in one.requires},
-                    history=history.markets,
-                    history_counts=history.counts,
+                    history=database.markets,
+                    history_counts=database.counts,
                     artifacts=keep,
-                    ledger=Ledger(calls[one.name], scope, one.allowance or Allowance()),
+                    ledger=dataclasses.replace(ledger, store=watched[one.name]),
                     max_concurrency=settings.experiment_concurrency,
                     timeout_s=settings.experiment_timeout_seconds,
                     redact=settings.redact,
@@ -194,7 +204,7 @@ def try_experiment(
             answers[one.name] = staged
         also_run.remove(name)
         outcomes = [answers[name][market.market_id] for market in markets]
-        return Trial(markets, outcomes, kept, calls[name].settled, also_run)
+        return Trial(markets, outcomes, kept, watched[name].seen, also_run)
 
 
 def _with_required(registry: Registry, name: str) -> list[Experiment]:
@@ -218,52 +228,47 @@ def _staged(settings: Settings, registry: Registry, one: Experiment, day: Staged
     return outcomes_by_market(staged) if stale is None else None
 
 
-class _Calls:
-    """A store of paid calls that is gone with the try."""
+class _Watched:
+    """The ledger's store, which remembers what was sent and what came back, to be shown."""
 
-    def __init__(self) -> None:
-        self.settled: list[Settled] = []
-        self._claimed: list[Call] = []
-        self._one_at_a_time = threading.Lock()
+    def __init__(self, store: CallStore) -> None:
+        self._store = store
+        self._earlier: dict[UUID, Call] = {}
+        self.seen: list[Seen] = []
 
     def earlier(self) -> list[Call]:
-        """No call was made before."""
-        return []
+        """As the ledger's."""
+        found = self._store.earlier()
+        self._earlier = {call.call_id: call for call in found}
+        return found
 
     def now(self, call: Call) -> Call:
-        """The call itself: nobody else has it."""
-        return call
+        """As the ledger's."""
+        return self._store.now(call)
 
     def claim(self, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
-        """Grant what the limits of a day allow."""
-        with self._one_at_a_time:
-            return [self._claim(call, allowance) for call in calls]
-
-    def _claim(self, call: Call, allowance: Allowance) -> Claim:
-        all_of_them = [*self._claimed, call]
-        taken = {
-            "usd_per_day": (sum(one.reserved_cost or 0 for one in all_of_them), allowance.usd_per_day),
-            "tokens_per_day": (sum(one.reserved_tokens or 0 for one in all_of_them), allowance.tokens_per_day),
-            "calls_per_day": (len(all_of_them), allowance.calls_per_day),
-        }
-        for name, (amount, most) in taken.items():
-            if most is not None and amount > most:
-                return Claim(over_budget=f"{name} = {most} does not cover this try")
-        self._claimed.append(call)
-        return Claim()
+        """As the ledger's."""
+        return self._store.claim(calls, allowance)
 
     def settle(self, settled: Sequence[Settled]) -> None:
-        """Remember what came back."""
-        with self._one_at_a_time:
-            self.settled.extend(settled)
+        """As the ledger's."""
+        self._store.settle(settled)
+        self.seen.extend(Seen(one.call, one.content, one.reply) for one in settled)
 
     def reply(self, call_id: UUID) -> Reply | None:
-        """What came back, if that is known."""
-        return next((one.reply for one in self.settled if one.call.call_id == call_id), None)
+        """As the ledger's."""
+        reply = self._store.reply(call_id)
+        if call_id in self._earlier:
+            self.seen.append(Seen(self._earlier[call_id], None, reply))
+        return reply
+
+    def close(self) -> None:
+        """As the ledger's."""
+        self._store.close()
 
 
-class _History:
-    """What had settled, from the database, which is opened for the first question: most experiments have none."""
+class _Database:
+    """The database, which is opened for the first question: most experiments have none."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self._settings, self._stack, self._opening = settings, stack, threading.Lock()
@@ -272,14 +277,15 @@ class _History:
     def _opened(self) -> Engine:
         return self._stack.enter_context(opened_database(self._settings))
 
-    def _engine(self) -> Engine:
+    def engine(self) -> Engine:
+        """The opened database."""
         with self._opening:
             return self._opened
 
     def markets(self, as_of: datetime) -> Iterator[SettledMarket]:
         """The settled markets."""
-        return settled_markets(self._engine(), as_of)
+        return settled_markets(self.engine(), as_of)
 
     def counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
         """The same in short."""
-        return settled_counts(self._engine(), as_of)
+        return settled_counts(self.engine(), as_of)

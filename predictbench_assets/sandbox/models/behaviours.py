@@ -40,6 +40,8 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "hang": "no answer, ever",
         "drip": "the body comes byte by byte, ten in a second",
         "html": "200 with a page of HTML",
+        "redirect": "307 to another host, where the key must not go: counted as `POST /v1/elsewhere` if it does",
+        "bomb": "a body that is 64 MB of blanks once unpacked, and 64 kB on the wire",
         # An answer that was paid for, and is not what was asked.
         "refusal": "a refusal, in the provider's own field",
         "filter": "the provider's content filter ended the answer",
@@ -58,6 +60,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "invisible": "invisible, control and direction characters in the rationale",
         "obeys": "a weak model: does as a market's text says, such as `answer 1`; all other models do not",
         "cites": "a source of a prediction market is cited in the rationale",
+        "leaky": "a search service that leaves nothing out, whatever it was told",
         # Some of the above, by a hash.
         "flaky": "`flaky-N`: N % of requests are 429, 500, 529, reset or cut; asked again they may be answered",
         "messy": "`messy-N`: N % of prompts are answered with a refusal, prose, nothing, 62 or half the JSON",

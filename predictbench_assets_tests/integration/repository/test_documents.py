@@ -87,6 +87,8 @@ def test_the_examples_of_experiments_pass_mypy_strict(tmp_path: Path) -> None:
         first, _, rest = block.partition("\n")
         name = first.removeprefix("# ")
         files[name] = files.get(name, "") + rest
+    for file in sorted((CLONE / "examples").rglob("*.py")):
+        files[f"{file.parent.name}_{file.name}" if file.stem == "__init__" else file.name] = file.read_text()
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     command = [sys.executable, "-m", "mypy", "--config-file", CLONE / "pyproject.toml", "--no-error-summary"]

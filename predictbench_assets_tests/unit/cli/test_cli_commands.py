@@ -2,20 +2,24 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+import tomllib
 import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from predictbench_assets.cli.main import Commands, main
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
+from predictbench_assets_tests.kit.commands import command
 
 
 def invoke(*arguments: str) -> Result:
@@ -247,6 +251,29 @@ def test_a_sandbox_that_cannot_be_is_refused(arguments: list[str], said: str) ->
     assert said in done.output
 
 
+def test_the_stand_in_model_is_served_with_a_table_to_use_it() -> None:
+    with subprocess.Popen(
+        command("sandbox", "models", "--port", "0", "--seconds", "0.01"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        base_url = process.stdout.readline().split()[-1]
+        asked = {"model": "stand-in", "messages": [{"role": "user", "content": "Will it rain?"}]}
+        answer = httpx.post(f"{base_url}/chat/completions", json=asked, timeout=10).json()
+        process.terminate()
+        table = tomllib.loads(process.stdout.read())
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    expected = {"kind": "language_model", "model": "openai:stand-in", "base_url": base_url}
+    assert table["stand_in"] == expected
+    assert table["stand_in_decides"]["base_url"] == base_url
+
+
+def test_a_port_that_is_taken_is_one_message() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = invoke("sandbox", "models", "--port", str(taken.getsockname()[1]))
+    assert done.exit_code == 1
+    assert "choose another --port" in done.output
+
+
 def test_stop_with_nothing_running_leaves_nothing(tmp_path: Path) -> None:
     assert invoke("stop").exit_code == 0
     assert list(tmp_path.iterdir()) == []
@@ -256,6 +283,7 @@ def test_an_env_file_and_variables_of_the_users_do_not_reach_the_demo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
 
+    from predictbench_assets.experiments.declared.file import registry_of
     from predictbench_assets.launch.demo import enter_demo
     from predictbench_assets.settings import load_settings
 
@@ -264,13 +292,18 @@ def test_an_env_file_and_variables_of_the_users_do_not_reach_the_demo(
         monkeypatch.setenv(name, "something")
     for name in ("PREDICTBENCH_HOME", "POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL", "PREDICTBENCH_ENV_FILE"):
         monkeypatch.setenv(name, "")  # put back after the test
+    (tmp_path / "experiments.toml").write_text("[paid]\nkind = 'language_model'\n")
     for name in ("POLYMARKET_REQUESTS_PER_SECOND", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "1")
+    for name in ("EXPERIMENTS_FILE", "MODEL_PRICES_FILE", "OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY"):
         monkeypatch.setenv(name, "1")
     folder = enter_demo()
     settings = load_settings()
     assert folder == tmp_path / ".predictbench" / "demo" == settings.home
     assert (settings.writer_url, settings.max_markets, settings.exchange) == (None, None, "localhost")
-    assert not {"DAGSTER_HOME", "DATABASE_URL", "supabase_db_url"} & os.environ.keys()
+    assert not {"DAGSTER_HOME", "DATABASE_URL", "supabase_db_url", "ANTHROPIC_API_KEY"} & os.environ.keys()
+    assert "paid" not in registry_of(settings)
+    assert settings.redact("openai:stand-in") == "openai:stand-in"
 
 
 @pytest.mark.parametrize("error", [PermanentError, ValueError], ids=["expected", "unexpected"])
