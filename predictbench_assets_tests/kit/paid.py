@@ -92,6 +92,7 @@ class Paid:
             markets,
             run=run,
             clock=clock or SystemClock(),
+            artifacts=lambda path, content: area.write_bytes(f"artifacts/{path}", content),
             ledger=Ledger(store, scope, experiment.allowance),
             journal=Journal(area, key, "test") if journal else None,
             crash_mark=crash_mark,

@@ -42,6 +42,7 @@ from predictbench_assets.experiments.protocol import (
     RunMetadata,
     Usage,
 )
+from predictbench_assets.experiments.research.leaks import leaked
 from predictbench_assets.markets.market import Market
 from predictbench_assets.settings import Settings
 
@@ -224,7 +225,7 @@ class LanguageModel(Experiment):
             await self._ask(context, instructions, prompt, answer, sample) for sample in range(self._table.samples)
         ]
         usage = context.calls.usage()
-        return self._result("", replies, answer, context, usage)
+        return self._result("", replies, answer, market, context, usage)
 
     async def run_event(
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
@@ -252,7 +253,7 @@ class LanguageModel(Experiment):
         shares = _shares(first.calls.usage("event", unit_id), len(asked))
         for number, (market, usage) in enumerate(zip(asked, shares, strict=True), start=1):
             context = contexts[market.market_id]
-            answers[market.market_id] = self._result(str(number), replies, answer, context, usage)
+            answers[market.market_id] = self._result(str(number), replies, answer, market, context, usage)
         return answers
 
     async def _ask(
@@ -310,7 +311,13 @@ class LanguageModel(Experiment):
         return self._table.limits.timeout_seconds or _DEADLINE_S
 
     def _result(
-        self, number: str, replies: Sequence[Reply], answer: Answer, context: PipelineContext, usage: Usage | None
+        self,
+        number: str,
+        replies: Sequence[Reply],
+        answer: Answer,
+        market: Market,
+        context: PipelineContext,
+        usage: Usage | None,
     ) -> ExperimentResult:
         read = [answer.read(reply.text) for reply in replies if reply.status == "answered"]
         reasons = [reply.reason or reply.status for reply in replies if reply.status != "answered"]
@@ -326,6 +333,8 @@ class LanguageModel(Experiment):
             for result in context.required.values()
             for source in sources_of(result.payload)
         ]
+        shown, asked = self._table.prices == "shown", f"{market.event.title if market.event else ''} {market.question}"
+        cites = any(leaked(rationale, question=asked, prices_shown=shown) for rationale, _ in read)
         return ExperimentResult.binary(
             probability,
             payload={
@@ -335,6 +344,7 @@ class LanguageModel(Experiment):
                 "aggregate": self._table.aggregate,
                 "prompt": self._prompt,
                 **({"sources": sources} if sources else {}),
+                **({"leaked": True} if cites else {}),
             },
             diagnostics={"unusable_samples": reasons} if reasons else {},
             usage=usage,
