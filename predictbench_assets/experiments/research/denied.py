@@ -16,6 +16,10 @@ UrlLayer = Literal["address", "site", "name"]
 LONGEST_ADDRESS: Final = 2_000
 """Characters of an address; nothing longer is judged, and so nothing longer is kept."""
 
+LINK_REMOVED: Final = "[link removed]"
+"""In place of an address that was taken out of a text."""
+
+_WORD: Final = re.compile(r"[^\s<>()\[\]\"']+")
 _FILE: Final = Path(__file__).with_name("denied.toml")
 _DECODINGS: Final = 8
 _PUNYCODE: Final = re.compile(r"xn--([a-z0-9-]{1,59})")
@@ -73,11 +77,26 @@ class DeniedSites:
         allowed = {found.group() for found in self._name.finditer(but)}
         return any(found.group() not in allowed for found in self._name.finditer(plain))
 
+    def is_address_of_market(self, word: str) -> bool:
+        """True for a word that is an address, with the host of a denied site or a market's name in it."""
+        if "." not in word.strip(".,;:!?"):
+            return False
+        plain = plain_address(word)
+        return self._host.search(plain) is not None or (
+            "/" in plain and self._name_in_address.search(plain) is not None
+        )
+
     def without_names(self, text: str) -> str:
         """The text without names and hosts of markets."""
         for pattern in (self._host, self._name):
             text = re.sub(pattern.pattern, " ", text, flags=re.IGNORECASE)
         return text
+
+
+def without_market_links(text: str) -> str:
+    """The text without addresses of sites of markets, or with a market's name in them; links to anything else stay."""
+    denied = denied_sites()
+    return _WORD.sub(lambda word: LINK_REMOVED if denied.is_address_of_market(word.group()) else word.group(), text)
 
 
 @cache
