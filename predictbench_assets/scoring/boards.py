@@ -226,7 +226,7 @@ class CohortState(_Record, frozen=True):
 
 
 class EntrantCost(_Record, frozen=True):
-    """Cost of an entrant's forecasts on a window, over the days of which it is known, whatever board they are on."""
+    """Cost of an entrant's forecasts on a window, whatever board they are on."""
 
     window_days: int
     experiment: str
@@ -239,7 +239,7 @@ class EntrantCost(_Record, frozen=True):
     unknown: int
     """Number of the requests whose outcome nobody knows."""
     usd: float | None
-    """Dollars, `usd_unknown` among them; None where all amounts are in other currencies."""
+    """Dollars, `usd_unknown` among them; None where none are known."""
     usd_unknown: float
     """Dollars that requests of unknown outcome are counted at: what was reserved for them."""
     others: dict[str, float]
@@ -250,7 +250,7 @@ class EntrantCost(_Record, frozen=True):
     @property
     def usd_per_day(self) -> float | None:
         """Dollars a day of the benchmark."""
-        return None if self.usd is None else round(self.usd / self.days, 10)
+        return None if self.usd is None or not self.days else round(self.usd / self.days, 10)
 
     @property
     def usd_per_forecast(self) -> float | None:

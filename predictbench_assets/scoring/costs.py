@@ -5,7 +5,7 @@ has cost nobody knows: it is counted at what was reserved for it, and shown apar
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -90,25 +90,26 @@ def total(costs: Iterable[Cost]) -> Cost:
 
 
 def entrant_costs(costs: Iterable[RunCost]) -> tuple[EntrantCost, ...]:
-    """Costs of each entrant on each window, over the runs of which an amount is known, in the order of their names.
+    """Costs of each entrant on each window, in the order of their names.
 
-    A run without a known amount says nothing about a day or a forecast, and is left out.
+    A run without a known amount says nothing about the dollars of a day or of a forecast: it is in neither count.
     """
     found: defaultdict[tuple[int, str, str], list[RunCost]] = defaultdict(list)
     for one in costs:
-        if one.cost.usd is not None or one.cost.others:
-            found[one.window_days, one.experiment, one.version].append(one)
-    return tuple(_entrant_cost(*key, runs) for key, runs in sorted(found.items()))
+        found[one.window_days, one.experiment, one.version].append(one)
+    return tuple(cost_over(runs) for _, runs in sorted(found.items()))
 
 
-def _entrant_cost(window_days: int, experiment: str, version: str, runs: list[RunCost]) -> EntrantCost:
+def cost_over(runs: Sequence[RunCost]) -> EntrantCost:
+    """Cost of one entrant over some runs, at least one; of several windows it has the first one's name."""
     whole = total(one.cost for one in runs)
+    known = [one for one in runs if one.cost.usd is not None or one.cost.others]
     return EntrantCost(
-        window_days=window_days,
-        experiment=experiment,
-        version=version,
-        days=len({one.run_date for one in runs}),
-        forecasts=whole.forecasts,
+        window_days=runs[0].window_days,
+        experiment=runs[0].experiment,
+        version=runs[0].version,
+        days=len({one.run_date for one in known}),
+        forecasts=sum(one.cost.forecasts for one in known),
         requests=whole.requests,
         unknown=whole.unknown,
         usd=None if whole.usd is None else _plain(whole.usd),
@@ -133,16 +134,16 @@ def cost_of(row: BoardRow, costs: Iterable[EntrantCost]) -> EntrantCost | None:
     return next((one for one in costs if (one.window_days, one.experiment, one.version) == key), None)
 
 
-def efficient(places: Mapping[str, tuple[float, float]]) -> list[str]:
+def efficient(places: Iterable[tuple[str, float, float]]) -> list[str]:
     """Names of those than whom nobody is better at the same cost or less, the cheapest first.
 
     The market's own price is free and has no edge, so whoever has none is not efficient at any cost.
 
     Args:
-        places: cost and edge by name.
+        places: name, cost and edge of each.
     """
     best, chosen = 0.0, []
-    for name, (_, edge) in sorted(places.items(), key=lambda item: (item[1][0], -item[1][1], item[0])):
+    for name, _, edge in sorted(places, key=lambda place: (place[1], -place[2], place[0])):
         if edge > best:
             best = edge
             chosen.append(name)
