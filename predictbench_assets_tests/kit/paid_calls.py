@@ -42,5 +42,6 @@ def pay(engine: Engine, status: str = "answered", *, times: int = 1, key: RunKey
     if status != "unknown":
         values |= {"answered_at": NOW + timedelta(minutes=2)}
     rows = [values | {"call_id": uuid4(), "unit_id": f"m{number}"} | changes for number in range(times)]
-    with engine.begin() as connection:
-        connection.execute(insert(model_calls), rows)
+    if rows:
+        with engine.begin() as connection:
+            connection.execute(insert(model_calls), rows)

@@ -31,6 +31,7 @@ from predictbench_assets_tests.kit.handmade_boards import board, cohort, compari
 from predictbench_assets_tests.kit.paid_calls import pay
 
 FIRST = date(2026, 9, 1)
+SAMPLES = {"samples": [0.4, 0.44], "spread": 0.02}
 CATEGORIES = ("sports", "politics", "crypto", "weather")
 
 
