@@ -10,9 +10,9 @@ from uuid import uuid4
 
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.exchanges.configured import configured_exchange
+from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.outcomes import Outcome, content_hash
 from predictbench_assets.experiments.protocol import RunMetadata
-from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.markets.cohort import Filters, normalize_cohort
 from predictbench_assets.persistence.leases import RunCounts, open_lease
@@ -41,7 +41,7 @@ def main() -> None:
     run = RunMetadata(key.run_id, key.run_date, key.window_days, key.target_date, captured.captured_at, "plain")
     outcomes: dict[str, dict[str, Outcome]] = {}
     attempts = []
-    for experiment in load_registry(settings.processing_experiments):
+    for experiment in registry_of(settings):
         found = run_experiment_sync(
             experiment,
             cohort.markets,

@@ -17,8 +17,8 @@ from predictbench_assets.assets.persistence import build_persisted_run
 from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.assets.scoring import benchmark_report, experiment_scores, leaderboard
 from predictbench_assets.assets.step import redacting
+from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
-from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.ingestion.cohort import COHORT
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.ingestion.window import WINDOW
@@ -46,7 +46,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
         RegistryError: the experiments as listed cannot run together.
     """
     with redacting(settings):  # it runs what strangers wrote, and Dagster shows why a code location does not load
-        registry = load_registry(settings.processing_experiments)
+        registry = registry_of(settings)
     run_assets = [
         target_window,
         raw_markets,

@@ -107,6 +107,19 @@ def _text(error: BaseException) -> str:
         return "(its message cannot be shown)"
 
 
+def redacted_json(value: Any, redact: Redact) -> Any:
+    """The value, in JSON's own types, with its texts redacted one by one: it stays JSON whatever a secret holds."""
+    match value:
+        case str():
+            return redact(value)
+        case dict():
+            return {redact(key): redacted_json(item, redact) for key, item in value.items()}
+        case list():
+            return [redacted_json(item, redact) for item in value]
+        case _:
+            return value
+
+
 def redact_records(redact: Redact) -> None:
     """Take secrets out of the message of each log record of this process, before any handler sees it."""
 

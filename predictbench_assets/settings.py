@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -65,6 +66,9 @@ DEFAULT_EXPERIMENTS = (
     "predictbench_assets.experiments.builtin.controls:PriceDayAgoExperiment",
     "predictbench_assets.experiments.builtin.pricing:ShrunkMarketExperiment",
 )
+
+EXPERIMENTS_FILE = "experiments.toml"
+"""Name of the file of declared experiments, where no other is set."""
 
 DB_TIMEOUT_SECONDS = 150.0
 """More than the longest limit that our statements give the server."""
@@ -166,8 +170,18 @@ class Settings(BaseSettings):
         DEFAULT_EXPERIMENTS,
         description="module:Class of each experiment, or module:function that makes several, comma-separated",
     )
+    experiments_file: Path | None = Field(
+        None,
+        description="the declared experiments; default: experiments.toml in the working folder, if there is one",
+    )
     experiment_concurrency: int = Field(16, ge=1, le=1_000, description="markets at once in an experiment")
     experiment_timeout_seconds: float = Field(120.0, gt=0, le=_A_DAY_S, description="time limit of one forecast")
+    model_usd_per_day: Decimal | None = Field(
+        None, ge=0, le=_MANY, description="dollars that the paid calls of all experiments may cost in a day of UTC"
+    )
+    model_prices_file: Path | None = Field(
+        None, description="prices of models that come before the packaged ones, see docs/llm.md"
+    )
     core_sample_size: int = Field(300, ge=0, le=_MANY, description="markets in the frozen core sample")
 
     # Polymarket
@@ -297,6 +311,8 @@ class Settings(BaseSettings):
         description="the commit that runs are stored with; default: the checkout's",
     )
 
+    _provider_texts: dict[str, str] = PrivateAttr(default_factory=lambda: _provider_texts(None))
+    """Texts of the variables that belong to providers, by their names in capitals."""
     _repeated: tuple[str, ...] = PrivateAttr(())
     """A sentence for each variable that the `.env` file has more than once."""
 
@@ -381,7 +397,9 @@ class Settings(BaseSettings):
             raise ValueError("expected the project's reference, such as abcdefghijklmnopqrst: letters and digits only")
         return value
 
-    @field_validator("predictbench_home", "artifacts_dir", "staging_uri", "archive_uri")
+    @field_validator(
+        "predictbench_home", "artifacts_dir", "staging_uri", "archive_uri", "experiments_file", "model_prices_file"
+    )
     @classmethod
     def _place(cls, value: Path | str | None) -> Path | str | None:
         """A folder of this machine, perhaps in the home of somebody who has one."""
@@ -575,6 +593,33 @@ class Settings(BaseSettings):
         return (self.artifacts_dir or self.home / "artifacts").expanduser().resolve()
 
     @property
+    def declared_experiments(self) -> Path | None:
+        """The file of declared experiments, absolute; None where none is named and none is in the working folder."""
+        if self.experiments_file is not None:
+            return self.experiments_file.expanduser().absolute()
+        default = Path.cwd() / EXPERIMENTS_FILE
+        return default if os.path.lexists(default) else None
+
+    def provider_variable(self, name: str) -> SecretStr | None:
+        """The text of a provider's variable, such as `OPENAI_API_KEY` or `OPENAI_BASE_URL`; None where it is unset.
+
+        Read from the environment or the `.env` file as settings are. All but addresses are masked by `redact`.
+
+        Raises:
+            ValueError: the name is none of `..._API_KEY`, `..._TOKEN`, `..._SECRET` and `..._BASE_URL`.
+            SettingsError: the text has a character in it that cannot be sent.
+        """
+        if not _PROVIDER_VARIABLE.fullmatch(name):
+            raise ValueError(
+                f"{name[:60]!r} is no name of a provider's variable: those are in capitals and end with _API_KEY, "
+                "_TOKEN, _SECRET or _BASE_URL"
+            )
+        text = self._provider_texts.get(name)
+        if text is not None and not re.fullmatch(r"[!-~]+", text):
+            raise SettingsError([f"{name}: has a blank in it, or a character that is not ASCII: copy it again"])
+        return None if text is None else SecretStr(text)
+
+    @property
     def staging(self) -> str:
         """The staging area's address: an absolute path, or a URI of fsspec's."""
         return str(self.home / "staging") if self.staging_uri is None else _absolute(self.staging_uri)
@@ -663,6 +708,9 @@ class Settings(BaseSettings):
             texts |= secret_forms(value.get_secret_value())
             for part in _secret_parts(name, value.get_secret_value()):
                 texts |= secret_forms(part)
+        for name, text in self._provider_texts.items():
+            if not name.endswith(_ADDRESS) and not _HARMLESS.fullmatch(text):
+                texts |= secret_forms(text)
         # The longest first, so that a URL goes as a whole before its password does.
         return tuple(sorted(texts, key=len, reverse=True))
 
@@ -740,6 +788,7 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
             raise SettingsError(problems)
         settings = Settings(_env_file=file, _env_file_encoding=_encoding(file), **overrides)
         settings._repeated = tuple(_repeated(file)) if file is not None else ()
+        settings._provider_texts = _provider_texts(file)
         return settings
     except UndecodableFile as error:
         raise SettingsError([str(error)]) from None
@@ -765,7 +814,9 @@ def usable_settings() -> Settings:
     file = default_env_file()
     while True:
         try:
-            return _Unchecked(_env_file=file, _env_file_encoding=_encoding(file), **replaced)
+            settings = _Unchecked(_env_file=file, _env_file_encoding=_encoding(file), **replaced)
+            settings._provider_texts = _provider_texts(file)
+            return settings
         except UndecodableFile:
             file = None
         except ValidationError as error:
@@ -859,6 +910,23 @@ def _repeated(file: Path) -> Iterator[str]:
         if len(found) > 1 and name in all_variables():
             yield f"{name}: {file} has it in lines {', '.join(found[:-1])} and {found[-1]}; the last one counts"
 
+
+def is_provider_variable(name: str) -> bool:
+    """True for a variable that may belong to a provider of models or of searches, and is none of ours."""
+    return bool(_PROVIDER_VARIABLE.fullmatch(name.upper())) and name.upper() not in all_variables()
+
+
+def _provider_texts(file: Path | None) -> dict[str, str]:
+    """Texts of the variables that may belong to providers, by name, of the environment before those of the file."""
+    given = [*(env_file_texts(file).items() if file is not None else ()), *os.environ.items()]
+    found = ((name.upper(), trimmed(text)) for name, text in given if is_provider_variable(name))
+    return {name: text for name, text in found if text}
+
+
+_ADDRESS = "_BASE_URL"
+_PROVIDER_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_(?:API_KEY|TOKEN|SECRET|BASE_URL)", re.ASCII)
+_HARMLESS = re.compile(r"[a-z]{1,7}|[A-Z]{1,7}|[A-Z][a-z]{1,6}|[\d.]{1,7}", re.ASCII)
+"""A word or a number instead of a key, such as none, EMPTY, true or 4096; taken out of texts, it would spoil them."""
 
 _VARIABLE = re.compile(r"[\w.-]+")
 _BEGINS = re.compile(r"\s*(?:export\s+)?['\"]?([A-Za-z_]\w*)", re.ASCII)

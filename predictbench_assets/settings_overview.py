@@ -1,5 +1,6 @@
 """Every setting with value, source and meaning: what `predictbench config` prints and `.env.example` holds."""
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ from predictbench_assets.settings import (
     all_variables,
     default_env_file,
     env_file_texts,
+    is_provider_variable,
     secret_names,
     variables,
     without_passwords,
 )
 from predictbench_assets.texts import UndecodableFile, trimmed
+
+_MISSPELT = 0.9
+"""Likeness from which a name is taken for another one; that of OPENAI_API_KEY and POLYMARKET_API_KEY is lower."""
 
 _SECTIONS: Mapping[str, str] = {
     "environment": "Where this runs",
@@ -82,9 +87,10 @@ def describe_settings(settings: Settings | None, env_file: Path | None = None) -
 
 
 def unknown_in_env_file(env_file: Path | None = None) -> list[str]:
-    """Names in the `.env` file that are no setting of ours: often a misspelt one."""
+    """Names in the `.env` file that are no setting of ours: often a misspelt one. A provider's key is none of them."""
     file = env_file or default_env_file()
-    return [name for name in _texts(file) if name.upper() not in all_variables()]
+    unknown = [name for name in _texts(file) if name.upper() not in all_variables()]
+    return [name for name in unknown if not is_provider_variable(name) or _is_misspelt(name.upper())]
 
 
 def env_example() -> str:
@@ -116,6 +122,11 @@ def _given(env_file: Path | None) -> dict[str, tuple[str, str]]:
         if trimmed(text) and name.upper() in all_variables():
             found[name.upper()] = (trimmed(text), "environment")
     return found
+
+
+def _is_misspelt(name: str) -> bool:
+    """True for a name that is all but one of ours."""
+    return bool(difflib.get_close_matches(name, all_variables(), n=1, cutoff=_MISSPELT))
 
 
 def _texts(env_file: Path | None) -> Mapping[str, str]:

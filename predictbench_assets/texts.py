@@ -46,13 +46,14 @@ def read_whole(file: Path, most: int = MOST_BYTES) -> bytes:
     return content
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Path, most: int = MOST_BYTES) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 where it begins with their mark; line ends become `\n`.
 
     Raises:
-        UndecodableFile: in another encoding, binary, a folder, not there, or not readable by this user.
+        UndecodableFile: in another encoding, binary, of more than `most` bytes, a folder, not there, or not readable by
+            this user.
     """
-    return _decoded(file)[0].replace("\r\n", "\n").replace("\r", "\n")
+    return _decoded(file, most)[0].replace("\r\n", "\n").replace("\r", "\n")
 
 
 def encoding_of(file: Path) -> str:
@@ -63,9 +64,9 @@ def encoding_of(file: Path) -> str:
     return _decoded(file)[1]
 
 
-def _decoded(file: Path) -> tuple[str, str]:
+def _decoded(file: Path, most: int = MOST_BYTES) -> tuple[str, str]:
     try:
-        content = read_whole(file)
+        content = read_whole(file, most)
     except IsADirectoryError:
         raise UndecodableFile(f"{file} is a folder, and has to be a file") from None
     except OSError as error:

@@ -94,9 +94,9 @@ def async_client(*, timeout_s: float, connections: int, headers: Mapping[str, st
     Raises:
         WebEnvironmentError: names the variable at fault.
     """
-    trusted = _trusted()
+    trusted = trusted_certificates()
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    mounts = _mounts(lambda proxy: httpx.AsyncHTTPTransport(verify=trusted, proxy=proxy, limits=limits))
+    mounts = routes(lambda proxy: httpx.AsyncHTTPTransport(verify=trusted, proxy=proxy, limits=limits))
     return httpx.AsyncClient(
         timeout=timeout_s, verify=trusted, trust_env=False, mounts=mounts, limits=limits, headers=headers
     )
@@ -108,8 +108,8 @@ def check_environment() -> None:
     Raises:
         WebEnvironmentError: names the variable at fault.
     """
-    _trusted()
-    _mounts(lambda proxy: proxy)
+    trusted_certificates()
+    routes(lambda proxy: proxy)
 
 
 def proxy_hint(url: str) -> str:
@@ -132,8 +132,12 @@ def check_store_environment() -> None:
         _context(_OF_STORES, place)
 
 
-def _trusted() -> ssl.SSLContext:
-    """The certificates that count."""
+def trusted_certificates() -> ssl.SSLContext:
+    """The certificates that count.
+
+    Raises:
+        WebEnvironmentError: names the variable at fault.
+    """
     name = next((one for one in (*_BUNDLES, "SSL_CERT_DIR") if trimmed(os.environ.get(one, ""))), None)
     return _context(name or "certifi", trimmed(os.environ[name]) if name else certifi.where())
 
@@ -163,8 +167,15 @@ def _can_append(file: Path) -> bool:
         return False
 
 
-def _mounts(through: Callable[[httpx.Proxy], _Transport]) -> dict[str, _Transport | None]:
-    """Proxies by the addresses that go through them; None is called directly."""
+def routes(through: Callable[[httpx.Proxy], _Transport]) -> dict[str, _Transport | None]:
+    """Proxies by the addresses that go through them; None is called directly.
+
+    Args:
+        through: makes what a client needs of a proxy.
+
+    Raises:
+        WebEnvironmentError: names the variable at fault.
+    """
     proxies = _proxies()
     exceptions = list(_exceptions(_no_proxy())) if proxies else []
     if not proxies or "*" in exceptions:

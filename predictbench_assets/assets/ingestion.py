@@ -14,8 +14,8 @@ from predictbench_assets.assets.checks import (
 from predictbench_assets.assets.step import OWNERS, asset_step, record_failure, redacting
 from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.exchanges.configured import configured_exchange
+from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.reasons import count_texts
-from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.ingestion.cohort import build_cohort, refuse_limit, stage_cohort
 from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader
 from predictbench_assets.ingestion.names import staged_name
@@ -206,7 +206,7 @@ def _kept_aside(
 
 def _refuse_losses(context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, key: RunKey) -> None:
     ops = cast("Mapping[str, Any]", context.run.run_config.get("ops", {}))
-    registered = set(load_registry(settings.processing_experiments).names)
+    registered = set(registry_of(settings).names)
     unselected = {
         name
         for name in registered

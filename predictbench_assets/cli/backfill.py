@@ -16,7 +16,8 @@ from predictbench_assets.cli.options import (
     windows_option,
 )
 from predictbench_assets.database.connection import opened_database
-from predictbench_assets.experiments.registry import RegistryError, load_registry
+from predictbench_assets.experiments.declared.file import registry_of
+from predictbench_assets.experiments.registry import RegistryError
 from predictbench_assets.launch.backfill import Backfill
 from predictbench_assets.launch.signals import exiting_on_signals
 from predictbench_assets.observability.console import append_step_summary, console
@@ -104,7 +105,7 @@ def _requested_keys(settings: Settings, first: date, last: date, windows: tuple[
 def _check_experiments(settings: Settings, experiments: tuple[str, ...]) -> None:
     """Refuse a name that no experiment has before anything runs."""
     with as_usage_errors(RegistryError):
-        load_registry(settings.processing_experiments).closure(experiments)
+        registry_of(settings).closure(experiments)
 
 
 def _refusals(settings: Settings, keys: list[RunKey], *, only_stored: bool) -> Mapping[RunKey, str]:

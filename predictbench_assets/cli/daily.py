@@ -15,7 +15,7 @@ from predictbench_assets.cli.options import (
     run_date_option,
     window_option,
 )
-from predictbench_assets.experiments.registry import load_registry
+from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.launch import commands
 from predictbench_assets.launch.daily import run_daily
 from predictbench_assets.launch.request import DailyOptions, RunRefused, op_config, requested_key
@@ -128,7 +128,7 @@ Examples:
 def run_config(**options: Any) -> None:
     """Print the run configuration for `dagster job execute -c FILE`: what `predictbench daily` passes too."""
     settings = load_settings()
-    registry = load_registry(settings.processing_experiments)
+    registry = registry_of(settings)
     options["dry_run"] = settings.predictbench_dry_run
     with as_usage_errors(RunRefused):
         ops = op_config(settings, DailyOptions(**options), registry)

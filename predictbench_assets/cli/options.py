@@ -132,12 +132,12 @@ def as_of_instant(moment: date | datetime | None, now: datetime) -> datetime:
 
 def experiment_names(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     """Registered experiments whose names begin so; none where they cannot be loaded."""
-    from predictbench_assets.experiments.registry import load_registry  # only a shell that completes needs it
+    from predictbench_assets.experiments.declared.file import registry_of  # only a shell that completes needs it
 
     found: list[str] = []
     # The shell takes whatever is printed for a suggestion, and loading runs a stranger's module.
     with suppress(Exception), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        found = [name for name in load_registry(load_settings().processing_experiments).names if name.startswith(begun)]
+        found = [name for name in registry_of(load_settings()).names if name.startswith(begun)]
     return found
 
 

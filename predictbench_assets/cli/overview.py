@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from predictbench_assets.experiments.registry import load_registry
+from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.observability.console import print_item, print_table
 from predictbench_assets.settings import Settings, SettingsError, load_settings
 from predictbench_assets.settings_overview import describe_settings, env_example, unknown_in_env_file
@@ -52,7 +52,7 @@ def config(as_json: bool, example: bool) -> None:
 def experiments(as_json: bool) -> None:
     """List the registered experiments, in the order in which they may run."""
     settings = load_settings()
-    registry = load_registry(settings.processing_experiments)
+    registry = registry_of(settings)
     if as_json:
         rows = [
             {

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from predictbench_assets.database.connection import EmbeddedUnsupported, embedded_in, ready_database
-from predictbench_assets.experiments.registry import import_path, load_registry
+from predictbench_assets.experiments.declared.file import registry_of
+from predictbench_assets.experiments.registry import import_path
 from predictbench_assets.launch import commands
 from predictbench_assets.launch.commands import Command, LaunchError
 from predictbench_assets.launch.demo import (
@@ -58,7 +59,7 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
             list_experiments(loadable_experiments(kept.experiments))
         settings = load_settings()
         # A faulty experiment is reported here: the UI would show a code location that does not load.
-        found_in = import_path(load_registry(settings.processing_experiments))
+        found_in = import_path(registry_of(settings))
         stack.enter_context(ready_database(settings))
         if not demo and settings.writer_url is None:
             stack.enter_context(shown(settings.home))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from predictbench_assets.diagnosis.checks import Finding
-from predictbench_assets.experiments.registry import load_registry
+from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.settings import Settings, all_variables
 from predictbench_assets.settings_overview import describe_settings, unknown_in_env_file
 
@@ -31,7 +31,7 @@ def settings_findings(settings: Settings, problems: Sequence[str]) -> Iterator[F
 
 def experiment_findings(settings: Settings) -> Iterator[Finding]:
     """Check that the listed experiments can run together."""
-    registry = load_registry(settings.processing_experiments)
+    registry = registry_of(settings)
     yield Finding("ok", "experiments", ", ".join(registry.names))
 
 

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from predictbench_assets.clock import Clock
+from predictbench_assets.experiments.model_calls.desk import Calls, Desk, Ledger
 from predictbench_assets.experiments.protocol import (
     SEES,
     Experiment,
@@ -62,6 +63,7 @@ class Contexts:
         history: History | None,
         history_counts: HistoryCounts | None = None,
         artifacts: Artifacts | None,
+        ledger: Ledger | None = None,
         lines: "LogLines",
         redact: Callable[[str], str] = str,
     ) -> None:
@@ -74,6 +76,7 @@ class Contexts:
         self._history_counts = history_counts
         self._memo = Memo()
         self._artifacts = artifacts
+        self._desk = None if ledger is None else Desk(ledger, clock)
         self._lines = lines
         self._redact = redact
         self._events: dict[str, list[Market]] = defaultdict(list)
@@ -102,6 +105,7 @@ class Contexts:
             _history=self._history,
             _counts=self._history_counts,
             _artifacts=None if self._artifacts is None else self._artifacts_of(market),
+            _calls=Calls(self._desk, market.market_id),
         )
 
     def log_fields(self, market_id: str | None) -> dict[str, str]:

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+import msgspec
+from sqlalchemy import Engine
+
 from predictbench_assets.experiments.contexts import History, HistoryCounts
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.headers import OutcomesHeader
 from predictbench_assets.experiments.journal import Journal, JournalKey
+from predictbench_assets.experiments.model_calls.allowance import Allowance
+from predictbench_assets.experiments.model_calls.desk import Ledger
+from predictbench_assets.experiments.model_calls.records import CallScope
+from predictbench_assets.experiments.model_calls.store import PaidCalls
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
@@ -115,6 +122,7 @@ def forecast(
     required: Mapping[str, Mapping[str, Outcome]],
     history: History,
     history_counts: HistoryCounts,
+    engine: Engine | None,
     area: StagingArea,
     writer_id: str,
     settings: Settings,
@@ -130,7 +138,8 @@ def forecast(
         required: outcomes of the experiments that it requires, by name and market id.
         history: settled markets as of an instant.
         history_counts: their counts by category.
-        area: the place of journal and artifacts.
+        engine: of the database that paid calls are kept in; None for a dry run, which makes none.
+        area: the place of journal, artifacts and transcripts.
         writer_id: names the journal's segments of this attempt.
         remake: makes the experiment again in another process, `Registry.remake`; by default it is pickled.
         forget: remove the journal first, so that every market is called again.
@@ -143,6 +152,15 @@ def forecast(
     journal = Journal(area, key, writer_id)
     if forget:
         journal.discard()
+    scope = CallScope(
+        run_date=cohort.run.run_date,
+        window_days=cohort.run.window_days,
+        experiment=experiment.name,
+        version=experiment.version,
+        config_hash=config_hash,
+        snapshot_hash=cohort.run.snapshot_hash,
+    )
+    store = None if engine is None else PaidCalls(engine, area, scope, writer_id, settings.redact)
     last = _Last(progress)
     started, begun = settings.clock.now(), time.monotonic()
     outcomes = run_experiment_sync(
@@ -154,6 +172,7 @@ def forecast(
         history=history,
         history_counts=history_counts,
         artifacts=lambda path, content: area.write_bytes(f"artifacts/{cohort.slug}/{path}", content),
+        ledger=None if store is None else Ledger(store, scope, _allowance(experiment, settings)),
         journal=journal,
         crash_mark=CrashMark(settings.local_state, cohort.slug, experiment.name, experiment.version),
         remake=remake,
@@ -162,6 +181,8 @@ def forecast(
         redact=settings.redact,
         progress=last,
     )
+    if store is not None:
+        store.close()
     return ExperimentForecasts(
         experiment=experiment,
         config_hash=config_hash,
@@ -175,6 +196,11 @@ def forecast(
         from_journal=last.progress.resumed,
         outdated=last.progress.outdated,
     )
+
+
+def _allowance(experiment: Experiment, settings: Settings) -> Allowance:
+    """The most that the experiment's paid calls may take, with what all experiments together may cost."""
+    return msgspec.structs.replace(experiment.allowance or Allowance(), usd_per_day_of_all=settings.model_usd_per_day)
 
 
 def refuse_to_forget(settings: Settings, *, dry_run: bool) -> None:

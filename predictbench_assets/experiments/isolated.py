@@ -13,11 +13,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
-from typing import IO, Any
+from typing import IO, Any, cast
+from uuid import UUID
 
 from predictbench_assets.experiments.calls import LEAVE_S, Caller
 from predictbench_assets.experiments.contexts import Contexts, LogLines
 from predictbench_assets.experiments.isolation import Setup
+from predictbench_assets.experiments.model_calls.allowance import Allowance
+from predictbench_assets.experiments.model_calls.desk import Ledger
+from predictbench_assets.experiments.model_calls.records import Call, Claim, Reply, Settled
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.runner import Attempt
@@ -105,6 +109,28 @@ class _Lines(LogLines):
         self._link.send("log", level, text, dict(fields))
 
 
+class _Calls:
+    """The store of paid calls, which that process has."""
+
+    def __init__(self, link: _Link) -> None:
+        self._link = link
+
+    def earlier(self) -> list[Call]:
+        return cast(list[Call], self._link.ask("calls", "earlier"))
+
+    def now(self, call: Call) -> Call:
+        return cast(Call, self._link.ask("calls", "now", call))
+
+    def claim(self, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
+        return cast(list[Claim], self._link.ask("calls", "claim", calls, allowance))
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        self._link.ask("calls", "settle", settled)
+
+    def reply(self, call_id: UUID) -> Reply | None:
+        return cast(Reply | None, self._link.ask("calls", "reply", call_id))
+
+
 async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
     """Make calls, as many at once as are asked for."""
     lines, source = _Lines(link, setup.log_level), ExperimentSource(experiment)
@@ -131,6 +157,7 @@ async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
             history=history if setup.has_history else None,
             history_counts=history_counts if setup.has_history_counts else None,
             artifacts=artifacts if setup.has_artifacts else None,
+            ledger=None if setup.ledger is None else Ledger(_Calls(link), *setup.ledger),
             lines=lines,
             redact=redact,
         ),
@@ -150,7 +177,7 @@ async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
         digest=source.digest(),
     )
     markets = {market.market_id: market for market in setup.markets}
-    loop, calls = asyncio.get_running_loop(), _Calls(link, attempt)
+    loop, calls = asyncio.get_running_loop(), _UnderWay(link, attempt)
 
     def on_call(number: int, market_ids: Sequence[str]) -> None:
         unit = tuple(markets[market_id] for market_id in market_ids)
@@ -171,7 +198,7 @@ async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
     os._exit(0)
 
 
-class _Calls:
+class _UnderWay:
     """The calls under way, each with a thread that it leaves to a later one."""
 
     def __init__(self, link: _Link, attempt: Attempt) -> None:

@@ -23,6 +23,9 @@ from typing import Any, Final
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.calls import LEAVE_S
 from predictbench_assets.experiments.contexts import Artifacts, History, HistoryCounts
+from predictbench_assets.experiments.model_calls.allowance import Allowance
+from predictbench_assets.experiments.model_calls.records import CallScope
+from predictbench_assets.experiments.model_calls.store import CallStore
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.markets.market import Market
@@ -63,6 +66,8 @@ class Setup:
     has_history: bool
     has_history_counts: bool
     has_artifacts: bool
+    ledger: tuple[CallScope, Allowance] | None
+    """Scope and allowance of its paid calls; None where it makes none."""
 
 
 class Served:
@@ -73,10 +78,12 @@ class Served:
         history: History | None,
         history_counts: HistoryCounts | None,
         artifacts: Artifacts | None,
+        calls: CallStore | None,
         redact: Callable[[str], str],
         log: Callable[[int, str, Mapping[str, object]], None],
     ) -> None:
         self._history, self._history_counts, self._artifacts = history, history_counts, artifacts
+        self._calls = calls
         self.redact, self.log = redact, log
 
     def history(self, as_of: datetime) -> tuple[Any, ...]:
@@ -93,6 +100,10 @@ class Served:
         """Store an artifact, and return its address."""
         assert self._artifacts is not None
         return self._artifacts(path, content)
+
+    def calls(self, name: str, *arguments: Any) -> Any:
+        """The answer of the store of paid calls: its method of that name."""
+        return getattr(self._calls, name)(*arguments)
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,19 @@ is the list of one call's outcomes, of a market, an event or the cohort, so that
 
 import asyncio
 import logging
-import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 from uuid import uuid4
 
 import msgspec
 
 from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.segments import contents, segment
 from predictbench_assets.failures import TransientError
-from predictbench_assets.staging import StagingArea, sync_folder
+from predictbench_assets.staging import StagingArea
 
 _logger = logging.getLogger(__name__)
-_SUFFIX = ".jsonl"
 
 
 class JournalUnwritable(TransientError):
@@ -60,7 +57,7 @@ class Journal:
         self._area = area
         self._folder = key.folder
         name = f"{self._folder}/{writer_id}-{uuid4().hex[:8]}"  # a retried attempt must not append to a torn line
-        self._segment: _Segment = _File(Path(area.path(name + _SUFFIX))) if area.is_local else _Objects(area, name)
+        self._segment = segment(area, name)
         self._writing = threading.Lock()
 
     def load(self) -> dict[str, Outcome]:
@@ -69,7 +66,7 @@ class Journal:
         A torn line, the trace of a kill, was never acknowledged and is passed over with a warning.
         """
         known: dict[str, Outcome] = {}
-        for name, content in self._contents():
+        for name, content in contents(self._area, self._folder):
             *lines, tail = content.split(b"\n")
             broken = bool(tail)
             for line in lines:
@@ -113,7 +110,7 @@ class Journal:
             self._area.delete(name)
 
     def _write(self, calls: Sequence[Sequence[Outcome]]) -> None:
-        lines = b"".join(msgspec.json.encode(outcomes) + b"\n" for outcomes in calls)
+        lines = [msgspec.json.encode(outcomes) for outcomes in calls]
         try:
             with self._writing:  # appends may overlap
                 self._segment.write(lines)
@@ -127,62 +124,7 @@ class Journal:
         with self._writing:
             self._segment.close()
 
-    def _contents(self) -> Iterable[tuple[str, bytes]]:
-        names = [name for name in self._area.list(self._folder) if name.endswith(_SUFFIX)]
-        if self._area.is_local:
-            for name in names:
-                yield name, self._area.read_bytes(name)
-        elif names:  # many small objects: fetched side by side
-            contents = self._area.fs.cat([self._area.path(name) for name in names])
-            yield from zip(names, (contents[path] for path in sorted(contents)), strict=True)
-
 
 def _better(outcome: Outcome, known: Outcome | None) -> bool:
     """Two attempts at once can both have answered: a forecast wins, else the one read first."""
     return known is None or (outcome.status == "completed" and known.status != "completed")
-
-
-class _Segment(Protocol):
-    def write(self, lines: bytes) -> None:
-        """Write the lines; returns once they are durable."""
-
-    def close(self) -> None: ...
-
-
-class _File:
-    """A segment in a folder; made with its first line, so that an attempt without results leaves no file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def write(self, lines: bytes) -> None:
-        if self._descriptor is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o644)
-            sync_folder(self._path.parent)
-        rest = memoryview(lines)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-        os.fsync(self._descriptor)
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-class _Objects:
-    """Segments in an object store, which cannot append: one object per group."""
-
-    def __init__(self, area: StagingArea, name: str) -> None:
-        self._area = area
-        self._name = name
-        self._count = 0
-
-    def write(self, lines: bytes) -> None:
-        self._area.write_bytes(f"{self._name}-{self._count:06}{_SUFFIX}", lines)
-        self._count += 1
-
-    def close(self) -> None:
-        """Do nothing: nothing stays open between objects."""

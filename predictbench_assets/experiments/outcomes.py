@@ -22,6 +22,7 @@ from pydantic_core import PydanticSerializationError
 from predictbench_assets.experiments.protocol import ExperimentResult, Usage
 from predictbench_assets.markets.market import Market
 from predictbench_assets.runs import OutcomeStatus
+from predictbench_assets.secrecy import redacted_json
 from predictbench_assets.staging import Schema
 
 OUTCOMES = Schema("experiment_results", 1)
@@ -65,7 +66,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Duration of the call; that of a call for several is shared out evenly among them."""
     exception_type: str | None = None
     retriable: bool = False
-    """True if the same call may succeed later; only ever true of a failure."""
+    """True if the same call may succeed later; never true of one that completed."""
     place: str | None = None
     """Place of the failure in the experiment's own code, see `source.place_of`; None unless failed."""
     source: str | None = None
@@ -201,23 +202,10 @@ def _storable(field: str, value: Mapping[str, Any], redact: Callable[[str], str]
     plain = _plain(field, value, 0, _Room(field))
     encoded = msgspec.json.encode(plain, order="sorted")
     if redact(text := encoded.decode()) != text:
-        encoded = msgspec.json.encode(_redacted(plain, redact), order="sorted")
+        encoded = msgspec.json.encode(redacted_json(plain, redact), order="sorted")
     if len(encoded) > MAX_JSON_BYTES:
         raise _too_large(field)
     return msgspec.Raw(encoded)
-
-
-def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
-    """Redact the texts of a value in JSON's own types one by one, so that it stays JSON whatever a secret holds."""
-    match value:
-        case str():
-            return redact(value)
-        case dict():
-            return {redact(key): _redacted(item, redact) for key, item in value.items()}
-        case list():
-            return [_redacted(item, redact) for item in value]
-        case _:
-            return value
 
 
 class _Room:

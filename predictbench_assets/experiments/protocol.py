@@ -33,14 +33,19 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
 from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from predictbench_assets.clock import Clock
+from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.markets.market import Market
+
+if TYPE_CHECKING:
+    from predictbench_assets.experiments.model_calls.desk import Calls
 
 Information = Literal["blind", "market", "search_blind", "search"]
 """A word for each way of what an experiment may see, see `SEES`."""
@@ -205,11 +210,18 @@ def _number(value: object) -> float:
 
 
 class ExperimentSkip(Exception):
-    """Raised by an experiment that opts out of a market. Not a failure, unless the experiment is mandatory."""
+    """Raised by an experiment that opts out of a market. Not a failure, unless the experiment is mandatory.
 
-    def __init__(self, reason: str, *, usage: Usage | None = None) -> None:
+    Args:
+        reason: one sentence.
+        retriable: the next run of the day is to ask again (a budget was spent); else the skip counts for the day.
+        usage: what was used all the same.
+    """
+
+    def __init__(self, reason: str, *, retriable: bool = False, usage: Usage | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.retriable = retriable
         self.usage = usage
 
 
@@ -266,6 +278,14 @@ def count_settled(history: Iterable[SettledMarket]) -> Mapping[str, SettledCount
     return {category: SettledCount(len(each), math.fsum(each)) for category, each in outcomes.items()}
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of forecasting some markets, in US dollars."""
+
+    expected: Decimal
+    at_most: Decimal
+
+
 class HistoryInTheFuture(ValueError):
     """An experiment asked for resolutions that were not known when the snapshot was frozen."""
 
@@ -308,6 +328,18 @@ class PipelineContext:
     _history: Callable[[datetime], Iterable[SettledMarket]] = field(default=lambda _: (), repr=False)
     _counts: Callable[[datetime], Mapping[str, SettledCount]] | None = field(default=None, repr=False)
     _artifacts: Callable[[str, bytes], str] | None = field(default=None, repr=False)
+    _calls: "Calls | None" = field(default=None, repr=False)
+
+    @property
+    def calls(self) -> "Calls":
+        """The desk that paid calls go over: each is kept in the ledger, and none is made twice.
+
+        Raises:
+            RuntimeError: there is no ledger here.
+        """
+        if self._calls is None:
+            raise RuntimeError("this context has no ledger of paid calls")
+        return self._calls
 
     def history(self, as_of: datetime | None = None) -> Iterable[SettledMarket]:
         """Markets whose resolution was known at `as_of` (default: the freeze), oldest first, each of them once.
@@ -366,6 +398,10 @@ class Experiment(ABC):
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
         timeout_seconds: limit for one call; None for the setting's default.
         max_concurrency: calls under way at once; None for the setting's default.
+        allowance: the most that its paid calls may take, see `PipelineContext.calls`.
+        max_markets: markets of a run that it is asked about at most, those of the core first; the others are skipped.
+        kind: the word of its table's `kind` in `experiments.toml`; "code" for one that no table declares.
+        arguments: what its table gave to its constructor; decides its forecasts as `config` does.
     """
 
     name: str
@@ -378,6 +414,10 @@ class Experiment(ABC):
     unit: UnitName | None = None
     timeout_seconds: float | None = None
     max_concurrency: int | None = None
+    allowance: Allowance | None = None
+    max_markets: int | None = None
+    kind: str = "code"
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -392,6 +432,10 @@ class Experiment(ABC):
         or is cancelled. An error before its `yield` fails all markets, to be tried again by the next run.
         """
         return nullcontext()
+
+    def estimate(self, markets: Sequence[Market]) -> Estimate | None:  # noqa: ARG002 - of those that cost something
+        """The cost of forecasting these markets, for people to see before they spend it; None where it is not known."""
+        return None
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult | Awaitable[ExperimentResult]:
         """Forecast one market.

@@ -17,11 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from predictbench_assets.experiments.protocol import METHODS, SEES, Experiment, implemented_units
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
+
+if TYPE_CHECKING:
+    from predictbench_assets.experiments.declared.file import Declarations
 
 ENTRY_POINT_GROUP: Final = "predictbench.experiments"
 SETTING: Final = "PROCESSING_EXPERIMENTS"
@@ -34,7 +37,8 @@ _MOVED: Mapping[str, str] = {
 
 _INTERFACE: Final = f"from {_ROOM} import Experiment, ExperimentResult, Market, PipelineContext"
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+NAME_RULE: Final = "1 to 48 lower-case letters, digits and underscores, a letter first"
 _SHOWN_VALUE: Final = 60
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,31}")
 
@@ -46,20 +50,27 @@ class RegistryError(PermanentError):
 class Registry:
     """The experiments of this installation, every one after those that it requires."""
 
-    def __init__(self, experiments: Iterable[Experiment], listings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        experiments: Iterable[Experiment],
+        listings: Mapping[str, str] | None = None,
+        declared: Mapping[str, Callable[[], Experiment]] | None = None,
+    ) -> None:
         """Take experiments that are valid one by one, and check them together.
 
         Args:
             experiments: the experiments.
             listings: the `module:name` that each was found by, by the experiment's name.
+            declared: functions that make declared ones again, by name.
 
         Raises:
             RegistryError: a missing or forbidden requirement, a cycle.
         """
-        self.listings = dict(listings or {})
+        self.listings, self._declared = dict(listings or {}), dict(declared or {})
         given = {experiment.name: experiment for experiment in experiments}
         for experiment in given.values():
-            _check_requirements(experiment, given)
+            for problem in self.requirement_problems(experiment, given):
+                raise RegistryError(f"{experiment.name} {problem}")
         self._experiments = {name: given[name] for name in _in_order(given)}
 
     @property
@@ -120,8 +131,40 @@ class Registry:
 
     def remake(self, name: str) -> Callable[[], Experiment] | None:
         """A function that makes the experiment again in another process; None for one that was not listed."""
+        if name in self._declared:
+            return self._declared[name]
         path = self.listings.get(name)
         return None if path is None else functools.partial(remade, path, name)
+
+    @staticmethod
+    def requirement_problems(
+        experiment: Experiment, known: Mapping[str, Experiment], *, absent: bool = True
+    ) -> Iterator[str]:
+        """What is wrong with each experiment that one requires, as the rest of a sentence that begins with its name.
+
+        Args:
+            experiment: the one that requires others.
+            known: all that can be required, by name.
+            absent: False to leave out those that are not known.
+        """
+        for name in experiment.requires:
+            required = known.get(name)
+            if required is None:
+                if absent:
+                    yield (
+                        f"requires {name!r}, which is not among the experiments ({', '.join(known)}): "
+                        f"add it to {SETTING}, or take {experiment.name} off it"
+                    )
+            elif SEES[required.information].more_than(SEES[experiment.information]):
+                yield (
+                    f"may see {experiment.information!r} but requires {name}, which may see "
+                    f"{required.information!r}: what {name} says would give that away. Change one's information."
+                )
+            elif experiment.mandatory and not required.mandatory:
+                yield (
+                    f"is mandatory but requires {name}, which is not: a failure of {name} would fail "
+                    f"the market. Make {name} mandatory too."
+                )
 
     def _unknown(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.names, n=1)
@@ -142,6 +185,7 @@ def config_hash(experiment: Experiment, required: Mapping[str, Sequence[str]] | 
         "config": dict(experiment.config),
         "information": experiment.information,
         "requires": dict(required) if required is not None else sorted(experiment.requires),
+        **({"arguments": dict(experiment.arguments)} if experiment.arguments else {}),
     }
     canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -152,6 +196,7 @@ def load_registry(
     installed: Iterable[EntryPoint] | None = None,
     *,
     source: str = SETTING,
+    declared: "Declarations | None" = None,
 ) -> Registry:
     """Import the listed experiments and those of installed packages. The baseline is always among them.
 
@@ -162,6 +207,7 @@ def load_registry(
             returns several instances.
         installed: entry points to take in place of those of the group `predictbench.experiments`.
         source: the setting or the option that lists the paths, for error texts.
+        declared: those of `experiments.toml`, see `declared.file`.
 
     Raises:
         RegistryError: a listing that cannot be imported, one that is no valid experiment, two of one name, a missing
@@ -169,17 +215,19 @@ def load_registry(
     """
     _make_working_directory_importable()
     paths = [_present_path(path) for path in paths]
-    listings = [_Listing(path, f"{source}={path}") for path in ([] if BASELINE in paths else [BASELINE])]
-    listings += [_Listing(path.strip(), f"{source} lists {path.strip()!r}") for path in paths if path.strip()]
+    listings = [Listing(path, f"{source}={path}") for path in ([] if BASELINE in paths else [BASELINE])]
+    listings += [Listing(path.strip(), f"{source} lists {path.strip()!r}") for path in paths if path.strip()]
     points = entry_points(group=ENTRY_POINT_GROUP) if installed is None else installed
     listings += [
-        _Listing(point.value, f"the entry point {point.name!r} of {_package(point)}lists {point.value!r}")
+        Listing(point.value, f"the entry point {point.name!r} of {_package(point)}lists {point.value!r}")
         for point in points
     ]
-    found: dict[int, tuple[object, _Listing]] = {}
+    found: dict[int, tuple[object, Listing]] = {}
     experiments: dict[str, Experiment] = {}
-    origins: dict[str, _Listing] = {}
-    with _witnessed(listings) as at_work:
+    origins: dict[str, Listing] = {}
+    tables: dict[str, Experiment] = {}
+    modules = {listing.path.partition(":")[0] for listing in listings}
+    with _witnessed(modules.union(declared.modules if declared is not None else ())) as at_work:
         for listing in listings:
             at_work(f"{listing.where}, and importing its module")
             listed = listing.load()
@@ -194,7 +242,12 @@ def load_registry(
                         "Rename one, or take it off the list."
                     )
                 experiments[name], origins[name] = experiment, listing
-    return Registry(experiments.values(), {name: listing.path for name, listing in origins.items()})
+        if declared is not None:
+            where = {name: listing.where for name, listing in origins.items()}
+            tables = declared.make(experiments, where, at_work)
+    remakers = {name: declared.remake(name) for name in tables} if declared is not None else {}
+    paths_by_name = {name: listing.path for name, listing in origins.items()}
+    return Registry([*experiments.values(), *tables.values()], paths_by_name, remakers)
 
 
 def remade(path: str, name: str) -> Experiment:
@@ -203,7 +256,7 @@ def remade(path: str, name: str) -> Experiment:
     Raises:
         RegistryError: the listing has none of that name any more.
     """
-    listing = _Listing(path, path)
+    listing = Listing(path, path)
     for experiment in listing.made(listing.load()):
         if experiment.name == name:
             return experiment
@@ -225,9 +278,8 @@ if end != "done":
 
 
 @contextmanager
-def _witnessed(listings: "Sequence[_Listing]") -> Iterator[Callable[[str], None]]:
+def _witnessed(modules: Collection[str]) -> Iterator[Callable[[str], None]]:
     """A process that names what was at work when this one is suddenly gone; none where all that is listed is ours."""
-    modules = {listing.path.partition(":")[0] for listing in listings}
     if all(name in sys.modules or name.startswith("predictbench_assets.") for name in modules):
         yield lambda _: None
         return
@@ -249,7 +301,7 @@ def _witnessed(listings: "Sequence[_Listing]") -> Iterator[Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class _Listing:
+class Listing:
     """One mention of experiments, and its place for error texts."""
 
     path: str
@@ -325,7 +377,7 @@ class _Listing:
 
     def _checked(self, experiment: Experiment, made_by: str) -> Experiment:
         try:
-            problem = _problem(experiment, made_by.removesuffix("()"))
+            problem = attribute_problem(experiment, made_by.removesuffix("()"))
             if problem is None:
                 config_hash(experiment)
                 return experiment
@@ -358,13 +410,13 @@ def _ended(error: SystemExit) -> str:
     )
 
 
-def _problem(one: Any, called: str) -> str | None:
+def attribute_problem(one: Any, called: str) -> str | None:
     """The first fault of an experiment's attributes, which a stranger may have set to anything."""
     missing = [name for name in ("name", "version", "description") if not getattr(one, name, None)]
     if missing:
         return f"{called} has no {', no '.join(missing)}"
-    if not (isinstance(one.name, str) and _NAME.fullmatch(one.name)):
-        return f"its name {one.name!r} is not 1 to 48 lower-case letters, digits and underscores, a letter first"
+    if not (isinstance(one.name, str) and NAME.fullmatch(one.name)):
+        return f"its name {one.name!r} is not {NAME_RULE}"
     if not (isinstance(one.version, str) and _VERSION.fullmatch(one.version)):
         return f"its version {one.version!r} is not a text of 1 to 32 letters, digits, dots, plus and minus signs"
     if not isinstance(one.description, str):
@@ -380,7 +432,7 @@ def _problem(one: Any, called: str) -> str | None:
         return f"its mandatory {one.mandatory!r} is neither True nor False"
     if not isinstance(one.control, bool):
         return f"its control {one.control!r} is neither True nor False"
-    for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int)):
+    for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int), ("max_markets", int)):
         value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):
             return f"its {limit} {value!r} is no {'whole ' if kinds is int else ''}number above 0"
@@ -399,26 +451,6 @@ def _problem_of_unit(experiment: Experiment, called: str) -> str | None:
     if len(implemented) > 1:
         return f"{called} implements both of {' and '.join(implemented)}, one is needed; or set its unit"
     return None
-
-
-def _check_requirements(experiment: Experiment, known: Mapping[str, Experiment]) -> None:
-    for name in experiment.requires:
-        required = known.get(name)
-        if required is None:
-            raise RegistryError(
-                f"{experiment.name} requires {name!r}, which is not among the experiments ({', '.join(known)}): "
-                f"add it to {SETTING}, or take {experiment.name} off it"
-            )
-        if SEES[required.information].more_than(SEES[experiment.information]):
-            raise RegistryError(
-                f"{experiment.name} may see {experiment.information!r} but requires {name}, which may see "
-                f"{required.information!r}: what {name} says would give that away. Change one's information."
-            )
-        if experiment.mandatory and not required.mandatory:
-            raise RegistryError(
-                f"{experiment.name} is mandatory but requires {name}, which is not: a failure of {name} would fail "
-                f"the market. Make {name} mandatory too."
-            )
 
 
 def _in_order(experiments: Mapping[str, Experiment]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from predictbench_assets.experiments.contexts import Artifacts, Contexts, Histor
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.isolation import Crash, Isolated, Served, Setup
 from predictbench_assets.experiments.journal import Journal
+from predictbench_assets.experiments.model_calls.desk import Ledger
 from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed, storable_usage
 from predictbench_assets.experiments.protocol import (
     METHODS,
@@ -89,6 +90,7 @@ async def run_experiment(
     history: History | None = None,
     history_counts: HistoryCounts | None = None,
     artifacts: Artifacts | None = None,
+    ledger: Ledger | None = None,
     journal: Journal | None = None,
     crash_mark: CrashMark | None = None,
     remake: Callable[[], Experiment] | None = None,
@@ -111,6 +113,7 @@ async def run_experiment(
         history: settled markets as of an instant; asked once for each, whatever the number of calls.
         history_counts: the same in short; made of `history` where it is not given.
         artifacts: stores an artifact under a relative path, returns its address; called from several threads.
+        ledger: keeps its paid calls; None for a run that makes none.
         journal: record of answers, read before a call; None to keep none.
         crash_mark: stands while its calls are made in this process; where one was left by a process that died, they are
             made in processes of their own, see `isolation`. None to know of no crash.
@@ -144,8 +147,9 @@ async def run_experiment(
                 has_history=history is not None,
                 has_history_counts=history_counts is not None,
                 has_artifacts=artifacts is not None,
+                ledger=None if ledger is None else (ledger.scope, ledger.allowance),
             ),
-            Served(history, history_counts, artifacts, redact, lines.log),
+            Served(history, history_counts, artifacts, None if ledger is None else ledger.store, redact, lines.log),
         )
     attempt = Attempt(
         experiment=experiment,
@@ -157,6 +161,7 @@ async def run_experiment(
             history=history,
             history_counts=history_counts,
             artifacts=artifacts,
+            ledger=ledger,
             lines=lines,
             redact=redact,
         ),
@@ -477,6 +482,7 @@ class Attempt:
                 status="skipped",
                 reason=self._clean(str(error.reason)),
                 seconds=seconds,
+                retriable=bool(getattr(error, "retriable", False)),
                 source=self.digest,
                 usage=storable_usage(error.usage, self.redact),
             )

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from predictbench_assets.database.connection import ready_database
-from predictbench_assets.experiments.registry import import_path, load_registry
+from predictbench_assets.experiments.declared.file import registry_of
+from predictbench_assets.experiments.registry import import_path
 from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.launch.child import ChildLog, Line, run_child
 from predictbench_assets.launch.commands import (
@@ -37,7 +38,7 @@ class Backfill:
     def __init__(self, settings: Settings, keys: Sequence[RunKey], experiments: tuple[str, ...]) -> None:
         self._settings, self._keys = settings, keys
         self._options = DailyOptions(experiments=experiments, dry_run=settings.predictbench_dry_run)
-        registry = load_registry(settings.processing_experiments)
+        registry = registry_of(settings)
         self._ops, self._import_path = op_config(settings, self._options, registry), import_path(registry)
         self._crashes: dict[RunKey, Crashes] = {}
         self.lines: dict[RunKey, BackfillLine] = {}

@@ -169,6 +169,8 @@ def shared_variables(settings: Settings, home: Path) -> dict[str, str]:
         variables["STAGING_URI"] = settings.staging
     if settings.artifacts_dir is not None:
         variables["ARTIFACTS_DIR"] = str(settings.artifacts)
+    if (declared := settings.declared_experiments) is not None:
+        variables["EXPERIMENTS_FILE"] = str(declared)
     if (sha := running_commit(settings)) is not None:
         variables["GIT_SHA"] = sha
     # Part of the command, so that a demo's, pasted into another shell, does not turn to the real exchange.

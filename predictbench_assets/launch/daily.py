@@ -12,7 +12,8 @@ from typing import Any
 from predictbench_assets import web
 from predictbench_assets.database.connection import ready_database
 from predictbench_assets.experiments.crashes import left_marks
-from predictbench_assets.experiments.registry import import_path, load_registry
+from predictbench_assets.experiments.declared.file import registry_of
+from predictbench_assets.experiments.registry import import_path
 from predictbench_assets.launch.child import ChildLog, run_child
 from predictbench_assets.launch.commands import prepare_home, run_command, write_run_config
 from predictbench_assets.launch.progress import Display, default_display
@@ -61,7 +62,7 @@ def run_daily(
     if settings.predictbench_dry_run:
         options = replace(options, dry_run=True)
     key = requested_key(settings, options.run_date, options.window_days)
-    registry = load_registry(settings.processing_experiments)
+    registry = registry_of(settings)
     if options.refresh and key.run_date != settings.clock.now().date():
         raise RunRefused("--refresh is for today's run only: a snapshot of the past cannot be frozen again")
     ops = op_config(settings, options, registry)

@@ -1,7 +1,7 @@
 """The demo's environment: one folder with an exchange and a database of its own, for this process and its children.
 
 Nothing of the user's is read: every variable that could be a setting of ours or of Dagster's is taken out of this
-process before settings are loaded, and `.env` is not opened. The embedded server does the same with those of libpq.
+process before settings are loaded, like every key of a provider, and `.env` is not opened. The embedded server does the same with those of libpq.
 """
 
 import os
@@ -23,8 +23,12 @@ from predictbench_assets.settings import (
     ENV_FILE_VARIABLE,
     Settings,
     all_variables,
+    is_provider_variable,
     load_settings,
 )
+
+DECLARED = Path(__file__).with_name("demo.toml")
+"""The demo's declared experiments."""
 
 FOLDER = Path(".predictbench") / "demo"
 
@@ -37,11 +41,14 @@ def enter_demo() -> Path:
     """Turn this process, and every child of it, to the demo's folder, which need not be there; returns that folder."""
     folder = FOLDER.resolve()
     for name in list(os.environ):
-        if name.upper() in all_variables() | web.VARIABLES or name.upper().startswith(_FOREIGN_PREFIX):
+        ours = name.upper() in all_variables() | web.VARIABLES
+        if ours or name.upper().startswith(_FOREIGN_PREFIX) or is_provider_variable(name):
             del os.environ[name]
     local = "127.0.0.1,localhost"
     os.environ |= {
         ENV_FILE_VARIABLE: "",
+        # Nor are the declared experiments of the working folder, which may cost money, part of it.
+        "EXPERIMENTS_FILE": str(DECLARED),
         "PREDICTBENCH_HOME": str(folder),
         # Nothing of the demo may go to a real exchange, even when it is entered without a running sandbox.
         "POLYMARKET_BASE_URL": "http://127.0.0.1:9",

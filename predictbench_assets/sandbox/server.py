@@ -12,29 +12,25 @@ else than the CLOB, and `{"market_id": "1", "vanish": true}` takes the market aw
 import asyncio
 import re
 import socket
-import struct
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
-from starlette.types import Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import Receive, Scope, Send
 
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.sandbox import listing, payloads
 from predictbench_assets.sandbox.exchange import Exchange, ReplayWorld, View, WorldExchange
 from predictbench_assets.sandbox.faults import Faults, FaultSource
+from predictbench_assets.sandbox.hosting import QuietServer, disconnected, halved, in_thread, reset
 from predictbench_assets.sandbox.latent import mixed
 from predictbench_assets.sandbox.listing import Invalid
 from predictbench_assets.sandbox.world import DAY, HOUR, Market, Quote, World
@@ -194,13 +190,13 @@ class SandboxApp:
         elif kind == "html403":
             await Response(_CLOUDFLARE_PAGE, 403, media_type="text/html")(scope, receive, send)
         elif kind == "truncate":
-            await self._routes(scope, receive, _truncating(scope, receive, send))
+            await self._routes(scope, receive, halved(scope, receive, send))
         else:
             # A reader still writing its request would see a broken pipe instead, so it is let finish.
             while (await receive()).get("more_body"):
                 pass
-            _reset(_transport(scope))
-            await _disconnected(receive)
+            reset(scope)
+            await disconnected(receive)
 
     # Gamma
 
@@ -542,16 +538,8 @@ def serve(
     """Run the sandbox in a thread of this process; port 0 takes a free one."""
     parsed = Faults.parse(faults) if isinstance(faults, str) else faults
     app = SandboxApp(world, now=now, faults=parsed, seed=seed)
-    with socket.create_server((host, port)) as listener:
-        server = _Server(app)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True)
-        thread.start()
-        try:
-            server.wait_until_started(thread)
-            yield SandboxServer(app, host, listener.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join()
+    with in_thread(app, host, port) as bound:
+        yield SandboxServer(app, host, bound)
 
 
 def run(
@@ -580,85 +568,7 @@ def run(
             sys.stdout.flush()
 
         with suppress(KeyboardInterrupt):
-            _Server(app, ready).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn, quiet, and telling when it is ready."""
-
-    def __init__(self, app: SandboxApp, ready: Callable[[], None] | None = None) -> None:
-        super().__init__(
-            uvicorn.Config(
-                cast("Any", app),
-                http=_Protocol,
-                loop="asyncio",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept, then print that it is ready."""
-        await super().startup(sockets)
-        if self._ready:
-            self._ready()
-
-    def wait_until_started(self, thread: threading.Thread) -> None:
-        """Return once connections are accepted."""
-        deadline = time.monotonic() + 10
-        while not self.started:
-            if not thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the sandbox's server did not start")
-            time.sleep(0.002)
-
-
-class _Protocol(H11Protocol):
-    """HTTP that shows the application its connection, so that it can be broken."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep the transport where requests carry it, and send small replies at once.
-
-        asyncio leaves Nagle's algorithm on for connections of a listener made by hand: 40 ms for every reply.
-        """
-        super().connection_made(transport)
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.app_state = {**self.app_state, "transport": transport}
-
-
-def _transport(scope: Scope) -> asyncio.Transport:
-    return cast("asyncio.Transport", scope["state"]["transport"])
-
-
-def _reset(transport: asyncio.Transport) -> None:
-    """Close with a TCP reset: what a reader sees is `connection reset by peer`."""
-    linger_nothing = struct.pack("ii", 1, 0)
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_nothing)
-    transport.abort()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _truncating(scope: Scope, receive: Receive, send: Send) -> Send:
-    """Send the first half of a reply's body, then close the connection."""
-
-    async def cut(message: Message) -> None:
-        if message["type"] != "http.response.body":
-            await send(message)
-            return
-        body = message["body"]
-        await send({**message, "body": body[: len(body) // 2], "more_body": True})
-        _transport(scope).close()
-        await _disconnected(receive)
-
-    return cut
+            QuietServer(app, ready).run(sockets=[listener])
 
 
 def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -26,6 +26,9 @@ from predictbench_assets.persistence.leases import Lease
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.exchange import ReplayWorld
+from predictbench_assets.sandbox.models.server import Settings as ModelSettings
+from predictbench_assets.sandbox.models.server import StandIn
+from predictbench_assets.sandbox.models.server import serve as serve_models
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.site.build import ReportSummary, write_report
@@ -74,6 +77,20 @@ def make_run(
         return DailyRun(folder, new_database(), sandbox, variables)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def stand_in_server() -> Iterator[StandIn]:
+    """A stand-in model server of the module; `stand_in` is the same one with its counts at zero."""
+    with serve_models(ModelSettings(retry_after=0.01)) as running:
+        yield running
+
+
+@pytest.fixture
+def stand_in(stand_in_server: StandIn) -> StandIn:
+    """A stand-in model server over real HTTP, that has not been asked yet: `base_url`, `counts`, `calls`."""
+    stand_in_server.reset()
+    return stand_in_server
 
 
 @pytest.fixture

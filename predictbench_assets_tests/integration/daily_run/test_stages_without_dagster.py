@@ -1,6 +1,7 @@
 """The stages of a run as plain functions: what the job does, without a Dagster run around it."""
 
 from predictbench_assets.exchanges.configured import configured_exchange
+from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.forecast import (
     ForecastCohort,
     forecast,
@@ -10,7 +11,6 @@ from predictbench_assets.experiments.forecast import (
     stage_forecasts,
 )
 from predictbench_assets.experiments.outcomes import OUTCOMES
-from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.ingestion.cohort import COHORT, build_cohort, cohort_markets, stage_cohort
 from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.ingestion.names import open_staged, staged_name
@@ -63,7 +63,7 @@ def forecast_and_store(
     header = cohort.header(CohortHeader)
     run = run_metadata(KEY, header.captured_at, header.snapshot_hash)
     markets = ForecastCohort(run, list(cohort_markets(cohort)), cohort.sha256)
-    registry = load_registry(settings.processing_experiments)
+    registry = registry_of(settings)
     for experiment in registry:
         required = {name: open_staged(area, results_path(name), KEY, OUTCOMES) for name in experiment.requires}
         made = forecast(

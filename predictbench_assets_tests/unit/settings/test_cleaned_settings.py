@@ -41,6 +41,7 @@ TEXTS = {
     "staging_s3_secret_access_key": "s3cret-key",
     "artifacts_dir": "artifacts",
     "predictbench_home": "home",
+    "experiments_file": "home",
     "notify_webhook_url": "https://hooks.example/s3cret",
     "dead_man_url": "https://watch.example/s3cret",
     "github_repository": "owner/name",

@@ -1,0 +1,277 @@
+"""The client of one provider, opened once a run, and one request to a model by it: sent once, with a deadline.
+
+Everything that comes back is a value: a refusal and a cut text are paid for. Only what was not answered raises.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import httpx2
+from pydantic import SecretStr
+from pydantic_ai import ModelMessagesTypeAdapter, ModelRequest, ModelResponse
+from pydantic_ai.direct import model_request
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelHTTPError,
+    ModelNotFoundError,
+    ModelQuotaExceededError,
+    ModelRateLimitError,
+    ModelRequestTimeout,
+    ModelServerError,
+    ModelUnavailableError,
+    UnexpectedModelBehavior,
+    UserError,
+)
+from pydantic_ai.messages import TextPart, ToolCallPart
+from pydantic_ai.models import Model, ModelRequestParameters, infer_model
+from pydantic_ai.output import OutputObjectDefinition
+from pydantic_ai.providers import Provider, infer_provider_class
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.experiments.llm.answers import Answer, OutputMode
+from predictbench_assets.experiments.model_calls.desk import CallFailed, Trouble
+from predictbench_assets.experiments.model_calls.prices import OwnPrice, PublicPrice, Tokens
+from predictbench_assets.experiments.model_calls.records import Reply
+from predictbench_assets.runs import CallStatus
+from predictbench_assets.web import routes, trusted_certificates
+
+MOST_BYTES: Final = 8 << 20
+"""The longest answer that is read; a thousand times what a forecast needs."""
+
+_KEPT_TEXT: Final = 100_000
+"""Characters of a model's text that are kept of an answer that is longer."""
+
+_OUTPUT: Final = "forecast"
+_CHAT: Final = {"openai": "openai-chat"}
+"""What a server of one's own understands of what the provider of that name does."""
+
+
+class AnswerTooLong(Exception):
+    """An answer of more bytes than are read."""
+
+
+class _Client(httpx2.AsyncClient):
+    """A client that reads so many bytes of an answer, and follows no redirect: it would take the key elsewhere."""
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        response = await super().send(request, stream=True, **(options | {"follow_redirects": False}))
+        response.stream = _Bounded(response.stream)
+        if not stream:
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        return response
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MOST_BYTES
+        async for part in self._stream:
+            left -= len(part)
+            if left < 0:
+                raise AnswerTooLong(f"the answer has more than {MOST_BYTES:,} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@asynccontextmanager
+async def opened_model(
+    name: str, *, key: SecretStr | None, base_url: str | None, connections: int
+) -> AsyncIterator[Model]:
+    """A model, with a client that is closed afterwards.
+
+    Args:
+        name: as pydantic-ai has it, `provider:model`.
+        key: None for a server that wants none.
+        base_url: address of a server that is not the provider's own.
+        connections: requests at once.
+
+    Raises:
+        UserError: there is no such provider, or it wants something else.
+        WebEnvironmentError: a proxy or a certificate cannot be used.
+    """
+    provider_name, _, model = name.partition(":")
+    if base_url is not None:
+        provider_name = _CHAT.get(provider_name, provider_name)
+    certificates = trusted_certificates()
+    limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+
+    def through(proxy: Any) -> httpx2.AsyncHTTPTransport:
+        other = httpx2.Proxy(str(proxy.url), auth=proxy.auth, headers=dict(proxy.headers))
+        return httpx2.AsyncHTTPTransport(verify=certificates, proxy=other, limits=limits)
+
+    http = _Client(verify=certificates, trust_env=False, mounts=routes(through), limits=limits)
+    async with http, _provider(provider_name, key, base_url, http) as provider:
+        yield infer_model(f"{provider_name}:{model}", provider_factory=lambda _: provider)
+
+
+def _provider(name: str, key: SecretStr | None, base_url: str | None, http: httpx2.AsyncClient) -> Provider[Any]:
+    try:
+        kind: Any = infer_provider_class(name)
+        given: dict[str, Any] = {"api_key": key.get_secret_value() if key is not None else "none", "http_client": http}
+        return kind(**given, **({} if base_url is None else {"base_url": base_url}))  # type: ignore[no-any-return]
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"the provider {name!r} cannot be used: {error}") from None
+
+
+async def ask(
+    model: Model,
+    content: Mapping[str, Any],
+    *,
+    deadline_s: float,
+    answer: Answer,
+    price: OwnPrice | PublicPrice | None,
+    clock: Clock,
+) -> Reply:
+    """Send one request, once.
+
+    Args:
+        model: an opened one.
+        content: `instructions`, `prompt`, `output`, `schema`, `settings` (with `max_tokens`).
+        deadline_s: seconds for all of it.
+        answer: reads what comes back.
+        price: of the model.
+        clock: for the time of the answer.
+
+    Raises:
+        CallFailed: there is no answer.
+    """
+    settings: dict[str, Any] = {
+        **content["settings"],
+        "max_retries": 0,
+        "request_timeout": deadline_s,
+        "timeout": deadline_s,
+    }
+    request = ModelRequest.user_text_prompt(content["prompt"], instructions=content["instructions"])
+    try:
+        response = await model_request(
+            model,
+            [request],
+            model_settings=ModelSettings(**settings),  # type: ignore[typeddict-item]
+            model_request_parameters=parameters(content["output"], content["schema"]),
+        )
+    except (ModelAPIError, UserError, UnexpectedModelBehavior, AnswerTooLong) as error:
+        if (found := _of_kind(error, AnswerTooLong)) is not None:
+            return Reply(status="invalid", reason=f"invalid: {found}", text="", answered_at=clock.now())
+        if isinstance(error, UnexpectedModelBehavior):
+            reason = f"invalid: no answer of a model: {str(error)[:300]}"
+            return Reply(status="invalid", reason=reason, text="", answered_at=clock.now())
+        raise failure(error) from error
+    return reply_of(response, answer=answer, price=price, answered_at=clock.now())
+
+
+def parameters(output: OutputMode, schema: Mapping[str, Any]) -> ModelRequestParameters:
+    """The library's words for the form that the answer is to have."""
+    if output == "tool":
+        tool = ToolDefinition(name=_OUTPUT, parameters_json_schema=dict(schema), kind="output", strict=True)
+        return ModelRequestParameters(output_mode="tool", output_tools=[tool], allow_text_output=False)
+    described = OutputObjectDefinition(json_schema=dict(schema), name=_OUTPUT, strict=True)
+    return ModelRequestParameters(output_mode=output, output_object=described)
+
+
+def reply_of(
+    response: ModelResponse,
+    *,
+    answer: Answer,
+    price: OwnPrice | PublicPrice | None,
+    answered_at: datetime,
+    batch: bool = False,
+) -> Reply:
+    """The answer of a model, read, with what it cost."""
+    text, status, reason = _text(response), "answered", None
+    if response.finish_reason == "content_filter":
+        refusal = (response.provider_details or {}).get("refusal") or text
+        status, reason = "refused", f"refused: {refusal}" if refusal else "refused"
+    elif response.finish_reason == "length":
+        status, reason = "truncated", f"truncated after {response.usage.output_tokens:,} tokens: raise max_tokens"
+    elif (problem := answer.problem(text)) is not None:
+        status, reason = "invalid", f"invalid: {problem}"
+    usage = response.usage
+    tokens = Tokens(input=usage.input_tokens, cached=usage.cache_read_tokens, output=usage.output_tokens)
+    details = usage.details or {}
+    return Reply(
+        status=_STATUSES[status],
+        reason=reason,
+        text=text[:_KEPT_TEXT],
+        model=response.model_name,
+        response_id=response.provider_response_id,
+        finish_reason=response.finish_reason,
+        input_tokens=tokens.input,
+        cached_tokens=tokens.cached,
+        output_tokens=tokens.output,
+        reasoning_tokens=details.get("reasoning_tokens"),
+        cost=_cost(price, tokens, batch=batch),
+        answered_at=answered_at,
+        response=_kept(response, text),
+    )
+
+
+def failure(error: Exception) -> CallFailed:
+    """An error of the library as the desk sorts them."""
+    trouble: Trouble = "rejected"
+    match error:
+        case ModelQuotaExceededError() | ModelAuthenticationError() | ModelNotFoundError():
+            trouble = "access"
+        case ModelRateLimitError():
+            trouble = "limited"
+        case ModelUnavailableError():
+            trouble = "overloaded"
+        case ModelServerError():
+            trouble = "server"
+        case ModelRequestTimeout():
+            trouble = "unknown"
+        case ModelConnectionError():
+            unsent = error.phase in ("pool", "connect") or _of_kind(error, httpx2.ConnectError) is not None
+            trouble = "unreachable" if unsent else "unknown"
+        case ModelHTTPError():
+            trouble = "server" if error.status_code >= 500 else "rejected"
+    wait = error.retry_after if isinstance(error, ModelAPIError) else None
+    return CallFailed(trouble, f"{type(error).__name__}: {error}", retry_after_s=wait)
+
+
+_STATUSES: Final[Mapping[str, CallStatus]] = {
+    "answered": "answered",
+    "refused": "refused",
+    "truncated": "truncated",
+    "invalid": "invalid",
+}
+
+
+def _text(response: ModelResponse) -> str:
+    """The content of an answer: of the tool that it was to call, else its text."""
+    tools = [part.args_as_json_str() for part in response.parts if isinstance(part, ToolCallPart)]
+    return tools[0] if tools else "".join(part.content for part in response.parts if isinstance(part, TextPart))
+
+
+def _cost(price: OwnPrice | PublicPrice | None, tokens: Tokens, *, batch: bool) -> Decimal | None:
+    try:
+        return None if price is None else price.cost(tokens, batch=batch)
+    except LookupError:
+        return None
+
+
+def _kept(response: ModelResponse, text: str) -> Any:
+    """The answer in JSON's own types; of one that is far too long, the beginning of the text alone."""
+    if len(text) > _KEPT_TEXT:
+        return {"text": text[:_KEPT_TEXT], "characters": len(text)}
+    return ModelMessagesTypeAdapter.dump_python([response], mode="json")[0]
+
+
+def _of_kind(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """The first error of a kind among those that an error came of."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error

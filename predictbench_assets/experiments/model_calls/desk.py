@@ -1,0 +1,378 @@
+"""The desk that every paid call of an experiment goes over: claims it, sends it, keeps its answer, and tries again.
+
+What is tried again: a rate limit (after the time that the provider asks for), an overload, a fault of the server, a
+connection that was refused; none of these is paid for. A request that may have been paid for and gave no answer is
+unknown: it counts for the most that it can have cost, and is asked once more. Everything else is asked once.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import msgspec
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.experiments.model_calls.allowance import Allowance
+from predictbench_assets.experiments.model_calls.records import (
+    Call,
+    CallKey,
+    CallRequest,
+    CallScope,
+    Claim,
+    Reply,
+    Settled,
+    answered,
+    call_id,
+    this_process,
+)
+from predictbench_assets.experiments.model_calls.store import CallStore
+from predictbench_assets.experiments.protocol import ExperimentSkip, RetriableError, Usage
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Trouble = Literal["limited", "overloaded", "server", "unreachable", "access", "rejected", "unknown"]
+"""The way in which a request gave no answer; only `unknown` may have been paid for."""
+
+TRIES: Final = 6
+"""Times that a call is sent, at the most, by one process."""
+
+CIRCUIT: Final = 10
+"""Failures in a row, of whatever calls, after which a provider is asked nothing more in this run."""
+
+_AGAIN: Final = ("limited", "overloaded", "server", "unreachable")
+_PROVIDERS_FAULT: Final = ("overloaded", "server", "unreachable", "unknown")
+_ATTEMPTS_UNKNOWN: Final = 2
+"""Attempts without a known outcome after which a call is not made again."""
+
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 60.0
+_POLL_S: Final = 0.5
+_SLACK_S: Final = 5.0
+"""Seconds that a client may be later than the deadline it was given."""
+
+_EXPIRY_SLACK: Final = timedelta(seconds=15)
+
+
+class CallFailed(Exception):
+    """Raised by what sends a request: it gave no answer.
+
+    Args:
+        trouble: the way in which.
+        reason: the provider's words, or the client's.
+        retry_after_s: seconds that the provider asks to wait for.
+    """
+
+    def __init__(self, trouble: Trouble, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.trouble, self.reason, self.retry_after_s = trouble, reason, retry_after_s
+
+
+class NoAnswer(Exception):
+    """A call that was given up for good; the text has the reason."""
+
+    usage: Usage | None = None
+
+
+Send = Callable[[], Awaitable[Reply]]
+"""Sends one request, once, and returns the answer; raises `CallFailed`."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger of one experiment on one snapshot, and what may be added to it."""
+
+    store: CallStore
+    scope: CallScope
+    allowance: Allowance
+
+
+class Desk:
+    """The desk of one experiment's run; its methods are called in one event loop.
+
+    Args:
+        ledger: where calls are kept.
+        clock: for the times of the rows.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        store, self._scope, allowance = ledger.store, ledger.scope, ledger.allowance
+        self._store, self._clock = store, clock
+        self._rows: dict[CallKey, list[Call]] = defaultdict(list)
+        self._opening = asyncio.Lock()
+        self._is_open = False
+        self._claims = _Together[Call, Claim](lambda calls: store.claim(calls, allowance))
+        self._settlements = _Together[Settled, None](self._settle_together)
+        self._circuits: dict[str, _Circuit] = defaultdict(_Circuit)
+        self._under_way = self._freed_times = 0
+        self._freed = asyncio.Condition()
+
+    async def ask(self, unit_id: str, request: CallRequest, send: Send) -> Reply:
+        """The answer to a request: the one that was paid for before, else a new one.
+
+        Raises:
+            ExperimentSkip: a budget does not cover it; a larger one may.
+            RetriableError: not asked, or not answered; a later run may have more luck.
+            NoAnswer: asked, and given up.
+        """
+        await self._open()
+        key: CallKey = (request.unit, unit_id, request.sample, request.prompt_hash)
+        tries = 0
+        while True:
+            reply = await self._known(key)
+            if reply is not None:
+                return reply
+            self._check(key, request.provider)
+            tries += 1
+            try:
+                return await self._send(await self._claimed(key, request), request, send)
+            except _Taken as taken:  # by another process
+                self._rows[key].append(taken.call)
+            except CallFailed as failed:
+                if failed.trouble == "rejected":
+                    raise NoAnswer(f"rejected: {failed.reason}") from None
+                if failed.trouble in _AGAIN and tries >= TRIES:
+                    raise RetriableError(f"no answer in {tries} tries: {failed.reason}") from None
+                if failed.trouble in _AGAIN:
+                    await asyncio.sleep(_pause_s(tries, failed.retry_after_s))
+
+    def usage(self, unit: str, unit_id: str) -> Usage | None:
+        """The usage of all calls about a market or an event, those of earlier attempts included; None without any."""
+        calls = [call for (u, i, *_), calls in self._rows.items() if (u, i) == (unit, unit_id) for call in calls]
+        return usage_of(calls)
+
+    async def _open(self) -> None:
+        async with self._opening:
+            if not self._is_open:
+                for call in await asyncio.to_thread(self._store.earlier):
+                    self._rows[call.key].append(call)
+                self._is_open = True
+
+    async def _known(self, key: CallKey) -> Reply | None:
+        """What was answered before; waits for another process that is asking the same."""
+        for number, call in enumerate(self._rows[key]):
+            while call.status == "unknown" and call.owner != this_process():
+                call = self._rows[key][number] = await asyncio.to_thread(self._store.now, call)
+                if not call.may_be_under_way(self._clock.now()):
+                    break
+                await asyncio.sleep(_POLL_S)
+            if call.is_paid and (reply := await asyncio.to_thread(self._store.reply, call.call_id)) is not None:
+                return reply
+        return None
+
+    def _check(self, key: CallKey, provider: str) -> None:
+        """Stop before a request that is not to be made."""
+        if (problem := self._circuits[provider].problem) is not None:
+            raise RetriableError(f"not asked: {problem}")
+        unknown = [call for call in self._rows[key] if call.status == "unknown"]
+        if len(unknown) >= _ATTEMPTS_UNKNOWN:
+            raise NoAnswer(
+                f"unknown: {len(unknown)} requests gave no answer and may have been paid for"
+                + (f": {unknown[-1].reason}" if unknown[-1].reason else "")
+            )
+
+    async def _claimed(self, key: CallKey, request: CallRequest) -> Call:
+        """Store the intent, once there is room for it."""
+        while True:
+            now = self._clock.now()
+            attempt = len(self._rows[key])
+            call = Call(
+                **msgspec.structs.asdict(self._scope),
+                call_id=call_id(self._scope, key, attempt),
+                unit=request.unit,
+                unit_id=key[1],
+                sample=request.sample,
+                attempt=attempt,
+                provider=request.provider,
+                model_asked=request.model,
+                prompt_hash=key[3],
+                reserved_tokens=request.reserved_tokens,
+                reserved_cost=request.reserved_cost,
+                price_table=request.price_table,
+                asked_at=now,
+                expires_at=now + timedelta(seconds=request.deadline_s) + _EXPIRY_SLACK,
+                owner=this_process(),
+            )
+            freed = self._freed_times
+            claim = await self._claims(call)
+            if claim.granted:
+                self._rows[key].append(call)
+                return call
+            if claim.taken is not None:
+                raise _Taken(claim.taken)
+            if claim.over_budget is None:
+                await asyncio.sleep(claim.wait_s * random.uniform(1.0, 1.2))  # noqa: S311 - not all at once
+            elif not await self._has_freed_some(since=freed):
+                raise ExperimentSkip(f"budget: {claim.over_budget}", retriable=True)
+            self._check(key, request.provider)
+
+    async def _has_freed_some(self, since: int) -> bool:
+        """Wait until a call under way has ended, which may have taken less than it might; False where none is."""
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._freed_times > since or not self._under_way)
+            return self._freed_times > since
+
+    async def _send(self, call: Call, request: CallRequest, send: Send) -> Reply:
+        """Send the request of a claim, and keep what comes of it."""
+        circuit = self._circuits[request.provider]
+        number, self._under_way = call.attempt, self._under_way + 1
+        try:
+            try:
+                await circuit.wait()
+                async with asyncio.timeout(request.deadline_s + _SLACK_S):
+                    reply = await send()
+            except TimeoutError:
+                raise CallFailed("unknown", f"no answer within {request.deadline_s + _SLACK_S:g} s") from None
+        except CallFailed as failed:
+            circuit.note(failed)
+            await self._settle(number, call, Settled(call=_failed(call, failed), content=request.content))
+            raise
+        else:
+            circuit.note(None)
+            await self._settle(number, call, Settled(call=answered(call, reply), content=request.content, reply=reply))
+            return reply
+        finally:
+            async with self._freed:
+                self._under_way -= 1
+                self._freed_times += 1
+                self._freed.notify_all()
+
+    async def _settle(self, number: int, call: Call, settled: Settled) -> None:
+        await self._settlements(settled)
+        self._rows[call.key][number] = settled.call
+
+    def _settle_together(self, settled: Sequence[Settled]) -> Sequence[None]:
+        self._store.settle(settled)
+        return [None] * len(settled)
+
+
+class Calls:
+    """The desk as the experiment finds it in a market's context."""
+
+    def __init__(self, desk: Desk | None, market_id: str) -> None:
+        self._desk, self._market_id = desk, market_id
+
+    async def ask(self, request: CallRequest, send: Send) -> Reply:
+        """The answer to a request: the one that was paid for before, else what `send` returns.
+
+        Raises:
+            ExperimentSkip: a budget does not cover it, or this run makes no paid calls.
+            RetriableError: not asked, or not answered; a later run may have more luck.
+            NoAnswer: asked, and given up.
+        """
+        if self._desk is None:
+            raise ExperimentSkip("a dry run makes no paid calls: `predictbench experiments try` does", retriable=True)
+        try:
+            return await self._desk.ask(request.unit_id or self._market_id, request, send)
+        except (ExperimentSkip, RetriableError, NoAnswer) as error:
+            error.usage = self.usage(request.unit, request.unit_id)
+            raise
+
+    def usage(self, unit: str = "market", unit_id: str | None = None) -> Usage | None:
+        """The usage of all calls about this market, or about that event; None without any."""
+        return None if self._desk is None else self._desk.usage(unit, unit_id or self._market_id)
+
+
+def usage_of(calls: Sequence[Call]) -> Usage | None:
+    """Calls as the usage of a result."""
+    if not calls:
+        return None
+    costs = [cost for call in calls if (cost := call.counted_cost) is not None]
+    ended = [call.answered_at for call in calls if call.answered_at is not None]
+    return Usage(
+        requests=len(calls),
+        input_tokens=_sum(calls, "input_tokens"),
+        output_tokens=_sum(calls, "output_tokens"),
+        cached_tokens=_sum(calls, "cached_tokens"),
+        cost=sum(costs, Decimal(0)) if costs else None,
+        seconds=(max(ended) - min(call.asked_at for call in calls)).total_seconds() if ended else None,
+        model=next((call.model_returned for call in reversed(calls) if call.model_returned), None),
+    )
+
+
+def _sum(calls: Sequence[Call], name: str) -> int | None:
+    known = [count for call in calls if (count := getattr(call, name)) is not None]
+    return sum(known) if known else None
+
+
+class _Taken(Exception):
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        self.call = call
+
+
+class _Circuit:
+    """The health of one provider, as this run sees it."""
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        self._in_a_row = 0
+        self._resume_at = 0.0
+
+    async def wait(self) -> None:
+        """Wait as long as the provider has asked for."""
+        await asyncio.sleep(max(0.0, self._resume_at - asyncio.get_running_loop().time()))
+
+    def note(self, failed: CallFailed | None) -> None:
+        """Take note of how a call ended; None for well."""
+        if failed is None:
+            self._in_a_row = 0
+        elif failed.trouble == "access":
+            self.problem = f"the provider refuses this experiment: {failed.reason}"
+        elif failed.trouble in _PROVIDERS_FAULT:
+            self._in_a_row += 1
+            if self._in_a_row >= CIRCUIT:
+                self.problem = f"{self._in_a_row} calls in a row have failed, the last one: {failed.reason}"
+        elif failed.trouble == "limited":
+            pause = min(failed.retry_after_s or 0.0, _LONGEST_PAUSE_S)
+            self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + pause)
+
+
+class _Together(Generic[T, R]):
+    """Work on what has gathered while the last of it was under way: many share one transaction and one sync."""
+
+    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]]) -> None:
+        self._work = work
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: T) -> R:
+        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._run())
+        return await answer
+
+    async def _run(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                results: Sequence[Any] = await asyncio.to_thread(self._work, [item for item, _ in group])
+            except Exception as error:
+                for _, answer in group:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for (_, answer), result in zip(group, results, strict=True):
+                if not answer.done():
+                    answer.set_result(result)
+
+
+def _pause_s(tries: int, retry_after_s: float | None) -> float:
+    """Seconds before the next try: what the provider asks for, else twice as long each time, with jitter."""
+    if retry_after_s is not None:
+        return min(retry_after_s, _LONGEST_PAUSE_S)
+    longest: float = min(_FIRST_PAUSE_S * 2.0 ** (tries - 1), _LONGEST_PAUSE_S)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+def _failed(call: Call, failed: CallFailed) -> Call:
+    """The row of a call without an answer."""
+    if failed.trouble == "unknown":
+        return msgspec.structs.replace(call, reason=failed.reason, expires_at=call.asked_at)
+    return msgspec.structs.replace(call, status="failed", reason=failed.reason, cost=Decimal(0))

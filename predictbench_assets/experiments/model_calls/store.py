@@ -1,0 +1,342 @@
+"""The store of paid calls: rows in the database, and whole requests and answers in segments beside the artifacts.
+
+A row is there before its request goes out. What came back is in a segment before anybody uses it, and then in the row;
+a process that dies in between leaves the answer in the segment, where the next one finds it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, Protocol
+from uuid import UUID, uuid4
+
+import msgspec
+from sqlalchemy import Connection, Engine, bindparam, insert, select, text, update
+
+from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.schema import model_calls
+from predictbench_assets.experiments.model_calls.allowance import Allowance
+from predictbench_assets.experiments.model_calls.records import (
+    Call,
+    CallScope,
+    Claim,
+    Reply,
+    Settled,
+    answered,
+)
+from predictbench_assets.experiments.segments import Segment, segment, sizes
+from predictbench_assets.failures import TransientError
+from predictbench_assets.runs import RunKey
+from predictbench_assets.secrecy import Redact, redacted_json
+from predictbench_assets.staging import StagingArea
+
+_logger = logging.getLogger(__name__)
+
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('predictbench model calls'))")
+_SPENT = text("""
+    SELECT experiment, coalesce(sum(CASE status WHEN 'unknown' THEN reserved_cost ELSE cost END), 0) AS usd,
+        coalesce(sum(CASE status WHEN 'unknown' THEN reserved_tokens ELSE input_tokens + output_tokens END), 0)
+            AS tokens,
+        count(*) AS calls
+    FROM predictbench.model_calls
+    WHERE asked_at >= date_trunc('day', CAST(:at AS timestamptz), 'UTC')
+        AND asked_at < date_trunc('day', CAST(:at AS timestamptz), 'UTC') + interval '1 day'
+    GROUP BY experiment
+""")
+_PACE = text("""
+    SELECT count(*) AS calls, extract(epoch FROM min(claimed_at) - clock_timestamp()) + :span AS room_in
+    FROM predictbench.model_calls
+    WHERE provider = :provider AND claimed_at > clock_timestamp() - make_interval(secs => :span)
+""")
+_SPAN_S: Final = 10.0
+"""Seconds that a limit by the minute is averaged over, where it allows one request in them."""
+
+_SHORTEST_WAIT_S: Final = 0.05
+_LONGEST_TEXT: Final = 2_000
+"""Characters of a provider's word that a column takes; the whole is in the transcript."""
+
+_OUTCOME: Final = (
+    *("status", "reason", "model_returned", "response_id", "finish_reason", "input_tokens", "cached_tokens"),
+    *("output_tokens", "reasoning_tokens", "cost", "answered_at", "transcript_uri", "transcript_line"),
+)
+
+
+_WORDS: Final = ("reason", "response_id", "finish_reason", "model_returned")
+"""Columns with a provider's words."""
+
+
+class TranscriptUnwritable(TransientError):
+    """An answer that was paid for could not be made durable; the experiment stops rather than pay for more."""
+
+
+class CallStore(Protocol):
+    """The store as the desk sees it; sync, and called from several threads."""
+
+    def earlier(self) -> list[Call]:
+        """The calls of this scope that were made before."""
+
+    def now(self, call: Call) -> Call:
+        """The call as it stands now; one whose answer came before its process died is settled with it."""
+
+    def claim(self, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
+        """Store the intents that are allowed, all in one transaction; an answer for each."""
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """Make outcomes durable, what came back first."""
+
+    def reply(self, call_id: UUID) -> Reply | None:
+        """What came back; None where no transcript has it."""
+
+
+class PaidCalls:
+    """The store of one experiment on one snapshot.
+
+    Args:
+        engine: of the database.
+        area: place of the transcripts.
+        scope: experiment and snapshot.
+        writer_id: names the transcripts of this attempt.
+        redact: takes secrets out of them.
+    """
+
+    def __init__(self, engine: Engine, area: StagingArea, scope: CallScope, writer_id: str, redact: Redact) -> None:
+        self._engine, self._area, self._scope, self._redact = engine, area, scope, redact
+        slug = RunKey(scope.run_date, scope.window_days).slug
+        name = f"{scope.version}_{scope.snapshot_hash[:16]}_{scope.config_hash[:16]}"
+        self._folder = f"artifacts/{slug}/{scope.experiment}/calls/{name}"
+        self._segment: Segment = segment(area, f"{self._folder}/{writer_id}-{uuid4().hex[:8]}")
+        self._lock = threading.Lock()
+        self._places: dict[UUID, _Place] = {}
+        self._read: dict[str, tuple[int, int]] = {}
+
+    def earlier(self) -> list[Call]:
+        """The calls of this scope that were made before."""
+        wanted = [model_calls.c[name] == value for name, value in msgspec.structs.asdict(self._scope).items()]
+        calls = self._rows(*wanted)
+        return [self._recovered(call) for call in calls] if calls else []
+
+    def now(self, call: Call) -> Call:
+        """The call as it stands now; one whose answer came before its process died is settled with it."""
+        (found,) = self._rows(model_calls.c.call_id == call.call_id) or [call]
+        return found if found.may_be_under_way(call.asked_at) else self._recovered(found)
+
+    def claim(self, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
+        """Store the intents that are allowed, all in one transaction; an answer for each.
+
+        Raises:
+            DatabaseUnavailable: nothing is stored, so nothing may be asked.
+        """
+        return in_transaction(self._engine, lambda connection: _claim(connection, calls, allowance))
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """Make outcomes durable, what came back first.
+
+        Raises:
+            TranscriptUnwritable: the place of the transcripts takes nothing.
+            DatabaseUnavailable: the transcripts have them; the next attempt settles the rows.
+        """
+        lines = [self._line(one) for one in settled]
+        try:
+            with self._lock:
+                name, first = self._segment.write(lines)
+        except Exception as error:  # an object store raises what it likes
+            raise TranscriptUnwritable(
+                f"the record of paid calls at {self._area.uri(self._folder)} cannot be written "
+                f"({type(error).__name__}: {error}): check the space and the rights of the place that STAGING_URI "
+                "names, then run again"
+            ) from error
+        uri = self._area.uri(name)
+        self._update(
+            [
+                msgspec.structs.replace(one.call, transcript_uri=uri, transcript_line=first + number)
+                for number, one in enumerate(settled)
+            ]
+        )
+
+    def reply(self, call_id: UUID) -> Reply | None:
+        """What came back; None where no transcript has it."""
+        with self._lock:
+            if call_id not in self._places:
+                self._look_for_more()
+            place = self._places.get(call_id)
+        if place is None:
+            return None
+        line = self._area.fs.cat_file(self._area.path(place.name), start=place.start, end=place.end)
+        return msgspec.json.decode(line, type=_Line).reply
+
+    def close(self) -> None:
+        """Close the transcripts of this attempt."""
+        with self._lock:
+            self._segment.close()
+
+    def _line(self, settled: Settled) -> bytes:
+        line = msgspec.json.encode(_Line(settled.call.call_id, settled.call, settled.content, settled.reply))
+        if self._redact(plain := line.decode()) == plain:
+            return line
+        return msgspec.json.encode(redacted_json(msgspec.json.decode(line), self._redact))
+
+    def _recovered(self, call: Call) -> Call:
+        """The call, settled with the answer that its process left in a transcript, if it is not settled."""
+        reply = self.reply(call.call_id) if call.status == "unknown" else None
+        if reply is None:
+            return call
+        place = self._places[call.call_id]
+        uri = self._area.uri(place.name)
+        call = msgspec.structs.replace(answered(call, reply), transcript_uri=uri, transcript_line=place.line)
+        self._update([call])
+        return call
+
+    def _look_for_more(self) -> None:
+        """Note where the answers are that transcripts have had added to them since the last look."""
+        for name, size in sizes(self._area, self._folder):
+            start, line = self._read.get(name, (0, 0))
+            if size <= start:
+                continue
+            content = self._area.fs.cat_file(self._area.path(name), start=start, end=size)
+            for one in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
+                try:
+                    if (found := msgspec.json.decode(one, type=_Answered)).reply is not None:
+                        self._places[found.call_id] = _Place(name, start, start + len(one), line)
+                except msgspec.MsgspecError:
+                    _logger.warning("the transcript %s has a torn line, which no answer is taken from", name)
+                start, line = start + len(one), line + 1
+            self._read[name] = (start, line)
+
+    def _update(self, calls: Sequence[Call]) -> None:
+        rows = [{"id": call.call_id, **{name: getattr(call, name) for name in _OUTCOME}} for call in calls]
+        for row in rows:
+            for column in _WORDS:
+                row[column] = _storable(row[column], self._redact)
+        statement = update(model_calls).where(model_calls.c.call_id == bindparam("id"))
+        statement = statement.values({name: bindparam(name) for name in _OUTCOME})
+        in_transaction(self._engine, lambda connection: connection.execute(statement, rows))
+
+    def _rows(self, *wanted: Any) -> list[Call]:
+        query = select(*(model_calls.c[name] for name in Call.__struct_fields__)).where(*wanted)
+        return [_call(row) for row in in_transaction(self._engine, lambda connection: connection.execute(query).all())]
+
+
+class _Place(NamedTuple):
+    """Place of an answer: a file, where its line begins and ends in it, and the line's number."""
+
+    name: str
+    start: int
+    end: int
+    line: int
+
+
+class _Answered(msgspec.Struct, frozen=True):
+    """As much of a line as tells whether it has an answer."""
+
+    call_id: UUID
+    reply: msgspec.Raw | None = None
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line of a transcript."""
+
+    call_id: UUID
+    call: Any
+    request: Any
+    reply: Reply | None = None
+
+
+def _call(row: Any) -> Call:
+    return Call(**row._mapping)
+
+
+def _storable(text: str | None, redact: Callable[[str], str]) -> str | None:
+    """A provider's word as a column takes it."""
+    if text is None:
+        return None
+    plain = redact(text).encode(errors="replace").decode().replace("\0", "?")
+    return " ".join(plain.split())[:_LONGEST_TEXT]
+
+
+def _claim(connection: Connection, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
+    connection.execute(_ONE_AT_A_TIME)
+    query = select(*(model_calls.c[name] for name in Call.__struct_fields__))
+    found = connection.execute(query.where(model_calls.c.call_id.in_([call.call_id for call in calls])))
+    taken = {row.call_id: _call(row) for row in found}
+    ledger, pace = _Ledger(connection, calls[0], allowance), _Pace(connection, calls[0].provider, allowance)
+    claims, granted = [], []
+    for call in calls:
+        if call.call_id in taken:
+            claims.append(Claim(taken=taken[call.call_id]))
+        elif (problem := ledger.problem(call)) is not None:
+            claims.append(Claim(over_budget=problem))
+        elif (wait_s := pace.wait_s()) > 0:
+            claims.append(Claim(wait_s=wait_s))
+        else:
+            ledger.reserve(call)
+            pace.take()
+            granted.append(msgspec.structs.asdict(call))
+            claims.append(Claim())
+    if granted:
+        connection.execute(insert(model_calls), granted)
+    return claims
+
+
+class _Ledger:
+    """Sums of a day, against what is allowed."""
+
+    def __init__(self, connection: Connection, call: Call, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._usd = self._usd_of_all = Decimal(0)
+        self._tokens = self._calls = 0
+        limits = (allowance.usd_per_day, allowance.tokens_per_day, allowance.calls_per_day)
+        if any(limit is not None for limit in (*limits, allowance.usd_per_day_of_all)):
+            for row in connection.execute(_SPENT, {"at": call.asked_at}):
+                self._usd_of_all += row.usd
+                if row.experiment == call.experiment:
+                    self._usd, self._tokens, self._calls = row.usd, row.tokens, row.calls
+
+    def problem(self, call: Call) -> str | None:
+        """The budget that does not cover a call, in words; None where all do."""
+        allowed, cost, tokens = self._allowance, call.reserved_cost or Decimal(0), call.reserved_tokens or 0
+        for limit, spent, more, setting in (
+            (allowed.usd_per_day, self._usd, cost, f"usd_per_day of {call.experiment}"),
+            (allowed.usd_per_day_of_all, self._usd_of_all, cost, "MODEL_USD_PER_DAY"),
+        ):
+            if limit is not None and spent + more > limit:
+                left = max(limit - spent, Decimal(0))
+                return f"{setting} = {limit} leaves ${left:.4f}, and a call may cost ${more:.4f}"
+        for bound, used, further, setting in (
+            (allowed.tokens_per_day, self._tokens, tokens, "tokens_per_day"),
+            (allowed.calls_per_day, self._calls, 1, "calls_per_day"),
+        ):
+            if bound is not None and used + further > bound:
+                over = max(bound - used, 0)
+                return f"{setting} of {call.experiment} = {bound:,} leaves {over:,}, and a call may take {further:,}"
+        return None
+
+    def reserve(self, call: Call) -> None:
+        """Count a call at the most that it can take."""
+        self._usd += call.reserved_cost or 0
+        self._usd_of_all += call.reserved_cost or 0
+        self._tokens += call.reserved_tokens or 0
+        self._calls += 1
+
+
+class _Pace:
+    """Requests to a provider in the last seconds, of everybody."""
+
+    def __init__(self, connection: Connection, provider: str, allowance: Allowance) -> None:
+        self._room: int | None = None
+        self._room_in = 0.0
+        if allowance.requests_per_minute is not None:
+            span = max(_SPAN_S, 60.0 / allowance.requests_per_minute)
+            most = max(1, int(allowance.requests_per_minute * span / 60.0))
+            row = connection.execute(_PACE, {"provider": provider, "span": span}).one()
+            self._room = most - row.calls
+            self._room_in = span if row.room_in is None else float(row.room_in)
+
+    def wait_s(self) -> float:
+        """Seconds until another request may go out; 0 for now."""
+        return max(self._room_in, _SHORTEST_WAIT_S) if self._room is not None and self._room <= 0 else 0.0
+
+    def take(self) -> None:
+        """Count a request."""
+        if self._room is not None:
+            self._room -= 1
