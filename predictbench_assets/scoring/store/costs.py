@@ -7,7 +7,7 @@ from the journal is paid for once: they have it with the same instant.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
@@ -47,7 +47,7 @@ _CALLS = text("""
 _RUNS = text(f"""
     SELECT p.run_id, sum({ESTIMATED_RESULTS}) AS size
     FROM predictbench.processing_runs p JOIN predictbench.experiment_runs a USING (run_id)
-    WHERE p.run_date BETWEEN :since AND :until AND (CAST(:window AS integer) IS NULL OR p.window_days = :window)
+    WHERE p.run_date BETWEEN :since AND :until
     GROUP BY p.run_id, p.run_date, p.window_days ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
 
 # A row for each experiment and run with the counts, and one for each currency with its amount.
@@ -74,7 +74,7 @@ _USAGE = text(f"""
 
 
 def load_costs(
-    engine: Engine, as_of: datetime, *, since: date | None = None, until: date | None = None, key: RunKey | None = None
+    engine: Engine, as_of: datetime, *, since: date | None = None, until: date | None = None
 ) -> list[RunCost]:
     """Load what each version of each experiment took in each run, oldest first; only what took anything is there.
 
@@ -82,25 +82,36 @@ def load_costs(
         as_of: what was asked, answered or stored later is unknown.
         since: the first run date.
         until: the last run date, itself included.
-        key: one run instead.
 
     Raises:
         DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
-    days = (since or date.min, until or date.max) if key is None else (key.run_date, key.run_date)
-    values = {"as_of": as_of, "since": days[0], "until": days[1], "window": None if key is None else key.window_days}
-
-    def work(connection: Connection) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
-        return connection.execute(_CALLS, values).all(), connection.execute(_RUNS, values).all()
-
-    calls, runs = in_transaction(engine, work)
-    found = _by_usage(engine, as_of, runs)
-    ledger: defaultdict[_Key, list[Row[Any]]] = defaultdict(list)
-    for row in calls:
-        ledger[_key(row)].append(row)
-    for place, rows in ledger.items():
+    values = _chosen(as_of, since, until)
+    found = _by_usage(engine, as_of, in_transaction(engine, lambda connection: connection.execute(_RUNS, values).all()))
+    for place, rows in _calls(engine, values).items():
         found[place] = _of_ledger(rows, found[place].forecasts if place in found else 0)
     return [RunCost(*place, cost) for place, cost in sorted(found.items())]
+
+
+def load_calls(engine: Engine, as_of: datetime, key: RunKey) -> list[RunCost]:
+    """Load what the ledger of paid calls has of one run, without the number of forecasts that came of it.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
+    """
+    values = _chosen(as_of, key.run_date, key.run_date) | {"window": key.window_days}
+    return [RunCost(*place, _of_ledger(rows, 0)) for place, rows in _calls(engine, values).items()]
+
+
+def _chosen(as_of: datetime, since: date | None, until: date | None) -> dict[str, Any]:
+    return {"as_of": as_of, "since": since or date.min, "until": until or date.max, "window": None}
+
+
+def _calls(engine: Engine, values: Mapping[str, Any]) -> dict[_Key, list[Row[Any]]]:
+    rows: defaultdict[_Key, list[Row[Any]]] = defaultdict(list)
+    for row in in_transaction(engine, lambda connection: connection.execute(_CALLS, values).all()):
+        rows[_key(row)].append(row)
+    return rows
 
 
 def _by_usage(engine: Engine, as_of: datetime, runs: Sequence[Row[Any]]) -> dict[_Key, Cost]:

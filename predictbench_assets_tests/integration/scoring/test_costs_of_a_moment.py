@@ -19,7 +19,7 @@ from predictbench_assets.scoring.store.boards import (
     store_leaderboard,
 )
 from predictbench_assets.scoring.store.boards import stored_leaderboard as stored
-from predictbench_assets.scoring.store.costs import load_costs
+from predictbench_assets.scoring.store.costs import load_calls, load_costs
 from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, open_run, record, result
 from predictbench_assets_tests.kit.paid_calls import pay
 
@@ -68,7 +68,8 @@ def test_the_ledger_is_added_up_by_status_and_what_nobody_knows_counts_as_reserv
     assert costs(engine)[NEXT.run_date, "mini"].usd == Decimal("0.005")
     assert set(costs(engine, since=NEXT.run_date)) == {(NEXT.run_date, "mini")}
     assert set(costs(engine, until=KEY.run_date)) == {(KEY.run_date, "mini")}
-    assert set(costs(engine, key=RunKey(KEY.run_date, 30))) == set()
+    assert load_calls(engine, LATER, RunKey(KEY.run_date, 30)) == []
+    assert [one.cost.usd for one in load_calls(engine, LATER, NEXT)] == [Decimal("0.005")]
 
 
 def test_a_call_that_was_answered_later_is_an_unknown_one_at_that_moment(engine: Engine) -> None:
