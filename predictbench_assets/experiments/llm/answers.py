@@ -49,6 +49,8 @@ class Answer:
             raise ValueError(f"no JSON: {_shown(text)}") from None
         if not isinstance(given, dict):
             raise ValueError(f"no JSON object: {_shown(text)}")
+        if unknown := sorted(given.keys() - self.schema["properties"].keys()):
+            raise ValueError(f"a key that was not asked for: {_shown(unknown[0])}")
         rationale = given.get("rationale")
         if not isinstance(rationale, str):
             raise ValueError("no rationale" if rationale is None else "a rationale that is no text")
@@ -57,8 +59,7 @@ class Answer:
         several = given.get("probabilities")
         if not isinstance(several, dict):
             raise ValueError("no probabilities")
-        unknown = sorted(several.keys() - set(self._numbers))
-        if unknown:
+        if unknown := sorted(several.keys() - set(self._numbers)):
             raise ValueError(f"a probability of what was not asked: {_shown(unknown[0])}")
         return rationale, {number: _probability(number, several) for number in self._numbers}
 

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -82,7 +81,7 @@ class LanguageModelTable(Table):
     aggregate: Aggregate = "mean"
     output: OutputMode = "native"
     max_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 8_000
-    settings: Mapping[str, Any] = MappingProxyType({})
+    settings: Mapping[str, Any] = Field(default_factory=dict)
     """Further settings of each request, such as `temperature`."""
 
     @field_validator("settings")

@@ -50,6 +50,7 @@ _PACE = text("""
     FROM predictbench.model_calls
     WHERE provider = :provider AND claimed_at > clock_timestamp() - make_interval(secs => :span)
 """)
+_NULL: Final = msgspec.Raw(b"null")
 _SPAN_S: Final = 10.0
 """Seconds that a limit by the minute is averaged over, where it allows one request in them."""
 
@@ -197,7 +198,7 @@ class PaidCalls:
             content = self._area.fs.cat_file(self._area.path(name), start=start, end=size)
             for one in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
                 try:
-                    if (found := msgspec.json.decode(one, type=_Answered)).reply is not None:
+                    if (found := msgspec.json.decode(one, type=_Answered)).reply != _NULL:
                         self._places[found.call_id] = _Place(name, start, start + len(one), line)
                 except msgspec.MsgspecError:
                     _logger.warning("the transcript %s has a torn line, which no answer is taken from", name)
@@ -231,7 +232,7 @@ class _Answered(msgspec.Struct, frozen=True):
     """As much of a line as tells whether it has an answer."""
 
     call_id: UUID
-    reply: msgspec.Raw | None = None
+    reply: msgspec.Raw = _NULL
 
 
 class _Line(msgspec.Struct, frozen=True):
