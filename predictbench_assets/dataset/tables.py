@@ -378,7 +378,7 @@ MODEL_CALLS = Table(
 )
 
 EXPORTED_TABLES: Final = (RUNS, MARKETS, FORECASTS, SCORES, DIGESTS, FAILURES, MODEL_CALLS)
-"""The ledger of paid calls is in exports only: a call of unknown outcome is settled later, and what is released stays."""
+"""Paid calls are in exports only: one of unknown outcome is settled later, and what is released stays as it is."""
 
 
 def _released(table: Table) -> tuple[Column, ...]:

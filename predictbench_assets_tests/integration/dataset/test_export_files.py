@@ -229,7 +229,7 @@ def test_all_files_show_one_moment(stored: Stored, tmp_path: Path) -> None:
 
     exported(stored, tmp_path, progress=meanwhile)
     assert set(seen) == {table.name for table in EXPORTED_TABLES}
-    assert [len(lines(tmp_path, table.name)) for table in EXPORTED_TABLES] == [1, 1, 1, 0, 0, 0]
+    assert [len(lines(tmp_path, table.name)) for table in EXPORTED_TABLES] == [1, 1, 1, 0, 0, 0, 0]
     assert lines(tmp_path, "forecasts")[0]["probability"] == 0.4
 
 
