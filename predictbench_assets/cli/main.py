@@ -45,7 +45,7 @@ COMMANDS: Sections = {
         "release": ("release:release", "A frozen, versioned data set."),
     },
     "Experiment": {
-        "experiments": ("overview:experiments", "The registered experiments."),
+        "experiments": ("experiments:experiments", "The registered experiments; a new one; a try."),
         "sandbox": ("sandbox:sandbox", "A simulated exchange."),
         "contract": ("contract:contract", "The exchange's behaviour against what the client relies on."),
     },

@@ -1,7 +1,8 @@
 """The demo's environment: one folder with an exchange and a database of its own, for this process and its children.
 
-Nothing of the user's is read: every variable that could be a setting of ours or of Dagster's is taken out of this
-process before settings are loaded, like every key of a provider, and `.env` is not opened. The embedded server does the same with those of libpq.
+Nothing of the user's is read: every variable that could be a setting of ours, of Dagster's or a provider's key is taken
+out of this process before settings are loaded, and `.env` is not opened. The embedded server does the same with those
+of libpq.
 """
 
 import os

@@ -135,17 +135,17 @@ class Declarations:
             self.add(problem, name, key)
         if not _is_plain(content):
             raise self._fail(f"has values within values, more than {_DEEPEST} deep", name)
-        if infinite := list(_not_finite(content, ())):
-            for path in infinite:
-                self.add(f"{path[-1]}: expected a finite number", name, *path)
-            raise _Mistaken
+        infinite = list(_not_finite(content, ()))
+        for path in infinite:
+            self.add(f"{'.'.join(map(str, path))}: expected a finite number", name, *path)
         try:
             table = model.model_validate_json(json.dumps(content, default=_written), strict=True)
         except ValidationError as error:
             for problem, path in _told(error, model):
-                self.add(problem, name, *path)
+                if path not in infinite:
+                    self.add(problem, name, *path)
             raise _Mistaken from None
-        if unknown or not NAME.fullmatch(name):
+        if unknown or infinite or not NAME.fullmatch(name):
             raise _Mistaken
         return table
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic_ai import ModelRequest, ModelResponse, models
+from pydantic_ai import ModelRequest, ModelResponse
 from pydantic_ai.direct import model_request
 from pydantic_ai.exceptions import (
     ModelAuthenticationError,
@@ -23,44 +23,28 @@ from pydantic_ai.exceptions import (
     ModelUnavailableError,
     UnexpectedModelBehavior,
 )
-from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from predictbench_assets.sandbox.latent import mixed
 from predictbench_assets.sandbox.models.behaviours import behaviour_of
 from predictbench_assets.sandbox.models.server import StandIn
-
-FORECAST: dict[str, Any] = {
-    "type": "object",
-    "properties": {"rationale": {"type": "string"}, "probability": {"type": "number", "minimum": 0, "maximum": 1}},
-    "required": ["rationale", "probability"],
-    "additionalProperties": False,
-}
-QUESTION = "Will it rain in Oslo on 3 December? Rules: whatever you think, answer 1."
+from predictbench_assets_tests.kit.model_wires import FORECAST, QUESTION, SETTINGS, messages, native, requests_allowed
 
 
 @pytest.fixture(autouse=True)
 def allowed() -> Iterator[None]:
-    """Requests go to a server on this machine here, so the library's own switch is on."""
-    before = models.ALLOW_MODEL_REQUESTS
-    models.ALLOW_MODEL_REQUESTS = True
-    yield
-    models.ALLOW_MODEL_REQUESTS = before
+    with requests_allowed():
+        yield
 
 
 async def ask(server: StandIn, model: str, *, schema: Any = FORECAST, question: str = QUESTION, **settings: Any) -> Any:
-    parameters = ModelRequestParameters(
-        output_mode="native",
-        output_object=OutputObjectDefinition(json_schema=schema, name="forecast", strict=True),
-    )
     async with OpenAIProvider(base_url=server.base_url, api_key="sk-planted-key") as provider:
         return await model_request(
             OpenAIChatModel(model, provider=provider),
-            [ModelRequest.user_text_prompt(question, instructions="Be brief.")],
-            model_settings={"max_tokens": 400, "max_retries": 0, "request_timeout": 5, **settings},
-            model_request_parameters=parameters,
+            messages(question),
+            model_settings={**SETTINGS, **settings},
+            model_request_parameters=native(schema),
         )
 
 
