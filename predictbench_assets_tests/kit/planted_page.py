@@ -28,7 +28,7 @@ from predictbench_assets.database.schema import (
 from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.boards import PRICE_BIN_LABELS, BoardRow, Coherence, EntrantCost, Leaderboard
 from predictbench_assets_tests.kit.handmade_boards import board, cohort, comparison, curve, edges, row
-from predictbench_assets_tests.kit.paid_calls import pay
+from predictbench_assets_tests.kit.planted_calls import pay
 
 FIRST = date(2026, 9, 1)
 SAMPLES = {"samples": [0.4, 0.44], "spread": 0.02}

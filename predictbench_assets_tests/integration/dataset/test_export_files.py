@@ -25,7 +25,7 @@ from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables, load_settings
 from predictbench_assets.staging import StagedFileMissing, StagingArea
 from predictbench_assets_tests.kit.daily_run import BASELINE, DailyRun, MakeRun
-from predictbench_assets_tests.kit.paid_calls import pay
+from predictbench_assets_tests.kit.planted_calls import pay
 from predictbench_assets_tests.kit.stored_days import KEY, Stored
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)

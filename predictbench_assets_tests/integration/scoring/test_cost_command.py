@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from predictbench_assets.cli.main import main
 from predictbench_assets.runs import RunKey
 from predictbench_assets_tests.kit.builders import KEY, NOW
-from predictbench_assets_tests.kit.paid_calls import pay
+from predictbench_assets_tests.kit.planted_calls import pay
 
 Predictbench = Callable[..., Result]
 

@@ -21,7 +21,7 @@ from predictbench_assets.scoring.store.boards import (
 from predictbench_assets.scoring.store.boards import stored_leaderboard as stored
 from predictbench_assets.scoring.store.costs import load_calls, load_costs
 from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, open_run, record, result
-from predictbench_assets_tests.kit.paid_calls import pay
+from predictbench_assets_tests.kit.planted_calls import pay
 
 LATER = NOW + timedelta(days=1)
 NEXT = RunKey(date(2026, 2, 3), 7)
