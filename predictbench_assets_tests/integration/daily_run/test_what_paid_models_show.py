@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -114,7 +113,5 @@ def test_the_page_has_their_reasons_and_the_command_their_costs(daily: DailyRun,
     paid = ran.said["experiments"]["scribe"]["paid"]["cost"]["USD"]
     costs = {one["experiment"]: one for one in json.loads(done.stdout)["experiments"]}
     assert costs["scribe"]["forecasts"] == MARKETS
-    assert costs["scribe"]["settled"] == {
-        "USD": pytest.approx(ran.said["experiments"]["scribe"]["paid"]["cost"]["USD"])
-    }
+    assert costs["scribe"]["settled"] == {"USD": pytest.approx(paid)}
     assert (costs["shy"]["forecasts"], costs["shy"]["calls"]) == (0, {"refused": MARKETS})
