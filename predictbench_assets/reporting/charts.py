@@ -250,6 +250,24 @@ def edge_by_category_png(leaderboard: Leaderboard) -> bytes:
     return _cut_png(leaderboard, category_intervals)
 
 
+def cost_png(leaderboard: Leaderboard) -> bytes:
+    """The edge against the cost of a forecast on the core board, a panel for each window where a cost is known."""
+    found: list[tuple[int, list[CostPlace]]] = []
+    for window in sorted({one.window_days for one in leaderboard.costs}):
+        rows = [row for row in leaderboard.rows if (row.window_days, row.board) == (window, "core") and row.is_whole]
+        places = cost_places(rows, [one for one in leaderboard.costs if one.window_days == window])
+        if any(one.cost for one in places):
+            found.append((window, places))
+    inner = (380.0, 220.0)
+
+    def draw(axes: "Axes", item: tuple[int, list[CostPlace]]) -> None:
+        window, places = item
+        _draw_costs(axes, places, *inner)
+        _title(axes, f"Edge and cost, {window} days")
+
+    return _panels_png(found[:_MOST_PANELS], draw, inner=inner, left=70)
+
+
 def _cut_png(leaderboard: Leaderboard, intervals_of: Callable[[Iterable[BoardRow]], list[Interval]]) -> bytes:
     rows: dict[tuple[str, int], list[BoardRow]] = {}
     for row in leaderboard.rows:

@@ -16,6 +16,7 @@ from predictbench_assets.reporting.charts import (
     board_png,
     category_intervals,
     cost_places,
+    cost_png,
     cost_svg,
     edge_by_category_png,
     edge_by_price_png,
@@ -179,3 +180,16 @@ def test_the_name_of_an_experiment_in_the_picture_of_costs_is_no_markup() -> Non
     svg = cost_svg([CostPlace(HOSTILE, 0.01, 0.1, None, None)], identity="a", alternative=HOSTILE)
     assert "<script" not in svg
     ElementTree.fromstring(svg)
+
+
+def test_the_picture_of_costs_for_the_ui_has_a_panel_for_each_window_with_one() -> None:
+    cost = {"version": "1.0.0", "days": 1, "requests": 9, "unknown": 0, "usd_unknown": 0.0, "others": {}, "unpriced": 0}
+    costs = tuple(
+        EntrantCost(experiment="thinker", window_days=window, forecasts=9, usd=0.1, **cost) for window in (7, 30)
+    )
+    rows = [row(window_days=window) for window in (7, 30, 60)]
+    one, two = (Image.open(io.BytesIO(cost_png(board(*rows, costs=costs[:number])))) for number in (1, 2))
+    assert two.width > 1.9 * one.width
+    assert two.height == one.height
+    nothing = Image.open(io.BytesIO(cost_png(board(*rows))))
+    assert nothing.height < one.height
