@@ -1,12 +1,11 @@
 """`predictbench experiments`: those that will run, what they may cost, a new one, and a try of one."""
 
-import contextlib
 import importlib.util
 import json
 import keyword
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -30,6 +29,7 @@ from predictbench_assets.experiments.declared.table import Limits
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import SEES, Estimate, Experiment, Usage
 from predictbench_assets.experiments.registry import NAME, NAME_RULE, Registry, RegistryError
+from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.launch.request import RunRefused, requested_key
 from predictbench_assets.launch.trial import NotStaged, StagedDay, Trial, staged_day, try_experiment
 from predictbench_assets.markets.market import Market
@@ -111,7 +111,7 @@ def _as_json(one: Experiment, settings: Settings, registry: Registry, day: Stage
 
 def _model(one: Experiment) -> str | None:
     """The model in the experiment's configuration, where that names one."""
-    model = one.config.get("model")
+    model = dict(one.config).get("model")
     return model if isinstance(model, str) else None
 
 
@@ -141,9 +141,13 @@ def _estimated_day(settings: Settings, registry: Registry) -> StagedDay | None:
     """The newest staged day, if an experiment can tell what it would cost."""
     if all(type(one).estimate is Experiment.estimate for one in registry):
         return None
-    with contextlib.suppress(NotStaged):
+    try:
         return staged_day(settings, None, settings.target_close_window_days)
-    return None
+    except NotStaged:
+        return None
+    except (PredictbenchError, OSError) as error:
+        click.echo(settings.redact(f"warning: no cost is estimated, no day can be read: {error}"), err=True)
+        return None
 
 
 def _estimates(one: Experiment, day: StagedDay | None) -> tuple[Estimate | None, Estimate | None]:
@@ -151,7 +155,16 @@ def _estimates(one: Experiment, day: StagedDay | None) -> tuple[Estimate | None,
     if day is None:
         return None, None
     asked = day.order[: one.max_markets]
-    return one.estimate([market for market in asked if market.core]), one.estimate(asked)
+    return _estimate(one, [market for market in asked if market.core]), _estimate(one, asked)
+
+
+def _estimate(one: Experiment, markets: Sequence[Market]) -> Estimate | None:
+    """The experiment's own estimate; None where its class means another thing by that name."""
+    try:
+        found: object = one.estimate(markets)
+    except Exception:  # a stranger's code, asked for a column of a listing
+        return None
+    return found if isinstance(found, Estimate) else None
 
 
 def _cost_text(cost: Estimate | None) -> str:
@@ -179,7 +192,13 @@ Examples:
 """,
 )
 @click.argument("name")
-@click.option("--kind", type=click.Choice(["code", *KINDS]), default="code", help="code: a class of your own.")
+@click.option(
+    "--kind",
+    type=click.Choice(["code", *KINDS]),
+    default="code",
+    metavar="KIND",
+    help="A class of your own (code), or a table, such as language_model.  [default: code]",
+)
 def new(name: str, kind: str) -> None:
     """Begin an experiment NAME: a class with its test, or a table.
 
@@ -259,7 +278,7 @@ Examples:
 def try_(
     name: str, market_id: str | None, limit: int, run_date: date | None, window_days: int | None, as_json: bool
 ) -> None:
-    """Ask the experiment NAME about a few markets of a staged day, and store nothing.
+    """Try NAME on a few markets of a staged day; nothing is stored.
 
     Shows what it was given, what it answered and what that took, before it is let loose on thousands. Calls that cost
     something do so here, too. Without a date the newest staged day. Exit code 1 if nothing was forecast.

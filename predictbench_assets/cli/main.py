@@ -46,6 +46,7 @@ COMMANDS: Sections = {
     },
     "Experiment": {
         "experiments": ("experiments:experiments", "The registered experiments; a new one; a try."),
+        "submit": ("submit:submit", "Hand in forecasts as a file."),
         "sandbox": ("sandbox:sandbox", "A simulated exchange."),
         "contract": ("contract:contract", "The exchange's behaviour against what the client relies on."),
     },

@@ -113,7 +113,7 @@ def _announce_models(running: StandIn) -> None:
     click.echo(f"stand-in ready: {running.base_url}\n")
     click.echo("# In experiments.toml:")
     for name, kind, model in (
-        ("stand_in", "language_model", "openai-chat:stand-in"),
+        ("stand_in", "language_model", "openai:stand-in"),
         ("stand_in_decides", "decision_model", "openai-decisions:stand-in"),
     ):
         click.echo(f'[{name}]\nkind = "{kind}"\nmodel = "{model}"\nbase_url = "{running.base_url}"\n')

@@ -190,7 +190,7 @@ def config_hash(experiment: Experiment, required: Mapping[str, Sequence[str]] | 
         "config": dict(experiment.config),
         "information": experiment.information,
         "requires": dict(required) if required is not None else sorted(experiment.requires),
-        **({"arguments": dict(experiment.arguments)} if experiment.arguments else {}),
+        **({"arguments": dict(experiment.declared_arguments)} if experiment.declared_arguments else {}),
     }
     canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -436,6 +436,8 @@ def attribute_problem(one: Any, called: str) -> str | None:
         return f"its mandatory {one.mandatory!r} is neither True nor False"
     if not isinstance(one.control, bool):
         return f"its control {one.control!r} is neither True nor False"
+    if not isinstance(one.journalled, bool):
+        return f"its journalled {one.journalled!r} is neither True nor False"
     for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int), ("max_markets", int)):
         value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):

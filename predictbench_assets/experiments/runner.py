@@ -198,6 +198,8 @@ async def run_experiment(
             crash_mark.clear(at_exit=bool(attempt.overdue))
         if journal is not None:
             await journal.close()
+        if ledger is not None:
+            await asyncio.to_thread(ledger.store.close)
     if isolated is not None and crash_mark is not None and isolated.calls and not isolated.deaths:
         crash_mark.forget()  # it was another's crash, or somebody killed the process
     return [attempt.outcomes[market.market_id] for market in markets]
@@ -506,7 +508,7 @@ class Attempt:
 
     def _read(self, market: Market, answer: Answer, seconds: float) -> Outcome:
         value, error = answer.value, answer.error
-        if isinstance(value, ExperimentSkip):
+        if isinstance(value, Exception):  # of one market among several, or a skip that was returned
             error = value
         elif error is None:
             try:

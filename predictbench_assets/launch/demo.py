@@ -31,6 +31,9 @@ from predictbench_assets.settings import (
 DECLARED = Path(__file__).with_name("demo.toml")
 """The demo's declared experiments."""
 
+PRICES = Path(__file__).with_name("demo_prices.toml")
+"""Prices that it pretends for the stand-in of a language model."""
+
 FOLDER = Path(".predictbench") / "demo"
 
 _PIPED_WIDTH = 80
@@ -50,6 +53,9 @@ def enter_demo() -> Path:
         ENV_FILE_VARIABLE: "",
         # Nor are the declared experiments of the working folder, which may cost money, part of it.
         "EXPERIMENTS_FILE": str(DECLARED),
+        "MODEL_PRICES_FILE": str(PRICES),
+        "OPENAI_API_KEY": "stand-in",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
         "PREDICTBENCH_HOME": str(folder),
         # Nothing of the demo may go to a real exchange, even when it is entered without a running sandbox.
         "POLYMARKET_BASE_URL": "http://127.0.0.1:9",
@@ -83,6 +89,7 @@ def use_sandbox(sandbox: SandboxProcess) -> None:
     """Point this process and its children at a sandbox."""
     os.environ["POLYMARKET_BASE_URL"] = sandbox.base_url
     os.environ["POLYMARKET_CLOB_URL"] = f"{sandbox.base_url}/clob"
+    os.environ["OPENAI_BASE_URL"] = f"{sandbox.base_url}/_models/v1"
 
 
 def demo_settings(*, verbose: bool) -> Settings:

@@ -3,7 +3,7 @@
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -13,7 +13,13 @@ from typing import Final
 from sqlalchemy import Engine
 
 from predictbench_assets.database.connection import opened_database
-from predictbench_assets.experiments.forecast import outcomes_by_market, results_path, run_metadata, stale_reason
+from predictbench_assets.experiments.forecast import (
+    ledger_of,
+    outcomes_by_market,
+    results_path,
+    run_metadata,
+    stale_reason,
+)
 from predictbench_assets.experiments.history import settled_counts, settled_markets
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome
 from predictbench_assets.experiments.protocol import (
@@ -37,8 +43,6 @@ from predictbench_assets.staging import StagedFileMissing, StagingArea
 
 _COHORT: Final = ("normalized_markets",)
 _STAGED: Final = re.compile(r"normalized_markets/(\d{4}-\d\d-\d\d)/(\d+)\.")
-
-Runner = Callable[..., list[Outcome]]
 
 
 class NotStaged(PermanentError):
@@ -124,22 +128,22 @@ def try_experiment(
     name: str,
     day: StagedDay,
     markets: Sequence[Market],
-    *,
-    runner: Runner = run_experiment_sync,
 ) -> Trial:
     """Ask an experiment about some markets of a day, in this process, with no journal and a place for artifacts.
 
+    Paid calls are kept in the ledger all the same: the day's own run takes the answers from there.
+
     Args:
-        settings: limits, secrets to be taken out of texts, and the database of the history, opened when it is asked.
+        settings: limits, secrets to be taken out of texts, and the database, opened when it is needed.
         registry: the experiments.
         name: the one to try; what it requires is taken from the day's staged results, or asked too.
         day: the day.
         markets: some of its markets.
-        runner: `run_experiment_sync`, or a partial of it with arguments of its own for calls that cost something.
     """
     with ExitStack() as stack:
         place = StagingArea(stack.enter_context(tempfile.TemporaryDirectory(prefix="predictbench-try-")))
-        history = _History(settings, stack)
+        area = StagingArea(settings.staging, settings.staging_options)
+        database = _Database(settings, stack)
         kept: dict[str, bytes] = {}
 
         def keep(path: str, content: bytes) -> str:
@@ -152,16 +156,19 @@ def try_experiment(
         for one in _with_required(registry, name):
             staged = None if one.name == name else _staged(settings, registry, one, day)
             if staged is None:
-                outcomes = runner(
+                outcomes = run_experiment_sync(
                     one,
                     markets,
                     run=day.run,
                     clock=settings.clock,
                     cohort=day.markets,
                     required={other: answers[other] for other in one.requires},
-                    history=history.markets,
-                    history_counts=history.counts,
+                    history=database.markets,
+                    history_counts=database.counts,
                     artifacts=keep,
+                    ledger=ledger_of(
+                        one, day.run, registry.config_hash(one.name), database.engine, area, "try", settings
+                    ),
                     max_concurrency=settings.experiment_concurrency,
                     timeout_s=settings.experiment_timeout_seconds,
                     redact=settings.redact,
@@ -194,8 +201,8 @@ def _staged(settings: Settings, registry: Registry, one: Experiment, day: Staged
     return outcomes_by_market(staged) if stale is None else None
 
 
-class _History:
-    """What had settled, from the database, which is opened for the first question: most experiments have none."""
+class _Database:
+    """The database, which is opened for the first question: most experiments have none."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self._settings, self._stack, self._opening = settings, stack, threading.Lock()
@@ -204,14 +211,15 @@ class _History:
     def _opened(self) -> Engine:
         return self._stack.enter_context(opened_database(self._settings))
 
-    def _engine(self) -> Engine:
+    def engine(self) -> Engine:
+        """The opened database."""
         with self._opening:
             return self._opened
 
     def markets(self, as_of: datetime) -> Iterator[SettledMarket]:
         """The settled markets."""
-        return settled_markets(self._engine(), as_of)
+        return settled_markets(self.engine(), as_of)
 
     def counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
         """The same in short."""
-        return settled_counts(self._engine(), as_of)
+        return settled_counts(self.engine(), as_of)

@@ -84,23 +84,20 @@ class Paid:
             markets = [make_market(str(1000 + number), core=number < 10) for number in range(markets)]
         area = area or StagingArea(str(self.folder / "staging"))
         scope, run = scope_of(experiment), make_run()
-        store = PaidCalls(self.engine, area, scope, "test", self.settings.redact)
+        store = PaidCalls(lambda: self.engine, area, scope, "test", self.settings.redact)
         key = JournalKey("2026-03-02_w7", experiment.name, experiment.version, SNAPSHOT, scope.config_hash)
         assert experiment.allowance is not None
-        try:
-            return run_experiment_sync(
-                experiment,
-                markets,
-                run=run,
-                clock=clock or SystemClock(),
-                ledger=Ledger(store, scope, experiment.allowance),
-                journal=Journal(area, key, "test") if journal else None,
-                crash_mark=crash_mark,
-                redact=self.settings.redact,
-                timeout_s=60.0,
-            )
-        finally:
-            store.close()
+        return run_experiment_sync(
+            experiment,
+            markets,
+            run=run,
+            clock=clock or SystemClock(),
+            ledger=Ledger(store, scope, experiment.allowance),
+            journal=Journal(area, key, "test") if journal else None,
+            crash_mark=crash_mark,
+            redact=self.settings.redact,
+            timeout_s=60.0,
+        )
 
     def rows(self, columns: str = "*", more: str = "") -> list[Any]:
         """Rows of the ledger, in the order of their requests."""

@@ -27,7 +27,7 @@ from predictbench_assets.experiments.registry import (
     load_registry,
 )
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.settings import Settings
+from predictbench_assets.settings import Settings, SettingsError
 from predictbench_assets.texts import UndecodableFile, read_text
 
 MOST_BYTES: Final = 1_000_000
@@ -158,6 +158,8 @@ class Declarations:
             if problem is None:
                 config_hash(one)
                 return one
+        except SettingsError as error:
+            problem = "; ".join(error.problems)
         except (ValueError, PredictbenchError) as error:
             problem = str(error)
         except SystemExit:

@@ -19,7 +19,9 @@ from predictbench_assets.experiments.llm.prompts import (
     event_prompt,
     market_prompt,
     prompt_hash,
+    shown_characters,
     sources_of,
+    template,
 )
 from predictbench_assets.experiments.model_calls.desk import NoAnswer
 from predictbench_assets.experiments.model_calls.prices import (
@@ -31,6 +33,7 @@ from predictbench_assets.experiments.model_calls.prices import (
 )
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
 from predictbench_assets.experiments.protocol import (
+    Estimate,
     Experiment,
     ExperimentResult,
     ExperimentSkip,
@@ -49,6 +52,10 @@ Aggregate = Literal["mean", "median", "logit_mean"]
 
 _DEADLINE_S: Final = 120.0
 _CONCURRENCY: Final = 64
+_CHARACTERS_A_TOKEN: Final = 4
+_EXPECTED_OUTPUT: Final = 2_500
+"""Tokens of a typical answer of a model that reasons; others have about 300."""
+
 _A_DAY_S: Final = 86_400.0
 """Time limit of a market's forecast: each of its calls has a deadline, and a provider's limits may take hours."""
 
@@ -159,13 +166,31 @@ class LanguageModel(Experiment):
         return {
             "model": table.model,
             "base_url": table.base_url,
-            "prompt": prompt_hash(EVENT_PROMPT if table.unit == "event" else MARKET_PROMPT),
+            "prompt": prompt_hash(self._prompt),
             "output": table.output,
             "samples": table.samples,
             "aggregate": table.aggregate,
             "max_tokens": table.max_tokens,
             "settings": dict(table.settings),
         }
+
+    def estimate(self, markets: Sequence[Market]) -> Estimate | None:
+        """Dollars of asking about some markets; None where no price is known."""
+        if self._price is None:
+            return None
+        template_length = len(template(self._prompt))
+        expected = at_most = Decimal(0)
+        for unit in _units(markets) if self._table.unit == "event" else [[market] for market in markets]:
+            text = template_length + sum(shown_characters(market) for market in unit)
+            tokens = Tokens(input=text // _CHARACTERS_A_TOKEN, output=min(_EXPECTED_OUTPUT, self._table.max_tokens))
+            most = Tokens(input=most_input_tokens("x" * text), output=self._table.max_tokens)
+            expected += self._table.samples * self._price.cost(tokens)
+            at_most += self._table.samples * self._price.cost(most)
+        return Estimate(expected, at_most)
+
+    @property
+    def _prompt(self) -> str:
+        return EVENT_PROMPT if self._table.unit == "event" else MARKET_PROMPT
 
     @asynccontextmanager
     async def opened(self, run: RunMetadata) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
@@ -308,7 +333,7 @@ class LanguageModel(Experiment):
                 "samples": samples,
                 "spread": statistics.pstdev(samples),
                 "aggregate": self._table.aggregate,
-                "prompt": EVENT_PROMPT if self._table.unit == "event" else MARKET_PROMPT,
+                "prompt": self._prompt,
                 **({"sources": sources} if sources else {}),
             },
             diagnostics={"unusable_samples": reasons} if reasons else {},
@@ -327,6 +352,15 @@ def aggregated(samples: Sequence[float], aggregate: Aggregate) -> float | None:
         return certain.pop() if len(certain) == 1 else None
     mean = statistics.fmean(math.log(sample / (1.0 - sample)) for sample in samples)
     return 1.0 / (1.0 + math.exp(-mean))
+
+
+def _units(markets: Sequence[Market]) -> list[list[Market]]:
+    """The markets of each event."""
+    events: dict[str, list[Market]] = {}
+    for market in markets:
+        key = market.market_id if market.event is None else f"event {market.event.event_id}"
+        events.setdefault(key, []).append(market)
+    return list(events.values())
 
 
 def _information(*, prices: bool, search: bool) -> Information:

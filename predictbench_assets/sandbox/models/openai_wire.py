@@ -253,11 +253,13 @@ def _decision(asked: Asked, question: Mapping[str, Any], kind: str) -> dict[str,
     offered = question.get("choices" if form == "choice" else "levels") or ()
     options = [each.get("value", each.get("label")) for each in offered]
     weights = [probability(asked, f"/{name}/{option}") for option in options]
-    shares: list[Any] = [weight / sum(weights) for weight in weights]
+    # Rounded, and one in sum all the same: readers check it.
+    shares: list[Any] = [round(weight / sum(weights), 4) for weight in weights]
     best = max(range(len(shares)), key=shares.__getitem__)
+    shares[best] = round(1 - sum(shares[:best]) - sum(shares[best + 1 :]), 4)
     made: dict[str, Any] = {"name": name, "type": form, "confidence": shares[best]}
     if form == "score":
-        made["score"] = sum(level * share for level, share in enumerate(shares))
+        made["score"] = round(sum(level * share for level, share in enumerate(shares)), 4)
     else:
         made["choice"] = options[best]
     shares[0] = _SPOILT_NUMBERS.get(kind, shares[0])

@@ -11,6 +11,7 @@
 """
 
 import asyncio
+import gzip
 import json
 import math
 import re
@@ -51,6 +52,7 @@ from predictbench_assets.sandbox.models.problems import PROBLEMS, Wire
 from predictbench_assets.sandbox.models.wires import GOOGLE, ROUTES, Body, Route
 
 _DRIP_SECONDS = 0.1
+_BOMB_BYTES = 64 * 2**20
 _IDENTITY = re.compile(r"(?:batch_|msgbatch_|file-)[0-9a-f]+")
 _PAGE = b"<!DOCTYPE html><html><head><title>Just a moment</title></head><body>Checking your browser</body></html>"
 
@@ -151,9 +153,17 @@ class StandInApp:
         if kind == "hang":
             return _Hang()
         made, call.usage = route.write(body, asked, kind, identity)
-        call.billed = True
+        call.billed = kind != "redirect"
         if kind == "html":
             return Response(_PAGE, media_type="text/html", headers=_headers(wire, identity))
+        if kind == "redirect":
+            # The same server by another name: a client takes it for another host.
+            elsewhere = f"http://localhost:{request.url.port}/v1/elsewhere"
+            return Response(status_code=307, headers={"location": elsewhere, **_headers(wire, identity)})
+        if kind == "bomb":
+            packed = gzip.compress(_encoded(made) + b" " * _BOMB_BYTES, 6)
+            headers = {"content-encoding": "gzip", **_headers(wire, identity)}
+            return Response(packed, media_type="application/json", headers=headers)
         if body.get("stream") and kind not in _TRANSPORT:
             return _Streamed(route.chunks(made) if route.chunks else [made], wire, _headers(wire, identity))
         transported = _TRANSPORT.get(kind, Response)

@@ -73,6 +73,8 @@ def test_an_answer_is_a_row_with_all_that_it_cost_and_a_transcript(paid: Paid, s
         ("62", "invalid", "invalid: the probability is 62, not from 0 to 1", 1),
         ("text", "invalid", "no number", 1),
         ("10mb", "invalid", "invalid: the answer has more than 8,388,608 bytes", 1),
+        ("bomb", "invalid", "invalid: the answer is packed, and was asked for plain", 1),
+        ("redirect", "failed", "rejected: ", 1),
         ("other", "invalid", "invalid: a key that was not asked for: 'market_id'", 1),
         ("invisible", "invalid", "invalid: no JSON", 1),
         ("context", "failed", "rejected: ", 1),

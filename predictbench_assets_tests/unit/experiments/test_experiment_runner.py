@@ -804,13 +804,14 @@ def test_an_events_markets_are_forecast_together(run_over: RunOver) -> None:
 
 
 def test_each_market_of_an_events_answer_stands_for_itself(run_over: RunOver, caplog: pytest.LogCaptureFixture) -> None:
-    answer = {"a": EVEN, "b": ExperimentSkip("dull"), "c": 0.5, "zzz": EVEN}
-    markets = [make_market(name, event_id="x") for name in "abcd"]
-    a, b, c, d = run_over(Events(lambda markets, contexts: answer), markets)
+    answer = {"a": EVEN, "b": ExperimentSkip("dull"), "c": 0.5, "zzz": EVEN, "e": RetriableError("busy")}
+    markets = [make_market(name, event_id="x") for name in "abcde"]
+    a, b, c, d, e = run_over(Events(lambda markets, contexts: answer), markets)
     assert (a.status, b.status, c.status, d.status) == ("completed", "skipped", "failed", "failed")
     assert b.reason == "dull"
     assert c.reason == "ResultRefused: the answer is a float, not an ExperimentResult"
     assert d.reason == "ResultRefused: run_event left this market out of its answer"
+    assert (e.status, e.reason, e.retriable) == ("failed", "RetriableError: busy", True)
     assert "answered for markets that it was not asked about: zzz" in caplog.text
 
 

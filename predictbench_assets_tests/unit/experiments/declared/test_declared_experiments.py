@@ -263,10 +263,14 @@ def test_every_mistake_is_told_with_its_line_at_once(declare: Declare) -> None:
         ("[a]\nkind = 'MODULE:Blind'\nrequires = ['baseline_snapshot']", "[a] may see 'blind' but requires"),
         ("[a]\nkind = 'word'\nword = 'refused'", "experiments.toml:1: [a] the word is refused"),
         ("[a]\nkind = 'word'\nword = 'x'\napi_key = 'NO_API_KEY'", "[a] NO_API_KEY is not set"),
+        ("[a]\nkind = 'word'\nword = 'x'\napi_key = 'SPOILT_API_KEY'", "[a] SPOILT_API_KEY: has a blank in it"),
         ("[a]\nkind = 'word'\nword = 'x'\napi_key = 'sk-123'", "is no name of a provider's variable"),
     ],
 )
-def test_each_mistake_has_its_words(declare: Declare, module: str, text: str, problem: str) -> None:
+def test_each_mistake_has_its_words(
+    declare: Declare, module: str, monkeypatch: pytest.MonkeyPatch, text: str, problem: str
+) -> None:
+    monkeypatch.setenv("SPOILT_API_KEY", "a b")
     (told,) = problems(declare, text)
     assert problem.replace("MODULE", module) in told
 
