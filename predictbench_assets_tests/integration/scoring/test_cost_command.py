@@ -34,6 +34,7 @@ def predictbench(database_url: str, engine: Engine, monkeypatch: pytest.MonkeyPa
         ("DATABASE_URL", database_url),
         ("PREDICTBENCH_NOW", (NOW + timedelta(hours=1)).isoformat()),
         ("PREDICTBENCH_ENV_FILE", ""),
+        ("COLUMNS", "160"),
     ):
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
