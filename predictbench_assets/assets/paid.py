@@ -68,7 +68,7 @@ def _rationale_row(market: Market, outcome: Outcome) -> tuple[str, str, str, str
     if not isinstance(text, str) or not text.strip():
         return None
     forecast = "" if outcome.probability is None else f"{outcome.probability:.1%}"
-    leaked = " (cites what it must not see)" if payload.get("leaked") is True else ""
+    leaked = " (cites a market's price)" if payload.get("leaked") is True else ""
     sources = payload.get("sources")
     hosts = [host for host in map(_host, sources) if host] if isinstance(sources, list) else []
     return (

@@ -124,8 +124,6 @@ class Rationale:
     sources: tuple[Source, ...]
     """The first ones."""
     n_sources: int
-    leaked: bool
-    """True where it cites what it must not have seen."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +137,8 @@ class StoredForecast:
     probability: float | None
     forecast_at: datetime | None
     timely: bool
+    leaked: bool
+    """True where it cites a market's price that it was not shown: it counts on no board."""
     reason: str | None
     """Why there is no forecast."""
     rationale: Rationale | None = None
@@ -316,11 +316,12 @@ _FORECASTS = text(f"""
             jsonb_path_query_array(r.payload, '$.sources[0 to {MOST_SOURCES - 1}]') END AS sources,
         CASE WHEN jsonb_typeof(r.payload -> 'sources') = 'array' THEN
             jsonb_array_length(r.payload -> 'sources') ELSE 0 END AS n_sources,
-        coalesce(r.payload -> 'leaked' = 'true', false) AS leaked
+        r.leaked
     FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
     JOIN predictbench.experiments e USING (experiment_id)
     JOIN predictbench.processed_markets m ON m.processed_market_id = r.processed_market_id
-    WHERE r.processed_market_id = ANY(:captures) AND coalesce(a.snapshot_hash = m.snapshot_hash, true)
+    WHERE r.processed_market_id = ANY(:captures) AND e.forecasts
+      AND coalesce(a.snapshot_hash = m.snapshot_hash, true)
       AND {result_is_known(":as_of")}
     ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
 """)  # noqa: S608 - texts of ours
@@ -492,8 +493,16 @@ def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Marke
         made = result.status == "completed" and result.probability is not None
         timely = bool(made and at is not None and at <= frozen and at < shut and not row.reconstructed)
         found = StoredForecast(
-            *(result.name, result.version, result.control, result.status, result.probability, at, timely),
-            *(result.reason, _rationale(result)),
+            experiment=result.name,
+            version=result.version,
+            control=result.control,
+            status=result.status,
+            probability=result.probability,
+            forecast_at=at,
+            timely=timely,
+            leaked=result.leaked,
+            reason=result.reason,
+            rationale=_rationale(result),
         )
         key = (result.name, result.version)
         # From the newest attempt back: one that counts before one that does not, a forecast before none.
@@ -510,7 +519,6 @@ def _rationale(result: Any) -> Rationale | None:
         length=result.length or 0,
         sources=tuple(map(_source, result.sources or ())),
         n_sources=result.n_sources,
-        leaked=result.leaked,
     )
 
 
@@ -539,4 +547,4 @@ def _linked(url: str) -> tuple[str, str | None]:
 
 
 def _worth(forecast: StoredForecast) -> tuple[bool, bool]:
-    return forecast.timely, forecast.probability is not None
+    return forecast.timely and not forecast.leaked, forecast.probability is not None

@@ -42,6 +42,8 @@ from predictbench_assets.experiments.protocol import (
     RunMetadata,
     Usage,
 )
+from predictbench_assets.experiments.research.denied import denied_sites
+from predictbench_assets.experiments.research.leaks import leaked
 from predictbench_assets.markets.market import Market
 from predictbench_assets.settings import Settings
 
@@ -53,6 +55,9 @@ Aggregate = Literal["mean", "median", "logit_mean"]
 _DEADLINE_S: Final = 120.0
 _CONCURRENCY: Final = 64
 _CHARACTERS_A_TOKEN: Final = 4
+_PAGES_TOKENS: Final = 10_000
+"""Tokens of what one search of a provider's puts before the model."""
+
 _EXPECTED_OUTPUT: Final = 2_500
 """Tokens of a typical answer of a model that reasons; others have about 300."""
 
@@ -81,8 +86,10 @@ class LanguageModelTable(Table):
     api_key: str | None = None
     """The variable with the key; by default the provider's usual one."""
     prices: Literal["hidden", "shown"] = "hidden"
-    search: bool = False
-    """True to show what a required research experiment has found."""
+    search: bool | Literal["provider"] = False
+    """True to show what a required research experiment has found; `provider` to let the model search by itself."""
+    max_searches: Annotated[int, Field(ge=1, le=100)] = 5
+    """Searches of the provider in one call: what it is reserved at, and where the provider allows it, a limit."""
     unit: Literal["market", "event"] = "market"
     samples: Annotated[int, Field(ge=1, le=100)] = 1
     aggregate: Aggregate = "mean"
@@ -154,7 +161,7 @@ class LanguageModel(Experiment):
         self._price_table = priced[1] if priced is not None else None
         self._model: Model | None = None
         self.unit = table.unit
-        self.information = _information(prices=table.prices == "shown", search=table.search)
+        self.information = _information(prices=table.prices == "shown", search=bool(table.search))
         seen = "the market's prices" if table.prices == "shown" else "no price"
         self.description = f"{table.model}, shown {seen}{' and sources' if table.search else ''}."
         self.max_concurrency = table.limits.concurrency or _CONCURRENCY
@@ -172,6 +179,7 @@ class LanguageModel(Experiment):
             "aggregate": table.aggregate,
             "max_tokens": table.max_tokens,
             "settings": dict(table.settings),
+            **({"search": self._searches} if self._may_search else {}),
         }
 
     def estimate(self, markets: Sequence[Market]) -> Estimate | None:
@@ -183,10 +191,25 @@ class LanguageModel(Experiment):
         for unit in _units(markets) if self._table.unit == "event" else [[market] for market in markets]:
             text = template_length + sum(shown_characters(market) for market in unit)
             tokens = Tokens(input=text // _CHARACTERS_A_TOKEN, output=min(_EXPECTED_OUTPUT, self._table.max_tokens))
-            most = Tokens(input=most_input_tokens("x" * text), output=self._table.max_tokens)
             expected += self._table.samples * self._price.cost(tokens)
-            at_most += self._table.samples * self._price.cost(most)
+            at_most += self._table.samples * self._price.cost(self._most(text))
         return Estimate(expected, at_most)
+
+    def _most(self, size: int) -> Tokens:
+        """The most that a call can take whose text has so many bytes; pages that it reads are sent along."""
+        pages = self._table.max_searches * _PAGES_TOKENS if self._may_search else 0
+        searches = self._table.max_searches if self._may_search else 0
+        return Tokens(input=most_input_tokens(size) + pages, output=self._table.max_tokens, searches=searches)
+
+    @property
+    def _may_search(self) -> bool:
+        """True where the model searches by itself."""
+        return self._table.search == "provider"
+
+    @property
+    def _searches(self) -> dict[str, Any]:
+        """What it may search: all but these sites, so many times."""
+        return {"denied": denied_sites().sha256, "most": self._table.max_searches}
 
     @property
     def _prompt(self) -> str:
@@ -206,7 +229,11 @@ class LanguageModel(Experiment):
             raise LookupError(f"{variable} is not set: {self._table.model} cannot be asked without a key")
         connections = self.max_concurrency or _CONCURRENCY
         async with opened_model(
-            self._table.model, key=key, base_url=self._base_url, connections=connections
+            self._table.model,
+            key=key,
+            base_url=self._base_url,
+            connections=connections,
+            chat=not self._may_search,
         ) as self._model:
             yield
 
@@ -224,7 +251,7 @@ class LanguageModel(Experiment):
             await self._ask(context, instructions, prompt, answer, sample) for sample in range(self._table.samples)
         ]
         usage = context.calls.usage()
-        return self._result("", replies, answer, context, usage)
+        return self._result("", replies, answer, market, context, usage)
 
     async def run_event(
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
@@ -252,7 +279,7 @@ class LanguageModel(Experiment):
         shares = _shares(first.calls.usage("event", unit_id), len(asked))
         for number, (market, usage) in enumerate(zip(asked, shares, strict=True), start=1):
             context = contexts[market.market_id]
-            answers[market.market_id] = self._result(str(number), replies, answer, context, usage)
+            answers[market.market_id] = self._result(str(number), replies, answer, market, context, usage)
         return answers
 
     async def _ask(
@@ -265,7 +292,7 @@ class LanguageModel(Experiment):
         unit_id: str | None = None,
     ) -> Reply:
         """The reply to one sample of a question; for good without one, a reply with the reason."""
-        from predictbench_assets.experiments.llm.client import ask
+        from predictbench_assets.experiments.llm.client import ask, provider_search
 
         table = self._table
         content = {
@@ -274,8 +301,12 @@ class LanguageModel(Experiment):
             "output": table.output,
             "schema": answer.schema,
             "settings": {**table.settings, "max_tokens": table.max_tokens, **_seed(table, sample)},
+            **({"search": self._searches} if self._may_search else {}),
         }
-        most = Tokens(input=most_input_tokens(instructions + prompt), output=table.max_tokens)
+        most = self._most(len((instructions + prompt).encode()))
+        search = None
+        if self._may_search:
+            search = provider_search(table.model, blocked=denied_sites().hosts, most=table.max_searches)
         request = CallRequest(
             provider=self._base_url or table.model.partition(":")[0],
             model=table.model,
@@ -296,6 +327,7 @@ class LanguageModel(Experiment):
                 content,
                 deadline_s=self._deadline_s,
                 answer=answer,
+                search=search,
                 price=self._price,
                 clock=context.clock,
             )
@@ -305,12 +337,26 @@ class LanguageModel(Experiment):
         except NoAnswer as error:
             return Reply(status="unknown", reason=str(error), text="", answered_at=context.clock.now())
 
+    def _found(self, reply: Reply) -> list[dict[str, Any]]:
+        """What the model has found by itself for an answer."""
+        if not self._may_search:
+            return []
+        from predictbench_assets.experiments.llm.client import found_by_search
+
+        return found_by_search(reply.response)
+
     @property
     def _deadline_s(self) -> float:
         return self._table.limits.timeout_seconds or _DEADLINE_S
 
     def _result(
-        self, number: str, replies: Sequence[Reply], answer: Answer, context: PipelineContext, usage: Usage | None
+        self,
+        number: str,
+        replies: Sequence[Reply],
+        answer: Answer,
+        market: Market,
+        context: PipelineContext,
+        usage: Usage | None,
     ) -> ExperimentResult:
         read = [answer.read(reply.text) for reply in replies if reply.status == "answered"]
         reasons = [reply.reason or reply.status for reply in replies if reply.status != "answered"]
@@ -326,6 +372,11 @@ class LanguageModel(Experiment):
             for result in context.required.values()
             for source in sources_of(result.payload)
         ]
+        read_by_model = [source for reply in replies for source in self._found(reply)]
+        sources += [source for number, source in enumerate(read_by_model) if source not in read_by_model[:number]]
+        shown, asked = self._table.prices == "shown", f"{market.event.title if market.event else ''} {market.question}"
+        cites = any(leaked(rationale, question=asked, prices_shown=shown) for rationale, _ in read)
+        cites = cites or any(denied_sites().layer(source["url"]) is not None for source in read_by_model)
         return ExperimentResult.binary(
             probability,
             payload={
@@ -335,6 +386,7 @@ class LanguageModel(Experiment):
                 "aggregate": self._table.aggregate,
                 "prompt": self._prompt,
                 **({"sources": sources} if sources else {}),
+                **({"leaked": True} if cites else {}),
             },
             diagnostics={"unusable_samples": reasons} if reasons else {},
             usage=usage,

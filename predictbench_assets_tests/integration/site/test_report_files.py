@@ -159,7 +159,7 @@ def test_reasons_are_shown_with_their_sources_and_only_plain_addresses_are_links
     ):
         assert page.text.count(said) == len(paid)
     assert "It names 40 sources, the first 10 of them" in page.text
-    assert page.text.count("cites what it must not see") == len(paid)
+    assert page.text.count("cites a market's price: not counted") == len(paid)
     assert not [link for link in page.links if "news.example" in link or "javascript" in link]
 
 
@@ -170,7 +170,7 @@ def test_a_long_reason_is_cut_with_a_note_and_lines_without_words_are_not_kept(p
     assert "x" * 5_001 not in long.text
     assert long.sources == []
     assert "\n" * 100 not in empty.text
-    assert "cites what it must not see" not in empty.text
+    assert "cites a market's price" not in empty.text
     plain = next((planted_report.folder / "markets").glob("5*.html"))
     assert "Why" not in read(plain).text
 

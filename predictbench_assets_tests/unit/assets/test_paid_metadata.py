@@ -70,7 +70,7 @@ def test_reasons_are_a_table_of_five_with_the_hosts_of_their_sources() -> None:
     lines = said.splitlines()
     assert len(lines) == 2 + 5
     assert lines[0] == "| market | forecast | why | sources |"
-    assert lines[2] == "| Will it rain? | 25.0% (cites what it must not see) | Reason 0. | news.example |"
+    assert lines[2] == "| Will it rain? | 25.0% (cites a market's price) | Reason 0. | news.example |"
     assert lines[3] == "| Will it rain? | 25.0% | Reason 1. | news.example |"
 
 
