@@ -24,6 +24,7 @@ from predictbench_assets.experiments.protocol import (
     PipelineContext,
     RunMetadata,
     SettledCount,
+    SettledForecast,
     SettledMarket,
 )
 from predictbench_assets.markets.market import Market
@@ -45,6 +46,9 @@ History = Callable[[datetime], Iterable[SettledMarket]]
 HistoryCounts = Callable[[datetime], Mapping[str, SettledCount]]
 """The same in short, by category."""
 
+SettledForecasts = Callable[[str, datetime], Iterable[SettledForecast]]
+"""The earlier forecasts of an experiment, by its name, for the markets whose resolution was known at an instant."""
+
 Artifacts = Callable[[str, bytes], str]
 """Stores bytes under a relative path and returns their address; called from several threads at once."""
 
@@ -61,6 +65,8 @@ class Contexts:
         clock: Clock,
         history: History | None,
         history_counts: HistoryCounts | None = None,
+        settled_forecasts: SettledForecasts | None = None,
+        market_data: Mapping[str, bytes] | None = None,
         artifacts: Artifacts | None,
         lines: "LogLines",
         redact: Callable[[str], str] = str,
@@ -72,6 +78,8 @@ class Contexts:
         visible_history = _nothing if history is None else _without_prices(history) if blind else history
         self._history = _remembered(visible_history)
         self._history_counts = history_counts
+        self._forecasts = None if settled_forecasts is None else _permitted(settled_forecasts, experiment)
+        self._market_data = (market_data or {}) if experiment.market_data and not blind else {}
         self._memo = Memo()
         self._artifacts = artifacts
         self._lines = lines
@@ -101,6 +109,8 @@ class Contexts:
             _memo=self._memo,
             _history=self._history,
             _counts=self._history_counts,
+            _forecasts=self._forecasts,
+            _market_data=self._market_data.get(market.market_id),
             _artifacts=None if self._artifacts is None else self._artifacts_of(market),
         )
 
@@ -201,3 +211,17 @@ def _without_prices(history: History) -> History:
         return (replace(settled, price=None) for settled in history(as_of))
 
     return blinded
+
+
+def _permitted(forecasts: SettledForecasts, experiment: Experiment) -> SettledForecasts:
+    """Forecasts of the experiment itself and of those that it requires, without prices where they are withheld."""
+    names = {experiment.name, *experiment.requires}
+    blind = not SEES[experiment.information].prices
+
+    def permitted(name: str, as_of: datetime) -> Iterable[SettledForecast]:
+        if name not in names:
+            raise ValueError(f"{experiment.name} asked for forecasts of {name!r}, which it does not require")
+        found = forecasts(name, as_of)
+        return (replace(one, price=None) for one in found) if blind else found
+
+    return permitted

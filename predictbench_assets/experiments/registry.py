@@ -138,11 +138,13 @@ def config_hash(experiment: Experiment, required: Mapping[str, Sequence[str]] | 
     Raises:
         TypeError: the configuration is not JSON.
     """
-    decides = {
+    decides: dict[str, Any] = {
         "config": dict(experiment.config),
         "information": experiment.information,
         "requires": dict(required) if required is not None else sorted(experiment.requires),
     }
+    if experiment.market_data:
+        decides["market_data"] = True
     canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -380,6 +382,10 @@ def _problem(one: Any, called: str) -> str | None:
         return f"its mandatory {one.mandatory!r} is neither True nor False"
     if not isinstance(one.control, bool):
         return f"its control {one.control!r} is neither True nor False"
+    if not isinstance(one.market_data, bool):
+        return f"its market_data {one.market_data!r} is neither True nor False"
+    if one.market_data and not SEES[one.information].prices:
+        return f"it asks for market_data, which are prices, but its information is {one.information!r}"
     for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int)):
         value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):

@@ -25,10 +25,11 @@ from predictbench_assets import __version__
 from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.persistence.stored_runs import stored_exchange
+from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.boards import BoardName, BoardRow, Leaderboard
 from predictbench_assets.scoring.build import build_leaderboard
-from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS, Entrant, Forecasts
+from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 from predictbench_assets.scoring.store.boards import content_hash, encoded_leaderboard
 from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets.site import views

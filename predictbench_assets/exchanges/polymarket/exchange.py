@@ -1,11 +1,11 @@
 """Polymarket behind the port."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.exchange import Capture
+from predictbench_assets.exchanges.exchange import Capture, MarketDataRead
 from predictbench_assets.exchanges.polymarket.capture import capture
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.exchanges.polymarket.lookup import SettlementLookup
@@ -41,6 +41,12 @@ class Polymarket:
     def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:
         """The market in a row of Gamma's listing; see `read_row`."""
         return read_row(raw, quote, captured_at)
+
+    async def market_data(self, contract_ids: Sequence[str], captured_at: datetime) -> MarketDataRead:
+        """Read order books first, since they move, and then histories; the first contracts first."""
+        async with self._client as client:
+            books = await client.fetch_books(contract_ids)
+            return MarketDataRead(books, await client.fetch_weeks(contract_ids, captured_at))
 
     @asynccontextmanager
     async def settlements(self, max_requests: int) -> AsyncIterator[SettlementLookup]:

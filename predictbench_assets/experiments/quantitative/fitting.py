@@ -38,9 +38,9 @@ def log_odds(probability: Floats, edge: float = 0.0) -> Floats:
         return np.log(held) - np.log1p(-held)
 
 
-def at_the_edge(probability: Floats) -> int:
-    """The number of probabilities whose odds are held at `EDGE`."""
-    return int(np.count_nonzero((probability < EDGE) | (probability > 1.0 - EDGE)))
+def at_the_edge(probability: Floats) -> NDArray[np.bool_]:
+    """True for each probability whose odds are held at `EDGE`."""
+    return (probability < EDGE) | (probability > 1.0 - EDGE)
 
 
 def expit(value: Floats) -> Floats:
