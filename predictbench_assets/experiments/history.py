@@ -51,7 +51,7 @@ _FORECASTS = text(f"""
         JOIN predictbench.experiments e USING (experiment_id)
         WHERE {IS_SETTLED} AND {market_is_listed(":as_of")} AND {run_is_known(":as_of")} AND NOT m.reconstructed
             AND e.name = :name AND e.version = :version AND r.probability IS NOT NULL AND {result_is_known(":as_of")}
-            AND r.snapshot_hash = m.snapshot_hash
+            AND coalesce(x.snapshot_hash = m.snapshot_hash, true)
             AND r.forecast_at <= m.captured_at + make_interval(hours => :hours)
             AND r.forecast_at < coalesce(o.closed_time, m.close_time)
         ORDER BY m.market_id, m.captured_at, x.attempt DESC

@@ -102,12 +102,16 @@ def frozen_market_data(area: StagingArea, key: RunKey, snapshot_hash: str) -> di
     frozen = _frozen(area, key, snapshot_hash)
     if frozen is None:
         return {}
-    decode = msgspec.json.Decoder(_Id).decode
     try:
-        return {decode(line).market_id: line for line in frozen.lines()}
+        return _rows(frozen)
     except (StagedFileBroken, msgspec.DecodeError) as error:
         _log.warning("market data that was frozen for %s is not used: %s", key, error)
         return {}
+
+
+def _rows(frozen: StagedFile) -> dict[str, bytes]:
+    decode = msgspec.json.Decoder(_Id).decode
+    return {decode(line).market_id: line for line in frozen.lines()}
 
 
 def _frozen(area: StagingArea, key: RunKey, snapshot_hash: str) -> StagedFile | None:
@@ -126,8 +130,10 @@ def _has(frozen: StagedFile, cohort: StagedFile, markets: Sequence[Market]) -> b
     """True where a file has a row for each market of a cohort."""
     if frozen.header(MarketDataHeader).cohort_hash == cohort.sha256:
         return True
-    decode = msgspec.json.Decoder(_Id).decode
-    return {market.market_id for market in markets} <= {decode(line).market_id for line in frozen.lines()}
+    try:
+        return {market.market_id for market in markets} <= _rows(frozen).keys()
+    except (StagedFileBroken, msgspec.DecodeError):
+        return False
 
 
 def _first_outcome(market: Market) -> str:
