@@ -114,12 +114,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 refuse_to_forget(settings, dry_run=database.dry)
             made = forecast(
                 experiment,
-                ForecastCohort(
-                    run,
-                    list(cohort_markets(staged_cohort)),
-                    staged_cohort.sha256,
-                    frozen_market_data(staging, key, header.snapshot_hash) if experiment.market_data else {},
-                ),
+                _cohort(staging, key, experiment, run, staged_cohort),
                 config_hash=registry.config_hash(experiment.name),
                 required={name: _required(context, one, registry[name], registry, run) for name, one in inputs.items()},
                 history=database.history,
@@ -137,6 +132,14 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
             yield stored
 
     return experiment_results
+
+
+def _cohort(
+    staging: StagingArea, key: RunKey, experiment: Experiment, run: RunMetadata, staged: StagedFile
+) -> ForecastCohort:
+    """The markets to forecast, with the market data that was frozen where the experiment asks for it."""
+    asked = frozen_market_data(staging, key, run.snapshot_hash) if experiment.market_data else {}
+    return ForecastCohort(run, list(cohort_markets(staged)), staged.sha256, asked)
 
 
 def _definition_metadata(experiment: Experiment, registry: Registry) -> dict[str, Any]:

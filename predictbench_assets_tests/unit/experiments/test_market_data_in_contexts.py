@@ -1,6 +1,6 @@
 """Order book and prices of the week in the context: for those that ask, and never for one that is blind."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,8 @@ from predictbench_assets.experiments.registry import RegistryError, config_hash,
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_context, make_market
 from predictbench_assets.markets.market import Market
 from predictbench_assets.markets.market_data import MarketData, OrderBook
-from predictbench_assets_tests.unit.experiments.conftest import RunOver
+
+RunOver = Callable[..., list[Outcome]]
 
 BOOK = OrderBook(CAPTURED_AT, ((0.4, 10.0), (0.39, 20.0)), ((0.42, 5.0),))
 ENCODED = {
