@@ -425,7 +425,7 @@ class Attempt:
     async def call(self, caller: Caller, unit: Unit) -> list[Outcome]:
         """Ask the experiment about the markets of one call, in this process."""
         shown = [self.contexts.shown(market) for market in unit]
-        contexts = {market.market_id: self.contexts.context(market, self._results_for(market)) for market in unit}
+        contexts = self.contexts.contexts(unit, self._results_for)
         begun = time.monotonic()
         if (name := unit_of(self.experiment)) == "market":
             (market,) = shown

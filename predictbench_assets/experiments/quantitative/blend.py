@@ -59,10 +59,10 @@ class BlendExperiment(Experiment):
         """Fit the weight, and blend each forecast with the price of its market."""
         from predictbench_assets.experiments.quantitative.fitting import answers, array, at_the_edge, expit, log_odds
 
-        required = [contexts[market.market_id].required for market in markets]
+        required = (contexts[market.market_id].required for market in markets)
+        pairs = [(one[PRICE].probabilities, one[self._of].probability) for one in required]
         weight = fit_price_weight(contexts[markets[0].market_id].settled_forecasts(self._of))
-        probability = array(one[PRICE].probability for one in required)
-        said = array(one[self._of].probability for one in required)
+        probability, said = array(first for (first, *_), _ in pairs), array(one for _, one in pairs)
         price, forecast = log_odds(probability, EDGE), log_odds(said, EDGE)
         blended = expit(weight.value * price + (1.0 - weight.value) * forecast)
         published = {
@@ -74,7 +74,7 @@ class BlendExperiment(Experiment):
         }
         held = at_the_edge(probability) | at_the_edge(said)
         payloads = [{**published, "held_at_edge": each} for each in held.tolist()]
-        found = answers([one[PRICE] for one in required], blended, payloads)
+        found = answers([one for one, _ in pairs], blended, payloads)
         return dict(zip((market.market_id for market in markets), found, strict=True))
 
 

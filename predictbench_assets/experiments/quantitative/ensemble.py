@@ -48,8 +48,9 @@ class EnsembleExperiment(Experiment):
 
         from predictbench_assets.experiments.quantitative.fitting import answers, array, at_the_edge, expit, log_odds
 
-        members = [[contexts[market.market_id].required[name] for name in self._of] for market in markets]
-        each = array(one.probability for row in members for one in row).reshape(len(markets), len(self._of))
+        required = (contexts[market.market_id].required for market in markets)
+        members = [[one[name].probabilities for name in self._of] for one in required]
+        each = array(first for row in members for first, *_ in row).reshape(len(markets), len(self._of))
         pooled = np.median(each, axis=1) if self._method == "median" else expit(log_odds(each, EDGE).mean(axis=1))
         payloads = [
             {

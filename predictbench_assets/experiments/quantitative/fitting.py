@@ -102,11 +102,11 @@ def ridge_logistic(
 
 
 def answers(
-    required: Sequence[ExperimentResult], probability: Floats, payloads: Sequence[Mapping[str, Any]]
+    required: Sequence[tuple[float, ...]], probability: Floats, payloads: Sequence[Mapping[str, Any]]
 ) -> list[ExperimentResult]:
     """Results with these probabilities of first outcomes; further outcomes share the rest as they do in `required`."""
     return [
-        ExperimentResult(probabilities=with_first(one.probabilities, first), payload=payload)
+        ExperimentResult(probabilities=with_first(one, first), payload=payload)
         for one, first, payload in zip(required, probability.tolist(), payloads, strict=True)
     ]
 

@@ -100,8 +100,8 @@ class HistoryDriftExperiment(Experiment):
         if not earlier:
             return forecasts
         weights = fit_weights(contexts[markets[0].market_id].settled_forecasts(self.name))
-        prices = [contexts[market_id].required[PRICE] for market_id in earlier]
-        price = array(one.probability for one in prices)
+        prices = [contexts[market_id].required[PRICE].probabilities for market_id in earlier]
+        price = array(first for first, *_ in prices)
         now = log_odds(price, EDGE)
         day = now - log_odds(array(at_day for at_day, _ in earlier.values()), EDGE)
         week = now - log_odds(array(at_week for _, at_week in earlier.values()), EDGE)

@@ -82,10 +82,10 @@ class RecalibratedMarketExperiment(Experiment):
         curves = recalibrations(contexts[markets[0].market_id].history(), groups)
         forecasts: dict[str, ExperimentResult] = {}
         for category, group in groups.items():
-            prices = [contexts[market.market_id].required[PRICE] for market in group]
+            prices = [contexts[market.market_id].required[PRICE].probabilities for market in group]
             curve = curves[category]
             payload = {"category": category, **curve.published}
-            found = answers(prices, curve.of(array(one.probability for one in prices)), [payload] * len(group))
+            found = answers(prices, curve.of(array(first for first, *_ in prices)), [payload] * len(group))
             forecasts |= zip((market.market_id for market in group), found, strict=True)
         return forecasts
 

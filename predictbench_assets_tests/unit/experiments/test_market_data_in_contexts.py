@@ -1,5 +1,6 @@
 """Order book and prices of the week in the context: for those that ask, and never for one that is blind."""
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -149,3 +150,41 @@ def test_forecasts_of_one_that_is_not_required_are_refused(run_over: RunOver) ->
 def test_forecasts_that_settled_later_than_the_freeze_cannot_be_asked_for() -> None:
     with pytest.raises(HistoryInTheFuture):
         make_context().settled_forecasts("learns", CAPTURED_AT + timedelta(seconds=1))
+
+
+class Gathers(Experiment):
+    """Looks at the contexts of a cohort in every way."""
+
+    name = "gathers"
+    version = "1"
+    description = "Looks at the contexts of a cohort in every way."
+
+    def run_cohort(
+        self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
+    ) -> Mapping[str, ExperimentResult]:
+        """Say what was seen."""
+        kept = contexts["a"]
+        draws = [kept.rng.random(), contexts["a"].rng.random()]
+        passing = weakref.ref(contexts["b"])
+        payload = {
+            "names": list(contexts),
+            "same": contexts["a"] is kept,
+            "draws": draws,
+            "gone": passing() is None,
+            "siblings": [len(one.cohort) for one in contexts.values()],
+            "absent": "z" in contexts,
+        }
+        return {market.market_id: ExperimentResult.binary(0.5, payload=payload) for market in markets}
+
+
+def test_contexts_of_a_cohort_are_made_when_they_are_looked_at_and_are_one_while_they_are_kept(
+    run_over: RunOver,
+) -> None:
+    found = run_over(Gathers(), MARKETS)[0].payload
+    assert found is not None
+    assert found["names"] == ["a", "b", "c"]
+    assert found["same"] is True
+    assert found["draws"][0] != found["draws"][1]
+    assert found["gone"] is True, "20,000 of them would take a lot of memory"
+    assert found["siblings"] == [3, 3, 3]
+    assert found["absent"] is False
