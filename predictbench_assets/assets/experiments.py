@@ -9,6 +9,7 @@ import dagster as dg
 
 from predictbench_assets.assets.checks import check_stored, stored_check
 from predictbench_assets.assets.ingestion import StagedOutput, normalized_markets
+from predictbench_assets.assets.market_data import MARKET_DATA_KEY
 from predictbench_assets.assets.paid import paid_metadata, rationale_metadata
 from predictbench_assets.assets.step import OWNERS, asset_step, record_failure
 from predictbench_assets.experiments.forecast import (
@@ -31,6 +32,7 @@ from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress
 from predictbench_assets.ingestion.cohort import cohort_markets
 from predictbench_assets.ingestion.headers import CohortHeader
+from predictbench_assets.ingestion.market_data import frozen_market_data
 from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -83,6 +85,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
         key=experiment_key(experiment.name),
         ins={"normalized_markets": dg.AssetIn(key=normalized_markets.key)}
         | {name: dg.AssetIn(key=experiment_key(name)) for name in experiment.requires},
+        deps=[MARKET_DATA_KEY] if experiment.market_data else [],
         group_name=GROUP,
         partitions_def=run_partitions,
         owners=OWNERS,
@@ -115,12 +118,13 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 refuse_to_forget(settings, dry_run=database.dry)
             made = forecast(
                 experiment,
-                ForecastCohort(run, list(cohort_markets(staged_cohort)), staged_cohort.sha256),
+                _cohort(staging, key, experiment, run, staged_cohort),
                 config_hash=registry.config_hash(experiment.name),
                 required={name: _required(context, one, registry[name], registry, run) for name, one in inputs.items()},
                 history=database.history,
                 history_counts=database.history_counts,
                 engine=None if database.dry else lambda: database.engine,
+                settled_forecasts=lambda name, as_of: database.settled_forecasts(name, registry[name].version, as_of),
                 area=staging,
                 writer_id=context.run.run_id,
                 settings=settings,
@@ -133,6 +137,14 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
             yield stored
 
     return experiment_results
+
+
+def _cohort(
+    staging: StagingArea, key: RunKey, experiment: Experiment, run: RunMetadata, staged: StagedFile
+) -> ForecastCohort:
+    """The markets to forecast, with the market data that was frozen where the experiment asks for it."""
+    asked = frozen_market_data(staging, key, run.snapshot_hash) if experiment.market_data else {}
+    return ForecastCohort(run, list(cohort_markets(staged)), staged.sha256, asked)
 
 
 def _definition_metadata(experiment: Experiment, registry: Registry) -> dict[str, Any]:
