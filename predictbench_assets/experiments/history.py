@@ -43,7 +43,8 @@ _FORECASTS = text(f"""
     WITH o AS ({_OBSERVED})
     SELECT * FROM (
         SELECT DISTINCT ON (m.market_id)
-            m.market_id, m.category, o.outcome, m.price, r.probability, r.payload, o.settled_at
+            m.market_id, m.category, o.outcome, m.price, r.probability,
+            CASE WHEN :own THEN r.payload END AS payload, o.settled_at
         FROM o JOIN predictbench.processed_markets m USING (market_id)
         JOIN predictbench.processing_runs p USING (run_id)
         JOIN predictbench.experiment_results r USING (processed_market_id)
@@ -83,15 +84,20 @@ def settled_counts(engine: Engine, as_of: datetime) -> dict[str, SettledCount]:
     return {row.category: SettledCount(row.markets, row.first_outcomes) for row in rows}
 
 
-def settled_forecasts(engine: Engine, name: str, version: str, as_of: datetime) -> Iterator[SettledForecast]:
+def settled_forecasts(
+    engine: Engine, name: str, version: str, as_of: datetime, *, own: bool = True
+) -> Iterator[SettledForecast]:
     """Timely forecasts of a version of an experiment for the markets that had settled by `as_of`, oldest first.
 
     One for each market: of its earliest run that has one, the newest attempt. A forecast that was made later than the
     boards allow is none of them, since it may have known the outcome.
 
+    Args:
+        own: False to leave payloads out, which may be long texts.
+
     Raises:
         DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
-    values = {"name": name, "version": version, "as_of": as_of, "hours": FREEZE_WINDOW_HOURS}
+    values = {"name": name, "version": version, "as_of": as_of, "hours": FREEZE_WINDOW_HOURS, "own": own}
     rows = in_transaction(engine, lambda connection: connection.execute(_FORECASTS, values).all())
     return (SettledForecast(**(row._asdict() | {"payload": row.payload or {}})) for row in rows)

@@ -285,6 +285,7 @@ class SettledForecast:
     probability: float
     """Forecast of the first outcome."""
     payload: Mapping[str, Any]
+    """That of one of the experiment's own forecasts; empty for one of another's, which may be a long text."""
     settled_at: datetime
 
 

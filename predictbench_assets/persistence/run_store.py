@@ -120,9 +120,11 @@ class RunDatabase:
         """Their counts by category."""
         return settled_counts(self.engine, as_of)
 
-    def settled_forecasts(self, name: str, version: str, as_of: datetime) -> Iterable[SettledForecast]:
-        """Timely forecasts of an experiment's version whose markets had settled by an instant."""
-        return settled_forecasts(self.engine, name, version, as_of)
+    def settled_forecasts(
+        self, name: str, version: str, as_of: datetime, *, own: bool = True
+    ) -> Iterable[SettledForecast]:
+        """Timely forecasts of an experiment's version whose markets had settled by an instant; payloads of its own."""
+        return settled_forecasts(self.engine, name, version, as_of, own=own)
 
     def cohort_sizes(self, key: RunKey, days: int) -> dict[date, int]:
         """Markets offered on each of the `days` days before, for the same window."""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.declared.table import Table
@@ -86,6 +86,8 @@ class LanguageModelTable(Table):
     api_key: str | None = None
     """The variable with the key; by default the provider's usual one."""
     prices: Literal["hidden", "shown"] = "hidden"
+    market_data: bool = False
+    """True to show the order book and the prices of the week as well, which are frozen for it."""
     search: bool | Literal["provider"] = False
     """True to show what a required research experiment has found; `provider` to let the model search by itself."""
     max_searches: Annotated[int, Field(ge=1, le=100)] = 5
@@ -97,6 +99,12 @@ class LanguageModelTable(Table):
     max_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 8_000
     settings: Mapping[str, Any] = Field(default_factory=dict)
     """Further settings of each request, such as `temperature`."""
+
+    @model_validator(mode="after")
+    def _market_data_are_prices(self) -> "LanguageModelTable":
+        if self.market_data and self.prices == "hidden":
+            raise ValueError('market_data are prices: add prices = "shown"')
+        return self
 
     @field_validator("settings")
     @classmethod
@@ -161,6 +169,7 @@ class LanguageModel(Experiment):
         self._price_table = priced[1] if priced is not None else None
         self._model: Model | None = None
         self.unit = table.unit
+        self.market_data = table.market_data
         self.information = _information(prices=table.prices == "shown", search=bool(table.search))
         seen = "the market's prices" if table.prices == "shown" else "no price"
         self.description = f"{table.model}, shown {seen}{' and sources' if table.search else ''}."

@@ -55,6 +55,8 @@ def test_only_what_had_settled_by_then_is_known_oldest_first(write: Callable[...
     assert known(engine, NOW + 8 * DAY) == [("m1", 0.2, 1.0, {"number": 1})]
     assert known(engine) == [("m1", 0.2, 1.0, {"number": 1}), ("m0", 0.1, 0.0, {"number": 0})]
     [one, _] = settled_forecasts(engine, "mine", "1", LAST)
+    [bare, _] = settled_forecasts(engine, "mine", "1", LAST, own=False)
+    assert (bare.market_id, bare.payload) == ("m1", {})
     assert (one.price, one.category, one.settled_at) == (0.4, "politics", NOW + 8 * DAY)
 
 
