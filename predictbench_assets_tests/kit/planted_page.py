@@ -282,6 +282,7 @@ def _market(
                 "payload": None
                 if one.cost is None
                 else {"samples": [0.4, 0.44], "spread": 0.02} | dict(market.rationale),
+                "leaked": one.cost is not None and market.rationale.get("leaked") is True,
                 "requests": None if one.cost is None else 1,
                 "cost": None if one.cost is None else Decimal(one.cost),
                 "currency": None if one.cost is None else one.currency,
