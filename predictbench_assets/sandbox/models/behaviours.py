@@ -58,6 +58,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "invisible": "invisible, control and direction characters in the rationale",
         "obeys": "a weak model: does as a market's text says, such as `answer 1`; all other models do not",
         "cites": "a source of a prediction market is cited in the rationale",
+        "leaky": "a search service that leaves nothing out, whatever it was told",
         # Some of the above, by a hash.
         "flaky": "`flaky-N`: N % of requests are 429, 500, 529, reset or cut; asked again they may be answered",
         "messy": "`messy-N`: N % of prompts are answered with a refusal, prose, nothing, 62 or half the JSON",

@@ -30,6 +30,12 @@ class Call:
     """True where the whole answer was handed to a connection that was still open."""
     usage: Usage = field(default_factory=Usage)
     batch: str = ""
+    """Job of which it is a row; empty for a request of its own."""
+
+    @property
+    def drawn(self) -> int:
+        """The number that decides whether a share of requests contains this one."""
+        return int(self.prompt[:16], 16)
 
 
 @dataclass(slots=True)

@@ -3,11 +3,12 @@
 Source of the shapes: the published API reference, and what the client of 2026-11 sends and reads.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from predictbench_assets.sandbox.models.answers import Answer, Asked, Usage, probability, prompt_tokens
+from predictbench_assets.sandbox.models.answers import Answer, Asked, Usage, probability, prompt_tokens, told
 
 SNAPSHOT = "2026-11-01"
 """The date that the name of the model that answered ends with."""
@@ -184,6 +185,37 @@ def response(asked: Asked, made: Answer, identity: str) -> dict[str, Any]:
     }
 
 
+def response_events(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The events of a response that is streamed."""
+    begun = {**whole, "status": "in_progress", "output": [], "usage": None, "completed_at": None}
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
+    for index, item in enumerate(whole["output"]):
+        place = {"output_index": index}
+        events.append({"type": "response.output_item.added", **place, "item": {**item, **_emptied(item)}})
+        if item["type"] == "function_call":
+            place["item_id"] = item["id"]
+            kind = "response.function_call_arguments.delta"
+            events += [{"type": kind, **place, "delta": piece} for piece in pieces(item["arguments"])]
+        for part in item.get("content") or ():
+            inner = {**place, "item_id": item["id"], "content_index": 0}
+            refused = part["type"] == "refusal"
+            key, kind = ("refusal", "response.refusal") if refused else ("text", "response.output_text")
+            events.append({"type": "response.content_part.added", **inner, "part": {**part, key: ""}})
+            more = {} if refused else {"logprobs": []}
+            events += [{"type": f"{kind}.delta", **inner, "delta": piece, **more} for piece in pieces(part[key])]
+            events.append({"type": f"{kind}.done", **inner, key: part[key], **more})
+            events.append({"type": "response.content_part.done", **inner, "part": part})
+        events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    end = "response.incomplete" if whole["status"] == "incomplete" else "response.completed"
+    events.append({"type": end, "response": whole})
+    return [{**event, "sequence_number": number} for number, event in enumerate(events)]
+
+
+def _emptied(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an item of output that a stream fills later."""
+    return {"message": {"content": []}, "function_call": {"arguments": ""}}.get(item["type"], {})
+
+
 def read_decisions(body: Mapping[str, Any]) -> Asked:
     """Read a request for decisions; the questions are part of the prompt.
 
@@ -193,7 +225,7 @@ def read_decisions(body: Mapping[str, Any]) -> Asked:
     questions = _list(body, "questions")
     given = body.get("input")
     system, user = _spoken([{"role": "user", "content": given}] if isinstance(given, str) else _list(body, "input"))
-    asked = "\n".join(str(each.get("instructions") or each.get("name")) for each in questions)
+    asked = "\n".join(json.dumps(each) for each in questions)
     return Asked(model=_model(body), system="\n".join(filter(None, [system, asked])), user=user, seed=sample_of(body))
 
 
@@ -212,19 +244,29 @@ def decisions(asked: Asked, questions: Sequence[Mapping[str, Any]], kind: str) -
 def _decision(asked: Asked, question: Mapping[str, Any], kind: str) -> dict[str, Any]:
     name, form = question.get("name"), question.get("type")
     if kind in {"refusal", "filter"}:
-        return {"name": name, "type": "refusal", "refusal": "The question was declined, on purpose."}
-    if form == "choice":
-        options = [str(each.get("name")) for each in question.get("choices") or ()]
-        weights = [probability(asked, f"{name}/{option}") for option in options]
-        shares = [weight / sum(weights) for weight in weights]
-        if kind in _SPOILT_NUMBERS:
-            shares[0] = _SPOILT_NUMBERS[kind]
-        made = [{"name": option, "probability": share} for option, share in zip(options, shares, strict=True)]
-        return {"name": name, "type": "choice", "probabilities": made}
-    share: Any = _SPOILT_NUMBERS.get(kind, probability(asked, str(name)))
+        return {"name": name, "type": "refusal"}
+    if form == "predicate":
+        given = told(asked) if kind == "obeys" else None
+        share = probability(asked, f"/{name}") if given is None else given
+        return {"name": name, "type": form, "probability": _SPOILT_NUMBERS.get(kind, share)}
+    offered = question.get("choices" if form == "choice" else "levels") or ()
+    options = [each.get("value", each.get("label")) for each in offered]
+    weights = [probability(asked, f"/{name}/{option}") for option in options]
+    shares: list[Any] = [weight / sum(weights) for weight in weights]
+    best = max(range(len(shares)), key=shares.__getitem__)
+    made: dict[str, Any] = {"name": name, "type": form, "confidence": shares[best]}
     if form == "score":
-        return {"name": name, "type": "score", "score": share}
-    return {"name": name, "type": "predicate", "probability": share}
+        made["score"] = round(sum(level * share for level, share in enumerate(shares)), 4)
+    else:
+        made["choice"] = options[best]
+    shares[0] = _SPOILT_NUMBERS.get(kind, shares[0])
+    made["probabilities"] = [
+        {"value": option, "probability": share}
+        if form == "choice"
+        else {"label": option, "value": level, "probability": share}
+        for level, (option, share) in enumerate(zip(options, shares, strict=True))
+    ]
+    return made
 
 
 _SPOILT_NUMBERS: Mapping[str, Any] = {"nan": float("nan"), "62": 62, "text": "0.9"}
@@ -251,7 +293,7 @@ def pieces(text: str, size: int = 40) -> list[str]:
 def _response_usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input,
-        "input_tokens_details": {"cached_tokens": usage.cached},
+        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
         "output_tokens": usage.output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.input + usage.output,

@@ -6,10 +6,12 @@
 | `GET /stand-in/prompts` | requests by hash of the prompt |
 | `GET /stand-in/calls?after=N` | each request from number N on: model, prompt, fault, tokens, whether it was billed |
 | `POST /stand-in/reset` | begin to count again |
+| `POST /stand-in/batches/ID/finish` | end a batch now |
 | `GET`, `POST /stand-in/settings` | `{"seconds": 2, "retry_after": 1, "polls": 2}`: see `Settings` |
 """
 
 import asyncio
+import json
 import math
 import secrets
 import socket
@@ -19,25 +21,35 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
 from predictbench_assets.sandbox.hosting import QuietServer, disconnected, halved, in_thread, reset
-from predictbench_assets.sandbox.models import openai_wire
-from predictbench_assets.sandbox.models.answers import Answer, Asked, Usage, answer
+from predictbench_assets.sandbox.models.answers import Asked
+from predictbench_assets.sandbox.models.batches import (
+    Job,
+    Jobs,
+    Row,
+    anthropic_job,
+    anthropic_results,
+    openai_job,
+    rows_of,
+    uploaded,
+)
 from predictbench_assets.sandbox.models.behaviours import KINDS, Behaviour, UnknownBehaviour, behaviour_of
 from predictbench_assets.sandbox.models.counts import Call, Counts
 from predictbench_assets.sandbox.models.openai_wire import Unreadable
 from predictbench_assets.sandbox.models.problems import PROBLEMS, Wire
+from predictbench_assets.sandbox.models.wires import GOOGLE, ROUTES, Body, Route
 
 _DRIP_SECONDS = 0.1
-_MAX_BODY = 220 * 10**6
 _PAGE = b"<!DOCTYPE html><html><head><title>Just a moment</title></head><body>Checking your browser</body></html>"
 
 
@@ -62,84 +74,87 @@ class StandInApp:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.counts = Counts()
+        self.jobs = Jobs()
         self._minute: dict[str, deque[float]] = defaultdict(deque)
         self._routes = Starlette(
             routes=[
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/models", self._models),
-                Route("/stand-in/counts", self._counts),
-                Route("/stand-in/prompts", self._prompts),
-                Route("/stand-in/calls", self._calls),
-                Route("/stand-in/reset", self._reset, methods=["POST"]),
-                Route("/stand-in/settings", self._settings, methods=["GET", "POST"]),
+                *(Path(path, partial(self._asked, route=route), methods=["POST"]) for path, route in ROUTES.items()),
+                Path("/v1beta/models/{rest:path}", self._google, methods=["POST"]),
+                Path("/v1/models", self._models),
+                Path("/v1/files", self._upload, methods=["POST"]),
+                Path("/v1/files", self._files),
+                Path("/v1/files/{file}", self._file, methods=["GET", "DELETE"]),
+                Path("/v1/files/{file}/content", self._content),
+                Path("/v1/batches", self._create_job, methods=["POST"]),
+                Path("/v1/batches", self._list_jobs),
+                Path("/v1/batches/{job}", self._job),
+                Path("/v1/batches/{job}/{action}", self._job, methods=["POST"]),
+                Path("/v1/messages/batches", self._create_message_job, methods=["POST"]),
+                Path("/v1/messages/batches", self._list_jobs),
+                Path("/v1/messages/batches/{job}", self._job),
+                Path("/v1/messages/batches/{job}/{action}", self._job, methods=["GET", "POST"]),
+                Path("/stand-in/batches/{job}/finish", self._job, methods=["POST"]),
+                Path("/stand-in/counts", self._counts),
+                Path("/stand-in/prompts", self._prompts),
+                Path("/stand-in/calls", self._calls),
+                Path("/stand-in/reset", self._reset, methods=["POST"]),
+                Path("/stand-in/settings", self._settings, methods=["GET", "POST"]),
             ],
+            exception_handlers={Unreadable: _unreadable},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if scope["type"] == "http" and not scope["path"].startswith("/stand-in/"):
+            self.counts.routes[f"{scope['method']} {scope['path']}"] += 1
         await self._routes(scope, receive, send)
 
-    # Models that write
+    # Models, and searches
 
-    async def _chat(self, request: Request) -> Response:
-        def written(asked: Asked, kind: str, identity: str) -> tuple[Any, Usage]:
-            made = self.work_out(asked, kind)
-            return openai_wire.chat(asked, made, identity), made.usage
+    async def _google(self, request: Request) -> Response:
+        model, _, method = request.path_params["rest"].rpartition(":")
+        if method not in {"generateContent", "streamGenerateContent"}:
+            return _problem("404", "google", "", f"there is no method {method!r}")
+        return await self._asked(request, GOOGLE, model=model, stream=method.startswith("stream"))
 
-        return await self._asked(request, "openai", openai_wire.read_chat, written, openai_wire.chat_chunks)
-
-    def work_out(self, asked: Asked, kind: str) -> Answer:
-        """The answer of a model that writes."""
-        return answer(asked, kind)
-
-    async def _asked(
-        self,
-        request: Request,
-        wire: Wire,
-        read: Callable[[Mapping[str, Any]], Asked],
-        write: Callable[[Asked, str, str], tuple[Any, Usage]],
-        chunks: Callable[[Any], list[dict[str, Any]]] | None = None,
-    ) -> Response:
-        """Answer one request to a model: read it, wait, and go wrong where its model's name says so."""
-        identity = secrets.token_hex(12)
-        self.counts.routes[f"{request.method} {request.url.path}"] += 1
+    async def _asked(self, request: Request, route: Route, **added: Any) -> Response:
+        """Answer one request: read it, wait, and go wrong where its model's name says so."""
+        identity, path = secrets.token_hex(12), request.url.path
         try:
-            asked = read(await _object(request))
+            body = {**await _object(request), "stand_in_key": _key_of(request), **added}
+            asked = route.read(body)
         except Unreadable as error:
-            return _problem("400", wire, identity, str(error))
+            return _problem("400", route.wire, identity, str(error))
         counts = self.counts
-        call = counts.begin(request.url.path, asked)
+        call = counts.begin(path, asked)
         response: Response
         try:
             behaviour = behaviour_of(asked.model)
         except UnknownBehaviour as error:
             call.fault = "404"
-            response = _problem("404", wire, identity, str(error))
+            response = _problem("404", route.wire, identity, str(error))
         else:
-            call.fault = (
-                "429" if self._over_rate(asked.model, behaviour) else behaviour.fault(call_hash(call), call.turn)
-            )
+            over = self._over_rate(asked.model, behaviour)
+            call.fault = "429" if over else behaviour.fault(call.drawn, call.turn)
             await asyncio.sleep(self.settings.seconds + behaviour.seconds)
-            response = self._outcome(request, wire, call, lambda: write(asked, call.fault, identity), identity)
-            if asked.stream and chunks and call.billed and call.fault not in _TRANSPORT:
-                response = _Streamed(chunks(write(asked, call.fault, identity)[0]), wire)
+            response = self._outcome(request, route, call, body, asked, identity)
         return _Counted(response, counts, call)
 
-    def _outcome(
-        self, request: Request, wire: Wire, call: Call, write: Callable[[], tuple[Any, Usage]], identity: str
-    ) -> Response:
-        kind = call.fault
+    def _outcome(self, request: Request, route: Route, call: Call, body: Body, asked: Asked, identity: str) -> Response:
+        kind, wire = call.fault, route.wire
         if kind in PROBLEMS:
             message = PROBLEMS[kind].message.replace("{key}", _key_of(request))
             return _problem(kind, wire, identity, message, retry_after=self.settings.retry_after)
         if kind == "hang":
             return _Hang()
-        body, call.usage = write()
+        made, call.usage = route.write(body, asked, kind, identity)
         call.billed = True
         if kind == "html":
             return Response(_PAGE, media_type="text/html", headers=_headers(wire, identity))
+        if body.get("stream") and kind not in _TRANSPORT:
+            return _Streamed(route.chunks(made) if route.chunks else [made], wire, _headers(wire, identity))
         transported = _TRANSPORT.get(kind, Response)
-        return transported(_encoded(body), media_type="application/json", headers=_headers(wire, identity))
+        return transported(_encoded(made), media_type="application/json", headers=_headers(wire, identity))
 
     def _over_rate(self, model: str, behaviour: Behaviour) -> bool:
         """True where a model has been asked more often within a minute than its name allows."""
@@ -158,6 +173,84 @@ class StandInApp:
         names += ["stand-in-flaky-20", "stand-in-messy-20", "stand-in-slow-2", "stand-in-429-once", "stand-in-rpm-60"]
         rows = [{"id": name, "object": "model", "created": 0, "owned_by": "stand-in"} for name in names]
         return _json({"object": "list", "data": rows})
+
+    # Batches
+
+    async def _upload(self, request: Request) -> Response:
+        name, content, purpose = uploaded(request.headers.get("content-type", ""), await request.body())
+        return _json(self.jobs.add_file(name, content, purpose).as_dict())
+
+    async def _files(self, _: Request) -> Response:
+        rows = [file.as_dict() for file in reversed(self.jobs.files.values())]
+        return _json({"object": "list", "data": rows, "has_more": False})
+
+    async def _file(self, request: Request) -> Response:
+        file = self.jobs.files.get(request.path_params["file"])
+        if file is None:
+            return _problem("404", "openai", "", "There is no such file.")
+        if request.method == "DELETE":
+            del self.jobs.files[file.identity]
+            return _json({"id": file.identity, "object": "file", "deleted": True})
+        return _json(file.as_dict())
+
+    async def _content(self, request: Request) -> Response:
+        file = self.jobs.files.get(request.path_params["file"])
+        if file is None:
+            return _problem("404", "openai", "", "There is no such file.")
+        return Response(file.content, media_type="application/octet-stream")
+
+    async def _create_job(self, request: Request) -> Response:
+        body = await _object(request)
+        file, endpoint = self.jobs.files.get(str(body.get("input_file_id"))), str(body.get("endpoint"))
+        if file is None:
+            raise Unreadable("there is no such input file")
+        rows, described = rows_of(file, endpoint), {"endpoint": endpoint, "input_file": file.identity}
+        job = self.jobs.add(rows, self.settings.polls, "batch", metadata=body.get("metadata"), **described)
+        return self._created(job, "openai", openai_job(job))
+
+    async def _create_message_job(self, request: Request) -> Response:
+        given = (await _object(request)).get("requests")
+        if not isinstance(given, list):
+            raise Unreadable("requests are missing")
+        rows = [Row(str(each.get("custom_id")), "/v1/messages", each.get("params") or {}) for each in given]
+        job = self.jobs.add(rows, self.settings.polls, "msgbatch")
+        return self._created(job, "anthropic", anthropic_job(job, _root(request)))
+
+    def _created(self, job: Job, wire: Wire, shown: dict[str, Any]) -> Response:
+        """The answer to a new job; a key that is refused makes none, and the answer may be lost."""
+        if job.fate in {"401", "403", "404", "quota"}:
+            del self.jobs.jobs[job.identity]
+            return _problem(job.fate, wire, job.identity)
+        return _Reset() if job.fate == "batchlost" else _json(shown)
+
+    async def _list_jobs(self, request: Request) -> Response:
+        wire = "anthropic" if "messages" in request.url.path else "openai"
+        prefix = "msgbatch" if wire == "anthropic" else "batch_"
+        found = [job for job in reversed(self.jobs.jobs.values()) if job.identity.startswith(prefix)]
+        names, params = [job.identity for job in found], request.query_params
+        after = params.get("after") or params.get("after_id")
+        start = names.index(after) + 1 if after in names else 0
+        limit = params.get("limit", "20")
+        page = found[start : start + (int(limit) if limit.isdecimal() else 20)]
+        rows = [openai_job(job) if wire == "openai" else anthropic_job(job, _root(request)) for job in page]
+        ends = {"first_id": rows[0]["id"], "last_id": rows[-1]["id"]} if rows else {"first_id": None, "last_id": None}
+        return _json({"object": "list", "data": rows, **ends, "has_more": start + len(page) < len(found)})
+
+    async def _job(self, request: Request) -> Response:
+        wire: Wire = "anthropic" if "messages" in request.url.path else "openai"
+        job = self.jobs.jobs.get(request.path_params["job"])
+        if job is None:
+            return _problem("404", wire, "", "There is no such batch.")
+        action = request.path_params.get("action")
+        if request.url.path.startswith("/stand-in/"):
+            self.jobs.finish(job, self.counts)
+        elif action == "results":
+            return Response(anthropic_results(job), media_type="application/x-jsonl")
+        elif action == "cancel":
+            job.state = job.state if job.is_over else "cancelling"
+        else:
+            self.jobs.look(job, self.counts)
+        return _json(openai_job(job) if wire == "openai" else anthropic_job(job, _root(request)))
 
     # The stand-in itself
 
@@ -190,11 +283,6 @@ class StandInApp:
             except msgspec.ValidationError as error:
                 return _json({"error": str(error)}, 422)
         return _json(self.settings)
-
-
-def call_hash(call: Call) -> int:
-    """The number that decides whether a share of requests contains this one."""
-    return int(call.prompt[:16], 16)
 
 
 class StandIn:
@@ -314,7 +402,7 @@ class _Drip(Response):
 class _Streamed(StreamingResponse):
     """Server-sent events."""
 
-    def __init__(self, chunks: list[dict[str, Any]], wire: Wire) -> None:
+    def __init__(self, chunks: list[dict[str, Any]], wire: Wire, headers: Mapping[str, str]) -> None:
         async def events() -> AsyncIterator[bytes]:
             for chunk in chunks:
                 name = f"event: {chunk['type']}\n".encode() if "type" in chunk else b""
@@ -322,7 +410,7 @@ class _Streamed(StreamingResponse):
             if wire == "openai":
                 yield b"data: [DONE]\n\n"
 
-        super().__init__(events(), media_type="text/event-stream")
+        super().__init__(events(), media_type="text/event-stream", headers=headers)
 
 
 _TRANSPORT: Mapping[str, type[Response]] = {"reset": _Reset, "cut": _Cut, "drip": _Drip}
@@ -360,8 +448,17 @@ async def _object(request: Request) -> dict[str, Any]:
 
 
 def _encoded(body: object) -> bytes:
-    return msgspec.json.encode(body)
+    # Not msgspec, which knows no NaN: a decision has one on purpose.
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def _json(value: object, status: int = 200) -> Response:
-    return Response(_encoded(value), status, media_type="application/json")
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    return _problem("400", "anthropic" if "messages" in request.url.path else "openai", "", str(error))
+
+
+def _root(request: Request) -> str:
+    return str(request.base_url).rstrip("/")
