@@ -6,7 +6,6 @@ Everything that comes back is a value: a refusal and a cut text are paid for. On
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 
 import httpx2
@@ -36,6 +35,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.llm.answers import Answer, OutputMode
+from predictbench_assets.experiments.llm.model import cost_of
 from predictbench_assets.experiments.model_calls.desk import CallFailed, Trouble
 from predictbench_assets.experiments.model_calls.prices import OwnPrice, PublicPrice, Tokens
 from predictbench_assets.experiments.model_calls.records import Reply
@@ -213,7 +213,7 @@ def reply_of(
         cached_tokens=tokens.cached,
         output_tokens=tokens.output,
         reasoning_tokens=details.get("reasoning_tokens"),
-        cost=_cost(price, tokens, batch=batch),
+        cost=cost_of(price, tokens, batch=batch),
         answered_at=answered_at,
         response=_kept(response, text),
     )
@@ -254,13 +254,6 @@ def _text(response: ModelResponse) -> str:
     """The content of an answer: of the tool that it was to call, else its text."""
     tools = [part.args_as_json_str() for part in response.parts if isinstance(part, ToolCallPart)]
     return tools[0] if tools else "".join(part.content for part in response.parts if isinstance(part, TextPart))
-
-
-def _cost(price: OwnPrice | PublicPrice | None, tokens: Tokens, *, batch: bool) -> Decimal | None:
-    try:
-        return None if price is None else price.cost(tokens, batch=batch)
-    except LookupError:
-        return None
 
 
 def _kept(response: ModelResponse, text: str) -> Any:

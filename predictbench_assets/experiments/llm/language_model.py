@@ -3,16 +3,14 @@
 import hashlib
 import math
 import statistics
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 
-from predictbench_assets.clock import Clock
-from predictbench_assets.experiments.declared.table import Table
 from predictbench_assets.experiments.llm.answers import Answer, OutputMode
+from predictbench_assets.experiments.llm.model import AskedModel, ModelTable, NotForecast, Reached, shares
 from predictbench_assets.experiments.llm.prompts import (
     EVENT_PROMPT,
     MARKET_PROMPT,
@@ -21,61 +19,21 @@ from predictbench_assets.experiments.llm.prompts import (
     prompt_hash,
     sources_of,
 )
-from predictbench_assets.experiments.model_calls.desk import NoAnswer
-from predictbench_assets.experiments.model_calls.prices import (
-    OwnPrice,
-    Prices,
-    PublicPrice,
-    Tokens,
-    most_input_tokens,
-)
+from predictbench_assets.experiments.model_calls.prices import Tokens, most_input_tokens
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
-from predictbench_assets.experiments.protocol import (
-    Experiment,
-    ExperimentResult,
-    ExperimentSkip,
-    Information,
-    PipelineContext,
-    RunMetadata,
-    Usage,
-)
+from predictbench_assets.experiments.protocol import ExperimentResult, ExperimentSkip, PipelineContext, Usage
 from predictbench_assets.markets.market import Market
 from predictbench_assets.settings import Settings
 
-if TYPE_CHECKING:  # the clients take two seconds to import: not before one is opened
-    from pydantic_ai.models import Model
-
 Aggregate = Literal["mean", "median", "logit_mean"]
-
-_DEADLINE_S: Final = 120.0
-_CONCURRENCY: Final = 64
-_A_DAY_S: Final = 86_400.0
-"""Time limit of a market's forecast: each of its calls has a deadline, and a provider's limits may take hours."""
 
 _OURS: Final = ("max_retries", "max_tokens", "request_timeout", "timeout", "extra_headers", "seed")
 """Settings of a request that have keys of their own, or must not be set."""
 
 
-class NotForecast(Exception):
-    """No forecast came of a model's answers; the text has their reasons."""
-
-    def __init__(self, reason: str, usage: Usage | None) -> None:
-        super().__init__(reason)
-        self.usage = usage
-
-
-class LanguageModelTable(Table):
+class LanguageModelTable(ModelTable):
     """The table of a language model."""
 
-    model: str = Field(pattern=r"^[a-z0-9-]+:[^\s:]\S*$")
-    """As pydantic-ai has it: `openai:gpt-5-mini`."""
-    base_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
-    """Address of a server of one's own that speaks as the provider does."""
-    api_key: str | None = None
-    """The variable with the key; by default the provider's usual one."""
-    prices: Literal["hidden", "shown"] = "hidden"
-    search: bool = False
-    """True to show what a required research experiment has found."""
     unit: Literal["market", "event"] = "market"
     samples: Annotated[int, Field(ge=1, le=100)] = 1
     aggregate: Aggregate = "mean"
@@ -97,60 +55,33 @@ class LanguageModelTable(Table):
         Raises:
             ValueError: it has a budget in dollars, and its price is not known.
         """
-        provider = self.model.partition(":")[0]
-        base_url = self.base_url or _base_url(provider, settings)
-        priced = Prices(settings.model_prices_file).price(self.model, base_url)
-        if priced is None and (self.limits.usd_per_day is not None or settings.model_usd_per_day is not None):
-            budget = "usd_per_day" if self.limits.usd_per_day is not None else "MODEL_USD_PER_DAY"
-            at = "" if base_url is None else f" at {base_url}"
-            raise ValueError(
-                f"no price is known of {self.model}{at}, so {budget} cannot be kept: add one to the file that "
-                "MODEL_PRICES_FILE names (docs/llm.md), or take the budget off"
-            )
-        return LanguageModel(self, base_url, _key(self.api_key, provider, settings), priced, settings.clock)
-
-    def made(self, name: str, settings: Settings) -> Experiment:
-        """The experiment; the table's time limit is that of a call, and not of all that a forecast needs.
-
-        Raises:
-            ValueError: as `experiment`.
-        """
-        one = super().made(name, settings)
-        one.timeout_seconds = _A_DAY_S
-        return one
+        return LanguageModel(self, self.reached(settings))
 
 
-class LanguageModel(Experiment):
+@dataclass(frozen=True)
+class Question:
+    """A question to the model about one market, or about the markets of an event, with the form of its answer."""
+
+    markets: Sequence[Market]
+    """Those that it is about; numbered from 1 on in an event."""
+    event_id: str | None
+    """The event; None for a question about one market."""
+    instructions: str
+    prompt: str
+    answer: Answer
+
+    def number(self, position: int) -> str:
+        """The key of a market's probability in an answer, by its position."""
+        return "" if self.event_id is None else str(position + 1)
+
+
+class LanguageModel(AskedModel):
     """A language model that is asked for each market, or for each event."""
 
-    version = "1"
-
-    def __init__(
-        self,
-        table: LanguageModelTable,
-        base_url: str | None,
-        key: tuple[str, SecretStr | None],
-        priced: tuple[OwnPrice | PublicPrice, str] | None,
-        clock: Clock,
-    ) -> None:
-        """Take a checked table, and what the settings say beside it.
-
-        Args:
-            table: its own words.
-            base_url: address of a server that is not the provider's own.
-            key: name of the key's variable, and the key.
-            priced: the price, and the table that has it.
-            clock: for the times of answers.
-        """
-        self._table, self._base_url, self._key, self._clock = table, base_url, key, clock
-        self._price: OwnPrice | PublicPrice | None = priced[0] if priced is not None else None
-        self._price_table = priced[1] if priced is not None else None
-        self._model: Model | None = None
+    def __init__(self, table: LanguageModelTable, reached: Reached) -> None:
+        super().__init__(table, reached)
+        self._table = table
         self.unit = table.unit
-        self.information = _information(prices=table.prices == "shown", search=table.search)
-        seen = "the market's prices" if table.prices == "shown" else "no price"
-        self.description = f"{table.model}, shown {seen}{' and sources' if table.search else ''}."
-        self.max_concurrency = table.limits.concurrency or _CONCURRENCY
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -167,39 +98,15 @@ class LanguageModel(Experiment):
             "settings": dict(table.settings),
         }
 
-    @asynccontextmanager
-    async def opened(self, run: RunMetadata) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
-        """Open the provider's client for a run.
-
-        Raises:
-            LookupError: the key is not set.
-        """
-        from predictbench_assets.experiments.llm.client import opened_model
-
-        variable, key = self._key
-        if key is None and self._table.base_url is None:
-            raise LookupError(f"{variable} is not set: {self._table.model} cannot be asked without a key")
-        connections = self.max_concurrency or _CONCURRENCY
-        async with opened_model(
-            self._table.model, key=key, base_url=self._base_url, connections=connections
-        ) as self._model:
-            yield
-
     async def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Ask for each sample, and put the answers together.
 
         Raises:
             NotForecast: fewer than half of the answers are usable.
         """
-        if len(market.contracts) != 2:
-            raise ExperimentSkip(f"{len(market.contracts)} outcomes, and the model is asked about two")
-        instructions, prompt = market_prompt(market, context, prices=self._table.prices == "shown")
-        answer = Answer()
-        replies = [
-            await self._ask(context, instructions, prompt, answer, sample) for sample in range(self._table.samples)
-        ]
-        usage = context.calls.usage()
-        return self._result("", replies, answer, context, usage)
+        question = self._about(market, context)
+        replies = [await self._ask(context, question, sample) for sample in range(self._table.samples)]
+        return self._result("", replies, question.answer, context, context.calls.usage())
 
     async def run_event(
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
@@ -209,80 +116,75 @@ class LanguageModel(Experiment):
         Raises:
             NotForecast: fewer than half of the answers are usable.
         """
+        question, answers = self._about_event(markets, contexts)
+        if question is None:
+            return answers
+        first = contexts[question.markets[0].market_id]
+        replies = [await self._ask(first, question, sample) for sample in range(self._table.samples)]
+        parts = shares(first.calls.usage("event", question.event_id), len(question.markets))
+        for position, (market, usage) in enumerate(zip(question.markets, parts, strict=True)):
+            context = contexts[market.market_id]
+            answers[market.market_id] = self._result(
+                question.number(position), replies, question.answer, context, usage
+            )
+        return answers
+
+    def _about(self, market: Market, context: PipelineContext) -> Question:
+        """The question about a market.
+
+        Raises:
+            ExperimentSkip: it has not two outcomes.
+        """
+        if len(market.contracts) != 2:
+            raise ExperimentSkip(f"{len(market.contracts)} outcomes, and the model is asked about two")
+        instructions, prompt = market_prompt(market, context, prices=self._table.prices == "shown")
+        return Question([market], None, instructions, prompt, Answer())
+
+    def _about_event(
+        self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
+    ) -> tuple[Question | None, dict[str, ExperimentResult | ExperimentSkip]]:
+        """The question about an event, if there is one to ask, and the skips of markets that it is not about."""
         asked = [market for market in markets if len(market.contracts) == 2]
         skipped = ExperimentSkip("not two outcomes, and the model is asked about two")
         answers: dict[str, ExperimentResult | ExperimentSkip] = {
             market.market_id: skipped for market in markets if len(market.contracts) != 2
         }
         if not asked:
-            return answers
+            return None, answers
         instructions, prompt = event_prompt(asked, contexts, prices=self._table.prices == "shown")
-        answer = Answer(range(1, len(asked) + 1))
-        first = contexts[asked[0].market_id]
-        unit_id = asked[0].event.event_id if asked[0].event is not None else asked[0].market_id
-        replies = [
-            await self._ask(first, instructions, prompt, answer, sample, unit_id=unit_id)
-            for sample in range(self._table.samples)
-        ]
-        shares = _shares(first.calls.usage("event", unit_id), len(asked))
-        for number, (market, usage) in enumerate(zip(asked, shares, strict=True), start=1):
-            context = contexts[market.market_id]
-            answers[market.market_id] = self._result(str(number), replies, answer, context, usage)
-        return answers
+        event_id = asked[0].event.event_id if asked[0].event is not None else asked[0].market_id
+        return Question(asked, event_id, instructions, prompt, Answer(range(1, len(asked) + 1))), answers
 
-    async def _ask(
-        self,
-        context: PipelineContext,
-        instructions: str,
-        prompt: str,
-        answer: Answer,
-        sample: int,
-        unit_id: str | None = None,
-    ) -> Reply:
-        """The reply to one sample of a question; for good without one, a reply with the reason."""
-        from predictbench_assets.experiments.llm.client import ask
-
+    def _request_of(self, question: Question, sample: int, *, batch: bool = False) -> CallRequest:
+        """The request for one sample of a question."""
         table = self._table
         content = {
-            "instructions": instructions,
-            "prompt": prompt,
+            "instructions": question.instructions,
+            "prompt": question.prompt,
             "output": table.output,
-            "schema": answer.schema,
+            "schema": question.answer.schema,
             "settings": {**table.settings, "max_tokens": table.max_tokens, **_seed(table, sample)},
         }
-        most = Tokens(input=most_input_tokens(instructions + prompt), output=table.max_tokens)
-        request = CallRequest(
-            provider=self._base_url or table.model.partition(":")[0],
-            model=table.model,
-            content=content,
-            sample=sample,
-            unit="market" if unit_id is None else "event",
-            unit_id=unit_id,
-            reserved_tokens=most.input + most.output,
-            reserved_cost=None if self._price is None else self._price.cost(most),
-            price_table=self._price_table,
+        most = Tokens(input=most_input_tokens(question.instructions + question.prompt), output=table.max_tokens)
+        return self._request(content, most, sample=sample, event_id=question.event_id, batch=batch)
+
+    async def _ask(self, context: PipelineContext, question: Question, sample: int) -> Reply:
+        """The reply to one sample of a question; for good without one, a reply with the reason."""
+        request = self._request_of(question, sample)
+        return await self._reply(context, request, lambda: self._send(request, question))
+
+    async def _send(self, request: CallRequest, question: Question) -> Reply:
+        from predictbench_assets.experiments.llm.client import ask
+
+        assert self._model is not None
+        return await ask(
+            self._model,
+            request.content,
             deadline_s=self._deadline_s,
+            answer=question.answer,
+            price=self._reached.price,
+            clock=self._reached.clock,
         )
-
-        async def send() -> Reply:
-            assert self._model is not None
-            return await ask(
-                self._model,
-                content,
-                deadline_s=self._deadline_s,
-                answer=answer,
-                price=self._price,
-                clock=context.clock,
-            )
-
-        try:
-            return await context.calls.ask(request, send)
-        except NoAnswer as error:
-            return Reply(status="unknown", reason=str(error), text="", answered_at=context.clock.now())
-
-    @property
-    def _deadline_s(self) -> float:
-        return self._table.limits.timeout_seconds or _DEADLINE_S
 
     def _result(
         self, number: str, replies: Sequence[Reply], answer: Answer, context: PipelineContext, usage: Usage | None
@@ -329,54 +231,8 @@ def aggregated(samples: Sequence[float], aggregate: Aggregate) -> float | None:
     return 1.0 / (1.0 + math.exp(-mean))
 
 
-def _information(*, prices: bool, search: bool) -> Information:
-    if search:
-        return "search" if prices else "search_blind"
-    return "market" if prices else "blind"
-
-
-def _base_url(provider: str, settings: Settings) -> str | None:
-    """The address that the provider's usual variable names."""
-    url = settings.provider_variable(f"{_prefix(provider)}_BASE_URL")
-    return None if url is None else url.get_secret_value()
-
-
-def _key(variable: str | None, provider: str, settings: Settings) -> tuple[str, SecretStr | None]:
-    """The name of the key's variable, and the key."""
-    names = (variable,) if variable is not None else _VARIABLES.get(provider, (f"{_prefix(provider)}_API_KEY",))
-    keys = ((name, settings.provider_variable(name)) for name in names)
-    return next(((name, key) for name, key in keys if key is not None), (names[0], None))
-
-
-_VARIABLES: Final = {"google": ("GOOGLE_API_KEY", "GEMINI_API_KEY")}
-
-
-def _prefix(provider: str) -> str:
-    """What a provider's variables begin with."""
-    name = provider.removesuffix("-chat").removesuffix("-responses").removesuffix("-decisions")
-    return name.upper().replace("-", "_")
-
-
 def _seed(table: LanguageModelTable, sample: int) -> dict[str, int]:
     """A seed for each sample, where there are several and the provider takes one."""
     if table.samples == 1 or not table.model.startswith(("openai-chat:", "openai:")):
         return {}
     return {"seed": int.from_bytes(hashlib.sha256(f"{table.model}|{sample}".encode()).digest()[:4]) >> 1}
-
-
-def _shares(usage: Usage | None, parts: int) -> list[Usage | None]:
-    """The usage of a call for several markets as theirs: each has a like share, and the first what is left over."""
-    if usage is None:
-        return [None] * parts
-    counts = ("requests", "input_tokens", "output_tokens", "cached_tokens")
-    shares: list[Usage | None] = []
-    for number in range(parts):
-        given: dict[str, Any] = {"seconds": usage.seconds, "model": usage.model}
-        for name in counts:
-            total = getattr(usage, name)
-            given[name] = None if total is None else total // parts + (total % parts if number == 0 else 0)
-        if usage.cost is not None:
-            share = (usage.cost / parts).quantize(Decimal("1e-9"))
-            given["cost"] = share if number else usage.cost - share * (parts - 1)
-        shares.append(Usage(**given))
-    return shares
