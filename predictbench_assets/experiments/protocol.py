@@ -380,8 +380,8 @@ class PipelineContext:
         return self._artifacts(name, content)
 
 
-Forecasts = Mapping[str, ExperimentResult | ExperimentSkip] | Awaitable[Mapping[str, ExperimentResult | ExperimentSkip]]
-"""Answers for several markets, by market id."""
+Forecasts = Mapping[str, ExperimentResult | Exception] | Awaitable[Mapping[str, ExperimentResult | Exception]]
+"""Answers for several markets, by market id; an exception counts as raised for that market alone."""
 
 
 class Experiment(ABC):

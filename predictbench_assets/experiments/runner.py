@@ -462,7 +462,7 @@ class Attempt:
 
     def _read(self, market: Market, answer: Answer, seconds: float) -> Outcome:
         value, error = answer.value, answer.error
-        if isinstance(value, ExperimentSkip):
+        if isinstance(value, Exception):
             error = value
         elif error is None:
             try:

@@ -164,7 +164,7 @@ async def ask(
             model_request_parameters=parameters(content["output"], content["schema"]),
         )
     except (ModelAPIError, UserError, UnexpectedModelBehavior, AnswerTooLong) as error:
-        if (found := _of_kind(error, AnswerTooLong)) is not None:
+        if (found := of_kind(error, AnswerTooLong)) is not None:
             return Reply(status="invalid", reason=f"invalid: {found}", text="", answered_at=clock.now())
         if isinstance(error, UnexpectedModelBehavior):
             reason = f"invalid: no answer of a model: {str(error)[:300]}"
@@ -234,7 +234,7 @@ def failure(error: Exception) -> CallFailed:
         case ModelRequestTimeout():
             trouble = "unknown"
         case ModelConnectionError():
-            unsent = error.phase in ("pool", "connect") or _of_kind(error, httpx2.ConnectError) is not None
+            unsent = error.phase in ("pool", "connect") or of_kind(error, httpx2.ConnectError) is not None
             trouble = "unreachable" if unsent else "unknown"
         case ModelHTTPError():
             trouble = "server" if error.status_code >= 500 else "rejected"
@@ -263,7 +263,7 @@ def _kept(response: ModelResponse, text: str) -> Any:
     return ModelMessagesTypeAdapter.dump_python([response], mode="json")[0]
 
 
-def _of_kind(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+def of_kind(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
     """The first error of a kind among those that an error came of."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__

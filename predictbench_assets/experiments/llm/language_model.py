@@ -17,7 +17,7 @@ from predictbench_assets.experiments.llm.prompts import (
     event_prompt,
     market_prompt,
     prompt_hash,
-    sources_of,
+    shown_sources,
 )
 from predictbench_assets.experiments.model_calls.prices import Tokens, most_input_tokens
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
@@ -198,11 +198,7 @@ class LanguageModel(AskedModel):
         probability = aggregated(samples, self._table.aggregate)
         if probability is None:
             raise NotForecast("samples of 0 and of 1 have no mean of their log-odds", usage)
-        sources = [
-            {name: source.get(name) for name in ("url", "title", "published", "sha256")}
-            for result in context.required.values()
-            for source in sources_of(result.payload)
-        ]
+        sources = shown_sources(context)
         return ExperimentResult.binary(
             probability,
             payload={
