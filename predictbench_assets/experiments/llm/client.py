@@ -42,9 +42,6 @@ from predictbench_assets.experiments.model_calls.records import Reply
 from predictbench_assets.runs import CallStatus
 from predictbench_assets.web import routes, trusted_certificates
 
-MOST_BYTES: Final = 8 << 20
-"""The longest answer that is read; a thousand times what a forecast needs."""
-
 _KEPT_TEXT: Final = 100_000
 """Characters of a model's text that are kept of an answer that is longer."""
 
@@ -60,9 +57,13 @@ class AnswerTooLong(Exception):
 class _Client(httpx2.AsyncClient):
     """A client that reads so many bytes of an answer, and follows no redirect: it would take the key elsewhere."""
 
+    def __init__(self, most_bytes: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._most_bytes = most_bytes
+
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         response = await super().send(request, stream=True, **(options | {"follow_redirects": False}))
-        response.stream = _Bounded(response.stream)
+        response.stream = _Bounded(response.stream, self._most_bytes)
         if not stream:
             try:
                 await response.aread()
@@ -72,15 +73,15 @@ class _Client(httpx2.AsyncClient):
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, most_bytes: int) -> None:
+        self._stream, self._most_bytes = stream, most_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MOST_BYTES
+        left = self._most_bytes
         async for part in self._stream:
             left -= len(part)
             if left < 0:
-                raise AnswerTooLong(f"the answer has more than {MOST_BYTES:,} bytes")
+                raise AnswerTooLong(f"the answer has more than {self._most_bytes:,} bytes")
             yield part
 
     async def aclose(self) -> None:
@@ -89,7 +90,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 @asynccontextmanager
 async def opened_model(
-    name: str, *, key: SecretStr | None, base_url: str | None, connections: int
+    name: str, *, key: SecretStr | None, base_url: str | None, connections: int, most_bytes: int
 ) -> AsyncIterator[Model]:
     """A model, with a client that is closed afterwards.
 
@@ -98,6 +99,7 @@ async def opened_model(
         key: None for a server that wants none.
         base_url: address of a server that is not the provider's own.
         connections: requests at once.
+        most_bytes: of one answer that are read.
 
     Raises:
         UserError: there is no such provider, or it wants something else.
@@ -113,7 +115,7 @@ async def opened_model(
         other = httpx2.Proxy(str(proxy.url), auth=proxy.auth, headers=dict(proxy.headers))
         return httpx2.AsyncHTTPTransport(verify=certificates, proxy=other, limits=limits)
 
-    http = _Client(verify=certificates, trust_env=False, mounts=routes(through), limits=limits)
+    http = _Client(most_bytes, verify=certificates, trust_env=False, mounts=routes(through), limits=limits)
     async with http, _provider(provider_name, key, base_url, http) as provider:
         yield infer_model(f"{provider_name}:{model}", provider_factory=lambda _: provider)
 

@@ -5,9 +5,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from predictbench_assets.experiments.llm.answers import Answer, OutputMode
 from predictbench_assets.experiments.llm.model import AskedModel, ModelTable, NotForecast, Reached, shares
@@ -27,6 +28,9 @@ from predictbench_assets.settings import Settings
 
 Aggregate = Literal["mean", "median", "logit_mean"]
 
+_BATCHES: Final = ("openai", "openai-responses", "anthropic")
+"""Providers whose batches are known here; OpenAI's are of its Responses."""
+
 _OURS: Final = ("max_retries", "max_tokens", "request_timeout", "timeout", "extra_headers", "seed")
 """Settings of a request that have keys of their own, or must not be set."""
 
@@ -42,6 +46,13 @@ class LanguageModelTable(ModelTable):
     settings: Mapping[str, Any] = Field(default_factory=dict)
     """Further settings of each request, such as `temperature`."""
 
+    batch: bool = False
+    """True to ask by the provider's batches, at half the price: submitted in one run, collected in a later one."""
+    batch_deadline_hours: Annotated[float, Field(gt=0, le=24)] | None = None
+    """Hours after the freeze that a batch is waited for; by default, and at the most, until two before the day ends."""
+    batch_fallback: Literal["ask", "skip"] = "skip"
+    """What becomes then of questions without an answer: asked one by one at the full price, or skipped."""
+
     @field_validator("settings")
     @classmethod
     def _allowed(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -49,12 +60,26 @@ class LanguageModelTable(ModelTable):
             raise ValueError(f"{', '.join(taken)} cannot be set here")
         return value
 
+    @model_validator(mode="after")
+    def _has_batches(self) -> Self:
+        if not self.batch:
+            if unused := sorted({"batch_deadline_hours", "batch_fallback"} & self.model_fields_set):
+                raise ValueError(f"{' and '.join(unused)} without batch = true")
+        elif self.provider not in _BATCHES:
+            kinds = " and ".join(f"{provider}:" for provider in _BATCHES)
+            raise ValueError(f"batch = true: there are batches of {kinds} models alone, not of {self.model}")
+        return self
+
     def experiment(self, name: str, settings: Settings) -> "LanguageModel":  # noqa: ARG002 - as declared
         """Make the experiment.
 
         Raises:
             ValueError: it has a budget in dollars, and its price is not known.
         """
+        if self.batch:
+            from predictbench_assets.experiments.llm.batched_model import BatchedLanguageModel
+
+            return BatchedLanguageModel(self, self.reached(settings, batch=True))
         return LanguageModel(self, self.reached(settings))
 
 
@@ -211,7 +236,15 @@ class LanguageModel(AskedModel):
             },
             diagnostics={"unusable_samples": reasons} if reasons else {},
             usage=usage,
+            **_made_at(replies),
         )
+
+
+def _made_at(replies: Sequence[Reply]) -> dict[str, datetime]:
+    """The time of a forecast that is put together later than it was answered, where results have one."""
+    if "made_at" not in ExperimentResult.model_fields:
+        return {}
+    return {"made_at": max(reply.answered_at for reply in replies if reply.status == "answered")}
 
 
 def aggregated(samples: Sequence[float], aggregate: Aggregate) -> float | None:

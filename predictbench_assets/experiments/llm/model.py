@@ -113,6 +113,8 @@ class AskedModel(Experiment):
     """
 
     version = "1"
+    _most_bytes = 8 << 20
+    """Longest answer that is read; a thousand times what a forecast needs."""
 
     def __init__(self, table: ModelTable, reached: Reached) -> None:
         self._reached = reached
@@ -137,7 +139,11 @@ class AskedModel(Experiment):
             raise LookupError(f"{reached.variable} is not set: {self._asked.model} cannot be asked without a key")
         connections = self.max_concurrency or CONCURRENCY
         async with opened_model(
-            self._name_at_client, key=reached.key, base_url=reached.base_url, connections=connections
+            self._name_at_client,
+            key=reached.key,
+            base_url=reached.base_url,
+            connections=connections,
+            most_bytes=self._most_bytes,
         ) as self._model:
             yield
 

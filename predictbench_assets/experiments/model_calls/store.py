@@ -86,6 +86,9 @@ class CallStore(Protocol):
     def settle(self, settled: Sequence[Settled]) -> None:
         """Make outcomes durable, what came back first."""
 
+    def submitted(self, intent: str, batch_id: str) -> None:
+        """Give the calls of a batch that was claimed under an intent the provider's id of it."""
+
     def reply(self, call_id: UUID) -> Reply | None:
         """What came back; None where no transcript has it."""
 
@@ -154,6 +157,16 @@ class PaidCalls:
                 for number, one in enumerate(settled)
             ]
         )
+
+    def submitted(self, intent: str, batch_id: str) -> None:
+        """Give the calls of a batch that was claimed under an intent the provider's id of it.
+
+        Raises:
+            DatabaseUnavailable: the next attempt looks for it at the provider.
+        """
+        ours = (model_calls.c[name] == value for name, value in msgspec.structs.asdict(self._scope).items())
+        statement = update(model_calls).where(model_calls.c.batch_id == intent, *ours).values(batch_id=batch_id)
+        in_transaction(self._engine, lambda connection: connection.execute(statement))
 
     def reply(self, call_id: UUID) -> Reply | None:
         """What came back; None where no transcript has it."""

@@ -1,0 +1,337 @@
+"""Batches over real HTTP: submitted by one run, collected by another, and nothing paid for twice whatever happens."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import msgspec
+import pytest
+from pydantic import SecretStr, ValidationError
+from pydantic_ai import models
+from sqlalchemy import Engine
+
+from predictbench_assets.experiments.llm.language_model import LanguageModelTable
+from predictbench_assets.experiments.model_calls.desk import Ledger
+from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.runner import run_experiment_sync
+from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
+from predictbench_assets.sandbox.models.server import StandIn
+from predictbench_assets.settings import load_settings
+from predictbench_assets_tests.kit.paid_runs import PaidRuns
+
+LATE = CAPTURED_AT + timedelta(hours=15)
+"""When a batch of the day is waited for no longer."""
+
+
+@pytest.fixture(autouse=True)
+def allowed() -> Iterator[None]:
+    """Requests go to a server on this machine here, so the library's own switch is on."""
+    before = models.ALLOW_MODEL_REQUESTS
+    models.ALLOW_MODEL_REQUESTS = True
+    yield
+    models.ALLOW_MODEL_REQUESTS = before
+
+
+@pytest.fixture
+def runs(engine: Engine, tmp_path: Path) -> PaidRuns:
+    markets = [make_market(str(number)) for number in range(1001, 1011)]
+    return PaidRuns(engine, tmp_path, load_settings(predictbench_home=tmp_path), markets)
+
+
+def table(stand_in: StandIn, name: str = "stand-in", **keys: Any) -> LanguageModelTable:
+    given = {"model": f"openai:{name}", "base_url": stand_in.base_url, "max_tokens": 800, **keys}
+    return LanguageModelTable(kind="language_model", batch=True, **given)
+
+
+def said(outcomes: list[Outcome]) -> dict[tuple[str, str], int]:
+    """How many outcomes there are of each status, with the beginning of the reason."""
+    return dict(Counter((one.status, (one.reason or "").partition(" (")[0][:80]) for one in outcomes))
+
+
+def priced(stand_in: StandIn, folder: Path, name: str = "stand-in") -> Path:
+    file = folder / "prices.toml"
+    file.write_text(
+        f'[[price]]\nmodel = "openai:{name}"\nbase_url = "{stand_in.base_url}"\ninput = 1.0\noutput = 2.0\nbatch = 0.5\n'
+    )
+    return file
+
+
+def routes(stand_in: StandIn) -> Counter[str]:
+    return Counter(stand_in.counts["by_route"])
+
+
+def test_one_run_submits_and_another_collects(runs: PaidRuns, stand_in: StandIn, tmp_path: Path) -> None:
+    prices = priced(stand_in, tmp_path)
+    submitted = runs.run(table(stand_in), model_prices_file=prices)
+    assert said(submitted) == {("skipped", "batch under way"): 10}
+    assert {one.reason for one in submitted} == {
+        "batch under way (10 requests of 07:00 UTC): materialize again to collect it"
+    }
+    assert not any(one.is_final for one in submitted)
+    assert {row.status for row in runs.rows} == {"unknown"}
+    assert len({row.batch_id for row in runs.rows}) == 1
+    assert stand_in.counts["billed"] == 0
+
+    runs.at(CAPTURED_AT + timedelta(hours=2))
+    collected = runs.run(table(stand_in), model_prices_file=prices)
+    assert said(collected) == {("completed", ""): 10}
+    assert {row.status for row in runs.rows} == {"answered"}
+    again = runs.run(table(stand_in), model_prices_file=prices)
+    assert [one.probability for one in again] == [one.probability for one in collected]
+    assert stand_in.counts["billed"] == stand_in.counts["distinct_prompts"] == 10
+    assert stand_in.counts["billed_again"] == 0
+    assert len([one for one in stand_in.counts["by_route"] if "batches" in one]) >= 1
+    for row in runs.rows:
+        half = (Decimal(row.input_tokens) + 2 * Decimal(row.output_tokens)) / 2_000_000
+        assert row.cost == half < row.reserved_cost
+        assert row.batch_id.startswith("batch_")
+        assert row.transcript_uri is not None
+    assert collected[0].usage is not None
+    assert collected[0].usage.cost == runs.rows[0].cost
+
+
+def test_nothing_is_collected_before_the_provider_has_it(runs: PaidRuns, stand_in: StandIn) -> None:
+    never = table(stand_in, "stand-in-batchnever")
+    runs.run(never)
+    for hours in (1, 3):
+        runs.at(CAPTURED_AT + timedelta(hours=hours))
+        assert said(runs.run(never)) == {("skipped", "batch under way"): 10}
+    assert len(runs.rows) == 10
+
+
+def test_a_batch_whose_name_was_lost_is_found_again(runs: PaidRuns, stand_in: StandIn) -> None:
+    lost = table(stand_in, "stand-in-batchlost")
+    (reason,) = {one.reason for one in runs.run(lost)}
+    assert reason is not None
+    assert reason.startswith("batch under way (it is not known yet whether it was submitted")
+    assert {row.batch_id.partition(" ")[0] for row in runs.rows} == {"intent"}
+    assert said(runs.run(lost)) == {("skipped", "batch under way"): 10}  # not yet to be believed, and not made again
+    runs.at(CAPTURED_AT + timedelta(minutes=20))
+    assert said(runs.run(lost)) == {("completed", ""): 10}
+    assert stand_in.counts["billed"] == 10
+    assert stand_in.counts["billed_again"] == 0
+    assert len(runs.rows) == 10
+
+
+def test_a_run_that_died_before_it_submitted_is_made_up_for(runs: PaidRuns, stand_in: StandIn) -> None:
+    runs.run(table(stand_in, "stand-in-batchnever"))  # another job that the provider lists
+    runs.run(table(stand_in, "stand-in", base_url="http://127.0.0.1:9/v1"))
+    good = table(stand_in)
+    experiment = runs.made(good)
+    store = runs.store(experiment)
+    dead = [
+        msgspec.structs.replace(
+            call, **msgspec.structs.asdict(runs.scope(experiment)), call_id=uuid4(), batch_id="intent abc", reason=None
+        )
+        for call in store.earlier()
+    ]
+    assert not dead
+    store.close()
+    assert said(runs.run(good)) == {("skipped", "batch under way"): 10}
+    stand_in.reset()  # the provider has never heard of it, as after a death between claim and request
+    _as_intents(runs, experiment.name)
+    runs.at(CAPTURED_AT + timedelta(minutes=20))
+    assert said(runs.run(good)) == {("skipped", "batch under way"): 10}
+    runs.at(CAPTURED_AT + timedelta(minutes=40))
+    assert said(runs.run(good)) == {("completed", ""): 10}
+    assert stand_in.counts["billed"] == 10
+
+
+def _as_intents(runs: PaidRuns, name: str) -> None:
+    with runs.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE predictbench.model_calls SET batch_id = 'intent abc'")
+
+
+def test_two_runs_at_once_submit_once(runs: PaidRuns, stand_in: StandIn) -> None:
+    found: list[list[Outcome]] = []
+    together = threading.Barrier(2)
+
+    def one_run() -> None:
+        together.wait()
+        found.append(runs.run(table(stand_in)))
+
+    threads = [threading.Thread(target=one_run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [said(one) for one in found] == [{("skipped", "batch under way"): 10}] * 2
+    assert len(runs.rows) == 10
+    assert said(runs.run(table(stand_in))) == {("completed", ""): 10}
+    assert stand_in.counts["billed"] == 10
+
+
+@pytest.mark.parametrize("kind", ["429", "500"])
+def test_rows_that_failed_are_asked_again_and_no_others(runs: PaidRuns, stand_in: StandIn, kind: str) -> None:
+    some = table(stand_in, f"stand-in-{kind}-share-40-once")
+    runs.run(some)
+    runs.at(CAPTURED_AT + timedelta(hours=1))
+    first = said(runs.run(some))
+    assert set(first) == {("completed", ""), ("skipped", "batch under way")}
+    failed = first["skipped", "batch under way"]
+    assert Counter(row.status for row in runs.rows) == {"answered": 10 - failed, "failed": failed, "unknown": failed}
+    runs.at(CAPTURED_AT + timedelta(hours=2))
+    assert said(runs.run(some)) == {("completed", ""): 10}
+    assert stand_in.counts["billed"] == 10
+    assert stand_in.counts["billed_again"] == 0
+
+
+def test_a_row_that_is_rejected_is_asked_once(runs: PaidRuns, stand_in: StandIn) -> None:
+    some = table(stand_in, "stand-in-400-share-40")
+    runs.run(some)
+    outcomes = runs.run(some)
+    again = runs.run(some)
+    assert said(again) == said(outcomes)
+    assert {one.status for one in outcomes} == {"completed", "failed"}
+    assert all("rejected: " in str(one.reason) for one in outcomes if one.status == "failed")
+    assert len(runs.rows) == 10
+
+
+def test_bad_answers_have_their_words_and_their_cost(runs: PaidRuns, stand_in: StandIn) -> None:
+    messy = table(stand_in, "stand-in-messy-100")
+    runs.run(messy)
+    outcomes = runs.run(messy)
+    assert {one.status for one in outcomes} == {"failed"}
+    assert {row.status for row in runs.rows} <= {"refused", "truncated", "invalid"}
+    assert all(row.output_tokens for row in runs.rows if row.status != "refused")
+    assert said(runs.run(messy)) == said(outcomes)
+    assert stand_in.counts["billed_again"] == 0
+
+
+@pytest.mark.parametrize("fallback", ["ask", "skip"])
+def test_at_the_deadline_the_job_is_cancelled_and_what_it_answered_is_used(
+    runs: PaidRuns, stand_in: StandIn, fallback: str, tmp_path: Path
+) -> None:
+    prices = priced(stand_in, tmp_path, "stand-in-batchnever")
+    never = table(stand_in, "stand-in-batchnever", batch_fallback=fallback)
+    runs.run(never, model_prices_file=prices)
+    runs.at(LATE)
+    outcomes = runs.run(never, model_prices_file=prices)
+    batched = [row for row in runs.rows if row.batch_id is not None]
+    assert Counter(row.status for row in batched) == {"answered": 5, "failed": 5}
+    alone = [row for row in runs.rows if row.batch_id is None]
+    if fallback == "ask":
+        assert said(outcomes) == {("completed", ""): 10}
+        assert {row.status for row in alone} == {"answered"}
+        assert len(alone) == 5
+        assert min(row.cost for row in alone) > max(row.cost for row in batched)
+    else:
+        assert said(outcomes) == {
+            ("completed", ""): 5,
+            ("skipped", "batch: no answer by its deadline: ModelAPIError: The batch was canceled before t"): 5,
+        }
+        assert all(one.is_final for one in outcomes)
+        assert not alone
+    assert stand_in.counts["billed"] == (10 if fallback == "ask" else 5)
+    assert stand_in.counts["billed_again"] == 0
+    assert said(runs.run(never, model_prices_file=prices)) == said(outcomes)
+    assert stand_in.counts["billed"] == (10 if fallback == "ask" else 5)
+
+
+def test_after_the_deadline_nothing_is_submitted(runs: PaidRuns, stand_in: StandIn) -> None:
+    runs.at(CAPTURED_AT + timedelta(hours=3))
+    early = table(stand_in, batch_deadline_hours=2.5, batch_fallback="ask")
+    assert said(runs.run(early)) == {("completed", ""): 10}
+    assert {row.batch_id for row in runs.rows} == {None}
+    assert routes(stand_in)["POST /v1/responses"] == 10
+
+
+def test_a_batch_is_collected_with_another_key(
+    runs: PaidRuns, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = table(stand_in, api_key="MY_API_KEY")
+    for key in ("sk-first-planted-key", "sk-second-planted-key"):
+        monkeypatch.setenv("MY_API_KEY", key)
+        outcomes = runs.run(one)
+    assert said(outcomes) == {("completed", ""): 10}
+    assert SecretStr("") is not None
+
+
+def test_a_job_that_fails_as_a_whole_is_made_again_and_then_given_up(runs: PaidRuns, stand_in: StandIn) -> None:
+    failing = table(stand_in, "stand-in-batchfailed")
+    for _ in range(3):
+        assert said(runs.run(failing)) == {("skipped", "batch under way"): 10}
+    (reason,) = {one.reason for one in (outcomes := runs.run(failing))}
+    assert "no answer in 3 batches" in str(reason)
+    assert all(one.retriable for one in outcomes)
+    assert {row.status for row in runs.rows} == {"failed"}
+    assert len(runs.rows) == 30
+    assert stand_in.counts["billed"] == 0
+
+
+def test_a_job_that_expires_keeps_what_it_has(runs: PaidRuns, stand_in: StandIn) -> None:
+    expires = table(stand_in, "stand-in-batchexpired")
+    runs.run(expires)
+    assert said(runs.run(expires)) == {("completed", ""): 5, ("skipped", "batch under way"): 5}
+
+
+def test_a_budget_covers_the_core_first(runs: PaidRuns, stand_in: StandIn, tmp_path: Path) -> None:
+    runs.markets = [
+        market.model_copy(update={"core": number >= 7, "core_weight": 1.0 if number >= 7 else None})
+        for number, market in enumerate(runs.markets)
+    ]
+    prices = priced(stand_in, tmp_path)
+    limited = table(stand_in, limits={"usd_per_day": Decimal("0.0045")})
+    outcomes = runs.run(limited, model_prices_file=prices)
+    asked = [outcome.market_id for outcome in outcomes if "under way" in str(outcome.reason)]
+    assert {"1008", "1009", "1010"} <= set(asked)
+    assert 3 <= len(asked) < 10
+    rest = [outcome for outcome in outcomes if outcome.market_id not in asked]
+    assert all("budget: usd_per_day of mini" in str(outcome.reason) for outcome in rest)
+    assert sum(row.reserved_cost for row in runs.rows) <= Decimal("0.0045")
+
+
+def test_whole_events_and_samples_go_by_batch_too(runs: PaidRuns, stand_in: StandIn) -> None:
+    markets = [make_market(str(1001 + number), event_id=f"E{number // 3}") for number in range(7)]
+    events = table(stand_in, unit="event", samples=2)
+    runs.run(events, markets)
+    outcomes = runs.run(events, markets)
+    assert said(outcomes) == {("completed", ""): 7}
+    assert len(runs.rows) == 6
+    assert len((outcomes[0].payload or {})["samples"]) == 2
+
+
+def test_anthropics_batches_are_collected_and_found_again(runs: PaidRuns, stand_in: StandIn) -> None:
+    claude = table(stand_in, model="anthropic:claude-haiku-4-5", base_url=stand_in.url, api_key=None)
+    assert said(runs.run(claude)) == {("skipped", "batch under way"): 10}
+    _as_intents(runs, "mini")
+    runs.at(CAPTURED_AT + timedelta(minutes=20))
+    job = next(one for one in _anthropic_jobs(stand_in))
+    assert said(runs.run(claude)) == {("failed", "RetriableError: batch: it cannot be collected: a job of as many requests"): 10}
+    httpx.post(f"{stand_in.url}/stand-in/batches/{job}/finish").raise_for_status()
+    assert said(runs.run(claude)) == {("completed", ""): 10}
+    assert stand_in.counts["billed"] == 10
+
+
+def _anthropic_jobs(stand_in: StandIn) -> list[str]:
+    listed = httpx.get(f"{stand_in.url}/v1/messages/batches", headers={"x-api-key": "x"}).json()
+    return [job["id"] for job in listed["data"]]
+
+
+def test_a_dry_run_submits_nothing(runs: PaidRuns, stand_in: StandIn) -> None:
+    experiment = runs.made(table(stand_in))
+    outcomes = run_experiment_sync(experiment, runs.markets, run=runs.metadata, clock=runs.clock, ledger=None)
+    assert {one.status for one in outcomes} == {"skipped"}
+    assert stand_in.counts["requests"] == 0
+    assert Ledger is not None
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"model": "openai-chat:gpt-5-mini"}, "there are batches of openai: and openai-responses: and anthropic: models"),
+        ({"model": "google:gemini-2.5-flash"}, "not of google:gemini-2.5-flash"),
+        ({"batch": False, "batch_fallback": "ask"}, "batch_fallback without batch = true"),
+        ({"batch_deadline_hours": 30}, "less than or equal to 24"),
+    ],
+)
+def test_what_has_no_batches_is_refused_at_load(keys: dict[str, Any], problem: str) -> None:
+    given = {"kind": "language_model", "model": "openai:gpt-5-mini", "batch": True} | keys
+    with pytest.raises(ValidationError, match=problem):
+        LanguageModelTable(**given)
