@@ -4,7 +4,7 @@ Stored with every run and snapshot, so that a later reader of the data can decid
 """
 
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 SANDBOX: Final = "localhost"
 """The name of a sandbox on this machine, whatever its port, which changes when it is started again."""
@@ -26,3 +26,8 @@ def is_simulated(exchange: str | None) -> bool:
 def exchange_label(exchange: str) -> str:
     """The name as people should read it: a simulated exchange is called one."""
     return f"{exchange} (simulated)" if is_simulated(exchange) else exchange
+
+
+def polymarket_address(slug: str) -> str:
+    """Address of an event or a market on Polymarket's own site."""
+    return f"https://polymarket.com/event/{quote(slug, safe='')}"

@@ -22,6 +22,10 @@ CallStatus = Literal["answered", "refused", "truncated", "invalid", "failed", "u
 """Status of a request to a paid model: `failed` was not answered, and `unknown` may have been and may have cost."""
 
 
+FREEZE_WINDOW_HOURS = 24
+"""A forecast counts as timely when it was made at most this long after the snapshot, and before the market closed."""
+
+
 @dataclass(frozen=True, order=True)
 class RunKey:
     """One cell of the partition grid: the day of the run and how many days ahead its markets close.

@@ -71,6 +71,19 @@ def _decoded(file: Path, most: int = MOST_BYTES) -> tuple[str, str]:
         raise UndecodableFile(f"{file} is a folder, and has to be a file") from None
     except OSError as error:
         raise UndecodableFile(f"{file} cannot be read: {(error.strerror or type(error).__name__).lower()}") from None
+    return _decoded_bytes(file, content)
+
+
+def decoded(file: Path, content: bytes) -> str:
+    """The text of a file's bytes, as `read_text` has it but for the line ends.
+
+    Raises:
+        UndecodableFile: as there.
+    """
+    return _decoded_bytes(file, content)[0]
+
+
+def _decoded_bytes(file: Path, content: bytes) -> tuple[str, str]:
     encoding = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)

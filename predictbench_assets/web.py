@@ -11,7 +11,10 @@ import os
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +22,7 @@ import certifi
 import httpx
 
 from predictbench_assets.failures import PermanentError
+from predictbench_assets.public_addresses import CheckedTransport
 from predictbench_assets.texts import trimmed
 
 _SCHEMES = ("http", "https", "all")
@@ -100,6 +104,59 @@ def async_client(*, timeout_s: float, connections: int, headers: Mapping[str, st
     return httpx.AsyncClient(
         timeout=timeout_s, verify=trusted, trust_env=False, mounts=mounts, limits=limits, headers=headers
     )
+
+
+def checked_client(
+    *, timeout_s: float, connections: int, headers: Mapping[str, str], allow_private: bool
+) -> httpx.AsyncClient:
+    """A client for one host that a stranger keeps: it reaches no private address unless that is allowed.
+
+    Where a proxy is in between, it is the proxy that looks names up, and that has to refuse private addresses.
+
+    Raises:
+        WebEnvironmentError: names the variable at fault.
+    """
+    trusted = trusted_certificates()
+    # Many servers close what is idle for five seconds, and a request that meets the closing is lost.
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=3)
+
+    def transport(proxy: httpx.Proxy | None) -> httpx.AsyncBaseTransport:
+        inner = httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, proxy=proxy, limits=limits)
+        return CheckedTransport(inner, allow_private=allow_private, by_proxy=proxy is not None)
+
+    return httpx.AsyncClient(
+        timeout=timeout_s,
+        trust_env=False,
+        transport=transport(None),
+        mounts=routes(transport),
+        headers=headers,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept from one request to the next
+        follow_redirects=False,
+    )
+
+
+def retry_after(response: httpx.Response, now: Callable[[], datetime]) -> float | None:
+    """Seconds that a Retry-After asks for; a date in it is read by the server's own clock, where it sends it.
+
+    Args:
+        response: the answer with the header.
+        now: the time, where the server does not send its own.
+    """
+    text = response.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    until = http_date(text)
+    if until is None:
+        return None
+    return (until - (http_date(response.headers.get("date", "")) or now())).total_seconds()
+
+
+def http_date(text: str) -> datetime | None:
+    """The instant that a header such as `Date` names, UTC; None where it names none."""
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, IndexError, OverflowError):
+        return None
 
 
 def check_environment() -> None:

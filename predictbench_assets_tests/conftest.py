@@ -10,12 +10,16 @@ from uuid import uuid4
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from pydantic_ai import models
 from sqlalchemy import Engine
 
 from predictbench_assets.database import migrations
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets_tests.kit.database import TEMPLATE, administer, database_of, in_database
+
+# No test asks a real model: those that ask the stand-in on this machine switch it on for themselves.
+models.ALLOW_MODEL_REQUESTS = False
 
 pytest_plugins = ["predictbench_assets_tests.kit.fixtures"]
 

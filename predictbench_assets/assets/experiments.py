@@ -116,7 +116,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 required={name: _required(context, one, registry[name], registry, run) for name, one in inputs.items()},
                 history=database.history,
                 history_counts=database.history_counts,
-                engine=None if database.dry else database.engine,
+                engine=None if database.dry else lambda: database.engine,
                 area=staging,
                 writer_id=context.run.run_id,
                 settings=settings,

@@ -44,7 +44,8 @@ COMMANDS: Sections = {
         "release": ("release:release", "A frozen, versioned data set."),
     },
     "Experiment": {
-        "experiments": ("overview:experiments", "The registered experiments."),
+        "experiments": ("experiments:experiments", "The registered experiments; a new one; a try."),
+        "submit": ("submit:submit", "Hand in forecasts as a file."),
         "sandbox": ("sandbox:sandbox", "A simulated exchange."),
         "contract": ("contract:contract", "The exchange's behaviour against what the client relies on."),
     },

@@ -1,12 +1,11 @@
-"""`predictbench config` and `predictbench experiments`: what is set, and what will run."""
+"""`predictbench config`: what is set, and where it comes from."""
 
 import json
 import sys
 
 import click
 
-from predictbench_assets.experiments.declared.file import registry_of
-from predictbench_assets.observability.console import print_item, print_table
+from predictbench_assets.observability.console import print_item
 from predictbench_assets.settings import Settings, SettingsError, load_settings
 from predictbench_assets.settings_overview import describe_settings, env_example, unknown_in_env_file
 
@@ -43,39 +42,3 @@ def config(as_json: bool, example: bool) -> None:
     for problem in problems:
         click.echo(f"problem: {problem}", err=True)
     sys.exit(1 if problems else 0)
-
-
-@click.command(
-    epilog="\b\nExamples:\n  predictbench experiments\n  predictbench experiments --json",
-)
-@click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
-def experiments(as_json: bool) -> None:
-    """List the registered experiments, in the order in which they may run."""
-    settings = load_settings()
-    registry = registry_of(settings)
-    if as_json:
-        rows = [
-            {
-                "name": one.name,
-                "version": one.version,
-                "requires": list(one.requires),
-                "mandatory": one.mandatory,
-                "information": one.information,
-                "description": settings.redact(one.description),
-            }
-            for one in registry
-        ]
-        click.echo(json.dumps(rows, indent=2))
-        return
-    print_table(
-        ("experiment", "information", "needs", "description"),
-        [
-            (
-                f"{one.name} {one.version}",
-                one.information,
-                ", ".join(one.requires),
-                settings.redact(one.description) + (" Part of every run." if one.mandatory else ""),
-            )
-            for one in registry
-        ],
-    )

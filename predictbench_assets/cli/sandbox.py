@@ -1,4 +1,4 @@
-"""`predictbench sandbox`: a simulated exchange that speaks the real API."""
+"""`predictbench sandbox`: a simulated exchange that speaks the real API, and a model that stands in for real ones."""
 
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +8,8 @@ import click
 
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.faults import Faults
+from predictbench_assets.sandbox.models.server import Settings, StandIn
+from predictbench_assets.sandbox.models.server import run as run_models
 from predictbench_assets.sandbox.poison import REJECTABLE
 from predictbench_assets.sandbox.server import run
 from predictbench_assets.sandbox.world import World
@@ -16,7 +18,7 @@ from predictbench_assets.texts import UndecodableFile
 
 @click.group()
 def sandbox() -> None:
-    """A simulated exchange, for trying things out with nobody's server."""
+    """A simulated exchange and a stand-in model, for trying things out with nobody's server."""
 
 
 @sandbox.command(
@@ -70,6 +72,51 @@ def serve(host: str, port: int, faults: str, now: str | None, seed: int, replay:
         raise click.ClickException(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
         ) from error
+
+
+@sandbox.command(
+    short_help="Serve a model that stands in for real ones.",
+    epilog="""\
+\b
+The name of a model says what it does: stand-in answers well;
+stand-in-slow-2 after two seconds; stand-in-429-once is limited at
+first; stand-in-refusal, -truncated, -prose, -62, -reset, -hang and
+more go wrong. All names:
+  curl http://127.0.0.1:8766/v1/models
+\b
+What reached it, and how to begin again:
+  curl http://127.0.0.1:8766/stand-in/counts
+  curl -X POST http://127.0.0.1:8766/stand-in/reset
+""",
+)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8766, help="0 takes a free one.")
+@click.option("--seconds", type=click.FloatRange(0, 600), default=0.0, metavar="S", help="Time that an answer takes.")
+@click.option(
+    "--polls", type=click.IntRange(min=0), default=1, metavar="N", help="Looks at a batch after which it has ended."
+)
+def models(host: str, port: int, seconds: float, polls: int) -> None:
+    """Serve answers of language models, decision models and search services, with no key and at no cost.
+
+    It speaks the wires of OpenAI, Anthropic and Google, of Exa (below /exa) and Tavily (below /tavily). The answers are
+    made up: they fit the schema that was sent, and are the same for the same prompt.
+    """
+    try:
+        run_models(Settings(seconds=seconds, polls=polls), host=host, port=port, announce=_announce_models)
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+        ) from error
+
+
+def _announce_models(running: StandIn) -> None:
+    click.echo(f"stand-in ready: {running.base_url}\n")
+    click.echo("# In experiments.toml:")
+    for name, kind, model in (
+        ("stand_in", "language_model", "openai:stand-in"),
+        ("stand_in_decides", "decision_model", "openai-decisions:stand-in"),
+    ):
+        click.echo(f'[{name}]\nkind = "{kind}"\nmodel = "{model}"\nbase_url = "{running.base_url}"\n')
 
 
 def _announce(text: str) -> None:

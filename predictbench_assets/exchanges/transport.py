@@ -10,8 +10,6 @@ import logging
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -322,14 +320,7 @@ class Transport:
             )
 
     def _retry_after(self, response: httpx.Response) -> float | None:
-        """Seconds that a Retry-After asks for; a date in it is read by the server's own clock, where it sends it."""
-        text = response.headers.get("retry-after", "").strip()
-        if text.isascii() and text.isdecimal():
-            return float(text)
-        until = http_date(text)
-        if until is None:
-            return None
-        return (until - (http_date(response.headers.get("date", "")) or self._clock.now())).total_seconds()
+        return web.retry_after(response, self._clock.now)
 
 
 def decompressed(sent: bytes, encoding: str, limit: int) -> bytes:
@@ -381,14 +372,6 @@ def _wait(state: RetryCallState) -> float:
 def authorization(api_key: SecretStr | None) -> dict[str, str]:
     """The header that carries the key, which is Gamma's alone; none without a key."""
     return {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
-
-
-def http_date(text: str) -> datetime | None:
-    """The instant that a header such as `Date` names, UTC; None where it names none."""
-    try:
-        return parsedate_to_datetime(text).astimezone(UTC)
-    except (ValueError, IndexError, OverflowError):
-        return None
 
 
 def error_text(body: bytes) -> str:

@@ -122,10 +122,10 @@ def forecast(
     required: Mapping[str, Mapping[str, Outcome]],
     history: History,
     history_counts: HistoryCounts,
-    engine: Engine | None,
     area: StagingArea,
     writer_id: str,
     settings: Settings,
+    engine: Callable[[], Engine] | None = None,
     remake: Callable[[], Experiment] | None = None,
     forget: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -138,9 +138,9 @@ def forecast(
         required: outcomes of the experiments that it requires, by name and market id.
         history: settled markets as of an instant.
         history_counts: their counts by category.
-        engine: of the database that paid calls are kept in; None for a dry run, which makes none.
         area: the place of journal, artifacts and transcripts.
         writer_id: names the journal's segments of this attempt.
+        engine: opens the database that paid calls are kept in; None for a dry run, which makes none.
         remake: makes the experiment again in another process, `Registry.remake`; by default it is pickled.
         forget: remove the journal first, so that every market is called again.
         progress: called at the beginning, once a second, and at the end, from changing threads.
@@ -149,18 +149,12 @@ def forecast(
         JournalUnwritable: an answer could not be made durable.
     """
     key = JournalKey(cohort.slug, experiment.name, experiment.version, cohort.content_hash, config_hash)
-    journal = Journal(area, key, writer_id)
-    if forget:
+    journal = Journal(area, key, writer_id) if experiment.journalled else None
+    if forget and journal is not None:
         journal.discard()
-    scope = CallScope(
-        run_date=cohort.run.run_date,
-        window_days=cohort.run.window_days,
-        experiment=experiment.name,
-        version=experiment.version,
-        config_hash=config_hash,
-        snapshot_hash=cohort.run.snapshot_hash,
+    ledger = (
+        None if engine is None else ledger_of(experiment, cohort.run, config_hash, engine, area, writer_id, settings)
     )
-    store = None if engine is None else PaidCalls(engine, area, scope, writer_id, settings.redact)
     last = _Last(progress)
     started, begun = settings.clock.now(), time.monotonic()
     outcomes = run_experiment_sync(
@@ -172,7 +166,7 @@ def forecast(
         history=history,
         history_counts=history_counts,
         artifacts=lambda path, content: area.write_bytes(f"artifacts/{cohort.slug}/{path}", content),
-        ledger=None if store is None else Ledger(store, scope, _allowance(experiment, settings)),
+        ledger=ledger,
         journal=journal,
         crash_mark=CrashMark(settings.local_state, cohort.slug, experiment.name, experiment.version),
         remake=remake,
@@ -181,8 +175,6 @@ def forecast(
         redact=settings.redact,
         progress=last,
     )
-    if store is not None:
-        store.close()
     return ExperimentForecasts(
         experiment=experiment,
         config_hash=config_hash,
@@ -198,9 +190,28 @@ def forecast(
     )
 
 
-def _allowance(experiment: Experiment, settings: Settings) -> Allowance:
-    """The most that the experiment's paid calls may take, with what all experiments together may cost."""
-    return msgspec.structs.replace(experiment.allowance or Allowance(), usd_per_day_of_all=settings.model_usd_per_day)
+def ledger_of(
+    experiment: Experiment,
+    run: RunMetadata,
+    config_hash: str,
+    engine: Callable[[], Engine],
+    area: StagingArea,
+    writer_id: str,
+    settings: Settings,
+) -> Ledger:
+    """The ledger of an experiment's paid calls for a run, with what they may take: its own limits, and those of all."""
+    scope = CallScope(
+        run_date=run.run_date,
+        window_days=run.window_days,
+        experiment=experiment.name,
+        version=experiment.version,
+        config_hash=config_hash,
+        snapshot_hash=run.snapshot_hash,
+    )
+    allowance = msgspec.structs.replace(
+        experiment.allowance or Allowance(), usd_per_day_of_all=settings.model_usd_per_day
+    )
+    return Ledger(PaidCalls(engine, area, scope, writer_id, settings.redact), scope, allowance)
 
 
 def refuse_to_forget(settings: Settings, *, dry_run: bool) -> None:

@@ -133,6 +133,9 @@ class _Calls:
     def reply(self, call_id: UUID) -> Reply | None:
         return cast(Reply | None, self._link.ask("calls", "reply", call_id))
 
+    def close(self) -> None:
+        """Do nothing: that process closes it."""
+
 
 async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
     """Make calls, as many at once as are asked for."""

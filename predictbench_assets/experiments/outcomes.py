@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
@@ -129,11 +129,14 @@ def completed(
 ) -> Outcome:
     """The outcome of a market that was forecast; `redact` takes secrets out of what is stored with it.
 
+    It was made at `forecast_at`, unless the result says that it was made before, since the market's capture.
+
     What is stored is in JSON's own types. Enumerations, models, dataclasses, dates, decimals, UUIDs, sets (sorted), and
     scalars and arrays of numpy become what they obviously are; pandas' missing value becomes null.
 
     Raises:
-        ResultRefused: the number of probabilities is not the market's number of outcomes, or a part cannot be stored.
+        ResultRefused: the number of probabilities is not the market's number of outcomes, it claims to be of before the
+            capture or of after `forecast_at`, or a part cannot be stored.
         ValidationError: the result was changed into one that cannot be made (`model_copy` checks nothing).
     """
     result = ExperimentResult(**{name: getattr(result, name) for name in ExperimentResult.model_fields})
@@ -143,6 +146,12 @@ def completed(
     if len(result.probabilities) != len(market.contracts):
         names = ", ".join(market.outcomes)
         raise ResultRefused(f"{len(result.probabilities)} probabilities for {len(market.contracts)} outcomes ({names})")
+    made_at = forecast_at if result.made_at is None else result.made_at.astimezone(UTC)
+    if result.made_at is not None and not market.captured_at <= made_at <= forecast_at:
+        raise ResultRefused(
+            f"made_at is {made_at.isoformat()}, not between the freeze at {market.captured_at.isoformat()} and now, "
+            f"{forecast_at.isoformat()}"
+        )
     return Outcome(
         market_id=market.market_id,
         status="completed",
@@ -151,7 +160,7 @@ def completed(
         payload_json=_storable("payload", result.payload, redact),
         artifact_uri=artifact_uri,
         diagnostics_json=_storable("diagnostics", result.diagnostics, redact),
-        forecast_at=forecast_at,
+        forecast_at=made_at,
         seconds=seconds,
         source=source,
         usage=storable_usage(result.usage, redact),

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, Supp
 from uuid import UUID
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.model_calls.allowance import Allowance
@@ -142,6 +142,8 @@ class ExperimentResult(BaseModel):
         artifact_uri: where something bigger was put, see `PipelineContext.artifact`.
         diagnostics: numbers and notes for debugging, kept apart from the payload.
         usage: what the forecast took of a model or a service.
+        made_at: instant of a forecast that was made before it was asked for (a submission, a batch), with its time
+            zone; between the freeze and now. None for now.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -151,6 +153,7 @@ class ExperimentResult(BaseModel):
     artifact_uri: str | None = None
     diagnostics: Mapping[str, Any] = Field(default_factory=dict)
     usage: Usage | None = None
+    made_at: AwareDatetime | None = None
 
     @field_validator("probabilities", mode="before")
     @classmethod
@@ -381,7 +384,7 @@ class PipelineContext:
 
 
 Forecasts = Mapping[str, ExperimentResult | Exception] | Awaitable[Mapping[str, ExperimentResult | Exception]]
-"""Answers for several markets, by market id; an exception counts as raised for that market alone."""
+"""Answers for several markets, by market id; an exception, such as a skip, is that of its market alone."""
 
 
 class Experiment(ABC):
@@ -401,7 +404,9 @@ class Experiment(ABC):
         allowance: the most that its paid calls may take, see `PipelineContext.calls`.
         max_markets: markets of a run that it is asked about at most, those of the core first; the others are skipped.
         kind: the word of its table's `kind` in `experiments.toml`; "code" for one that no table declares.
-        arguments: what its table gave to its constructor; decides its forecasts as `config` does.
+        declared_arguments: what its table gave to its constructor; decides its forecasts as `config` does.
+        journalled: whether answers are kept in the journal, and taken from it; False where they cost nothing and may be
+            replaced.
     """
 
     name: str
@@ -417,7 +422,8 @@ class Experiment(ABC):
     allowance: Allowance | None = None
     max_markets: int | None = None
     kind: str = "code"
-    arguments: Mapping[str, Any] = MappingProxyType({})
+    declared_arguments: Mapping[str, Any] = MappingProxyType({})
+    journalled: bool = True
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
 
 if TYPE_CHECKING:
     from predictbench_assets.experiments.declared.file import Declarations
+    from predictbench_assets.experiments.declared.table import Table
 
 ENTRY_POINT_GROUP: Final = "predictbench.experiments"
 SETTING: Final = "PROCESSING_EXPERIMENTS"
@@ -54,19 +55,19 @@ class Registry:
         self,
         experiments: Iterable[Experiment],
         listings: Mapping[str, str] | None = None,
-        declared: Mapping[str, Callable[[], Experiment]] | None = None,
+        declared: "Declarations | None" = None,
     ) -> None:
         """Take experiments that are valid one by one, and check them together.
 
         Args:
             experiments: the experiments.
             listings: the `module:name` that each was found by, by the experiment's name.
-            declared: functions that make declared ones again, by name.
+            declared: the tables of those that are declared.
 
         Raises:
             RegistryError: a missing or forbidden requirement, a cycle.
         """
-        self.listings, self._declared = dict(listings or {}), dict(declared or {})
+        self.listings, self._declared = dict(listings or {}), declared
         given = {experiment.name: experiment for experiment in experiments}
         for experiment in given.values():
             for problem in self.requirement_problems(experiment, given):
@@ -131,10 +132,14 @@ class Registry:
 
     def remake(self, name: str) -> Callable[[], Experiment] | None:
         """A function that makes the experiment again in another process; None for one that was not listed."""
-        if name in self._declared:
-            return self._declared[name]
+        if self._declared is not None and name in self._declared.checked:
+            return self._declared.remake(name)
         path = self.listings.get(name)
         return None if path is None else functools.partial(remade, path, name)
+
+    def table(self, name: str) -> "Table | None":
+        """The table that declares an experiment; None for one that is listed."""
+        return None if self._declared is None else self._declared.checked.get(name)
 
     @staticmethod
     def requirement_problems(
@@ -171,7 +176,7 @@ class Registry:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return (
             f"there is no experiment named {name!r}.{hint} Known: {', '.join(self.names)}. "
-            f"Add it to {SETTING}, or correct the name; `predictbench experiments` lists them."
+            f"Add it to {SETTING} or to experiments.toml, or correct the name; `predictbench experiments` lists them."
         )
 
 
@@ -185,7 +190,7 @@ def config_hash(experiment: Experiment, required: Mapping[str, Sequence[str]] | 
         "config": dict(experiment.config),
         "information": experiment.information,
         "requires": dict(required) if required is not None else sorted(experiment.requires),
-        **({"arguments": dict(experiment.arguments)} if experiment.arguments else {}),
+        **({"arguments": dict(experiment.declared_arguments)} if experiment.declared_arguments else {}),
     }
     canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -245,9 +250,8 @@ def load_registry(
         if declared is not None:
             where = {name: listing.where for name, listing in origins.items()}
             tables = declared.make(experiments, where, at_work)
-    remakers = {name: declared.remake(name) for name in tables} if declared is not None else {}
     paths_by_name = {name: listing.path for name, listing in origins.items()}
-    return Registry([*experiments.values(), *tables.values()], paths_by_name, remakers)
+    return Registry([*experiments.values(), *tables.values()], paths_by_name, declared)
 
 
 def remade(path: str, name: str) -> Experiment:
@@ -432,6 +436,8 @@ def attribute_problem(one: Any, called: str) -> str | None:
         return f"its mandatory {one.mandatory!r} is neither True nor False"
     if not isinstance(one.control, bool):
         return f"its control {one.control!r} is neither True nor False"
+    if not isinstance(one.journalled, bool):
+        return f"its journalled {one.journalled!r} is neither True nor False"
     for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int), ("max_markets", int)):
         value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):

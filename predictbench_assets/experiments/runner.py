@@ -39,6 +39,7 @@ from predictbench_assets.experiments.protocol import (
 )
 from predictbench_assets.experiments.source import ExperimentSource
 from predictbench_assets.failures import PredictbenchError
+from predictbench_assets.markets.core_sample import sampling_order
 from predictbench_assets.markets.market import Market
 
 MAX_REASON: Final = 500
@@ -86,6 +87,7 @@ async def run_experiment(
     *,
     run: RunMetadata,
     clock: Clock,
+    cohort: Sequence[Market] | None = None,
     required: Mapping[str, Mapping[str, Outcome]] | None = None,
     history: History | None = None,
     history_counts: HistoryCounts | None = None,
@@ -103,11 +105,15 @@ async def run_experiment(
 ) -> list[Outcome]:
     """Run an experiment over the markets of a cohort, those of the core sample first.
 
+    One that is declared, or has a limit of markets, goes on with a seeded, stratified sample of the others.
+
     Args:
-        experiment: the one to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here.
+        experiment: the one to run; its own `max_concurrency` and `timeout_seconds` come before the arguments here. Past
+            its `max_markets` markets are skipped without a call, and not journalled, because the limit may be raised.
         markets: the cohort, with prices; they are taken out here where prices are withheld.
         run: handed to the experiment.
         clock: for the time of each forecast.
+        cohort: what contexts know of the day, where `markets` are a part of it.
         required: outcomes of the required experiments by name and market id. A market for which one did not complete
             is skipped without a call, and not journalled, because the requirement may come later.
         history: settled markets as of an instant; asked once for each, whatever the number of calls.
@@ -137,7 +143,7 @@ async def run_experiment(
         isolated = Isolated(
             Setup(
                 remake=remake or functools.partial(copy.copy, experiment),
-                markets=tuple(markets),
+                markets=tuple(markets if cohort is None else cohort),
                 run=run,
                 clock=clock,
                 required={name: [one.encode() for one in given.values()] for name, given in (required or {}).items()},
@@ -155,7 +161,7 @@ async def run_experiment(
         experiment=experiment,
         contexts=Contexts(
             experiment,
-            markets,
+            markets if cohort is None else cohort,
             run=run,
             clock=clock,
             history=history,
@@ -192,6 +198,8 @@ async def run_experiment(
             crash_mark.clear(at_exit=bool(attempt.overdue))
         if journal is not None:
             await journal.close()
+        if ledger is not None:
+            await asyncio.to_thread(ledger.store.close)
     if isolated is not None and crash_mark is not None and isolated.calls and not isolated.deaths:
         crash_mark.forget()  # it was another's crash, or somebody killed the process
     return [attempt.outcomes[market.market_id] for market in markets]
@@ -306,7 +314,7 @@ class Attempt:
             reporting.cancel()
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
-        """The calls to make: without what is journalled, and without markets that lack a requirement."""
+        """The calls to make: without what is journalled, markets that lack a requirement, and those past the limit."""
         callable_markets = []
         for market in markets:
             missing = self._missing_requirement(market)
@@ -316,7 +324,8 @@ class Attempt:
                 self._take(Outcome(market_id=market.market_id, status="skipped", reason=missing))
         known = await asyncio.to_thread(self.journal.load) if self.journal else {}
         calls = []
-        for unit in _units(self.experiment, callable_markets):
+        ordered = self._in_order(callable_markets)
+        for unit in self._units(callable_markets, ordered):
             if all(market.market_id in known for market in unit):
                 for market in unit:
                     self._take(known[market.market_id])
@@ -324,7 +333,44 @@ class Attempt:
                 self.counts["resumed"] += len(unit)
             else:
                 calls.append(unit)
-        return sorted(calls, key=lambda unit: not any(market.core for market in unit))
+        place = {market.market_id: number for number, market in enumerate(ordered)}
+        calls.sort(key=lambda unit: min(place[market.market_id] for market in unit))
+        return self._within_limit(calls)
+
+    def _in_order(self, markets: Sequence[Market]) -> Sequence[Market]:
+        """The markets in the order of their calls; a sample's where some limit may cut them short."""
+        if self.experiment.kind == "code" and self.experiment.max_markets is None:
+            return sorted(markets, key=lambda market: not market.core)
+        return sampling_order(markets, self.contexts.run.snapshot_hash)
+
+    def _units(self, markets: Sequence[Market], ordered: Sequence[Market]) -> list[Unit]:
+        """The markets of each call; as one call the cohort has as many as `max_markets` allows, then the rest."""
+        limit = self.experiment.max_markets
+        units = _units(self.experiment, markets)
+        if limit is None or unit_of(self.experiment) != "cohort":
+            return units
+        chosen = {market.market_id for market in ordered[:limit]}
+        parts = [[market for market in markets if (market.market_id in chosen) is among] for among in (True, False)]
+        return [tuple(part) for part in parts if part]
+
+    def _within_limit(self, calls: Sequence[Unit]) -> list[Unit]:
+        """The calls that the experiment's `max_markets` allows beside what is journalled; the rest is skipped.
+
+        An event is asked about as a whole or not at all: one that does not fit leaves its place to smaller ones.
+        """
+        limit = self.experiment.max_markets
+        if limit is None:
+            return list(calls)
+        made, left = [], limit - self.counts["resumed"]
+        reason = f"budget: markets = {limit:,} of this day's {self.total:,}"
+        for unit in calls:
+            if len(unit) <= left:
+                made.append(unit)
+                left -= len(unit)
+                continue
+            for market in unit:
+                self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
+        return made
 
     def _missing_requirement(self, market: Market) -> str | None:
         for name in self.experiment.requires:
@@ -462,7 +508,7 @@ class Attempt:
 
     def _read(self, market: Market, answer: Answer, seconds: float) -> Outcome:
         value, error = answer.value, answer.error
-        if isinstance(value, Exception):
+        if isinstance(value, Exception):  # of one market among several, or a skip that was returned
             error = value
         elif error is None:
             try:

@@ -1,7 +1,8 @@
 """The demo's environment: one folder with an exchange and a database of its own, for this process and its children.
 
-Nothing of the user's is read: every variable that could be a setting of ours or of Dagster's is taken out of this
-process before settings are loaded, like every key of a provider, and `.env` is not opened. The embedded server does the same with those of libpq.
+Nothing of the user's is read: every variable that could be a setting of ours, of Dagster's or a provider's key is taken
+out of this process before settings are loaded, and `.env` is not opened. The embedded server does the same with those
+of libpq.
 """
 
 import os
@@ -30,6 +31,9 @@ from predictbench_assets.settings import (
 DECLARED = Path(__file__).with_name("demo.toml")
 """The demo's declared experiments."""
 
+PRICES = Path(__file__).with_name("demo_prices.toml")
+"""Prices that it pretends for the stand-in of a language model."""
+
 FOLDER = Path(".predictbench") / "demo"
 
 _PIPED_WIDTH = 80
@@ -49,6 +53,9 @@ def enter_demo() -> Path:
         ENV_FILE_VARIABLE: "",
         # Nor are the declared experiments of the working folder, which may cost money, part of it.
         "EXPERIMENTS_FILE": str(DECLARED),
+        "MODEL_PRICES_FILE": str(PRICES),
+        "OPENAI_API_KEY": "stand-in",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
         "PREDICTBENCH_HOME": str(folder),
         # Nothing of the demo may go to a real exchange, even when it is entered without a running sandbox.
         "POLYMARKET_BASE_URL": "http://127.0.0.1:9",
@@ -82,6 +89,7 @@ def use_sandbox(sandbox: SandboxProcess) -> None:
     """Point this process and its children at a sandbox."""
     os.environ["POLYMARKET_BASE_URL"] = sandbox.base_url
     os.environ["POLYMARKET_CLOB_URL"] = f"{sandbox.base_url}/clob"
+    os.environ["OPENAI_BASE_URL"] = f"{sandbox.base_url}/_models/v1"
 
 
 def demo_settings(*, verbose: bool) -> Settings:

@@ -62,6 +62,24 @@ def draw_core(markets: Iterable[Market], *, size: int, seed: int) -> dict[str, f
     }
 
 
+def sampling_order(markets: Iterable[Market], seed: str) -> list[Market]:
+    """The markets in an order of which every beginning is a sample: the core first, then all strata by turns.
+
+    Strata come by turns as the core's places are given, by the square roots of their sizes; within a stratum a keyed
+    hash decides. The same seed always gives the same order, whatever that of `markets`.
+    """
+    strata: dict[Stratum, list[Market]] = defaultdict(list)
+    for market in markets:
+        price = market.price.value
+        strata[market.category, "" if price is None else str(price_bin(price))].append(market)
+    turns = [
+        (not market.core, (place + 0.5) / math.sqrt(len(members)), stratum, place, market)
+        for stratum, members in strata.items()
+        for place, market in enumerate(_first_by_hash(members, len(members), f"{seed}|order"))
+    ]
+    return [market for *_, market in sorted(turns, key=lambda turn: turn[:4])]
+
+
 def allocate(sizes: Mapping[Stratum, int], total: int) -> dict[Stratum, int]:
     """Places per stratum: at least one each, at most the stratum's size, `total` in all where there are so many.
 

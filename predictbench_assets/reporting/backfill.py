@@ -12,8 +12,7 @@ from rich.text import Text
 
 from predictbench_assets.reporting.output import markdown_table, publish, rich_table
 from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
-from predictbench_assets.runs import RunKey
-from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS
+from predictbench_assets.runs import FREEZE_WINDOW_HOURS, RunKey
 
 BackfillOutcome = Literal["stored", "failed", "missing", "not_run"]
 

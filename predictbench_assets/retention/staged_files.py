@@ -1,7 +1,7 @@
 """Old files of the staging area: what a run can make again goes, the frozen snapshots move to the archive.
 
 How old a file is follows from the run date in its name, since a copied area has other times on its files. What a stored
-row points to stays: a snapshot that is not archived yet, and the artifacts of experiments.
+row points to stays: a snapshot that is not archived yet, the artifacts of experiments, and what was handed in.
 """
 
 import logging

@@ -33,6 +33,7 @@ from predictbench_assets.sandbox.faults import Faults, FaultSource
 from predictbench_assets.sandbox.hosting import QuietServer, disconnected, halved, in_thread, reset
 from predictbench_assets.sandbox.latent import mixed
 from predictbench_assets.sandbox.listing import Invalid
+from predictbench_assets.sandbox.models.server import StandInApp
 from predictbench_assets.sandbox.world import DAY, HOUR, Market, Quote, World
 
 _MAX_TOKENS = 500
@@ -110,6 +111,7 @@ class SandboxApp:
             routes=[
                 Mount("/_sandbox", routes=control),
                 Mount("/clob", routes=clob),
+                Mount("/_models", app=StandInApp()),
                 Mount("/data", routes=[Route("/v2/resolutions", self._resolutions)]),
                 *gamma,
             ],

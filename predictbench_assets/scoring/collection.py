@@ -11,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 from predictbench_assets.scoring.clusters import linked, value_numbers
-from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS, Bools, Cohorts, Entrant, Floats, Forecasts, Ints
+from predictbench_assets.scoring.forecasts import Bools, Cohorts, Entrant, Floats, Forecasts, Ints
 
 EPOCH_US: Final = int(np.datetime64("2000-01-01", "us").astype(np.int64))
 NEVER: Final = int(np.iinfo(np.int64).max)

@@ -18,9 +18,6 @@ Ints = NDArray[np.int64]
 Days = NDArray[np.datetime64]
 Texts = NDArray[np.object_]
 
-FREEZE_WINDOW_HOURS = 24
-"""A forecast counts as timely when it was made at most this long after the snapshot."""
-
 
 @dataclass(frozen=True)
 class Entrant:

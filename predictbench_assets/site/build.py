@@ -22,13 +22,14 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from predictbench_assets import __version__
-from predictbench_assets.exchange_names import is_simulated
+from predictbench_assets.exchange_names import is_simulated, polymarket_address
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.persistence.stored_runs import stored_exchange
+from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.boards import BoardName, BoardRow, Leaderboard
 from predictbench_assets.scoring.build import build_leaderboard
-from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS, Entrant, Forecasts
+from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 from predictbench_assets.scoring.store.boards import content_hash, encoded_leaderboard
 from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets.site import views
@@ -43,7 +44,7 @@ from predictbench_assets.site.data import (
     questions,
     reasons,
 )
-from predictbench_assets.site.names import cohort_name, page_name, polymarket_address
+from predictbench_assets.site.names import cohort_name, page_name
 
 MARKER: Final = "report.json"
 """Name of the file that marks a folder as a page of ours, which the next one may replace."""

@@ -22,7 +22,7 @@ from predictbench_assets.database.as_of import (
 )
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.experiments.reasons import count_texts
-from predictbench_assets.scoring.forecasts import FREEZE_WINDOW_HOURS
+from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 
 CHUNK = 400
 """Markets that are read at a time."""

@@ -3,7 +3,6 @@
 import re
 from hashlib import sha256
 from typing import Final
-from urllib.parse import quote
 
 FOLDER: Final = "report"
 """Folder of the page in PREDICTBENCH_HOME."""
@@ -26,8 +25,3 @@ def page_name(*parts: str) -> str:
 def cohort_name(run_date: object, window_days: int) -> str:
     """The file name of a cohort's page, without its suffix."""
     return f"{run_date}-w{window_days}"
-
-
-def polymarket_address(slug: str) -> str:
-    """Address of an event or a market on Polymarket's own site."""
-    return f"https://polymarket.com/event/{quote(slug, safe='')}"

@@ -58,7 +58,7 @@ class PaidRuns:
     def store(self, experiment: Experiment) -> PaidCalls:
         """The store of its calls."""
         area = StagingArea(str(self.folder / "staging"))
-        return PaidCalls(self.engine, area, self.scope(experiment), "test", self.settings.redact)
+        return PaidCalls(lambda: self.engine, area, self.scope(experiment), "test", self.settings.redact)
 
     def run(self, table: Table, markets: Sequence[Market] | None = None, **settings: Any) -> list[Outcome]:
         """The outcomes of a run, without a journal: what is not asked again is known from the ledger alone."""

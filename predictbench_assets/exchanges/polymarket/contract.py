@@ -51,13 +51,13 @@ from predictbench_assets.exchanges.transport import (
     UnexpectedAnswer,
     authorization,
     error_text,
-    http_date,
 )
 from predictbench_assets.failures import TransientError
 from predictbench_assets.markets.cohort import Filters, normalize_cohort
 from predictbench_assets.markets.market import GOOD_SPREAD, Market
 from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.printable import shortened
+from predictbench_assets.web import http_date
 
 HabitLevel = Literal["ok", "note", "deviation"]
 

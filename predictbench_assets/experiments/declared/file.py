@@ -27,7 +27,7 @@ from predictbench_assets.experiments.registry import (
     load_registry,
 )
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.settings import Settings
+from predictbench_assets.settings import Settings, SettingsError
 from predictbench_assets.texts import UndecodableFile, read_text
 
 MOST_BYTES: Final = 1_000_000
@@ -135,17 +135,17 @@ class Declarations:
             self.add(problem, name, key)
         if not _is_plain(content):
             raise self._fail(f"has values within values, more than {_DEEPEST} deep", name)
-        if infinite := list(_not_finite(content, ())):
-            for path in infinite:
-                self.add(f"{path[-1]}: expected a finite number", name, *path)
-            raise _Mistaken
+        infinite = list(_not_finite(content, ()))
+        for path in infinite:
+            self.add(f"{'.'.join(map(str, path))}: expected a finite number", name, *path)
         try:
             table = model.model_validate_json(json.dumps(content, default=_written), strict=True)
         except ValidationError as error:
             for problem, path in _told(error, model):
-                self.add(problem, name, *path)
+                if path not in infinite:
+                    self.add(problem, name, *path)
             raise _Mistaken from None
-        if unknown or not NAME.fullmatch(name):
+        if unknown or infinite or not NAME.fullmatch(name):
             raise _Mistaken
         return table
 
@@ -158,6 +158,8 @@ class Declarations:
             if problem is None:
                 config_hash(one)
                 return one
+        except SettingsError as error:
+            problem = "; ".join(error.problems)
         except (ValueError, PredictbenchError) as error:
             problem = str(error)
         except SystemExit:

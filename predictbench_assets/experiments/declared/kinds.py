@@ -44,7 +44,7 @@ class CodeTable(Table):
         arguments = dict(self.model_extra or {})
         one: Experiment = kind(**arguments)
         if arguments:
-            one.arguments = arguments
+            one.declared_arguments = arguments
         return one
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Seque
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
+from openai import AsyncOpenAI, NotFoundError
 from pydantic import ValidationError
 from pydantic_ai import ModelRequest
 from pydantic_ai.exceptions import ModelAPIError, UnexpectedModelBehavior, UserError
@@ -15,7 +16,7 @@ from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.settings import ModelSettings
 
 from predictbench_assets.experiments.llm.answers import Answer
-from predictbench_assets.experiments.llm.client import AnswerTooLong, failure, of_kind, parameters, reply_of
+from predictbench_assets.experiments.llm.client import AnswerUnreadable, failure, of_kind, parameters, reply_of
 from predictbench_assets.experiments.llm.model import Reached
 from predictbench_assets.experiments.model_calls.batches import BatchItem, Encoded
 from predictbench_assets.experiments.model_calls.desk import CallFailed
@@ -33,6 +34,7 @@ _DEADLINE_S: Final = 600.0
 """Seconds for an upload, or for a file of results."""
 
 _CLOCKS_APART: Final = timedelta(minutes=10)
+_BEGINNING: Final = 300
 _MOST_JOBS: Final = 1_000
 """Jobs of a provider's list that are looked at for a lost one."""
 
@@ -101,7 +103,7 @@ class ProviderBatches:
     async def _handle(self, batch_id: str) -> Batch:
         """The library's handle of a job; all of it but the id is that of the model."""
         if batch_id not in self._jobs:
-            content = {"instructions": "", "prompt": "", "output": "prompted", "schema": {}, "settings": {}}
+            content = {"instructions": "", "prompt": "-", "output": "native", "schema": Answer().schema, "settings": {}}
             encoded = await _called(self._model.batch_encode(_asked("none", content)))
             self._jobs[batch_id] = Batch(
                 id=batch_id,
@@ -133,17 +135,17 @@ class ProviderBatches:
         return reply_of(response, answer=answer, price=self._reached.price, answered_at=answered_at, batch=True)
 
     async def _found_at_openai(self, custom_ids: Collection[str], earliest: datetime) -> str | None:
-        """The newest job whose input file begins with one of the requests."""
+        """The newest job with a file that begins with one of the requests."""
         assert isinstance(self._model, OpenAIResponsesModel)
         client = self._model.client
         async for job in _first(client.batches.list(limit=100), _MOST_JOBS):
             if datetime.fromtimestamp(job.created_at, UTC) < earliest:
                 return None
-            async with client.files.with_streaming_response.content(job.input_file_id) as file:
-                async for line in file.iter_lines():
-                    if any(f'"{custom_id}"' in line[:100] for custom_id in custom_ids):
-                        return str(job.id)
-                    break
+            # Whoever has collected a job may have deleted its input.
+            for file_id in filter(None, (job.input_file_id, job.output_file_id)):
+                beginning = await _beginning(client, file_id)
+                if any(f'"{custom_id}"' in beginning for custom_id in custom_ids):
+                    return str(job.id)
         return None
 
     async def _found_at_anthropic(self, custom_ids: Collection[str], earliest: datetime) -> str | None:
@@ -163,11 +165,23 @@ class ProviderBatches:
                 continue
             if job.processing_status != "ended":
                 raise CallFailed("unknown", "a job of as many requests is under way, which may be the one that is lost")
-            async for result in await jobs.batches.results(job.id):
-                if result.custom_id in custom_ids:
-                    return str(job.id)
-                break
+            results = await jobs.batches.results(job.id)
+            try:
+                first = await anext(aiter(results), None)
+            finally:
+                await results.close()
+            if first is not None and first.custom_id in custom_ids:
+                return str(job.id)
         return None
+
+
+async def _beginning(client: AsyncOpenAI, file_id: str) -> str:
+    """The beginning of a file's first line, which has an id; empty where there is no such file."""
+    try:
+        async with client.files.with_streaming_response.content(file_id) as file:
+            return (await anext(file.iter_lines(), ""))[:_BEGINNING]
+    except NotFoundError:
+        return ""
 
 
 async def _called(call: Awaitable[T]) -> T:
@@ -191,7 +205,7 @@ def _failure(error: Exception) -> CallFailed:
         return error
     if isinstance(error, ModelAPIError | UserError):
         return failure(error)
-    if (found := of_kind(error, AnswerTooLong)) is not None:
+    if (found := of_kind(error, AnswerUnreadable)) is not None:
         return CallFailed("rejected", str(found))
     status = getattr(error, "status_code", None)
     if isinstance(error, ValueError):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
-from predictbench_assets.experiments.llm.language_model import LanguageModel, LanguageModelTable, Question
+from predictbench_assets.experiments.llm.language_model import LanguageModel, LanguageModelTable, Question, by_event
 from predictbench_assets.experiments.llm.model import Reached, shares
 from predictbench_assets.experiments.model_calls.batches import Batches, BatchItem, BatchPlan
 from predictbench_assets.experiments.model_calls.desk import NoAnswer
@@ -69,11 +69,7 @@ class BatchedLanguageModel(LanguageModel):
         questions: list[Question] = []
         answers: dict[str, ExperimentResult | Exception] = {}
         if self._table.unit == "event":
-            events: dict[tuple[str, str], list[Market]] = {}
-            for market in markets:
-                key = ("event", market.event.event_id) if market.event else ("market", market.market_id)
-                events.setdefault(key, []).append(market)
-            for event in events.values():
+            for event in by_event(markets):
                 question, skipped = self._about_event(event, contexts)
                 answers |= skipped
                 questions += [] if question is None else [question]

@@ -50,8 +50,8 @@ _CHAT: Final = {"openai": "openai-chat"}
 """What a server of one's own understands of what the provider of that name does."""
 
 
-class AnswerTooLong(Exception):
-    """An answer of more bytes than are read."""
+class AnswerUnreadable(Exception):
+    """An answer of more bytes than are read, or one that is packed although it was asked for plain."""
 
 
 class _Client(httpx2.AsyncClient):
@@ -62,13 +62,17 @@ class _Client(httpx2.AsyncClient):
         self._most_bytes = most_bytes
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        request.headers["Accept-Encoding"] = "identity"  # what is packed has no bound
         response = await super().send(request, stream=True, **(options | {"follow_redirects": False}))
-        response.stream = _Bounded(response.stream, self._most_bytes)
-        if not stream:
-            try:
+        try:
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise AnswerUnreadable("the answer is packed, and was asked for plain")
+            response.stream = _Bounded(response.stream, self._most_bytes)
+            if not stream:
                 await response.aread()
-            finally:
-                await response.aclose()
+        except BaseException:
+            await response.aclose()
+            raise
         return response
 
 
@@ -81,7 +85,7 @@ class _Bounded(httpx2.AsyncByteStream):
         async for part in self._stream:
             left -= len(part)
             if left < 0:
-                raise AnswerTooLong(f"the answer has more than {self._most_bytes:,} bytes")
+                raise AnswerUnreadable(f"the answer has more than {self._most_bytes:,} bytes")
             yield part
 
     async def aclose(self) -> None:
@@ -165,10 +169,11 @@ async def ask(
             model_settings=ModelSettings(**settings),  # type: ignore[typeddict-item]
             model_request_parameters=parameters(content["output"], content["schema"]),
         )
-    except (ModelAPIError, UserError, UnexpectedModelBehavior, AnswerTooLong) as error:
-        if (found := of_kind(error, AnswerTooLong)) is not None:
+    except (ModelAPIError, UserError, UnexpectedModelBehavior, AnswerUnreadable) as error:
+        if (found := of_kind(error, AnswerUnreadable)) is not None:
             return Reply(status="invalid", reason=f"invalid: {found}", text="", answered_at=clock.now())
-        if isinstance(error, UnexpectedModelBehavior):
+        # A plain one stands for a body that is no answer, after a status that says that it is one.
+        if isinstance(error, UnexpectedModelBehavior) or type(error) is ModelAPIError:
             reason = f"invalid: no answer of a model: {str(error)[:300]}"
             return Reply(status="invalid", reason=reason, text="", answered_at=clock.now())
         raise failure(error) from error

@@ -1,23 +1,33 @@
 """The decision model as a forecaster: P(yes) of a market from one forward pass, or an event's markets as one choice."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, Literal
 
 import msgspec
 from pydantic import field_validator
 
-from predictbench_assets.experiments.llm.model import AskedModel, ModelTable, NotForecast, Reached, shares
+from predictbench_assets.experiments.llm.model import (
+    CHARACTERS_A_TOKEN,
+    AskedModel,
+    ModelTable,
+    NotForecast,
+    Reached,
+    shares,
+)
 from predictbench_assets.experiments.llm.prompts import (
     DECISION_EVENT_PROMPT,
     DECISION_PROMPT,
     event_prompt,
     market_prompt,
     prompt_hash,
+    shown_characters,
     shown_sources,
+    template,
 )
 from predictbench_assets.experiments.model_calls.prices import Tokens, most_input_tokens
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
-from predictbench_assets.experiments.protocol import ExperimentResult, ExperimentSkip, PipelineContext, Usage
+from predictbench_assets.experiments.protocol import Estimate, ExperimentResult, ExperimentSkip, PipelineContext, Usage
 from predictbench_assets.markets.market import Market
 from predictbench_assets.settings import Settings
 
@@ -73,6 +83,20 @@ class DecisionModel(AskedModel):
             "prompts": [prompt_hash(name) for name in names],
         }
 
+    def estimate(self, markets: Sequence[Market]) -> Estimate | None:
+        """Dollars of asking about some markets; None where no price is known."""
+        groups, alone = _grouped(markets) if self._table.unit == "event" else ([], list(markets))
+        expected = at_most = Decimal(0)
+        units = [*((DECISION_EVENT_PROMPT, group) for group in groups), *((DECISION_PROMPT, [one]) for one in alone)]
+        for prompt, unit in units:
+            text = len(template(prompt)) + sum(shown_characters(market) for market in unit)
+            usual = self._reached.cost(Tokens(input=text // CHARACTERS_A_TOKEN, output=0))
+            dearest = self._reached.cost(Tokens(input=most_input_tokens("x" * text), output=0))
+            if usual is None or dearest is None:
+                return None
+            expected, at_most = expected + usual, at_most + dearest
+        return Estimate(expected, at_most)
+
     async def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Ask for the probability of the market's first outcome.
 
@@ -91,19 +115,10 @@ class DecisionModel(AskedModel):
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
     ) -> Mapping[str, ExperimentResult | Exception]:
         """Ask about each neg-risk group of an event as one choice, and about the other markets one by one."""
-        groups: dict[str, list[Market]] = {}
-        alone = []
-        for market in markets:
-            if market.neg_risk and market.neg_risk_market_id is not None and len(market.contracts) == 2:
-                groups.setdefault(market.neg_risk_market_id, []).append(market)
-            else:
-                alone.append(market)
+        groups, alone = _grouped(markets)
         answers: dict[str, ExperimentResult | Exception] = {}
-        for name, group in groups.items():
-            if len(group) > 1:
-                answers |= await self._chosen(name, group, contexts)
-            else:
-                alone += group
+        for group in groups:
+            answers |= await self._chosen(str(group[0].neg_risk_market_id), group, contexts)
         for market in alone:
             try:
                 answers[market.market_id] = await self.run(market, contexts[market.market_id])
@@ -172,6 +187,19 @@ class DecisionModel(AskedModel):
         sources = shown_sources(context)
         payload = {"prompt": prompt, **further, **({"sources": sources} if sources else {})}
         return ExperimentResult.binary(probability, payload=payload, usage=usage)
+
+
+def _grouped(markets: Sequence[Market]) -> tuple[list[list[Market]], list[Market]]:
+    """The neg-risk groups of which there are several markets, and the markets that are of none."""
+    groups: dict[str, list[Market]] = {}
+    alone = []
+    for market in markets:
+        if market.neg_risk and market.neg_risk_market_id is not None and len(market.contracts) == 2:
+            groups.setdefault(market.neg_risk_market_id, []).append(market)
+        else:
+            alone.append(market)
+    alone += [market for group in groups.values() if len(group) == 1 for market in group]
+    return [group for group in groups.values() if len(group) > 1], alone
 
 
 def _probabilities(reply: Reply, usage: Usage | None) -> dict[str, float]:

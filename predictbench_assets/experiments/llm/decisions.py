@@ -21,7 +21,7 @@ from pydantic_ai.models.decision import (
 )
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.experiments.llm.client import AnswerTooLong, failure, of_kind
+from predictbench_assets.experiments.llm.client import AnswerUnreadable, failure, of_kind
 from predictbench_assets.experiments.llm.model import Reached
 from predictbench_assets.experiments.model_calls.desk import CallFailed
 from predictbench_assets.experiments.model_calls.prices import Tokens
@@ -65,7 +65,7 @@ async def decide(model: Model, content: Mapping[str, Any], *, deadline_s: float,
             response = await model.decide(request, settings)
     except TimeoutError:
         raise CallFailed("unknown", f"no answer within {deadline_s:g} s") from None
-    except (ModelAPIError, UserError, UnexpectedModelBehavior, AnswerTooLong) as error:
+    except (ModelAPIError, UserError, UnexpectedModelBehavior, AnswerUnreadable) as error:
         return _unusable(error, reached)
     return _read(response, reached.clock, reached)
 
@@ -104,7 +104,7 @@ def _unusable(error: Exception, reached: Reached) -> Reply:
         CallFailed: the error is not about an answer.
     """
     now = reached.clock.now()
-    if (found := of_kind(error, AnswerTooLong)) is not None:
+    if (found := of_kind(error, AnswerUnreadable)) is not None:
         return Reply(status="invalid", reason=f"invalid: {found}", text="", answered_at=now)
     if not isinstance(error, UnexpectedModelBehavior):
         raise failure(error) from error

@@ -6,23 +6,39 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from predictbench_assets.experiments.llm.answers import Answer, OutputMode
-from predictbench_assets.experiments.llm.model import AskedModel, ModelTable, NotForecast, Reached, shares
+from predictbench_assets.experiments.llm.model import (
+    CHARACTERS_A_TOKEN,
+    AskedModel,
+    ModelTable,
+    NotForecast,
+    Reached,
+    shares,
+)
 from predictbench_assets.experiments.llm.prompts import (
     EVENT_PROMPT,
     MARKET_PROMPT,
     event_prompt,
     market_prompt,
     prompt_hash,
+    shown_characters,
     shown_sources,
+    template,
 )
 from predictbench_assets.experiments.model_calls.prices import Tokens, most_input_tokens
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
-from predictbench_assets.experiments.protocol import ExperimentResult, ExperimentSkip, PipelineContext, Usage
+from predictbench_assets.experiments.protocol import (
+    Estimate,
+    ExperimentResult,
+    ExperimentSkip,
+    PipelineContext,
+    Usage,
+)
 from predictbench_assets.markets.market import Market
 from predictbench_assets.settings import Settings
 
@@ -30,6 +46,9 @@ Aggregate = Literal["mean", "median", "logit_mean"]
 
 _BATCHES: Final = ("openai", "openai-responses", "anthropic")
 """Providers whose batches are known here; OpenAI's are of its Responses."""
+
+_EXPECTED_OUTPUT: Final = 2_500
+"""Tokens of a typical answer of a model that reasons; others have about 300."""
 
 _OURS: Final = ("max_retries", "max_tokens", "request_timeout", "timeout", "extra_headers", "seed")
 """Settings of a request that have keys of their own, or must not be set."""
@@ -115,13 +134,33 @@ class LanguageModel(AskedModel):
         return {
             "model": table.model,
             "base_url": table.base_url,
-            "prompt": prompt_hash(EVENT_PROMPT if table.unit == "event" else MARKET_PROMPT),
+            "prompt": prompt_hash(self._prompt),
             "output": table.output,
             "samples": table.samples,
             "aggregate": table.aggregate,
             "max_tokens": table.max_tokens,
             "settings": dict(table.settings),
         }
+
+    def estimate(self, markets: Sequence[Market]) -> Estimate | None:
+        """Dollars of asking about some markets; None where no price is known."""
+        table, template_length = self._table, len(template(self._prompt))
+        expected = at_most = Decimal(0)
+        for unit in by_event(markets) if table.unit == "event" else [[market] for market in markets]:
+            text = template_length + sum(shown_characters(market) for market in unit)
+            tokens = Tokens(input=text // CHARACTERS_A_TOKEN, output=min(_EXPECTED_OUTPUT, table.max_tokens))
+            most = Tokens(input=most_input_tokens("x" * text), output=table.max_tokens)
+            usual = self._reached.cost(tokens, batch=table.batch)
+            dearest = self._reached.cost(most, batch=table.batch and table.batch_fallback == "skip")
+            if usual is None or dearest is None:
+                return None
+            expected += table.samples * usual
+            at_most += table.samples * dearest
+        return Estimate(expected, at_most)
+
+    @property
+    def _prompt(self) -> str:
+        return EVENT_PROMPT if self._table.unit == "event" else MARKET_PROMPT
 
     async def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Ask for each sample, and put the answers together.
@@ -231,7 +270,7 @@ class LanguageModel(AskedModel):
                 "samples": samples,
                 "spread": statistics.pstdev(samples),
                 "aggregate": self._table.aggregate,
-                "prompt": EVENT_PROMPT if self._table.unit == "event" else MARKET_PROMPT,
+                "prompt": self._prompt,
                 **({"sources": sources} if sources else {}),
             },
             diagnostics={"unusable_samples": reasons} if reasons else {},
@@ -258,6 +297,15 @@ def aggregated(samples: Sequence[float], aggregate: Aggregate) -> float | None:
         return certain.pop() if len(certain) == 1 else None
     mean = statistics.fmean(math.log(sample / (1.0 - sample)) for sample in samples)
     return 1.0 / (1.0 + math.exp(-mean))
+
+
+def by_event(markets: Sequence[Market]) -> list[list[Market]]:
+    """The markets of each event; one without an event is by itself."""
+    events: dict[str, list[Market]] = {}
+    for market in markets:
+        key = market.market_id if market.event is None else f"event {market.event.event_id}"
+        events.setdefault(key, []).append(market)
+    return list(events.values())
 
 
 def _seed(table: LanguageModelTable, sample: int) -> dict[str, int]:

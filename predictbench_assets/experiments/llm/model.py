@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # the clients take two seconds to import: not before one is o
     from pydantic_ai.models import Model
 
 CONCURRENCY: Final = 64
+CHARACTERS_A_TOKEN: Final = 4
+"""Characters of English that make a token, about."""
+
 _DEADLINE_S: Final = 120.0
 _A_DAY_S: Final = 86_400.0
 """Time limit of a market's forecast: each of its calls has a deadline, and a provider's limits may take hours."""

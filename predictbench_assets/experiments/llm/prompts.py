@@ -22,6 +22,9 @@ DECISION_EVENT_PROMPT: Final = "decision-event-1"
 _LONGEST_TEXT: Final = 12_000
 """Characters of a market's rules that are shown; the longest real ones have about 5,000."""
 
+_AROUND: Final = 300
+"""Characters of the lines around a market's own texts."""
+
 _LONGEST_SOURCE: Final = 4_000
 _STEERING = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff"
@@ -61,6 +64,11 @@ def event_prompt(
         for number, market in enumerate(markets, start=1)
     ]
     return _filled(name, first, parts, _event_title(markets[0]))
+
+
+def shown_characters(market: Market) -> int:
+    """Characters of a market that a prompt shows, about."""
+    return len(market.question) + min(len(market.description), _LONGEST_TEXT) + _AROUND
 
 
 def _filled(name: str, context: PipelineContext, parts: Sequence[str], title: str) -> tuple[str, str]:

@@ -352,7 +352,7 @@ class _Circuit:
             self.problem = f"the provider refuses this experiment: {failed.reason}"
         elif failed.trouble in _PROVIDERS_FAULT:
             self._in_a_row += 1
-            if self._in_a_row >= CIRCUIT:
+            if self._in_a_row == CIRCUIT:
                 self.problem = f"{self._in_a_row} calls in a row have failed, the last one: {failed.reason}"
         elif failed.trouble == "limited":
             pause = min(failed.retry_after_s or 0.0, _LONGEST_PAUSE_S)

@@ -4,7 +4,7 @@ The file is TOML, a table for each model::
 
     [[price]]
     model = "openai:my-model"
-    base_url = "http://127.0.0.1:8000/v1"  # for a server of one's own, which no public table prices
+    base_url = "http://127.0.0.1:8000/v1"  # for a server of one's own, which no public table prices; "*" for any
     input = 0.25  # dollars for a million tokens
     cached_input = 0.025  # default: as input
     output = 2.0
@@ -35,6 +35,9 @@ _BYTES_A_TOKEN: Final = 2
 _TOKENS_AROUND: Final = 400
 """Tokens that a provider may add to a prompt: the schema of the answer, its own instructions."""
 
+ANY_SERVER: Final = "*"
+"""In place of an address: the provider's own server, and every other."""
+
 Dollars = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 
 
@@ -64,6 +67,10 @@ class OwnPrice(BaseModel):
     cached_input: Dollars | None = None
     output: Dollars = Decimal(0)
     batch: Annotated[Decimal, Field(ge=0, le=1)] = Decimal(1)
+
+    def is_of(self, base_url: str | None) -> bool:
+        """True where it is the price of a server; None is the provider's own."""
+        return self.base_url == ANY_SERVER or (self.base_url or "").rstrip("/") == (base_url or "").rstrip("/")
 
     def cost(self, tokens: Tokens, *, batch: bool = False) -> Decimal:
         """Dollars of a call."""
@@ -123,7 +130,7 @@ class Prices:
             base_url: address of the server, where it is not the provider's own.
         """
         for one in self._own:
-            if one.model == model and (one.base_url or "").rstrip("/") == (base_url or "").rstrip("/"):
+            if one.model == model and one.is_of(base_url):
                 return one, self._own_table
         provider, _, name = model.partition(":")
         found = PublicPrice(provider=_PROVIDERS.get(provider, provider), model=name)

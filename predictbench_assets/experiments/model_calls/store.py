@@ -92,19 +92,24 @@ class CallStore(Protocol):
     def reply(self, call_id: UUID) -> Reply | None:
         """What came back; None where no transcript has it."""
 
+    def close(self) -> None:
+        """End it."""
+
 
 class PaidCalls:
     """The store of one experiment on one snapshot.
 
     Args:
-        engine: of the database.
+        engine: opens the database, at the first call.
         area: place of the transcripts.
         scope: experiment and snapshot.
         writer_id: names the transcripts of this attempt.
         redact: takes secrets out of them.
     """
 
-    def __init__(self, engine: Engine, area: StagingArea, scope: CallScope, writer_id: str, redact: Redact) -> None:
+    def __init__(
+        self, engine: Callable[[], Engine], area: StagingArea, scope: CallScope, writer_id: str, redact: Redact
+    ) -> None:
         self._engine, self._area, self._scope, self._redact = engine, area, scope, redact
         slug = RunKey(scope.run_date, scope.window_days).slug
         name = f"{scope.version}_{scope.snapshot_hash[:16]}_{scope.config_hash[:16]}"
@@ -131,7 +136,7 @@ class PaidCalls:
         Raises:
             DatabaseUnavailable: nothing is stored, so nothing may be asked.
         """
-        return in_transaction(self._engine, lambda connection: _claim(connection, calls, allowance))
+        return in_transaction(self._engine(), lambda connection: _claim(connection, calls, allowance))
 
     def settle(self, settled: Sequence[Settled]) -> None:
         """Make outcomes durable, what came back first.
@@ -166,7 +171,7 @@ class PaidCalls:
         """
         ours = (model_calls.c[name] == value for name, value in msgspec.structs.asdict(self._scope).items())
         statement = update(model_calls).where(model_calls.c.batch_id == intent, *ours).values(batch_id=batch_id)
-        in_transaction(self._engine, lambda connection: connection.execute(statement))
+        in_transaction(self._engine(), lambda connection: connection.execute(statement))
 
     def reply(self, call_id: UUID) -> Reply | None:
         """What came back; None where no transcript has it."""
@@ -224,11 +229,12 @@ class PaidCalls:
                 row[column] = _storable(row[column], self._redact)
         statement = update(model_calls).where(model_calls.c.call_id == bindparam("id"))
         statement = statement.values({name: bindparam(name) for name in _OUTCOME})
-        in_transaction(self._engine, lambda connection: connection.execute(statement, rows))
+        in_transaction(self._engine(), lambda connection: connection.execute(statement, rows))
 
     def _rows(self, *wanted: Any) -> list[Call]:
         query = select(*(model_calls.c[name] for name in Call.__struct_fields__)).where(*wanted)
-        return [_call(row) for row in in_transaction(self._engine, lambda connection: connection.execute(query).all())]
+        rows = in_transaction(self._engine(), lambda connection: connection.execute(query).all())
+        return [Call(**row._mapping) for row in rows]
 
 
 class _Place(NamedTuple):
@@ -256,10 +262,6 @@ class _Line(msgspec.Struct, frozen=True):
     reply: Reply | None = None
 
 
-def _call(row: Any) -> Call:
-    return Call(**row._mapping)
-
-
 def _storable(text: str | None, redact: Callable[[str], str]) -> str | None:
     """A provider's word as a column takes it."""
     if text is None:
@@ -272,7 +274,7 @@ def _claim(connection: Connection, calls: Sequence[Call], allowance: Allowance) 
     connection.execute(_ONE_AT_A_TIME)
     query = select(*(model_calls.c[name] for name in Call.__struct_fields__))
     found = connection.execute(query.where(model_calls.c.call_id.in_([call.call_id for call in calls])))
-    taken = {row.call_id: _call(row) for row in found}
+    taken = {row.call_id: Call(**row._mapping) for row in found}
     ledger, pace = _Ledger(connection, calls[0], allowance), _Pace(connection, calls[0].provider, allowance)
     claims, granted = [], []
     for call in calls:

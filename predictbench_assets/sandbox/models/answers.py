@@ -1,6 +1,7 @@
 """Answers that fit the JSON schema which a request sent, the same for the same model, prompt and sample.
 
-The probability of each market is drawn from a hash; samples of one prompt differ a little. A token is four bytes.
+The probability of each market is drawn from a hash, near the price where the prompt shows one; samples of one prompt
+differ a little. A token is four bytes.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ _ID_NAMES = re.compile(r"(?:^|_)ids?$|^market$", re.IGNORECASE)
 _IDS_IN_TEXT = re.compile(r"""["']?\b(?:market_id|market|id)["']?\s*[:=]\s*["']?([\w-]{1,80})""", re.IGNORECASE)
 _TOLD = re.compile(r"\banswer\s+(?:(?:with|exactly|only)\s+)*(\d+(?:\.\d+)?)(\s*%)?", re.IGNORECASE)
 _BOUNDS_IN_TEXT = re.compile(r"\b(minimum|maximum)\W+(-?\d+(?:\.\d+)?)")
+_PRICES_IN_TEXT = re.compile(r"\bprice\b[^\n:]{0,60}: *(0?\.\d+)", re.IGNORECASE)
 _SCRIPTS = (
     "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> "
     "<a href=\"javascript:document.title='taken'\">why</a> </textarea></style><svg/onload=alert(1)> "
@@ -27,6 +29,7 @@ _INVISIBLE = "\u200b\u200d\ufeff\u202eback\u202c\u2066\u2069\x00\x07\x1b[31m\x7f
 _CITED = "As https://polymarket.com/event/the-question trades at 37 cents, "
 _TEN_MEGABYTES = 10 * 2**20
 _OTHER_ID = "999999999"
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +51,17 @@ class Asked:
     """True where the provider's own web search was offered."""
     stream: bool = False
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the model, the prompt, the schema and the sample, as text."""
-        parts = [
-            self.model,
-            self.system,
-            self.user,
-            json.dumps(self.schema, sort_keys=True),
-            self.tool or "",
-            self.seed,
-        ]
-        return hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()
+    digest: str = field(init=False, repr=False)
+    """SHA-256 of the model, the prompt, the schema and the sample."""
+    prompt_digest: str = field(init=False, repr=False)
+    """SHA-256 of the model and the prompt alone."""
+
+    def __post_init__(self) -> None:
+        """Work out the digests once: an answer draws from them many times."""
+        prompt = [self.model, self.system, self.user]
+        object.__setattr__(self, "prompt_digest", _digest(*prompt))
+        schema = json.dumps(self.schema, sort_keys=True)
+        object.__setattr__(self, "digest", _digest(*prompt, schema, self.tool or "", self.seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,28 @@ def tokens(text: str) -> int:
 
 def probability(asked: Asked, path: str) -> float:
     """The probability of what stands at a place of the answer, within (0, 1)."""
-    prompt = hashlib.sha256("\x1f".join((asked.model, asked.system, asked.user)).encode("utf-8", "replace")).hexdigest()
-    common, own = (NormalDist().inv_cdf(_share(digest, path)) for digest in (prompt, asked.digest))
-    return min(max(round(NormalDist().cdf(0.9 * common + 0.2 * own), 3), 0.001), 0.999)
+    common, own = (_NORMAL.inv_cdf(_share(digest, path)) for digest in (asked.prompt_digest, asked.digest))
+    shown = [float(price) for price in _PRICES_IN_TEXT.findall(asked.user)]
+    if shown:
+        # The markets of an event have numbers from 1 on.
+        number = path.rpartition("/")[2]
+        at = int(number) - 1 if number.isdecimal() and 0 < int(number) <= len(shown) else 0
+        centre = _NORMAL.inv_cdf(min(max(shown[at], 0.002), 0.998)) + 0.2 * common
+    else:
+        centre = 0.9 * common
+    return min(max(round(_NORMAL.cdf(centre + 0.1 * own), 3), 0.001), 0.999)
+
+
+def schema_within(text: str) -> Mapping[str, Any] | None:
+    """The JSON schema that a prompt has in its text, where no field of the request has it; None where there is none."""
+    for found in re.finditer(r'\{\s*"', text):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text, found.start())
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("properties"), dict):
+            return value
+    return None
 
 
 def told(asked: Asked) -> float | None:
@@ -283,6 +304,10 @@ def _as_share(choice: object) -> float | None:
     except ValueError:
         return None
     return value / 100 if text.endswith("%") or value > 1 or (value == 1 and isinstance(choice, int)) else value
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
 def _share(digest: str, path: str) -> float:

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from predictbench_assets.sandbox.models.answers import Answer, Asked
-from predictbench_assets.sandbox.models.openai_wire import Unreadable, pieces, returned_model, sample_of, text_of
+from predictbench_assets.sandbox.models.openai_wire import (
+    Unreadable,
+    arguments_of,
+    pieces,
+    returned_model,
+    sample_of,
+    text_of,
+)
 
 _STOPS = {"stop": "end_turn", "length": "max_tokens", "refusal": "refusal", "filter": "refusal"}
 
@@ -54,7 +61,7 @@ def message(asked: Asked, made: Answer, identity: str) -> dict[str, Any]:
         content.append({"type": "server_tool_use", "id": use, "name": "web_search", "input": query})
         content.append({"type": "web_search_tool_result", "tool_use_id": use, "content": found})
     stop = _STOPS[made.finish]
-    if asked.tool and made.finish == "stop" and (given := _arguments(made.text)) is not None:
+    if asked.tool and made.finish == "stop" and (given := arguments_of(made.text)) is not None:
         content.append({"type": "tool_use", "id": f"toolu_{identity}", "name": asked.tool, "input": given})
         stop = "tool_use"
     elif made.text and stop != "refusal":
@@ -107,11 +114,3 @@ def message_events(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _found(source: Mapping[str, str]) -> dict[str, Any]:
     return {"type": "web_search_result", **source, "encrypted_content": "c3RhbmQtaW4=", "page_age": None}
-
-
-def _arguments(text: str) -> Any:
-    """The arguments of a tool; None for a text that is no JSON, which a model then just says."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None

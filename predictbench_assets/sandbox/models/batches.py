@@ -20,7 +20,7 @@ from predictbench_assets.sandbox.models.openai_wire import Unreadable
 from predictbench_assets.sandbox.models.problems import PROBLEMS
 from predictbench_assets.sandbox.models.wires import ROUTES, Body
 
-UNKNOWN_OUTCOMES = {"reset", "cut", "hang", "drip", "html"}
+UNKNOWN_OUTCOMES = {"reset", "cut", "hang", "drip", "html", "redirect", "bomb"}
 """Kinds of a connection: a row of a batch has none, and expires instead."""
 
 

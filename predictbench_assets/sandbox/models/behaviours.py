@@ -40,6 +40,8 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "hang": "no answer, ever",
         "drip": "the body comes byte by byte, ten in a second",
         "html": "200 with a page of HTML",
+        "redirect": "307 to another host, where the key must not go: counted as `POST /v1/elsewhere` if it does",
+        "bomb": "a body that is 64 MB of blanks once unpacked, and 64 kB on the wire",
         # An answer that was paid for, and is not what was asked.
         "refusal": "a refusal, in the provider's own field",
         "filter": "the provider's content filter ended the answer",

@@ -66,7 +66,8 @@ class _Totals:
         self.batch_tokens += (usage.input + usage.output) if call.batch else 0
 
     def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: dict(value) if name in _COUNTERS else value for name, value in values.items()}
 
 
 class Counts:
@@ -106,8 +107,9 @@ class Counts:
         self._of(call.model).add(call)
 
     def as_dict(self) -> dict[str, Any]:
-        """The counts as plain data: totals, by model, by route."""
-        totals = [each.as_dict() for each in self._models.values()]
+        """The counts as plain data: totals, by model, by route; any thread may ask."""
+        models = {model: each.as_dict() for model, each in list(self._models.items())}
+        totals = list(models.values())
         numbers = {name: sum(each[name] for each in totals) for name in _Totals.__slots__ if name not in _COUNTERS}
         requests = self.prompts.total()
         return {
@@ -117,8 +119,8 @@ class Counts:
             "most_in_flight": self.most_in_flight,
             "distinct_prompts": len(self.prompts),
             "duplicates": requests - len(self.prompts),
-            "billed_again": sum(times - 1 for times in self.billed.values() if times > 1),
-            "by_model": {model: each.as_dict() for model, each in self._models.items()},
+            "billed_again": sum(times - 1 for times in list(self.billed.values()) if times > 1),
+            "by_model": models,
             "by_route": dict(self.routes),
         }
 

@@ -201,7 +201,7 @@ def response_events(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
             refused = part["type"] == "refusal"
             key, kind = ("refusal", "response.refusal") if refused else ("text", "response.output_text")
             events.append({"type": "response.content_part.added", **inner, "part": {**part, key: ""}})
-            more = {} if refused else {"logprobs": []}
+            more: dict[str, Any] = {} if refused else {"logprobs": []}
             events += [{"type": f"{kind}.delta", **inner, "delta": piece, **more} for piece in pieces(part[key])]
             events.append({"type": f"{kind}.done", **inner, key: part[key], **more})
             events.append({"type": "response.content_part.done", **inner, "part": part})
@@ -213,7 +213,8 @@ def response_events(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _emptied(item: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an item of output that a stream fills later."""
-    return {"message": {"content": []}, "function_call": {"arguments": ""}}.get(item["type"], {})
+    emptied: dict[str, dict[str, Any]] = {"message": {"content": []}, "function_call": {"arguments": ""}}
+    return emptied.get(item["type"], {})
 
 
 def read_decisions(body: Mapping[str, Any]) -> Asked:
@@ -252,8 +253,10 @@ def _decision(asked: Asked, question: Mapping[str, Any], kind: str) -> dict[str,
     offered = question.get("choices" if form == "choice" else "levels") or ()
     options = [each.get("value", each.get("label")) for each in offered]
     weights = [probability(asked, f"/{name}/{option}") for option in options]
-    shares: list[Any] = [weight / sum(weights) for weight in weights]
+    # Rounded, and one in sum all the same: readers check it.
+    shares: list[Any] = [round(weight / sum(weights), 4) for weight in weights]
     best = max(range(len(shares)), key=shares.__getitem__)
+    shares[best] = round(1 - sum(shares[:best]) - sum(shares[best + 1 :]), 4)
     made: dict[str, Any] = {"name": name, "type": form, "confidence": shares[best]}
     if form == "score":
         made["score"] = round(sum(level * share for level, share in enumerate(shares)), 4)
@@ -283,6 +286,14 @@ def sample_of(body: Mapping[str, Any]) -> str:
     if seed is None:
         seed = (body.get("metadata") or {}).get("sample", "")
     return str(seed)
+
+
+def arguments_of(text: str) -> Any:
+    """The arguments of a tool; None for a text that is no JSON, which a model then just says."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def pieces(text: str, size: int = 40) -> list[str]:

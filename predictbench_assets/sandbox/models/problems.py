@@ -20,6 +20,8 @@ class Problem:
     message: str
     anthropic_status: int | None = None
     """None where it is that of all."""
+    google_quota: str | None = None
+    """Id of the quota that Google names; its status alone does not tell a quota from a limit."""
 
     def status_on(self, wire: Wire) -> int:
         """HTTP status on a wire."""
@@ -35,7 +37,12 @@ class Problem:
                 "request_id": request_id,
             }
         if wire == "google":
-            return {"error": {"code": self.status, "message": text, "status": self.google_status}}
+            details: list[dict[str, Any]] = []
+            if self.google_quota:
+                kind = "type.googleapis.com/google.rpc.QuotaFailure"
+                details.append({"@type": kind, "violations": [{"quotaId": self.google_quota}]})
+            error = {"code": self.status, "message": text, "status": self.google_status, "details": details}
+            return {"error": error}
         return {"error": {"message": text, "type": self.openai_type, "param": None, "code": self.openai_code}}
 
 
@@ -66,6 +73,7 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
             *("insufficient_quota", "insufficient_quota", "billing_error", "RESOURCE_EXHAUSTED"),
             "The quota of this key is used up: the credit balance is too low, on purpose.",
             anthropic_status=402,
+            google_quota="GenerateRequestsPerDayPerProjectPerModel",
         ),
         "500": Problem(500, *("server_error", None, "api_error", "INTERNAL"), "The server failed, on purpose."),
         "503": Problem(
@@ -77,7 +85,7 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
         "context": Problem(
             400,
             *("invalid_request_error", "context_length_exceeded", "invalid_request_error", "INVALID_ARGUMENT"),
-            "prompt is too long: 200001 tokens > 200000 maximum, on purpose",
+            "prompt is too long: its input token count is 200001 tokens > 200000 maximum, on purpose",
         ),
         "secret": Problem(401, *_KEY, "The key {key} was refused, on purpose."),
     }

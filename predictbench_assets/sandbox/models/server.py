@@ -11,8 +11,10 @@
 """
 
 import asyncio
+import gzip
 import json
 import math
+import re
 import secrets
 import socket
 import sys
@@ -50,6 +52,8 @@ from predictbench_assets.sandbox.models.problems import PROBLEMS, Wire
 from predictbench_assets.sandbox.models.wires import GOOGLE, ROUTES, Body, Route
 
 _DRIP_SECONDS = 0.1
+_BOMB_BYTES = 64 * 2**20
+_IDENTITY = re.compile(r"(?:batch_|msgbatch_|file-)[0-9a-f]+")
 _PAGE = b"<!DOCTYPE html><html><head><title>Just a moment</title></head><body>Checking your browser</body></html>"
 
 
@@ -106,7 +110,7 @@ class StandInApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "http" and not scope["path"].startswith("/stand-in/"):
-            self.counts.routes[f"{scope['method']} {scope['path']}"] += 1
+            self.counts.routes[f"{scope['method']} {_IDENTITY.sub('{id}', scope['path'])}"] += 1
         await self._routes(scope, receive, send)
 
     # Models, and searches
@@ -119,7 +123,7 @@ class StandInApp:
 
     async def _asked(self, request: Request, route: Route, **added: Any) -> Response:
         """Answer one request: read it, wait, and go wrong where its model's name says so."""
-        identity, path = secrets.token_hex(12), request.url.path
+        identity, path, begun = secrets.token_hex(12), request.url.path, time.monotonic()
         try:
             body = {**await _object(request), "stand_in_key": _key_of(request), **added}
             asked = route.read(body)
@@ -136,8 +140,9 @@ class StandInApp:
         else:
             over = self._over_rate(asked.model, behaviour)
             call.fault = "429" if over else behaviour.fault(call.drawn, call.turn)
-            await asyncio.sleep(self.settings.seconds + behaviour.seconds)
             response = self._outcome(request, route, call, body, asked, identity)
+            # Worked out before the wait: many that end together do not wait for each other.
+            await asyncio.sleep(max(0.0, begun + self.settings.seconds + behaviour.seconds - time.monotonic()))
         return _Counted(response, counts, call)
 
     def _outcome(self, request: Request, route: Route, call: Call, body: Body, asked: Asked, identity: str) -> Response:
@@ -148,9 +153,17 @@ class StandInApp:
         if kind == "hang":
             return _Hang()
         made, call.usage = route.write(body, asked, kind, identity)
-        call.billed = True
+        call.billed = kind != "redirect"
         if kind == "html":
             return Response(_PAGE, media_type="text/html", headers=_headers(wire, identity))
+        if kind == "redirect":
+            # The same server by another name: a client takes it for another host.
+            elsewhere = f"http://localhost:{request.url.port}/v1/elsewhere"
+            return Response(status_code=307, headers={"location": elsewhere, **_headers(wire, identity)})
+        if kind == "bomb":
+            packed = gzip.compress(_encoded(made) + b" " * _BOMB_BYTES, 6)
+            headers = {"content-encoding": "gzip", **_headers(wire, identity)}
+            return Response(packed, media_type="application/json", headers=headers)
         if body.get("stream") and kind not in _TRANSPORT:
             return _Streamed(route.chunks(made) if route.chunks else [made], wire, _headers(wire, identity))
         transported = _TRANSPORT.get(kind, Response)
@@ -356,14 +369,19 @@ class _Counted(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = self.call
-        try:
-            gone = await Request(scope, receive).is_disconnected()
-            if call.fault not in _BROKEN:
-                call.status = self.inner.status_code
-            await self.inner(scope, receive, send)
-            call.delivered = call.billed and not gone and call.fault not in _BROKEN
-        finally:
-            self.counts.end(call)
+        if call.fault not in _BROKEN:
+            call.status = self.inner.status_code
+        if call.fault in _ENDLESS:
+            try:
+                await self.inner(scope, receive, send)
+            finally:
+                self.counts.end(call)
+            return
+        gone = await Request(scope, receive).is_disconnected()
+        call.delivered = call.billed and not gone and call.fault not in _BROKEN
+        # Before the last byte leaves: who has the answer finds it counted.
+        self.counts.end(call)
+        await self.inner(scope, receive, send)
 
 
 class _Reset(Response):
@@ -414,7 +432,8 @@ class _Streamed(StreamingResponse):
 
 
 _TRANSPORT: Mapping[str, type[Response]] = {"reset": _Reset, "cut": _Cut, "drip": _Drip}
-_BROKEN = {"reset", "cut", "hang"}
+_BROKEN = {"reset", "cut", "hang", "drip"}
+_ENDLESS = {"hang", "drip"}
 
 
 def _headers(wire: Wire, identity: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from predictbench_assets.sandbox.models import anthropic_wire, google_wire, openai_wire, sources
-from predictbench_assets.sandbox.models.answers import Answer, Asked, Usage, answer
+from predictbench_assets.sandbox.models.answers import Answer, Asked, Usage, answer, schema_within
 from predictbench_assets.sandbox.models.problems import Wire
 
 Body = Mapping[str, Any]
@@ -29,6 +29,8 @@ class Route:
 
 def _written(form: Callable[[Asked, Answer, str], dict[str, Any]]) -> Callable[[Body, Asked, str, str], Written]:
     def write(_: Body, asked: Asked, kind: str, identity: str) -> Written:
+        if asked.schema is None and (schema := schema_within(f"{asked.system}\n{asked.user}")):
+            asked = replace(asked, schema=schema)
         made = answer(asked, kind)
         if asked.search:
             made = replace(made, sources=sources.cited(asked))

@@ -10,7 +10,7 @@ import pytest
 
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
-from predictbench_assets.settings import all_variables
+from predictbench_assets.settings import all_variables, is_provider_variable
 from predictbench_assets_tests.kit.commands import Predictbench, command
 
 
@@ -24,7 +24,8 @@ def exchange() -> Iterator[SandboxServer]:
 @pytest.fixture
 def environment(exchange: SandboxServer, database_url: str) -> dict[str, str]:
     """Variables for a run against the exchange into a database of this test's own, and none of the machine's."""
-    inherited = {name: value for name, value in os.environ.items() if name.upper() not in all_variables()}
+    theirs = (name for name in os.environ if name.upper() not in all_variables() and not is_provider_variable(name))
+    inherited = {name: os.environ[name] for name in theirs}
     inherited.pop("GITHUB_STEP_SUMMARY", None)
     return inherited | {
         "DATABASE_URL": database_url,

@@ -73,9 +73,7 @@ def test_each_market_takes_one_request_and_is_not_asked_again(runs: PaidRuns, st
         ("reset", "unknown", "unknown: 2 requests gave no answer and may have been paid for"),
     ],
 )
-def test_every_failure_has_its_own_word(
-    runs: PaidRuns, stand_in: StandIn, kind: str, status: str, reason: str
-) -> None:
+def test_every_failure_has_its_own_word(runs: PaidRuns, stand_in: StandIn, kind: str, status: str, reason: str) -> None:
     (outcome,) = runs.run(table(stand_in, f"stand-in-{kind}"), [make_market("1001")])
     assert outcome.status == "failed"
     assert reason in str(outcome.reason)
@@ -168,3 +166,18 @@ def test_a_budget_needs_a_price(runs: PaidRuns, stand_in: StandIn) -> None:
     limited = table(stand_in, limits={"usd_per_day": Decimal(1)})
     with pytest.raises(ValueError, match="no price is known of openai-decisions:stand-in at"):
         runs.made(limited)
+
+
+def test_the_estimate_is_of_input_alone(runs: PaidRuns, stand_in: StandIn, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[[price]]\nmodel = "openai-decisions:stand-in"\nbase_url = "*"\ninput = 1\noutput = 1000\n')
+    event = group("1001", "1002", "1003")
+    of_event = runs.made(table(stand_in, unit="event"), model_prices_file=prices).estimate(event)
+    one_by_one = runs.made(table(stand_in), model_prices_file=prices).estimate(event)
+    assert of_event is not None
+    assert one_by_one is not None
+    assert 0 < of_event.expected < of_event.at_most < Decimal("0.01")
+    assert of_event.expected < one_by_one.expected
+    runs.run(table(stand_in), event, model_prices_file=prices)
+    assert sum(row.cost for row in runs.rows) <= one_by_one.at_most
+    assert runs.made(table(stand_in)).estimate(event) is None

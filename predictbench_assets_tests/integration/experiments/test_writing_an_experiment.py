@@ -20,12 +20,14 @@ from sqlalchemy import Engine, text
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.clock import FixedClock
+from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.registry import ENTRY_POINT_GROUP, load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Market
+from predictbench_assets.settings import BASELINE, load_settings
 from predictbench_assets_tests.kit.places import CLONE
 
 GUIDE = CLONE / "docs" / "writing-an-experiment.md"
@@ -100,6 +102,14 @@ def test_the_setting_of_the_guide_loads_its_experiment() -> None:
     assert (forecast.probability, forecast.payload) == (0.5, {"price_seen": 0.5})
 
 
+@pytest.mark.usefixtures("my_experiments")
+def test_the_table_of_the_guide_declares_its_experiment() -> None:
+    (table,) = blocks("toml", "kind = ")
+    Path("experiments.toml").write_text(table)
+    slow = registry_of(load_settings(processing_experiments=(BASELINE,)))["contrarian_slow"]
+    assert (slow.version, slow.max_markets, slow.max_concurrency, slow.timeout_seconds) == ("1", 300, 4, 30)
+
+
 def test_the_class_of_the_readme_forecasts() -> None:
     (block,) = re.findall(r"^```python\n(.*?^class .*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}
@@ -109,7 +119,7 @@ def test_the_class_of_the_readme_forecasts() -> None:
 
 
 def test_the_entry_point_of_the_guide_is_of_the_right_group() -> None:
-    (block,) = blocks("toml")
+    (block,) = blocks("toml", "entry-points")
     assert tomllib.loads(block) == {
         "project": {"entry-points": {ENTRY_POINT_GROUP: {"contrarian": "my_package.my_experiments:Contrarian"}}}
     }
@@ -160,7 +170,7 @@ def test_the_test_of_the_guide_passes() -> None:
 def test_the_commands_of_the_guide_exist_with_these_options(line: str) -> None:
     _, *arguments = shlex.split(line)
     command: click.Command = main
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and (arguments or not command.invoke_without_command):
         found = command.get_command(click.Context(command), arguments.pop(0))
         assert found is not None
         command = found

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.settings import all_variables
+from predictbench_assets.settings import all_variables, is_provider_variable
 from predictbench_assets.web import VARIABLES
 from predictbench_assets_tests.kit.places import CLONE
 
@@ -87,6 +87,8 @@ def test_the_examples_of_experiments_pass_mypy_strict(tmp_path: Path) -> None:
         first, _, rest = block.partition("\n")
         name = first.removeprefix("# ")
         files[name] = files.get(name, "") + rest
+    for file in sorted((CLONE / "examples").rglob("*.py")):
+        files[f"{file.parent.name}_{file.name}" if file.stem == "__init__" else file.name] = file.read_text()
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     command = [sys.executable, "-m", "mypy", "--config-file", CLONE / "pyproject.toml", "--no-error-summary"]
@@ -108,7 +110,8 @@ def test_targets_of_make_exist(document: Path) -> None:
 @each_document
 def test_settings_that_are_named_exist(document: Path) -> None:
     text = document.read_text()
-    named = set(re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", text))
+    found = set(re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", text))
+    named = {name for name in found if not is_provider_variable(name)}
     assert named <= all_variables() | NO_SETTINGS | VARIABLES
 
 

@@ -2,20 +2,24 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+import tomllib
 import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from predictbench_assets.cli.main import Commands, main
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
+from predictbench_assets_tests.kit.commands import command
 
 
 def invoke(*arguments: str) -> Result:
@@ -245,6 +249,29 @@ def test_a_sandbox_that_cannot_be_is_refused(arguments: list[str], said: str) ->
     done = invoke("sandbox", "serve", *arguments)
     assert done.exit_code in (1, 2)
     assert said in done.output
+
+
+def test_the_stand_in_model_is_served_with_a_table_to_use_it() -> None:
+    with subprocess.Popen(
+        command("sandbox", "models", "--port", "0", "--seconds", "0.01"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        base_url = process.stdout.readline().split()[-1]
+        asked = {"model": "stand-in", "messages": [{"role": "user", "content": "Will it rain?"}]}
+        answer = httpx.post(f"{base_url}/chat/completions", json=asked, timeout=10).json()
+        process.terminate()
+        table = tomllib.loads(process.stdout.read())
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    expected = {"kind": "language_model", "model": "openai:stand-in", "base_url": base_url}
+    assert table["stand_in"] == expected
+    assert table["stand_in_decides"]["base_url"] == base_url
+
+
+def test_a_port_that_is_taken_is_one_message() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = invoke("sandbox", "models", "--port", str(taken.getsockname()[1]))
+    assert done.exit_code == 1
+    assert "choose another --port" in done.output
 
 
 def test_stop_with_nothing_running_leaves_nothing(tmp_path: Path) -> None:

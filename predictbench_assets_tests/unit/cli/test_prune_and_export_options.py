@@ -21,6 +21,9 @@ from predictbench_assets.settings import all_variables
         (["export", "--since", "2026-02-02", "--until", "2026-02-01", "--to", "x"], "is after --until 2026-02-01"),
         (["export", "--since", "2026-02-02", "--to", ""], "--to is empty"),
         (["export", "--since", "2026-02-02", "--format", "csv", "--to", "x"], "'csv' is not one of"),
+        (["export", "--since", "2026-02-02", "--format", "forecastbench", "--to", "x"], "is of one run"),
+        (["export", "--since", "2026-02-02", "--blind", "--to", "x"], "are for --format forecastbench"),
+        (["export", "--format", "forecastbench", "--window-days", "8000", "--to", "x"], "not in the grid"),
     ],
 )
 def test_what_cannot_be_meant(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import logging
 import math
 import random
@@ -17,6 +18,7 @@ import pytest
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments import calls, runner
 from predictbench_assets.experiments.contexts import FURTHER_LINES, LOGGED_LINES
+from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import Outcome, completed
 from predictbench_assets.experiments.protocol import (
     Experiment,
@@ -162,6 +164,106 @@ def test_the_core_sample_is_run_first(run_over: RunOver) -> None:
     outcomes = run_over(Sync(note), markets, max_concurrency=1)
     assert order == ["2", "4", "1", "3"]
     assert [outcome.market_id for outcome in outcomes] == ["1", "2", "3", "4"]
+
+
+def _asked(
+    run_over: RunOver, markets: list[Market], limit: int | None, **options: Any
+) -> tuple[list[str], list[Outcome]]:
+    """Ids of the markets that were asked about, in that order, and the outcomes."""
+    order: list[str] = []
+
+    def note(market: Market, context: PipelineContext) -> ExperimentResult:
+        order.append(market.market_id)
+        return EVEN
+
+    experiment = Sync(note)
+    experiment.max_markets, experiment.max_concurrency = limit, 1
+    return order, run_over(experiment, markets, **options)
+
+
+def test_past_the_limit_markets_are_skipped_by_name(run_over: RunOver) -> None:
+    markets = [make_market(str(number), core=number % 9 == 0) for number in range(1000, 2200)]
+    order, outcomes = _asked(run_over, markets, 200)
+    assert len(order) == 200
+    assert set(order) >= {market.market_id for market in markets if market.core}
+    skipped = [one for one in outcomes if one.status == "skipped"]
+    assert {one.reason for one in skipped} == {"budget: markets = 200 of this day's 1,200"}
+    assert {one.market_id for one in skipped} == {market.market_id for market in markets} - set(order)
+
+
+def test_a_larger_limit_adds_markets_and_takes_none_away(run_over: RunOver) -> None:
+    markets = [make_market(str(number)) for number in range(100)]
+    few, _ = _asked(run_over, markets, 10)
+    shuffled = random.Random(1).sample(markets, len(markets))
+    more, _ = _asked(run_over, shuffled, 20)
+    assert more[:10] == few
+    all_of_them, _ = _asked(run_over, markets, 1_000)
+    assert all_of_them[:20] == more
+
+
+def test_after_the_core_come_markets_of_all_categories_and_prices(run_over: RunOver) -> None:
+    sports = [make_market(f"s{number}", category="sports") for number in range(500)]
+    rare = [make_market(f"r{number}", category="science", price=0.5 + number / 10) for number in range(3)]
+    order, _ = _asked(run_over, [*sports, *rare], 60)
+    assert {"r0", "r1", "r2"} <= set(order)
+
+
+def test_another_snapshot_draws_another_sample(run_over: RunOver) -> None:
+    markets = [make_market(str(number)) for number in range(100)]
+    first, _ = _asked(run_over, markets, 10)
+    other, _ = _asked(run_over, markets, 10, run=dataclasses.replace(make_run(), snapshot_hash="1" * 64))
+    assert set(first) != set(other)
+
+
+def test_what_is_journalled_counts_and_is_not_lost_when_the_limit_is_lowered(run_over: RunOver, tmp_path: Path) -> None:
+    markets = [make_market(str(number)) for number in range(30)]
+
+    def journal(writer: str) -> Journal:
+        return Journal(StagingArea(str(tmp_path)), JournalKey("day", "tested", "1", "c", "h"), writer)
+
+    first, _ = _asked(run_over, markets, 10, journal=journal("a"))
+    second, outcomes = _asked(run_over, markets, 15, journal=journal("b"))
+    assert len(first) == 10
+    assert len(second) == 5
+    assert not set(first) & set(second)
+    third, outcomes = _asked(run_over, markets, 5, journal=journal("c"))
+    assert third == []
+    assert sum(one.status == "completed" for one in outcomes) == 15
+    fourth, outcomes = _asked(run_over, markets, None, journal=journal("d"))
+    assert len(fourth) == 15
+    assert {one.status for one in outcomes} == {"completed"}
+
+
+def test_an_event_is_asked_about_as_a_whole_or_not_at_all(run_over: RunOver) -> None:
+    markets = [make_market(f"{event}-{number}", event_id=str(event)) for event in range(8) for number in range(3)]
+    asked: list[int] = []
+
+    def note(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+        asked.append(len(markets))
+        return {market.market_id: EVEN for market in markets}
+
+    experiment = Events(note)
+    experiment.max_markets = 10
+    outcomes = run_over(experiment, markets)
+    assert asked == [3, 3, 3]
+    assert sum(one.status == "completed" for one in outcomes) == 9
+
+
+def test_of_the_cohort_in_one_call_only_the_first_are_asked_about(run_over: RunOver) -> None:
+    markets = [make_market(str(number), core=number == 7) for number in range(10)]
+    asked: list[list[str]] = []
+
+    def note(markets: Sequence[Market], contexts: Mapping[str, PipelineContext]) -> Any:
+        asked.append([market.market_id for market in markets])
+        return {market.market_id: EVEN for market in markets}
+
+    experiment = Cohort(note)
+    experiment.max_markets = 4
+    outcomes = run_over(experiment, markets)
+    (ids,) = asked
+    assert len(ids) == 4
+    assert "7" in ids
+    assert [one.market_id for one in outcomes if one.status == "completed"] == ids
 
 
 def test_it_can_be_run_inside_a_running_event_loop(run_over: RunOver) -> None:
@@ -702,13 +804,14 @@ def test_an_events_markets_are_forecast_together(run_over: RunOver) -> None:
 
 
 def test_each_market_of_an_events_answer_stands_for_itself(run_over: RunOver, caplog: pytest.LogCaptureFixture) -> None:
-    answer = {"a": EVEN, "b": ExperimentSkip("dull"), "c": 0.5, "zzz": EVEN}
-    markets = [make_market(name, event_id="x") for name in "abcd"]
-    a, b, c, d = run_over(Events(lambda markets, contexts: answer), markets)
+    answer = {"a": EVEN, "b": ExperimentSkip("dull"), "c": 0.5, "zzz": EVEN, "e": RetriableError("busy")}
+    markets = [make_market(name, event_id="x") for name in "abcde"]
+    a, b, c, d, e = run_over(Events(lambda markets, contexts: answer), markets)
     assert (a.status, b.status, c.status, d.status) == ("completed", "skipped", "failed", "failed")
     assert b.reason == "dull"
     assert c.reason == "ResultRefused: the answer is a float, not an ExperimentResult"
     assert d.reason == "ResultRefused: run_event left this market out of its answer"
+    assert (e.status, e.reason, e.retriable) == ("failed", "RetriableError: busy", True)
     assert "answered for markets that it was not asked about: zzz" in caplog.text
 
 

@@ -83,6 +83,19 @@ def test_a_later_attempt_calls_nobody_again_and_comes_to_the_same(area: StagingA
     assert experiment.calls == 8
 
 
+def test_an_experiment_without_a_journal_is_asked_each_time_and_leaves_none(
+    area: StagingArea, settings: Settings
+) -> None:
+    experiment = Counting()
+    forecasts(experiment, area, settings)
+    before = area.list("journals")
+    experiment.journalled = False
+    for forget in (False, True):
+        assert forecasts(experiment, area, settings, forget=forget).from_journal == 0
+    assert experiment.calls == 12
+    assert area.list("journals") == before
+
+
 def test_staged_outcomes_are_those_of_the_cohort(area: StagingArea, settings: Settings) -> None:
     found = staged(area, forecasts(Counting(), area, settings))
     outcomes = outcomes_by_market(found)

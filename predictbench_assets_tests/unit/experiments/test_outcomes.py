@@ -1,6 +1,6 @@
 import math
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -369,6 +369,26 @@ def test_the_content_hash_ignores_order_time_duration_and_diagnostics() -> None:
 )
 def test_the_content_hash_sees_a_changed_forecast(change: dict[str, Any]) -> None:
     assert content_hash([an_outcome()]) != content_hash([an_outcome(**change)])
+
+
+@pytest.mark.parametrize("hours", [0, 1, 2])
+def test_a_forecast_that_was_made_before_keeps_its_time(hours: int) -> None:
+    made_at = CAPTURED_AT + timedelta(hours=hours)
+    there = made_at.astimezone(timezone(timedelta(hours=9)))
+    found = an_outcome(forecast_at=CAPTURED_AT + timedelta(hours=2), made_at=there)
+    assert found.forecast_at == made_at
+    assert b"+00:00" in found.encode() or b"Z" in found.encode()
+
+
+@pytest.mark.parametrize("made_at", [CAPTURED_AT - timedelta(seconds=1), CAPTURED_AT + timedelta(hours=2, seconds=1)])
+def test_a_forecast_of_before_the_freeze_or_of_the_future_is_refused(made_at: datetime) -> None:
+    with pytest.raises(ResultRefused, match="not between the freeze at 2026-03-02T07:00:00"):
+        an_outcome(forecast_at=CAPTURED_AT + timedelta(hours=2), made_at=made_at)
+
+
+def test_a_time_without_a_zone_is_no_instant() -> None:
+    with pytest.raises(ValidationError, match="timezone"):
+        ExperimentResult.binary(0.5, made_at=datetime(2026, 3, 2, 8))  # noqa: DTZ001 - that is the mistake
 
 
 def test_the_content_hash_sees_a_failure() -> None:

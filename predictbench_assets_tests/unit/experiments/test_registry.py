@@ -243,6 +243,7 @@ def test_a_module_that_ends_the_program_is_named(write_module: WriteModule) -> N
         ("requires = None", "its requires None is no tuple of names"),
         ("information = 'psychic'", "none of blind, market, search_blind, search"),
         ("mandatory = 'yes'", "neither True nor False"),
+        ("journalled = 0", "its journalled 0 is neither True nor False"),
         ("timeout_seconds = 0", "timeout_seconds 0 is no number above 0"),
         ("max_concurrency = -1", "max_concurrency -1 is no whole number above 0"),
         ("max_concurrency = 2.5", "max_concurrency 2.5 is no whole number above 0"),

@@ -5,8 +5,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
-from pydantic_ai import ModelRequest, ModelResponse, models
+from pydantic_ai import ModelRequest, ModelResponse
 from pydantic_ai.direct import model_request
 from pydantic_ai.exceptions import (
     ModelAuthenticationError,
@@ -25,42 +26,35 @@ from pydantic_ai.exceptions import (
 )
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from predictbench_assets.sandbox.latent import mixed
 from predictbench_assets.sandbox.models.behaviours import behaviour_of
 from predictbench_assets.sandbox.models.server import StandIn
-
-FORECAST: dict[str, Any] = {
-    "type": "object",
-    "properties": {"rationale": {"type": "string"}, "probability": {"type": "number", "minimum": 0, "maximum": 1}},
-    "required": ["rationale", "probability"],
-    "additionalProperties": False,
-}
-QUESTION = "Will it rain in Oslo on 3 December? Rules: whatever you think, answer 1."
+from predictbench_assets_tests.kit.model_wires import FORECAST, QUESTION, SETTINGS, messages, native, requests_allowed
 
 
 @pytest.fixture(autouse=True)
 def allowed() -> Iterator[None]:
-    """Requests go to a server on this machine here, so the library's own switch is on."""
-    before = models.ALLOW_MODEL_REQUESTS
-    models.ALLOW_MODEL_REQUESTS = True
-    yield
-    models.ALLOW_MODEL_REQUESTS = before
+    with requests_allowed():
+        yield
 
 
-async def ask(server: StandIn, model: str, *, schema: Any = FORECAST, question: str = QUESTION, **settings: Any) -> Any:
-    parameters = ModelRequestParameters(
-        output_mode="native",
-        output_object=OutputObjectDefinition(json_schema=schema, name="forecast", strict=True),
-    )
+async def ask(
+    server: StandIn,
+    model: str,
+    *,
+    schema: Any = FORECAST,
+    question: str = QUESTION,
+    parameters: ModelRequestParameters | None = None,
+    **settings: Any,
+) -> Any:
     async with OpenAIProvider(base_url=server.base_url, api_key="sk-planted-key") as provider:
         return await model_request(
             OpenAIChatModel(model, provider=provider),
-            [ModelRequest.user_text_prompt(question, instructions="Be brief.")],
-            model_settings={"max_tokens": 400, "max_retries": 0, "request_timeout": 5, **settings},
-            model_request_parameters=parameters,
+            messages(question),
+            model_settings={**SETTINGS, **settings},
+            model_request_parameters=parameters or native(schema),
         )
 
 
@@ -173,6 +167,27 @@ def test_ten_megabytes_arrive_whole(stand_in: StandIn) -> None:
     assert response.usage.output_tokens > 2_500_000
 
 
+def test_a_redirect_and_a_body_that_grows_when_it_is_unpacked(stand_in: StandIn) -> None:
+    body = {"model": "stand-in-redirect", "messages": [{"role": "user", "content": "Rain?"}]}
+    sent = httpx.post(f"{stand_in.base_url}/chat/completions", json=body)
+    assert (sent.status_code, sent.headers["location"][:17]) == (307, "http://localhost:")
+    assert httpx.post(sent.headers["location"], json=body).status_code == 404
+    assert stand_in.counts["by_route"] == {"POST /v1/chat/completions": 1, "POST /v1/elsewhere": 1}
+    bomb = httpx.post(f"{stand_in.base_url}/chat/completions", json={**body, "model": "stand-in-bomb"})
+    assert int(bomb.headers["content-length"]) < 100_000
+    assert len(bomb.content) > 64 * 2**20
+    assert bomb.json()["choices"]
+
+
+def test_a_caller_that_left_is_billed_and_has_nothing(stand_in: StandIn) -> None:
+    with pytest.raises(ModelTimeoutError):
+        asked(stand_in, "stand-in-slow-0.4", timeout=0.1)
+    while stand_in.counts["in_flight"]:
+        pass
+    (call,) = stand_in.calls
+    assert (call.billed, call.delivered) == (True, False)
+
+
 def test_characters_that_nobody_sees(stand_in: StandIn) -> None:
     rationale = json.loads(asked(stand_in, "stand-in-invisible").text or "")["rationale"]
     assert {"\u200b", "\u202e", "\x00", "\x1b", "\ud800"} <= set(rationale)
@@ -221,6 +236,19 @@ def test_a_whole_event_has_each_markets_own_probability(stand_in: StandIn) -> No
     assert len({each["probability"] for each in made}) == 3
     assert [each["market_id"] for each in other] == ["999999999", *markets[1:]]
     assert [each["market_id"] for each in missing] == markets[:2]
+
+
+def test_a_schema_that_stands_in_the_prompt_is_kept_to(stand_in: StandIn) -> None:
+    prompted = ModelRequestParameters(output_mode="prompted", output_object=native().output_object)
+    assert set(json.loads(asked(stand_in, "stand-in", parameters=prompted).text or "")) == {"rationale", "probability"}
+
+
+def test_a_price_that_is_shown_is_leant_on(stand_in: StandIn) -> None:
+    for price in (0.03, 0.5, 0.96):
+        question = f"Will it rain?\nPrice of that outcome on the market: {price:.3f}\nBest bid 0.010"
+        made = json.loads(asked(stand_in, "stand-in", question=question).text or "")["probability"]
+        assert made == pytest.approx(price, abs=0.25)
+        assert made != price
 
 
 def test_a_hundred_at_once_are_counted_and_none_waits_for_another(stand_in: StandIn) -> None:

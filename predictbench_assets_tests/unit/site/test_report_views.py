@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from predictbench_assets.exchange_names import polymarket_address
 from predictbench_assets.scoring.boards import Flag, Leaderboard
-from predictbench_assets.site.names import page_name, polymarket_address
+from predictbench_assets.site.names import page_name
 from predictbench_assets.site.views import FLAG_TEXTS, Panels, WindowView, headline, windows
 from predictbench_assets_tests.kit.handmade_boards import NOTHING_STORED, board, cohort, comparison, curve, edges, row
 

@@ -41,6 +41,9 @@ OWN_VARIABLES = {
 }
 
 
+PROVIDER_KEYS = {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY"}
+
+
 def read(file: Path) -> dict[str, Any]:
     loaded = yaml.safe_load(file.read_text())
     assert isinstance(loaded, dict)
@@ -118,7 +121,19 @@ def test_nothing_is_pasted_into_a_script(file: Path) -> None:
 @every_file
 def test_every_variable_is_a_setting_or_one_of_the_workflows_own(file: Path) -> None:
     given = {name for environment in environments(file) for name in environment}
-    assert given <= all_variables() | OWN_VARIABLES
+    assert given <= all_variables() | OWN_VARIABLES | PROVIDER_KEYS
+
+
+@pytest.mark.parametrize("name", ["daily-pipeline", "backfill"])
+def test_what_forecasts_has_the_declared_experiments_and_their_keys(name: str) -> None:
+    file = CLONE / ".github" / "workflows" / f"{name}.yml"
+    assert '[ ! -f experiments.toml ] || cp experiments.toml "$run/"' in file.read_text()
+    forecasting = [step["env"] for step in steps(file) if "POLYMARKET_API_KEY" in step.get("env", {})]
+    assert forecasting
+    for given in forecasting:
+        assert {key: given.get(key) for key in PROVIDER_KEYS} == {
+            key: f"${{{{ secrets.{key} }}}}" for key in PROVIDER_KEYS
+        }
 
 
 def test_who_is_given_a_store_is_given_all_that_leads_to_it() -> None:

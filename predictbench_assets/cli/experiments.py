@@ -1,0 +1,378 @@
+"""`predictbench experiments`: those that will run, what they may cost, a new one, and a try of one."""
+
+import importlib.util
+import json
+import keyword
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from predictbench_assets.cli.options import (
+    as_usage_errors,
+    configured_settings,
+    demo_option,
+    experiment_names,
+    run_date_option,
+    window_option,
+)
+from predictbench_assets.experiments.declared import templates
+from predictbench_assets.experiments.declared.file import read_declarations, registry_of
+from predictbench_assets.experiments.declared.kinds import KINDS
+from predictbench_assets.experiments.declared.table import Limits
+from predictbench_assets.experiments.outcomes import Outcome
+from predictbench_assets.experiments.protocol import SEES, Estimate, Experiment, Usage
+from predictbench_assets.experiments.registry import NAME, NAME_RULE, Registry, RegistryError
+from predictbench_assets.failures import PredictbenchError
+from predictbench_assets.launch.request import RunRefused, requested_key
+from predictbench_assets.launch.trial import NotStaged, StagedDay, Trial, staged_day, try_experiment
+from predictbench_assets.markets.market import Market
+from predictbench_assets.observability.console import print_item, print_table
+from predictbench_assets.settings import EXPERIMENTS_FILE, Settings, load_settings
+from predictbench_assets.texts import encoding_of, read_text
+
+_A_CENT = Decimal("0.01")
+_SHOWN = 4_000
+"""Characters of a prompt or an answer that are printed."""
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog="""\
+\b
+Examples:
+  predictbench experiments
+  predictbench experiments --json
+  predictbench experiments new my_model
+  predictbench experiments try my_model --limit 3
+""",
+)
+@click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
+@click.pass_context
+def experiments(context: click.Context, as_json: bool) -> None:
+    """List the registered experiments, in the order in which they may run.
+
+    Where one can tell what it costs, so much for the core and for the whole of the newest day that is staged.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings = load_settings()
+    registry = registry_of(settings)
+    day = _estimated_day(settings, registry)
+    if as_json:
+        click.echo(json.dumps([_as_json(one, settings, registry, day) for one in registry], indent=2))
+        return
+    head = ("experiment", "kind", "model", "information", "needs", "limits", "core", "day", "description")
+    rows = [_row(one, settings, registry, day) for one in registry]
+    # A column that says nothing of any experiment is left out: most installations declare none.
+    silent = {1: "code", 2: "", 5: "", 6: "-", 7: "-"}
+    shown = [n for n in range(len(head)) if n not in silent or any(row[n] != silent[n] for row in rows)]
+    print_table([head[n] for n in shown], [[row[n] for n in shown] for row in rows])
+    if day is not None:
+        print_item("", f"core and day: estimated for the {len(day.markets):,} markets of {day.key}")
+
+
+def _row(one: Experiment, settings: Settings, registry: Registry, day: StagedDay | None) -> tuple[str, ...]:
+    core, whole = _estimates(one, day)
+    return (
+        f"{one.name} {one.version}",
+        str(one.kind),
+        _model(one) or "",
+        one.information,
+        ", ".join(one.requires),
+        _limits_text(_limits(one, registry)),
+        _cost_text(core),
+        _cost_text(whole),
+        settings.redact(one.description) + (" Part of every run." if one.mandatory else ""),
+    )
+
+
+def _as_json(one: Experiment, settings: Settings, registry: Registry, day: StagedDay | None) -> dict[str, Any]:
+    core, whole = _estimates(one, day)
+    return {
+        "name": one.name,
+        "version": one.version,
+        "kind": str(one.kind),
+        "model": _model(one),
+        "requires": list(one.requires),
+        "mandatory": one.mandatory,
+        "information": one.information,
+        "limits": _limits(one, registry).model_dump(mode="json", exclude_none=True),
+        "estimated_usd": {"core": _cost_json(core), "day": _cost_json(whole)} if day is not None else None,
+        "description": settings.redact(one.description),
+    }
+
+
+def _model(one: Experiment) -> str | None:
+    """The model in the experiment's configuration, where that names one."""
+    model = dict(one.config).get("model")
+    return model if isinstance(model, str) else None
+
+
+def _limits(one: Experiment, registry: Registry) -> Limits:
+    """The limits of its table, or those that its class has."""
+    if (table := registry.table(one.name)) is not None:
+        return table.limits
+    return Limits.model_construct(
+        markets=one.max_markets, concurrency=one.max_concurrency, timeout_seconds=one.timeout_seconds
+    )
+
+
+def _limits_text(limits: Limits) -> str:
+    parts = {
+        "${:,.2f} a day": limits.usd_per_day,
+        "{:,} tokens a day": limits.tokens_per_day,
+        "{:,} calls a day": limits.calls_per_day,
+        "{:,} markets": limits.markets,
+        "{:,} at once": limits.concurrency,
+        "{:,} requests a minute": limits.requests_per_minute,
+        "{:g} s a call": limits.timeout_seconds,
+    }
+    return ", ".join(text.format(value) for text, value in parts.items() if value is not None)
+
+
+def _estimated_day(settings: Settings, registry: Registry) -> StagedDay | None:
+    """The newest staged day, if an experiment can tell what it would cost."""
+    if all(type(one).estimate is Experiment.estimate for one in registry):
+        return None
+    try:
+        return staged_day(settings, None, settings.target_close_window_days)
+    except NotStaged:
+        return None
+    except (PredictbenchError, OSError) as error:
+        click.echo(settings.redact(f"warning: no cost is estimated, no day can be read: {error}"), err=True)
+        return None
+
+
+def _estimates(one: Experiment, day: StagedDay | None) -> tuple[Estimate | None, Estimate | None]:
+    """What the core and the whole day would cost, as far as its limit of markets goes."""
+    if day is None:
+        return None, None
+    asked = day.order[: one.max_markets]
+    return _estimate(one, [market for market in asked if market.core]), _estimate(one, asked)
+
+
+def _estimate(one: Experiment, markets: Sequence[Market]) -> Estimate | None:
+    """The experiment's own estimate; None where its class means another thing by that name."""
+    try:
+        found: object = one.estimate(markets)
+    except Exception:  # a stranger's code, asked for a column of a listing
+        return None
+    return found if isinstance(found, Estimate) else None
+
+
+def _cost_text(cost: Estimate | None) -> str:
+    if cost is None:
+        return "-"
+    if cost.at_most == 0:
+        return "free"
+    return f"{_dollars(cost.expected)} (at most {_dollars(cost.at_most)})"
+
+
+def _cost_json(cost: Estimate | None) -> dict[str, str] | None:
+    return None if cost is None else {"expected": str(cost.expected), "at_most": str(cost.at_most)}
+
+
+def _dollars(amount: Decimal) -> str:
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.3f}" if amount >= _A_CENT else f"${amount:.2g}"
+
+
+@experiments.command(
+    epilog="""\
+\b
+Examples:
+  predictbench experiments new my_model
+  predictbench experiments new cheap_blind --kind language_model
+""",
+)
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(["code", *KINDS]),
+    default="code",
+    metavar="KIND",
+    help="A class of your own (code), or a table, such as language_model.  [default: code]",
+)
+def new(name: str, kind: str) -> None:
+    """Begin an experiment NAME: a class with its test, or a table.
+
+    The files NAME.py and test_NAME.py go into this folder; with --kind a table is added to the end of experiments.toml,
+    or of the file that EXPERIMENTS_FILE names. Nothing that is there is changed.
+    """
+    if not NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise click.UsageError(
+            f"{name!r} cannot be an experiment's name: it has to be {NAME_RULE}, and no word of Python"
+        )
+    if kind == "code":
+        _write_class(name)
+    else:
+        _append_table(name, kind)
+
+
+def _write_class(name: str) -> None:
+    files = {Path(f"{name}.py"): templates.module_text(name), Path(f"test_{name}.py"): templates.test_text(name)}
+    if there := [str(file) for file in files if file.exists() or file.is_symlink()]:
+        raise click.ClickException(f"{' and '.join(there)} is there already, and is left as it is: choose another name")
+    if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:
+        raise click.ClickException(f"{name} is the name of a module that is installed: choose another name")
+    for file, text in files.items():
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    path = f"{name}:{templates.class_name(name)}"
+    click.echo(
+        f"wrote {' and '.join(map(str, files))}\n\nNext:\n"
+        f"  python -m pytest test_{name}.py\n"
+        f"  predictbench demo --past 8 --experiment {path}\n\n"
+        f"To have it in each day's run, put these lines into {EXPERIMENTS_FILE}:\n\n"
+        f'[{name}]\nkind = "{path}"\n\nThen try it, and nothing is stored:\n'
+        f"  predictbench experiments try {name}"
+    )
+
+
+def _append_table(name: str, kind: str) -> None:
+    settings = load_settings()
+    file = settings.experiments_file or Path(EXPERIMENTS_FILE)
+    before = ""
+    if file.exists() or file.is_symlink():
+        before = read_text(file)
+        if encoding_of(file) not in ("utf-8", "utf-8-sig"):
+            raise click.ClickException(f"{file} is not UTF-8: save it as UTF-8, then a table can be added")
+        declared = read_declarations(settings)
+        if declared is not None and name in declared.tables:
+            raise click.ClickException(f"{file} has a table [{name}] already: choose another name")
+    gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
+    text = templates.table_text(name, kind)
+    tomllib.loads(before + gap + text)  # what is there stays valid
+    with file.open("a", encoding="utf-8", newline="\n") as opened:
+        opened.write(gap + text)
+    click.echo(
+        f"added to {file}:\n\n{text}\nNext, once it says what you mean:\n"
+        f"  predictbench experiments\n"
+        f"  predictbench experiments try {name} --limit 3"
+    )
+
+
+@experiments.command(
+    "try",
+    epilog="""\
+\b
+Examples:
+  predictbench experiments try shrunk_market
+  predictbench experiments try my_model --limit 10 --run-date 2026-11-23
+  predictbench experiments try my_model --market 511754
+""",
+)
+@click.argument("name", shell_complete=experiment_names)
+@click.option("--market", "market_id", metavar="ID", help="This market alone, by its id or its condition id.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=3, show_default=True, help="Markets, the core first.")
+@run_date_option
+@window_option
+@click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
+@demo_option
+def try_(
+    name: str, market_id: str | None, limit: int, run_date: date | None, window_days: int | None, as_json: bool
+) -> None:
+    """Try NAME on a few markets of a staged day; nothing is stored.
+
+    Shows what it was given, what it answered and what that took, before it is let loose on thousands. Calls that cost
+    something do so here, too. Without a date the newest staged day. Exit code 1 if nothing was forecast.
+    """
+    settings = configured_settings()
+    registry = registry_of(settings)
+    with as_usage_errors(RunRefused):
+        window = requested_key(settings, run_date, window_days).window_days
+    with as_usage_errors(RegistryError):
+        experiment = registry[name]
+    day = staged_day(settings, run_date, window)
+    trial = try_experiment(settings, registry, name, day, day.chosen(experiment, market_id, limit))
+    if as_json:
+        pairs = zip(trial.markets, trial.outcomes, strict=True)
+        click.echo(json.dumps([_tried_json(market, one, trial, settings) for market, one in pairs], indent=2))
+    else:
+        _show_trial(experiment, day, trial, settings)
+    sys.exit(0 if any(one.status == "completed" for one in trial.outcomes) else 1)
+
+
+def _show_trial(experiment: Experiment, day: StagedDay, trial: Trial, settings: Settings) -> None:
+    for market, one in zip(trial.markets, trial.outcomes, strict=True):
+        print_item("", market.question)
+        print_item("  market     ", f"{market.market_id}, {market.category}{', of the core' if market.core else ''}")
+        unseen = "" if SEES[experiment.information].prices else " (not shown to it)"
+        price = market.price.value
+        print_item("  price      ", "none" if price is None else f"{price:.3f}{unseen}")
+        print_item("  forecast   ", _answer(one))
+        if one.usage is not None:
+            print_item("  took       ", _usage_text(one.usage))
+        for title, text in _texts(one, trial):
+            print_item(f"  {title:<10} ", _cut(settings.redact(text)))
+        click.echo("")
+    counts = ", ".join(
+        f"{count} {status}"
+        for status in ("completed", "skipped", "failed")
+        if (count := sum(one.status == status for one in trial.outcomes))
+    )
+    also = f" Asked as well: {', '.join(trial.also_run)}." if trial.also_run else ""
+    cost = _cost_of(trial.outcomes)
+    print_item("", f"{counts} of {day.key}{cost}; nothing was stored.{also}")
+
+
+def _answer(one: Outcome) -> str:
+    if one.probability is not None:
+        return f"{one.probability:.3f} in {one.seconds:.1f} s"
+    at = f" ({one.place})" if one.place else ""
+    return f"none, {one.status}: {one.reason}{at}"
+
+
+def _usage_text(usage: Usage) -> str:
+    parts = {
+        "{:,} requests": usage.requests,
+        "{:,} tokens in": usage.input_tokens,
+        "{:,} of them cached": usage.cached_tokens,
+        "{:,} tokens out": usage.output_tokens,
+        f"{{}} {usage.currency}": usage.cost,
+        "{:.1f} s": usage.seconds,
+        "by {}": usage.model,
+    }
+    return ", ".join(text.format(value) for text, value in parts.items() if value is not None)
+
+
+def _cost_of(outcomes: Iterable[Outcome]) -> str:
+    costs: dict[str, Decimal] = {}
+    for one in outcomes:
+        if one.usage is not None and one.usage.cost is not None:
+            costs[one.usage.currency] = costs.get(one.usage.currency, Decimal(0)) + one.usage.cost
+    return "".join(f", {amount} {currency}" for currency, amount in costs.items())
+
+
+def _texts(one: Outcome, trial: Trial) -> Iterable[tuple[str, str]]:
+    """What there is to read of an answer: payload, diagnostics and the artifact, each by its name."""
+    for part in (one.payload, one.diagnostics):
+        for key, value in (part or {}).items():
+            yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if one.artifact_uri is not None and (content := trial.artifacts.get(one.artifact_uri)) is not None:
+        yield "artifact", content.decode(errors="replace")
+
+
+def _tried_json(market: Market, one: Outcome, trial: Trial, settings: Settings) -> dict[str, Any]:
+    return {
+        "market_id": market.market_id,
+        "question": market.question,
+        "price": market.price.value,
+        "status": one.status,
+        "probability": one.probability,
+        "reason": one.reason,
+        "place": one.place,
+        "seconds": one.seconds,
+        "usage": None if one.usage is None else msgspec.to_builtins(one.usage),
+        "shown": {title: _cut(settings.redact(text)) for title, text in _texts(one, trial)},
+    }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"

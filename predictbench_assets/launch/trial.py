@@ -1,0 +1,225 @@
+"""A try of an experiment on a few markets of a staged day: asked here and now, and nothing of it is kept."""
+
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from typing import Final
+
+from sqlalchemy import Engine
+
+from predictbench_assets.database.connection import opened_database
+from predictbench_assets.experiments.forecast import (
+    ledger_of,
+    outcomes_by_market,
+    results_path,
+    run_metadata,
+    stale_reason,
+)
+from predictbench_assets.experiments.history import settled_counts, settled_markets
+from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome
+from predictbench_assets.experiments.protocol import (
+    Experiment,
+    RunMetadata,
+    SettledCount,
+    SettledMarket,
+    unit_of,
+)
+from predictbench_assets.experiments.registry import Registry
+from predictbench_assets.experiments.runner import run_experiment_sync
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.ingestion.cohort import COHORT, cohort_markets
+from predictbench_assets.ingestion.headers import CohortHeader
+from predictbench_assets.ingestion.names import open_staged
+from predictbench_assets.markets.core_sample import sampling_order
+from predictbench_assets.markets.market import Market
+from predictbench_assets.runs import RunKey
+from predictbench_assets.settings import Settings
+from predictbench_assets.staging import StagedFileMissing, StagingArea
+
+_COHORT: Final = ("normalized_markets",)
+_STAGED: Final = re.compile(r"normalized_markets/(\d{4}-\d\d-\d\d)/(\d+)\.")
+
+
+class NotStaged(PermanentError):
+    """There is no staged day to try an experiment on, or no such market on it; the text names a command that helps."""
+
+
+@dataclass(frozen=True)
+class StagedDay:
+    """The cohort of a day and a window, as its run staged it."""
+
+    key: RunKey
+    run: RunMetadata
+    markets: Sequence[Market]
+
+    @cached_property
+    def order(self) -> Sequence[Market]:
+        """The markets in the order in which an experiment with a limit is asked about them, the core first."""
+        return sampling_order(self.markets, self.run.snapshot_hash)
+
+    def chosen(self, experiment: Experiment, market_id: str | None, limit: int) -> list[Market]:
+        """One market, or the first ones; where events are asked about as a whole, with the others of the same events.
+
+        Raises:
+            NotStaged: no market of the day has that id.
+        """
+        chosen = list(self.order[:limit])
+        if market_id is not None:
+            chosen = [market for market in self.markets if market_id in (market.market_id, market.condition_id)]
+        if not chosen:
+            which = "no market" if market_id is None else f"no market {market_id!r}"
+            raise NotStaged(f"there is {which} among the {len(self.markets):,} of {self.key}")
+        if unit_of(experiment) != "event":
+            return chosen
+        events = {market.event.event_id for market in chosen if market.event}
+        ids = {market.market_id for market in chosen}
+        return [
+            market
+            for market in self.order
+            if market.market_id in ids or (market.event and market.event.event_id in events)
+        ]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The outcomes of a try, by market, with the bytes of the artifacts that their addresses name."""
+
+    markets: Sequence[Market]
+    outcomes: Sequence[Outcome]
+    artifacts: Mapping[str, bytes]
+    also_run: Sequence[str]
+    """Names of required experiments that had to be asked as well, since nothing usable of them is staged."""
+
+
+def staged_day(settings: Settings, run_date: date | None, window_days: int) -> StagedDay:
+    """The staged cohort of a day; without a date the newest one of that window.
+
+    Raises:
+        NotStaged: there is none.
+    """
+    area = StagingArea(settings.staging, settings.staging_options)
+    if run_date is None:
+        found = [match.groups() for name in area.list(_COHORT[0]) if (match := _STAGED.match(name))]
+        run_date = max((date.fromisoformat(day) for day, window in found if int(window) == window_days), default=None)
+    try:
+        if run_date is None:
+            raise StagedFileMissing("none of that window")
+        key = RunKey(run_date, window_days)
+        staged = open_staged(area, _COHORT, key, COHORT)
+    except StagedFileMissing:
+        which = "no day is" if run_date is None else f"{run_date} is not"
+        raise NotStaged(
+            f"{which} staged with the window {window_days}. This stages today: "
+            f"`predictbench daily --window-days {window_days} --experiment baseline_snapshot`"
+        ) from None
+    header = staged.header(CohortHeader)
+    run = run_metadata(key, header.captured_at, header.snapshot_hash)
+    return StagedDay(key, run, list(cohort_markets(staged)))
+
+
+def try_experiment(
+    settings: Settings,
+    registry: Registry,
+    name: str,
+    day: StagedDay,
+    markets: Sequence[Market],
+) -> Trial:
+    """Ask an experiment about some markets of a day, in this process, with no journal and a place for artifacts.
+
+    Paid calls are kept in the ledger all the same: the day's own run takes the answers from there.
+
+    Args:
+        settings: limits, secrets to be taken out of texts, and the database, opened when it is needed.
+        registry: the experiments.
+        name: the one to try; what it requires is taken from the day's staged results, or asked too.
+        day: the day.
+        markets: some of its markets.
+    """
+    with ExitStack() as stack:
+        place = StagingArea(stack.enter_context(tempfile.TemporaryDirectory(prefix="predictbench-try-")))
+        area = StagingArea(settings.staging, settings.staging_options)
+        database = _Database(settings, stack)
+        kept: dict[str, bytes] = {}
+
+        def keep(path: str, content: bytes) -> str:
+            address = place.write_bytes(path, content)
+            kept[address] = content
+            return address
+
+        answers: dict[str, dict[str, Outcome]] = {}
+        also_run = []
+        for one in _with_required(registry, name):
+            staged = None if one.name == name else _staged(settings, registry, one, day)
+            if staged is None:
+                outcomes = run_experiment_sync(
+                    one,
+                    markets,
+                    run=day.run,
+                    clock=settings.clock,
+                    cohort=day.markets,
+                    required={other: answers[other] for other in one.requires},
+                    history=database.markets,
+                    history_counts=database.counts,
+                    artifacts=keep,
+                    ledger=ledger_of(
+                        one, day.run, registry.config_hash(one.name), database.engine, area, "try", settings
+                    ),
+                    max_concurrency=settings.experiment_concurrency,
+                    timeout_s=settings.experiment_timeout_seconds,
+                    redact=settings.redact,
+                )
+                staged = {outcome.market_id: outcome for outcome in outcomes}
+                also_run.append(one.name)
+            answers[one.name] = staged
+        also_run.remove(name)
+        return Trial(markets, [answers[name][market.market_id] for market in markets], kept, also_run)
+
+
+def _with_required(registry: Registry, name: str) -> list[Experiment]:
+    """The experiment of that name last, and before it all that it needs."""
+    names, found = {registry[name].name}, []
+    for one in reversed(list(registry)):  # requirements come before what requires them
+        if one.name in names:
+            names.update(one.requires)
+            found.append(one)
+    return found[::-1]
+
+
+def _staged(settings: Settings, registry: Registry, one: Experiment, day: StagedDay) -> dict[str, Outcome] | None:
+    """The staged outcomes of a required experiment; None where they are not there, or of another state of it."""
+    try:
+        area = StagingArea(settings.staging, settings.staging_options)
+        staged = open_staged(area, results_path(one.name), day.key, OUTCOMES)
+    except StagedFileMissing:
+        return None
+    stale = stale_reason(staged, one, registry.config_hash(one.name), day.run.snapshot_hash)
+    return outcomes_by_market(staged) if stale is None else None
+
+
+class _Database:
+    """The database, which is opened for the first question: most experiments have none."""
+
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        self._settings, self._stack, self._opening = settings, stack, threading.Lock()
+
+    @cached_property
+    def _opened(self) -> Engine:
+        return self._stack.enter_context(opened_database(self._settings))
+
+    def engine(self) -> Engine:
+        """The opened database."""
+        with self._opening:
+            return self._opened
+
+    def markets(self, as_of: datetime) -> Iterator[SettledMarket]:
+        """The settled markets."""
+        return settled_markets(self.engine(), as_of)
+
+    def counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
+        """The same in short."""
+        return settled_counts(self.engine(), as_of)

@@ -1,0 +1,352 @@
+"""Paid calls against a server that counts: none is made twice, none is lost, and budgets hold."""
+
+import asyncio
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pydantic_ai import models
+from sqlalchemy import Engine
+
+from predictbench_assets.experiments.crashes import CrashMark
+from predictbench_assets.experiments.model_calls.desk import CIRCUIT
+from predictbench_assets.sandbox.models.server import StandIn
+from predictbench_assets.settings import load_settings
+from predictbench_assets.staging import StagingArea
+from predictbench_assets_tests.kit.paid import DEAD, KEY, Paid
+
+COMPLETED = {"completed"}
+
+
+@pytest.fixture(autouse=True)
+def allowed() -> Iterator[None]:
+    """Requests go to a server on this machine here, so the library's own switch is on."""
+    with models.override_allow_model_requests(True):
+        yield
+
+
+@pytest.fixture
+def paid(tmp_path: Path, engine: Engine, stand_in: StandIn) -> Paid:
+    return Paid(tmp_path, engine, stand_in.base_url)
+
+
+def test_an_answer_is_a_row_with_all_that_it_cost_and_a_transcript(paid: Paid, stand_in: StandIn) -> None:
+    [outcome] = paid.run(paid.model(limits={"usd_per_day": "1"}), 1)
+    [row] = paid.rows()
+    [call] = stand_in.calls
+    assert outcome.status == "completed"
+    assert (row.status, row.unit, row.unit_id, row.sample, row.attempt) == ("answered", "market", "1000", 0, 0)
+    assert (row.model_asked, row.model_returned) == ("openai:stand-in", "stand-in-2026-11-01")
+    assert (row.input_tokens, row.output_tokens) == (call.usage.input, call.usage.output)
+    assert row.cost == Decimal(row.input_tokens - row.cached_tokens + 2 * row.output_tokens) / 10**6 + (
+        Decimal(row.cached_tokens) / 10**7
+    )
+    assert row.cost < row.reserved_cost
+    assert row.price_table.startswith("prices.toml ")
+    assert row.finish_reason == "stop"
+    assert outcome.usage is not None
+    assert (outcome.usage.requests, outcome.usage.cost) == (1, row.cost)
+    assert (outcome.usage.input_tokens, outcome.usage.model) == (row.input_tokens, row.model_returned)
+    [line] = paid.transcripts()
+    assert row.transcript_uri.endswith(".jsonl")
+    assert row.transcript_line == 0
+    assert line["call_id"] == str(row.call_id)
+    assert "Will thing 1000 happen?" in line["request"]["prompt"]
+    assert line["reply"]["response"]["model_name"] == "stand-in-2026-11-01"
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "reason", "asked"),
+    [
+        ("refusal", "refused", "refused: I cannot help with this question", 1),
+        ("truncated", "truncated", "truncated after", 1),
+        ("prose", "invalid", "invalid: no JSON: 'Weighing", 1),
+        ("empty", "invalid", "invalid: empty", 1),
+        ("html", "invalid", "invalid: no answer of a model", 1),
+        ("nan", "invalid", "invalid: no JSON", 1),
+        ("62", "invalid", "invalid: the probability is 62, not from 0 to 1", 1),
+        ("text", "invalid", "no number", 1),
+        ("10mb", "invalid", "invalid: the answer has more than 8,388,608 bytes", 1),
+        ("bomb", "invalid", "invalid: the answer is packed, and was asked for plain", 1),
+        ("redirect", "failed", "rejected: ", 1),
+        ("other", "invalid", "invalid: a key that was not asked for: 'market_id'", 1),
+        ("invisible", "invalid", "invalid: no JSON", 1),
+        ("context", "failed", "rejected: ", 1),
+        ("reset", "unknown", "unknown: 2 requests gave no answer and may have been paid for", 2),
+        ("cut", "unknown", "unknown: 2 requests gave no answer and may have been paid for", 2),
+        ("hang", "unknown", "unknown: 2 requests gave no answer and may have been paid for", 2),
+    ],
+)
+def test_what_is_no_forecast_fails_for_good_with_its_own_word_and_its_cost(
+    paid: Paid, stand_in: StandIn, model: str, status: str, reason: str, asked: int
+) -> None:
+    experiment = paid.model(model=f"openai:stand-in-{model}", limits={"timeout_seconds": 0.5})
+    [outcome] = paid.run(experiment, 1)
+    assert (outcome.status, outcome.retriable) == ("failed", False)
+    assert reason in (outcome.reason or "")
+    rows = paid.rows()
+    assert [row.status for row in rows] == [status] * asked
+    assert stand_in.counts["requests"] == asked
+    assert outcome.usage is not None
+    counted = {"failed": Decimal(0), "unknown": sum(row.reserved_cost for row in rows)}
+    assert outcome.usage.cost == counted.get(status, rows[0].cost)
+    assert outcome.usage.cost or status == "failed"
+    # A second look asks nothing more.
+    assert paid.run(experiment, 1)[0].status == "failed"
+    assert stand_in.counts["requests"] == (asked if status != "failed" else 2)
+
+
+@pytest.mark.parametrize("model", ["429-once", "500-once", "503-once", "529-once"])
+def test_what_was_not_paid_is_asked_again(paid: Paid, stand_in: StandIn, model: str) -> None:
+    [outcome] = paid.run(paid.model(model=f"openai:stand-in-{model}"), 1)
+    assert outcome.status == "completed"
+    assert [(row.status, row.attempt) for row in paid.rows()] == [("failed", 0), ("answered", 1)]
+    assert paid.rows()[0].cost == 0
+    assert stand_in.counts["billed"] == 1
+
+
+@pytest.mark.parametrize("model", ["401", "quota", "404"])
+def test_a_refused_key_stops_the_experiment_and_nothing_else(paid: Paid, stand_in: StandIn, model: str) -> None:
+    experiment = paid.model(model=f"openai:stand-in-{model}", limits={"concurrency": 2})
+    outcomes = paid.run(experiment, 40)
+    assert {outcome.status for outcome in outcomes} == {"failed"}
+    assert all(outcome.retriable for outcome in outcomes)
+    assert "the provider refuses this experiment" in (outcomes[-1].reason or "")
+    assert stand_in.counts["requests"] <= 2
+
+
+def test_an_outage_is_not_waited_for_market_by_market(paid: Paid, stand_in: StandIn) -> None:
+    experiment = paid.model(model="openai:stand-in-hang", limits={"concurrency": 8, "timeout_seconds": 0.2})
+    outcomes = paid.run(experiment, 200)
+    assert {outcome.status for outcome in outcomes} == {"failed"}
+    assert "not asked: 10 calls in a row have failed" in (outcomes[-1].reason or "")
+    assert outcomes[-1].retriable
+    assert stand_in.counts["requests"] <= CIRCUIT + 8
+
+
+def test_a_server_that_is_not_there_costs_nothing(tmp_path: Path, engine: Engine) -> None:
+    paid = Paid(tmp_path, engine, "http://127.0.0.1:9/v1")
+    outcomes = paid.run(paid.model(), 12)
+    assert all(outcome.retriable for outcome in outcomes)
+    assert {row.status for row in paid.rows()} == {"failed"}
+    assert {row.cost for row in paid.rows()} == {0}
+
+
+def test_a_repeated_run_takes_every_answer_from_the_ledger(paid: Paid, stand_in: StandIn) -> None:
+    experiment = paid.model(samples=3)
+    first = paid.run(experiment, 6)
+    assert stand_in.counts["requests"] == 18
+    again = paid.run(experiment, 6)
+    assert stand_in.counts["requests"] == 18
+    assert [one.payload for one in again] == [one.payload for one in first]
+    assert [one.usage and one.usage.cost for one in again] == [one.usage and one.usage.cost for one in first]
+    assert first[0].payload is not None
+    assert len(set(first[0].payload["samples"])) == 3
+
+
+def test_another_version_or_prompt_is_asked_anew(paid: Paid, stand_in: StandIn) -> None:
+    paid.run(paid.model(), 2)
+    paid.run(paid.model(version="2"), 2)
+    paid.run(paid.model(prices="shown"), 2)
+    assert stand_in.counts["requests"] == 6
+
+
+def test_an_event_is_one_call_and_its_cost_is_shared_to_the_cent(paid: Paid, stand_in: StandIn) -> None:
+    from predictbench_assets.experiments.testing import make_market
+
+    markets = [make_market(str(number), event_id="E") for number in range(3)]
+    outcomes = paid.run(paid.model(unit="event", samples=2), markets)
+    rows = paid.rows()
+    assert [(row.unit, row.unit_id) for row in rows] == [("event", "E")] * 2
+    assert stand_in.counts["requests"] == 2
+    assert [outcome.status for outcome in outcomes] == ["completed"] * 3
+    costs = [outcome.usage.cost or Decimal(0) for outcome in outcomes if outcome.usage is not None]
+    assert sum(costs) == sum(row.cost for row in rows)
+    assert len({outcome.probability for outcome in outcomes}) == 3
+
+
+def test_an_answer_whose_process_died_before_its_row_was_settled_is_used(paid: Paid, stand_in: StandIn) -> None:
+    experiment = paid.model()
+    [before] = paid.run(experiment, 1)
+    paid.change(
+        "UPDATE predictbench.model_calls SET status = 'unknown', cost = NULL, answered_at = NULL, input_tokens = NULL,"
+        f" transcript_uri = NULL, transcript_line = NULL, owner = '{DEAD}', expires_at = now() + interval '1 hour'"
+    )
+    [after] = paid.run(experiment, 1)
+    [row] = paid.rows()
+    assert stand_in.counts["requests"] == 1
+    assert after.payload == before.payload
+    assert (row.status, row.transcript_line) == ("answered", 0)
+    assert before.usage is not None
+    assert row.cost == before.usage.cost
+
+
+def test_an_answer_whose_transcript_is_lost_is_asked_for_again(paid: Paid, stand_in: StandIn) -> None:
+    experiment = paid.model()
+    paid.run(experiment, 1)
+    paid.run(experiment, 1, area=StagingArea(str(paid.folder / "elsewhere")))
+    assert stand_in.counts["requests"] == 2
+    assert [row.attempt for row in paid.rows()] == [0, 1]
+
+
+def test_a_request_without_an_outcome_counts_and_is_asked_once_more(paid: Paid, stand_in: StandIn) -> None:
+    experiment = paid.model()
+    paid.run(experiment, 1)
+    for number in (0, 1):
+        paid.change(
+            f"UPDATE predictbench.model_calls SET status = 'unknown', cost = NULL, owner = '{DEAD}' "
+            f"WHERE attempt = {number}"
+        )
+        elsewhere = StagingArea(str(paid.folder / f"elsewhere-{number}"))
+        [outcome] = paid.run(experiment, 1, area=elsewhere)
+    assert stand_in.counts["requests"] == 2
+    assert "unknown: 2 requests gave no answer" in (outcome.reason or "")
+    assert outcome.usage is not None
+    assert outcome.usage.cost == sum(row.reserved_cost for row in paid.rows())
+
+
+def test_a_budget_is_kept_and_more_of_it_goes_on(paid: Paid, stand_in: StandIn) -> None:
+    [probe] = paid.run(paid.model("probe"), 1)
+    reserved = paid.rows()[0].reserved_cost
+    assert probe.usage is not None
+    assert probe.usage.cost is not None
+    stand_in.reset()
+    # Of 40 calls: room for 8 of them as they are reserved.
+    budget = reserved * 8
+    first = paid.run(paid.model(limits={"usd_per_day": str(budget), "concurrency": 4}), 400, journal=True)
+    status = Counter(outcome.status for outcome in first)
+    spent = sum(row.cost for row in paid.rows() if row.experiment == "mini")
+    assert spent <= budget < spent + reserved
+    assert status["completed"] == stand_in.counts["requests"] < 400
+    assert status["skipped"] == 400 - status["completed"]
+    assert [outcome.status for outcome in first[:10]] == ["completed"] * 10, "the core comes first"
+    skipped = next(outcome for outcome in first if outcome.status == "skipped")
+    assert (skipped.reason or "").startswith("budget: usd_per_day of mini = ")
+    more = paid.run(paid.model(limits={"usd_per_day": str(budget * 2), "concurrency": 4}), 400, journal=True)
+    assert Counter(outcome.status for outcome in more)["completed"] > status["completed"]
+    assert stand_in.counts["duplicates"] == 0
+
+
+@pytest.mark.parametrize(("limit", "value", "asked"), [("calls_per_day", 7, 7), ("tokens_per_day", 20_000, 1)])
+def test_calls_and_tokens_have_budgets_too(paid: Paid, stand_in: StandIn, limit: str, value: int, asked: int) -> None:
+    outcomes = paid.run(paid.model(limits={limit: value, "concurrency": 1}, max_tokens=12_000), 30)
+    done = Counter(outcome.status for outcome in outcomes)["completed"]
+    assert stand_in.counts["requests"] == done
+    assert done == 7 if limit == "calls_per_day" else asked <= done < 30
+    assert {outcome.status for outcome in outcomes} == {"completed", "skipped"}
+
+
+def test_a_budget_of_all_experiments_is_shared(tmp_path: Path, engine: Engine, stand_in: StandIn) -> None:
+    paid = Paid(tmp_path, engine, stand_in.base_url)
+    paid.run(paid.model("one"), 3)
+    other = paid.model("two")
+    assert other.allowance is not None
+    import msgspec
+
+    spent = sum(row.cost for row in paid.rows())
+    other.allowance = msgspec.structs.replace(other.allowance, usd_per_day_of_all=spent)
+    outcomes = paid.run(other, 3)
+    assert {outcome.status for outcome in outcomes} == {"skipped"}
+    assert "MODEL_USD_PER_DAY" in (outcomes[0].reason or "")
+
+
+def test_requests_are_spaced_over_all_experiments(paid: Paid, stand_in: StandIn) -> None:
+    began = time.monotonic()
+    limits = {"requests_per_minute": 120}  # 20 in ten seconds
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(paid.run, paid.model(name, limits=limits), 12) for name in ("one", "two")]
+        assert all(outcome.status == "completed" for each in done for outcome in each.result())
+    assert time.monotonic() - began > 8
+    assert stand_in.counts["requests"] == 24
+
+
+def test_no_key_is_kept_anywhere(paid: Paid, stand_in: StandIn) -> None:
+    outcomes = paid.run(paid.model(model="openai:stand-in-secret"), 2)
+    assert stand_in.counts["requests"] >= 1
+    kept = [repr(outcomes), repr(paid.rows()), repr(paid.transcripts())]
+    kept += [file.read_text(errors="replace") for file in paid.folder.rglob("*") if file.is_file()]
+    assert not [text for text in kept if KEY in text]
+    assert "***" in repr(paid.rows())
+
+
+def test_a_process_that_crashed_before_makes_its_calls_apart_and_over_the_same_ledger(
+    paid: Paid, stand_in: StandIn
+) -> None:
+    experiment = paid.model()
+    mark = CrashMark(paid.folder, "2026-03-02_w7", "mini", "1")
+    mark.set()
+    assert {outcome.status for outcome in paid.run(experiment, 3, crash_mark=mark)} == COMPLETED
+    assert {outcome.status for outcome in paid.run(experiment, 3)} == COMPLETED
+    assert stand_in.counts["requests"] == 3
+
+
+def test_transcripts_are_kept_and_found_in_an_object_store(
+    tmp_path: Path, paid: Paid, stand_in: StandIn, store: dict[str, str]
+) -> None:
+    settings = load_settings(tmp_path / "none.env", **{name.lower(): value for name, value in store.items()})
+    area = StagingArea(settings.staging, settings.staging_options)
+    experiment = paid.model()
+    for _ in range(2):
+        assert {outcome.status for outcome in paid.run(experiment, 5, area=area)} == COMPLETED
+    assert stand_in.counts["requests"] == 5
+    assert all(row.transcript_uri.startswith("s3://") for row in paid.rows())
+
+
+def test_two_processes_at_once_never_pay_for_one_call_twice(paid: Paid, stand_in: StandIn) -> None:
+    processes = [paid.start(60, "openai:stand-in-slow-0.1") for _ in range(2)]
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        assert output.strip().splitlines()[-1] == "60 completed", output
+    assert stand_in.counts["requests"] == 60
+    assert stand_in.counts["duplicates"] == 0
+
+
+def kill_at_random(paid: Paid, stand_in: StandIn, *, markets: int, kills: int, seed: int) -> None:
+    """Kill a run again and again, end it, and see that no answered call was made twice."""
+    draw = random.Random(seed)
+    at_most = sorted(draw.sample(range(1, markets), kills))
+    for delivered in at_most:
+        process = paid.start(markets, "openai:stand-in-slow-0.05")
+        while process.poll() is None and stand_in.counts["delivered"] < delivered:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    process = paid.start(markets, "openai:stand-in-slow-0.05")
+    output, _ = process.communicate(timeout=120)
+    rows, counts = paid.rows(), stand_in.counts
+    answered = {row.unit_id for row in rows if row.status == "answered"}
+    unknown = Counter(row.unit_id for row in rows if row.status == "unknown")
+    lost = {unit for unit, number in unknown.items() if number == 2} - answered
+    assert output.strip().splitlines()[-1] == f"{len(answered)} completed", output
+    # A market that two kills have hit is given up: it was asked once more, as was promised.
+    assert answered | lost == {str(1000 + number) for number in range(markets)}
+    assert answered.isdisjoint(lost)
+    assert len(rows) == len(answered) + unknown.total()
+    # A prompt was sent more than once only where a kill took its answer away.
+    assert counts["requests"] <= len(rows)
+    assert counts["requests"] - counts["distinct_prompts"] <= unknown.total() <= kills * 64
+    replies = [line["call_id"] for line in paid.transcripts() if line["reply"] is not None]
+    assert sorted(replies) == sorted(str(row.call_id) for row in rows if row.status == "answered")
+
+
+def test_a_killed_run_uses_every_answer(paid: Paid, stand_in: StandIn) -> None:
+    kill_at_random(paid, stand_in, markets=300, kills=2, seed=4)
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_twenty_times_uses_every_answer(paid: Paid, stand_in: StandIn) -> None:
+    kill_at_random(paid, stand_in, markets=500, kills=20, seed=20)
+
+
+def test_a_sync_caller_with_a_loop_of_its_own_may_run_it(paid: Paid) -> None:
+    async def outer(run: Callable[..., object]) -> object:
+        return run(paid.model(), 2)
+
+    asyncio.run(outer(paid.run))
+    assert len(paid.rows()) == 2
