@@ -6,6 +6,7 @@ could give another address.
 
 import asyncio
 import ipaddress
+import itertools
 import socket
 import time
 from collections.abc import Sequence
@@ -80,14 +81,15 @@ class CheckedTransport(httpx.AsyncBaseTransport):
     """A transport that connects to addresses which were checked, and to no others. Meant for one host.
 
     Args:
-        inner: sends; it is given addresses in place of names, and proves the certificate for the name.
+        inner: send, in turn; they are given addresses in place of names, and prove the certificate for the name.
         allow_private: whether addresses of this machine and of private networks may be called.
-        by_proxy: whether `inner` sends through a proxy. That looks names up itself, so only hosts that are addresses
+        by_proxy: whether `inner` send through a proxy. That looks names up itself, so only hosts that are addresses
             can be checked here.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, *, allow_private: bool, by_proxy: bool = False) -> None:
+    def __init__(self, *inner: httpx.AsyncBaseTransport, allow_private: bool, by_proxy: bool = False) -> None:
         self._inner = inner
+        self._in_turn = itertools.cycle(inner)
         self._allow_private = allow_private
         self._by_proxy = by_proxy
         self._known: dict[tuple[str, int], tuple[float, list[Address]]] = {}
@@ -105,7 +107,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
                 self._allowed(url, [literal])
             elif url.scheme != "https" and not self._allow_private:
                 raise AddressRefused(f"{host} would be called without https")
-            return await self._inner.handle_async_request(request)
+            return await next(self._in_turn).handle_async_request(request)
         failure: httpx.TransportError | None = None
         for address in self._allowed(url, await self._addresses(url)):
             sent = httpx.Request(
@@ -116,15 +118,16 @@ class CheckedTransport(httpx.AsyncBaseTransport):
                 extensions={**request.extensions, "sni_hostname": host.removeprefix("[").removesuffix("]")},
             )
             try:
-                return await self._inner.handle_async_request(sent)
+                return await next(self._in_turn).handle_async_request(sent)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
         self._known.clear()
         raise failure or httpx.ConnectError(f"{host} has no address")
 
     async def aclose(self) -> None:
-        """Close the transport within."""
-        await self._inner.aclose()
+        """Close the transports within."""
+        for inner in self._inner:
+            await inner.aclose()
 
     def _allowed(self, url: httpx.URL, addresses: Sequence[Address]) -> list[Address]:
         reasons = {one: refusal(url.scheme, one, allow_private=self._allow_private) for one in addresses}

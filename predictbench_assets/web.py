@@ -37,6 +37,8 @@ VARIABLES = frozenset({*_BUNDLES, "SSL_CERT_DIR", "SSLKEYLOGFILE", "NO_PROXY", *
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 _LONGEST_ANSWER = 1 << 20
+_CONNECTIONS_OF_A_POOL = 8
+_MOST_POOLS = 16
 
 _Transport = TypeVar("_Transport")
 _log = logging.getLogger(__name__)
@@ -120,9 +122,14 @@ def checked_client(
     # Many servers close what is idle for five seconds, and a request that meets the closing is lost.
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=3)
 
+    # A pool looks at each pair of its connections for each request: many small ones cost a fraction of a large one.
+    pools = min(_MOST_POOLS, 1 + (connections - 1) // _CONNECTIONS_OF_A_POOL)
+
     def transport(proxy: httpx.Proxy | None) -> httpx.AsyncBaseTransport:
-        inner = httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, proxy=proxy, limits=limits)
-        return CheckedTransport(inner, allow_private=allow_private, by_proxy=proxy is not None)
+        inner = (
+            httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, proxy=proxy, limits=limits) for _ in range(pools)
+        )
+        return CheckedTransport(*inner, allow_private=allow_private, by_proxy=proxy is not None)
 
     return httpx.AsyncClient(
         timeout=timeout_s,

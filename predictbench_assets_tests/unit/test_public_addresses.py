@@ -159,6 +159,18 @@ def test_a_name_of_a_private_network_goes_nowhere_else_in_plain_http(monkeypatch
         fetch(inner, Names(["93.184.215.14"]), monkeypatch, "http://intranet/", allow_private=True)
 
 
+def test_pools_take_turns() -> None:
+    pools = Taken(), Taken()
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=CheckedTransport(*pools, allow_private=True)) as client:
+            for number in range(4):
+                await client.post(f"http://127.0.0.1/{number}")
+
+    asyncio.run(ask())
+    assert [[request.url.path for request in pool.requests] for pool in pools] == [["/0", "/2"], ["/1", "/3"]]
+
+
 def test_an_unknown_name_is_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(httpx.ConnectError, match=r"the name x\.example cannot be looked up"):
         fetch(Taken(), Names([]), monkeypatch, "https://x.example/")

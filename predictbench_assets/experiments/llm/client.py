@@ -173,7 +173,8 @@ async def ask(
         if (found := of_kind(error, AnswerUnreadable)) is not None:
             return Reply(status="invalid", reason=f"invalid: {found}", text="", answered_at=clock.now())
         # A plain one stands for a body that is no answer, after a status that says that it is one.
-        if isinstance(error, UnexpectedModelBehavior) or type(error) is ModelAPIError:
+        status = getattr(error.__cause__, "status_code", 200)
+        if isinstance(error, UnexpectedModelBehavior) or (type(error) is ModelAPIError and status < 300):
             reason = f"invalid: no answer of a model: {str(error)[:300]}"
             return Reply(status="invalid", reason=reason, text="", answered_at=clock.now())
         raise failure(error) from error

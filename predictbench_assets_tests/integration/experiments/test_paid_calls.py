@@ -86,7 +86,8 @@ def test_an_answer_is_a_row_with_all_that_it_cost_and_a_transcript(paid: Paid, s
 def test_what_is_no_forecast_fails_for_good_with_its_own_word_and_its_cost(
     paid: Paid, stand_in: StandIn, model: str, status: str, reason: str, asked: int
 ) -> None:
-    experiment = paid.model(model=f"openai:stand-in-{model}", limits={"timeout_seconds": 0.5})
+    limits = {"timeout_seconds": 0.5 if model == "hang" else 10}
+    experiment = paid.model(model=f"openai:stand-in-{model}", limits=limits)
     [outcome] = paid.run(experiment, 1)
     assert (outcome.status, outcome.retriable) == ("failed", False)
     assert reason in (outcome.reason or "")
