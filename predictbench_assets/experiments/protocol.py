@@ -399,6 +399,7 @@ class Experiment(ABC):
         information: what the experiment may see, a word of `SEES`; decides what context it gets.
         control: whether it knows nothing on purpose; a board on which one beats the market warns in red.
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
+        trial_unit: the unit of a trial, where the answers of the usual one come hours later; None for the usual one.
         timeout_seconds: limit for one call; None for the setting's default.
         max_concurrency: calls under way at once; None for the setting's default.
         allowance: the most that its paid calls may take, see `PipelineContext.calls`.
@@ -417,6 +418,7 @@ class Experiment(ABC):
     information: Information = "market"
     control: bool = False
     unit: UnitName | None = None
+    trial_unit: UnitName | None = None
     timeout_seconds: float | None = None
     max_concurrency: int | None = None
     allowance: Allowance | None = None

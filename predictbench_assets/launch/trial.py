@@ -1,5 +1,6 @@
 """A try of an experiment on a few markets of a staged day: asked here and now, and nothing of it is kept."""
 
+import copy
 import re
 import tempfile
 import threading
@@ -157,7 +158,7 @@ def try_experiment(
             staged = None if one.name == name else _staged(settings, registry, one, day)
             if staged is None:
                 outcomes = run_experiment_sync(
-                    one,
+                    _for_trial(one),
                     markets,
                     run=day.run,
                     clock=settings.clock,
@@ -178,6 +179,15 @@ def try_experiment(
             answers[one.name] = staged
         also_run.remove(name)
         return Trial(markets, [answers[name][market.market_id] for market in markets], kept, also_run)
+
+
+def _for_trial(experiment: Experiment) -> Experiment:
+    """The experiment as it is to be tried: so that it answers at once."""
+    if experiment.trial_unit is None:
+        return experiment
+    one = copy.copy(experiment)
+    one.unit = experiment.trial_unit
+    return one
 
 
 def _with_required(registry: Registry, name: str) -> list[Experiment]:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.experiments.digest import ForecastDigest
+from predictbench_assets.experiments.model_calls.batches import UNDER_WAY
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.failures import Failure
 from predictbench_assets.reporting.output import markdown_table, publish, rich_table, size
@@ -205,7 +206,7 @@ class RunSummary(_Part):
             lines += ["", "### Experiments", "", *markdown_table(_EXPERIMENT_HEAD, list(self._experiment_rows()))]
         if reasons := list(self._reason_rows()):
             lines += ["", f"### {_REASONS}", "", *markdown_table(_REASON_HEAD, reasons)]
-        for line in self._journal_lines():
+        for line in [*self._journal_lines(), *self._batch_lines()]:
             lines += ["", line]
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
@@ -224,7 +225,8 @@ class RunSummary(_Part):
             parts.append(rich_table("Experiments", _EXPERIMENT_HEAD, list(self._experiment_rows())))
         if reasons := list(self._reason_rows()):
             parts.append(rich_table(_REASONS, _REASON_HEAD, reasons))
-        parts += [Text(f"\n{line}", "yellow") for line in self._journal_lines(forget=forget)]
+        further = [*self._journal_lines(forget=forget), *self._batch_lines()]
+        parts += [Text(f"\n{line}", "yellow") for line in further]
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
             parts.append(rich_table(self._failures_title(), _FAILURE_HEAD, shown))
@@ -311,6 +313,21 @@ class RunSummary(_Part):
             {name: one.outdated for name, one in experiments},
             forget=forget,
         )
+
+    def _batch_lines(self) -> list[str]:
+        """A line on answers that are in batches which were not collected; none where there are none."""
+        waiting = {
+            name: sum(why.markets for why in one.reasons if why.reason.startswith(UNDER_WAY))
+            for name, one in self.experiments.items()
+        }
+        counts = ", ".join(f"{name} {markets:,} markets" for name, markets in waiting.items() if markets)
+        if not counts:
+            return []
+        collect = f"predictbench daily --run-date {self.run_date} --window-days {self.window_days}"
+        return [
+            f"In batches that are under way: {counts}. Run this day again to collect them, in an hour or so: `{collect}`; "
+            "the schedule does it by itself."
+        ]
 
     def _failures_title(self) -> str:
         hidden = len(self.failures) - SHOWN_FAILURES

@@ -31,7 +31,7 @@ class BatchedLanguageModel(LanguageModel):
 
     def __init__(self, table: LanguageModelTable, reached: Reached) -> None:
         super().__init__(table, reached)
-        self.unit = "cohort"
+        self.unit, self.trial_unit = "cohort", table.unit
         self.description = f"{self.description} By batches."
 
     @property

@@ -175,7 +175,7 @@ class Batches:
         asked_at = max(call.asked_at for call, _ in calls)
         if batch_id.startswith(_INTENT):
             if any(call.may_be_under_way(now) for call, _ in calls) or now < asked_at + _LISTED_AFTER:
-                self._note(calls, _waiting("it is not known yet whether it was submitted"))
+                self._note(calls, self._waiting("it is not known yet whether it was submitted"))
                 return
             since = min(call.asked_at for call, _ in calls)
             found = await self.api.find({call.call_id.hex for call, _ in calls}, since)
@@ -190,7 +190,7 @@ class Batches:
             ended = await self._cancelled(batch_id)
         if not ended:
             words = "it is being cancelled" if self._is_late else f"{len(calls):,} requests of {asked_at:%H:%M} UTC"
-            self._note(calls, _waiting(words))
+            self._note(calls, self._waiting(words))
             return
         items = {call.call_id.hex: (call, item) for call, item in calls}
         results = dict(await self.api.results(batch_id, items))
@@ -277,7 +277,7 @@ class Batches:
         for (item, _, encoded), call, claim in zip(chunk, calls, claims, strict=True):
             if claim.taken is not None:
                 self.desk.keep(claim.taken)
-                self._ends[item.key] = _waiting("another process is at it")
+                self._ends[item.key] = self._waiting("another process is at it")
             elif claim.over_budget is not None:
                 self._ends[item.key] = ExperimentSkip(f"budget: {claim.over_budget}", retriable=True)
             else:
@@ -290,13 +290,19 @@ class Batches:
             batch_id = await self.api.create(bodies)
         except CallFailed as failed:
             if failed.trouble == "unknown":
-                self._note(granted, _waiting(f"it is not known yet whether it was submitted ({failed.reason})"))
+                self._note(granted, self._waiting(f"it is not known yet whether it was submitted ({failed.reason})"))
             else:
                 await self._settle([(call, item, failed, False) for call, item in granted])
                 self._note(granted, RetriableError(f"batch: it was not taken: {failed.reason}"))
             return
         granted = await self._submitted(intent, batch_id, granted)
-        self._note(granted, _waiting(f"{len(granted):,} requests of {granted[0][0].asked_at:%H:%M} UTC"))
+        self._note(granted, self._waiting(f"{len(granted):,} requests of {granted[0][0].asked_at:%H:%M} UTC"))
+
+    def _waiting(self, words: str) -> ExperimentSkip:
+        """The skip of a call whose batch is under way; one text for all of a batch."""
+        until = f"{self.plan.deadline:%Y-%m-%d %H:%M} UTC"
+        reason = f"{UNDER_WAY} ({words}): materialize again to collect it; it is waited for until {until}"
+        return ExperimentSkip(reason, retriable=True)
 
     @property
     def _is_late(self) -> bool:
@@ -308,11 +314,6 @@ class Batches:
     def _last_reason(self, key: CallKey) -> str:
         reasons = [call.reason for call in self.desk.rows(key) if call.reason]
         return f": {reasons[-1]}" if reasons else ""
-
-
-def _waiting(words: str) -> ExperimentSkip:
-    """The skip of a call whose batch is under way; one text for all of a batch."""
-    return ExperimentSkip(f"{UNDER_WAY} ({words}): materialize again to collect it", retriable=True)
 
 
 UNDER_WAY: Final = "batch under way"

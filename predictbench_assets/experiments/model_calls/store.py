@@ -7,6 +7,7 @@ a process that dies in between leaves the answer in the segment, where the next 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID, uuid4
@@ -235,6 +236,15 @@ class PaidCalls:
         query = select(*(model_calls.c[name] for name in Call.__struct_fields__)).where(*wanted)
         rows = in_transaction(self._engine(), lambda connection: connection.execute(query).all())
         return [Call(**row._mapping) for row in rows]
+
+
+def windows_in_batches(connection: Connection, run_date: date) -> set[int]:
+    """The windows of a day of which calls are part of a batch that is not collected."""
+    calls = model_calls.c
+    query = select(calls.window_days).distinct()
+    query = query.where(calls.run_date == run_date, calls.batch_id.is_not(None))
+    # As `Call.is_awaited`.
+    return set(connection.execute(query.where(calls.status == "unknown", calls.reason.is_(None))).scalars())
 
 
 class _Place(NamedTuple):
