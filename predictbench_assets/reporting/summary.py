@@ -324,10 +324,8 @@ class RunSummary(_Part):
         if not counts:
             return []
         collect = f"predictbench daily --run-date {self.run_date} --window-days {self.window_days}"
-        return [
-            f"In batches that are under way: {counts}. Run this day again to collect them, in an hour or so: `{collect}`; "
-            "the schedule does it by itself."
-        ]
+        line = f"In batches under way: {counts}. To collect them run the day again, in an hour or so: `{collect}`."
+        return [f"{line} The schedule does that by itself."]
 
     def _failures_title(self) -> str:
         hidden = len(self.failures) - SHOWN_FAILURES

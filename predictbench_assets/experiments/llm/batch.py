@@ -24,7 +24,7 @@ from predictbench_assets.experiments.model_calls.records import Call, CallReques
 
 T = TypeVar("T")
 
-_MOST_REQUESTS: Final = 5_000
+MOST_REQUESTS: Final = 5_000
 """Requests of one job: the providers take ten times as many, and the results of a job are read at once."""
 
 _MOST_UPLOADED: Final = 100_000_000
@@ -49,7 +49,7 @@ class ProviderBatches:
 
     def __init__(self, model: Model, reached: Reached) -> None:
         self._model, self._reached = model, reached
-        self.most_requests = min(model.batch_max_requests or 1, _MOST_REQUESTS)
+        self.most_requests = min(model.batch_max_requests or 1, MOST_REQUESTS)
         self.most_bytes = _MOST_UPLOADED
         self._jobs: dict[str, Batch] = {}
 

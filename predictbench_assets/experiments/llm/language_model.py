@@ -5,7 +5,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -275,15 +274,8 @@ class LanguageModel(AskedModel):
             },
             diagnostics={"unusable_samples": reasons} if reasons else {},
             usage=usage,
-            **_made_at(replies),
+            made_at=max(reply.answered_at for reply in replies if reply.status == "answered"),
         )
-
-
-def _made_at(replies: Sequence[Reply]) -> dict[str, datetime]:
-    """The time of a forecast that is put together later than it was answered, where results have one."""
-    if "made_at" not in ExperimentResult.model_fields:
-        return {}
-    return {"made_at": max(reply.answered_at for reply in replies if reply.status == "answered")}
 
 
 def aggregated(samples: Sequence[float], aggregate: Aggregate) -> float | None:

@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from pydantic_ai import models
 from sqlalchemy import Engine
 
+from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments.llm.language_model import LanguageModelTable
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.runner import run_experiment_sync
-from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
+from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets.settings import load_settings
+from predictbench_assets_tests.kit.paid import Paid
 from predictbench_assets_tests.kit.paid_runs import PaidRuns
 
 LATE = CAPTURED_AT + timedelta(hours=15)
@@ -29,16 +31,14 @@ LATE = CAPTURED_AT + timedelta(hours=15)
 @pytest.fixture(autouse=True)
 def allowed() -> Iterator[None]:
     """Requests go to a server on this machine here, so the library's own switch is on."""
-    before = models.ALLOW_MODEL_REQUESTS
-    models.ALLOW_MODEL_REQUESTS = True
-    yield
-    models.ALLOW_MODEL_REQUESTS = before
+    with models.override_allow_model_requests(True):
+        yield
 
 
 @pytest.fixture
-def runs(engine: Engine, tmp_path: Path) -> PaidRuns:
+def runs(engine: Engine, tmp_path: Path, stand_in: StandIn) -> PaidRuns:
     markets = [make_market(str(number)) for number in range(1001, 1011)]
-    return PaidRuns(engine, tmp_path, load_settings(predictbench_home=tmp_path), markets)
+    return PaidRuns(Paid(tmp_path, engine, stand_in.base_url), load_settings(predictbench_home=tmp_path), markets)
 
 
 def table(stand_in: StandIn, name: str = "stand-in", **keys: Any) -> LanguageModelTable:
@@ -52,7 +52,7 @@ def said(outcomes: list[Outcome]) -> dict[tuple[str, str], int]:
 
 
 def priced(stand_in: StandIn, folder: Path, name: str = "stand-in") -> Path:
-    file = folder / "prices.toml"
+    file = folder / "own_prices.toml"
     file.write_text(
         f'[[price]]\nmodel = "openai:{name}"\nbase_url = "{stand_in.base_url}"\ninput = 1\noutput = 2\nbatch = 0.5\n'
     )
@@ -67,15 +67,17 @@ def test_one_run_submits_and_another_collects(runs: PaidRuns, stand_in: StandIn,
     prices = priced(stand_in, tmp_path)
     submitted = runs.run(table(stand_in), model_prices_file=prices)
     assert said(submitted) == {("skipped", "batch under way"): 10}
-    assert {one.reason for one in submitted} == {
-        "batch under way (10 requests of 07:00 UTC): materialize again to collect it"
-    }
+    (reason,) = {one.reason for one in submitted}
+    assert reason == (
+        "batch under way (10 requests of 07:00 UTC): materialize again to collect it; it is waited for until "
+        "2026-03-02 22:00 UTC"
+    )
     assert not any(one.is_final for one in submitted)
     assert {row.status for row in runs.rows} == {"unknown"}
     assert len({row.batch_id for row in runs.rows}) == 1
     assert stand_in.counts["billed"] == 0
 
-    runs.at(CAPTURED_AT + timedelta(hours=2))
+    runs.now = CAPTURED_AT + timedelta(hours=2)
     collected = runs.run(table(stand_in), model_prices_file=prices)
     assert said(collected) == {("completed", ""): 10}
     assert {row.status for row in runs.rows} == {"answered"}
@@ -97,7 +99,7 @@ def test_nothing_is_collected_before_the_provider_has_it(runs: PaidRuns, stand_i
     never = table(stand_in, "stand-in-batchnever")
     runs.run(never)
     for hours in (1, 3):
-        runs.at(CAPTURED_AT + timedelta(hours=hours))
+        runs.now = CAPTURED_AT + timedelta(hours=hours)
         assert said(runs.run(never)) == {("skipped", "batch under way"): 10}
     assert len(runs.rows) == 10
 
@@ -109,7 +111,7 @@ def test_a_batch_whose_name_was_lost_is_found_again(runs: PaidRuns, stand_in: St
     assert reason.startswith("batch under way (it is not known yet whether it was submitted")
     assert {row.batch_id.partition(" ")[0] for row in runs.rows} == {"intent"}
     assert said(runs.run(lost)) == {("skipped", "batch under way"): 10}  # not yet to be believed, and not made again
-    runs.at(CAPTURED_AT + timedelta(minutes=20))
+    runs.now = CAPTURED_AT + timedelta(minutes=20)
     assert said(runs.run(lost)) == {("completed", ""): 10}
     assert stand_in.counts["billed"] == 10
     assert stand_in.counts["billed_again"] == 0
@@ -121,7 +123,7 @@ def test_a_run_that_died_before_it_submitted_is_made_up_for(runs: PaidRuns, stan
     _as_intents(runs, submitted=False)
     assert said(runs.run(table(stand_in))) == {("skipped", "batch under way"): 10}
     assert len(runs.rows) == 10
-    runs.at(CAPTURED_AT + timedelta(minutes=20))
+    runs.now = CAPTURED_AT + timedelta(minutes=20)
     assert said(runs.run(table(stand_in))) == {("skipped", "batch under way"): 10}
     assert Counter(row.status for row in runs.rows) == {"failed": 10, "unknown": 10}
     assert said(runs.run(table(stand_in))) == {("completed", ""): 10}
@@ -131,8 +133,7 @@ def test_a_run_that_died_before_it_submitted_is_made_up_for(runs: PaidRuns, stan
 def _as_intents(runs: PaidRuns, *, submitted: bool = True) -> None:
     """Leave the ledger as a run does that died before it could write the name of the job, or before it submitted."""
     ids = "" if submitted else ", call_id = gen_random_uuid()"  # of no job that the provider has
-    with runs.engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE predictbench.model_calls SET batch_id = 'intent abc'{ids}")
+    runs.paid.change(f"UPDATE predictbench.model_calls SET batch_id = 'intent abc'{ids}")
 
 
 def test_two_runs_at_once_submit_once(runs: PaidRuns, stand_in: StandIn) -> None:
@@ -162,12 +163,12 @@ def test_two_runs_at_once_submit_once(runs: PaidRuns, stand_in: StandIn) -> None
 def test_rows_that_failed_are_asked_again_and_no_others(runs: PaidRuns, stand_in: StandIn, kind: str) -> None:
     some = table(stand_in, f"stand-in-{kind}-share-40-once")
     runs.run(some)
-    runs.at(CAPTURED_AT + timedelta(hours=1))
+    runs.now = CAPTURED_AT + timedelta(hours=1)
     first = said(runs.run(some))
     assert set(first) == {("completed", ""), ("skipped", "batch under way")}
     failed = first["skipped", "batch under way"]
     assert Counter(row.status for row in runs.rows) == {"answered": 10 - failed, "failed": failed, "unknown": failed}
-    runs.at(CAPTURED_AT + timedelta(hours=2))
+    runs.now = CAPTURED_AT + timedelta(hours=2)
     assert said(runs.run(some)) == {("completed", ""): 10}
     assert stand_in.counts["billed"] == 10
     assert stand_in.counts["billed_again"] == 0
@@ -202,7 +203,7 @@ def test_at_the_deadline_the_job_is_cancelled_and_what_it_answered_is_used(
     prices = priced(stand_in, tmp_path, "stand-in-batchnever")
     never = table(stand_in, "stand-in-batchnever", batch_fallback=fallback)
     runs.run(never, model_prices_file=prices)
-    runs.at(LATE)
+    runs.now = LATE
     outcomes = runs.run(never, model_prices_file=prices)
     batched = [row for row in runs.rows if row.batch_id is not None]
     assert Counter(row.status for row in batched) == {"answered": 5, "failed": 5}
@@ -226,7 +227,7 @@ def test_at_the_deadline_the_job_is_cancelled_and_what_it_answered_is_used(
 
 
 def test_after_the_deadline_nothing_is_submitted(runs: PaidRuns, stand_in: StandIn) -> None:
-    runs.at(CAPTURED_AT + timedelta(hours=3))
+    runs.now = CAPTURED_AT + timedelta(hours=3)
     early = table(stand_in, batch_deadline_hours=2.5, batch_fallback="ask")
     assert said(runs.run(early)) == {("completed", ""): 10}
     assert {row.batch_id for row in runs.rows} == {None}
@@ -292,7 +293,7 @@ def test_anthropics_batches_are_collected_and_found_again(runs: PaidRuns, stand_
     claude = table(stand_in, model="anthropic:claude-haiku-4-5", base_url=stand_in.url, api_key=None)
     assert said(runs.run(claude)) == {("skipped", "batch under way"): 10}
     _as_intents(runs)
-    runs.at(CAPTURED_AT + timedelta(minutes=20))
+    runs.now = CAPTURED_AT + timedelta(minutes=20)
     (job,) = _anthropic_jobs(stand_in)
     (reason,) = {one.reason for one in runs.run(claude)}
     assert "a job of as many requests is under way, which may be the one that is lost" in str(reason)
@@ -306,9 +307,29 @@ def _anthropic_jobs(stand_in: StandIn) -> list[str]:
     return [job["id"] for job in listed["data"]]
 
 
+def test_a_trial_asks_at_once_and_the_days_run_takes_its_answers(runs: PaidRuns, stand_in: StandIn) -> None:
+    experiment = runs.made(table(stand_in))
+    assert experiment.trial_unit is not None
+    experiment.unit = experiment.trial_unit
+    tried = runs.paid.run(experiment, runs.markets[:3], clock=FixedClock(runs.now))
+    assert said(tried) == {("completed", ""): 3}
+    runs.run(table(stand_in))
+    outcomes = runs.run(table(stand_in))
+    assert [one.probability for one in outcomes[:3]] == [one.probability for one in tried]
+    assert stand_in.counts["billed"] == 10
+
+
+def test_a_forecast_is_of_the_time_of_its_answer(runs: PaidRuns, stand_in: StandIn) -> None:
+    runs.run(table(stand_in))
+    runs.now = CAPTURED_AT + timedelta(hours=2)
+    runs.run(table(stand_in))
+    runs.now = CAPTURED_AT + timedelta(hours=30)  # put together again, from the ledger
+    assert {one.forecast_at for one in runs.run(table(stand_in))} == {CAPTURED_AT + timedelta(hours=2)}
+
+
 def test_a_dry_run_submits_nothing(runs: PaidRuns, stand_in: StandIn) -> None:
     experiment = runs.made(table(stand_in))
-    outcomes = run_experiment_sync(experiment, runs.markets, run=runs.metadata, clock=runs.clock, ledger=None)
+    outcomes = run_experiment_sync(experiment, runs.markets, run=make_run(), clock=FixedClock(runs.now), ledger=None)
     assert {one.status for one in outcomes} == {"skipped"}
     assert stand_in.counts["requests"] == 0
 

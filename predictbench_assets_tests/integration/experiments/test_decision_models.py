@@ -14,22 +14,21 @@ from predictbench_assets.experiments.testing import make_market
 from predictbench_assets.markets.market import Market
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets.settings import load_settings
+from predictbench_assets_tests.kit.paid import Paid
 from predictbench_assets_tests.kit.paid_runs import PaidRuns
 
 
 @pytest.fixture(autouse=True)
 def allowed() -> Iterator[None]:
     """Requests go to a server on this machine here, so the library's own switch is on."""
-    before = models.ALLOW_MODEL_REQUESTS
-    models.ALLOW_MODEL_REQUESTS = True
-    yield
-    models.ALLOW_MODEL_REQUESTS = before
+    with models.override_allow_model_requests(True):
+        yield
 
 
 @pytest.fixture
-def runs(engine: Engine, tmp_path: Path) -> PaidRuns:
+def runs(engine: Engine, tmp_path: Path, stand_in: StandIn) -> PaidRuns:
     markets = [make_market("1001"), make_market("1002", price=0.2)]
-    return PaidRuns(engine, tmp_path, load_settings(predictbench_home=tmp_path), markets)
+    return PaidRuns(Paid(tmp_path, engine, stand_in.base_url), load_settings(predictbench_home=tmp_path), markets)
 
 
 def table(stand_in: StandIn, name: str = "stand-in", **keys: Any) -> DecisionModelTable:
@@ -83,7 +82,7 @@ def test_every_failure_has_its_own_word(runs: PaidRuns, stand_in: StandIn, kind:
 
 
 def test_an_unusable_answer_costs_what_it_took(runs: PaidRuns, stand_in: StandIn, tmp_path: Path) -> None:
-    prices = tmp_path / "prices.toml"
+    prices = tmp_path / "own_prices.toml"
     prices.write_text(
         f'[[price]]\nmodel = "openai-decisions:stand-in-62"\nbase_url = "{stand_in.base_url}"\ninput = 1.0\n'
     )
@@ -137,7 +136,7 @@ def test_a_blind_one_is_shown_neither_price_nor_link(runs: PaidRuns, stand_in: S
     runs.run(table(stand_in, prices="shown", version="2"), [market])
     shown = stand_in.calls[-1].prompt
     assert blind != shown
-    text = (runs.folder / "staging").rglob("*.jsonl")
+    text = (runs.paid.folder / "staging").rglob("*.jsonl")
     lines = "".join(file.read_text() for file in sorted(text))
     assert lines.count("0.617") == 1
     assert lines.count("polymarket.com") == 1
@@ -169,7 +168,7 @@ def test_a_budget_needs_a_price(runs: PaidRuns, stand_in: StandIn) -> None:
 
 
 def test_the_estimate_is_of_input_alone(runs: PaidRuns, stand_in: StandIn, tmp_path: Path) -> None:
-    prices = tmp_path / "prices.toml"
+    prices = tmp_path / "own_prices.toml"
     prices.write_text('[[price]]\nmodel = "openai-decisions:stand-in"\nbase_url = "*"\ninput = 1\noutput = 1000\n')
     event = group("1001", "1002", "1003")
     of_event = runs.made(table(stand_in, unit="event"), model_prices_file=prices).estimate(event)
