@@ -65,7 +65,9 @@ def make_forecasts(markets: int, clusters: int) -> Forecasts:
         Entrant(f"entrant {n}", "1", "market", control=n == ENTRANTS - 1, reference=n == 0) for n in range(ENTRANTS)
     )
     nothing = np.full(said.shape, np.nan)
-    return Forecasts(datetime(2026, 11, 23, tzinfo=UTC), cohorts, entrants, said, nothing)
+    return Forecasts(
+        datetime(2026, 11, 23, tzinfo=UTC), cohorts, entrants, said, nothing, np.zeros(said.shape, np.bool_)
+    )
 
 
 def vectorised(parent: Connection, markets: int, clusters: int) -> None:

@@ -595,6 +595,14 @@ CREATE INDEX ix_model_calls_claimed_at ON predictbench.model_calls (claimed_at);
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0008' WHERE predictbench.predictbench_alembic_version.version_num = '0007';
 
+-- Running upgrade 0008 -> 0009
+
+ALTER TABLE predictbench.experiments ADD COLUMN forecasts BOOLEAN DEFAULT true NOT NULL;
+
+ALTER TABLE predictbench.experiment_results ADD COLUMN leaked BOOLEAN DEFAULT false NOT NULL;
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0009' WHERE predictbench.predictbench_alembic_version.version_num = '0008';
+
 DO $$
 DECLARE
     wanted record;

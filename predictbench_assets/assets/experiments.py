@@ -1,6 +1,7 @@
 """Experiments: one asset for each experiment of the registry."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -137,6 +138,7 @@ def _definition_metadata(experiment: Experiment, registry: Registry) -> dict[str
         "information": experiment.information,
         "mandatory": experiment.mandatory,
         "control": experiment.control,
+        "forecasts": experiment.forecasts,
         "requires": ", ".join(experiment.requires) or "nothing",
         "config_hash": registry.config_hash(experiment.name),
     }
@@ -228,10 +230,21 @@ def _metadata(made: ExperimentForecasts) -> dict[str, Any]:
         **({"journal": " ".join(journal)} if journal else {}),
         "seconds": made.seconds,
         **total_usage(made.outcomes),
+        **({} if made.experiment.forecasts else _sources(made.outcomes)),
         **({"reasons": _reason_table(made.reasons)} if made.reasons else {}),
         **({"failures": table} if failures else {}),
-        "forecasts_against_market": dg.MetadataValue.md(_picture(made)),
+        **({"forecasts_against_market": dg.MetadataValue.md(_picture(made))} if made.experiment.forecasts else {}),
     }
+
+
+def _sources(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What research found, and dropped by each layer, summed over the markets; nothing for other preparations."""
+    totals: Counter[str] = Counter()
+    for diagnostics in (outcome.diagnostics or {} for outcome in outcomes):
+        dropped = diagnostics.get("dropped")
+        counts = {**diagnostics, **(dropped if isinstance(dropped, dict) else {})}
+        totals.update({name: count for name, count in counts.items() if type(count) is int and count})
+    return {"sources": dg.MetadataValue.json(dict(totals))} if totals else {}
 
 
 def _reason_table(reasons: Sequence[ReasonCount]) -> dg.TableMetadataValue:

@@ -230,7 +230,7 @@ def _write_class(name: str) -> None:
         f"  python -m pytest test_{name}.py\n"
         f"  predictbench demo --past 8 --experiment {path}\n\n"
         f"To have it in each day's run, put these lines into {EXPERIMENTS_FILE}:\n\n"
-        f'[{name}]\nkind = "{path}"\n\nThen try it, and nothing is stored:\n'
+        f'[{name}]\nkind = "{path}"\n\nThen try it, and no forecast is stored:\n'
         f"  predictbench experiments try {name}"
     )
 
@@ -278,10 +278,11 @@ Examples:
 def try_(
     name: str, market_id: str | None, limit: int, run_date: date | None, window_days: int | None, as_json: bool
 ) -> None:
-    """Try NAME on a few markets of a staged day; nothing is stored.
+    """Try NAME on a few markets of a staged day; no forecast is stored.
 
     Shows what it was given, what it answered and what that took, before it is let loose on thousands. Calls that cost
-    something do so here, too. Without a date the newest staged day. Exit code 1 if nothing was forecast.
+    something do so here, too, once: the ledger keeps their answers, and the day's run takes them from there. Without a
+    date the newest staged day. Exit code 1 if nothing was forecast.
     """
     settings = configured_settings()
     registry = registry_of(settings)
@@ -309,7 +310,7 @@ def _show_trial(experiment: Experiment, day: StagedDay, trial: Trial, settings: 
         print_item("  forecast   ", _answer(one))
         if one.usage is not None:
             print_item("  took       ", _usage_text(one.usage))
-        for title, text in _texts(one, trial):
+        for title, text in _texts(market, one, trial):
             print_item(f"  {title:<10} ", _cut(settings.redact(text)))
         click.echo("")
     counts = ", ".join(
@@ -319,7 +320,7 @@ def _show_trial(experiment: Experiment, day: StagedDay, trial: Trial, settings: 
     )
     also = f" Asked as well: {', '.join(trial.also_run)}." if trial.also_run else ""
     cost = _cost_of(trial.outcomes)
-    print_item("", f"{counts} of {day.key}{cost}; nothing was stored.{also}")
+    print_item("", f"{counts} of {day.key}{cost}; no forecast was stored.{also}")
 
 
 def _answer(one: Outcome) -> str:
@@ -350,8 +351,15 @@ def _cost_of(outcomes: Iterable[Outcome]) -> str:
     return "".join(f", {amount} {currency}" for currency, amount in costs.items())
 
 
-def _texts(one: Outcome, trial: Trial) -> Iterable[tuple[str, str]]:
-    """What there is to read of an answer: payload, diagnostics and the artifact, each by its name."""
+def _texts(market: Market, one: Outcome, trial: Trial) -> Iterable[tuple[str, str]]:
+    """What there is to read: what was sent and answered, payload, diagnostics and the artifact, each by its name."""
+    for paid in trial.calls_of(market):
+        sent = paid.content if isinstance(paid.content, dict) else {"sent": paid.content or "(paid for before)"}
+        yield from ((key, value) for key, value in sent.items() if isinstance(value, str) and value)
+        reply = paid.reply
+        status = paid.call.status if reply is None else reply.status
+        reason = paid.call.reason if reply is None else reply.reason
+        yield "answer", f"({status}{f': {reason}' if reason else ''}) {'' if reply is None else reply.text}"
     for part in (one.payload, one.diagnostics):
         for key, value in (part or {}).items():
             yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -370,7 +378,7 @@ def _tried_json(market: Market, one: Outcome, trial: Trial, settings: Settings) 
         "place": one.place,
         "seconds": one.seconds,
         "usage": None if one.usage is None else msgspec.to_builtins(one.usage),
-        "shown": {title: _cut(settings.redact(text)) for title, text in _texts(one, trial)},
+        "shown": [[title, _cut(settings.redact(text))] for title, text in _texts(market, one, trial)],
     }
 
 

@@ -342,6 +342,8 @@ experiments = Table(
     Column("mandatory", Boolean, nullable=False),
     # True for one that knows nothing on purpose: one that beats the market shows a bug or a leak.
     Column("control", Boolean, nullable=False, server_default=text("false")),
+    # False for one that prepares what others require: its results have no probability and are no forecasts.
+    Column("forecasts", Boolean, nullable=False, server_default=text("true")),
     # True for the version that was registered last.
     Column("is_active", Boolean, nullable=False),
     UniqueConstraint("name", "version"),
@@ -403,6 +405,8 @@ experiment_results = Table(
     _json("diagnostics"),
     # Instant of the forecast; boards count only those inside the freeze window.
     _time("forecast_at"),
+    # True where the forecast's own words cite a market's price that it was not shown: kept, and on no board.
+    Column("leaked", Boolean, nullable=False, server_default=text("false")),
     # Instant of the row's writing: what a board of a past day could know. Null, in older rows, counts as known.
     _time("stored_at"),
     _text("snapshot_hash"),

@@ -12,7 +12,7 @@ import msgspec
 
 from predictbench_assets.dataset.files import RELEASED_FORMATS, file_of, line_of, read_lines, read_parquet, sha256_of
 from predictbench_assets.dataset.manifest import MANIFEST, Manifest, ReleasedCohort, read_manifest
-from predictbench_assets.dataset.tables import RELEASED_DIGESTS, RELEASED_FORECASTS, RELEASED_TABLES, Table
+from predictbench_assets.dataset.tables import LEAKED, RELEASED_DIGESTS, RELEASED_FORECASTS, RELEASED_TABLES, Table
 from predictbench_assets.experiments.digest import ALGORITHM, DigestedForecast, ForecastHasher
 from predictbench_assets.runs import RunKey
 
@@ -149,7 +149,7 @@ class _Checking:
 
     def _digest(self, forecast: _Forecast) -> None:
         self.forecasts += 1
-        if forecast.status != "completed" or forecast.probability is None:
+        if forecast.status not in ("completed", LEAKED) or forecast.probability is None:
             return
         line = DigestedForecast(*msgspec.structs.astuple(forecast)[_DIGESTED]).line()
         for digest, hasher in self.digests.get(RunKey(forecast.run_date, forecast.window_days), ()):

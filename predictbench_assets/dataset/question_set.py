@@ -3,7 +3,6 @@
 What comes back is read by `predictbench submit`. A value that is not there is "N/A" in that shape.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Final
 import msgspec
 
 from predictbench_assets.exchange_names import is_simulated, polymarket_address
+from predictbench_assets.experiments.research.denied import without_market_links
 from predictbench_assets.ingestion.cohort import COHORT, cohort_markets
 from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.ingestion.names import open_staged
@@ -20,22 +20,6 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagingArea
 
 ABSENT: Final = "N/A"
-REMOVED: Final = "[link removed]"
-
-_MARKET_SITES = (
-    *("polymarket", "kalshi", "manifold.markets", "metaculus", "predictit", "predict.fun", "limitless.exchange"),
-    *(
-        "myriad.markets",
-        "insightprediction",
-        "gjopen",
-        "goodjudgment",
-        "betfair",
-        "smarkets",
-        "oddschecker",
-        "almanac.ai",
-    ),
-)
-_WORD = re.compile(r"[^\s<>()\[\]\"']+")
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,16 +106,6 @@ def question_set(
             if len(market.contracts) == 2
         ],
     )
-
-
-def without_market_links(text: str) -> str:
-    """The text without addresses of sites that show a price."""
-    return _WORD.sub(lambda word: REMOVED if _shows_a_price(word.group()) else word.group(), text)
-
-
-def _shows_a_price(word: str) -> bool:
-    lower = word.lower()
-    return "." in lower.strip(".,;:!?") and any(site in lower for site in _MARKET_SITES)
 
 
 def _question(market: Market, captured_at: datetime, *, simulated: bool, blind: bool) -> Question:

@@ -204,6 +204,9 @@ MARKETS = Table(
     "m.market_id",
 )
 
+LEAKED: Final = "leaked"
+"""Status, in files, of a completed forecast that cites a market's price."""
+
 USAGE: Final = tuple(
     # A cohort that was released has no such columns, and its rows are the same in every release.
     replace(column, released=False)
@@ -243,7 +246,13 @@ FORECASTS = Table(
             released=False,
         ),
         _ATTEMPT,
-        Column("status", "category", "completed, skipped, failed or not_run", source="r.status", required=True),
+        Column(
+            "status",
+            "category",
+            "completed, skipped, failed, not_run; leaked: a forecast that cites a price it was not shown",
+            source=f"CASE WHEN r.leaked THEN '{LEAKED}' ELSE r.status END",
+            required=True,
+        ),
         Column("probability", "double", "of the market's first outcome", "probability"),
         Column("probabilities", "doubles", "one for each outcome, the first one first", "probability"),
         Column("score", "double", "of forecasts before usage was kept: what the experiment itself made of it"),
@@ -259,7 +268,7 @@ FORECASTS = Table(
         Column("config_hash", "text", "of the configuration it was made with", source="r.config_hash"),
         *USAGE,
     ),
-    f"{_RESULTS} WHERE a.run_id = :run_id",
+    f"{_RESULTS} WHERE a.run_id = :run_id AND n.forecasts",
     # As the view latest_experiment_results has it; asked of the view, every run ever stored would be sorted.
     "m.market_id, n.name, (r.status = 'not_run'), a.attempt DESC",
     "DISTINCT ON (m.market_id, n.name)",
@@ -383,7 +392,7 @@ RELEASED_FORECASTS: Final = Table(
     "forecasts",
     "A row for each market and each attempt of each experiment, those included that gave no forecast.",
     _released(FORECASTS),
-    f"{_RESULTS} {_FROZEN}",
+    f"{_RESULTS} {_FROZEN} AND n.forecasts",
     _ORDER,
     frozen=True,
 )
@@ -408,7 +417,7 @@ RELEASED_EXPERIMENTS: Final = Table(
         Column("control", "boolean", "whether it knows nothing on purpose", source="n.control", required=True),
     ),
     """predictbench.experiments n
-    WHERE EXISTS (SELECT FROM predictbench.experiment_runs a
+    WHERE n.forecasts AND EXISTS (SELECT FROM predictbench.experiment_runs a
         WHERE a.experiment_id = n.experiment_id AND a.run_id = ANY(:runs))""",
     'n.name COLLATE "C", n.version COLLATE "C"',
     by_run=False,
@@ -448,7 +457,7 @@ SCORED_FORECASTS: Final = f"""
         o.outcome, CASE WHEN coalesce(r.snapshot_hash = m.snapshot_hash, true) THEN m.price END AS price
     FROM {_RESULTS}
     JOIN LATERAL ({newest_observation("o.state, o.outcome, o.observed_at", ":as_of")}) o ON {IS_SETTLED}
-    {_FROZEN} AND r.status = 'completed' AND r.probability IS NOT NULL
+    {_FROZEN} AND r.status = 'completed' AND r.probability IS NOT NULL AND NOT r.leaked
     ORDER BY {_ORDER}"""  # noqa: S608 - names of ours
 
 RELEASED_TABLES: Final = (

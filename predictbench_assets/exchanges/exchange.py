@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from predictbench_assets.exchanges.stats import ApiStats
+from predictbench_assets.failures import TransientError
 from predictbench_assets.markets.cohort import ExclusionReason, ReadMarket
 from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.markets.settlement import Absence, PendingMarket, Reading
@@ -76,6 +77,10 @@ class Capture:
         return {source: counts[source] for source in ("clob", "gamma")}
 
 
+class QuotesUnavailable(TransientError):
+    """The exchange gave no quotes at all; the text has the reason."""
+
+
 class SettlementReader(Protocol):
     """A look-up of settlements until a budget of requests is used up, or the exchange stops answering."""
 
@@ -110,6 +115,13 @@ class Exchange(Protocol):
 
     def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:
         """Read one row: a `MarketReader`."""
+
+    async def quotes(self, contract_ids: Sequence[str]) -> Mapping[str, Quote]:
+        """Read the quotes of contracts as they are now, by contract id; one without any order is left out.
+
+        Raises:
+            QuotesUnavailable: the exchange answered for none.
+        """
 
     def settlements(self, max_requests: int) -> AbstractAsyncContextManager[SettlementReader]:
         """Open a reader of settlements that begins no request when `max_requests` were sent."""

@@ -53,15 +53,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     """The reason of a skip or a failure: one sentence without secrets; None when completed."""
     probability: float | None = None
-    """Probability of the first outcome; None unless completed."""
+    """Probability of the first outcome; None unless completed, and of an experiment without forecasts."""
     probabilities: tuple[float, ...] | None = None
-    """One per outcome, in the market's order; None unless completed."""
+    """One per outcome, in the market's order; None as `probability`."""
     payload_json: msgspec.Raw = msgspec.field(default=_NULL, name="payload")
     """Encoded, keys sorted: a large day's payloads as objects would take several times the memory."""
     artifact_uri: str | None = None
     diagnostics_json: msgspec.Raw = msgspec.field(default=_NULL, name="diagnostics")
     forecast_at: datetime | None = None
-    """Instant of the forecast, UTC; None unless completed."""
+    """Instant of the forecast, UTC; None without one."""
     seconds: float = 0.0
     """Duration of the call; that of a call for several is shared out evenly among them."""
     exception_type: str | None = None
@@ -94,10 +94,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def result(self) -> ExperimentResult | None:
         """The result as an experiment that requires it is given it; None unless completed."""
-        if self.probabilities is None:
+        if self.status != "completed":
             return None
-        return ExperimentResult(
-            probabilities=self.probabilities,
+        return _result(
+            probabilities=self.probabilities or (),
             payload=self.payload or {},
             artifact_uri=self.artifact_uri,
             diagnostics=self.diagnostics or {},
@@ -124,10 +124,13 @@ def completed(
     *,
     forecast_at: datetime,
     seconds: float,
+    forecasts: bool = True,
     source: str | None = None,
     redact: Callable[[str], str] = str,
 ) -> Outcome:
     """The outcome of a market that was forecast; `redact` takes secrets out of what is stored with it.
+
+    With `forecasts` False it is that of an experiment without forecasts, whose results have no probabilities.
 
     It was made at `forecast_at`, unless the result says that it was made before, since the market's capture.
 
@@ -135,15 +138,17 @@ def completed(
     scalars and arrays of numpy become what they obviously are; pandas' missing value becomes null.
 
     Raises:
-        ResultRefused: the number of probabilities is not the market's number of outcomes, it claims to be of before the
-            capture or of after `forecast_at`, or a part cannot be stored.
+        ResultRefused: the number of probabilities is not the market's number of outcomes (not 0 without forecasts), it
+            claims to be of before the capture or of after `forecast_at`, or a part cannot be stored.
         ValidationError: the result was changed into one that cannot be made (`model_copy` checks nothing).
     """
-    result = ExperimentResult(**{name: getattr(result, name) for name in ExperimentResult.model_fields})
+    result = _result(**{name: getattr(result, name) for name in ExperimentResult.model_fields})
     artifact_uri = None if result.artifact_uri is None else _text("artifact_uri", redact(result.artifact_uri))
     if artifact_uri is not None and len(artifact_uri) > MAX_ARTIFACT_URI:
         raise ResultRefused(f"artifact_uri has {len(artifact_uri):,} characters, {MAX_ARTIFACT_URI:,} fit")
-    if len(result.probabilities) != len(market.contracts):
+    if not forecasts and result.probabilities:
+        raise ResultRefused("the result has probabilities, but the experiment's `forecasts` is False")
+    if forecasts and len(result.probabilities) != len(market.contracts):
         names = ", ".join(market.outcomes)
         raise ResultRefused(f"{len(result.probabilities)} probabilities for {len(market.contracts)} outcomes ({names})")
     made_at = forecast_at if result.made_at is None else result.made_at.astimezone(UTC)
@@ -155,16 +160,21 @@ def completed(
     return Outcome(
         market_id=market.market_id,
         status="completed",
-        probability=result.probability,
-        probabilities=result.probabilities,
+        probability=result.probability if forecasts else None,
+        probabilities=result.probabilities if forecasts else None,
         payload_json=_storable("payload", result.payload, redact),
         artifact_uri=artifact_uri,
         diagnostics_json=_storable("diagnostics", result.diagnostics, redact),
-        forecast_at=made_at,
+        forecast_at=made_at if forecasts else None,
         seconds=seconds,
         source=source,
         usage=storable_usage(result.usage, redact),
     )
+
+
+def _result(**parts: Any) -> ExperimentResult:
+    """A result of these parts, checked; without probabilities where there are none."""
+    return ExperimentResult(**{name: part for name, part in parts.items() if name != "probabilities" or part != ()})
 
 
 def storable_usage(usage: object, redact: Callable[[str], str]) -> Usage | None:

@@ -133,11 +133,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ExperimentResult(BaseModel):
-    """A forecast of one market.
+    """A forecast of one market; or of an experiment without forecasts, what it has for those that require it.
 
     Attributes:
         probabilities: one per outcome, in the market's order; finite, in [0, 1], summing to 1 (to 1e-6). Numbers and
-            arrays of other libraries (numpy) are taken for what they hold.
+            arrays of other libraries (numpy) are taken for what they hold. Left out by an experiment whose
+            `forecasts` is False, and by no other.
         payload: whatever the experiment wants stored with the forecast; JSON-serialisable, see `outcomes`.
         artifact_uri: where something bigger was put, see `PipelineContext.artifact`.
         diagnostics: numbers and notes for debugging, kept apart from the payload.
@@ -148,7 +149,7 @@ class ExperimentResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    probabilities: tuple[float, ...]
+    probabilities: tuple[float, ...] = ()
     payload: Mapping[str, Any] = Field(default_factory=dict)
     artifact_uri: str | None = None
     diagnostics: Mapping[str, Any] = Field(default_factory=dict)
@@ -174,7 +175,13 @@ class ExperimentResult(BaseModel):
 
     @property
     def probability(self) -> float:
-        """Probability of the market's first outcome: the number that is scored."""
+        """Probability of the market's first outcome: the number that is scored.
+
+        Raises:
+            ValueError: it is the result of an experiment without forecasts.
+        """
+        if not self.probabilities:
+            raise ValueError("the result has no probabilities: it is of an experiment that gives no forecasts")
         return self.probabilities[0]
 
     @classmethod
@@ -398,6 +405,8 @@ class Experiment(ABC):
         mandatory: a market without a result of a mandatory experiment is not stored.
         information: what the experiment may see, a word of `SEES`; decides what context it gets.
         control: whether it knows nothing on purpose; a board on which one beats the market warns in red.
+        forecasts: False for one that only prepares what others require (research): its results have no probabilities,
+            are kept with their payload and artifact, and are on no board, page or release.
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
         trial_unit: the unit of a trial, where the answers of the usual one come hours later; None for the usual one.
         timeout_seconds: limit for one call; None for the setting's default.
@@ -417,6 +426,7 @@ class Experiment(ABC):
     mandatory: bool = False
     information: Information = "market"
     control: bool = False
+    forecasts: bool = True
     unit: UnitName | None = None
     trial_unit: UnitName | None = None
     timeout_seconds: float | None = None

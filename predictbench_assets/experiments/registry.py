@@ -432,12 +432,9 @@ def attribute_problem(one: Any, called: str) -> str | None:
         return f"its requires {one.requires!r} is no tuple of names, like ('baseline_snapshot',)"
     if one.information not in SEES:
         return f"its information {one.information!r} is none of {', '.join(SEES)}"
-    if not isinstance(one.mandatory, bool):
-        return f"its mandatory {one.mandatory!r} is neither True nor False"
-    if not isinstance(one.control, bool):
-        return f"its control {one.control!r} is neither True nor False"
-    if not isinstance(one.journalled, bool):
-        return f"its journalled {one.journalled!r} is neither True nor False"
+    for switch in ("mandatory", "control", "forecasts", "journalled"):
+        if not isinstance(value := getattr(one, switch), bool):
+            return f"its {switch} {value!r} is neither True nor False"
     for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int), ("max_markets", int)):
         value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):

@@ -516,7 +516,13 @@ class Attempt:
                     raise ResultRefused(f"the answer is a {type(value).__name__}, not an ExperimentResult")
                 now = self.clock.now()
                 return completed(
-                    market, value, forecast_at=now, seconds=seconds, source=self.digest, redact=self.redact
+                    market,
+                    value,
+                    forecast_at=now,
+                    seconds=seconds,
+                    forecasts=self.experiment.forecasts,
+                    source=self.digest,
+                    redact=self.redact,
                 )
             except ResultRefused as refused:
                 error = refused

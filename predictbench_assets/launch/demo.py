@@ -54,7 +54,7 @@ def enter_demo() -> Path:
         # Nor are the declared experiments of the working folder, which may cost money, part of it.
         "EXPERIMENTS_FILE": str(DECLARED),
         "MODEL_PRICES_FILE": str(PRICES),
-        "OPENAI_API_KEY": "stand-in",
+        "OPENAI_API_KEY": "none",  # a word that is not masked: it is in the names of models otherwise
         "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
         "PREDICTBENCH_HOME": str(folder),
         # Nothing of the demo may go to a real exchange, even when it is entered without a running sandbox.

@@ -1,6 +1,7 @@
 """A try of an experiment on a few markets of a staged day: asked here and now, and nothing of it is kept."""
 
 import copy
+import dataclasses
 import re
 import tempfile
 import threading
@@ -9,7 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Engine
 
@@ -22,6 +24,9 @@ from predictbench_assets.experiments.forecast import (
     stale_reason,
 )
 from predictbench_assets.experiments.history import settled_counts, settled_markets
+from predictbench_assets.experiments.model_calls.allowance import Allowance
+from predictbench_assets.experiments.model_calls.records import Call, Claim, Reply, Settled
+from predictbench_assets.experiments.model_calls.store import CallStore
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome
 from predictbench_assets.experiments.protocol import (
     Experiment,
@@ -87,14 +92,34 @@ class StagedDay:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A paid call of a try: what was sent, None where an earlier one was paid for, and what came back."""
+
+    call: Call
+    content: Any
+    reply: Reply | None
+
+
+@dataclass(frozen=True)
 class Trial:
     """The outcomes of a try, by market, with the bytes of the artifacts that their addresses name."""
 
     markets: Sequence[Market]
     outcomes: Sequence[Outcome]
     artifacts: Mapping[str, bytes]
+    calls: Sequence[Seen]
+    """Its paid calls."""
     also_run: Sequence[str]
     """Names of required experiments that had to be asked as well, since nothing usable of them is staged."""
+
+    def calls_of(self, market: Market) -> Iterator[Seen]:
+        """The calls about a market; those about an event are the first one's of its markets."""
+        event = market.event.event_id if market.event else None
+        first = next(one for one in self.markets if one == market or (one.event and one.event.event_id == event))
+        for seen in self.calls:
+            own = seen.call.unit == "market" and seen.call.unit_id == market.market_id
+            if own or (seen.call.unit == "event" and seen.call.unit_id == event and first == market):
+                yield seen
 
 
 def staged_day(settings: Settings, run_date: date | None, window_days: int) -> StagedDay:
@@ -153,10 +178,13 @@ def try_experiment(
             return address
 
         answers: dict[str, dict[str, Outcome]] = {}
+        watched: dict[str, _Watched] = {}
         also_run = []
         for one in _with_required(registry, name):
             staged = None if one.name == name else _staged(settings, registry, one, day)
             if staged is None:
+                ledger = ledger_of(one, day.run, registry.config_hash(one.name), database.engine, area, "try", settings)
+                watched[one.name] = _Watched(ledger.store)
                 outcomes = run_experiment_sync(
                     _for_trial(one),
                     markets,
@@ -167,9 +195,7 @@ def try_experiment(
                     history=database.markets,
                     history_counts=database.counts,
                     artifacts=keep,
-                    ledger=ledger_of(
-                        one, day.run, registry.config_hash(one.name), database.engine, area, "try", settings
-                    ),
+                    ledger=dataclasses.replace(ledger, store=watched[one.name]),
                     max_concurrency=settings.experiment_concurrency,
                     timeout_s=settings.experiment_timeout_seconds,
                     redact=settings.redact,
@@ -178,7 +204,8 @@ def try_experiment(
                 also_run.append(one.name)
             answers[one.name] = staged
         also_run.remove(name)
-        return Trial(markets, [answers[name][market.market_id] for market in markets], kept, also_run)
+        outcomes = [answers[name][market.market_id] for market in markets]
+        return Trial(markets, outcomes, kept, watched[name].seen, also_run)
 
 
 def _for_trial(experiment: Experiment) -> Experiment:
@@ -209,6 +236,49 @@ def _staged(settings: Settings, registry: Registry, one: Experiment, day: Staged
         return None
     stale = stale_reason(staged, one, registry.config_hash(one.name), day.run.snapshot_hash)
     return outcomes_by_market(staged) if stale is None else None
+
+
+class _Watched:
+    """The ledger's store, which remembers what was sent and what came back, to be shown."""
+
+    def __init__(self, store: CallStore) -> None:
+        self._store = store
+        self._earlier: dict[UUID, Call] = {}
+        self.seen: list[Seen] = []
+
+    def earlier(self) -> list[Call]:
+        """As the ledger's."""
+        found = self._store.earlier()
+        self._earlier = {call.call_id: call for call in found}
+        return found
+
+    def now(self, call: Call) -> Call:
+        """As the ledger's."""
+        return self._store.now(call)
+
+    def claim(self, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
+        """As the ledger's."""
+        return self._store.claim(calls, allowance)
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """As the ledger's."""
+        self._store.settle(settled)
+        self.seen.extend(Seen(one.call, one.content, one.reply) for one in settled)
+
+    def submitted(self, intent: str, batch_id: str) -> None:
+        """As the ledger's."""
+        self._store.submitted(intent, batch_id)
+
+    def reply(self, call_id: UUID) -> Reply | None:
+        """As the ledger's."""
+        reply = self._store.reply(call_id)
+        if call_id in self._earlier:
+            self.seen.append(Seen(self._earlier[call_id], None, reply))
+        return reply
+
+    def close(self) -> None:
+        """As the ledger's."""
+        self._store.close()
 
 
 class _Database:

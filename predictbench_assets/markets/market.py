@@ -19,6 +19,9 @@ GOOD_SPREAD = 0.10
 REFERENCE = "baseline_snapshot"
 """Name of the experiment that forecasts the market's own price; all others are measured against it."""
 
+PRICE_AT_FORECAST = "price_at_forecast"
+"""Name of the control that forecasts the price at the time of its forecast; who may search is measured by it too."""
+
 LEAST_SUM = 0.8
 MOST_SUM = 1.5
 """The sums of a whole neg-risk group's prices lie between these; else some of its outcomes are missing, or dead."""

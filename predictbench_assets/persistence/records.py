@@ -55,6 +55,8 @@ class ExperimentAttempt:
     content_hash: str
     """Hash of the staged results: version and content equal to the newest stored attempt's mean the same attempt."""
     control: bool = False
+    forecasts: bool = True
+    """False for one whose results have no probabilities."""
     snapshot_hash: str | None = None
     config_hash: str | None = None
     started_at: datetime | None = None

@@ -126,6 +126,7 @@ class _ResultRow(_Row):
     currency: str | None = None
     seconds: float | None = None
     model: str | None = None
+    leaked: bool | None = None
     fill: bool = False
 
 
@@ -230,6 +231,7 @@ def _result_row(result: ResultRecord, attempt: RegisteredAttempt, market_uuid: s
         artifact_uri=result.artifact_uri,
         diagnostics=_checked_mapping(f"{field}.diagnostics", result.diagnostics),
         forecast_at=result.forecast_at,
+        leaked=(result.payload or {}).get("leaked") is True,
         fill=attempt.fill,
         **_usage_columns(result.usage),
     )

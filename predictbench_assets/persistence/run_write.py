@@ -185,6 +185,7 @@ def _staged_experiment(
         "information": experiment.information,
         "mandatory": experiment.mandatory,
         "control": experiment.control,
+        "forecasts": experiment.forecasts,
         "snapshot_hash": snapshot_hash,
         "config_hash": config_hash,
     }

@@ -103,6 +103,7 @@ def _title(board: str, window_days: int, category: str, price_bin: str) -> str:
 
 def _cells(row: BoardRow) -> tuple[str, ...]:
     kind = ["the price"] if row.reference else ["control"] if row.control else []
+    leaked = [f"{row.n_leaked:,} cite a market's price"] if row.n_leaked else []
     return (
         str(row.rank or ""),
         row.label,
@@ -111,7 +112,7 @@ def _cells(row: BoardRow) -> tuple[str, ...]:
         "" if row.coverage is None else f"{row.coverage:.0%}",
         _interval(row),
         "" if row.brier is None else f"{row.brier:.4f}",
-        ", ".join([*kind, *(flag.replace("_", " ") for flag in row.flags)]),
+        ", ".join([*kind, *leaked, *(flag.replace("_", " ") for flag in row.flags)]),
     )
 
 

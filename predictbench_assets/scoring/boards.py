@@ -112,6 +112,15 @@ class BoardRow(_Record, frozen=True):
     rank: int | None
     flags: tuple[Flag, ...] = ()
 
+    # Of stored boards, those of before have none.
+    n_leaked: int = 0
+    """Forecasts of the board's markets that cite a market's price they were not shown: kept, and counted nowhere."""
+    edge_at_forecast: float | None = None
+    """Mean edge over the price at the time of the forecast, on the markets of which both are known; None for one that
+    may not search, and where the control `price_at_forecast` did not run."""
+    edge_at_forecast_low: float | None = None
+    edge_at_forecast_high: float | None = None
+
     @property
     def label(self) -> str:
         """Name and version, as `Entrant.label`."""

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from predictbench_assets.markets.core_sample import PRICE_BINS
+from predictbench_assets.markets.market import PRICE_AT_FORECAST
 from predictbench_assets.scoring.boards import (
     ALL,
     PRICE_BIN_LABELS,
@@ -71,6 +72,7 @@ class _Field:
     """Markets of one board with each entrant's forecasts: a row of `forecast` for each entrant."""
 
     forecast: Floats
+    leaked: Bools
     price: Floats
     outcome: Floats
     final: Bools
@@ -93,6 +95,7 @@ class _Field:
         """Some of the markets."""
         return _Field(
             forecast=self.forecast[:, chosen],
+            leaked=self.leaked[:, chosen],
             price=self.price[chosen],
             outcome=self.outcome[chosen],
             final=self.final[chosen],
@@ -187,6 +190,7 @@ def _whole_field(cohorts: Cohorts, categories: list[str], states: tuple[CohortSt
     cohort, _ = _cohort_numbers(cohorts)
     return _Field(
         forecast=np.empty((0, len(cohorts))),
+        leaked=np.empty((0, len(cohorts)), np.bool_),
         price=cohorts.price,
         outcome=cohorts.outcome,
         final=cohorts.final,
@@ -206,15 +210,16 @@ def _boards(forecasts: Forecasts, whole: _Field) -> Iterator[tuple[BoardName, in
     priced = cohorts.good & ~np.isnan(cohorts.price)
     live = priced & ~cohorts.reconstructed
     late = priced & ~np.isnan(forecasts.late).all(axis=0)
-    markets: tuple[tuple[BoardName, Bools, Floats], ...] = (
-        ("core", live & cohorts.core, forecasts.probability),
-        ("full", live, forecasts.probability),
-        ("backfill", late, forecasts.late),
+    none = np.broadcast_to(np.False_, forecasts.leaked.shape)
+    markets: tuple[tuple[BoardName, Bools, Floats, Bools], ...] = (
+        ("core", live & cohorts.core, forecasts.probability, forecasts.leaked),
+        ("full", live, forecasts.probability, forecasts.leaked),
+        ("backfill", late, forecasts.late, none),
     )
-    for board, chosen, forecast in markets:
+    for board, chosen, forecast, leaked in markets:
         for window in np.unique(cohorts.window_days[chosen]).tolist():
             here = chosen & (cohorts.window_days == window)
-            yield board, window, replace(whole, forecast=forecast).cut(here)
+            yield board, window, replace(whole, forecast=forecast, leaked=leaked).cut(here)
 
 
 class _Section:
@@ -256,18 +261,19 @@ class _Section:
                 continue
             skill = bootstrapped[number].skill if number in bootstrapped else None
             standing = self.standings.get(number) if whole_board else None
-            yield self._row(entrant, field, field.forecast[number], category, price_bin, skill, standing)
+            yield self._row(entrant, field, number, category, price_bin, skill, standing)
 
     def _row(
         self,
         entrant: Entrant,
         field: _Field,
-        forecast: Floats,
+        number: int,
         category: str,
         price_bin: str,
         skill: Interval,
         standing: _Standing | None,
     ) -> BoardRow:
+        forecast = field.forecast[number]
         forecasted = ~np.isnan(forecast)
         counted = forecasted & field.scored
         f, m, y = forecast[counted], field.price[counted], field.outcome[counted]
@@ -297,6 +303,7 @@ class _Section:
             n_open=int((forecasted & ~field.final).sum()),
             n_provisional=n_provisional,
             n_clipped=int(clipped(f).sum()),
+            n_leaked=int(field.leaked[number].sum()),
             coverage=_rounded_or_none(coverage),
             effective_n=_rounded_or_none(found.effective_n if found else None),
             mean_edge=_rounded_or_none(found.mean if found else None),
@@ -315,6 +322,7 @@ class _Section:
             log_loss=_rounded_or_none(_mean(log_loss(f, y))),
             disagreement=_rounded_or_none(_mean(disagreement(f, m))),
             **_intention_to_treat(field, forecast),
+            **self._at_forecast(entrant, field, forecast),
             reliability=_rounded_or_none(murphy.reliability if murphy else None),
             resolution=_rounded_or_none(murphy.resolution if murphy else None),
             uncertainty=_rounded_or_none(murphy.uncertainty if murphy else None),
@@ -349,6 +357,24 @@ class _Section:
         totals = bootstrap_totals(np.hstack(list(sums.values())), key)
         parts = np.split(totals, len(sums), axis=1)
         return {number: _bootstrapped(part, sums[number]) for number, part in zip(sums, parts, strict=True)}
+
+    def _at_forecast(self, entrant: Entrant, field: _Field, forecast: Floats) -> dict[str, float | None]:
+        """The edge over the price at the time of the forecast, for an entrant that may search."""
+        if not entrant.searches or entrant.experiment == PRICE_AT_FORECAST:
+            return {}
+        prices = np.full(len(field), np.nan)
+        for number, other in enumerate(self.entrants):  # of several versions the last one that has a price counts
+            if other.experiment == PRICE_AT_FORECAST:
+                prices = np.where(np.isnan(field.forecast[number]), prices, field.forecast[number])
+        both = field.scored & ~np.isnan(forecast) & ~np.isnan(prices)
+        if not both.any():
+            return {}
+        found = clustered_mean(edge(forecast[both], prices[both], field.outcome[both]), field.cluster[both])
+        return {
+            "edge_at_forecast": _rounded_or_none(found.mean),
+            "edge_at_forecast_low": _rounded_or_none(found.low),
+            "edge_at_forecast_high": _rounded_or_none(found.high),
+        }
 
     def comparisons(self) -> list[Comparison]:
         """Compare every two entrants that both forecast some settled market."""
@@ -468,7 +494,8 @@ def _flags(
     flags: dict[Flag, bool] = {
         "provisional": n_provisional > 0,
         "price_echo": echoes and correlation is not None and correlation > ECHO_CORRELATION,
-        "control_beats_market": entrant.control and enough and above,
+        # One that looks at the price of today ought to beat that of the freeze.
+        "control_beats_market": entrant.control and not entrant.searches and enough and above,
         "too_few_events": not enough,
         "low_coverage": coverage < MIN_COVERAGE,
         "order_differs_by_event": standing is not None and standing.order_differs,

@@ -56,6 +56,8 @@ class Results:
     """Microseconds since the year 2000, as Postgres counts them, or `NEVER`."""
     ran: Bools
     """True where the attempt got to the market."""
+    leaked: Bools
+    """True where the forecast cites a market's price that it was not shown: it counts on no board."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class _Chunk:
     links: tuple[Ints, ...]
     probability: Floats
     late: Floats
+    leaked: Bools
 
 
 class ForecastCollection:
@@ -74,8 +77,8 @@ class ForecastCollection:
 
     Of several attempts of a version the newest timely forecast counts: one made inside of the freeze window and before
     the market closed, on a snapshot that was captured live. A late one never replaces it, and one that did not
-    complete hides nothing. A forecast made on a snapshot that a refresh has replaced since counts nowhere: the price
-    it answered to is not the one that is stored.
+    complete, or that has leaked, hides nothing. A forecast made on a snapshot that a refresh has replaced since counts
+    nowhere: the price it answered to is not the one that is stored.
 
     Args:
         entrants: every version of every experiment that there may be attempts of.
@@ -96,7 +99,7 @@ class ForecastCollection:
             column: columns of their markets, those of `MARKET_COLUMNS`; None for unknown values.
         """
         links = tuple(value_numbers(column[name], known) for name, known in zip(_LINKS, self._links, strict=True))
-        self._chunks.append(_Chunk(self._cohorts(column), links, *self._timely_and_late(attempts, column, results)))
+        self._chunks.append(_Chunk(self._cohorts(column), links, *self._matrices(attempts, column, results)))
 
     def forecasts(self, as_of: datetime) -> Forecasts:
         """All of it. To be called once: chunks are let go as they are copied, so that nothing is held twice."""
@@ -107,15 +110,17 @@ class ForecastCollection:
         # Each version that ran at least once, even if it never gave a forecast; by name and version.
         that_ran = sorted(self._that_ran)
         probability, late = (np.empty((len(that_ran), len(cluster))) for _ in range(2))
+        leaked = np.zeros(probability.shape, np.bool_)
         start = 0
         while self._chunks:
             chunk = self._chunks.pop(0)
             stop = start + chunk.probability.shape[1]
             probability[:, start:stop] = chunk.probability[that_ran]
             late[:, start:stop] = chunk.late[that_ran]
+            leaked[:, start:stop] = chunk.leaked[that_ran]
             start = stop
         ran = tuple(self._entrants[number] for number in that_ran)
-        return Forecasts(as_of, Cohorts(cluster=cluster, **columns), ran, probability, late)
+        return Forecasts(as_of, Cohorts(cluster=cluster, **columns), ran, probability, late, leaked)
 
     def _cohorts(self, column: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
         outcome = np.array(column["outcome"], np.float64)
@@ -133,10 +138,10 @@ class ForecastCollection:
             "outcome": outcome,
         }
 
-    def _timely_and_late(
+    def _matrices(
         self, attempts: Sequence[Attempt], column: Mapping[str, Sequence[Any]], results: Results
-    ) -> tuple[Floats, Floats]:
-        """The forecasts that are timely, and those that are not."""
+    ) -> tuple[Floats, Floats, Bools]:
+        """The forecasts that are timely, those that are not, and the places of leaked ones that none replaced."""
         markets = len(column["market_id"])
         market, attempt = results.market, results.attempt
 
@@ -150,7 +155,8 @@ class ForecastCollection:
         timely = (made_at <= captured_at + _FREEZE_WINDOW_US) & (made_at < closed_at) & ~reconstructed
         snapshots = value_numbers([*column["snapshot_hash"], *(one.snapshot_hash for one in attempts)], {})
         same_snapshot = _same(snapshots[:markets][market], snapshots[markets:][attempt])
-        counts = ~np.isnan(results.probability) & same_snapshot
+        given = ~np.isnan(results.probability) & same_snapshot
+        counts = given & ~results.leaked
 
         def newest(chosen: Bools) -> Floats:
             shape = (len(self._numbers), markets)
@@ -162,7 +168,9 @@ class ForecastCollection:
             matrix[entrant[order], market[order]] = results.probability[order]
             return matrix
 
-        return newest(counts & timely), newest(counts & ~timely)
+        in_time = newest(counts & timely)
+        leaked = ~np.isnan(newest(given & timely & results.leaked)) & np.isnan(in_time)
+        return in_time, newest(counts & ~timely), leaked
 
 
 def _microseconds(instants: Sequence[datetime]) -> Ints:

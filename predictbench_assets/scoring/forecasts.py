@@ -33,6 +33,11 @@ class Entrant:
     description: str = ""
 
     @property
+    def searches(self) -> bool:
+        """True if it may look at the world when it forecasts."""
+        return self.information in ("search", "search_blind")
+
+    @property
     def label(self) -> str:
         """Name and version."""
         return f"{self.experiment} {self.version}"
@@ -82,5 +87,7 @@ class Forecasts:
     """Shape (entrants, M): the forecast that counts on the live boards (the newest timely one); NaN for none."""
     late: Floats
     """Shape (entrants, M): the newest forecast that was not timely, or on a reconstructed snapshot; NaN for none."""
+    leaked: Bools
+    """Shape (entrants, M): True where there is a timely forecast only of those that cite a market's price."""
     coherence: tuple[Coherence, ...] = ()
     """Coherence, which needs no outcomes."""

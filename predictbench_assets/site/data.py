@@ -100,6 +100,8 @@ class StoredForecast:
     probability: float | None
     forecast_at: datetime | None
     timely: bool
+    leaked: bool
+    """True where it cites a market's price that it was not shown: it counts on no board."""
     reason: str | None
     """Why there is no forecast."""
 
@@ -258,11 +260,13 @@ _OBSERVATIONS = text("""
 # Attempts of the same version from the newest back. Rows without a forecast show that there was none. What was made on
 # a snapshot that a refresh has replaced answers to another price.
 _FORECASTS = text(f"""
-    SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at, r.reason
+    SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at, r.reason,
+        r.leaked
     FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
     JOIN predictbench.experiments e USING (experiment_id)
     JOIN predictbench.processed_markets m ON m.processed_market_id = r.processed_market_id
-    WHERE r.processed_market_id = ANY(:captures) AND coalesce(a.snapshot_hash = m.snapshot_hash, true)
+    WHERE r.processed_market_id = ANY(:captures) AND e.forecasts
+      AND coalesce(a.snapshot_hash = m.snapshot_hash, true)
       AND {result_is_known(":as_of")}
     ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
 """)  # noqa: S608 - texts of ours
@@ -409,7 +413,15 @@ def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Marke
         made = result.status == "completed" and result.probability is not None
         timely = bool(made and at is not None and at <= frozen and at < shut and not row.reconstructed)
         found = StoredForecast(
-            result.name, result.version, result.control, result.status, result.probability, at, timely, result.reason
+            experiment=result.name,
+            version=result.version,
+            control=result.control,
+            status=result.status,
+            probability=result.probability,
+            forecast_at=at,
+            timely=timely,
+            leaked=result.leaked,
+            reason=result.reason,
         )
         key = (result.name, result.version)
         # From the newest attempt back: one that counts before one that does not, a forecast before none.
@@ -419,4 +431,4 @@ def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Marke
 
 
 def _worth(forecast: StoredForecast) -> tuple[bool, bool]:
-    return forecast.timely, forecast.probability is not None
+    return forecast.timely and not forecast.leaked, forecast.probability is not None

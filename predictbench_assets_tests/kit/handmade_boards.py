@@ -37,6 +37,7 @@ def row(experiment: str = "thinker", **given: Any) -> BoardRow:
         "n_open": 19,
         "n_provisional": 0,
         "n_clipped": 0,
+        "n_leaked": 0,
         "coverage": 1.0,
         "mean_edge": 0.001,
         "edge_low": -0.002,

@@ -1,6 +1,6 @@
 """Runs and resolutions written as the pipeline writes them, at instants of the test's choice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -36,6 +36,11 @@ class Forecaster:
     control: bool = False
     status: str = "completed"
     """Status of its attempt."""
+    forecasts: bool = True
+    """False for one that prepares what others require: `said` has the markets that it did, with any number."""
+    leaked: Collection[str] = ()
+    """Markets of which it cites a price that it was not shown."""
+    information: str = "market"
 
 
 class Ledger(Database):
@@ -115,7 +120,11 @@ def _result(one: Forecaster, market_id: str, now: datetime) -> ResultRecord:
     probability = one.said.get(market_id)
     if probability is None:
         return ResultRecord(one.name, "skipped", reason="nothing to say", forecast_at=one.made_at or now)
-    return ResultRecord(one.name, "completed", probability=probability, forecast_at=one.made_at or now)
+    if not one.forecasts:
+        return ResultRecord(one.name, "completed", payload={"sources": []})
+    payload = {"leaked": True} if market_id in one.leaked else {}
+    made_at = one.made_at or now
+    return ResultRecord(one.name, "completed", probability=probability, payload=payload, forecast_at=made_at)
 
 
 def _attempt(one: Forecaster, snapshot: str) -> ExperimentAttempt:
@@ -124,6 +133,8 @@ def _attempt(one: Forecaster, snapshot: str) -> ExperimentAttempt:
         "" if one.status == "not_run" else str(sorted(one.said.items(), key=str)),
         version=one.version,
         control=one.control,
+        forecasts=one.forecasts,
+        information=one.information,
         status="not_run" if one.status == "not_run" else "completed",
         snapshot_hash=snapshot,
     )

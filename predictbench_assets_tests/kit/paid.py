@@ -54,7 +54,8 @@ class Paid:
     def settings(self) -> Settings:
         """Settings that price every model of the stand-in: a dollar in, two dollars out, for a million tokens."""
         prices = self.folder / "prices.toml"
-        entry = '[[price]]\nmodel = "{}"\nbase_url = "{}"\ninput = 1\ncached_input = 0.1\noutput = 2\nbatch = 0.5\n'
+        entry = '[[price]]\nmodel = "{}"\nbase_url = "{}"\ninput = 1\ncached_input = 0.1\noutput = 2\nsearch = 0.01\n'
+        entry += "batch = 0.5\n"
         prices.write_text("".join(entry.format(model, self.base_url) for model in sorted(self._models)))
         given = {"predictbench_home": self.folder, "model_prices_file": prices, **self.variables}
         settings = load_settings(self.folder / "none.env", **given)
@@ -92,6 +93,7 @@ class Paid:
             markets,
             run=run,
             clock=clock or SystemClock(),
+            artifacts=lambda path, content: area.write_bytes(f"artifacts/{path}", content),
             ledger=Ledger(store, scope, experiment.allowance),
             journal=Journal(area, key, "test") if journal else None,
             crash_mark=crash_mark,

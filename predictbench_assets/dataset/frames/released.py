@@ -15,6 +15,7 @@ from predictbench_assets.dataset.files import CHUNK, batch_rows, file_of, sha256
 from predictbench_assets.dataset.frames.source import Choice, frame_schema, narrowed
 from predictbench_assets.dataset.manifest import ReleasedCohort, manifest_of, read_manifest
 from predictbench_assets.dataset.tables import (
+    LEAKED,
     RELEASED_EXPERIMENTS,
     RELEASED_FORECASTS,
     RELEASED_MARKETS,
@@ -243,7 +244,9 @@ def _results(forecast_table: pa.Table, markets: Sequence[str], attempts: NDArray
     """Results of the attempts, for markets that are listed."""
     place = pc.index_in(forecast_table["market_id"], value_set=pa.array(markets, pa.string())).fill_null(-1).to_numpy()
     known = place >= 0
-    completed = pc.if_else(pc.equal(forecast_table["status"], "completed"), forecast_table["probability"], None)
+    leaked = pc.equal(forecast_table["status"], LEAKED)
+    given = pc.or_(pc.equal(forecast_table["status"], "completed"), leaked)
+    completed = pc.if_else(given, forecast_table["probability"], None)
     made_at = pc.subtract(forecast_table["forecast_at"].cast(pa.int64()), EPOCH_US).fill_null(NEVER).to_numpy()
     return Results(
         market=place[known].astype(np.int64),
@@ -251,4 +254,5 @@ def _results(forecast_table: pa.Table, markets: Sequence[str], attempts: NDArray
         probability=completed.fill_null(np.nan).to_numpy()[known],
         made_at=made_at[known],
         ran=pc.not_equal(forecast_table["status"], "not_run").to_numpy()[known],
+        leaked=leaked.to_numpy()[known],
     )

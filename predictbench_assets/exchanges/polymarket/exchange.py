@@ -1,11 +1,11 @@
 """Polymarket behind the port."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.exchange import Capture
+from predictbench_assets.exchanges.exchange import Capture, QuotesUnavailable
 from predictbench_assets.exchanges.polymarket.capture import capture
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.exchanges.polymarket.lookup import SettlementLookup
@@ -41,6 +41,18 @@ class Polymarket:
     def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:
         """The market in a row of Gamma's listing; see `read_row`."""
         return read_row(raw, quote, captured_at)
+
+    async def quotes(self, contract_ids: Sequence[str]) -> Mapping[str, Quote]:
+        """Read the best bid and ask of each contract from the CLOB, in batches; one contract's trouble costs that one.
+
+        Raises:
+            QuotesUnavailable: the CLOB did not answer at all.
+        """
+        async with self._client as client:
+            quotes = await client.fetch_quotes(contract_ids)
+        if not quotes.available:
+            raise QuotesUnavailable(f"the CLOB gave no quotes: {quotes.reason}")
+        return quotes.by_token
 
     @asynccontextmanager
     async def settlements(self, max_requests: int) -> AsyncIterator[SettlementLookup]:

@@ -16,7 +16,8 @@ _ROOM: Final = "predictbench_assets.experiments"
 KINDS: Final[Mapping[str, str]] = {
     "language_model": f"{_ROOM}.llm.language_model:LanguageModelTable",
     "decision_model": f"{_ROOM}.llm.decision_model:DecisionModelTable",
-    "research": f"{_ROOM}.research.experiment:ResearchTable",
+    "research": f"{_ROOM}.research.tables:ResearchTable",
+    "price_at_forecast": f"{_ROOM}.research.tables:PriceAtForecastTable",
     "http": f"{_ROOM}.outside.http:HttpTable",
     "file": f"{_ROOM}.outside.file:FileTable",
     "favourite_longshot": f"{_ROOM}.quantitative.favourite_longshot:FavouriteLongshotTable",

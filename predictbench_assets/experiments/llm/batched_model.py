@@ -35,10 +35,9 @@ class BatchedLanguageModel(LanguageModel):
         self.description = f"{self.description} By batches."
 
     @property
-    def _name_at_client(self) -> str:
+    def _asks_by_chat(self) -> bool:
         """OpenAI's batches are those of its Responses, also at a server of one's own."""
-        provider, _, name = self._table.model.partition(":")
-        return f"openai-responses:{name}" if provider == "openai" else self._table.model
+        return False
 
     async def run_cohort(
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
@@ -113,9 +112,7 @@ class BatchedLanguageModel(LanguageModel):
         answers: dict[str, ExperimentResult | Exception] = {}
         for position, (market, part) in enumerate(zip(question.markets, parts, strict=True)):
             try:
-                answers[market.market_id] = self._result(
-                    question.number(position), replies, question.answer, contexts[market.market_id], part
-                )
+                answers[market.market_id] = self._result(question, position, replies, contexts[market.market_id], part)
             except Exception as error:  # its trouble is that market's alone
                 answers[market.market_id] = error
         return answers

@@ -3,7 +3,7 @@
 Everything that comes back is a value: a refusal and a cut text are paid for. Only what was not answered raises.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -28,6 +28,7 @@ from pydantic_ai.exceptions import (
 )
 from pydantic_ai.messages import TextPart, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestParameters, infer_model
+from pydantic_ai.native_tools import AbstractNativeTool, WebSearchTool
 from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.providers import Provider, infer_provider_class
 from pydantic_ai.settings import ModelSettings
@@ -45,6 +46,8 @@ from predictbench_assets.web import routes, trusted_certificates
 _KEPT_TEXT: Final = 100_000
 """Characters of a model's text that are kept of an answer that is longer."""
 
+_A_DAY_S: Final = 86_400
+_LONGEST_ADDRESS: Final = 2_000
 _OUTPUT: Final = "forecast"
 _CHAT: Final = {"openai": "openai-chat"}
 """What a server of one's own understands of what the provider of that name does."""
@@ -94,7 +97,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 @asynccontextmanager
 async def opened_model(
-    name: str, *, key: SecretStr | None, base_url: str | None, connections: int, most_bytes: int
+    name: str, *, key: SecretStr | None, base_url: str | None, connections: int, most_bytes: int, chat: bool = True
 ) -> AsyncIterator[Model]:
     """A model, with a client that is closed afterwards.
 
@@ -104,13 +107,14 @@ async def opened_model(
         base_url: address of a server that is not the provider's own.
         connections: requests at once.
         most_bytes: of one answer that are read.
+        chat: whether a server of one's own is asked over the API that all of them have; the other one has searches.
 
     Raises:
         UserError: there is no such provider, or it wants something else.
         WebEnvironmentError: a proxy or a certificate cannot be used.
     """
     provider_name, _, model = name.partition(":")
-    if base_url is not None:
+    if base_url is not None and chat:
         provider_name = _CHAT.get(provider_name, provider_name)
     certificates = trusted_certificates()
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
@@ -119,7 +123,9 @@ async def opened_model(
         other = httpx2.Proxy(str(proxy.url), auth=proxy.auth, headers=dict(proxy.headers))
         return httpx2.AsyncHTTPTransport(verify=certificates, proxy=other, limits=limits)
 
-    http = _Client(most_bytes, verify=certificates, trust_env=False, mounts=routes(through), limits=limits)
+    # Each request has a deadline of its own.
+    options: Any = {"trust_env": False, "mounts": routes(through), "limits": limits, "timeout": _A_DAY_S}
+    http = _Client(most_bytes, verify=certificates, **options)
     async with http, _provider(provider_name, key, base_url, http) as provider:
         yield infer_model(f"{provider_name}:{model}", provider_factory=lambda _: provider)
 
@@ -139,6 +145,7 @@ async def ask(
     *,
     deadline_s: float,
     answer: Answer,
+    search: WebSearchTool | None = None,
     price: OwnPrice | PublicPrice | None,
     clock: Clock,
 ) -> Reply:
@@ -149,6 +156,7 @@ async def ask(
         content: `instructions`, `prompt`, `output`, `schema`, `settings` (with `max_tokens`).
         deadline_s: seconds for all of it.
         answer: reads what comes back.
+        search: the provider's own tool, if the model may search.
         price: of the model.
         clock: for the time of the answer.
 
@@ -167,7 +175,7 @@ async def ask(
             model,
             [request],
             model_settings=ModelSettings(**settings),  # type: ignore[typeddict-item]
-            model_request_parameters=parameters(content["output"], content["schema"]),
+            model_request_parameters=parameters(content["output"], content["schema"], search=search),
         )
     except (ModelAPIError, UserError, UnexpectedModelBehavior, AnswerUnreadable) as error:
         if (found := of_kind(error, AnswerUnreadable)) is not None:
@@ -181,13 +189,62 @@ async def ask(
     return reply_of(response, answer=answer, price=price, answered_at=clock.now())
 
 
-def parameters(output: OutputMode, schema: Mapping[str, Any]) -> ModelRequestParameters:
-    """The library's words for the form that the answer is to have."""
+def parameters(
+    output: OutputMode, schema: Mapping[str, Any], *, search: WebSearchTool | None = None
+) -> ModelRequestParameters:
+    """The library's words for the form that the answer is to have, and for the provider's search."""
+    tools: list[AbstractNativeTool] = [] if search is None else [search]
     if output == "tool":
         tool = ToolDefinition(name=_OUTPUT, parameters_json_schema=dict(schema), kind="output", strict=True)
-        return ModelRequestParameters(output_mode="tool", output_tools=[tool], allow_text_output=False)
+        return ModelRequestParameters(
+            output_mode="tool", output_tools=[tool], native_tools=tools, allow_text_output=search is not None
+        )
     described = OutputObjectDefinition(json_schema=dict(schema), name=_OUTPUT, strict=True)
-    return ModelRequestParameters(output_mode=output, output_object=described)
+    return ModelRequestParameters(output_mode=output, output_object=described, native_tools=tools)
+
+
+def provider_search(model: str, *, blocked: Sequence[str], most: int) -> WebSearchTool:
+    """The search of a provider, as far as it can be kept from sites and from going on; Google's cannot.
+
+    Args:
+        model: `provider:model`.
+        blocked: hosts of which nothing is to be read.
+        most: searches of one request.
+    """
+    provider = model.partition(":")[0]
+    if provider.startswith("google"):
+        return WebSearchTool()
+    if provider == "anthropic":
+        return WebSearchTool(blocked_domains=list(blocked), max_uses=most)
+    return WebSearchTool(blocked_domains=list(blocked))
+
+
+def found_by_search(response: Any) -> list[dict[str, Any]]:
+    """The address and the title of what a provider's search found, as the answer tells it, each address once.
+
+    Args:
+        response: an answer in JSON's own types, as `Reply` keeps it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    parts = response.get("parts", ()) if isinstance(response, Mapping) else ()
+    for part in parts:
+        kind, content = part.get("part_kind"), part.get("content")
+        listed = part.get("citations") if kind == "text" else content if kind == "builtin-tool-return" else None
+        for one in _listed(listed):
+            url = one.get("url") or one.get("uri")
+            if isinstance(url, str):
+                title = one.get("title")
+                known = found.setdefault(url[:_LONGEST_ADDRESS], {"url": url[:_LONGEST_ADDRESS], "title": None})
+                known["title"] = known["title"] or (title if isinstance(title, str) else None)
+    return list(found.values())
+
+
+def _listed(value: Any) -> Iterator[Mapping[str, Any]]:
+    """The objects of a list, or of the list under `sources` of one or of each of them."""
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, Mapping):
+            yield one
+            yield from _listed(one.get("sources"))
 
 
 def reply_of(
@@ -208,7 +265,12 @@ def reply_of(
     elif (problem := answer.problem(text)) is not None:
         status, reason = "invalid", f"invalid: {problem}"
     usage = response.usage
-    tokens = Tokens(input=usage.input_tokens, cached=usage.cache_read_tokens, output=usage.output_tokens)
+    tokens = Tokens(
+        input=usage.input_tokens,
+        cached=usage.cache_read_tokens,
+        output=usage.output_tokens,
+        searches=(usage.details or {}).get("web_search_requests", 0),
+    )
     details = usage.details or {}
     return Reply(
         status=_STATUSES[status],

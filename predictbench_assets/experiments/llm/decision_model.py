@@ -43,6 +43,8 @@ PROVIDERS: Final = ("openai-decisions", "google-decisions", "system-one")
 class DecisionModelTable(ModelTable):
     """The table of a decision model."""
 
+    search: bool = False
+    """True to show what a required research experiment has found."""
     unit: Literal["market", "event"] = "market"
     """`event` to ask about the markets of a neg-risk group as one choice; all others are asked one by one."""
 
@@ -91,7 +93,7 @@ class DecisionModel(AskedModel):
         for prompt, unit in units:
             text = len(template(prompt)) + sum(shown_characters(market) for market in unit)
             usual = self._reached.cost(Tokens(input=text // CHARACTERS_A_TOKEN, output=0))
-            dearest = self._reached.cost(Tokens(input=most_input_tokens("x" * text), output=0))
+            dearest = self._reached.cost(Tokens(input=most_input_tokens(text), output=0))
             if usual is None or dearest is None:
                 return None
             expected, at_most = expected + usual, at_most + dearest
@@ -167,7 +169,7 @@ class DecisionModel(AskedModel):
         self, instructions: str, state: str, options: Mapping[str, str] | None, group_id: str | None = None
     ) -> CallRequest:
         content = {"instructions": instructions, "state": state, "options": options}
-        most = Tokens(input=most_input_tokens(f"{instructions}{state}{options or ''}"), output=0)
+        most = Tokens(input=most_input_tokens(len(f"{instructions}{state}{options or ''}".encode())), output=0)
         return self._request(content, most, event_id=group_id)
 
     async def _decided(self, context: PipelineContext, request: CallRequest) -> Reply:

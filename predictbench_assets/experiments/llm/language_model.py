@@ -38,6 +38,8 @@ from predictbench_assets.experiments.protocol import (
     PipelineContext,
     Usage,
 )
+from predictbench_assets.experiments.research.denied import denied_sites
+from predictbench_assets.experiments.research.leaks import leaked
 from predictbench_assets.markets.market import Market
 from predictbench_assets.settings import Settings
 
@@ -45,6 +47,9 @@ Aggregate = Literal["mean", "median", "logit_mean"]
 
 _BATCHES: Final = ("openai", "openai-responses", "anthropic")
 """Providers whose batches are known here; OpenAI's are of its Responses."""
+
+_PAGES_TOKENS: Final = 10_000
+"""Tokens of what one search of a provider's puts before the model."""
 
 _EXPECTED_OUTPUT: Final = 2_500
 """Tokens of a typical answer of a model that reasons; others have about 300."""
@@ -56,6 +61,10 @@ _OURS: Final = ("max_retries", "max_tokens", "request_timeout", "timeout", "extr
 class LanguageModelTable(ModelTable):
     """The table of a language model."""
 
+    search: bool | Literal["provider"] = False
+    """True to show what a required research experiment has found; `provider` to let the model search by itself."""
+    max_searches: Annotated[int, Field(ge=1, le=100)] = 5
+    """Searches of the provider in one call: what it is reserved at, and where the provider allows it, a limit."""
     unit: Literal["market", "event"] = "market"
     samples: Annotated[int, Field(ge=1, le=100)] = 1
     aggregate: Aggregate = "mean"
@@ -86,6 +95,10 @@ class LanguageModelTable(ModelTable):
         elif self.provider not in _BATCHES:
             kinds = " and ".join(f"{provider}:" for provider in _BATCHES)
             raise ValueError(f"batch = true: there are batches of {kinds} models alone, not of {self.model}")
+        elif self.search == "provider":
+            raise ValueError(
+                "batch = true: a provider's search in batches is not known here; ask live, or require research"
+            )
         return self
 
     def experiment(self, name: str, settings: Settings) -> "LanguageModel":  # noqa: ARG002 - as declared
@@ -139,6 +152,7 @@ class LanguageModel(AskedModel):
             "aggregate": table.aggregate,
             "max_tokens": table.max_tokens,
             "settings": dict(table.settings),
+            **({"search": self._searches} if self._may_search else {}),
         }
 
     def estimate(self, markets: Sequence[Market]) -> Estimate | None:
@@ -148,14 +162,33 @@ class LanguageModel(AskedModel):
         for unit in by_event(markets) if table.unit == "event" else [[market] for market in markets]:
             text = template_length + sum(shown_characters(market) for market in unit)
             tokens = Tokens(input=text // CHARACTERS_A_TOKEN, output=min(_EXPECTED_OUTPUT, table.max_tokens))
-            most = Tokens(input=most_input_tokens("x" * text), output=table.max_tokens)
             usual = self._reached.cost(tokens, batch=table.batch)
-            dearest = self._reached.cost(most, batch=table.batch and table.batch_fallback == "skip")
+            dearest = self._reached.cost(self._most(text), batch=table.batch and table.batch_fallback == "skip")
             if usual is None or dearest is None:
                 return None
             expected += table.samples * usual
             at_most += table.samples * dearest
         return Estimate(expected, at_most)
+
+    def _most(self, size: int) -> Tokens:
+        """The most that a call can take whose text has so many bytes; pages that it reads are sent along."""
+        pages = self._table.max_searches * _PAGES_TOKENS if self._may_search else 0
+        searches = self._table.max_searches if self._may_search else 0
+        return Tokens(input=most_input_tokens(size) + pages, output=self._table.max_tokens, searches=searches)
+
+    @property
+    def _may_search(self) -> bool:
+        """True where the model searches by itself."""
+        return self._table.search == "provider"
+
+    @property
+    def _asks_by_chat(self) -> bool:
+        return not self._may_search
+
+    @property
+    def _searches(self) -> dict[str, Any]:
+        """What it may search: all but these sites, so many times."""
+        return {"denied": denied_sites().sha256, "most": self._table.max_searches}
 
     @property
     def _prompt(self) -> str:
@@ -169,7 +202,7 @@ class LanguageModel(AskedModel):
         """
         question = self._about(market, context)
         replies = [await self._ask(context, question, sample) for sample in range(self._table.samples)]
-        return self._result("", replies, question.answer, context, context.calls.usage())
+        return self._result(question, 0, replies, context, context.calls.usage())
 
     async def run_event(
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
@@ -187,9 +220,7 @@ class LanguageModel(AskedModel):
         parts = shares(first.calls.usage("event", question.event_id), len(question.markets))
         for position, (market, usage) in enumerate(zip(question.markets, parts, strict=True)):
             context = contexts[market.market_id]
-            answers[market.market_id] = self._result(
-                question.number(position), replies, question.answer, context, usage
-            )
+            answers[market.market_id] = self._result(question, position, replies, context, usage)
         return answers
 
     def _about(self, market: Market, context: PipelineContext) -> Question:
@@ -227,8 +258,9 @@ class LanguageModel(AskedModel):
             "output": table.output,
             "schema": question.answer.schema,
             "settings": {**table.settings, "max_tokens": table.max_tokens, **_seed(table, sample)},
+            **({"search": self._searches} if self._may_search else {}),
         }
-        most = Tokens(input=most_input_tokens(question.instructions + question.prompt), output=table.max_tokens)
+        most = self._most(len((question.instructions + question.prompt).encode()))
         return self._request(content, most, sample=sample, event_id=question.event_id, batch=batch)
 
     async def _ask(self, context: PipelineContext, question: Question, sample: int) -> Reply:
@@ -237,21 +269,41 @@ class LanguageModel(AskedModel):
         return await self._reply(context, request, lambda: self._send(request, question))
 
     async def _send(self, request: CallRequest, question: Question) -> Reply:
-        from predictbench_assets.experiments.llm.client import ask
+        from predictbench_assets.experiments.llm.client import ask, provider_search
 
+        search = None
+        if self._may_search:
+            most = self._table.max_searches
+            search = provider_search(self._table.model, blocked=denied_sites().hosts, most=most)
         assert self._model is not None
         return await ask(
             self._model,
             request.content,
             deadline_s=self._deadline_s,
             answer=question.answer,
+            search=search,
             price=self._reached.price,
             clock=self._reached.clock,
         )
 
+    def _found(self, reply: Reply) -> list[dict[str, Any]]:
+        """What the model has found by itself for an answer."""
+        if not self._may_search:
+            return []
+        from predictbench_assets.experiments.llm.client import found_by_search
+
+        return found_by_search(reply.response)
+
     def _result(
-        self, number: str, replies: Sequence[Reply], answer: Answer, context: PipelineContext, usage: Usage | None
+        self,
+        question: Question,
+        position: int,
+        replies: Sequence[Reply],
+        context: PipelineContext,
+        usage: Usage | None,
     ) -> ExperimentResult:
+        """The forecast of one of a question's markets."""
+        market, number, answer = question.markets[position], question.number(position), question.answer
         read = [answer.read(reply.text) for reply in replies if reply.status == "answered"]
         reasons = [reply.reason or reply.status for reply in replies if reply.status != "answered"]
         if 2 * len(read) < len(replies) or not read:
@@ -262,6 +314,11 @@ class LanguageModel(AskedModel):
         if probability is None:
             raise NotForecast("samples of 0 and of 1 have no mean of their log-odds", usage)
         sources = shown_sources(context)
+        read_by_model = [source for reply in replies for source in self._found(reply)]
+        sources += [source for number, source in enumerate(read_by_model) if source not in read_by_model[:number]]
+        shown, asked = self._table.prices == "shown", f"{market.event.title if market.event else ''} {market.question}"
+        cites = any(leaked(rationale, question=asked, prices_shown=shown) for rationale, _ in read)
+        cites = cites or any(denied_sites().layer(source["url"]) is not None for source in read_by_model)
         return ExperimentResult.binary(
             probability,
             payload={
@@ -271,6 +328,7 @@ class LanguageModel(AskedModel):
                 "aggregate": self._table.aggregate,
                 "prompt": self._prompt,
                 **({"sources": sources} if sources else {}),
+                **({"leaked": True} if cites else {}),
             },
             diagnostics={"unusable_samples": reasons} if reasons else {},
             usage=usage,

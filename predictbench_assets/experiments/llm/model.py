@@ -64,7 +64,7 @@ class ModelTable(Table):
     api_key: str | None = None
     """The variable with the key; by default the provider's usual one."""
     prices: Literal["hidden", "shown"] = "hidden"
-    search: bool = False
+    search: bool | Literal["provider"] = False
     """True to show what a required research experiment has found."""
 
     @property
@@ -123,7 +123,7 @@ class AskedModel(Experiment):
         self._reached = reached
         self._asked = table
         self._model: Model | None = None
-        self.information = _information(prices=table.prices == "shown", search=table.search)
+        self.information = _information(prices=table.prices == "shown", search=bool(table.search))
         seen = "the market's prices" if table.prices == "shown" else "no price"
         self.description = f"{table.model}, shown {seen}{' and sources' if table.search else ''}."
         self.max_concurrency = table.limits.concurrency or CONCURRENCY
@@ -142,18 +142,19 @@ class AskedModel(Experiment):
             raise LookupError(f"{reached.variable} is not set: {self._asked.model} cannot be asked without a key")
         connections = self.max_concurrency or CONCURRENCY
         async with opened_model(
-            self._name_at_client,
+            self._asked.model,
             key=reached.key,
             base_url=reached.base_url,
             connections=connections,
             most_bytes=self._most_bytes,
+            chat=self._asks_by_chat,
         ) as self._model:
             yield
 
     @property
-    def _name_at_client(self) -> str:
-        """The model as the client is to have it."""
-        return self._asked.model
+    def _asks_by_chat(self) -> bool:
+        """True where a server of one's own is asked over the API that all of them have."""
+        return True
 
     @property
     def _deadline_s(self) -> float:

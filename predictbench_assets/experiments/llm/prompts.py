@@ -5,13 +5,13 @@ experiment that is not shown prices, without links to the market.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
 from predictbench_assets.experiments.protocol import PipelineContext
+from predictbench_assets.experiments.research.denied import visible, without_market_links
 from predictbench_assets.markets.market import Market
 
 MARKET_PROMPT: Final = "forecast-1"
@@ -26,14 +26,6 @@ _AROUND: Final = 300
 """Characters of the lines around a market's own texts."""
 
 _LONGEST_SOURCE: Final = 4_000
-_STEERING = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff"
-    r"\U000e0000-\U000e007f]"
-)
-"""Control characters, marks of direction, and characters that nobody sees: an instruction may hide in them."""
-
-_LINK = re.compile(r"\S*polymarket\.\S+|\S*\bpolymarket\b\S*/\S+", re.IGNORECASE)
-_LINK_REMOVED: Final = "[link removed]"
 
 
 @cache
@@ -80,24 +72,24 @@ def _filled(name: str, context: PipelineContext, parts: Sequence[str], title: st
 
 
 def _event_title(market: Market) -> str:
-    return "" if market.event is None or not market.event.title else _clean(market.event.title)
+    return "" if market.event is None or not market.event.title else visible(market.event.title)
 
 
 def _described(market: Market, context: PipelineContext, *, prices: bool) -> str:
-    rules = _clean(market.description)
+    rules = visible(market.description)
     if len(rules) > _LONGEST_TEXT:
         rules = f"{rules[:_LONGEST_TEXT]} [cut: it has {len(rules):,} characters]"
     lines = [
-        f"Question: {_clean(market.question)}",
-        f'Give the probability of the outcome "{_clean(market.outcomes[0])}", not of "{_clean(market.outcomes[1])}"',
+        f"Question: {visible(market.question)}",
+        f'Give the probability of the outcome "{visible(market.outcomes[0])}", not of "{visible(market.outcomes[1])}"',
         f"Nominal closing time: {market.close_time:%Y-%m-%d %H:%M} UTC",
-        *([f"Category: {_clean(market.category)}"] if market.category else []),
+        *([f"Category: {visible(market.category)}"] if market.category else []),
         f"Rules: {rules}",
     ]
     text = "\n".join(lines)
     if prices:
         return "\n".join([text, *_prices(market), *_sources(context)])
-    return "\n".join([_LINK.sub(_LINK_REMOVED, text), *_sources(context)])
+    return "\n".join([without_market_links(text), *_sources(context)])
 
 
 def _prices(market: Market) -> list[str]:
@@ -120,7 +112,7 @@ def _sources(context: PipelineContext) -> list[str]:
     found = [source for result in context.required.values() for source in sources_of(result.payload)]
     lines = []
     for number, source in enumerate(found, start=1):
-        title, url, text = (_clean(str(source.get(name) or "")) for name in ("title", "url", "text"))
+        title, url, text = (visible(str(source.get(name) or "")) for name in ("title", "url", "text"))
         lines.append(f"Source {number}: {title} ({source.get('published') or 'undated'}, {url})")
         lines.append(text[:_LONGEST_SOURCE])
     return lines
@@ -139,7 +131,3 @@ def shown_sources(context: PipelineContext) -> list[dict[str, Any]]:
         for result in context.required.values()
         for source in sources_of(result.payload)
     ]
-
-
-def _clean(text: str) -> str:
-    return _STEERING.sub("", text)

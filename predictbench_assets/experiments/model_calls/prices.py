@@ -54,6 +54,8 @@ class Tokens(BaseModel):
     """All that were sent, the cached ones included."""
     cached: int = 0
     output: int
+    searches: int = 0
+    """Searches of the provider's own tool."""
 
 
 class OwnPrice(BaseModel):
@@ -66,6 +68,8 @@ class OwnPrice(BaseModel):
     input: Dollars
     cached_input: Dollars | None = None
     output: Dollars = Decimal(0)
+    search: Dollars = Decimal(0)
+    """Of one search."""
     batch: Annotated[Decimal, Field(ge=0, le=1)] = Decimal(1)
 
     def is_of(self, base_url: str | None) -> bool:
@@ -76,7 +80,7 @@ class OwnPrice(BaseModel):
         """Dollars of a call."""
         cached = self.input if self.cached_input is None else self.cached_input
         plain = (tokens.input - tokens.cached) * self.input + tokens.cached * cached + tokens.output * self.output
-        return plain * (self.batch if batch else 1) / _MILLION
+        return plain * (self.batch if batch else 1) / _MILLION + tokens.searches * self.search
 
 
 class PublicPrice(BaseModel):
@@ -94,7 +98,10 @@ class PublicPrice(BaseModel):
             LookupError: the table has no such model, or no price for batches of it.
         """
         usage = genai_prices.Usage(
-            input_tokens=tokens.input, cache_read_tokens=tokens.cached, output_tokens=tokens.output
+            input_tokens=tokens.input,
+            cache_read_tokens=tokens.cached,
+            output_tokens=tokens.output,
+            **({"web_searches": tokens.searches} if tokens.searches else {}),
         )
         context: PriceContext | None = {"processing": "batch"} if batch else None
         found = genai_prices.calc_price(usage, self.model, provider_id=self.provider, price_context=context)
@@ -143,9 +150,9 @@ class Prices:
         return found, f"genai-prices {genai_prices.__version__}"
 
 
-def most_input_tokens(text: str) -> int:
-    """Tokens that a text can have, with what a provider adds to it; about twice as many as English has."""
-    return math.ceil(len(text.encode()) / _BYTES_A_TOKEN) + _TOKENS_AROUND
+def most_input_tokens(size: int) -> int:
+    """Tokens that a text of so many bytes can have, with what a provider adds; about twice as many as English has."""
+    return math.ceil(size / _BYTES_A_TOKEN) + _TOKENS_AROUND
 
 
 _PROVIDERS: Final = {

@@ -6,7 +6,6 @@ schemas of the models are published in `docs/schemas/`.
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, NoReturn
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Final, NoReturn
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from predictbench_assets.experiments.protocol import SUM_TOLERANCE, ExperimentResult, ExperimentSkip
+from predictbench_assets.experiments.research.denied import without_market_links
 from predictbench_assets.markets.market import Market
 from predictbench_assets.printable import printable, shortened
 from predictbench_assets.secrecy import redacted_json
@@ -22,11 +22,6 @@ LONGEST_RATIONALE: Final = 50_000
 """Characters."""
 
 _LONGEST_SKIP = 400
-_LINK = re.compile(
-    r"(?:https?://)?(?:[\w-]+\.)*(?:polymarket|kalshi|manifold|metaculus|predictit)\.[a-z]{2,}\b(?:[/?#][^\s<>\"')\]]*)?",
-    re.I,
-)
-_REMOVED = "[link removed]"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
@@ -194,11 +189,6 @@ def ticker(kind: str, exchange_id: str, snapshot_hash: str, *, prices: bool) -> 
     if prices:
         return exchange_id
     return f"{kind}-{hashlib.sha256(f'{snapshot_hash}|{kind}|{exchange_id}'.encode()).hexdigest()[:24]}"
-
-
-def without_market_links(text: str) -> str:
-    """The text with links to prediction markets taken out; links to anything else stay."""
-    return _LINK.sub(_REMOVED, text)
 
 
 def read_json(body: bytes, clean: Callable[[str], str] = str) -> object:

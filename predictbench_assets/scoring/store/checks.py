@@ -68,7 +68,8 @@ def counts_sql(markets: str) -> str:
         CROSS JOIN LATERAL (
             SELECT made.experiment_result_id, made.experiment_run_id FROM predictbench.experiment_results made
             WHERE made.processed_market_id = m.processed_market_id
-              AND made.status = 'completed' AND made.probability IS NOT NULL OFFSET 0
+              AND made.status = 'completed' AND made.probability IS NOT NULL
+              AND NOT made.leaked OFFSET 0
         ) r
         JOIN predictbench.experiment_runs a USING (experiment_run_id)
         JOIN predictbench.experiments e USING (experiment_id)

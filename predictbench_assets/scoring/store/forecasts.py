@@ -40,7 +40,7 @@ _ATTEMPTS = f"""
         {ESTIMATED_RESULTS} AS size
     FROM predictbench.processing_runs p
     JOIN predictbench.experiment_runs a USING (run_id) JOIN predictbench.experiments e USING (experiment_id)
-    WHERE p.run_date BETWEEN %(since)s AND %(until)s AND {run_is_known(_AS_OF)}
+    WHERE p.run_date BETWEEN %(since)s AND %(until)s AND e.forecasts AND {run_is_known(_AS_OF)}
     ORDER BY p.run_date, p.window_days"""  # noqa: S608 - names of ours, here and below
 
 _MARKETS = f"""
@@ -59,7 +59,7 @@ _MARKETS = f"""
 _RESULTS: LiteralString = f"""
     SELECT r.processed_market_id, r.experiment_run_id,
         coalesce(CASE WHEN r.status = 'completed' THEN r.probability END, 'NaN'::float8),
-        coalesce(r.forecast_at, 'infinity'::timestamptz), r.status <> 'not_run'
+        coalesce(r.forecast_at, 'infinity'::timestamptz), r.status <> 'not_run', r.leaked
     FROM predictbench.experiment_results r
     WHERE r.experiment_run_id = ANY(%(attempts)s::uuid[])
       AND {result_is_known(_AS_OF)}"""  # noqa: S608 - names of ours
@@ -69,6 +69,7 @@ _RESULT_KINDS: Final[Mapping[str, Kind]] = {
     "probability": "float",
     "forecast_at": "time",
     "ran": "bool",
+    "leaked": "bool",
 }
 
 _PLACED: Final = ("processed_market_id", *MARKET_COLUMNS)
@@ -125,8 +126,10 @@ def _read(
     market = indices_of(results["market"], {one.bytes: n for n, one in enumerate(column["processed_market_id"])})
     attempt = indices_of(results["attempt"], {row.experiment_run_id.bytes: n for n, row in enumerate(attempts)})
     known = (market >= 0) & (attempt >= 0)
-    probability, made_at, ran = (results[name][known] for name in ("probability", "forecast_at", "ran"))
-    return column, Results(market[known], attempt[known], probability, made_at.astype(np.int64), ran)
+    probability, made_at, ran, leaked = (
+        results[name][known] for name in ("probability", "forecast_at", "ran", "leaked")
+    )
+    return column, Results(market[known], attempt[known], probability, made_at.astype(np.int64), ran, leaked)
 
 
 def _entrant(row: Row[Any]) -> Entrant:

@@ -87,7 +87,8 @@ def _candidates(markets: LiteralString) -> LiteralString:
     CROSS JOIN LATERAL (
         SELECT made.experiment_result_id, made.probability, made.snapshot_hash FROM predictbench.experiment_results made
         WHERE made.processed_market_id = n.processed_market_id
-          AND made.status = 'completed' AND made.probability IS NOT NULL OFFSET 0
+          AND made.status = 'completed' AND made.probability IS NOT NULL
+          AND NOT made.leaked OFFSET 0
     ) r
     LEFT JOIN LATERAL (
         SELECT scored.observation_id, scored.scoring_version, scored.edge, scored.disagreement

@@ -14,6 +14,7 @@ from predictbench_assets.experiments.protocol import (
     PipelineContext,
     RetriableError,
 )
+from predictbench_assets.experiments.research.leaks import leaked
 from predictbench_assets.markets.market import Market
 
 CALLS = "TEST_CALLS"
@@ -169,3 +170,21 @@ class Slow4(Slow):
     """Another."""
 
     name = "slow_4"
+
+
+class Reader(Experiment):
+    """Forecasts what it has read, and for some markets says that it has seen a price."""
+
+    name = "reader"
+    version = "1"
+    description = "Reads the sources of another experiment."
+    information = "search_blind"
+    requires = ("news",)
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Tell how many sources there were."""
+        sources = context.required["news"].payload["sources"]
+        cites = int(market.market_id) % 2 == 0
+        rationale = "Kalshi prices it at 62%." if cites else "It is likely."
+        payload = {"rationale": rationale, "sources": len(sources), "leaked": leaked(rationale)}
+        return ExperimentResult.binary(0.9 if sources else 0.5, payload=payload)

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pydantic_ai import models
 
 from predictbench_assets.cli.main import main
+from predictbench_assets.sandbox.models.server import serve
 from predictbench_assets.settings import BASELINE
 from predictbench_assets_tests.kit.daily_run import DailyRun, MakeRun
 
@@ -48,3 +51,39 @@ def test_a_limit_is_told_and_may_be_raised(make_run: MakeRun, tmp_path: Path, mo
     assert tried.exit_code == 0, tried.output
     assert [one["probability"] for one in json.loads(tried.output)] == [0.5] * 3
     assert daily.count("experiment_results") == before
+
+
+def test_a_models_prompt_and_answer_are_shown_and_paid_once(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "ALLOW_MODEL_REQUESTS", True)
+    file = tmp_path / "declared.toml"
+    file.write_text("")
+    daily = make_run(PROCESSING_EXPERIMENTS=BASELINE, EXPERIMENTS_FILE=str(file))
+    assert daily.here().exit_code == 0
+    for name, text in daily.environment(tmp_path / "summary.json", {}).items():
+        monkeypatch.setenv(name, text)
+
+    def tried() -> list[dict[str, Any]]:
+        done = CliRunner().invoke(main, ["experiments", "try", "lm", "--limit", "3", "--json"])
+        assert done.exit_code == 0, done.output
+        return sorted(json.loads(done.stdout), key=lambda one: str(one["status"]))
+
+    with serve() as stand_in:
+        file.write_text(
+            f"[lm]\nkind = 'language_model'\nmodel = 'openai:stand-in'\nbase_url = '{stand_in.base_url}'\n"
+            "limits.calls_per_day = 2\n"
+        )
+        first, again = tried(), tried()
+        asked = len(stand_in.calls)
+    assert asked == 2
+    assert [one["status"] for one in first] == ["completed", "completed", "skipped"]
+    assert "calls_per_day" in first[2]["reason"]
+    shown = [dict(reversed(one["shown"])) for one in first]  # the payload names the prompt's version, too
+    assert first[0]["question"] in shown[0]["prompt"]
+    assert shown[0]["answer"].startswith("(answered) {")
+    assert first[0]["usage"]["input_tokens"] > 0
+    for before, one in zip(first[:2], again[:2], strict=True):
+        assert before["probability"] == one["probability"]
+        assert ["sent", "(paid for before)"] in one["shown"]
+        assert dict(one["shown"])["answer"].startswith("(answered) {")

@@ -16,10 +16,14 @@ MARKETS = 60
 THEN = at(date(2026, 2, 20))
 LATER = at(date(2026, 3, 10))
 EXPERIMENTS = ("baseline_snapshot", "bold", "lazy", "oracle", "tardy", "uniform")
+LEAKED = {"m1002", "m1004", "m1006"}
 
 
 def plant(engine: Engine) -> Ledger:
-    """Four days: an oracle that knows half of it, one who overdoes it, one who skips, one too late, and a control."""
+    """Four days: an oracle that knows half of it, one who overdoes it, one who skips, one too late, and a control.
+
+    One gathers news and forecasts nothing; who overdoes it cites a price for some markets of the second day.
+    """
     ledger, draw = Ledger(engine), np.random.default_rng(7)
     for day in range(DAYS):
         key = RunKey(DAY + timedelta(days=day), 7)
@@ -28,8 +32,9 @@ def plant(engine: Engine) -> Ledger:
         bold = {one: min(max(1.5 * (price - 0.5) + 0.5, 0.0), 1.0) for one, price in prices.items()}
         core = {"core": True, "core_weight": 1.0}
         everyone = (
-            Forecaster("bold", bold),
+            Forecaster("bold", bold, leaked=LEAKED),
             Forecaster("lazy", dict(list(prices.items())[:20])),
+            Forecaster("news", dict.fromkeys(prices, 0.5), forecasts=False),
             Forecaster("oracle", {one: (price + truth[one]) / 2 for one, price in prices.items()}),
             Forecaster("tardy", truth, made_at=at(key.run_date) + timedelta(days=2)),
             Forecaster("uniform", dict.fromkeys(prices, 0.5), control=True),

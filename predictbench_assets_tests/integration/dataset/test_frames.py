@@ -33,7 +33,7 @@ from predictbench_assets.dataset.tables import RELEASED_TABLES
 from predictbench_assets.launch import demo
 from predictbench_assets.scoring.boards import BoardRow
 from predictbench_assets.settings import all_variables
-from predictbench_assets_tests.integration.dataset.planted import DAYS, EXPERIMENTS, LATER, MARKETS, THEN, plant
+from predictbench_assets_tests.integration.dataset.planted import DAYS, EXPERIMENTS, LATER, LEAKED, MARKETS, THEN, plant
 
 World = tuple[str, Path]
 
@@ -79,6 +79,18 @@ def test_boards_are_the_same_too_in_every_cut(from_database: pb.Benchmark, from_
         stored = from_database.boards(**cut)
         assert set(stored["board"]) == {"core", "full", "backfill"}
         assert_frame_equal(stored, from_release.boards(**cut), check_exact=True)
+        assert "news" not in set(stored["experiment"])
+
+
+def test_forecasts_that_cite_a_price_are_there_and_on_no_board(
+    from_database: pb.Benchmark, from_release: pb.Benchmark
+) -> None:
+    for source in (from_database, from_release):
+        leaked = source.forecasts().filter(pl.col("status") == "leaked")
+        assert set(leaked["market_id"]) == LEAKED
+        assert leaked["probability"].null_count() == 0
+        [whole] = source.boards().filter((pl.col("experiment") == "bold") & (pl.col("board") == "full")).to_dicts()
+        assert (whole["n_leaked"], source.boards()["n_leaked"].sum()) == (3, 6)
 
 
 def command(url: str, *arguments: str) -> Any:

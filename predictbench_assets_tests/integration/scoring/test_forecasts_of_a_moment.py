@@ -8,8 +8,10 @@ from sqlalchemy import Engine
 
 from predictbench_assets.markets.market import Event
 from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.build import build_leaderboard
 from predictbench_assets.scoring.forecasts import Forecasts
 from predictbench_assets.scoring.store.forecasts import load_forecasts
+from predictbench_assets.scoring.store.scores import score_settled
 from predictbench_assets_tests.kit.ledger import DAY, KEY, Forecaster, Ledger, at
 
 LATER = at(date(2026, 4, 1))
@@ -64,6 +66,35 @@ def test_a_run_as_it_was_stored(engine: Engine, ledger: Ledger) -> None:
     assert said(forecasts, "baseline_snapshot") == PRICES
     assert said(forecasts, "bold") == {"m0": 0.1, "m3": 1.0}
     assert said(forecasts, "bold", late=True) == {}
+
+
+def test_a_forecast_that_cites_a_price_counts_nowhere_and_is_counted(engine: Engine, ledger: Ledger) -> None:
+    ledger.run(PRICES, Forecaster("reader", {"m0": 0.1, "m1": 0.4, "m3": 0.8}, leaked={"m0", "m3"}), core=True)
+    ledger.observe({"m1": 1.0}, at(date(2026, 2, 11)), closed=at(date(2026, 2, 10)))
+    forecasts = load_forecasts(engine, LATER)
+    assert said(forecasts, "reader") == {"m1": 0.4}
+    assert said(forecasts, "reader", late=True) == {}
+    [row] = [one for one in build_leaderboard(forecasts).rows if one.experiment == "reader" and one.board == "core"][:1]
+    assert (row.n_leaked, row.n_markets, row.n_board) == (2, 1, 3)
+    assert len(ledger.rows("SELECT FROM predictbench.experiment_results WHERE probability = 0.8 AND leaked")) == 1
+    ledger.observe({"m3": 1.0}, at(date(2026, 2, 11)), closed=at(date(2026, 2, 10)))
+    report = score_settled(engine, LATER)
+    assert (report.scored, report.waiting) == (3, 1)  # the price of both that have settled, and one forecast
+
+
+def test_a_leak_hides_no_earlier_forecast(engine: Engine, ledger: Ledger) -> None:
+    ledger.run(PRICES, Forecaster("reader", {"m0": 0.1}), now=at(DAY, 8))
+    ledger.run(PRICES, Forecaster("reader", {"m0": 0.3}, leaked={"m0"}), now=at(DAY, 10))
+    forecasts = load_forecasts(engine, LATER)
+    assert said(forecasts, "reader") == {"m0": 0.1}
+    assert not forecasts.leaked.any()
+
+
+def test_an_experiment_without_forecasts_is_no_entrant(engine: Engine, ledger: Ledger) -> None:
+    ledger.run(PRICES, Forecaster("news", {"m0": 0.5}, forecasts=False))
+    assert names(load_forecasts(engine, LATER)) == ["baseline_snapshot 1"]
+    kept = ledger.rows("SELECT payload FROM predictbench.experiment_results WHERE payload ? 'sources'")
+    assert kept == [({"sources": []},)]
 
 
 def test_of_timely_attempts_the_newest_counts_and_a_late_one_replaces_nothing(engine: Engine, ledger: Ledger) -> None:

@@ -283,6 +283,7 @@ def test_an_env_file_and_variables_of_the_users_do_not_reach_the_demo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
 
+    from predictbench_assets.experiments.declared.file import registry_of
     from predictbench_assets.launch.demo import enter_demo
     from predictbench_assets.settings import load_settings
 
@@ -291,13 +292,18 @@ def test_an_env_file_and_variables_of_the_users_do_not_reach_the_demo(
         monkeypatch.setenv(name, "something")
     for name in ("PREDICTBENCH_HOME", "POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL", "PREDICTBENCH_ENV_FILE"):
         monkeypatch.setenv(name, "")  # put back after the test
+    (tmp_path / "experiments.toml").write_text("[paid]\nkind = 'language_model'\n")
     for name in ("POLYMARKET_REQUESTS_PER_SECOND", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "1")
+    for name in ("EXPERIMENTS_FILE", "MODEL_PRICES_FILE", "OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY"):
         monkeypatch.setenv(name, "1")
     folder = enter_demo()
     settings = load_settings()
     assert folder == tmp_path / ".predictbench" / "demo" == settings.home
     assert (settings.writer_url, settings.max_markets, settings.exchange) == (None, None, "localhost")
-    assert not {"DAGSTER_HOME", "DATABASE_URL", "supabase_db_url"} & os.environ.keys()
+    assert not {"DAGSTER_HOME", "DATABASE_URL", "supabase_db_url", "ANTHROPIC_API_KEY"} & os.environ.keys()
+    assert "paid" not in registry_of(settings)
+    assert settings.redact("openai:stand-in") == "openai:stand-in"
 
 
 @pytest.mark.parametrize("error", [PermanentError, ValueError], ids=["expected", "unexpected"])

@@ -9,8 +9,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from predictbench_assets.dataset.question_set import QuestionSet, question_set, without_market_links
+from predictbench_assets.dataset.question_set import QuestionSet, question_set
 from predictbench_assets.experiments.outside.forms import match, read_submission
+from predictbench_assets.experiments.research.denied import without_market_links
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
 from predictbench_assets.runs import RunKey
 

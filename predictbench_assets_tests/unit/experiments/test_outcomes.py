@@ -37,6 +37,23 @@ def outcome_of(result: ExperimentResult) -> Outcome:
     return completed(MARKET, result, forecast_at=CAPTURED_AT, seconds=0.25)
 
 
+def test_an_experiment_without_forecasts_hands_on_what_it_has_and_no_probability() -> None:
+    found = ExperimentResult(payload={"sources": ["a page"]}, artifact_uri="s3://sources.json")
+    kept = completed(MARKET, found, forecast_at=CAPTURED_AT, seconds=0.25, forecasts=False)
+    assert (kept.status, kept.probability, kept.probabilities, kept.forecast_at) == ("completed", None, None, None)
+    handed_on = Outcome.decode(kept.encode()).result
+    assert handed_on == found
+    with pytest.raises(ValueError, match="gives no forecasts"):
+        _ = found.probability
+
+
+def test_only_an_experiment_without_forecasts_may_give_none_and_it_must() -> None:
+    with pytest.raises(ResultRefused, match=r"0 probabilities for 2 outcomes \(Yes, No\)"):
+        outcome_of(ExperimentResult(payload={"sources": []}))
+    with pytest.raises(ResultRefused, match="`forecasts` is False"):
+        completed(MARKET, ExperimentResult.binary(0.5), forecast_at=CAPTURED_AT, seconds=0.25, forecasts=False)
+
+
 def with_payload(payload: dict[str, Any]) -> ExperimentResult:
     return ExperimentResult.binary(0.5, payload=payload)
 

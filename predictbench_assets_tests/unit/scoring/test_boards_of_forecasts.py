@@ -52,7 +52,8 @@ def board_of(
     nothing = np.full((len(said), len(cohorts)), np.nan)
     forecast = np.array([numbers for _, numbers in said]) if said else nothing
     entrants = tuple(entrant for entrant, _ in said)
-    return build_leaderboard(Forecasts(AS_OF, cohorts, entrants, forecast, np.array(late) if late else nothing))
+    leaked = np.zeros(forecast.shape, np.bool_)
+    return build_leaderboard(Forecasts(AS_OF, cohorts, entrants, forecast, np.array(late) if late else nothing, leaked))
 
 
 def row(
@@ -122,6 +123,31 @@ def test_each_market_is_on_the_boards_that_its_snapshot_allows() -> None:
     assert boards["backfill"].n_markets == 20
     assert {one.rank for one in boards.values()} <= {1, None}
     assert boards["backfill"].rank is None
+
+
+def test_who_may_search_is_held_against_the_price_of_its_own_time() -> None:
+    cohorts = settled()
+    drifted, said = better(cohorts, 0.1), better(cohorts, 0.05)
+    thinker, late_price = Entrant("thinker", "1", "search_blind"), Entrant("price_at_forecast", "1", "search", True)
+    blind = Entrant("blind", "1", "blind")
+    leaderboard = board_of(cohorts, [(thinker, said), (late_price, drifted), (blind, said)])
+    found = row(leaderboard, "thinker")
+    by_hand = clustered_mean(edge(said, drifted, cohorts.outcome), cohorts.cluster)
+    assert (found.edge_at_forecast, found.edge_at_forecast_low, found.edge_at_forecast_high) == pytest.approx(
+        (by_hand.mean, by_hand.low, by_hand.high), abs=1e-9
+    )
+    assert (found.mean_edge or 0) > 0 > (found.edge_at_forecast or 0)
+    assert row(leaderboard, "blind").edge_at_forecast is None
+    assert row(board_of(cohorts, [(thinker, said)]), "thinker").edge_at_forecast is None
+
+
+def test_the_price_of_today_may_beat_that_of_the_freeze_without_an_alarm() -> None:
+    cohorts = settled()
+    for information, alarm in (("search", False), ("market", True)):
+        control = Entrant("price_at_forecast", "1", information, control=True)
+        assert (
+            "control_beats_market" in row(board_of(cohorts, [(control, better(cohorts))]), control.experiment).flags
+        ) == alarm
 
 
 def test_thin_prices_are_on_no_board() -> None:

@@ -40,7 +40,9 @@ def cohorts(
 def scored(markets: Cohorts, members: Sequence[Member], *forecasts: Sequence[float]) -> tuple[Coherence, ...]:
     entrants = tuple(Entrant(f"e{number}", "1", "market") for number in range(len(forecasts)))
     probability = np.array(forecasts, np.float64).reshape(len(forecasts), len(markets))
-    given = Forecasts(NOW, markets, entrants, probability, np.full_like(probability, np.nan))
+    given = Forecasts(
+        NOW, markets, entrants, probability, np.full_like(probability, np.nan), np.zeros_like(probability, bool)
+    )
     return coherence(given, relations(markets, members))
 
 

@@ -41,7 +41,8 @@ TEXTS = {
     "staging_s3_secret_access_key": "s3cret-key",
     "artifacts_dir": "artifacts",
     "predictbench_home": "home",
-    "experiments_file": "home",
+    "experiments_file": "experiments.toml",
+    "model_prices_file": "prices.toml",
     "notify_webhook_url": "https://hooks.example/s3cret",
     "dead_man_url": "https://watch.example/s3cret",
     "github_repository": "owner/name",
@@ -56,7 +57,7 @@ TEXTS = {
     "git_sha": "abcdef0",
 }
 COMMA_SEPARATED = {"horizons", "allow_empty_windows"}
-NO_TEXTS = {"pipeline_run_at_utc", "predictbench_now"}
+NO_TEXTS = {"pipeline_run_at_utc", "predictbench_now", "model_usd_per_day"}
 """And whatever is a number or a choice of yes and no."""
 
 

@@ -74,5 +74,5 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, problem: str)
 
 
 def test_a_reservation_is_more_than_a_text_can_have_tokens() -> None:
-    assert most_input_tokens("word " * 1_000) > 2 * 1_000
-    assert most_input_tokens("漢字" * 100) >= 200
+    assert most_input_tokens(len("word " * 1_000)) > 2 * 1_000
+    assert most_input_tokens(len(("漢字" * 100).encode())) >= 200
