@@ -27,7 +27,7 @@ T = TypeVar("T")
 MOST_REQUESTS: Final = 5_000
 """Requests of one job: the providers take ten times as many, and the results of a job are read at once."""
 
-_MOST_UPLOADED: Final = 100_000_000
+MOST_UPLOADED: Final = 100_000_000
 """Bytes of one job; the providers take twice as many."""
 
 _DEADLINE_S: Final = 600.0
@@ -50,7 +50,7 @@ class ProviderBatches:
     def __init__(self, model: Model, reached: Reached) -> None:
         self._model, self._reached = model, reached
         self.most_requests = min(model.batch_max_requests or 1, MOST_REQUESTS)
-        self.most_bytes = _MOST_UPLOADED
+        self.most_bytes = MOST_UPLOADED
         self._jobs: dict[str, Batch] = {}
 
     async def encode(self, custom_id: str, request: CallRequest) -> Encoded:

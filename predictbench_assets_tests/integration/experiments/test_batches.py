@@ -1,5 +1,6 @@
 """Batches over real HTTP: submitted by one run, collected by another, and nothing paid for twice whatever happens."""
 
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pydantic_ai import models
 from sqlalchemy import Engine
 
 from predictbench_assets.clock import FixedClock
+from predictbench_assets.experiments.llm import batch
 from predictbench_assets.experiments.llm.language_model import LanguageModelTable
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.runner import run_experiment_sync
@@ -22,7 +24,7 @@ from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, ma
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets.settings import load_settings
 from predictbench_assets_tests.kit.paid import Paid
-from predictbench_assets_tests.kit.paid_runs import PaidRuns
+from predictbench_assets_tests.kit.paid_runs import PaidRuns, batch_of_ten, run_batch_until
 
 LATE = CAPTURED_AT + timedelta(hours=15)
 """When a batch of the day is waited for no longer."""
@@ -134,6 +136,35 @@ def _as_intents(runs: PaidRuns, *, submitted: bool = True) -> None:
     """Leave the ledger as a run does that died before it could write the name of the job, or before it submitted."""
     ids = "" if submitted else ", call_id = gen_random_uuid()"  # of no job that the provider has
     runs.paid.change(f"UPDATE predictbench.model_calls SET batch_id = 'intent abc'{ids}")
+
+
+STORE = "predictbench_assets.experiments.model_calls.store:PaidCalls"
+
+
+@pytest.mark.parametrize(
+    ("point", "jobs"),
+    [
+        (f"{STORE}.claim:after:1", 1),  # nothing is submitted: the next run does it
+        (f"{STORE}.submitted:before:1", 1),  # submitted, and its name is nowhere
+        (f"{STORE}.submitted:after:1", 1),
+        (f"{STORE}.settle:before:1", 1),  # read, and not kept
+        (f"{STORE}._update:before:1", 1),  # in the transcript, and not in the rows
+    ],
+)
+def test_whenever_a_run_is_killed_one_job_answers_all(runs: PaidRuns, stand_in: StandIn, point: str, jobs: int) -> None:
+    runs, ten = batch_of_ten(runs.paid)
+    if point.startswith((f"{STORE}.settle", f"{STORE}._update")):
+        runs.run(ten)
+    killed = run_batch_until(point, runs.paid)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(runs.rows) == 10
+    for minutes in (2, 30, 60):
+        runs.now = CAPTURED_AT + timedelta(minutes=minutes)
+        outcomes = runs.run(ten)
+    assert said(outcomes) == {("completed", ""): 10}
+    assert routes(stand_in)["POST /v1/batches"] == jobs
+    assert stand_in.counts["billed"] == 10
+    assert stand_in.counts["billed_again"] == 0
 
 
 def test_two_runs_at_once_submit_once(runs: PaidRuns, stand_in: StandIn) -> None:
@@ -354,11 +385,22 @@ def test_what_has_no_batches_is_refused_at_load(keys: dict[str, Any], problem: s
 
 def test_the_estimate_is_half_of_that_of_single_questions(runs: PaidRuns, stand_in: StandIn, tmp_path: Path) -> None:
     prices = priced(stand_in, tmp_path)
-    batch = runs.made(table(stand_in), model_prices_file=prices).estimate(runs.markets)
+    half = runs.made(table(stand_in), model_prices_file=prices).estimate(runs.markets)
     alone = runs.made(table(stand_in, batch=False), model_prices_file=prices).estimate(runs.markets)
     asks = runs.made(table(stand_in, batch_fallback="ask"), model_prices_file=prices).estimate(runs.markets)
-    assert batch is not None
+    assert half is not None
     assert alone is not None
     assert asks is not None
-    assert batch.expected * 2 == alone.expected
-    assert batch.at_most * 2 == asks.at_most == alone.at_most
+    assert half.expected * 2 == alone.expected
+    assert half.at_most * 2 == asks.at_most == alone.at_most
+
+
+def test_many_requests_are_several_jobs(runs: PaidRuns, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "MOST_REQUESTS", 4)
+    runs.run(table(stand_in))
+    assert sorted(Counter(row.batch_id for row in runs.rows).values()) == [2, 4, 4]
+    assert said(runs.run(table(stand_in))) == {("completed", ""): 10}
+    monkeypatch.setattr(batch, "MOST_UPLOADED", 5_000)
+    runs.run(table(stand_in, version="2"))
+    assert len({row.batch_id for row in runs.rows if row.version == "2"}) > 3
+    assert said(runs.run(table(stand_in, version="2"))) == {("completed", ""): 10}
