@@ -5,6 +5,12 @@ import re
 # Control characters but line end and tab, marks that reorder a line, separators of lines, and lone surrogates.
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# Characters without a shape: soft hyphen, fillers, blanks of no width, tags and variation selectors that carry data.
+_UNSEEN = re.compile(
+    r"[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2060-\u2065\u206a-\u206f\u2800\u3164\ufeff\uffa0"
+    r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
 # Starts that a runner of GitHub Actions takes for a command, wherever a table or a wrapped sentence puts it.
 _COMMAND = re.compile(r"(?<!\S)::(?=[A-Za-z-]+(?:\s[^\n]*)?::)|##(?=\[[A-Za-z-]+)")
 
@@ -21,6 +27,14 @@ def printable(text: str) -> str:
 def on_one_line(text: str) -> str:
     r"""The same with line ends as `\n`, where a line of its own would be taken for another entry."""
     return printable(text).replace("\n", "\\n")
+
+
+def visible(text: str) -> str:
+    r"""Write what nobody can see as escapes too, such as `\u200b`: words may be hidden in it from a reader.
+
+    The joiners of emoji and of several scripts stay.
+    """
+    return printable(_UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text))
 
 
 def in_json(encoded: str) -> str:

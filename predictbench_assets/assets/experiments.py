@@ -9,6 +9,7 @@ import dagster as dg
 
 from predictbench_assets.assets.checks import check_stored, stored_check
 from predictbench_assets.assets.ingestion import StagedOutput, normalized_markets
+from predictbench_assets.assets.paid import paid_metadata, rationale_metadata
 from predictbench_assets.assets.step import OWNERS, asset_step, record_failure
 from predictbench_assets.experiments.forecast import (
     ExperimentForecasts,
@@ -36,6 +37,8 @@ from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.reporting.plots import as_markdown_image, forecasts_against_market
 from predictbench_assets.reporting.summary import from_journal
 from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.costs import Cost
+from predictbench_assets.scoring.store.costs import load_calls
 from predictbench_assets.secrecy import Redact
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagedFile, StagedFileMissing, StagingArea
@@ -126,7 +129,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 progress=_ProgressReport(context, database, key),
             )
             beat()
-            yield _staged(context, staging, key, made, stored)
+            yield _staged(context, staging, key, made, _calls_of(database, settings, key, experiment), stored)
             yield stored
 
     return experiment_results
@@ -196,6 +199,7 @@ def _staged(
     staging: StagingArea,
     key: RunKey,
     made: ExperimentForecasts,
+    calls: Cost | None,
     stored: dg.AssetCheckResult,
 ) -> dg.Output[StagedFile]:
     """Stage the outcomes, and log the most frequent failure; all of them are in the output's metadata."""
@@ -207,12 +211,19 @@ def _staged(
         context.log.warning(f"{made.experiment.name} failed for {failed[0].markets:,} markets: {failed[0].reason}{at}")
     return dg.Output(
         staged,
-        metadata={"stored": stored.description, **_metadata(made)},
+        metadata={"stored": stored.description, **_metadata(made, calls)},
         data_version=dg.DataVersion(made.content_hash),
     )
 
 
-def _metadata(made: ExperimentForecasts) -> dict[str, Any]:
+def _calls_of(database: RunDatabase, settings: Settings, key: RunKey, experiment: Experiment) -> Cost | None:
+    """What the ledger of paid calls has of an experiment in a run; None where it has nothing, as of a dry run."""
+    costs = [] if database.dry else load_calls(database.engine, settings.clock.now(), key)
+    found = (one.cost for one in costs if (one.experiment, one.version) == (experiment.name, experiment.version))
+    return next(found, None)
+
+
+def _metadata(made: ExperimentForecasts, calls: Cost | None) -> dict[str, Any]:
     failures = [
         dg.TableRecord({"market": one.market_id, "reason": one.reason or "", "retriable": one.retriable})
         for one in made.outcomes
@@ -230,9 +241,11 @@ def _metadata(made: ExperimentForecasts) -> dict[str, Any]:
         **({"journal": " ".join(journal)} if journal else {}),
         "seconds": made.seconds,
         **total_usage(made.outcomes),
+        **paid_metadata(calls, made.outcomes),
         **({} if made.experiment.forecasts else _sources(made.outcomes)),
         **({"reasons": _reason_table(made.reasons)} if made.reasons else {}),
         **({"failures": table} if failures else {}),
+        **rationale_metadata(made.cohort.markets, made.outcomes),
         **({"forecasts_against_market": dg.MetadataValue.md(_picture(made))} if made.experiment.forecasts else {}),
     }
 

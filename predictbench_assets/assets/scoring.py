@@ -130,6 +130,7 @@ def _board_metadata(board: Leaderboard, *, simulated: bool) -> dict[str, Any]:
         "edge_over_time": charts.edge_over_time_png,
         "edge_by_price": charts.edge_by_price_png,
         "edge_by_category": charts.edge_by_category_png,
+        **({"edge_and_cost": charts.cost_png} if board.costs else {}),
     }
     return {
         "dagster/row_count": len(board.rows),

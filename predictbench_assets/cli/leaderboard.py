@@ -123,7 +123,7 @@ def _write(
         text = captured.get() if output is None else click.unstyle(captured.get())
     else:
         as_text = {"csv": as_csv, "json": as_json}
-        text = as_text[format_](rows) if format_ != "md" else as_markdown(built, rows, simulated=simulated)
+        text = as_text[format_](rows, built.costs) if format_ != "md" else as_markdown(built, rows, simulated=simulated)
     if output is None:
         click.echo(text, nl=False)
         return

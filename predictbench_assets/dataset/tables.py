@@ -341,7 +341,53 @@ FAILURES = Table(
     "f.attempt, f.logged_at, f.failure_id",
 )
 
-EXPORTED_TABLES: Final = (RUNS, MARKETS, FORECASTS, SCORES, DIGESTS, FAILURES)
+_CALL_STATUS: Final = (
+    "answered, refused, truncated, invalid, failed (not answered) or unknown (nobody knows, it may have cost)"
+)
+
+MODEL_CALLS = Table(
+    "model_calls",
+    "A row for each request to a paid model: its intent before it went out, its outcome after it.",
+    (
+        *_RUN,
+        Column("experiment", "category", "name of the experiment that asked", source="c.experiment", required=True),
+        Column("version", "category", "its version", source="c.version", required=True),
+        Column("unit", "category", "asked about: market, event or cohort", required=True),
+        Column("unit_id", "text", "id of the market or the event", required=True),
+        Column("sample", "integer", "which of several answers to the same question", required=True),
+        Column("attempt", "integer", "which attempt at it", source="c.attempt", required=True),
+        Column("provider", "category", "who was asked", required=True),
+        Column("model_asked", "category", "the model that was named", required=True),
+        Column("model_returned", "category", "the model as the provider named it in its answer"),
+        Column("status", "category", _CALL_STATUS, source="c.status", required=True),
+        Column("reason", "text", "why there is no forecast", source="c.reason"),
+        Column("finish_reason", "category", "why the answer ended, in the provider's word"),
+        Column("response_id", "text", "the provider's id of the answer"),
+        Column("input_tokens", "integer", "that were sent, the cached ones included", "tokens"),
+        Column("cached_tokens", "integer", "of the input, those that the provider had in its cache", "tokens"),
+        Column("output_tokens", "integer", "that came back, those of reasoning included", "tokens"),
+        Column("reasoning_tokens", "integer", "of the output, those of reasoning", "tokens"),
+        Column("reserved_tokens", "integer", "the most that it could take", "tokens"),
+        Column("reserved_cost", "double", "the most that it could cost; what one of unknown outcome counts at", "USD"),
+        Column("cost", "double", "what it did cost; null where no price is known", "USD"),
+        Column("price_table", "category", "prices that the cost is by, with their version"),
+        Column("asked_at", "time", "when it went out", required=True),
+        Column("answered_at", "time", "when the answer came"),
+        Column("prompt_hash", "text", "of what was sent", required=True),
+        Column("config_hash", "text", "of the experiment's configuration", source="c.config_hash", required=True),
+        Column("snapshot_hash", "text", "of the snapshot it was about", source="c.snapshot_hash", required=True),
+        Column("transcript_uri", "text", "file with the whole request and answer"),
+        Column("transcript_line", "integer", "and the line in it, from 0 on"),
+        Column("batch_id", "text", "the provider's id of the batch it was part of"),
+    ),
+    """predictbench.model_calls c
+    JOIN predictbench.processing_runs p ON p.run_date = c.run_date AND p.window_days = c.window_days
+    WHERE p.run_id = :run_id""",
+    "c.experiment, c.version, c.asked_at, c.call_id",
+)
+
+EXPORTED_TABLES: Final = (RUNS, MARKETS, FORECASTS, SCORES, DIGESTS, FAILURES, MODEL_CALLS)
+"""Paid calls are in exports only: one of unknown outcome is settled later, and what is released stays as it is."""
 
 
 def _released(table: Table) -> tuple[Column, ...]:

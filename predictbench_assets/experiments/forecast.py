@@ -17,7 +17,7 @@ from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.model_calls.desk import Ledger
 from predictbench_assets.experiments.model_calls.records import CallScope
 from predictbench_assets.experiments.model_calls.store import PaidCalls
-from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash
+from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash, total_usage
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
@@ -93,6 +93,7 @@ class ExperimentForecasts:
             seconds=self.seconds,
             from_journal=self.from_journal,
             outdated=self.outdated,
+            usage=total_usage(self.outcomes),
             reasons=[reason.model_dump() for reason in self.reasons],
         )
 

@@ -27,5 +27,7 @@ class OutcomesHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Answers that an earlier run had been given."""
     outdated: int = 0
     """Answers in the journal that no longer count."""
+    usage: dict[str, float] = msgspec.field(default_factory=dict)
+    """Sums of what the outcomes took, as `outcomes.total_usage` names them."""
     reasons: list[dict[str, Any]] = msgspec.field(default_factory=list)
     """The most frequent reasons, as `ReasonCount` writes them."""

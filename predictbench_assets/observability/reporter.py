@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from predictbench_assets.reporting.summary import (
     DigestSummary,
     ExperimentSummary,
     FailureLine,
+    PaidSummary,
     RunSummary,
     SnapshotSummary,
 )
 from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.store.costs import load_calls
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import Schema, StagedFile, StagingArea
 
@@ -75,6 +78,7 @@ class RunReporter:
     def written(self, run: RunWrite, dagster_run_id: str, *, duration_seconds: float) -> RunSummary:
         """The summary of a run that was stored, or in a dry run counted."""
         contents = run.contents
+        paid = self._paid(contents.key)
         return self.summary(
             contents.key,
             dagster_run_id,
@@ -82,7 +86,9 @@ class RunReporter:
             cohort=contents.cohort,
             counts=run.counts,
             failures=tuple(FailureLine.of(failure) for failure in run.failures),
-            experiments={one.attempt.name: _experiment(one, contents, dagster_run_id) for one in contents.experiments},
+            experiments={
+                one.attempt.name: _experiment(one, contents, dagster_run_id, paid) for one in contents.experiments
+            },
             rejected_by_reason=count_texts((f"{one.field}: {one.reason}", 1) for one in run.rejected),
             failed_by_reason=count_texts((failure.reason, 1) for failure in run.not_stored),
             would_be_rows=run.would_be_rows,
@@ -91,6 +97,17 @@ class RunReporter:
             duration_seconds=duration_seconds,
             **run.verdict,
         )
+
+    def _paid(self, key: RunKey) -> dict[tuple[str, str], PaidSummary]:
+        """What the ledger of paid calls has of the run, by name and version; nothing of a dry run, which makes none."""
+        if self._database.dry:
+            return {}
+        try:
+            costs = load_calls(self._database.engine, self._settings.clock.now(), key)
+        except PredictbenchError as error:
+            _logger.warning("the paid calls of the run cannot be read: %s", self._settings.redact(str(error)))
+            return {}
+        return {(one.experiment, one.version): PaidSummary.of(one.cost) for one in costs}
 
     def publish(self, summary: RunSummary) -> Path:
         """Write the summary to PREDICTBENCH_SUMMARY, else among the artifacts; export a real run's metrics."""
@@ -153,12 +170,18 @@ class RunReporter:
             return None  # missing, or damaged, which may be why the run failed
 
 
-def _experiment(staged: StagedExperiment, contents: RunContents, dagster_run_id: str) -> ExperimentSummary:
+def _experiment(
+    staged: StagedExperiment,
+    contents: RunContents,
+    dagster_run_id: str,
+    paid: Mapping[tuple[str, str], PaidSummary],
+) -> ExperimentSummary:
     """An experiment's part of the summary; the counts of a journal belong to the Dagster run that read it only."""
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"paid": paid.get((staged.attempt.name, staged.attempt.version))}
     if staged.outcomes is not None:
         header = staged.outcomes.header(OutcomesHeader)
-        facts = {"seconds": header.seconds, "reasons": tuple(map(ReasonCount.model_validate, header.reasons))}
+        facts |= {"seconds": header.seconds, "reasons": tuple(map(ReasonCount.model_validate, header.reasons))}
+        facts["paid"] = facts["paid"] or PaidSummary.of_usage(header.usage)
         if header.dagster_run_id == dagster_run_id:
             facts |= {"from_journal": header.from_journal, "outdated": header.outdated}
     return ExperimentSummary(

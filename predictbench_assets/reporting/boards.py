@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -13,9 +13,10 @@ from rich.text import Text
 
 from predictbench_assets.clock import utc_text
 from predictbench_assets.printable import printable
-from predictbench_assets.reporting.output import markdown_table
+from predictbench_assets.reporting.output import markdown_table, money
 from predictbench_assets.reporting.tables import FittedTable
-from predictbench_assets.scoring.boards import ALL, BoardRow, Leaderboard
+from predictbench_assets.scoring.boards import ALL, BoardRow, EntrantCost, Leaderboard
+from predictbench_assets.scoring.costs import cost_of, usd_per_point
 
 NOTHING: Final = "no market of a stored run counts yet: run `predictbench daily`, and `predictbench resolve` later"
 
@@ -25,20 +26,42 @@ _LEGEND: Final = (
     "edge: Brier score of the market's price minus that of the forecasts; above 0 beats the market. "
     "cover: share of the board's markets that were forecast."
 )
+_COST_HEAD: Final = ("a forecast", "a day", "a point won")
+_COST_LEGEND: Final = (
+    " Costs are over all days of the window whose cost is known; a point won: the cost of 1.00 of Brier score better "
+    "than the market's price, summed over markets."
+)
+_NUMBERS: Final = ("usd_per_forecast", "usd_per_day", "usd_per_point", "other_costs")
 
 
-def as_json(rows: Sequence[BoardRow]) -> str:
-    """A list of objects with all fields of a row."""
-    return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n"
+def as_json(rows: Sequence[BoardRow], costs: Sequence[EntrantCost] = ()) -> str:
+    """A list of objects with all fields of a row, and what its entrant cost: null where that is not known."""
+    priced = [msgspec.to_builtins(row) | _costs(row, costs) for row in rows]
+    return msgspec.json.format(msgspec.json.encode(priced), indent=2).decode() + "\n"
 
 
-def as_csv(rows: Sequence[BoardRow]) -> str:
-    """A line for each row, all fields; flags with spaces between them, empty where a number is undefined."""
+def as_csv(rows: Sequence[BoardRow], costs: Sequence[EntrantCost] = ()) -> str:
+    """A line for each row, as in JSON; flags with spaces between them, empty where a number is undefined."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [field.name for field in msgspec.structs.fields(BoardRow)], lineterminator="\n")
+    names = [field.name for field in msgspec.structs.fields(BoardRow)]
+    writer = csv.DictWriter(buffer, [*names, *_NUMBERS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(msgspec.structs.asdict(row) | {"flags": " ".join(row.flags)} for row in rows)
+    for row in rows:
+        cost = _costs(row, costs)
+        others = " ".join(f"{currency} {amount}" for currency, amount in cost.pop("other_costs").items())
+        writer.writerow(msgspec.structs.asdict(row) | cost | {"flags": " ".join(row.flags), "other_costs": others})
     return buffer.getvalue()
+
+
+def _costs(row: BoardRow, costs: Sequence[EntrantCost]) -> dict[str, Any]:
+    """The last fields of a row: dollars, and the amounts in other currencies, which are sums over all days."""
+    cost = cost_of(row, costs)
+    return {
+        "usd_per_forecast": cost and cost.usd_per_forecast,
+        "usd_per_day": cost and cost.usd_per_day,
+        "usd_per_point": usd_per_point(row, cost),
+        "other_costs": cost.others if cost else {},
+    }
 
 
 def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow], *, simulated: bool = False) -> str:
@@ -48,21 +71,32 @@ def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow], *, simulated
         simulated: True where the markets are those of a simulated exchange.
     """
     lines = [_heading(leaderboard, simulated), ""]
+    costs = leaderboard.costs
+    head, legend = _words(rows, costs)
     for title, group in _groups(rows):
-        lines += [f"**{title}**", "", *markdown_table(_HEAD, [_cells(row) for row in group]), ""]
-    lines.append(_LEGEND if rows else NOTHING)
+        lines += [f"**{title}**", "", *markdown_table(head, [_cells(row, costs) for row in group]), ""]
+    lines.append(legend)
     return "\n".join(lines) + "\n"
 
 
 def as_table(leaderboard: Leaderboard, rows: Sequence[BoardRow], *, simulated: bool = False) -> RenderableType:
     """The same for a terminal."""
     parts: list[RenderableType] = [Text(_heading(leaderboard, simulated))]
+    costs = leaderboard.costs
+    head, legend = _words(rows, costs)
     for title, group in _groups(rows):
         # Where the edge has to wrap, its interval stays whole.
-        cells = [[_WITHIN_INTERVAL.sub(",\N{NO-BREAK SPACE}", cell) for cell in _cells(row)] for row in group]
-        parts += [Text(f"\n{printable(title)}", "bold"), FittedTable(_HEAD, cells, [_style(row) for row in group])]
-    parts.append(Text(f"\n{_LEGEND if rows else NOTHING}", "dim"))
+        cells = [[_WITHIN_INTERVAL.sub(",\N{NO-BREAK SPACE}", cell) for cell in _cells(row, costs)] for row in group]
+        parts += [Text(f"\n{printable(title)}", "bold"), FittedTable(head, cells, [_style(row) for row in group])]
+    parts.append(Text(f"\n{legend}", "dim"))
     return Group(*parts)
+
+
+def _words(rows: Sequence[BoardRow], costs: Sequence[EntrantCost]) -> tuple[tuple[str, ...], str]:
+    """Head and legend of the tables; costs are in them where one is known."""
+    if not rows:
+        return _HEAD, NOTHING
+    return (*_HEAD[:-1], *(_COST_HEAD if costs else ()), _HEAD[-1]), _LEGEND + (_COST_LEGEND if costs else "")
 
 
 def _style(row: BoardRow) -> str | None:
@@ -101,7 +135,7 @@ def _title(board: str, window_days: int, category: str, price_bin: str) -> str:
     return title + (f", price {price_bin} %" if price_bin != ALL else "")
 
 
-def _cells(row: BoardRow) -> tuple[str, ...]:
+def _cells(row: BoardRow, costs: Sequence[EntrantCost]) -> tuple[str, ...]:
     kind = ["the price"] if row.reference else ["control"] if row.control else []
     leaked = [f"{row.n_leaked:,} cite a market's price"] if row.n_leaked else []
     return (
@@ -112,8 +146,29 @@ def _cells(row: BoardRow) -> tuple[str, ...]:
         "" if row.coverage is None else f"{row.coverage:.0%}",
         _interval(row),
         "" if row.brier is None else f"{row.brier:.4f}",
+        *(_cost_cells(row, cost_of(row, costs)) if costs else ()),
         ", ".join([*kind, *leaked, *(flag.replace("_", " ") for flag in row.flags)]),
     )
+
+
+def _cost_cells(row: BoardRow, cost: EntrantCost | None) -> tuple[str, str, str]:
+    """What a forecast, a day and a point cost; amounts of several currencies side by side."""
+    if cost is None:
+        return "", "", ""
+    point = usd_per_point(row, cost)
+    return (
+        ", ".join(amounts(cost.usd_per_forecast, cost.others, cost.forecasts)) or "-",
+        ", ".join(amounts(cost.usd_per_day, cost.others, cost.days)),
+        "-" if point is None else money(point),
+    )
+
+
+def amounts(usd: float | None, others: Mapping[str, float], parts: int) -> list[str]:
+    """Dollars, then the sums in other currencies by so many parts; nothing where there are no parts."""
+    return [
+        *([] if usd is None else [money(usd)]),
+        *(money(amount / parts, currency) for currency, amount in others.items() if parts),
+    ]
 
 
 def _interval(row: BoardRow) -> str:

@@ -11,10 +11,21 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from html import escape
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from predictbench_assets.scoring.boards import ALL, PRICE_BIN_LABELS, BoardRow, Curve, EdgePoint, Leaderboard
+from predictbench_assets.scoring.boards import (
+    ALL,
+    PRICE_BIN_LABELS,
+    BoardRow,
+    Curve,
+    EdgePoint,
+    EntrantCost,
+    Leaderboard,
+)
+from predictbench_assets.scoring.costs import cost_of, efficient
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +45,10 @@ COLOURS: Final = {
     "paper": "#fefefe",
 }
 """Colours of the light scheme. Each is replaced by `var(--chart-NAME)` in an SVG; that is why no two are equal."""
+
+_Corners = tuple[float, float, float, float]
+_Side = Literal["left", "right"]
+_SIDES: Final[tuple[_Side, ...]] = ("left", "right")
 
 PNG_DPI = 110
 _FONT = 12.0
@@ -118,6 +133,51 @@ def intervals_svg(
     return _svg(figure, identity, alternative)
 
 
+@dataclass(frozen=True)
+class CostPlace:
+    """An entrant in the picture of edge against cost."""
+
+    label: str
+    cost: float
+    """Dollars a forecast; 0 for one that took nothing."""
+    edge: float
+    low: float | None
+    high: float | None
+
+
+def cost_places(rows: Iterable[BoardRow], costs: Sequence[EntrantCost]) -> list[CostPlace]:
+    """Places of the entrants of a board and window, in their order; without controls and the price.
+
+    An entrant whose cost is not known in dollars has none: it is not free.
+    """
+    places = []
+    for row in rows:
+        cost = cost_of(row, costs)
+        each = 0.0 if cost is None else cost.usd_per_forecast
+        if row.mean_edge is not None and each is not None and not row.control and not row.reference:
+            places.append(CostPlace(row.label, each, row.mean_edge, row.edge_low, row.edge_high))
+    return places
+
+
+def efficient_places(places: Sequence[CostPlace]) -> list[CostPlace]:
+    """Places of those than whom nobody, the price included, is better for as little; the cheapest first."""
+    by_label = {one.label: one for one in places}
+    return [by_label[name] for name in efficient((one.label, one.cost, one.edge) for one in places)]
+
+
+def cost_svg(places: Sequence[CostPlace], *, identity: str, alternative: str, width: int = 860) -> str:
+    """The mean edge with its interval against the cost of a forecast, on a logarithmic axis.
+
+    Who took nothing is at the left edge. The line of the best edge that each cost has bought begins at the price,
+    which is free and has none; those on it are filled.
+    """
+    left, height = 66.0, 360 if width > _NARROW else 300
+    box = _Box(left, 10, width - left - 24, height - 62)
+    figure, (axes,) = _figure([box], width, height)
+    _draw_costs(axes, places, box.width, box.height)
+    return _svg(figure, identity, alternative)
+
+
 def reliability_svg(curve: Curve, *, identity: str, alternative: str, tone: Tone = "entrant") -> str:
     """Share settled at 1 against the forecast, with its band; a calibrated forecaster is on the diagonal."""
     figure, (axes,) = _figure([_Box(62, 10, 240, 240)], 314, 296)
@@ -188,6 +248,24 @@ def edge_by_price_png(leaderboard: Leaderboard) -> bytes:
 def edge_by_category_png(leaderboard: Leaderboard) -> bytes:
     """The edge by category of each entrant of the core board, twelve panels at the most."""
     return _cut_png(leaderboard, category_intervals)
+
+
+def cost_png(leaderboard: Leaderboard) -> bytes:
+    """The edge against the cost of a forecast on the core board, a panel for each window where a cost is known."""
+    found: list[tuple[int, list[CostPlace]]] = []
+    for window in sorted({one.window_days for one in leaderboard.costs}):
+        rows = [row for row in leaderboard.rows if (row.window_days, row.board) == (window, "core") and row.is_whole]
+        places = cost_places(rows, [one for one in leaderboard.costs if one.window_days == window])
+        if any(one.cost for one in places):
+            found.append((window, places))
+    inner = (380.0, 220.0)
+
+    def draw(axes: "Axes", item: tuple[int, list[CostPlace]]) -> None:
+        window, places = item
+        _draw_costs(axes, places, *inner)
+        _title(axes, f"Edge and cost, {window} days")
+
+    return _panels_png(found[:_MOST_PANELS], draw, inner=inner, left=70)
 
 
 def _cut_png(leaderboard: Leaderboard, intervals_of: Callable[[Iterable[BoardRow]], list[Interval]]) -> bytes:
@@ -273,6 +351,81 @@ def _draw_intervals(axes: "Axes", intervals: Sequence[Interval], *, above: bool,
     _few_ticks(axes, "x", 7 if wide else 3)
     label = "worse than the price   ←   mean edge   →   better" if wide else "worse   ←   mean edge   →   better"
     axes.set_xlabel(label, fontsize=_SMALL, color=COLOURS["muted"])
+
+
+def _draw_costs(axes: "Axes", places: Sequence[CostPlace], width: float, height: float) -> None:
+    powers = [math.log10(one.cost) for one in places if one.cost > 0] or [0.0]
+    low, high = math.floor(min(powers) - 0.05), math.ceil(max(powers) + 0.05)
+    start = low - 0.16 * (high - low)
+
+    def across(cost: float) -> float:
+        return math.log10(cost) if cost > 0 else start
+
+    axes.set_xlim(start - 0.04 * (high - low), high)
+    bottom, top = _reach([edge for one in places for edge in (one.edge, one.low, one.high) if edge is not None])
+    axes.set_ylim(bottom, top)
+    step = max(1, math.ceil((high - low) * 70 / width))
+    ticks = list(range(low, high + 1, step))
+    axes.set_xticks([start, *ticks], ["$0", *(f"${Decimal(1).scaleb(tick):f}" for tick in ticks)])
+    axes.axvline((start + low) / 2, color=COLOURS["grid"], linewidth=1, dashes=(3, 3))
+    axes.axhline(0, color=COLOURS["zero"], linewidth=1.5, zorder=1)
+    best = efficient_places(places)
+    stairs = [(axes.get_xlim()[0], 0.0)]
+    for one in best:
+        stairs += [(across(one.cost), stairs[-1][1]), (across(one.cost), one.edge)]
+    stairs.append((high, stairs[-1][1]))
+    axes.plot(*zip(*stairs, strict=True), color=COLOURS["reference"], linewidth=1.5, zorder=2, dashes=(5, 3))
+    for one in places:
+        x = across(one.cost)
+        if one.low is not None and one.high is not None:
+            axes.plot([x, x], [one.low, one.high], color=COLOURS["entrant"], linewidth=2, alpha=0.5)
+        fill, edge = COLOURS["entrant"], COLOURS["paper"]
+        face, line = (fill, edge) if one in best else (edge, fill)
+        axes.plot([x], [one.edge], "o", markersize=8, color=face, markeredgecolor=line, markeredgewidth=1.5)
+    reach = axes.get_xlim()
+    points = [
+        ((across(one.cost) - reach[0]) / (reach[1] - reach[0]) * width, (one.edge - bottom) / (top - bottom) * height)
+        for one in places
+    ]
+    order = sorted(range(len(places)), key=lambda number: (places[number] not in best, -places[number].edge))
+    for number, x, y, side in _labels_that_fit(order, points, [one.label for one in places], width, height):
+        axes.text(
+            x / width,
+            y / height,
+            _short(places[number].label),
+            ha=side,
+            va="center",
+            fontsize=_FONT,
+            color=COLOURS["ink"],
+            transform=axes.transAxes,
+            parse_math=False,
+        )
+    _few_ticks(axes, "y", 6)
+    axes.set_xlabel("cost of a forecast", fontsize=_SMALL, color=COLOURS["muted"])
+    axes.set_ylabel("mean edge", fontsize=_SMALL, color=COLOURS["muted"])
+
+
+def _labels_that_fit(
+    order: Iterable[int], points: Sequence[tuple[float, float]], labels: Sequence[str], width: float, height: float
+) -> Iterator[tuple[int, float, float, _Side]]:
+    """Labels beside their dots, those that come first in the order before others; who finds no room has none."""
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    for number in order:
+        x, y = points[number]
+        wide = len(_short(labels[number])) * _CHARACTER
+        for up, side in product((11.0, -11.0, 0.0), _SIDES):
+            at = x + 9 if side == "left" else x - 9
+            start = at if side == "left" else at - wide
+            box = (start, y + up - 7, start + wide, y + up + 7)
+            inside = start >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height
+            if inside and not any(_meet(box, other) for other in taken):
+                taken.append(box)
+                yield number, at, y + up, side
+                break
+
+
+def _meet(one: _Corners, other: _Corners) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _draw_reliability(axes: "Axes", curve: Curve, tone: Tone) -> None:

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 from rich.console import Group, RenderableType
@@ -11,6 +13,8 @@ from rich.text import Text
 from predictbench_assets.printable import printable
 from predictbench_assets.reporting.tables import FittedTable
 
+_MOST_PLACES: Final = 8
+
 
 def size(count: int) -> str:
     """Bytes for people, as in `1.2 MB`."""
@@ -18,6 +22,14 @@ def size(count: int) -> str:
         if count >= bytes_of:
             return f"{count / bytes_of:,.1f} {unit}"
     return f"{count} bytes"
+
+
+def money(amount: Decimal | float, currency: str = "USD") -> str:
+    """An amount for people: cents from a dollar on, below that two digits, as in `$1,204.50`, `$0.0053`, `0.20 EUR`."""
+    exact = Decimal(str(amount))
+    places = 2 if not exact or abs(exact) >= 1 else min(max(1 - exact.adjusted(), 2), _MOST_PLACES)
+    text = f"{exact:,.{places}f}" if exact else "0"
+    return f"${text}" if currency == "USD" else f"{text} {currency}"
 
 
 def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -6,7 +6,7 @@ It is written for failed runs too, so every count has a default and every moment
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,9 +18,10 @@ from predictbench_assets.experiments.digest import ForecastDigest
 from predictbench_assets.experiments.model_calls.batches import UNDER_WAY
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.failures import Failure
-from predictbench_assets.reporting.output import markdown_table, publish, rich_table, size
+from predictbench_assets.reporting.output import markdown_table, money, publish, rich_table, size
 from predictbench_assets.reporting.tables import Facts
 from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.costs import USD, Cost
 from predictbench_assets.texts import read_whole
 
 SummaryStatus = Literal["completed", "partial", "failed", "interrupted", "skipped"]
@@ -28,6 +29,9 @@ Count = Annotated[int, Field(ge=0)]
 
 SHOWN_FAILURES = 20
 """Failures listed in Markdown and on the terminal; the JSON has them all."""
+
+
+_COST: Final = "cost_"
 
 
 class _Part(BaseModel):
@@ -48,6 +52,44 @@ class FailureLine(_Part):
         return cls(market_id=failure.market_id, stage=failure.stage, reason=failure.reason, retriable=failure.retriable)
 
 
+class PaidSummary(_Part):
+    """What an experiment took of models and services for a run, in all attempts."""
+
+    calls: Count
+    cost: Mapping[str, float] = Field(default_factory=dict)
+    """Amounts by currency; of dollars those of unknown outcome are a part."""
+    unknown: Count = 0
+    """Calls of which nobody knows whether they were answered."""
+    unknown_usd: float = 0.0
+    """Dollars that these are counted at."""
+
+    @classmethod
+    def of(cls, cost: Cost) -> Self:
+        """Summary of an experiment's calls in the ledger."""
+        amounts = dict(cost.settled) | ({} if cost.usd is None else {USD: cost.usd})
+        return cls(
+            calls=cost.requests,
+            cost={currency: float(amount) for currency, amount in amounts.items()},
+            unknown=cost.unknown,
+            unknown_usd=float(cost.reserved),
+        )
+
+    @classmethod
+    def of_usage(cls, usage: Mapping[str, float]) -> Self | None:
+        """Summary of what outcomes say themselves, as `total_usage` sums it; None where they say nothing of it."""
+        amounts = {name.removeprefix(_COST): amount for name, amount in usage.items() if name.startswith(_COST)}
+        calls = int(usage.get("requests", 0))
+        return cls(calls=calls, cost=amounts) if calls or amounts else None
+
+    def in_words(self) -> str:
+        """A part of a sentence, as in `18 calls for $0.11, 2 of unknown outcome counted at $0.040`."""
+        amounts = " and ".join(money(amount, currency) for currency, amount in self.cost.items())
+        words = f"{self.calls:,} {'call' if self.calls == 1 else 'calls'}" + (f" for {amounts}" if amounts else "")
+        if self.unknown:
+            words += f", {self.unknown:,} of unknown outcome counted at {money(self.unknown_usd)}"
+        return words
+
+
 class ExperimentSummary(_Part):
     """Results of one experiment, counted over the processed markets."""
 
@@ -64,6 +106,8 @@ class ExperimentSummary(_Part):
     """Markets that an earlier attempt had answered and that were not asked about again."""
     outdated: Count = 0
     """Outcomes from the journal that other code than the present one gave, under the same version."""
+    paid: PaidSummary | None = None
+    """None where it took nothing, as far as is known."""
 
 
 def from_journal(resumed: Mapping[str, int], outdated: Mapping[str, int], *, forget: bool = True) -> list[str]:
@@ -206,7 +250,7 @@ class RunSummary(_Part):
             lines += ["", "### Experiments", "", *markdown_table(_EXPERIMENT_HEAD, list(self._experiment_rows()))]
         if reasons := list(self._reason_rows()):
             lines += ["", f"### {_REASONS}", "", *markdown_table(_REASON_HEAD, reasons)]
-        for line in [*self._journal_lines(), *self._batch_lines()]:
+        for line in (*self._paid_lines(), *self._journal_lines(), *self._batch_lines()):
             lines += ["", line]
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
@@ -225,6 +269,7 @@ class RunSummary(_Part):
             parts.append(rich_table("Experiments", _EXPERIMENT_HEAD, list(self._experiment_rows())))
         if reasons := list(self._reason_rows()):
             parts.append(rich_table(_REASONS, _REASON_HEAD, reasons))
+        parts += [Text(f"\n{line}") for line in self._paid_lines()]
         further = [*self._journal_lines(forget=forget), *self._batch_lines()]
         parts += [Text(f"\n{line}", "yellow") for line in further]
         if self.failures:
@@ -305,6 +350,10 @@ class RunSummary(_Part):
         for name, one in self.experiments.items():
             for why in one.reasons:
                 yield (name, why.status, f"{why.markets:,}", why.reason, why.place or "")
+
+    def _paid_lines(self) -> list[str]:
+        paid = [f"{name} {one.paid.in_words()}" for name, one in self.experiments.items() if one.paid is not None]
+        return [f"Paid: {'; '.join(paid)}."] if paid else []
 
     def _journal_lines(self, *, forget: bool = True) -> list[str]:
         experiments = self.experiments.items()

@@ -234,7 +234,41 @@ class CohortState(_Record, frozen=True):
     """Less than 95 % final."""
 
 
-class Leaderboard(_Record, frozen=True):
+class EntrantCost(_Record, frozen=True):
+    """Cost of an entrant's forecasts on a window, whatever board they are on."""
+
+    window_days: int
+    experiment: str
+    version: str
+    days: int
+    """Run dates of which an amount is known."""
+    forecasts: int
+    """Markets forecast on these."""
+    requests: int
+    unknown: int
+    """Number of the requests whose outcome nobody knows."""
+    usd: float | None
+    """Dollars, `usd_unknown` among them; None where none are known."""
+    usd_unknown: float
+    """Dollars that requests of unknown outcome are counted at: what was reserved for them."""
+    others: dict[str, float]
+    """Amounts in other currencies, which are not among the dollars."""
+    unpriced: int
+    """Requests, or results, that took tokens and have no price; where there are some, the amounts are too low."""
+
+    @property
+    def usd_per_day(self) -> float | None:
+        """Dollars a day of the benchmark."""
+        return None if self.usd is None or not self.days else round(self.usd / self.days, 10)
+
+    @property
+    def usd_per_forecast(self) -> float | None:
+        """Dollars a forecast."""
+        return None if self.usd is None or not self.forecasts else round(self.usd / self.forecasts, 10)
+
+
+# Without costs it has the bytes, and so the hash, of before costs were kept: no other field has a default.
+class Leaderboard(_Record, frozen=True, omit_defaults=True):
     """All boards, as known at `as_of`."""
 
     as_of: datetime
@@ -245,3 +279,4 @@ class Leaderboard(_Record, frozen=True):
     edges: tuple[EdgePoint, ...]
     coherence: tuple[Coherence, ...]
     cohorts: tuple[CohortState, ...]
+    costs: tuple[EntrantCost, ...] = ()

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
+import msgspec
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,15 +27,20 @@ from predictbench_assets import __version__
 from predictbench_assets.exchange_names import is_simulated, polymarket_address
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.persistence.stored_runs import stored_exchange
+from predictbench_assets.printable import visible
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.boards import BoardName, BoardRow, Leaderboard
 from predictbench_assets.scoring.build import build_leaderboard
+from predictbench_assets.scoring.costs import RunCost, entrant_costs
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 from predictbench_assets.scoring.store.boards import content_hash, encoded_leaderboard
+from predictbench_assets.scoring.store.costs import load_costs
 from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets.site import views
 from predictbench_assets.site.data import (
+    LONGEST_RATIONALE,
+    MOST_SOURCES,
     NEWEST_ATTEMPTS,
     MarketCapture,
     Overview,
@@ -43,6 +50,7 @@ from predictbench_assets.site.data import (
     overview,
     questions,
     reasons,
+    spreads,
 )
 from predictbench_assets.site.names import cohort_name, page_name
 
@@ -126,11 +134,13 @@ def write_report(
     folder = folder.expanduser().resolve()
     _refuse_to_replace(folder)
     forecasts = load_forecasts(engine, as_of)
-    leaderboard = leaderboard or build_leaderboard(forecasts)
+    costs = load_costs(engine, as_of)
+    if leaderboard is None:
+        leaderboard = msgspec.structs.replace(build_leaderboard(forecasts), costs=entrant_costs(costs))
     partial = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        written = _Site(engine, partial, leaderboard, forecasts, now).write(markets_since)
+        written = _Site(engine, partial, leaderboard, forecasts, costs, now).write(markets_since)
         summary = ReportSummary(
             folder=folder,
             files=sum(1 for path in partial.rglob("*") if path.is_file()),
@@ -183,12 +193,21 @@ class _Site:
     """One page being written."""
 
     def __init__(
-        self, engine: Engine, folder: Path, leaderboard: Leaderboard, forecasts: Forecasts, now: datetime
+        self,
+        engine: Engine,
+        folder: Path,
+        leaderboard: Leaderboard,
+        forecasts: Forecasts,
+        costs: Sequence[RunCost],
+        now: datetime,
     ) -> None:
         self._engine = engine
         self._folder = folder
         self._leaderboard = leaderboard
         self._forecasts = forecasts
+        self._costs: defaultdict[tuple[str, str], list[RunCost]] = defaultdict(list)
+        for one in costs:
+            self._costs[one.experiment, one.version].append(one)
         self._as_of = leaderboard.as_of
         self._now = now
         self._simulated = is_simulated(stored_exchange(engine))
@@ -283,6 +302,7 @@ class _Site:
                 captures=[
                     _scored(capture, settled.outcome if settled else None) for capture in reversed(record.captures)
                 ],
+                reasoned=any(said.rationale for one in record.captures for said in one.forecasts),
                 linked_days={
                     key for key in days if any(key == (one.run_date, one.window_days) for one in record.captures)
                 },
@@ -292,6 +312,7 @@ class _Site:
         registered = {(one.name, one.version): one for one in seen.experiments}
         entrants = _entrants(self._leaderboard, self._forecasts)
         why = reasons(self._engine, self._as_of)
+        spread = spreads(self._engine, self._as_of)
         best_and_worst = {key: self._best_and_worst(key, with_pages) for key in entrants}
         for key, entrant in entrants.items():
             rows = [row for row in self._leaderboard.rows if (row.experiment, row.version) == key]
@@ -311,6 +332,7 @@ class _Site:
                 rows=[row for row in whole if row.coverage or not made.none_in_time],
                 made=made,
                 reasons=why.get(key, ()),
+                use=views.use(self._costs.get(key, ()), spread.get(key)),
                 cuts=[row for row in rows if not row.is_whole and row.board == made.board and row.n_markets],
                 charts=[self._charts(row) for row in whole if row.board == made.board and row.n_markets],
                 best=best,
@@ -482,6 +504,7 @@ def _environment() -> Environment:
         "count": lambda value: f"{value:,}",
         "instant": views.instant,
         "short": _short,
+        "words": _words,
         "undirected": lambda text: text.translate(_DIRECTIONS),
     }
     environment.globals |= {
@@ -492,6 +515,8 @@ def _environment() -> Environment:
         "days_ahead": views.days_ahead,
         "FREEZE_WINDOW_HOURS": FREEZE_WINDOW_HOURS,
         "NEWEST_ATTEMPTS": NEWEST_ATTEMPTS,
+        "LONGEST_RATIONALE": LONGEST_RATIONALE,
+        "MOST_SOURCES": MOST_SOURCES,
     }
     return environment
 
@@ -512,6 +537,11 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 def _percent(value: float | None, digits: int = 0) -> str:
     return _NONE if value is None else f"{100 * value:.{digits}f} %".replace("-", "\N{MINUS SIGN}")
+
+
+def _words(text: str) -> str:
+    """Text of strangers whose every character can be seen, with no more than one empty line between two others."""
+    return visible(re.sub(r"\n\s*\n\s*", "\n\n", text.replace("\r\n", "\n").replace("\r", "\n").strip()))
 
 
 def _short(text: str, length: int = 120) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
@@ -28,7 +29,18 @@ CHUNK = 400
 """Markets that are read at a time."""
 
 NEWEST_ATTEMPTS = 5
-"""Attempts of an experiment whose failures and skips are counted by reason."""
+"""Attempts of an experiment whose failures and skips are counted by reason, and whose spreads are averaged."""
+
+LONGEST_RATIONALE = 4_000
+"""Characters of a rationale that are shown."""
+
+MOST_SOURCES = 10
+"""Sources of a forecast that are shown."""
+
+_LONGEST_ADDRESS = 2_000
+_UNSAFE = frozenset(' "<>\\^`{|}')
+_SHOWN = 200
+"""Characters of a source's title."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,31 @@ class CoreMarket:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Something that a forecast rests on, as its experiment named it."""
+
+    title: str
+    host: str
+    """Name of its host; empty where there is no address."""
+    address: str | None
+    """None where it is no plain http or https address: such a one is not linked to."""
+    published: str
+
+
+@dataclass(frozen=True)
+class Rationale:
+    """Reasons of a forecast, in the words of its experiment: text of strangers."""
+
+    text: str
+    """The first characters, see `LONGEST_RATIONALE`."""
+    length: int
+    """Characters of the whole."""
+    sources: tuple[Source, ...]
+    """The first ones."""
+    n_sources: int
+
+
+@dataclass(frozen=True)
 class StoredForecast:
     """Forecast of a market by an experiment; the one that counts where there is one."""
 
@@ -104,6 +141,16 @@ class StoredForecast:
     """True where it cites a market's price that it was not shown: it counts on no board."""
     reason: str | None
     """Why there is no forecast."""
+    rationale: Rationale | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Spread of the samples that forecasts were made of: standard deviations, in probability."""
+
+    forecasts: int
+    mean: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -261,6 +308,14 @@ _OBSERVATIONS = text("""
 # a snapshot that a refresh has replaced answers to another price.
 _FORECASTS = text(f"""
     SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at, r.reason,
+        CASE WHEN jsonb_typeof(r.payload -> 'rationale') = 'string' THEN
+            left(r.payload ->> 'rationale', {LONGEST_RATIONALE}) END AS rationale,
+        CASE WHEN jsonb_typeof(r.payload -> 'rationale') = 'string' THEN
+            char_length(r.payload ->> 'rationale') END AS length,
+        CASE WHEN jsonb_typeof(r.payload -> 'sources') = 'array' THEN
+            jsonb_path_query_array(r.payload, '$.sources[0 to {MOST_SOURCES - 1}]') END AS sources,
+        CASE WHEN jsonb_typeof(r.payload -> 'sources') = 'array' THEN
+            jsonb_array_length(r.payload -> 'sources') ELSE 0 END AS n_sources,
         r.leaked
     FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
     JOIN predictbench.experiments e USING (experiment_id)
@@ -284,6 +339,24 @@ _REASONS = text(f"""
     JOIN predictbench.experiment_results r USING (experiment_run_id)
     WHERE a.place <= :attempts AND r.status IN ('failed', 'skipped') AND {result_is_known(":as_of")}
     GROUP BY e.name, e.version, r.status, r.reason ORDER BY count(*) DESC, r.reason LIMIT 10000
+""")  # noqa: S608 - texts of ours
+
+_SPREADS = text(f"""
+    WITH attempts AS (
+        SELECT a.experiment_run_id, a.experiment_id,
+            row_number() OVER (PARTITION BY a.experiment_id ORDER BY p.run_date DESC, a.attempt DESC) AS place
+        FROM predictbench.experiment_runs a JOIN predictbench.processing_runs p USING (run_id)
+        WHERE a.status <> 'not_run' AND coalesce(a.finished_at, p.started_at) <= :as_of
+    )
+    SELECT e.name, e.version, count(*) AS forecasts, avg(spread)::float8 AS mean, max(spread)::float8 AS largest
+    FROM attempts a JOIN predictbench.experiments e USING (experiment_id)
+    JOIN predictbench.experiment_results r USING (experiment_run_id), LATERAL (
+        SELECT CASE WHEN jsonb_typeof(r.payload -> 'spread') = 'number'
+                AND jsonb_path_exists(r.payload, 'strict $.samples[1]', silent => true)
+            THEN (r.payload ->> 'spread')::numeric END AS spread
+    ) read
+    WHERE a.place <= :attempts AND r.status = 'completed' AND spread BETWEEN 0 AND 1 AND {result_is_known(":as_of")}
+    GROUP BY e.name, e.version
 """)  # noqa: S608 - texts of ours
 
 _QUESTIONS = text("""
@@ -338,6 +411,13 @@ def reasons(engine: Engine, as_of: datetime) -> dict[tuple[str, str], tuple[Stor
     for (name, version, status), texts in sorted(given.items()):
         found[name, version] += [StoredReason(status, reason, count) for reason, count in count_texts(texts).items()]
     return {key: tuple(each) for key, each in found.items()}
+
+
+def spreads(engine: Engine, as_of: datetime) -> dict[tuple[str, str], Spread]:
+    """Spreads of the samples of experiments' newest runs, by name and version, of those that store one."""
+    known = {"as_of": as_of, "attempts": NEWEST_ATTEMPTS}
+    rows = in_transaction(engine, lambda connection: connection.execute(_SPREADS, known).all())
+    return {(row.name, row.version): Spread(row.forecasts, row.mean, row.largest) for row in rows}
 
 
 def questions(engine: Engine, ids: Sequence[str]) -> dict[str, str]:
@@ -422,12 +502,48 @@ def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Marke
             timely=timely,
             leaked=result.leaked,
             reason=result.reason,
+            rationale=_rationale(result),
         )
         key = (result.name, result.version)
         # From the newest attempt back: one that counts before one that does not, a forecast before none.
         if key not in best or _worth(found) > _worth(best[key]):
             best[key] = found
     return MarketCapture(**values, forecasts=tuple(best.values()))
+
+
+def _rationale(result: Any) -> Rationale | None:
+    if not (result.rationale or result.sources):
+        return None
+    return Rationale(
+        text=result.rationale or "",
+        length=result.length or 0,
+        sources=tuple(map(_source, result.sources or ())),
+        n_sources=result.n_sources,
+    )
+
+
+def _source(given: object) -> Source:
+    """A source out of whatever an experiment stored as one."""
+    named = given if isinstance(given, dict) else {"title": given if isinstance(given, str) else ""}
+    title, url, published = (
+        one if isinstance(one := named.get(key), str) else "" for key in ("title", "url", "published")
+    )
+    host, address = _linked(url)
+    return Source(" ".join(title.split())[:_SHOWN] or host or "without a title", host, address, published[:_SHOWN])
+
+
+def _linked(url: str) -> tuple[str, str | None]:
+    """Host and address of what may be linked to: http and https, without a user's name that looks like another host."""
+    if len(url) > _LONGEST_ADDRESS or not url.isascii() or not url.isprintable() or set(url) & _UNSAFE:
+        return "", None
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        parts.port  # noqa: B018 - raises for what is no number
+    except ValueError:
+        return "", None
+    plain = parts.scheme in ("http", "https") and host and "@" not in parts.netloc
+    return (host, url) if plain else ("", None)
 
 
 def _worth(forecast: StoredForecast) -> tuple[bool, bool]:

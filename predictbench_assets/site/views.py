@@ -1,32 +1,39 @@
 """Views of the templates: a leaderboard turned into sentences, tables and charts."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
 from markupsafe import Markup
 
+from predictbench_assets.reporting.boards import amounts
 from predictbench_assets.reporting.charts import (
     Interval,
     board_intervals,
     category_intervals,
+    cost_places,
+    cost_svg,
     edges_svg,
+    efficient_places,
     intervals_svg,
     price_intervals,
     reliability_svg,
     tone_of,
 )
+from predictbench_assets.reporting.output import money
 from predictbench_assets.scoring.boards import (
     BoardName,
     BoardRow,
     Comparison,
     Curve,
     EdgePoint,
+    EntrantCost,
     Flag,
     Leaderboard,
 )
-from predictbench_assets.site.data import Overview
+from predictbench_assets.scoring.costs import RunCost, cost_of, cost_over, total, usd_per_point
+from predictbench_assets.site.data import Overview, Spread
 from predictbench_assets.site.names import page_name
 
 BOARDS: Final[tuple[BoardName, ...]] = ("core", "full", "backfill")
@@ -67,7 +74,18 @@ FLAG_TEXTS: Final[dict[Flag, tuple[str, str]]] = {
     ),
 }
 
+CALL_TEXTS: Final[dict[str, str]] = {
+    "answered": "A forecast came back.",
+    "refused": "The model would not answer; it is paid for all the same.",
+    "truncated": "Cut off at the longest answer that was allowed; paid for, and no forecast.",
+    "invalid": "An answer that is no forecast: prose, a number beyond 0 and 1, another market. Paid for.",
+    "failed": "No answer: the provider was busy, out of reach, or did not let it in.",
+    "unknown": "Sent, and nobody knows whether it was answered. Counted at the most that it can have cost.",
+}
+"""Meanings of the statuses of paid calls, in the order in which they are shown."""
+
 _MOST_PANELS = 6
+_NONE: Final = "\N{EN DASH}"
 
 _TOLD = 3
 _Tone = Literal["plain", "win", "alarm"]
@@ -94,6 +112,30 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class CostView:
+    """Cost of an entrant on a board, as texts; amounts of several currencies side by side."""
+
+    forecast: str
+    day: str
+    point: str
+    unpriced: bool
+
+
+@dataclass(frozen=True)
+class UseView:
+    """All that an entrant took of models and services, as texts."""
+
+    facts: tuple[tuple[str, str], ...]
+    """Names and amounts."""
+    calls: tuple[tuple[str, int, str], ...]
+    """Status, number and meaning of its paid calls."""
+    unknown: str | None
+    """Amount that calls of unknown outcome are counted at."""
+    unpriced: int
+    spread: Spread | None
+
+
+@dataclass(frozen=True)
 class BoardView:
     """A board of a window: its whole rows in the order in which they are shown, and the chart of them."""
 
@@ -106,6 +148,12 @@ class BoardView:
     controls: tuple[BoardRow, ...]
     wide: Markup | None
     narrow: Markup | None
+    costs: Mapping[tuple[str, str], "CostView"]
+    """By name and version, of those who took anything; empty where nobody did."""
+    cost_wide: Markup | None = None
+    cost_narrow: Markup | None = None
+    off_picture: tuple[str, ...] = ()
+    """Entrants whose cost is not known in dollars."""
 
     @property
     def settled(self) -> int:
@@ -265,7 +313,8 @@ def windows(leaderboard: Leaderboard, panels: "Panels") -> tuple[WindowView, ...
 
 def _window(leaderboard: Leaderboard, panels: "Panels", window: int) -> WindowView:
     rows = [row for row in leaderboard.rows if row.window_days == window]
-    boards = [_board(rows, name, window) for name in BOARDS]
+    costs = [one for one in leaderboard.costs if one.window_days == window]
+    boards = [_board(rows, name, window, costs) for name in BOARDS]
     core = boards[0]
     entrants = [row for row in core.entrants if row.n_markets]
     shown = [*entrants[:_MOST_PANELS], *([core.reference] if core.reference and core.reference.n_markets else [])]
@@ -286,7 +335,7 @@ def _window(leaderboard: Leaderboard, panels: "Panels", window: int) -> WindowVi
     )
 
 
-def _board(rows: Iterable[BoardRow], name: BoardName, window: int) -> BoardView:
+def _board(rows: Iterable[BoardRow], name: BoardName, window: int, costs: Sequence[EntrantCost]) -> BoardView:
     whole = sorted((row for row in rows if row.board == name and row.is_whole), key=_order)
     reference = next((row for row in whole if row.reference), None)
     entrants = tuple(row for row in whole if not row.reference and not row.control)
@@ -301,7 +350,87 @@ def _board(rows: Iterable[BoardRow], name: BoardName, window: int) -> BoardView:
             intervals_svg(intervals, identity=f"{identity}-narrow", alternative=alternative, width=340, above=True)
         )
     title, about = BOARD_TEXTS[name]
-    return BoardView(name, title, about, window, reference, entrants, controls, wide, narrow)
+    priced = [(row, cost) for row in whole if (cost := cost_of(row, costs)) is not None]
+    pictures = _cost_pictures(entrants, name, window, costs)
+    return BoardView(
+        name=name,
+        title=title,
+        about=about,
+        window_days=window,
+        reference=reference,
+        entrants=entrants,
+        controls=controls,
+        wide=wide,
+        narrow=narrow,
+        costs={(row.experiment, row.version): _cost_view(row, cost) for row, cost in priced},
+        cost_wide=None if pictures is None else pictures[0],
+        cost_narrow=None if pictures is None else pictures[1],
+        off_picture=tuple(row.label for row, cost in priced if cost.usd_per_forecast is None),
+    )
+
+
+def _cost_view(row: BoardRow, cost: EntrantCost) -> CostView:
+    point = usd_per_point(row, cost)
+    return CostView(
+        forecast=", ".join(amounts(cost.usd_per_forecast, cost.others, cost.forecasts)) or _NONE,
+        day=", ".join(amounts(cost.usd_per_day, cost.others, cost.days)) or _NONE,
+        point=_NONE if point is None else money(point),
+        unpriced=bool(cost.unpriced),
+    )
+
+
+def use(costs: Sequence[RunCost], spread: Spread | None) -> UseView | None:
+    """All that one entrant took, over its runs; None where nothing is known of it.
+
+    Args:
+        spread: of the samples of its forecasts.
+    """
+    if not costs and spread is None:
+        return None
+    whole = total(one.cost for one in costs)
+    facts = [("requests", f"{whole.requests:,}")] if whole.requests else []
+    each = cost_over(costs) if costs else None
+    if each is not None and each.days:
+        sums = (("cost", each.usd, 1), ("a forecast", each.usd_per_forecast, each.forecasts))
+        for name, usd, parts in (*sums, ("a day", each.usd_per_day, each.days)):
+            facts += [(name, ", ".join(found))] if (found := amounts(usd, each.others, parts)) else []
+    for name, kind, part, of_which in (
+        ("tokens sent", "input", "cached", "from a cache"),
+        ("tokens received", "output", "reasoning", "of reasoning"),
+    ):
+        if kind in whole.tokens:
+            some = f" ({whole.tokens[part]:,} {of_which})" if whole.tokens.get(part) else ""
+            facts.append((name, f"{whole.tokens[kind]:,}{some}"))
+    return UseView(
+        facts=tuple(facts),
+        calls=tuple(
+            (status, whole.calls[status], text) for status, text in CALL_TEXTS.items() if status in whole.calls
+        ),
+        unknown=money(whole.reserved) if whole.reserved else None,
+        unpriced=whole.unpriced,
+        spread=spread,
+    )
+
+
+def _cost_pictures(
+    entrants: Sequence[BoardRow], name: BoardName, window: int, costs: Sequence[EntrantCost]
+) -> tuple[Markup, Markup] | None:
+    """The picture of edge against cost, for a desk and for a phone; None where nobody's cost is known."""
+    places = cost_places(entrants, costs)
+    if not any(one.cost for one in places):
+        return None
+    best = {one.label for one in efficient_places(places)}
+    text = "; ".join(
+        f"{one.label} at {money(one.cost) if one.cost else 'no cost'}, edge {one.edge:+.4f}"
+        f"{', efficient' if one.label in best else ''}"
+        for one in sorted(places, key=lambda one: one.cost)
+    )
+    alternative = f"Mean edge over the market price against the cost of a forecast, {days_ahead(window)}: {text}."
+    wide, narrow = (
+        cost_svg(places, identity=f"cost-{name}-{window}-{kind}", alternative=alternative, width=width)
+        for kind, width in (("wide", 860), ("narrow", 340))
+    )
+    return Markup(wide), Markup(narrow)  # noqa: S704 - our own drawing, its texts are escaped
 
 
 def _order(row: BoardRow) -> tuple[bool, int, float, str, str]:
@@ -414,4 +543,4 @@ def _entrant(one: Curve | EdgePoint | BoardRow) -> _Entrant:
 
 def instant(moment: datetime | None) -> str:
     """A moment, as pages write it."""
-    return "\N{EN DASH}" if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
+    return _NONE if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"

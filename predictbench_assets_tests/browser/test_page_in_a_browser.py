@@ -95,6 +95,35 @@ def test_the_rules_of_accessibility_hold_contrast_included(visit: Open, paths: t
     assert opened.complaints == []
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_reasons_that_want_to_be_markup_run_nothing_and_stay_in_their_place(
+    visit: Open, paths: tuple[str, ...], width: int
+) -> None:
+    opened = visit(width=width)
+    [path] = [path for path in paths if "evil" in path]
+    page = opened.go(path)
+    title = page.title()
+    reasons = page.locator("details.why-so")
+    assert reasons.count() == 3
+    assert not reasons.first.locator("blockquote").is_visible(), "closed until somebody asks"
+    for place in range(3):
+        reasons.nth(place).locator("summary").click()
+    words = reasons.first.locator("blockquote")
+    assert "<script>document.title" in words.inner_text()
+    assert page.evaluate(OVERFLOWING) == []
+    # Marks that are piled on a letter end where its box does.
+    assert words.evaluate("one => getComputedStyle(one).overflow") == "hidden"
+    links = reasons.first.locator("a")
+    assert [links.nth(place).get_attribute("href") for place in range(links.count())] == [
+        "https://news.example/a?b=1&c=2#d"
+    ]
+    assert links.first.get_attribute("rel") == "nofollow noopener noreferrer"
+    assert page.locator("script").count() == 1
+    assert page.title() == title
+    assert opened.complaints == []
+    assert opened.outside == []
+
+
 def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(visit: Open) -> None:
     page = visit().go("index.html")
     stops = []

@@ -56,6 +56,7 @@ def batch_of_ten(paid: Paid) -> tuple[PaidRuns, LanguageModelTable]:
     """The experiment that `run_batch_until` runs, and its markets."""
     markets = [make_market(str(number)) for number in range(1001, 1011)]
     given = {"model": "openai:stand-in", "base_url": paid.base_url, "max_tokens": 800, "batch": True}
+    given["version"] = paid.folder.name  # or a job of another test would be taken for it
     table = LanguageModelTable(kind="language_model", **given)
     return PaidRuns(paid, load_settings(predictbench_home=paid.folder), markets), table
 

@@ -1,8 +1,9 @@
 """A benchmark of some weeks, put into the database directly: markets, forecasts and how they settled."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import uuid5
 
@@ -25,10 +26,12 @@ from predictbench_assets.database.schema import (
     resolution_observations,
 )
 from predictbench_assets.runs import RunKey
-from predictbench_assets.scoring.boards import PRICE_BIN_LABELS, BoardRow, Coherence, Leaderboard
+from predictbench_assets.scoring.boards import PRICE_BIN_LABELS, BoardRow, Coherence, EntrantCost, Leaderboard
 from predictbench_assets_tests.kit.handmade_boards import board, cohort, comparison, curve, edges, row
+from predictbench_assets_tests.kit.planted_calls import pay
 
 FIRST = date(2026, 9, 1)
+SAMPLES = {"samples": [0.4, 0.44], "spread": 0.02}
 CATEGORIES = ("sports", "politics", "crypto", "weather")
 
 
@@ -44,16 +47,24 @@ class Planted:
     control: bool = False
     constant: float | None = None
     description: str = "Planted for a test."
+    cost: str | None = None
+    """Of each forecast."""
+    currency: str = "USD"
 
 
 EXPERIMENTS = (
     Planted("baseline_snapshot", description="The market's own price at the snapshot, frozen."),
     Planted(
-        "deep_thinker", 0.75, 0.02, information="search", description="Reads the news, thinks, and shades the price."
+        "deep_thinker",
+        0.75,
+        0.02,
+        information="search",
+        description="Reads the news, thinks, and shades the price.",
+        cost="0.0274",
     ),
-    Planted("coin_polisher", 0.15, 0.03),
+    Planted("coin_polisher", 0.15, 0.03, cost="0.0014"),
     Planted("contrarian", -0.4, 0.02, description="Believes the crowd to be wrong."),
-    Planted("noisy_neighbour", 0.0, 0.18, version="2.1.0", information="blind"),
+    Planted("noisy_neighbour", 0.0, 0.18, version="2.1.0", information="blind", cost="0.002", currency="EUR"),
     Planted("uniform", constant=0.5, control=True, information="blind", description="Always one half."),
     Planted("shuffled_price", 0.0, 0.3, control=True, description="The price of another question."),
 )
@@ -66,6 +77,8 @@ class SpecialMarket:
     question: str
     market_id: str | None = None
     rules: str = "This market resolves to Yes if it happens."
+    rationale: Mapping[str, Any] = field(default_factory=dict)
+    """Payload of what those forecast who cost something."""
     slug: str = "will-it-happen"
     category: str | None = None
     event_title: str = "An event"
@@ -96,7 +109,15 @@ def plant(
             key = RunKey(FIRST + timedelta(days=day), window)
             extra = special if day == 0 else ()
             _run(connection, key, markets, extra, chosen, random, information, settled=day < days - open_days)
+    if any(one.name == "deep_thinker" for one in chosen):
+        _pay(engine, RunKey(FIRST, window), markets)
     return now
+
+
+def _pay(engine: Engine, key: RunKey, markets: int) -> None:
+    """Add the calls that `deep_thinker` made on the first day, of every status."""
+    for status, times in (("answered", markets), ("refused", 2), ("truncated", 1), ("failed", 4), ("unknown", 3)):
+        pay(engine, status, times=times, key=key, experiment="deep_thinker", version="1.0.0")
 
 
 def _experiments(connection: Connection, chosen: Sequence[Planted]) -> None:
@@ -258,6 +279,12 @@ def _market(
                 "forecast_at": captured + timedelta(minutes=5),
                 "stored_at": captured + timedelta(minutes=9),
                 "snapshot_hash": "snapshot",
+                "payload": None
+                if one.cost is None
+                else {"samples": [0.4, 0.44], "spread": 0.02} | dict(market.rationale),
+                "requests": None if one.cost is None else 1,
+                "cost": None if one.cost is None else Decimal(one.cost),
+                "currency": None if one.cost is None else one.currency,
             }
         )
     if settled:
@@ -271,6 +298,26 @@ def _add(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> No
         connection.execute(insert(table), rows)
 
 
+_SCRIPT = '</blockquote></details><script>document.title = "owned"</script><img src=x onerror="document.title = 1">'
+HOSTILE_RATIONALE: Mapping[str, Any] = {
+    "rationale": _SCRIPT + "\n\n\n\n\u202eevil\u202c \u200bhid\U000e0041den {{ 7 * 7 }} Z" + 60 * "\u0351",
+    "sources": [
+        {"url": "javascript:document.title='owned'", "title": "A script", "published": "today"},
+        {"url": "https://polymarket.com@evil.example/", "title": "A name before a host"},
+        {"url": 'https://news.example/"onmouseover="document.title=1', "title": "<b>Quotes</b>"},
+        {"url": "data:text/html,<script>1</script>", "title": "\u202esdrawkcab"},
+        {"url": "https://news.example/a?b=1&c=2#d", "title": "The news", "published": "2026-08-30T00:00:00Z"},
+        {"url": "http://[bad", "title": "x" * 5_000},
+        {"url": ["https://news.example/list"], "title": {"a": 1}},
+        "a text",
+        None,
+        7,
+        *({"url": f"https://news.example/{number}", "title": ""} for number in range(30)),
+    ],
+    "leaked": True,
+}
+"""Reasons that want to be markup, hide words, and lead elsewhere."""
+
 HOSTILE = (
     SpecialMarket(
         '<script>alert("x")</script><img src=x onerror=alert(1)> will it?',
@@ -279,10 +326,26 @@ HOSTILE = (
         slug='../x"onmouseover="a',
         event_title="<i>event</i>",
         category="<u>cat</u> & co",
+        rationale=HOSTILE_RATIONALE,
     ),
-    SpecialMarket("هل سيفوز الفريق؟ \u202eevil\u202c by\x1b[2J 2027\x9b", market_id="900001", rules="قواعد\n\x7f" * 4),
-    SpecialMarket("Will " + "very " * 150 + "long" + "g" * 300 + "?", market_id="900002", rules="x" * 5_000),
-    SpecialMarket("Пройдёт ли 🎉 $E=mc^2$ {% raw %} {{ 7 * 7 }}?", market_id="900003", category="😀 long " * 8),
+    SpecialMarket(
+        "هل سيفوز الفريق؟ \u202eevil\u202c by\x1b[2J 2027\x9b",
+        market_id="900001",
+        rules="قواعد\n\x7f" * 4,
+        rationale={"rationale": "هل " * 10 + "\x1b[2J\x07"},
+    ),
+    SpecialMarket(
+        "Will " + "very " * 150 + "long" + "g" * 300 + "?",
+        market_id="900002",
+        rules="x" * 5_000,
+        rationale={"rationale": "x" * 100_000, "sources": "none"},
+    ),
+    SpecialMarket(
+        "Пройдёт ли 🎉 $E=mc^2$ {% raw %} {{ 7 * 7 }}?",
+        market_id="900003",
+        category="😀 long " * 8,
+        rationale={"rationale": "\n" * 3_000 + "The end.", "leaked": "yes"},
+    ),
 )
 """Markets whose words want to be markup, are longer than any screen, or run from the right."""
 
@@ -330,6 +393,22 @@ def planted_board(as_of: datetime, chosen: Sequence[Planted] = EXPERIMENTS) -> L
                 mean_violation=0.004,
             )
             for name in named
+        ),
+        costs=tuple(
+            EntrantCost(
+                window_days=7,
+                **name,
+                days=20,
+                forecasts=6_000,
+                requests=6_200,
+                unknown=3,
+                usd=None if one.currency != "USD" else 6_000 * float(one.cost),
+                usd_unknown=0.1,
+                others={one.currency: 6_000 * float(one.cost)} if one.currency != "USD" else {},
+                unpriced=place == 2,
+            )
+            for place, (one, name) in enumerate(zip(chosen, named, strict=True))
+            if one.cost is not None
         ),
         cohorts=tuple(cohort(day, provisional=day > 15, n_final=99 if day <= 15 else 40) for day in range(1, 21)),
     )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from predictbench_assets.printable import continued, in_json, on_one_line, printable
+from predictbench_assets.printable import continued, in_json, on_one_line, printable, visible
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,11 @@ def test_json_means_the_same() -> None:
     assert json.loads(encoded) == text
     assert "##[" not in encoded
     assert encoded.isprintable()
+
+
+def test_what_nobody_can_see_is_written_out_and_emoji_and_scripts_stay() -> None:
+    hidden = "a\u200bb\u00adc\U000e0041d\u3164e\ufeff\u2060\U000e0101"
+    assert visible(hidden) == r"a\u200bb\xadc\U000e0041d\u3164e\ufeff\u2060\U000e0101"
+    for text in ("👩\u200d💻", "\u0645\u06cc\u200c\u062e", "❤\ufe0f", "Ünïcode ✓", "日本語"):
+        assert visible(text) == text
+    assert visible("\u202eevil") == r"\u202eevil"

@@ -154,7 +154,7 @@ class Benchmark:
         since: Day | None = None,
         until: Day | None = None,
     ) -> Any:
-        """The boards, with the numbers of `predictbench leaderboard --as-of`.
+        """The boards, with the numbers of `predictbench leaderboard --as-of` but costs, which no release has.
 
         Args:
             board: `core`, `full` or `backfill`. Default: all three.

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -37,6 +38,7 @@ _CANCEL_LOOKS: Final = 12
 _CANCEL_PAUSE_S: Final = 5.0
 _SETTLED_AT_ONCE: Final = 200
 _LIVE_AT_ONCE: Final = 64
+_READ_AT_ONCE: Final = 32
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class BatchItem:
     send: Send
     """Sends it by itself."""
 
-    @property
+    @cached_property
     def key(self) -> CallKey:
         """The identity of what it asks."""
         return self.request.unit, self.unit_id, self.request.sample, self.request.prompt_hash
@@ -120,6 +122,8 @@ class Batches:
     desk: Desk
     api: BatchApi
     plan: BatchPlan
+    _replies: dict[CallKey, Reply] = field(default_factory=dict)
+    """What was collected in this run, by its key."""
     _ends: dict[CallKey, Exception] = field(default_factory=dict)
     """What a call comes to that has no answer in this run, by its key."""
 
@@ -137,13 +141,24 @@ class Batches:
         if self.plan.fallback == "ask":
             room = asyncio.Semaphore(_LIVE_AT_ONCE)
             asked = await asyncio.gather(*(self._alone(item, room) for item in late))
-            self._ends |= {item.key: one for item, one in zip(late, asked, strict=True) if isinstance(one, Exception)}
+            for item, one in zip(late, asked, strict=True):
+                if isinstance(one, Exception):
+                    self._ends[item.key] = one
+                else:
+                    self._replies[item.key] = one
         else:
             for item in late:
                 self._ends[item.key] = ExperimentSkip(f"batch: no answer by its deadline{self._last_reason(item.key)}")
-        found = [self._ends.get(item.key) or await self.desk.known(item.key) for item in items]
-        lost = RetriableError("the answer is in the ledger, and its transcript is not there")
-        return [lost if one is None else one for one in found]
+        reading = asyncio.Semaphore(_READ_AT_ONCE)
+        return list(await asyncio.gather(*(self._found(item.key, reading) for item in items)))
+
+    async def _found(self, key: CallKey, reading: asyncio.Semaphore) -> Reply | Exception:
+        """What a call has come to in this run."""
+        if (found := self._ends.get(key) or self._replies.get(key)) is not None:
+            return found
+        async with reading:
+            known = await self.desk.known(key)
+        return known or RetriableError("the answer is in the ledger, and its transcript is not there")
 
     async def _alone(self, item: BatchItem, room: asyncio.Semaphore) -> Reply | Exception:
         async with room:
@@ -227,6 +242,7 @@ class Batches:
                 else:
                     one = answered(call, outcome)
                     settled.append(Settled(call=one, content=item.request.content, reply=outcome))
+                    self._replies[item.key] = outcome
             await asyncio.to_thread(self.desk.store.settle, settled)
             for each in settled:
                 self.desk.keep(each.call)

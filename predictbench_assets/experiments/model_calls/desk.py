@@ -104,6 +104,7 @@ class Desk:
         store, self._scope, allowance = ledger.store, ledger.scope, ledger.allowance
         self.store, self.clock, self.allowance = store, clock, allowance
         self._rows: dict[CallKey, list[Call]] = defaultdict(list)
+        self._keys: dict[tuple[str, str], dict[CallKey, None]] = defaultdict(dict)
         self._opening = asyncio.Lock()
         self._is_open = False
         self._claims = _Together[Call, Claim](lambda calls: store.claim(calls, allowance))
@@ -132,7 +133,7 @@ class Desk:
             try:
                 return await self._send(await self._claimed(key, request), request, send)
             except _Taken as taken:  # by another process
-                self._rows[key].append(taken.call)
+                self.keep(taken.call)
             except CallFailed as failed:
                 if failed.trouble == "rejected":
                     raise NoAnswer(f"rejected: {failed.reason}") from None
@@ -143,7 +144,7 @@ class Desk:
 
     def usage(self, unit: str, unit_id: str) -> Usage | None:
         """The usage of all calls about a market or an event, those of earlier attempts included; None without any."""
-        calls = [call for (u, i, *_), calls in self._rows.items() if (u, i) == (unit, unit_id) for call in calls]
+        calls = [call for key in self._keys[unit, unit_id] for call in self._rows[key]]
         return usage_of(calls)
 
     async def open(self) -> None:
@@ -151,7 +152,7 @@ class Desk:
         async with self._opening:
             if not self._is_open:
                 for call in await asyncio.to_thread(self.store.earlier):
-                    self._rows[call.key].append(call)
+                    self.keep(call)
                 self._is_open = True
 
     def rows(self, key: CallKey) -> Sequence[Call]:
@@ -162,6 +163,7 @@ class Desk:
         """Take a row, in place of what was known of it."""
         rows = [one for one in self._rows[call.key] if one.call_id != call.call_id]
         self._rows[call.key] = sorted([*rows, call], key=lambda one: one.attempt)
+        self._keys[call.unit, call.unit_id][call.key] = None
 
     def next_call(self, unit_id: str, request: CallRequest, lasts: timedelta) -> Call:
         """The row of the next attempt at a call, which may be under way for so long."""
@@ -188,9 +190,10 @@ class Desk:
 
     async def known(self, key: CallKey) -> Reply | None:
         """What was answered before; waits for another process that is asking the same."""
-        for number, call in enumerate(self._rows[key]):
+        for call in self.rows(key):
             while call.status == "unknown" and call.owner != this_process():
-                call = self._rows[key][number] = await asyncio.to_thread(self.store.now, call)
+                call = await asyncio.to_thread(self.store.now, call)
+                self.keep(call)
                 if not call.may_be_under_way(self.clock.now()):
                     break
                 await asyncio.sleep(_POLL_S)
@@ -217,7 +220,7 @@ class Desk:
             freed = self._freed_times
             claim = await self._claims(call)
             if claim.granted:
-                self._rows[key].append(call)
+                self.keep(call)
                 return call
             if claim.taken is not None:
                 raise _Taken(claim.taken)
@@ -236,7 +239,7 @@ class Desk:
     async def _send(self, call: Call, request: CallRequest, send: Send) -> Reply:
         """Send the request of a claim, and keep what comes of it."""
         circuit = self._circuits[request.provider]
-        number, self._under_way = call.attempt, self._under_way + 1
+        self._under_way += 1
         try:
             try:
                 await circuit.wait()
@@ -246,11 +249,11 @@ class Desk:
                 raise CallFailed("unknown", f"no answer within {request.deadline_s + _SLACK_S:g} s") from None
         except CallFailed as failed:
             circuit.note(failed)
-            await self._settle(number, call, Settled(call=failed_call(call, failed), content=request.content))
+            await self._settle(Settled(call=failed_call(call, failed), content=request.content))
             raise
         else:
             circuit.note(None)
-            await self._settle(number, call, Settled(call=answered(call, reply), content=request.content, reply=reply))
+            await self._settle(Settled(call=answered(call, reply), content=request.content, reply=reply))
             return reply
         finally:
             async with self._freed:
@@ -258,9 +261,9 @@ class Desk:
                 self._freed_times += 1
                 self._freed.notify_all()
 
-    async def _settle(self, number: int, call: Call, settled: Settled) -> None:
+    async def _settle(self, settled: Settled) -> None:
         await self._settlements(settled)
-        self._rows[call.key][number] = settled.call
+        self.keep(settled.call)
 
     def _settle_together(self, settled: Sequence[Settled]) -> Sequence[None]:
         self.store.settle(settled)

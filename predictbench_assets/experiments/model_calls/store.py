@@ -7,7 +7,7 @@ a process that dies in between leaves the answer in the segment, where the next 
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID, uuid4
@@ -302,6 +302,12 @@ def _claim(connection: Connection, calls: Sequence[Call], allowance: Allowance) 
     if granted:
         connection.execute(insert(model_calls), granted)
     return claims
+
+
+def spent_on_day(engine: Engine, at: datetime) -> dict[str, Decimal]:
+    """Dollars by experiment that the requests of a day of UTC count for, those of unknown outcome as reserved."""
+    rows = in_transaction(engine, lambda connection: connection.execute(_SPENT, {"at": at}).all())
+    return {row.experiment: row.usd for row in rows}
 
 
 class _Ledger:

@@ -96,8 +96,8 @@ class ResearchExperiment(Experiment):
         """The price of the searches; known where the price of one is."""
         if self._usd is None:
             return None
-        units = {(market.event.event_id if self.unit == "event" and market.event else None) or market.market_id
-                 for market in markets}  # fmt: skip
+        of_events = self.unit == "event"
+        units = {(one.event.event_id, "") if of_events and one.event else ("", one.market_id) for one in markets}
         cost = self._usd * self._queries * len(units)
         return Estimate(expected=cost, at_most=cost)
 

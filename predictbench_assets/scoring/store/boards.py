@@ -13,6 +13,8 @@ from predictbench_assets.failures import PermanentError
 from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RUN_NAMESPACE
 from predictbench_assets.scoring.boards import Leaderboard
+from predictbench_assets.scoring.costs import entrant_costs
+from predictbench_assets.scoring.store.costs import load_costs
 
 _BATCH: Final = 1_000
 
@@ -44,7 +46,7 @@ _ROWS = text("""
 def rebuild_leaderboard(
     engine: Engine, as_of: datetime, *, since: date | None = None, until: date | None = None
 ) -> Leaderboard:
-    """Build all boards as known on an instant, from the forecasts and the ledger.
+    """Build all boards as known on an instant, from the forecasts and the ledgers.
 
     Args:
         since: the first run date that counts.
@@ -57,7 +59,9 @@ def rebuild_leaderboard(
     from predictbench_assets.scoring.build import build_leaderboard
     from predictbench_assets.scoring.store.forecasts import load_forecasts
 
-    return build_leaderboard(load_forecasts(engine, as_of, since=since, until=until))
+    built = build_leaderboard(load_forecasts(engine, as_of, since=since, until=until))
+    costs = entrant_costs(load_costs(engine, as_of, since=since, until=until))
+    return msgspec.structs.replace(built, costs=costs)
 
 
 def encoded_leaderboard(leaderboard: Leaderboard) -> bytes:

@@ -25,6 +25,7 @@ from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import all_variables, load_settings
 from predictbench_assets.staging import StagedFileMissing, StagingArea
 from predictbench_assets_tests.kit.daily_run import BASELINE, DailyRun, MakeRun
+from predictbench_assets_tests.kit.planted_calls import pay
 from predictbench_assets_tests.kit.stored_days import KEY, Stored
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
@@ -101,6 +102,21 @@ def test_the_manifest_vouches_for_every_file(stored: Stored, tmp_path: Path) -> 
         assert file["bytes"] == len(content)
     assert files["forecasts.parquet"]["rows"] == 2
     assert files["data_dictionary.md"]["rows"] is None
+
+
+def test_paid_calls_are_exported_with_what_they_cost_and_not_with_who_ran_them(stored: Stored, tmp_path: Path) -> None:
+    stored.run(1)
+    pay(stored.engine, times=2)
+    pay(stored.engine, "unknown")
+    pay(stored.engine, key=NEXT)  # of a run that is not stored
+    exported(stored, tmp_path / "lines")
+    rows = lines(tmp_path / "lines", "model_calls")
+    known = sorted((row["status"], row["cost"] or 0.0, row["reserved_cost"]) for row in rows)
+    assert known == [("answered", 0.005, 0.02), ("answered", 0.005, 0.02), ("unknown", 0.0, 0.02)]
+    assert {row["run_date"] for row in rows} == {"2026-02-02"}
+    assert not {"owner", "claimed_at"} & rows[0].keys()
+    exported(stored, tmp_path / "columns", "parquet")
+    assert parquet(tmp_path / "columns", "model_calls") == rows
 
 
 def test_the_newest_attempt_that_got_to_a_market(stored: Stored, tmp_path: Path) -> None:
@@ -213,7 +229,7 @@ def test_all_files_show_one_moment(stored: Stored, tmp_path: Path) -> None:
 
     exported(stored, tmp_path, progress=meanwhile)
     assert set(seen) == {table.name for table in EXPORTED_TABLES}
-    assert [len(lines(tmp_path, table.name)) for table in EXPORTED_TABLES] == [1, 1, 1, 0, 0, 0]
+    assert [len(lines(tmp_path, table.name)) for table in EXPORTED_TABLES] == [1, 1, 1, 0, 0, 0, 0]
     assert lines(tmp_path, "forecasts")[0]["probability"] == 0.4
 
 

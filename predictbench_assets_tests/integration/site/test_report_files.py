@@ -31,6 +31,8 @@ class Page(HTMLParser):
 
     text: str = ""
     links: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    """Links that are no recommendation: those of forecasts' reasons."""
     loads: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     scripts: int = 0
@@ -44,7 +46,8 @@ class Page(HTMLParser):
         self.tags.add(tag)
         for name, value in attrs:
             if name == "href" and tag == "a":
-                self.links.append(value or "")
+                unsure = ("rel", "nofollow noopener noreferrer") in attrs
+                (self.sources if unsure else self.links).append(value or "")
             elif name in ("src", "srcset", "data", "poster", "action") or (name == "href" and tag == "link"):
                 self.loads.append(value or "")
             elif name == "id":
@@ -141,6 +144,65 @@ def test_words_of_others_stay_words(planted_report: ReportSummary) -> None:
     for number in ("900001", "900002", "900003"):
         assert (planted_report.folder / "markets" / f"{number}.html").is_file()
     assert read(planted_report.folder / "markets" / "900003.html").text.count("{{ 7 * 7 }}") >= 1
+
+
+def test_reasons_are_shown_with_their_sources_and_only_plain_addresses_are_links(planted_report: ReportSummary) -> None:
+    [evil] = [one for one in HOSTILE if one.market_id and "evil" in one.market_id]
+    page = read(planted_report.folder / "markets" / f"{page_name(evil.market_id or '')}.html")
+    paid = [one.name for one in EXPERIMENTS if one.cost]
+    assert page.sources == ["https://news.example/a?b=1&c=2#d"] * len(paid)
+    for name in paid:
+        assert f"Why {name} says so" in page.text
+    for said in (
+        '</blockquote></details><script>document.title = "owned"',
+        "\\u202eevil\\u202c \\u200bhid\\U000e0041den",
+    ):
+        assert page.text.count(said) == len(paid)
+    assert "It names 40 sources, the first 10 of them" in page.text
+    assert page.text.count("cites a market's price: not counted") == len(paid)
+    assert not [link for link in page.links if "news.example" in link or "javascript" in link]
+
+
+def test_a_long_reason_is_cut_with_a_note_and_lines_without_words_are_not_kept(planted_report: ReportSummary) -> None:
+    long, empty = (read(planted_report.folder / "markets" / f"{number}.html") for number in ("900002", "900003"))
+    assert "Cut: the first 4,000 of 100,000 characters." in long.text
+    assert "x" * 4_000 in long.text
+    assert "x" * 5_001 not in long.text
+    assert long.sources == []
+    assert "\n" * 100 not in empty.text
+    assert "cites a market's price" not in empty.text
+    plain = next((planted_report.folder / "markets").glob("5*.html"))
+    assert "Why" not in read(plain).text
+
+
+def test_an_experiments_page_has_its_calls_by_status_tokens_and_spread(planted_report: ReportSummary) -> None:
+    page = read(next((planted_report.folder / "experiments").glob("deep*")))
+    text = re.sub(r"\s+", " ", page.text)
+    # On the first day six answered, two refused and a truncated call at $0.005, and three unknown ones at $0.02; on
+    # each of nine others six forecasts at $0.0274.
+    assert "cost$1.58 " in text
+    for said in ("answered6", "refused2", "truncated1", "failed4", "unknown3"):
+        assert said in text, said
+    assert "Together: $0.060, which is in the cost above" in text
+    assert "9,000 (3,600 from a cache)" in text
+    assert "They differ by 2.0" in text
+    free = read(next((planted_report.folder / "experiments").glob("contrarian*")))
+    assert "What it took" not in free.text
+
+
+def test_the_board_has_costs_in_their_currencies_and_the_picture_its_frontier(planted_report: ReportSummary) -> None:
+    page = planted_report.index.read_text(encoding="utf-8")
+    text = re.sub(r"\s+", " ", read(planted_report.index).text)
+    # 0.0274 over an edge of 0.007; 0.0014 over one of 0.002.
+    assert "$0.027$8.22 a day$3.91 a point won" in text
+    assert "$0.0014$0.42 a day$0.70 a point wonmore than that" in text
+    assert "0.0020 EUR0.60 EUR a day\N{EN DASH} a point won" in text
+    assert "their cost is not known in dollars: noisy_neighbour 2.1.0." in text
+    described, *_ = re.findall(r'aria-label="(Mean edge over the market price against the cost[^"]*)"', page)[:2]
+    assert (
+        "contrarian 1.0.0 at no cost, edge -0.0030; coin_polisher 1.0.0 at $0.0014, edge +0.0020, efficient"
+        in described
+    )
 
 
 def test_a_market_has_its_question_rules_quotes_forecasts_outcome_and_scores(engine: Engine, tmp_path: Path) -> None:

@@ -11,21 +11,36 @@ from PIL import Image
 
 from predictbench_assets.reporting.charts import (
     COLOURS,
+    CostPlace,
     Interval,
     board_png,
     category_intervals,
+    cost_places,
+    cost_png,
+    cost_svg,
     edge_by_category_png,
     edge_by_price_png,
     edge_over_time_png,
     edges_svg,
+    efficient_places,
     intervals_svg,
     price_intervals,
     reliability_png,
     reliability_svg,
 )
+from predictbench_assets.scoring.boards import EntrantCost
 from predictbench_assets_tests.kit.handmade_boards import board, curve, edges, row
 
 HOSTILE = '<script>alert("x")</script> $\\frac{1}{0}$ & \u202e\u65e5\u672c \U0001f389'
+
+
+PLACES = (
+    CostPlace("dear 1", 0.0274, 0.006, 0.001, 0.011),
+    CostPlace("cheap 1", 0.0014, 0.002, -0.001, 0.005),
+    CostPlace("wasteful 1", 0.01, 0.0015, None, None),
+    CostPlace("free 1", 0.0, 0.001, -0.002, 0.004),
+    CostPlace("losing 1", 0.00001, -0.003, -0.006, 0.0),
+)
 
 
 def drawn() -> dict[str, str]:
@@ -36,6 +51,8 @@ def drawn() -> dict[str, str]:
         "reliability": reliability_svg(curve(), identity="c", alternative="curve"),
         "edges": edges_svg(edges(), identity="d", alternative="edges"),
         "one day": edges_svg(edges(days=1), identity="e", alternative="one day"),
+        "costs": cost_svg(PLACES, identity="f", alternative="costs"),
+        "costs, narrow": cost_svg(PLACES, identity="g", alternative="costs", width=340),
     }
 
 
@@ -112,3 +129,67 @@ def test_nothing_of_pyplot_and_no_window() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(one.itertext()) for one in ElementTree.fromstring(svg).iter() if one.tag.endswith("text")]
+
+
+def test_who_is_better_for_as_little_is_efficient_and_whoever_loses_is_not_at_any_cost() -> None:
+    assert [one.label for one in efficient_places(PLACES)] == ["free 1", "cheap 1", "dear 1"]
+    assert efficient_places([CostPlace("losing 1", 0.0, -0.001, None, None)]) == []
+    same = [CostPlace("worse", 0.01, 0.001, None, None), CostPlace("better", 0.01, 0.002, None, None)]
+    assert [one.label for one in efficient_places(same)] == ["better"]
+
+
+def test_a_row_without_a_cost_is_free_and_one_whose_dollars_are_not_known_has_no_place() -> None:
+    cost = {"window_days": 7, "version": "1.0.0", "days": 2, "requests": 90, "unknown": 0, "usd_unknown": 0.0}
+    costs = [
+        EntrantCost(experiment="dear", forecasts=80, usd=1.6, others={}, unpriced=0, **cost),
+        EntrantCost(experiment="foreign", forecasts=80, usd=None, others={"EUR": 1.0}, unpriced=0, **cost),
+    ]
+    rows = [
+        *(row(name) for name in ("dear", "foreign", "free")),
+        row("price", reference=True),
+        row("uniform", control=True),
+        row("nothing_yet", mean_edge=None),
+    ]
+    assert [(one.label, one.cost) for one in cost_places(rows, costs)] == [("dear 1.0.0", 0.02), ("free 1.0.0", 0.0)]
+
+
+def test_the_picture_of_costs_has_powers_of_ten_nothing_at_the_left_and_each_name_that_fits() -> None:
+    said = texts(cost_svg(PLACES, identity="a", alternative="x"))
+    assert [text for text in said if text.startswith("$")] == [
+        "$0",
+        "$0.000001",
+        "$0.00001",
+        "$0.0001",
+        "$0.001",
+        "$0.01",
+        "$0.1",
+    ]
+    for one in PLACES:
+        assert one.label in said
+    crowd = [CostPlace(f"number {place}", 0.01, 0.001 + place / 1e6, None, None) for place in range(40)]
+    crowded = [text for text in texts(cost_svg(crowd, identity="b", alternative="x")) if text.startswith("number")]
+    assert "number 39" in crowded, "the efficient one before all others"
+    assert len(crowded) < 10, "no name lies upon another"
+
+
+def test_the_name_of_an_experiment_in_the_picture_of_costs_is_no_markup() -> None:
+    svg = cost_svg([CostPlace(HOSTILE, 0.01, 0.1, None, None)], identity="a", alternative=HOSTILE)
+    assert "<script" not in svg
+    ElementTree.fromstring(svg)
+
+
+def test_the_picture_of_costs_for_the_ui_has_a_panel_for_each_window_with_one() -> None:
+    cost = {"version": "1.0.0", "days": 1, "requests": 9, "unknown": 0, "usd_unknown": 0.0, "others": {}, "unpriced": 0}
+    costs = tuple(
+        EntrantCost(experiment="thinker", window_days=window, forecasts=9, usd=0.1, **cost) for window in (7, 30)
+    )
+    rows = [row(window_days=window) for window in (7, 30, 60)]
+    one, two = (Image.open(io.BytesIO(cost_png(board(*rows, costs=costs[:number])))) for number in (1, 2))
+    assert two.width > 1.9 * one.width
+    assert two.height == one.height
+    nothing = Image.open(io.BytesIO(cost_png(board(*rows))))
+    assert nothing.height < one.height

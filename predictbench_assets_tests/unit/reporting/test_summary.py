@@ -3,6 +3,7 @@
 import io
 import json
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from predictbench_assets.reporting.summary import (
     ApiUse,
     ExperimentSummary,
     FailureLine,
+    PaidSummary,
     RunSummary,
     SnapshotSummary,
 )
 from predictbench_assets.runs import RunKey
+from predictbench_assets.scoring.costs import Cost
 
 KEY = RunKey(date(2026, 11, 23), 7)
 AGREED = {
@@ -191,3 +194,26 @@ def test_rejected_and_failed_markets_are_counted_by_reason() -> None:
     for text in (one.to_markdown(), shown(one, width=120)):
         assert "50 (49 endDate: no date, 1 price: 7 is above 1)" in text
         assert "1 (1 no price)" in text
+
+
+def test_paid_calls_are_one_line_with_what_nobody_knows() -> None:
+    calls = {"answered": 15, "failed": 1, "unknown": 2}
+    cost = Cost(requests=18, calls=calls, settled={"USD": Decimal("0.07")}, reserved=Decimal("0.04"))
+    paid = {
+        "mini": PaidSummary.of(cost),
+        "http": PaidSummary.of_usage({"requests": 1, "cost_USD": 0.005, "cost_EUR": 0.2}),
+        "local": PaidSummary.of_usage({"requests": 300, "input_tokens": 7}),
+        "free": PaidSummary.of_usage({}),
+    }
+    assert paid["free"] is None
+    told = summary(
+        experiments={name: ExperimentSummary(version="1", status="completed", paid=one) for name, one in paid.items()}
+    )
+    line = (
+        "Paid: mini 18 calls for $0.11, 2 of unknown outcome counted at $0.040; "
+        "http 1 call for $0.0050 and 0.20 EUR; local 300 calls."
+    )
+    assert line in told.to_markdown().splitlines()
+    assert line in " ".join(shown(told).split())
+    assert RunSummary.model_validate_json(told.to_json()) == told
+    assert "Paid" not in summary().to_markdown()
