@@ -26,6 +26,7 @@ from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.ingestion.window import WINDOW
 from predictbench_assets.io_manager import StagingIOManager
 from predictbench_assets.jobs import (
+    build_collection_schedule,
     build_daily_run,
     build_daily_schedule,
     build_failure_sensor,
@@ -71,6 +72,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
         jobs=[daily_run, resolution_sweep],
         schedules=[
             build_daily_schedule(settings, daily_run, resources["database"]),
+            build_collection_schedule(settings, daily_run, resources["database"]),
             build_sweep_schedule(settings, resolution_sweep),
         ],
         sensors=[build_failure_sensor(settings)],

@@ -72,6 +72,31 @@ def build_daily_schedule(
     return daily_run_schedule
 
 
+def build_collection_schedule(
+    settings: Settings, job: UnresolvedAssetJobDefinition, database: RunDatabase
+) -> dg.ScheduleDefinition:
+    """Every hour, one run for each window of the day of which batches of paid calls are under way."""
+
+    @dg.schedule(
+        name="batch_collection_schedule",
+        job=job,
+        cron_schedule="47 * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+    )
+    def batch_collection_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        """A run request for each such window; nobody is asked again who has answered."""
+        at, today = context.scheduled_execution_time, settings.clock.now().date()
+        windows = sorted(database.batches_of(today))
+        if not windows:
+            yield dg.SkipReason(f"no batch of {today} is under way")
+        for key in (partition_key(RunKey(today, window)) for window in windows):
+            config = json.loads(run_config(_SCHEDULED))
+            yield dg.RunRequest(run_key=f"{key} {at:%H:%M}", partition_key=key, run_config=config)
+
+    return batch_collection_schedule
+
+
 def build_sweep_schedule(settings: Settings, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """Every day an hour after the daily run."""
     at = settings.pipeline_run_at_utc

@@ -4,7 +4,7 @@ A schedule may be late, dropped, or come twice. The day counts that it was meant
 captured on its own day only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Protocol
@@ -61,18 +61,27 @@ def scheduled_day(now: datetime, run_at: time) -> date:
     return today if begins <= now else today - timedelta(days=1)
 
 
-def plan_scheduled(day: date, now: datetime, windows: Sequence[int], stored: Mapping[int, RunState]) -> RunPlan:
+def plan_scheduled(
+    day: date,
+    now: datetime,
+    windows: Sequence[int],
+    stored: Mapping[int, RunState],
+    batches: Collection[int] = (),
+) -> RunPlan:
     """Plan a scheduled day at `now`: its incomplete windows are to run, or missed where the day is over.
 
     Args:
         day: the run date, `scheduled_day` of the time at which the schedule fired.
         windows: the scheduled windows.
         stored: the runs of `day` that are in the database, by window.
+        batches: windows of which batches of paid calls are under way: they are to run until the day is over, although
+            they are stored, to collect them.
     """
     done = _done(windows, stored)
-    left = tuple(window for window in windows if window not in done)
     if day == now.astimezone(UTC).date():
-        return RunPlan(day, windows=left, done=done)
+        done = tuple(window for window in done if window not in batches)
+        return RunPlan(day, windows=tuple(window for window in windows if window not in done), done=done)
+    left = tuple(window for window in windows if window not in done)
     running = tuple(window for window in left if window in stored and is_running(stored[window], now))
     missed = tuple(window for window in left if window not in running)
     return RunPlan(day, windows=(), done=done, missed=missed, running=running)

@@ -127,6 +127,9 @@ class _Calls:
     def settle(self, settled: Sequence[Settled]) -> None:
         self._link.ask("calls", "settle", settled)
 
+    def submitted(self, intent: str, batch_id: str) -> None:
+        self._link.ask("calls", "submitted", intent, batch_id)
+
     def reply(self, call_id: UUID) -> Reply | None:
         return cast(Reply | None, self._link.ask("calls", "reply", call_id))
 

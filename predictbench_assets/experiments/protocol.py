@@ -461,6 +461,7 @@ class Experiment(ABC):
         market_data: whether its contexts have the order book and the prices of the week before, which are frozen beside
             the snapshot if any experiment asks; only for those that see prices.
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
+        trial_unit: the unit of a trial, where the answers of the usual one come hours later; None for the usual one.
         timeout_seconds: limit for one call; None for the setting's default.
         max_concurrency: calls under way at once; None for the setting's default.
         allowance: the most that its paid calls may take, see `PipelineContext.calls`.
@@ -481,6 +482,7 @@ class Experiment(ABC):
     forecasts: bool = True
     market_data: bool = False
     unit: UnitName | None = None
+    trial_unit: UnitName | None = None
     timeout_seconds: float | None = None
     max_concurrency: int | None = None
     allowance: Allowance | None = None

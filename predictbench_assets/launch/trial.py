@@ -1,5 +1,6 @@
 """A try of an experiment on a few markets of a staged day: asked here and now, and nothing of it is kept."""
 
+import copy
 import dataclasses
 import re
 import tempfile
@@ -185,7 +186,7 @@ def try_experiment(
                 ledger = ledger_of(one, day.run, registry.config_hash(one.name), database.engine, area, "try", settings)
                 watched[one.name] = _Watched(ledger.store)
                 outcomes = run_experiment_sync(
-                    one,
+                    _for_trial(one),
                     markets,
                     run=day.run,
                     clock=settings.clock,
@@ -205,6 +206,15 @@ def try_experiment(
         also_run.remove(name)
         outcomes = [answers[name][market.market_id] for market in markets]
         return Trial(markets, outcomes, kept, watched[name].seen, also_run)
+
+
+def _for_trial(experiment: Experiment) -> Experiment:
+    """The experiment as it is to be tried: so that it answers at once."""
+    if experiment.trial_unit is None:
+        return experiment
+    one = copy.copy(experiment)
+    one.unit = experiment.trial_unit
+    return one
 
 
 def _with_required(registry: Registry, name: str) -> list[Experiment]:
@@ -254,6 +264,10 @@ class _Watched:
         """As the ledger's."""
         self._store.settle(settled)
         self.seen.extend(Seen(one.call, one.content, one.reply) for one in settled)
+
+    def submitted(self, intent: str, batch_id: str) -> None:
+        """As the ledger's."""
+        self._store.submitted(intent, batch_id)
 
     def reply(self, call_id: UUID) -> Reply | None:
         """As the ledger's."""

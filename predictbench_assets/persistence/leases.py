@@ -22,6 +22,7 @@ from predictbench_assets.database.schema import (
     processing_runs,
 )
 from predictbench_assets.experiments.digest import ForecastDigest
+from predictbench_assets.experiments.model_calls.store import windows_in_batches
 from predictbench_assets.failures import Failure, PermanentError, Stage
 from predictbench_assets.persistence.digests import store_digest
 from predictbench_assets.printable import on_one_line
@@ -242,8 +243,8 @@ def open_lease(
     Args:
         holder: host and process of this attempt, for the other side's error text.
         exchange: host of the exchange that the run reads.
-        on_existing: treatment of a run that is stored complete: `update` it, or refuse (`skip` and `fail` differ
-            only in what the caller makes of the refusal).
+        on_existing: treatment of a run that is stored complete: `update` it, or refuse. `fail` and `skip` differ in
+            what the caller makes of the refusal, and `skip` does not refuse where batches are there to be collected.
 
     Raises:
         RunAlreadyStored: the run is complete, and `on_existing` is not `update`.
@@ -353,12 +354,19 @@ def _attempt_for(
     ).scalar_one_or_none()
     if earlier is not None:
         raise _lost(key, earlier, row)
-    if row.status == "completed" and on_existing != "update":
+    if row.status == "completed" and not _is_to_be_taken(connection, key, on_existing):
         raise RunAlreadyStored(
             f"the run {key} is stored complete since {_moment(row.finished_at)} (attempt {row.attempt}): "
             "nothing was done. Use --on-existing update to write it again."
         )
     return int(row.attempt) + 1
+
+
+def _is_to_be_taken(connection: Connection, key: RunKey, on_existing: OnExisting) -> bool:
+    """True where a run that is stored complete is to be run again."""
+    if on_existing == "skip":
+        return key.window_days in windows_in_batches(connection, key.run_date)
+    return on_existing == "update"
 
 
 def _was_missed(connection: Connection, key: RunKey) -> bool:

@@ -9,12 +9,14 @@ from functools import cached_property
 from sqlalchemy import Engine, select
 
 from predictbench_assets.commit import running_commit
+from predictbench_assets.database import migrations
 from predictbench_assets.database.connection import database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.schema import processing_attempts
 from predictbench_assets.experiments.history import settled_counts, settled_forecasts, settled_markets
+from predictbench_assets.experiments.model_calls.store import windows_in_batches
 from predictbench_assets.experiments.protocol import SettledCount, SettledForecast, SettledMarket
 from predictbench_assets.failures import Stage
 from predictbench_assets.ingestion.registry import SnapshotRecord
@@ -137,6 +139,12 @@ class RunDatabase:
     def runs_of(self, day: date) -> dict[int, StoredRun]:
         """The runs of a day that have a row, by window."""
         return {key.window_days: run for key, run in stored_runs(self.engine, day, day).items()}
+
+    def batches_of(self, day: date) -> set[int]:
+        """The windows of a day of which batches of paid calls are under way."""
+        if not migrations.is_current(self.engine):
+            return set()
+        return in_transaction(self.engine, lambda connection: windows_in_batches(connection, day))
 
     def miss(self, keys: Collection[RunKey], reason: str) -> set[RunKey]:
         """Record runs that were never begun and cannot be made any more; return those that had no row."""

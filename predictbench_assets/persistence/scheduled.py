@@ -40,7 +40,7 @@ def plan_day(
         link: the schedule's own log, for the record of a missed run.
     """
     stored = stored_on(database, day)
-    plan = plan_scheduled(day, now, windows, stored)
+    plan = plan_scheduled(day, now, windows, stored, database.batches_of(day) if stored else ())
     for run in (stored[window] for window in plan.running):
         _log.warning("the run of %s, window %d, is still under way, held by %s", day, run.key.window_days, run.holder)
     if not plan.missed:

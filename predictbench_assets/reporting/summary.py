@@ -15,6 +15,7 @@ from rich.text import Text
 
 from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.experiments.digest import ForecastDigest
+from predictbench_assets.experiments.model_calls.batches import UNDER_WAY
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.failures import Failure
 from predictbench_assets.reporting.output import markdown_table, money, publish, rich_table, size
@@ -249,7 +250,7 @@ class RunSummary(_Part):
             lines += ["", "### Experiments", "", *markdown_table(_EXPERIMENT_HEAD, list(self._experiment_rows()))]
         if reasons := list(self._reason_rows()):
             lines += ["", f"### {_REASONS}", "", *markdown_table(_REASON_HEAD, reasons)]
-        for line in (*self._paid_lines(), *self._journal_lines()):
+        for line in (*self._paid_lines(), *self._journal_lines(), *self._batch_lines()):
             lines += ["", line]
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
@@ -269,7 +270,8 @@ class RunSummary(_Part):
         if reasons := list(self._reason_rows()):
             parts.append(rich_table(_REASONS, _REASON_HEAD, reasons))
         parts += [Text(f"\n{line}") for line in self._paid_lines()]
-        parts += [Text(f"\n{line}", "yellow") for line in self._journal_lines(forget=forget)]
+        further = [*self._journal_lines(forget=forget), *self._batch_lines()]
+        parts += [Text(f"\n{line}", "yellow") for line in further]
         if self.failures:
             shown = [_failure_cells(failure) for failure in self.failures[:SHOWN_FAILURES]]
             parts.append(rich_table(self._failures_title(), _FAILURE_HEAD, shown))
@@ -360,6 +362,19 @@ class RunSummary(_Part):
             {name: one.outdated for name, one in experiments},
             forget=forget,
         )
+
+    def _batch_lines(self) -> list[str]:
+        """A line on answers that are in batches which were not collected; none where there are none."""
+        waiting = {
+            name: sum(why.markets for why in one.reasons if why.reason.startswith(UNDER_WAY))
+            for name, one in self.experiments.items()
+        }
+        counts = ", ".join(f"{name} {markets:,} markets" for name, markets in waiting.items() if markets)
+        if not counts:
+            return []
+        collect = f"predictbench daily --run-date {self.run_date} --window-days {self.window_days}"
+        line = f"In batches under way: {counts}. To collect them run the day again, in an hour or so: `{collect}`."
+        return [f"{line} The schedule does that by itself."]
 
     def _failures_title(self) -> str:
         hidden = len(self.failures) - SHOWN_FAILURES

@@ -12,16 +12,18 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings as hsettings
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete, insert
 
 # Settings that a test does not give are at their defaults, whatever the machine has set.
 os.environ["PREDICTBENCH_ENV_FILE"] = ""
 
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
+from predictbench_assets.database.schema import model_calls
 from predictbench_assets.persistence.leases import Lease
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
@@ -136,6 +138,32 @@ def take(engine: Engine) -> Callable[..., Lease]:
         return open_run(engine, key, **({"dagster_run_id": f"dagster-{next(numbers)}"} | changes))
 
     return take_one
+
+
+@pytest.fixture
+def paid_rows(engine: Engine) -> Callable[..., None]:
+    """Leaves the row of one paid call of a run, in place of those that are there."""
+
+    def leave_one(key: RunKey, *, batch_id: str | None, status: str = "unknown") -> None:
+        row = {
+            "call_id": uuid4(),
+            "run_date": key.run_date,
+            "window_days": key.window_days,
+            **dict.fromkeys(("experiment", "version", "config_hash", "snapshot_hash", "unit_id", "owner"), "x"),
+            **dict.fromkeys(("provider", "model_asked", "prompt_hash"), "x"),
+            "unit": "market",
+            "sample": 0,
+            "attempt": 0,
+            "status": status,
+            "asked_at": key.start,
+            "expires_at": key.start,
+            "batch_id": batch_id,
+        }
+        with engine.begin() as connection:
+            connection.execute(delete(model_calls))
+            connection.execute(insert(model_calls), row)
+
+    return leave_one
 
 
 @pytest.fixture

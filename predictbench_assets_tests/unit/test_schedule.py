@@ -85,6 +85,14 @@ def test_what_is_complete_is_left_out_and_the_rest_of_today_is_run() -> None:
     assert (due.windows, due.done) == ((30, 14, 7, 3), (1,))
 
 
+def test_a_window_with_a_batch_under_way_is_run_again_while_the_day_lasts() -> None:
+    stored = {1: Stored("completed"), 7: Stored("completed"), 30: Stored("failed")}
+    due = plan_scheduled(date(2026, 11, 23), at("2026-11-23T17:17"), [30, 7, 1], stored, batches={7, 14})
+    assert (due.windows, due.done) == ((30, 7), (1,))
+    late = plan_scheduled(date(2026, 11, 23), at("2026-11-24T00:31"), [30, 7, 1], stored, batches={7, 14})
+    assert (late.windows, late.done, late.missed) == ((), (7, 1), (30,))
+
+
 def test_a_late_schedule_runs_nothing() -> None:
     now = at("2026-11-24T00:31")
     stored = {

@@ -6,7 +6,6 @@ Everything that comes back is a value: a refusal and a cut text are paid for. On
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 
 import httpx2
@@ -37,14 +36,12 @@ from pydantic_ai.tools import ToolDefinition
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.llm.answers import Answer, OutputMode
+from predictbench_assets.experiments.llm.model import cost_of
 from predictbench_assets.experiments.model_calls.desk import CallFailed, Trouble
 from predictbench_assets.experiments.model_calls.prices import OwnPrice, PublicPrice, Tokens
 from predictbench_assets.experiments.model_calls.records import Reply
 from predictbench_assets.runs import CallStatus
 from predictbench_assets.web import routes, trusted_certificates
-
-MOST_BYTES: Final = 8 << 20
-"""The longest answer that is read; a thousand times what a forecast needs."""
 
 _KEPT_TEXT: Final = 100_000
 """Characters of a model's text that are kept of an answer that is longer."""
@@ -63,13 +60,17 @@ class AnswerUnreadable(Exception):
 class _Client(httpx2.AsyncClient):
     """A client that reads so many bytes of an answer, and follows no redirect: it would take the key elsewhere."""
 
+    def __init__(self, most_bytes: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._most_bytes = most_bytes
+
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         request.headers["Accept-Encoding"] = "identity"  # what is packed has no bound
         response = await super().send(request, stream=True, **(options | {"follow_redirects": False}))
         try:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise AnswerUnreadable("the answer is packed, and was asked for plain")
-            response.stream = _Bounded(response.stream)
+            response.stream = _Bounded(response.stream, self._most_bytes)
             if not stream:
                 await response.aread()
         except BaseException:
@@ -79,15 +80,15 @@ class _Client(httpx2.AsyncClient):
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, most_bytes: int) -> None:
+        self._stream, self._most_bytes = stream, most_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MOST_BYTES
+        left = self._most_bytes
         async for part in self._stream:
             left -= len(part)
             if left < 0:
-                raise AnswerUnreadable(f"the answer has more than {MOST_BYTES:,} bytes")
+                raise AnswerUnreadable(f"the answer has more than {self._most_bytes:,} bytes")
             yield part
 
     async def aclose(self) -> None:
@@ -96,7 +97,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 @asynccontextmanager
 async def opened_model(
-    name: str, *, key: SecretStr | None, base_url: str | None, connections: int, chat: bool = True
+    name: str, *, key: SecretStr | None, base_url: str | None, connections: int, most_bytes: int, chat: bool = True
 ) -> AsyncIterator[Model]:
     """A model, with a client that is closed afterwards.
 
@@ -105,6 +106,7 @@ async def opened_model(
         key: None for a server that wants none.
         base_url: address of a server that is not the provider's own.
         connections: requests at once.
+        most_bytes: of one answer that are read.
         chat: whether a server of one's own is asked over the API that all of them have; the other one has searches.
 
     Raises:
@@ -122,7 +124,8 @@ async def opened_model(
         return httpx2.AsyncHTTPTransport(verify=certificates, proxy=other, limits=limits)
 
     # Each request has a deadline of its own.
-    http = _Client(verify=certificates, trust_env=False, mounts=routes(through), limits=limits, timeout=_A_DAY_S)
+    options: Any = {"trust_env": False, "mounts": routes(through), "limits": limits, "timeout": _A_DAY_S}
+    http = _Client(most_bytes, verify=certificates, **options)
     async with http, _provider(provider_name, key, base_url, http) as provider:
         yield infer_model(f"{provider_name}:{model}", provider_factory=lambda _: provider)
 
@@ -175,7 +178,7 @@ async def ask(
             model_request_parameters=parameters(content["output"], content["schema"], search=search),
         )
     except (ModelAPIError, UserError, UnexpectedModelBehavior, AnswerUnreadable) as error:
-        if (found := _of_kind(error, AnswerUnreadable)) is not None:
+        if (found := of_kind(error, AnswerUnreadable)) is not None:
             return Reply(status="invalid", reason=f"invalid: {found}", text="", answered_at=clock.now())
         # A plain one stands for a body that is no answer, after a status that says that it is one.
         status = getattr(error.__cause__, "status_code", 200)
@@ -280,7 +283,7 @@ def reply_of(
         cached_tokens=tokens.cached,
         output_tokens=tokens.output,
         reasoning_tokens=details.get("reasoning_tokens"),
-        cost=_cost(price, tokens, batch=batch),
+        cost=cost_of(price, tokens, batch=batch),
         answered_at=answered_at,
         response=_kept(response, text),
     )
@@ -301,7 +304,7 @@ def failure(error: Exception) -> CallFailed:
         case ModelRequestTimeout():
             trouble = "unknown"
         case ModelConnectionError():
-            unsent = error.phase in ("pool", "connect") or _of_kind(error, httpx2.ConnectError) is not None
+            unsent = error.phase in ("pool", "connect") or of_kind(error, httpx2.ConnectError) is not None
             trouble = "unreachable" if unsent else "unknown"
         case ModelHTTPError():
             trouble = "server" if error.status_code >= 500 else "rejected"
@@ -323,13 +326,6 @@ def _text(response: ModelResponse) -> str:
     return tools[0] if tools else "".join(part.content for part in response.parts if isinstance(part, TextPart))
 
 
-def _cost(price: OwnPrice | PublicPrice | None, tokens: Tokens, *, batch: bool) -> Decimal | None:
-    try:
-        return None if price is None else price.cost(tokens, batch=batch)
-    except LookupError:
-        return None
-
-
 def _kept(response: ModelResponse, text: str) -> Any:
     """The answer in JSON's own types; of one that is far too long, the beginning of the text alone."""
     if len(text) > _KEPT_TEXT:
@@ -337,7 +333,7 @@ def _kept(response: ModelResponse, text: str) -> Any:
     return ModelMessagesTypeAdapter.dump_python([response], mode="json")[0]
 
 
-def _of_kind(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+def of_kind(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
     """The first error of a kind among those that an error came of."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__

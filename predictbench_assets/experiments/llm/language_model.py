@@ -3,16 +3,22 @@
 import hashlib
 import math
 import statistics
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from predictbench_assets.clock import Clock
-from predictbench_assets.experiments.declared.table import Table
 from predictbench_assets.experiments.llm.answers import Answer, OutputMode
+from predictbench_assets.experiments.llm.model import (
+    CHARACTERS_A_TOKEN,
+    AskedModel,
+    ModelTable,
+    NotForecast,
+    Reached,
+    shares,
+)
 from predictbench_assets.experiments.llm.prompts import (
     EVENT_PROMPT,
     MARKET_PROMPT,
@@ -20,26 +26,16 @@ from predictbench_assets.experiments.llm.prompts import (
     market_prompt,
     prompt_hash,
     shown_characters,
-    sources_of,
+    shown_sources,
     template,
 )
-from predictbench_assets.experiments.model_calls.desk import NoAnswer
-from predictbench_assets.experiments.model_calls.prices import (
-    OwnPrice,
-    Prices,
-    PublicPrice,
-    Tokens,
-    most_input_tokens,
-)
+from predictbench_assets.experiments.model_calls.prices import Tokens, most_input_tokens
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
 from predictbench_assets.experiments.protocol import (
     Estimate,
-    Experiment,
     ExperimentResult,
     ExperimentSkip,
-    Information,
     PipelineContext,
-    RunMetadata,
     Usage,
 )
 from predictbench_assets.experiments.research.denied import denied_sites
@@ -47,47 +43,24 @@ from predictbench_assets.experiments.research.leaks import leaked
 from predictbench_assets.markets.market import Market
 from predictbench_assets.settings import Settings
 
-if TYPE_CHECKING:  # the clients take two seconds to import: not before one is opened
-    from pydantic_ai.models import Model
-
 Aggregate = Literal["mean", "median", "logit_mean"]
 
-_DEADLINE_S: Final = 120.0
-_CONCURRENCY: Final = 64
-_CHARACTERS_A_TOKEN: Final = 4
+_BATCHES: Final = ("openai", "openai-responses", "anthropic")
+"""Providers whose batches are known here; OpenAI's are of its Responses."""
+
 _PAGES_TOKENS: Final = 10_000
 """Tokens of what one search of a provider's puts before the model."""
 
 _EXPECTED_OUTPUT: Final = 2_500
 """Tokens of a typical answer of a model that reasons; others have about 300."""
 
-_A_DAY_S: Final = 86_400.0
-"""Time limit of a market's forecast: each of its calls has a deadline, and a provider's limits may take hours."""
-
 _OURS: Final = ("max_retries", "max_tokens", "request_timeout", "timeout", "extra_headers", "seed")
 """Settings of a request that have keys of their own, or must not be set."""
 
 
-class NotForecast(Exception):
-    """No forecast came of a model's answers; the text has their reasons."""
-
-    def __init__(self, reason: str, usage: Usage | None) -> None:
-        super().__init__(reason)
-        self.usage = usage
-
-
-class LanguageModelTable(Table):
+class LanguageModelTable(ModelTable):
     """The table of a language model."""
 
-    model: str = Field(pattern=r"^[a-z0-9-]+:[^\s:]\S*$")
-    """As pydantic-ai has it: `openai:gpt-5-mini`."""
-    base_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
-    """Address of a server of one's own that speaks as the provider does."""
-    api_key: str | None = None
-    """The variable with the key; by default the provider's usual one."""
-    prices: Literal["hidden", "shown"] = "hidden"
-    market_data: bool = False
-    """True to show the order book and the prices of the week as well, which are frozen for it."""
     search: bool | Literal["provider"] = False
     """True to show what a required research experiment has found; `provider` to let the model search by itself."""
     max_searches: Annotated[int, Field(ge=1, le=100)] = 5
@@ -100,11 +73,12 @@ class LanguageModelTable(Table):
     settings: Mapping[str, Any] = Field(default_factory=dict)
     """Further settings of each request, such as `temperature`."""
 
-    @model_validator(mode="after")
-    def _market_data_are_prices(self) -> "LanguageModelTable":
-        if self.market_data and self.prices == "hidden":
-            raise ValueError('market_data are prices: add prices = "shown"')
-        return self
+    batch: bool = False
+    """True to ask by the provider's batches, at half the price: submitted in one run, collected in a later one."""
+    batch_deadline_hours: Annotated[float, Field(gt=0, le=24)] | None = None
+    """Hours after the freeze that a batch is waited for; by default, and at the most, until two before the day ends."""
+    batch_fallback: Literal["ask", "skip"] = "skip"
+    """What becomes then of questions without an answer: asked one by one at the full price, or skipped."""
 
     @field_validator("settings")
     @classmethod
@@ -113,67 +87,57 @@ class LanguageModelTable(Table):
             raise ValueError(f"{', '.join(taken)} cannot be set here")
         return value
 
+    @model_validator(mode="after")
+    def _has_batches(self) -> Self:
+        if not self.batch:
+            if unused := sorted({"batch_deadline_hours", "batch_fallback"} & self.model_fields_set):
+                raise ValueError(f"{' and '.join(unused)} without batch = true")
+        elif self.provider not in _BATCHES:
+            kinds = " and ".join(f"{provider}:" for provider in _BATCHES)
+            raise ValueError(f"batch = true: there are batches of {kinds} models alone, not of {self.model}")
+        elif self.search == "provider":
+            raise ValueError(
+                "batch = true: a provider's search in batches is not known here; ask live, or require research"
+            )
+        return self
+
     def experiment(self, name: str, settings: Settings) -> "LanguageModel":  # noqa: ARG002 - as declared
         """Make the experiment.
 
         Raises:
             ValueError: it has a budget in dollars, and its price is not known.
         """
-        provider = self.model.partition(":")[0]
-        base_url = self.base_url or _base_url(provider, settings)
-        priced = Prices(settings.model_prices_file).price(self.model, base_url)
-        if priced is None and (self.limits.usd_per_day is not None or settings.model_usd_per_day is not None):
-            budget = "usd_per_day" if self.limits.usd_per_day is not None else "MODEL_USD_PER_DAY"
-            at = "" if base_url is None else f" at {base_url}"
-            raise ValueError(
-                f"no price is known of {self.model}{at}, so {budget} cannot be kept: add one to the file that "
-                "MODEL_PRICES_FILE names (docs/llm.md), or take the budget off"
-            )
-        return LanguageModel(self, base_url, _key(self.api_key, provider, settings), priced, settings.clock)
+        if self.batch:
+            from predictbench_assets.experiments.llm.batched_model import BatchedLanguageModel
 
-    def made(self, name: str, settings: Settings) -> Experiment:
-        """The experiment; the table's time limit is that of a call, and not of all that a forecast needs.
-
-        Raises:
-            ValueError: as `experiment`.
-        """
-        one = super().made(name, settings)
-        one.timeout_seconds = _A_DAY_S
-        return one
+            return BatchedLanguageModel(self, self.reached(settings, batch=True))
+        return LanguageModel(self, self.reached(settings))
 
 
-class LanguageModel(Experiment):
+@dataclass(frozen=True)
+class Question:
+    """A question to the model about one market, or about the markets of an event, with the form of its answer."""
+
+    markets: Sequence[Market]
+    """Those that it is about; numbered from 1 on in an event."""
+    event_id: str | None
+    """The event; None for a question about one market."""
+    instructions: str
+    prompt: str
+    answer: Answer
+
+    def number(self, position: int) -> str:
+        """The key of a market's probability in an answer, by its position."""
+        return "" if self.event_id is None else str(position + 1)
+
+
+class LanguageModel(AskedModel):
     """A language model that is asked for each market, or for each event."""
 
-    version = "1"
-
-    def __init__(
-        self,
-        table: LanguageModelTable,
-        base_url: str | None,
-        key: tuple[str, SecretStr | None],
-        priced: tuple[OwnPrice | PublicPrice, str] | None,
-        clock: Clock,
-    ) -> None:
-        """Take a checked table, and what the settings say beside it.
-
-        Args:
-            table: its own words.
-            base_url: address of a server that is not the provider's own.
-            key: name of the key's variable, and the key.
-            priced: the price, and the table that has it.
-            clock: for the times of answers.
-        """
-        self._table, self._base_url, self._key, self._clock = table, base_url, key, clock
-        self._price: OwnPrice | PublicPrice | None = priced[0] if priced is not None else None
-        self._price_table = priced[1] if priced is not None else None
-        self._model: Model | None = None
+    def __init__(self, table: LanguageModelTable, reached: Reached) -> None:
+        super().__init__(table, reached)
+        self._table = table
         self.unit = table.unit
-        self.market_data = table.market_data
-        self.information = _information(prices=table.prices == "shown", search=bool(table.search))
-        seen = "the market's prices" if table.prices == "shown" else "no price"
-        self.description = f"{table.model}, shown {seen}{' and sources' if table.search else ''}."
-        self.max_concurrency = table.limits.concurrency or _CONCURRENCY
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -193,15 +157,17 @@ class LanguageModel(Experiment):
 
     def estimate(self, markets: Sequence[Market]) -> Estimate | None:
         """Dollars of asking about some markets; None where no price is known."""
-        if self._price is None:
-            return None
-        template_length = len(template(self._prompt))
+        table, template_length = self._table, len(template(self._prompt))
         expected = at_most = Decimal(0)
-        for unit in _units(markets) if self._table.unit == "event" else [[market] for market in markets]:
+        for unit in by_event(markets) if table.unit == "event" else [[market] for market in markets]:
             text = template_length + sum(shown_characters(market) for market in unit)
-            tokens = Tokens(input=text // _CHARACTERS_A_TOKEN, output=min(_EXPECTED_OUTPUT, self._table.max_tokens))
-            expected += self._table.samples * self._price.cost(tokens)
-            at_most += self._table.samples * self._price.cost(self._most(text))
+            tokens = Tokens(input=text // CHARACTERS_A_TOKEN, output=min(_EXPECTED_OUTPUT, table.max_tokens))
+            usual = self._reached.cost(tokens, batch=table.batch)
+            dearest = self._reached.cost(self._most(text), batch=table.batch and table.batch_fallback == "skip")
+            if usual is None or dearest is None:
+                return None
+            expected += table.samples * usual
+            at_most += table.samples * dearest
         return Estimate(expected, at_most)
 
     def _most(self, size: int) -> Tokens:
@@ -216,6 +182,10 @@ class LanguageModel(Experiment):
         return self._table.search == "provider"
 
     @property
+    def _asks_by_chat(self) -> bool:
+        return not self._may_search
+
+    @property
     def _searches(self) -> dict[str, Any]:
         """What it may search: all but these sites, so many times."""
         return {"denied": denied_sites().sha256, "most": self._table.max_searches}
@@ -224,43 +194,15 @@ class LanguageModel(Experiment):
     def _prompt(self) -> str:
         return EVENT_PROMPT if self._table.unit == "event" else MARKET_PROMPT
 
-    @asynccontextmanager
-    async def opened(self, run: RunMetadata) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
-        """Open the provider's client for a run.
-
-        Raises:
-            LookupError: the key is not set.
-        """
-        from predictbench_assets.experiments.llm.client import opened_model
-
-        variable, key = self._key
-        if key is None and self._table.base_url is None:
-            raise LookupError(f"{variable} is not set: {self._table.model} cannot be asked without a key")
-        connections = self.max_concurrency or _CONCURRENCY
-        async with opened_model(
-            self._table.model,
-            key=key,
-            base_url=self._base_url,
-            connections=connections,
-            chat=not self._may_search,
-        ) as self._model:
-            yield
-
     async def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Ask for each sample, and put the answers together.
 
         Raises:
             NotForecast: fewer than half of the answers are usable.
         """
-        if len(market.contracts) != 2:
-            raise ExperimentSkip(f"{len(market.contracts)} outcomes, and the model is asked about two")
-        instructions, prompt = market_prompt(market, context, prices=self._table.prices == "shown")
-        answer = Answer()
-        replies = [
-            await self._ask(context, instructions, prompt, answer, sample) for sample in range(self._table.samples)
-        ]
-        usage = context.calls.usage()
-        return self._result("", replies, answer, market, context, usage)
+        question = self._about(market, context)
+        replies = [await self._ask(context, question, sample) for sample in range(self._table.samples)]
+        return self._result(question, 0, replies, context, context.calls.usage())
 
     async def run_event(
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
@@ -270,81 +212,79 @@ class LanguageModel(Experiment):
         Raises:
             NotForecast: fewer than half of the answers are usable.
         """
+        question, answers = self._about_event(markets, contexts)
+        if question is None:
+            return answers
+        first = contexts[question.markets[0].market_id]
+        replies = [await self._ask(first, question, sample) for sample in range(self._table.samples)]
+        parts = shares(first.calls.usage("event", question.event_id), len(question.markets))
+        for position, (market, usage) in enumerate(zip(question.markets, parts, strict=True)):
+            context = contexts[market.market_id]
+            answers[market.market_id] = self._result(question, position, replies, context, usage)
+        return answers
+
+    def _about(self, market: Market, context: PipelineContext) -> Question:
+        """The question about a market.
+
+        Raises:
+            ExperimentSkip: it has not two outcomes.
+        """
+        if len(market.contracts) != 2:
+            raise ExperimentSkip(f"{len(market.contracts)} outcomes, and the model is asked about two")
+        instructions, prompt = market_prompt(market, context, prices=self._table.prices == "shown")
+        return Question([market], None, instructions, prompt, Answer())
+
+    def _about_event(
+        self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]
+    ) -> tuple[Question | None, dict[str, ExperimentResult | ExperimentSkip]]:
+        """The question about an event, if there is one to ask, and the skips of markets that it is not about."""
         asked = [market for market in markets if len(market.contracts) == 2]
         skipped = ExperimentSkip("not two outcomes, and the model is asked about two")
         answers: dict[str, ExperimentResult | ExperimentSkip] = {
             market.market_id: skipped for market in markets if len(market.contracts) != 2
         }
         if not asked:
-            return answers
+            return None, answers
         instructions, prompt = event_prompt(asked, contexts, prices=self._table.prices == "shown")
-        answer = Answer(range(1, len(asked) + 1))
-        first = contexts[asked[0].market_id]
-        unit_id = asked[0].event.event_id if asked[0].event is not None else asked[0].market_id
-        replies = [
-            await self._ask(first, instructions, prompt, answer, sample, unit_id=unit_id)
-            for sample in range(self._table.samples)
-        ]
-        shares = _shares(first.calls.usage("event", unit_id), len(asked))
-        for number, (market, usage) in enumerate(zip(asked, shares, strict=True), start=1):
-            context = contexts[market.market_id]
-            answers[market.market_id] = self._result(str(number), replies, answer, market, context, usage)
-        return answers
+        event_id = asked[0].event.event_id if asked[0].event is not None else asked[0].market_id
+        return Question(asked, event_id, instructions, prompt, Answer(range(1, len(asked) + 1))), answers
 
-    async def _ask(
-        self,
-        context: PipelineContext,
-        instructions: str,
-        prompt: str,
-        answer: Answer,
-        sample: int,
-        unit_id: str | None = None,
-    ) -> Reply:
-        """The reply to one sample of a question; for good without one, a reply with the reason."""
-        from predictbench_assets.experiments.llm.client import ask, provider_search
-
+    def _request_of(self, question: Question, sample: int, *, batch: bool = False) -> CallRequest:
+        """The request for one sample of a question."""
         table = self._table
         content = {
-            "instructions": instructions,
-            "prompt": prompt,
+            "instructions": question.instructions,
+            "prompt": question.prompt,
             "output": table.output,
-            "schema": answer.schema,
+            "schema": question.answer.schema,
             "settings": {**table.settings, "max_tokens": table.max_tokens, **_seed(table, sample)},
             **({"search": self._searches} if self._may_search else {}),
         }
-        most = self._most(len((instructions + prompt).encode()))
+        most = self._most(len((question.instructions + question.prompt).encode()))
+        return self._request(content, most, sample=sample, event_id=question.event_id, batch=batch)
+
+    async def _ask(self, context: PipelineContext, question: Question, sample: int) -> Reply:
+        """The reply to one sample of a question; for good without one, a reply with the reason."""
+        request = self._request_of(question, sample)
+        return await self._reply(context, request, lambda: self._send(request, question))
+
+    async def _send(self, request: CallRequest, question: Question) -> Reply:
+        from predictbench_assets.experiments.llm.client import ask, provider_search
+
         search = None
         if self._may_search:
-            search = provider_search(table.model, blocked=denied_sites().hosts, most=table.max_searches)
-        request = CallRequest(
-            provider=self._base_url or table.model.partition(":")[0],
-            model=table.model,
-            content=content,
-            sample=sample,
-            unit="market" if unit_id is None else "event",
-            unit_id=unit_id,
-            reserved_tokens=most.input + most.output,
-            reserved_cost=None if self._price is None else self._price.cost(most),
-            price_table=self._price_table,
+            most = self._table.max_searches
+            search = provider_search(self._table.model, blocked=denied_sites().hosts, most=most)
+        assert self._model is not None
+        return await ask(
+            self._model,
+            request.content,
             deadline_s=self._deadline_s,
+            answer=question.answer,
+            search=search,
+            price=self._reached.price,
+            clock=self._reached.clock,
         )
-
-        async def send() -> Reply:
-            assert self._model is not None
-            return await ask(
-                self._model,
-                content,
-                deadline_s=self._deadline_s,
-                answer=answer,
-                search=search,
-                price=self._price,
-                clock=context.clock,
-            )
-
-        try:
-            return await context.calls.ask(request, send)
-        except NoAnswer as error:
-            return Reply(status="unknown", reason=str(error), text="", answered_at=context.clock.now())
 
     def _found(self, reply: Reply) -> list[dict[str, Any]]:
         """What the model has found by itself for an answer."""
@@ -354,19 +294,16 @@ class LanguageModel(Experiment):
 
         return found_by_search(reply.response)
 
-    @property
-    def _deadline_s(self) -> float:
-        return self._table.limits.timeout_seconds or _DEADLINE_S
-
     def _result(
         self,
-        number: str,
+        question: Question,
+        position: int,
         replies: Sequence[Reply],
-        answer: Answer,
-        market: Market,
         context: PipelineContext,
         usage: Usage | None,
     ) -> ExperimentResult:
+        """The forecast of one of a question's markets."""
+        market, number, answer = question.markets[position], question.number(position), question.answer
         read = [answer.read(reply.text) for reply in replies if reply.status == "answered"]
         reasons = [reply.reason or reply.status for reply in replies if reply.status != "answered"]
         if 2 * len(read) < len(replies) or not read:
@@ -376,11 +313,7 @@ class LanguageModel(Experiment):
         probability = aggregated(samples, self._table.aggregate)
         if probability is None:
             raise NotForecast("samples of 0 and of 1 have no mean of their log-odds", usage)
-        sources = [
-            {name: source.get(name) for name in ("url", "title", "published", "sha256")}
-            for result in context.required.values()
-            for source in sources_of(result.payload)
-        ]
+        sources = shown_sources(context)
         read_by_model = [source for reply in replies for source in self._found(reply)]
         sources += [source for number, source in enumerate(read_by_model) if source not in read_by_model[:number]]
         shown, asked = self._table.prices == "shown", f"{market.event.title if market.event else ''} {market.question}"
@@ -399,6 +332,7 @@ class LanguageModel(Experiment):
             },
             diagnostics={"unusable_samples": reasons} if reasons else {},
             usage=usage,
+            made_at=max(reply.answered_at for reply in replies if reply.status == "answered"),
         )
 
 
@@ -415,8 +349,8 @@ def aggregated(samples: Sequence[float], aggregate: Aggregate) -> float | None:
     return 1.0 / (1.0 + math.exp(-mean))
 
 
-def _units(markets: Sequence[Market]) -> list[list[Market]]:
-    """The markets of each event."""
+def by_event(markets: Sequence[Market]) -> list[list[Market]]:
+    """The markets of each event; one without an event is by itself."""
     events: dict[str, list[Market]] = {}
     for market in markets:
         key = market.market_id if market.event is None else f"event {market.event.event_id}"
@@ -424,54 +358,8 @@ def _units(markets: Sequence[Market]) -> list[list[Market]]:
     return list(events.values())
 
 
-def _information(*, prices: bool, search: bool) -> Information:
-    if search:
-        return "search" if prices else "search_blind"
-    return "market" if prices else "blind"
-
-
-def _base_url(provider: str, settings: Settings) -> str | None:
-    """The address that the provider's usual variable names."""
-    url = settings.provider_variable(f"{_prefix(provider)}_BASE_URL")
-    return None if url is None else url.get_secret_value()
-
-
-def _key(variable: str | None, provider: str, settings: Settings) -> tuple[str, SecretStr | None]:
-    """The name of the key's variable, and the key."""
-    names = (variable,) if variable is not None else _VARIABLES.get(provider, (f"{_prefix(provider)}_API_KEY",))
-    keys = ((name, settings.provider_variable(name)) for name in names)
-    return next(((name, key) for name, key in keys if key is not None), (names[0], None))
-
-
-_VARIABLES: Final = {"google": ("GOOGLE_API_KEY", "GEMINI_API_KEY")}
-
-
-def _prefix(provider: str) -> str:
-    """What a provider's variables begin with."""
-    name = provider.removesuffix("-chat").removesuffix("-responses").removesuffix("-decisions")
-    return name.upper().replace("-", "_")
-
-
 def _seed(table: LanguageModelTable, sample: int) -> dict[str, int]:
     """A seed for each sample, where there are several and the provider takes one."""
     if table.samples == 1 or not table.model.startswith(("openai-chat:", "openai:")):
         return {}
     return {"seed": int.from_bytes(hashlib.sha256(f"{table.model}|{sample}".encode()).digest()[:4]) >> 1}
-
-
-def _shares(usage: Usage | None, parts: int) -> list[Usage | None]:
-    """The usage of a call for several markets as theirs: each has a like share, and the first what is left over."""
-    if usage is None:
-        return [None] * parts
-    counts = ("requests", "input_tokens", "output_tokens", "cached_tokens")
-    shares: list[Usage | None] = []
-    for number in range(parts):
-        given: dict[str, Any] = {"seconds": usage.seconds, "model": usage.model}
-        for name in counts:
-            total = getattr(usage, name)
-            given[name] = None if total is None else total // parts + (total % parts if number == 0 else 0)
-        if usage.cost is not None:
-            share = (usage.cost / parts).quantize(Decimal("1e-9"))
-            given["cost"] = share if number else usage.cost - share * (parts - 1)
-        shares.append(Usage(**given))
-    return shares

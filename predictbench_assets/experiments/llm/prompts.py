@@ -16,6 +16,8 @@ from predictbench_assets.markets.market import Market
 
 MARKET_PROMPT: Final = "forecast-1"
 EVENT_PROMPT: Final = "event-1"
+DECISION_PROMPT: Final = "decision-1"
+DECISION_EVENT_PROMPT: Final = "decision-event-1"
 
 _LONGEST_TEXT: Final = 12_000
 """Characters of a market's rules that are shown; the longest real ones have about 5,000."""
@@ -38,21 +40,23 @@ def prompt_hash(name: str) -> str:
     return hashlib.sha256(template(name).encode()).hexdigest()
 
 
-def market_prompt(market: Market, context: PipelineContext, *, prices: bool) -> tuple[str, str]:
-    """The instructions and the prompt for one market."""
-    return _filled(MARKET_PROMPT, context, [_described(market, context, prices=prices)], _event_title(market))
+def market_prompt(
+    market: Market, context: PipelineContext, *, prices: bool, name: str = MARKET_PROMPT
+) -> tuple[str, str]:
+    """The instructions, of the prompt of that name, and the prompt for one market."""
+    return _filled(name, context, [_described(market, context, prices=prices)], _event_title(market))
 
 
 def event_prompt(
-    markets: Sequence[Market], contexts: Mapping[str, PipelineContext], *, prices: bool
+    markets: Sequence[Market], contexts: Mapping[str, PipelineContext], *, prices: bool, name: str = EVENT_PROMPT
 ) -> tuple[str, str]:
-    """The instructions and the prompt for the markets of an event; they are numbered from 1 on."""
+    """The instructions, of the prompt of that name, and the prompt for the markets of an event, numbered from 1 on."""
     first = contexts[markets[0].market_id]
     parts = [
         f"Question {number}\n{_described(market, contexts[market.market_id], prices=prices)}"
         for number, market in enumerate(markets, start=1)
     ]
-    return _filled(EVENT_PROMPT, first, parts, _event_title(markets[0]))
+    return _filled(name, first, parts, _event_title(markets[0]))
 
 
 def shown_characters(market: Market) -> int:
@@ -133,3 +137,12 @@ def sources_of(payload: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The sources of a research experiment's result; none of any other."""
     sources = payload.get("sources")
     return [one for one in sources if isinstance(one, Mapping)] if isinstance(sources, list | tuple) else []
+
+
+def shown_sources(context: PipelineContext) -> list[dict[str, Any]]:
+    """The sources that an experiment was shown, without their texts, for its payload."""
+    return [
+        {name: source.get(name) for name in ("url", "title", "published", "sha256")}
+        for result in context.required.values()
+        for source in sources_of(result.payload)
+    ]

@@ -102,8 +102,9 @@ class Desk:
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         store, self._scope, allowance = ledger.store, ledger.scope, ledger.allowance
-        self._store, self._clock = store, clock
+        self.store, self.clock, self.allowance = store, clock, allowance
         self._rows: dict[CallKey, list[Call]] = defaultdict(list)
+        self._keys: dict[tuple[str, str], dict[CallKey, None]] = defaultdict(dict)
         self._opening = asyncio.Lock()
         self._is_open = False
         self._claims = _Together[Call, Claim](lambda calls: store.claim(calls, allowance))
@@ -120,11 +121,11 @@ class Desk:
             RetriableError: not asked, or not answered; a later run may have more luck.
             NoAnswer: asked, and given up.
         """
-        await self._open()
+        await self.open()
         key: CallKey = (request.unit, unit_id, request.sample, request.prompt_hash)
         tries = 0
         while True:
-            reply = await self._known(key)
+            reply = await self.known(key)
             if reply is not None:
                 return reply
             self._check(key, request.provider)
@@ -132,7 +133,7 @@ class Desk:
             try:
                 return await self._send(await self._claimed(key, request), request, send)
             except _Taken as taken:  # by another process
-                self._rows[key].append(taken.call)
+                self.keep(taken.call)
             except CallFailed as failed:
                 if failed.trouble == "rejected":
                     raise NoAnswer(f"rejected: {failed.reason}") from None
@@ -143,25 +144,60 @@ class Desk:
 
     def usage(self, unit: str, unit_id: str) -> Usage | None:
         """The usage of all calls about a market or an event, those of earlier attempts included; None without any."""
-        calls = [call for (u, i, *_), calls in self._rows.items() if (u, i) == (unit, unit_id) for call in calls]
+        calls = [call for key in self._keys[unit, unit_id] for call in self._rows[key]]
         return usage_of(calls)
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Read the calls of earlier attempts, unless that is done."""
         async with self._opening:
             if not self._is_open:
-                for call in await asyncio.to_thread(self._store.earlier):
-                    self._rows[call.key].append(call)
+                for call in await asyncio.to_thread(self.store.earlier):
+                    self.keep(call)
                 self._is_open = True
 
-    async def _known(self, key: CallKey) -> Reply | None:
+    def rows(self, key: CallKey) -> Sequence[Call]:
+        """The attempts at a call, as far as they are known here."""
+        return tuple(self._rows[key])
+
+    def keep(self, call: Call) -> None:
+        """Take a row, in place of what was known of it."""
+        rows = [one for one in self._rows[call.key] if one.call_id != call.call_id]
+        self._rows[call.key] = sorted([*rows, call], key=lambda one: one.attempt)
+        self._keys[call.unit, call.unit_id][call.key] = None
+
+    def next_call(self, unit_id: str, request: CallRequest, lasts: timedelta) -> Call:
+        """The row of the next attempt at a call, which may be under way for so long."""
+        now = self.clock.now()
+        key: CallKey = (request.unit, unit_id, request.sample, request.prompt_hash)
+        attempt = len(self._rows[key])
+        return Call(
+            **msgspec.structs.asdict(self._scope),
+            call_id=call_id(self._scope, key, attempt),
+            unit=request.unit,
+            unit_id=unit_id,
+            sample=request.sample,
+            attempt=attempt,
+            provider=request.provider,
+            model_asked=request.model,
+            prompt_hash=key[3],
+            reserved_tokens=request.reserved_tokens,
+            reserved_cost=request.reserved_cost,
+            price_table=request.price_table,
+            asked_at=now,
+            expires_at=now + lasts,
+            owner=this_process(),
+        )
+
+    async def known(self, key: CallKey) -> Reply | None:
         """What was answered before; waits for another process that is asking the same."""
-        for number, call in enumerate(self._rows[key]):
+        for call in self.rows(key):
             while call.status == "unknown" and call.owner != this_process():
-                call = self._rows[key][number] = await asyncio.to_thread(self._store.now, call)
-                if not call.may_be_under_way(self._clock.now()):
+                call = await asyncio.to_thread(self.store.now, call)
+                self.keep(call)
+                if not call.may_be_under_way(self.clock.now()):
                     break
                 await asyncio.sleep(_POLL_S)
-            if call.is_paid and (reply := await asyncio.to_thread(self._store.reply, call.call_id)) is not None:
+            if call.is_paid and (reply := await asyncio.to_thread(self.store.reply, call.call_id)) is not None:
                 return reply
         return None
 
@@ -179,29 +215,12 @@ class Desk:
     async def _claimed(self, key: CallKey, request: CallRequest) -> Call:
         """Store the intent, once there is room for it."""
         while True:
-            now = self._clock.now()
-            attempt = len(self._rows[key])
-            call = Call(
-                **msgspec.structs.asdict(self._scope),
-                call_id=call_id(self._scope, key, attempt),
-                unit=request.unit,
-                unit_id=key[1],
-                sample=request.sample,
-                attempt=attempt,
-                provider=request.provider,
-                model_asked=request.model,
-                prompt_hash=key[3],
-                reserved_tokens=request.reserved_tokens,
-                reserved_cost=request.reserved_cost,
-                price_table=request.price_table,
-                asked_at=now,
-                expires_at=now + timedelta(seconds=request.deadline_s) + _EXPIRY_SLACK,
-                owner=this_process(),
-            )
+            lasts = timedelta(seconds=request.deadline_s) + _EXPIRY_SLACK
+            call = self.next_call(key[1], request, lasts)
             freed = self._freed_times
             claim = await self._claims(call)
             if claim.granted:
-                self._rows[key].append(call)
+                self.keep(call)
                 return call
             if claim.taken is not None:
                 raise _Taken(claim.taken)
@@ -220,7 +239,7 @@ class Desk:
     async def _send(self, call: Call, request: CallRequest, send: Send) -> Reply:
         """Send the request of a claim, and keep what comes of it."""
         circuit = self._circuits[request.provider]
-        number, self._under_way = call.attempt, self._under_way + 1
+        self._under_way += 1
         try:
             try:
                 await circuit.wait()
@@ -230,11 +249,11 @@ class Desk:
                 raise CallFailed("unknown", f"no answer within {request.deadline_s + _SLACK_S:g} s") from None
         except CallFailed as failed:
             circuit.note(failed)
-            await self._settle(number, call, Settled(call=_failed(call, failed), content=request.content))
+            await self._settle(Settled(call=failed_call(call, failed), content=request.content))
             raise
         else:
             circuit.note(None)
-            await self._settle(number, call, Settled(call=answered(call, reply), content=request.content, reply=reply))
+            await self._settle(Settled(call=answered(call, reply), content=request.content, reply=reply))
             return reply
         finally:
             async with self._freed:
@@ -242,12 +261,12 @@ class Desk:
                 self._freed_times += 1
                 self._freed.notify_all()
 
-    async def _settle(self, number: int, call: Call, settled: Settled) -> None:
+    async def _settle(self, settled: Settled) -> None:
         await self._settlements(settled)
-        self._rows[call.key][number] = settled.call
+        self.keep(settled.call)
 
     def _settle_together(self, settled: Sequence[Settled]) -> Sequence[None]:
-        self._store.settle(settled)
+        self.store.settle(settled)
         return [None] * len(settled)
 
 
@@ -265,13 +284,23 @@ class Calls:
             RetriableError: not asked, or not answered; a later run may have more luck.
             NoAnswer: asked, and given up.
         """
-        if self._desk is None:
-            raise ExperimentSkip("a dry run makes no paid calls: `predictbench experiments try` does", retriable=True)
+        desk = self.desk
         try:
-            return await self._desk.ask(request.unit_id or self._market_id, request, send)
+            return await desk.ask(request.unit_id or self._market_id, request, send)
         except (ExperimentSkip, RetriableError, NoAnswer) as error:
             error.usage = self.usage(request.unit, request.unit_id)
             raise
+
+    @property
+    def desk(self) -> Desk:
+        """The desk itself, for who asks for many markets together.
+
+        Raises:
+            ExperimentSkip: this run makes no paid calls.
+        """
+        if self._desk is None:
+            raise ExperimentSkip("a dry run makes no paid calls: `predictbench experiments try` does", retriable=True)
+        return self._desk
 
     def usage(self, unit: str = "market", unit_id: str | None = None) -> Usage | None:
         """The usage of all calls about this market, or about that event; None without any."""
@@ -371,7 +400,7 @@ def _pause_s(tries: int, retry_after_s: float | None) -> float:
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
 
-def _failed(call: Call, failed: CallFailed) -> Call:
+def failed_call(call: Call, failed: CallFailed) -> Call:
     """The row of a call without an answer."""
     if failed.trouble == "unknown":
         return msgspec.structs.replace(call, reason=failed.reason, expires_at=call.asked_at)

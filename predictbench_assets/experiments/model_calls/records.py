@@ -130,6 +130,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """Dollars that it counts for: an unknown one for the most that it can have cost."""
         return self.reserved_cost if self.status == "unknown" else self.cost
 
+    @property
+    def is_awaited(self) -> bool:
+        """True where nothing is known of its outcome yet, not even that it will stay unknown."""
+        return self.status == "unknown" and self.reason is None
+
     def may_be_under_way(self, now: datetime) -> bool:
         """True where whoever asked may still be waiting for the answer."""
         return self.status == "unknown" and now < self.expires_at and not _is_dead(self.owner)

@@ -7,7 +7,7 @@ a process that dies in between leaves the answer in the segment, where the next 
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID, uuid4
@@ -87,6 +87,9 @@ class CallStore(Protocol):
     def settle(self, settled: Sequence[Settled]) -> None:
         """Make outcomes durable, what came back first."""
 
+    def submitted(self, intent: str, batch_id: str) -> None:
+        """Give the calls of a batch that was claimed under an intent the provider's id of it."""
+
     def reply(self, call_id: UUID) -> Reply | None:
         """What came back; None where no transcript has it."""
 
@@ -161,6 +164,16 @@ class PaidCalls:
             ]
         )
 
+    def submitted(self, intent: str, batch_id: str) -> None:
+        """Give the calls of a batch that was claimed under an intent the provider's id of it.
+
+        Raises:
+            DatabaseUnavailable: the next attempt looks for it at the provider.
+        """
+        ours = (model_calls.c[name] == value for name, value in msgspec.structs.asdict(self._scope).items())
+        statement = update(model_calls).where(model_calls.c.batch_id == intent, *ours).values(batch_id=batch_id)
+        in_transaction(self._engine(), lambda connection: connection.execute(statement))
+
     def reply(self, call_id: UUID) -> Reply | None:
         """What came back; None where no transcript has it."""
         with self._lock:
@@ -223,6 +236,15 @@ class PaidCalls:
         query = select(*(model_calls.c[name] for name in Call.__struct_fields__)).where(*wanted)
         rows = in_transaction(self._engine(), lambda connection: connection.execute(query).all())
         return [Call(**row._mapping) for row in rows]
+
+
+def windows_in_batches(connection: Connection, run_date: date) -> set[int]:
+    """The windows of a day of which calls are part of a batch that is not collected."""
+    calls = model_calls.c
+    query = select(calls.window_days).distinct()
+    query = query.where(calls.run_date == run_date, calls.batch_id.is_not(None))
+    # As `Call.is_awaited`.
+    return set(connection.execute(query.where(calls.status == "unknown", calls.reason.is_(None))).scalars())
 
 
 class _Place(NamedTuple):

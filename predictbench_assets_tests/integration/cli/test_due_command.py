@@ -72,6 +72,19 @@ def rows(engine: Engine, columns: str = "window_days, status") -> list[tuple[Any
         return [tuple(row) for row in found]
 
 
+def test_a_schedule_collects_the_batches_of_a_complete_window(
+    due: Due, lease: Callable[[int], Lease], paid_rows: Callable[..., None]
+) -> None:
+    for window in (1, 7, 30):
+        finish(lease(window))
+    assert answer(due("--scheduled"))["windows"] == []
+    paid_rows(RunKey(DAY, 7), batch_id="batch_1")
+    assert answer(due("--scheduled"))["windows"] == [7]
+    assert answer(due("--scheduled", now=AFTER))["missed"] == []
+    paid_rows(RunKey(DAY, 7), batch_id=None)
+    assert answer(due("--scheduled"))["windows"] == []
+
+
 def test_a_schedule_runs_what_is_not_complete(due: Due, lease: Callable[[int], Lease]) -> None:
     finish(lease(1))
     lease(7).fail("raw_markets", "the exchange is down", retriable=True)

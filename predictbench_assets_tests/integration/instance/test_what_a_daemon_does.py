@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -76,12 +77,12 @@ class Scheduled:
     variables: dict[str, object] = field(default_factory=dict)
     database: RunDatabase = field(init=False)
 
-    def tick(self, day: date, now: datetime) -> ScheduleExecutionData:
+    def tick(self, day: date, now: datetime, name: str = "daily_run_schedule") -> ScheduleExecutionData:
         """Evaluate the tick of a day at an instant, as the daemon does."""
         used = load_settings(database_url=self.database_url, horizons=(1, 7), predictbench_now=now, **self.variables)
         self.database = RunDatabase(used)
         defs = build_defs(used, database=self.database)
-        schedule = defs.resolve_schedule_def("daily_run_schedule")
+        schedule = defs.resolve_schedule_def(name)
         try:
             with dg.DagsterInstance.ephemeral() as instance:
                 context = dg.build_schedule_context(
@@ -119,6 +120,19 @@ def test_a_tick_asks_for_what_is_not_stored(scheduled: Scheduled, engine: Engine
     ticked = scheduled.tick(KEY.run_date, AT_SEVEN)
     assert not ticked.run_requests
     assert ticked.skip_message == f"every window of {KEY.run_date} is stored"
+
+
+def test_a_tick_of_each_hour_collects_batches(
+    scheduled: Scheduled, engine: Engine, paid_rows: Callable[..., None]
+) -> None:
+    done(engine, KEY)
+    later = AT_SEVEN + timedelta(hours=5)
+    nothing = scheduled.tick(KEY.run_date, later, "batch_collection_schedule")
+    assert nothing.skip_message == f"no batch of {KEY.run_date} is under way"
+    paid_rows(KEY, batch_id="batch_1")
+    [asked] = scheduled.tick(KEY.run_date, later, "batch_collection_schedule").run_requests or []
+    assert str(asked.partition_key) == str(KEY)
+    assert asked.run_config["ops"] == {"target_window": {"config": {"on_existing": "skip"}}}
 
 
 def test_a_tick_that_comes_when_the_day_is_over_captures_nothing(scheduled: Scheduled, engine: Engine) -> None:

@@ -17,6 +17,7 @@ from predictbench_assets_tests.kit.builders import KEY, NOW
 from predictbench_assets_tests.kit.database import Database
 
 Takes = Callable[..., Lease]
+PaidRows = Callable[..., None]
 
 ATTEMPTS = "SELECT attempt, status, dagster_run_id FROM predictbench.processing_attempts ORDER BY attempt"
 DONE = RunCounts(offered=3, excluded=1, rejected=1, failed=0, processed=1, excluded_by_reason={"limit": 1})
@@ -94,6 +95,19 @@ def test_a_complete_run_is_left_alone_when_asked(take: Takes, database: Database
         take(on_existing=choice)
     assert database.scalar("SELECT status FROM predictbench.processing_runs") == "completed"
     assert take(on_existing="update").attempt == 2
+
+
+def test_a_complete_run_whose_batches_are_not_collected_is_not_skipped(take: Takes, paid_rows: PaidRows) -> None:
+    take().finish(DONE, status="completed")
+    paid_rows(KEY, batch_id="batch_1")
+    with pytest.raises(RunAlreadyStored):
+        take(on_existing="fail")
+    again = take(on_existing="skip")
+    assert again.attempt == 2
+    again.finish(DONE, status="completed")
+    paid_rows(KEY, batch_id="batch_1", status="answered")
+    with pytest.raises(RunAlreadyStored):
+        take(on_existing="skip")
 
 
 @pytest.mark.parametrize("choice", ["skip", "fail"])

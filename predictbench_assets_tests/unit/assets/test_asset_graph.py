@@ -191,6 +191,8 @@ def test_what_a_daemon_would_do_ships_stopped() -> None:
     assert sweep.cron_schedule == "30 7 * * *"
     late = build_defs(load_settings(pipeline_run_at_utc="23:15")).resolve_schedule_def("resolution_sweep_schedule")
     assert late.cron_schedule == "15 0 * * *"
+    collection = defs.resolve_schedule_def("batch_collection_schedule")
+    assert collection.default_status is dg.DefaultScheduleStatus.STOPPED
     sensor = defs.resolve_sensor_def("failed_runs_are_told")
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
 

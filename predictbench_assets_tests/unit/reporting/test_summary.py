@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from predictbench_assets.experiments.model_calls.batches import UNDER_WAY
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.failures import Failure
 from predictbench_assets.reporting.summary import (
@@ -162,6 +163,17 @@ def test_it_says_why_an_experiment_gave_no_forecast_and_where() -> None:
     assert max(map(len, shown(one).splitlines())) <= 80
     assert RunSummary.model_validate_json(one.to_json()) == one
     assert "Why there is no forecast" not in shown(summary())
+
+
+def test_it_says_what_is_in_batches_and_how_to_collect_it() -> None:
+    reason = f"{UNDER_WAY} (300 requests of 07:00 UTC): materialize again to collect it"
+    why = ReasonCount(status="skipped", reason=reason, markets=300)
+    waits = ExperimentSummary(version="1", status="completed", skipped=300, reasons=(why,))
+    one = summary(experiments={"mini": waits, "uniform": ExperimentSummary(version="1", status="completed")})
+    for text in (one.to_markdown(), " ".join(shown(one).split())):
+        assert "In batches under way: mini 300 markets. To collect them run the day again, in an hour or so" in text
+        assert f"`predictbench daily --run-date {one.run_date} --window-days {one.window_days}`" in text
+    assert "batch" not in shown(summary())
 
 
 def test_it_says_which_answers_are_of_the_journal_and_how_to_ask_again() -> None:

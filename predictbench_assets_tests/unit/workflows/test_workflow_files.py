@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from predictbench_assets.cli.main import main
+from predictbench_assets.experiments.llm.batched_model import deadline
+from predictbench_assets.experiments.testing import make_run
 from predictbench_assets.settings import Settings, all_variables
 from predictbench_assets_tests.kit.places import CLONE
 
@@ -163,7 +165,15 @@ def test_the_schedule_is_the_settings_default_and_heals_later() -> None:
     crons = [entry["cron"] for entry in triggers(read(CLONE / ".github/workflows/daily-pipeline.yml"))["schedule"]]
     fires = [time(int(hour), int(minute)) for minute, hour, *rest in map(str.split, crons) if rest == ["*"] * 3]
     assert fires[0] == Settings.model_fields["pipeline_run_at_utc"].default
-    assert fires == [time(7, 0), time(7, 37), time(9, 17), time(13, 17)]
+    assert fires[:4] == [time(7, 0), time(7, 37), time(9, 17), time(13, 17)]
+
+
+def test_the_schedule_comes_twice_after_the_deadline_of_a_batch() -> None:
+    crons = [entry["cron"] for entry in triggers(read(CLONE / ".github/workflows/daily-pipeline.yml"))["schedule"]]
+    fires = [time(int(hour), int(minute)) for minute, hour, *_ in map(str.split, crons)]
+    late = deadline(make_run(), None)
+    assert sum(one > late.time() for one in fires) == 2
+    assert late.date() == make_run().run_date
 
 
 @pytest.mark.parametrize("name", sorted(DEPLOYED))

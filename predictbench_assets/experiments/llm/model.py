@@ -1,0 +1,254 @@
+"""Language and decision models alike: how a table names one, its price, and the client that a run opens once."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from predictbench_assets.clock import Clock
+from predictbench_assets.experiments.declared.table import Table
+from predictbench_assets.experiments.model_calls.desk import NoAnswer, Send
+from predictbench_assets.experiments.model_calls.prices import OwnPrice, Prices, PublicPrice, Tokens
+from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
+from predictbench_assets.experiments.protocol import Experiment, Information, PipelineContext, RunMetadata, Usage
+from predictbench_assets.settings import Settings
+
+if TYPE_CHECKING:  # the clients take two seconds to import: not before one is opened
+    from pydantic_ai.models import Model
+
+CONCURRENCY: Final = 64
+CHARACTERS_A_TOKEN: Final = 4
+"""Characters of English that make a token, about."""
+
+_DEADLINE_S: Final = 120.0
+_A_DAY_S: Final = 86_400.0
+"""Time limit of a market's forecast: each of its calls has a deadline, and a provider's limits may take hours."""
+
+
+class NotForecast(Exception):
+    """No forecast came of a model's answers; the text has their reasons."""
+
+    def __init__(self, reason: str, usage: Usage | None) -> None:
+        super().__init__(reason)
+        self.usage = usage
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The way to a model, by the settings: its address, key and price."""
+
+    base_url: str | None
+    """Address of a server that is not the provider's own."""
+    variable: str
+    """Name of the key's variable."""
+    key: SecretStr | None
+    price: OwnPrice | PublicPrice | None
+    price_table: str | None
+    clock: Clock
+
+    def cost(self, tokens: Tokens, *, batch: bool = False) -> Decimal | None:
+        """Dollars of a call; None where no price is known."""
+        return cost_of(self.price, tokens, batch=batch)
+
+
+class ModelTable(Table):
+    """The base of the tables that name a model."""
+
+    model: str = Field(pattern=r"^[a-z0-9-]+:[^\s:]\S*$")
+    """As pydantic-ai has it: `openai:gpt-5-mini`."""
+    base_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
+    """Address of a server of one's own that speaks as the provider does."""
+    api_key: str | None = None
+    """The variable with the key; by default the provider's usual one."""
+    prices: Literal["hidden", "shown"] = "hidden"
+    market_data: bool = False
+    """True to show the order book and the prices of the week as well, which are frozen for it."""
+    search: bool | Literal["provider"] = False
+    """True to show what a required research experiment has found."""
+
+    @model_validator(mode="after")
+    def _market_data_are_prices(self) -> Self:
+        if self.market_data and self.prices == "hidden":
+            raise ValueError('market_data are prices: add prices = "shown"')
+        return self
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider, as pydantic-ai has it."""
+        return self.model.partition(":")[0]
+
+    def reached(self, settings: Settings, *, batch: bool = False) -> Reached:
+        """The way to the model.
+
+        Args:
+            settings: have the variables of the provider, and the file of prices.
+            batch: true to need a price of batches.
+
+        Raises:
+            ValueError: it has a budget in dollars, and its price is not known.
+        """
+        base_url = self.base_url or _base_url(self.provider, settings)
+        priced = Prices(settings.model_prices_file).price(self.model, base_url)
+        price = priced[0] if priced is not None else None
+        in_dollars = self.limits.usd_per_day is not None or settings.model_usd_per_day is not None
+        if in_dollars and cost_of(price, Tokens(input=1, output=1), batch=batch) is None:
+            budget = "usd_per_day" if self.limits.usd_per_day is not None else "MODEL_USD_PER_DAY"
+            at = "" if base_url is None else f" at {base_url}"
+            raise ValueError(
+                f"no price is known of {'batches of ' if batch else ''}{self.model}{at}, so {budget} cannot be kept: "
+                "add one to the file that MODEL_PRICES_FILE names (docs/llm.md), or take the budget off"
+            )
+        variable, key = _key(self.api_key, self.provider, settings)
+        return Reached(base_url, variable, key, price, priced[1] if priced is not None else None, settings.clock)
+
+    def made(self, name: str, settings: Settings) -> Experiment:
+        """The experiment; the table's time limit is that of a call, and not of all that a forecast needs.
+
+        Raises:
+            ValueError: as `experiment`.
+        """
+        one = super().made(name, settings)
+        one.timeout_seconds = _A_DAY_S
+        return one
+
+
+class AskedModel(Experiment):
+    """The base of the experiments that ask a model over the desk of paid calls.
+
+    Args:
+        table: its own words, checked.
+        reached: the way to the model.
+    """
+
+    version = "1"
+    _most_bytes = 8 << 20
+    """Longest answer that is read; a thousand times what a forecast needs."""
+
+    def __init__(self, table: ModelTable, reached: Reached) -> None:
+        self._reached = reached
+        self._asked = table
+        self._model: Model | None = None
+        self.market_data = table.market_data
+        self.information = _information(prices=table.prices == "shown", search=bool(table.search))
+        seen = "the market's prices" if table.prices == "shown" else "no price"
+        self.description = f"{table.model}, shown {seen}{' and sources' if table.search else ''}."
+        self.max_concurrency = table.limits.concurrency or CONCURRENCY
+
+    @asynccontextmanager
+    async def opened(self, run: RunMetadata) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
+        """Open the provider's client for a run.
+
+        Raises:
+            LookupError: the key is not set.
+        """
+        from predictbench_assets.experiments.llm.client import opened_model
+
+        reached = self._reached
+        if reached.key is None and self._asked.base_url is None:
+            raise LookupError(f"{reached.variable} is not set: {self._asked.model} cannot be asked without a key")
+        connections = self.max_concurrency or CONCURRENCY
+        async with opened_model(
+            self._asked.model,
+            key=reached.key,
+            base_url=reached.base_url,
+            connections=connections,
+            most_bytes=self._most_bytes,
+            chat=self._asks_by_chat,
+        ) as self._model:
+            yield
+
+    @property
+    def _asks_by_chat(self) -> bool:
+        """True where a server of one's own is asked over the API that all of them have."""
+        return True
+
+    @property
+    def _deadline_s(self) -> float:
+        return self._asked.limits.timeout_seconds or _DEADLINE_S
+
+    def _request(
+        self, content: Any, most: Tokens, *, sample: int = 0, event_id: str | None = None, batch: bool = False
+    ) -> CallRequest:
+        """The request about a market, or about an event, as the ledger has it."""
+        reached = self._reached
+        return CallRequest(
+            provider=reached.base_url or self._asked.provider,
+            model=self._asked.model,
+            content=content,
+            sample=sample,
+            unit="market" if event_id is None else "event",
+            unit_id=event_id,
+            reserved_tokens=most.input + most.output,
+            reserved_cost=reached.cost(most, batch=batch),
+            price_table=reached.price_table,
+            deadline_s=self._deadline_s,
+        )
+
+    async def _reply(self, context: PipelineContext, request: CallRequest, send: Send) -> Reply:
+        """The reply to a request; for good without one, a reply with the reason.
+
+        Raises:
+            ExperimentSkip, RetriableError: as `Calls.ask`.
+        """
+        try:
+            return await context.calls.ask(request, send)
+        except NoAnswer as error:
+            return Reply(status="unknown", reason=str(error), text="", answered_at=context.clock.now())
+
+
+def cost_of(price: OwnPrice | PublicPrice | None, tokens: Tokens, *, batch: bool = False) -> Decimal | None:
+    """Dollars of a call; None where no price is known."""
+    try:
+        return None if price is None else price.cost(tokens, batch=batch)
+    except LookupError:
+        return None
+
+
+def shares(usage: Usage | None, parts: int) -> list[Usage | None]:
+    """The usage of a call for several markets as theirs: each has a like share, and the first what is left over."""
+    if usage is None:
+        return [None] * parts
+    counts = ("requests", "input_tokens", "output_tokens", "cached_tokens")
+    found: list[Usage | None] = []
+    for number in range(parts):
+        given: dict[str, Any] = {"seconds": usage.seconds, "model": usage.model}
+        for name in counts:
+            total = getattr(usage, name)
+            given[name] = None if total is None else total // parts + (total % parts if number == 0 else 0)
+        if usage.cost is not None:
+            share = (usage.cost / parts).quantize(Decimal("1e-9"))
+            given["cost"] = share if number else usage.cost - share * (parts - 1)
+        found.append(Usage(**given))
+    return found
+
+
+def _information(*, prices: bool, search: bool) -> Information:
+    if search:
+        return "search" if prices else "search_blind"
+    return "market" if prices else "blind"
+
+
+def _base_url(provider: str, settings: Settings) -> str | None:
+    """The address that the provider's usual variable names."""
+    url = settings.provider_variable(f"{_prefix(provider)}_BASE_URL")
+    return None if url is None else url.get_secret_value()
+
+
+def _key(variable: str | None, provider: str, settings: Settings) -> tuple[str, SecretStr | None]:
+    """The name of the key's variable, and the key."""
+    usual = _VARIABLES.get(_prefix(provider), (f"{_prefix(provider)}_API_KEY",))
+    names = (variable,) if variable is not None else usual
+    keys = ((name, settings.provider_variable(name)) for name in names)
+    return next(((name, key) for name, key in keys if key is not None), (names[0], None))
+
+
+_VARIABLES: Final = {"GOOGLE": ("GOOGLE_API_KEY", "GEMINI_API_KEY")}
+
+
+def _prefix(provider: str) -> str:
+    """What a provider's variables begin with."""
+    name = provider.removesuffix("-chat").removesuffix("-responses").removesuffix("-decisions")
+    return name.upper().replace("-", "_")
