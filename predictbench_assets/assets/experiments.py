@@ -108,8 +108,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
     ) -> StagedOutput:
         key = run_key(context)
         staged_cohort = inputs.pop("normalized_markets")
-        header = staged_cohort.header(CohortHeader)
-        run = run_metadata(key, header.captured_at, header.snapshot_hash)
+        run = _run(key, staged_cohort)
         with asset_step(context, settings, database, key, "experiment_results") as beat:
             stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
             if not config.selected:
@@ -139,6 +138,12 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
             yield stored
 
     return experiment_results
+
+
+def _run(key: RunKey, staged: StagedFile) -> RunMetadata:
+    """The run that a staged cohort is of."""
+    header = staged.header(CohortHeader)
+    return run_metadata(key, header.captured_at, header.snapshot_hash)
 
 
 def _cohort(

@@ -104,7 +104,7 @@ def test_the_setting_of_the_guide_loads_its_experiment() -> None:
 
 @pytest.mark.usefixtures("my_experiments")
 def test_the_table_of_the_guide_declares_its_experiment() -> None:
-    (table,) = blocks("toml", "kind = ")
+    (table,) = blocks("toml", "contrarian_slow")
     Path("experiments.toml").write_text(table)
     slow = registry_of(load_settings(processing_experiments=(BASELINE,)))["contrarian_slow"]
     assert (slow.version, slow.max_markets, slow.max_concurrency, slow.timeout_seconds) == ("1", 300, 4, 30)

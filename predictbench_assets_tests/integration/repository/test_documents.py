@@ -75,9 +75,9 @@ def test_commands_of_ours_exist_with_their_options(document: Path) -> None:
 
 
 def test_every_python_example_is_run_by_a_test() -> None:
-    """Those of experiments in `test_writing_an_experiment`, the others in `test_notebooks`."""
+    """In `test_writing_an_experiment`, in `test_notebooks`, and those of research in its own test."""
     shown = {str(document.relative_to(CLONE)) for document in DOCUMENTS if list(fenced(document, "python", "py"))}
-    assert shown == {"README.md", "docs/notebooks.md", "docs/writing-an-experiment.md"}
+    assert shown == {"README.md", "docs/notebooks.md", "docs/research.md", "docs/writing-an-experiment.md"}
 
 
 def test_the_examples_of_experiments_pass_mypy_strict(tmp_path: Path) -> None:
