@@ -23,7 +23,7 @@ from predictbench_assets.experiments.llm.prompts import (
     sources_of,
     template,
 )
-from predictbench_assets.experiments.model_calls.desk import NoAnswer
+from predictbench_assets.experiments.model_calls.desk import CallFailed, NoAnswer
 from predictbench_assets.experiments.model_calls.prices import (
     OwnPrice,
     Prices,
@@ -79,7 +79,7 @@ class NotForecast(Exception):
 class LanguageModelTable(Table):
     """The table of a language model."""
 
-    model: str = Field(pattern=r"^[a-z0-9-]+:[^\s:]\S*$")
+    model: str = Field(pattern=r"^[a-z0-9-]+:[^\s:\x00][^\s\x00]*$", max_length=255)
     """As pydantic-ai has it: `openai:gpt-5-mini`."""
     base_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
     """Address of a server of one's own that speaks as the provider does."""
@@ -234,6 +234,8 @@ class LanguageModel(Experiment):
             base_url=self._base_url,
             connections=connections,
             chat=not self._may_search,
+            output=self._table.output,
+            settings=self._table.settings,
         ) as self._model:
             yield
 
@@ -322,15 +324,21 @@ class LanguageModel(Experiment):
 
         async def send() -> Reply:
             assert self._model is not None
-            return await ask(
-                self._model,
-                content,
-                deadline_s=self._deadline_s,
-                answer=answer,
-                search=search,
-                price=self._price,
-                clock=context.clock,
-            )
+            try:
+                return await ask(
+                    self._model,
+                    content,
+                    deadline_s=self._deadline_s,
+                    answer=answer,
+                    search=search,
+                    price=self._price,
+                    clock=context.clock,
+                )
+            except CallFailed as failed:
+                if failed.trouble == "access":
+                    look = f"check {self._key[0]}, the account that it is of, and the name {table.model}"
+                    raise CallFailed("access", f"{failed.reason}: {look}") from failed
+                raise
 
         try:
             return await context.calls.ask(request, send)
