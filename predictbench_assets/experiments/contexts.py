@@ -128,6 +128,11 @@ class Contexts:
         """
         return _MadeWhenLookedAt({one.market_id: one for one in markets}, lambda one: self.context(one, required(one)))
 
+    async def close(self) -> None:
+        """Let the answers of paid calls that have come back become durable."""
+        if self._desk is not None:
+            await self._desk.close()
+
     def log_fields(self, market_id: str | None) -> dict[str, str]:
         """The fields of a log line about a market, or about the experiment alone."""
         market = {} if market_id is None else {"market_id": market_id}

@@ -222,6 +222,7 @@ async def run_experiment(
         if journal is not None:
             await journal.close()
         if ledger is not None:
+            await attempt.contexts.close()
             await asyncio.to_thread(ledger.store.close)
     if isolated is not None and crash_mark is not None and isolated.calls and not isolated.deaths:
         crash_mark.forget()  # it was another's crash, or somebody killed the process

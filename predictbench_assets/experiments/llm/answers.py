@@ -45,7 +45,7 @@ class Answer:
             raise ValueError("empty")
         try:
             given = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             raise ValueError(f"no JSON: {_shown(text)}") from None
         if not isinstance(given, dict):
             raise ValueError(f"no JSON object: {_shown(text)}")

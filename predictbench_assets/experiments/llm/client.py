@@ -3,7 +3,8 @@
 Everything that comes back is a value: a refusal and a cut text are paid for. Only what was not answered raises.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -46,6 +47,10 @@ from predictbench_assets.web import routes, trusted_certificates
 _KEPT_TEXT: Final = 100_000
 """Characters of a model's text that are kept of an answer that is longer."""
 
+_MOST_TOKENS: Final = 1_000_000_000
+"""More than any model can read or write in one call."""
+
+_SHOWN: Final = 300
 _A_DAY_S: Final = 86_400
 _LONGEST_ADDRESS: Final = 2_000
 _OUTPUT: Final = "forecast"
@@ -97,7 +102,15 @@ class _Bounded(httpx2.AsyncByteStream):
 
 @asynccontextmanager
 async def opened_model(
-    name: str, *, key: SecretStr | None, base_url: str | None, connections: int, most_bytes: int, chat: bool = True
+    name: str,
+    *,
+    key: SecretStr | None,
+    base_url: str | None,
+    connections: int,
+    most_bytes: int,
+    chat: bool = True,
+    output: OutputMode = "tool",
+    settings: Iterable[str] = (),
 ) -> AsyncIterator[Model]:
     """A model, with a client that is closed afterwards.
 
@@ -108,9 +121,11 @@ async def opened_model(
         connections: requests at once.
         most_bytes: of one answer that are read.
         chat: whether a server of one's own is asked over the API that all of them have; the other one has searches.
+        output: the way in which it will be asked for the form of its answers.
+        settings: names of the settings of requests.
 
     Raises:
-        UserError: there is no such provider, or it wants something else.
+        UserError: there is no such provider, it wants something else, or it cannot do what will be asked.
         WebEnvironmentError: a proxy or a certificate cannot be used.
     """
     provider_name, _, model = name.partition(":")
@@ -127,7 +142,19 @@ async def opened_model(
     options: Any = {"trust_env": False, "mounts": routes(through), "limits": limits, "timeout": _A_DAY_S}
     http = _Client(most_bytes, verify=certificates, **options)
     async with http, _provider(provider_name, key, base_url, http) as provider:
-        yield infer_model(f"{provider_name}:{model}", provider_factory=lambda _: provider)
+        opened = infer_model(f"{provider_name}:{model}", provider_factory=lambda _: provider)
+        if output == "native" and not opened.profile.get("supports_json_schema_output", False):
+            raise UserError(f'{name} is not known to take a JSON schema: add output = "tool" to its table')
+        if unknown := sorted(set(settings) - _settings_of(opened)):
+            raise UserError(f"{', '.join(unknown)} in settings: {name} has no such setting")
+        yield opened
+
+
+def _settings_of(model: Model) -> set[str]:
+    """The settings of a request that a model's wire knows; others the library would drop without a word."""
+    wire = vars(sys.modules[type(model).__module__])
+    known = [kind for name, kind in wire.items() if name.endswith("ModelSettings")]
+    return {name for kind in (ModelSettings, *known) for name in getattr(kind, "__annotations__", ())}
 
 
 def _provider(name: str, key: SecretStr | None, base_url: str | None, http: httpx2.AsyncClient) -> Provider[Any]:
@@ -135,7 +162,12 @@ def _provider(name: str, key: SecretStr | None, base_url: str | None, http: http
         kind: Any = infer_provider_class(name)
         given: dict[str, Any] = {"api_key": key.get_secret_value() if key is not None else "none", "http_client": http}
         return kind(**given, **({} if base_url is None else {"base_url": base_url}))  # type: ignore[no-any-return]
-    except (TypeError, ValueError, ImportError) as error:
+    except TypeError:
+        raise UserError(
+            f"the provider {name!r} cannot be used with an address or a client of our own: where its server speaks as "
+            f"OpenAI's does, write model = \"openai:...\" with base_url, the address, and api_key, the key's variable"
+        ) from None
+    except (ValueError, ImportError) as error:
         raise UserError(f"the provider {name!r} cannot be used: {error}") from None
 
 
@@ -181,12 +213,19 @@ async def ask(
         if (found := of_kind(error, AnswerUnreadable)) is not None:
             return Reply(status="invalid", reason=f"invalid: {found}", text="", answered_at=clock.now())
         # A plain one stands for a body that is no answer, after a status that says that it is one.
-        status = getattr(error.__cause__, "status_code", 200)
+        status = getattr(error.__cause__, "status_code", None) or getattr(error.__cause__, "code", None) or 200
         if isinstance(error, UnexpectedModelBehavior) or (type(error) is ModelAPIError and status < 300):
-            reason = f"invalid: no answer of a model: {str(error)[:300]}"
-            return Reply(status="invalid", reason=reason, text="", answered_at=clock.now())
+            return _no_model(error, clock)
         raise failure(error) from error
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:  # the library trips over it
+        return _no_model(error, clock)
     return reply_of(response, answer=answer, price=price, answered_at=clock.now())
+
+
+def _no_model(error: Exception, clock: Clock) -> Reply:
+    """The reply that stands for a body that is none of a model's."""
+    reason = f"invalid: no answer of a model: {_line(str(error).partition(chr(10))[0] or type(error).__name__)}"
+    return Reply(status="invalid", reason=reason, text="", answered_at=clock.now())
 
 
 def parameters(
@@ -262,16 +301,13 @@ def reply_of(
         status, reason = "refused", f"refused: {refusal}" if refusal else "refused"
     elif response.finish_reason == "length":
         status, reason = "truncated", f"truncated after {response.usage.output_tokens:,} tokens: raise max_tokens"
+    elif len(text) > _KEPT_TEXT:
+        status, reason = "invalid", f"invalid: an answer of {len(text):,} characters, more than {_KEPT_TEXT:,}"
+    elif sum(isinstance(part, ToolCallPart) for part in response.parts) > 1:
+        status, reason = "invalid", "invalid: several answers"
     elif (problem := answer.problem(text)) is not None:
         status, reason = "invalid", f"invalid: {problem}"
-    usage = response.usage
-    tokens = Tokens(
-        input=usage.input_tokens,
-        cached=usage.cache_read_tokens,
-        output=usage.output_tokens,
-        searches=(usage.details or {}).get("web_search_requests", 0),
-    )
-    details = usage.details or {}
+    tokens, reasoning = _tokens(response)
     return Reply(
         status=_STATUSES[status],
         reason=reason,
@@ -279,10 +315,10 @@ def reply_of(
         model=response.model_name,
         response_id=response.provider_response_id,
         finish_reason=response.finish_reason,
-        input_tokens=tokens.input,
-        cached_tokens=tokens.cached,
-        output_tokens=tokens.output,
-        reasoning_tokens=details.get("reasoning_tokens"),
+        input_tokens=None if tokens is None else tokens.input,
+        cached_tokens=None if tokens is None else tokens.cached,
+        output_tokens=None if tokens is None else tokens.output,
+        reasoning_tokens=reasoning,
         cost=cost_of(price, tokens, batch=batch),
         answered_at=answered_at,
         response=_kept(response, text),
@@ -307,9 +343,43 @@ def failure(error: Exception) -> CallFailed:
             unsent = error.phase in ("pool", "connect") or of_kind(error, httpx2.ConnectError) is not None
             trouble = "unreachable" if unsent else "unknown"
         case ModelHTTPError():
-            trouble = "server" if error.status_code >= 500 else "rejected"
+            trouble = "server" if error.status_code >= 500 or error.status_code in _LATER else "rejected"
     wait = error.retry_after if isinstance(error, ModelAPIError) else None
-    return CallFailed(trouble, f"{type(error).__name__}: {error}", retry_after_s=wait)
+    return CallFailed(trouble, _told(error), retry_after_s=wait)
+
+
+_LATER: Final = (408, 409, 425)
+"""Statuses below 500 by which a server says that it did nothing yet: too slow, a conflict, too early."""
+
+
+def _told(error: Exception) -> str:
+    """What went wrong as one line: the provider's own words where it has some."""
+    if isinstance(error, ModelRequestTimeout):
+        return "no answer in time: raise timeout_seconds of its limits if the model needs longer"
+    if isinstance(error, ModelHTTPError):
+        return f"{_line(_message(error.body) or 'no reason is given')} (status {error.status_code})"
+    if isinstance(error, ModelConnectionError):
+        cause: BaseException = error
+        while (deeper := cause.__cause__ or cause.__context__) is not None:
+            cause = deeper
+        return f"the connection failed: {_line(str(cause) or type(cause).__name__)}"
+    return _line(str(error) or type(error).__name__)
+
+
+def _message(body: object) -> str:
+    """The words of a provider's error, wherever its wire has them."""
+    if isinstance(body, Mapping):
+        for name in ("message", "error", "detail"):
+            if found := _message(body.get(name)):
+                return found
+        return ""
+    return body if isinstance(body, str) else ""
+
+
+def _line(text: str) -> str:
+    """A text of a server or a library as a part of a sentence."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 _STATUSES: Final[Mapping[str, CallStatus]] = {
@@ -324,6 +394,27 @@ def _text(response: ModelResponse) -> str:
     """The content of an answer: of the tool that it was to call, else its text."""
     tools = [part.args_as_json_str() for part in response.parts if isinstance(part, ToolCallPart)]
     return tools[0] if tools else "".join(part.content for part in response.parts if isinstance(part, TextPart))
+
+
+def _tokens(response: ModelResponse) -> tuple[Tokens | None, int | None]:
+    """The tokens that an answer has taken, and those of its reasoning; None where the provider tells nothing credible.
+
+    Without them a call counts for the most that it can take: a server that counts nothing is not free.
+    """
+    usage, details = response.usage, response.usage.details or {}
+    reasoning, searches = details.get("reasoning_tokens"), details.get("web_search_requests", 0)
+    counts = (usage.input_tokens, usage.cache_read_tokens, usage.output_tokens, reasoning or 0, searches)
+    if not all(isinstance(count, int) and 0 <= count <= _MOST_TOKENS for count in counts):
+        return None, None
+    if not usage.input_tokens and not usage.output_tokens:
+        return None, None
+    tokens = Tokens(
+        input=usage.input_tokens,
+        cached=min(usage.cache_read_tokens, usage.input_tokens),
+        output=usage.output_tokens,
+        searches=searches,
+    )
+    return tokens, reasoning
 
 
 def _kept(response: ModelResponse, text: str) -> Any:

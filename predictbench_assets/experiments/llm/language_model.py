@@ -194,6 +194,10 @@ class LanguageModel(AskedModel):
     def _prompt(self) -> str:
         return EVENT_PROMPT if self._table.unit == "event" else MARKET_PROMPT
 
+    @property
+    def _opening(self) -> Mapping[str, Any]:
+        return {"output": self._table.output, "settings": self._table.settings}
+
     async def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Ask for each sample, and put the answers together.
 

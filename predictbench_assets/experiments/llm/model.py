@@ -1,6 +1,6 @@
 """Language and decision models alike: how a table names one, its price, and the client that a run opens once."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.declared.table import Table
-from predictbench_assets.experiments.model_calls.desk import NoAnswer, Send
+from predictbench_assets.experiments.model_calls.desk import CallFailed, NoAnswer, Send
 from predictbench_assets.experiments.model_calls.prices import OwnPrice, Prices, PublicPrice, Tokens
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
 from predictbench_assets.experiments.protocol import Experiment, Information, PipelineContext, RunMetadata, Usage
@@ -57,7 +57,7 @@ class Reached:
 class ModelTable(Table):
     """The base of the tables that name a model."""
 
-    model: str = Field(pattern=r"^[a-z0-9-]+:[^\s:]\S*$")
+    model: str = Field(pattern=r"^[a-z0-9-]+:[^\s:\x00][^\s\x00]*$", max_length=255)
     """As pydantic-ai has it: `openai:gpt-5-mini`."""
     base_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
     """Address of a server of one's own that speaks as the provider does."""
@@ -157,8 +157,14 @@ class AskedModel(Experiment):
             connections=connections,
             most_bytes=self._most_bytes,
             chat=self._asks_by_chat,
+            **self._opening,
         ) as self._model:
             yield
+
+    @property
+    def _opening(self) -> Mapping[str, Any]:
+        """What the client has to be able to do, in `opened_model`'s words."""
+        return {}
 
     @property
     def _asks_by_chat(self) -> bool:
@@ -193,16 +199,26 @@ class AskedModel(Experiment):
         Raises:
             ExperimentSkip, RetriableError: as `Calls.ask`.
         """
+
+        async def sent() -> Reply:
+            try:
+                return await send()
+            except CallFailed as failed:
+                if failed.trouble != "access":
+                    raise
+                look = f"check {self._reached.variable}, the account that it is of, and the name {self._asked.model}"
+                raise CallFailed("access", f"{failed.reason}: {look}") from failed
+
         try:
-            return await context.calls.ask(request, send)
+            return await context.calls.ask(request, sent)
         except NoAnswer as error:
             return Reply(status="unknown", reason=str(error), text="", answered_at=context.clock.now())
 
 
-def cost_of(price: OwnPrice | PublicPrice | None, tokens: Tokens, *, batch: bool = False) -> Decimal | None:
-    """Dollars of a call; None where no price is known."""
+def cost_of(price: OwnPrice | PublicPrice | None, tokens: Tokens | None, *, batch: bool = False) -> Decimal | None:
+    """Dollars of a call; None where no price is known, or no tokens are."""
     try:
-        return None if price is None else price.cost(tokens, batch=batch)
+        return None if price is None or tokens is None else price.cost(tokens, batch=batch)
     except LookupError:
         return None
 

@@ -189,7 +189,10 @@ class Batches:
         now = self.desk.clock.now()
         asked_at = max(call.asked_at for call, _ in calls)
         if batch_id.startswith(_INTENT):
-            if any(call.may_be_under_way(now) for call, _ in calls) or now < asked_at + _LISTED_AFTER:
+            if (
+                any(call.may_be_under_way and now < call.expires_at for call, _ in calls)
+                or now < asked_at + _LISTED_AFTER
+            ):
                 self._note(calls, self._waiting("it is not known yet whether it was submitted"))
                 return
             since = min(call.asked_at for call, _ in calls)

@@ -1,11 +1,12 @@
 """The desk that every paid call of an experiment goes over: claims it, sends it, keeps its answer, and tries again.
 
-What is tried again: a rate limit (after the time that the provider asks for), an overload, a fault of the server, a
-connection that was refused; none of these is paid for. A request that may have been paid for and gave no answer is
-unknown: it counts for the most that it can have cost, and is asked once more. Everything else is asked once.
+What is tried again: a rate limit (after the time that the provider asks for, and more slowly), an overload, a fault of
+the server, a connection that was refused; none of these is paid for. A request that may have been paid for and gave no
+answer is unknown: it counts for the most that it can have cost, and is asked once more. Everything else is asked once.
 """
 
 import asyncio
+import math
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final, Generic, Literal, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -40,19 +42,26 @@ Trouble = Literal["limited", "overloaded", "server", "unreachable", "access", "r
 """The way in which a request gave no answer; only `unknown` may have been paid for."""
 
 TRIES: Final = 6
-"""Times that a call is sent, at the most, by one process."""
+"""Times that a call is sent, at the most, by one process; a limit of requests, which is waited for, does not count."""
 
 CIRCUIT: Final = 10
 """Failures in a row, of whatever calls, after which a provider is asked nothing more in this run."""
 
-_AGAIN: Final = ("limited", "overloaded", "server", "unreachable")
+_COUNTED: Final = ("overloaded", "server", "unreachable")
 _PROVIDERS_FAULT: Final = ("overloaded", "server", "unreachable", "unknown")
 _ATTEMPTS_UNKNOWN: Final = 2
 """Attempts without a known outcome after which a call is not made again."""
 
+_PATIENCE_S: Final = 600.0
+"""Seconds that a provider's limit is waited for, while it answers nothing at all."""
+
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 60.0
+_FIRST_GAP_S: Final = 0.05
+_LONGEST_GAP_S: Final = 10.0
+_GAP_SHRINKS: Final = 0.95
 _POLL_S: Final = 0.5
+_LONGEST_NAME: Final = 255
 _SLACK_S: Final = 5.0
 """Seconds that a client may be later than the deadline it was given."""
 
@@ -70,7 +79,8 @@ class CallFailed(Exception):
 
     def __init__(self, trouble: Trouble, reason: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
-        self.trouble, self.reason, self.retry_after_s = trouble, reason, retry_after_s
+        self.trouble, self.reason = trouble, reason
+        self.retry_after_s = retry_after_s if retry_after_s is not None and 0 < retry_after_s < math.inf else None
 
 
 class NoAnswer(Exception):
@@ -105,6 +115,9 @@ class Desk:
         self.store, self.clock, self.allowance = store, clock, allowance
         self._rows: dict[CallKey, list[Call]] = defaultdict(list)
         self._keys: dict[tuple[str, str], dict[CallKey, None]] = defaultdict(dict)
+        self._mine: set[UUID] = set()
+        self._one_at_a_time: dict[CallKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._stopped: str | None = None
         self._opening = asyncio.Lock()
         self._is_open = False
         self._claims = _Together[Call, Claim](lambda calls: store.claim(calls, allowance))
@@ -118,18 +131,21 @@ class Desk:
 
         Raises:
             ExperimentSkip: a budget does not cover it; a larger one may.
-            RetriableError: not asked, or not answered; a later run may have more luck.
+            RetriableError: not asked, not answered, or not kept; a later run may have more luck.
             NoAnswer: asked, and given up.
         """
         await self.open()
         key: CallKey = (request.unit, unit_id, request.sample, request.prompt_hash)
+        async with self._one_at_a_time[key]:
+            return await self._answer(key, request, send)
+
+    async def _answer(self, key: CallKey, request: CallRequest, send: Send) -> Reply:
         tries = 0
         while True:
             reply = await self.known(key)
             if reply is not None:
                 return reply
             self._check(key, request.provider)
-            tries += 1
             try:
                 return await self._send(await self._claimed(key, request), request, send)
             except _Taken as taken:  # by another process
@@ -137,21 +153,32 @@ class Desk:
             except CallFailed as failed:
                 if failed.trouble == "rejected":
                     raise NoAnswer(f"rejected: {failed.reason}") from None
-                if failed.trouble in _AGAIN and tries >= TRIES:
+                tries += failed.trouble in _COUNTED
+                if tries >= TRIES:
                     raise RetriableError(f"no answer in {tries} tries: {failed.reason}") from None
-                if failed.trouble in _AGAIN:
+                if failed.trouble in _COUNTED:
                     await asyncio.sleep(_pause_s(tries, failed.retry_after_s))
 
     def usage(self, unit: str, unit_id: str) -> Usage | None:
         """The usage of all calls about a market or an event, those of earlier attempts included; None without any."""
-        calls = [call for key in self._keys[unit, unit_id] for call in self._rows[key]]
-        return usage_of(calls)
+        return usage_of([call for key in self._keys[unit, unit_id] for call in self._rows[key]])
+
+    async def close(self) -> None:
+        """Wait until all that came back is durable, of calls that were cancelled meanwhile as well."""
+        await self._settlements.ended()
 
     async def open(self) -> None:
-        """Read the calls of earlier attempts, unless that is done."""
+        """Read the calls of earlier attempts, unless that is done.
+
+        Raises:
+            RetriableError: the store cannot be read.
+        """
+        if self._is_open:
+            return
         async with self._opening:
             if not self._is_open:
-                for call in await asyncio.to_thread(self.store.earlier):
+                self._check_store()
+                for call in await self._stored(asyncio.to_thread(self.store.earlier)):
                     self.keep(call)
                 self._is_open = True
 
@@ -188,21 +215,39 @@ class Desk:
             owner=this_process(),
         )
 
+    async def _stored(self, work: Awaitable[T]) -> T:
+        """What the store does; its first trouble ends the asking: what cannot be kept is not to be paid for.
+
+        Raises:
+            RetriableError: it could not do it.
+        """
+        try:
+            return await work
+        except Exception as error:  # in a process of its own, the pipe's
+            self._stopped = self._stopped or str(error)
+            raise RetriableError(str(error)) from error
+
+    def _check_store(self) -> None:
+        if self._stopped is not None:
+            raise RetriableError(f"not asked: {self._stopped}")
+
     async def known(self, key: CallKey) -> Reply | None:
         """What was answered before; waits for another process that is asking the same."""
         for call in self.rows(key):
-            while call.status == "unknown" and call.owner != this_process():
-                call = await asyncio.to_thread(self.store.now, call)
+            while call.may_be_under_way and call.call_id not in self._mine:
+                call = await self._stored(asyncio.to_thread(self.store.now, call))
                 self.keep(call)
-                if not call.may_be_under_way(self.clock.now()):
-                    break
-                await asyncio.sleep(_POLL_S)
-            if call.is_paid and (reply := await asyncio.to_thread(self.store.reply, call.call_id)) is not None:
-                return reply
+                if call.may_be_under_way:
+                    await asyncio.sleep(_POLL_S)
+            if call.is_paid:
+                reply = await self._stored(asyncio.to_thread(self.store.reply, call.call_id))
+                if reply is not None:
+                    return reply
         return None
 
     def _check(self, key: CallKey, provider: str) -> None:
         """Stop before a request that is not to be made."""
+        self._check_store()
         if (problem := self._circuits[provider].problem) is not None:
             raise RetriableError(f"not asked: {problem}")
         unknown = [call for call in self._rows[key] if call.status == "unknown"]
@@ -215,11 +260,15 @@ class Desk:
     async def _claimed(self, key: CallKey, request: CallRequest) -> Call:
         """Store the intent, once there is room for it."""
         while True:
+            # Before the claim: its time begins there, and another process goes by it.
+            await self._circuits[request.provider].wait()
+            self._check(key, request.provider)
             lasts = timedelta(seconds=request.deadline_s) + _EXPIRY_SLACK
             call = self.next_call(key[1], request, lasts)
             freed = self._freed_times
-            claim = await self._claims(call)
+            claim = await self._stored(self._claims(call))
             if claim.granted:
+                self._mine.add(call.call_id)
                 self.keep(call)
                 return call
             if claim.taken is not None:
@@ -228,7 +277,6 @@ class Desk:
                 await asyncio.sleep(claim.wait_s * random.uniform(1.0, 1.2))  # noqa: S311 - not all at once
             elif not await self._has_freed_some(since=freed):
                 raise ExperimentSkip(f"budget: {claim.over_budget}", retriable=True)
-            self._check(key, request.provider)
 
     async def _has_freed_some(self, since: int) -> bool:
         """Wait until a call under way has ended, which may have taken less than it might; False where none is."""
@@ -242,11 +290,14 @@ class Desk:
         self._under_way += 1
         try:
             try:
-                await circuit.wait()
                 async with asyncio.timeout(request.deadline_s + _SLACK_S):
                     reply = await send()
+            except CallFailed:
+                raise
             except TimeoutError:
                 raise CallFailed("unknown", f"no answer within {request.deadline_s + _SLACK_S:g} s") from None
+            except Exception as error:  # whoever sends it may have a bug, after the request went out
+                raise CallFailed("unknown", f"{type(error).__name__}: {error}") from error
         except CallFailed as failed:
             circuit.note(failed)
             await self._settle(Settled(call=failed_call(call, failed), content=request.content))
@@ -262,7 +313,7 @@ class Desk:
                 self._freed.notify_all()
 
     async def _settle(self, settled: Settled) -> None:
-        await self._settlements(settled)
+        await self._stored(self._settlements(settled))
         self.keep(settled.call)
 
     def _settle_together(self, settled: Sequence[Settled]) -> Sequence[None]:
@@ -319,9 +370,15 @@ def usage_of(calls: Sequence[Call]) -> Usage | None:
         output_tokens=_sum(calls, "output_tokens"),
         cached_tokens=_sum(calls, "cached_tokens"),
         cost=sum(costs, Decimal(0)) if costs else None,
-        seconds=(max(ended) - min(call.asked_at for call in calls)).total_seconds() if ended else None,
-        model=next((call.model_returned for call in reversed(calls) if call.model_returned), None),
+        # A clock may have been set back meanwhile.
+        seconds=max(0.0, (max(ended) - min(call.asked_at for call in calls)).total_seconds()) if ended else None,
+        model=next((_printable(call.model_returned) for call in reversed(calls) if call.model_returned), None),
     )
+
+
+def _printable(name: str) -> str:
+    """The name of a model as a result has it."""
+    return "".join(character if character.isprintable() else "?" for character in name)[:_LONGEST_NAME]
 
 
 def _sum(calls: Sequence[Call], name: str) -> int | None:
@@ -341,16 +398,23 @@ class _Circuit:
     def __init__(self) -> None:
         self.problem: str | None = None
         self._in_a_row = 0
-        self._resume_at = 0.0
+        self._limited_since: float | None = None
+        self._next_at = self._resume_at = self._gap_s = 0.0
 
     async def wait(self) -> None:
-        """Wait as long as the provider has asked for."""
-        await asyncio.sleep(max(0.0, self._resume_at - asyncio.get_running_loop().time()))
+        """Wait as long as the provider has asked for, then for a turn: after a limit, turns have a gap between them."""
+        while (turn := max(self._next_at, self._resume_at)) > (now := _loop_time()):
+            self._next_at = turn + self._gap_s
+            await asyncio.sleep(turn - now)
+            if self._resume_at <= _loop_time() or self.problem is not None:
+                return  # or else there was another limit meanwhile
+        self._next_at = now + self._gap_s
 
     def note(self, failed: CallFailed | None) -> None:
         """Take note of how a call ended; None for well."""
         if failed is None:
-            self._in_a_row = 0
+            self._in_a_row, self._limited_since = 0, None
+            self._gap_s = self._gap_s * _GAP_SHRINKS if self._gap_s > _FIRST_GAP_S / 2 else 0.0
         elif failed.trouble == "access":
             self.problem = f"the provider refuses this experiment: {failed.reason}"
         elif failed.trouble in _PROVIDERS_FAULT:
@@ -358,8 +422,24 @@ class _Circuit:
             if self._in_a_row == CIRCUIT:
                 self.problem = f"{self._in_a_row} calls in a row have failed, the last one: {failed.reason}"
         elif failed.trouble == "limited":
-            pause = min(failed.retry_after_s or 0.0, _LONGEST_PAUSE_S)
-            self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + pause)
+            self._slow_down(failed)
+
+    def _slow_down(self, failed: CallFailed) -> None:
+        """Pause, and go on with twice the gap; many that are refused at once count as one."""
+        now = _loop_time()
+        self._limited_since = self._limited_since or now
+        wait_s = failed.retry_after_s or 0.0
+        if wait_s > _PATIENCE_S:
+            self.problem = f"the provider asks to wait for {wait_s:,.0f} s: {failed.reason}"
+        elif now - self._limited_since > _PATIENCE_S:
+            self.problem = f"the provider has answered nothing for {_PATIENCE_S:g} s: {failed.reason}"
+        if now >= self._resume_at:
+            self._gap_s = min(max(2.0 * self._gap_s, _FIRST_GAP_S), _LONGEST_GAP_S)
+        self._resume_at = max(self._resume_at, now + max(wait_s, self._gap_s))
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class _Together(Generic[T, R]):
@@ -377,6 +457,11 @@ class _Together(Generic[T, R]):
             self._working = asyncio.create_task(self._run())
         return await answer
 
+    async def ended(self) -> None:
+        """Wait until nothing is under way."""
+        while self._working is not None and not self._working.done():
+            await asyncio.wait({self._working})
+
     async def _run(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
@@ -393,15 +478,14 @@ class _Together(Generic[T, R]):
 
 
 def _pause_s(tries: int, retry_after_s: float | None) -> float:
-    """Seconds before the next try: what the provider asks for, else twice as long each time, with jitter."""
-    if retry_after_s is not None:
-        return min(retry_after_s, _LONGEST_PAUSE_S)
+    """Seconds before the next try: twice as long each time, with jitter, and at least what the provider asks for."""
     longest: float = min(_FIRST_PAUSE_S * 2.0 ** (tries - 1), _LONGEST_PAUSE_S)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+    own = longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+    return max(own, min(retry_after_s or 0.0, _LONGEST_PAUSE_S))
 
 
 def failed_call(call: Call, failed: CallFailed) -> Call:
     """The row of a call without an answer."""
     if failed.trouble == "unknown":
-        return msgspec.structs.replace(call, reason=failed.reason, expires_at=call.asked_at)
+        return msgspec.structs.replace(call, reason=failed.reason)
     return msgspec.structs.replace(call, status="failed", reason=failed.reason, cost=Decimal(0))

@@ -15,6 +15,11 @@ import psutil  # type: ignore[import-untyped]
 from predictbench_assets.experiments.protocol import UnitName
 from predictbench_assets.runs import RUN_NAMESPACE, CallStatus
 
+_MOST_TOKENS = 2**62
+_MOST_DOLLARS = 10**12
+_CLOCKS_DIFFER_S = 2.0
+"""The same process's start is reckoned from the clock of now, by each that looks: they may differ by so much."""
+
 
 class CallScope(msgspec.Struct, frozen=True, kw_only=True):
     """The experiment and the snapshot that calls are made for."""
@@ -135,9 +140,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """True where nothing is known of its outcome yet, not even that it will stay unknown."""
         return self.status == "unknown" and self.reason is None
 
-    def may_be_under_way(self, now: datetime) -> bool:
-        """True where whoever asked may still be waiting for the answer."""
-        return self.status == "unknown" and now < self.expires_at and not _is_dead(self.owner)
+    @property
+    def may_be_under_way(self) -> bool:
+        """True where whoever asked may still be waiting for the answer; once its time is up, `expires_at` says so."""
+        is_settled = self.status != "unknown" or self.transcript_uri is not None
+        return not is_settled and self.expires_at > self.asked_at and not _is_dead(self.owner)
 
 
 CallKey = tuple[str, str, int, str]
@@ -182,14 +189,19 @@ def answered(call: Call, reply: Reply) -> Call:
         model_returned=reply.model,
         response_id=reply.response_id,
         finish_reason=reply.finish_reason,
-        input_tokens=reply.input_tokens,
-        cached_tokens=reply.cached_tokens,
-        output_tokens=reply.output_tokens,
-        reasoning_tokens=reply.reasoning_tokens,
+        input_tokens=_storable(reply.input_tokens),
+        cached_tokens=_storable(reply.cached_tokens),
+        output_tokens=_storable(reply.output_tokens),
+        reasoning_tokens=_storable(reply.reasoning_tokens),
         # Without a price for the answer it counts for the most that it can have cost.
-        cost=call.reserved_cost if reply.cost is None else reply.cost,
+        cost=reply.cost if reply.cost is not None and 0 <= reply.cost <= _MOST_DOLLARS else call.reserved_cost,
         answered_at=reply.answered_at,
     )
+
+
+def _storable(count: int | None) -> int | None:
+    """A count as a row takes it; None for one that no row does, whoever has told it."""
+    return count if count is not None and 0 <= count <= _MOST_TOKENS else None
 
 
 @cache
@@ -206,7 +218,7 @@ def _is_dead(owner: str) -> bool:
     if host != socket.gethostname():
         return False
     try:
-        return f"{psutil.Process(int(rest)).create_time():.2f}" != started
+        return bool(abs(psutil.Process(int(rest)).create_time() - float(started)) > _CLOCKS_DIFFER_S)
     except (ValueError, psutil.NoSuchProcess):
         return True
     except psutil.Error:

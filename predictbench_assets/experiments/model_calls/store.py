@@ -4,6 +4,8 @@ A row is there before its request goes out. What came back is in a segment befor
 a process that dies in between leaves the answer in the segment, where the next one finds it.
 """
 
+import itertools
+import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +17,7 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy import Connection, Engine, bindparam, insert, select, text, update
 
-from predictbench_assets.database.errors import in_transaction
+from predictbench_assets.database.errors import Backoff, in_transaction
 from predictbench_assets.database.schema import model_calls
 from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.model_calls.records import (
@@ -37,7 +39,7 @@ _logger = logging.getLogger(__name__)
 _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('predictbench model calls'))")
 _SPENT = text("""
     SELECT experiment, coalesce(sum(CASE status WHEN 'unknown' THEN reserved_cost ELSE cost END), 0) AS usd,
-        coalesce(sum(CASE status WHEN 'unknown' THEN reserved_tokens ELSE input_tokens + output_tokens END), 0)
+        coalesce(sum(coalesce(input_tokens + output_tokens, reserved_tokens)) FILTER (WHERE status <> 'failed'), 0)
             AS tokens,
         count(*) AS calls
     FROM predictbench.model_calls
@@ -50,6 +52,12 @@ _PACE = text("""
     FROM predictbench.model_calls
     WHERE provider = :provider AND claimed_at > clock_timestamp() - make_interval(secs => :span)
 """)
+_IS_OVER = text("clock_timestamp() >= claimed_at + (expires_at - asked_at)")
+"""True of a row whose asker has had its time, by the server's clock, since those of two hosts may differ."""
+
+_PATIENT: Final = Backoff(attempts=7, longest=5.0, within=30.0)
+"""Policy of the ledger's transactions: nobody watches them, and a database may have to be started again."""
+
 _NULL: Final = msgspec.Raw(b"null")
 _SPAN_S: Final = 10.0
 """Seconds that a limit by the minute is averaged over, where it allows one request in them."""
@@ -124,12 +132,19 @@ class PaidCalls:
         """The calls of this scope that were made before."""
         wanted = [model_calls.c[name] == value for name, value in msgspec.structs.asdict(self._scope).items()]
         calls = self._rows(*wanted)
-        return [self._recovered(call) for call in calls] if calls else []
+        if any(call.status == "unknown" for call in calls):
+            self._look()
+        return [self._recovered(call) for call in calls]
 
     def now(self, call: Call) -> Call:
         """The call as it stands now; one whose answer came before its process died is settled with it."""
-        (found,) = self._rows(model_calls.c.call_id == call.call_id) or [call]
-        return found if found.may_be_under_way(call.asked_at) else self._recovered(found)
+        wanted = model_calls.c.call_id == call.call_id
+        found = next(iter(self._rows(wanted)), None)
+        if found is not None and found.may_be_under_way and not self._rows(wanted, _IS_OVER):
+            return found
+        self._look()
+        found = self._recovered(call if found is None else found)
+        return msgspec.structs.replace(found, expires_at=found.asked_at)
 
     def claim(self, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
         """Store the intents that are allowed, all in one transaction; an answer for each.
@@ -137,7 +152,12 @@ class PaidCalls:
         Raises:
             DatabaseUnavailable: nothing is stored, so nothing may be asked.
         """
-        return in_transaction(self._engine(), lambda connection: _claim(connection, calls, allowance))
+        tries = itertools.count()
+        return in_transaction(
+            self._engine(),
+            lambda connection: _claim(connection, calls, allowance, again=next(tries) > 0),
+            _PATIENT,
+        )
 
     def settle(self, settled: Sequence[Settled]) -> None:
         """Make outcomes durable, what came back first.
@@ -176,11 +196,16 @@ class PaidCalls:
 
     def reply(self, call_id: UUID) -> Reply | None:
         """What came back; None where no transcript has it."""
+        if call_id not in self._places:
+            self._look()
+        return self._read_reply(call_id)
+
+    def _look(self) -> None:
         with self._lock:
-            if call_id not in self._places:
-                self._look_for_more()
-            place = self._places.get(call_id)
-        if place is None:
+            self._look_for_more()
+
+    def _read_reply(self, call_id: UUID) -> Reply | None:
+        if (place := self._places.get(call_id)) is None:
             return None
         line = self._area.fs.cat_file(self._area.path(place.name), start=place.start, end=place.end)
         return msgspec.json.decode(line, type=_Line).reply
@@ -191,14 +216,14 @@ class PaidCalls:
             self._segment.close()
 
     def _line(self, settled: Settled) -> bytes:
-        line = msgspec.json.encode(_Line(settled.call.call_id, settled.call, settled.content, settled.reply))
+        line = _encoded(_Line(settled.call.call_id, settled.call, settled.content, settled.reply))
         if self._redact(plain := line.decode()) == plain:
             return line
         return msgspec.json.encode(redacted_json(msgspec.json.decode(line), self._redact))
 
     def _recovered(self, call: Call) -> Call:
         """The call, settled with the answer that its process left in a transcript, if it is not settled."""
-        reply = self.reply(call.call_id) if call.status == "unknown" else None
+        reply = self._read_reply(call.call_id) if call.status == "unknown" else None
         if reply is None:
             return call
         place = self._places[call.call_id]
@@ -230,11 +255,12 @@ class PaidCalls:
                 row[column] = _storable(row[column], self._redact)
         statement = update(model_calls).where(model_calls.c.call_id == bindparam("id"))
         statement = statement.values({name: bindparam(name) for name in _OUTCOME})
-        in_transaction(self._engine(), lambda connection: connection.execute(statement, rows))
+        in_transaction(self._engine(), lambda connection: connection.execute(statement, rows), _PATIENT)
 
     def _rows(self, *wanted: Any) -> list[Call]:
         query = select(*(model_calls.c[name] for name in Call.__struct_fields__)).where(*wanted)
-        rows = in_transaction(self._engine(), lambda connection: connection.execute(query).all())
+        query = query.order_by(model_calls.c.attempt)
+        rows = in_transaction(self._engine(), lambda connection: connection.execute(query).all(), _PATIENT)
         return [Call(**row._mapping) for row in rows]
 
 
@@ -272,6 +298,15 @@ class _Line(msgspec.Struct, frozen=True):
     reply: Reply | None = None
 
 
+def _encoded(line: _Line) -> bytes:
+    """The line as JSON, whatever a provider has sent."""
+    try:
+        return msgspec.json.encode(line)
+    except (ValueError, TypeError, OverflowError, RecursionError):  # half a character, for one
+        plain = json.loads(json.dumps(msgspec.to_builtins(line), default=str))
+        return msgspec.json.encode(redacted_json(plain, lambda text: text.encode(errors="replace").decode()))
+
+
 def _storable(text: str | None, redact: Callable[[str], str]) -> str | None:
     """A provider's word as a column takes it."""
     if text is None:
@@ -280,16 +315,20 @@ def _storable(text: str | None, redact: Callable[[str], str]) -> str | None:
     return " ".join(plain.split())[:_LONGEST_TEXT]
 
 
-def _claim(connection: Connection, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
+def _claim(connection: Connection, calls: Sequence[Call], allowance: Allowance, *, again: bool) -> list[Claim]:
+    """Store intents; `again` where the transaction may have been made before, and its answer was lost."""
     connection.execute(_ONE_AT_A_TIME)
     query = select(*(model_calls.c[name] for name in Call.__struct_fields__))
     found = connection.execute(query.where(model_calls.c.call_id.in_([call.call_id for call in calls])))
     taken = {row.call_id: Call(**row._mapping) for row in found}
-    ledger, pace = _Ledger(connection, calls[0], allowance), _Pace(connection, calls[0].provider, allowance)
+    ledger = _Ledger(connection, calls[0], allowance)
+    paces = {provider: _Pace(connection, provider, allowance) for provider in {call.provider for call in calls}}
     claims, granted = [], []
     for call in calls:
-        if call.call_id in taken:
-            claims.append(Claim(taken=taken[call.call_id]))
+        pace = paces[call.provider]
+        if (row := taken.get(call.call_id)) is not None:
+            is_ours = again and (row.owner, row.asked_at) == (call.owner, call.asked_at)
+            claims.append(Claim() if is_ours else Claim(taken=row))
         elif (problem := ledger.problem(call)) is not None:
             claims.append(Claim(over_budget=problem))
         elif (wait_s := pace.wait_s()) > 0:
@@ -327,6 +366,8 @@ class _Ledger:
     def problem(self, call: Call) -> str | None:
         """The budget that does not cover a call, in words; None where all do."""
         allowed, cost, tokens = self._allowance, call.reserved_cost or Decimal(0), call.reserved_tokens or 0
+        if call.reserved_cost is None and (allowed.usd_per_day is not None or allowed.usd_per_day_of_all is not None):
+            return f"no price is known of {call.model_asked}, so no budget in dollars can be kept"
         for limit, spent, more, setting in (
             (allowed.usd_per_day, self._usd, cost, f"usd_per_day of {call.experiment}"),
             (allowed.usd_per_day_of_all, self._usd_of_all, cost, "MODEL_USD_PER_DAY"),
