@@ -13,6 +13,7 @@ import dagster as dg
 
 from predictbench_assets.assets.experiments import build_experiment_assets
 from predictbench_assets.assets.ingestion import normalized_markets, raw_markets, target_window
+from predictbench_assets.assets.market_data import build_market_data
 from predictbench_assets.assets.persistence import build_persisted_run
 from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.assets.scoring import benchmark_report, experiment_scores, leaderboard
@@ -20,6 +21,7 @@ from predictbench_assets.assets.step import redacting
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.ingestion.cohort import COHORT
+from predictbench_assets.ingestion.market_data import MARKET_DATA
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.ingestion.window import WINDOW
 from predictbench_assets.io_manager import StagingIOManager
@@ -37,7 +39,13 @@ from predictbench_assets.persistence.run_store import run_database
 from predictbench_assets.settings import Settings, SettingsError, get_settings
 from predictbench_assets.staging import StagingArea
 
-SCHEMAS = {"target_window": WINDOW, "raw_markets": SNAPSHOT, "normalized_markets": COHORT, OUTCOMES.name: OUTCOMES}
+SCHEMAS = {
+    "target_window": WINDOW,
+    "raw_markets": SNAPSHOT,
+    "normalized_markets": COHORT,
+    MARKET_DATA.name: MARKET_DATA,
+    OUTCOMES.name: OUTCOMES,
+}
 
 
 def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
@@ -52,6 +60,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
         target_window,
         raw_markets,
         normalized_markets,
+        *build_market_data(registry),
         *build_experiment_assets(registry, settings.redact),
         build_persisted_run(registry),
     ]

@@ -10,7 +10,9 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Stage = Literal["target_window", "raw_markets", "normalized_markets", "experiment_results", "persisted_run"]
+Stage = Literal[
+    "target_window", "raw_markets", "normalized_markets", "market_data", "experiment_results", "persisted_run"
+]
 
 
 class Failure(BaseModel):

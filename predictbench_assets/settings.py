@@ -65,6 +65,8 @@ DEFAULT_EXPERIMENTS = (
     "predictbench_assets.experiments.builtin.controls:ShuffledPriceExperiment",
     "predictbench_assets.experiments.builtin.controls:PriceDayAgoExperiment",
     "predictbench_assets.experiments.builtin.pricing:ShrunkMarketExperiment",
+    "predictbench_assets.experiments.quantitative.favourite_longshot:FavouriteLongshotExperiment",
+    "predictbench_assets.experiments.quantitative.recalibrated_market:RecalibratedMarketExperiment",
 )
 
 EXPERIMENTS_FILE = "experiments.toml"

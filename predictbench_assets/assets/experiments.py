@@ -2,15 +2,18 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
 from predictbench_assets.assets.checks import check_stored, stored_check
 from predictbench_assets.assets.ingestion import StagedOutput, normalized_markets
+from predictbench_assets.assets.market_data import MARKET_DATA_KEY
 from predictbench_assets.assets.paid import paid_metadata, rationale_metadata
 from predictbench_assets.assets.step import OWNERS, asset_step, record_failure
+from predictbench_assets.experiments.contexts import SettledForecasts
 from predictbench_assets.experiments.forecast import (
     ExperimentForecasts,
     ForecastCohort,
@@ -25,12 +28,13 @@ from predictbench_assets.experiments.forecast import (
 )
 from predictbench_assets.experiments.headers import OutcomesHeader
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, total_usage
-from predictbench_assets.experiments.protocol import Experiment, RunMetadata
+from predictbench_assets.experiments.protocol import Experiment, RunMetadata, SettledForecast
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress
 from predictbench_assets.ingestion.cohort import cohort_markets
 from predictbench_assets.ingestion.headers import CohortHeader
+from predictbench_assets.ingestion.market_data import frozen_market_data
 from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -83,6 +87,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
         key=experiment_key(experiment.name),
         ins={"normalized_markets": dg.AssetIn(key=normalized_markets.key)}
         | {name: dg.AssetIn(key=experiment_key(name)) for name in experiment.requires},
+        deps=[MARKET_DATA_KEY] if experiment.market_data else [],
         group_name=GROUP,
         partitions_def=run_partitions,
         owners=OWNERS,
@@ -115,12 +120,13 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 refuse_to_forget(settings, dry_run=database.dry)
             made = forecast(
                 experiment,
-                ForecastCohort(run, list(cohort_markets(staged_cohort)), staged_cohort.sha256),
+                _cohort(staging, key, experiment, run, staged_cohort),
                 config_hash=registry.config_hash(experiment.name),
                 required={name: _required(context, one, registry[name], registry, run) for name, one in inputs.items()},
                 history=database.history,
                 history_counts=database.history_counts,
                 engine=None if database.dry else lambda: database.engine,
+                settled_forecasts=_settled_forecasts(database, registry, experiment),
                 area=staging,
                 writer_id=context.run.run_id,
                 settings=settings,
@@ -133,6 +139,23 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
             yield stored
 
     return experiment_results
+
+
+def _cohort(
+    staging: StagingArea, key: RunKey, experiment: Experiment, run: RunMetadata, staged: StagedFile
+) -> ForecastCohort:
+    """The markets to forecast, with the market data that was frozen where the experiment asks for it."""
+    asked = frozen_market_data(staging, key, run.snapshot_hash) if experiment.market_data else {}
+    return ForecastCohort(run, list(cohort_markets(staged)), staged.sha256, asked)
+
+
+def _settled_forecasts(database: RunDatabase, registry: Registry, experiment: Experiment) -> SettledForecasts:
+    """The stored forecasts that an experiment may learn from; payloads of its own, others' may be long."""
+
+    def known(name: str, as_of: datetime) -> Iterable[SettledForecast]:
+        return database.settled_forecasts(name, registry[name].version, as_of, own=name == experiment.name)
+
+    return known
 
 
 def _definition_metadata(experiment: Experiment, registry: Registry) -> dict[str, Any]:

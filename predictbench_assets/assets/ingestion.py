@@ -1,6 +1,6 @@
 """Ingestion: the window of a run, the frozen snapshot of its markets, and the typed cohort."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import dagster as dg
@@ -205,14 +205,16 @@ def _kept_aside(
 
 
 def _refuse_losses(context: dg.AssetExecutionContext, settings: Settings, database: RunDatabase, key: RunKey) -> None:
-    ops = cast("Mapping[str, Any]", context.run.run_config.get("ops", {}))
     registered = set(registry_of(settings).names)
-    unselected = {
-        name
-        for name in registered
-        if ops.get(f"experiment_results__{name}", {}).get("config", {}).get("selected") is False
+    refuse_losses(key, database.forecasters(key), registered=registered, unselected=unselected(context, registered))
+
+
+def unselected(context: dg.AssetExecutionContext, names: Iterable[str]) -> set[str]:
+    """Those of the experiments that this run's configuration leaves out."""
+    ops = cast("Mapping[str, Any]", context.run.run_config.get("ops", {}))
+    return {
+        name for name in names if ops.get(f"experiment_results__{name}", {}).get("config", {}).get("selected") is False
     }
-    refuse_losses(key, database.forecasters(key), registered=registered, unselected=unselected)
 
 
 def _snapshot_metadata(snapshot: StagedFile, *, reused: bool) -> dict[str, Any]:

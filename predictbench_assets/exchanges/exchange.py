@@ -3,15 +3,18 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Generic, Protocol, Self, TypeVar
 
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.failures import TransientError
 from predictbench_assets.markets.cohort import ExclusionReason, ReadMarket
+from predictbench_assets.markets.market_data import OrderBook
 from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.markets.settlement import Absence, PendingMarket, Reading
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,34 @@ class QuotesUnavailable(TransientError):
     """The exchange gave no quotes at all; the text has the reason."""
 
 
+@dataclass
+class ReadOf(Generic[T]):
+    """What was read of each of several contracts, and why there is nothing of the others; by contract id."""
+
+    found: dict[str, T] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    warning: str | None = None
+    """A sentence about contracts that were not answered for; None where there was an answer about each."""
+    stats: ApiStats = field(default_factory=ApiStats)
+
+    def ended(self, contract_ids: Sequence[str], reason: str | None, what: str) -> Self:
+        """Note the reason for all contracts that there was no answer about."""
+        open_ids = [one for one in contract_ids if one not in self.found and one not in self.missing]
+        self.missing |= dict.fromkeys(open_ids, f"not answered: {reason}" if reason else "its id is none to ask for")
+        if reason is not None:
+            self.warning = f"{what} are missing: {reason}"
+        return self
+
+
+@dataclass(frozen=True)
+class MarketDataRead:
+    """Order books and histories of first outcomes, by contract id."""
+
+    books: ReadOf[OrderBook]
+    histories: ReadOf[tuple[tuple[float, float], ...]]
+    """Seconds since the epoch and price, oldest first."""
+
+
 class SettlementReader(Protocol):
     """A look-up of settlements until a budget of requests is used up, or the exchange stops answering."""
 
@@ -122,6 +153,9 @@ class Exchange(Protocol):
         Raises:
             QuotesUnavailable: the exchange answered for none.
         """
+
+    async def market_data(self, contract_ids: Sequence[str], captured_at: datetime) -> MarketDataRead:
+        """Read the order books as they are now, and the prices of the week up to the capture; raises nothing."""
 
     def settlements(self, max_requests: int) -> AbstractAsyncContextManager[SettlementReader]:
         """Open a reader of settlements that begins no request when `max_requests` were sent."""

@@ -11,10 +11,12 @@ from predictbench_assets.experiments.protocol import (
     PipelineContext,
     RetriableError,
     RunMetadata,
+    SettledForecast,
     SettledMarket,
     Usage,
 )
 from predictbench_assets.markets.market import Market, MarketPrice
+from predictbench_assets.markets.market_data import OrderBook
 
 __all__ = [
     "Experiment",
@@ -22,9 +24,11 @@ __all__ = [
     "ExperimentSkip",
     "Market",
     "MarketPrice",
+    "OrderBook",
     "PipelineContext",
     "RetriableError",
     "RunMetadata",
+    "SettledForecast",
     "SettledMarket",
     "Usage",
 ]

@@ -6,8 +6,9 @@ import logging
 import random
 import threading
 import traceback
+import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -25,6 +26,7 @@ from predictbench_assets.experiments.protocol import (
     PipelineContext,
     RunMetadata,
     SettledCount,
+    SettledForecast,
     SettledMarket,
 )
 from predictbench_assets.markets.market import Market
@@ -46,6 +48,9 @@ History = Callable[[datetime], Iterable[SettledMarket]]
 HistoryCounts = Callable[[datetime], Mapping[str, SettledCount]]
 """The same in short, by category."""
 
+SettledForecasts = Callable[[str, datetime], Iterable[SettledForecast]]
+"""The earlier forecasts of an experiment, by its name, for the markets whose resolution was known at an instant."""
+
 Artifacts = Callable[[str, bytes], str]
 """Stores bytes under a relative path and returns their address; called from several threads at once."""
 
@@ -62,6 +67,8 @@ class Contexts:
         clock: Clock,
         history: History | None,
         history_counts: HistoryCounts | None = None,
+        settled_forecasts: SettledForecasts | None = None,
+        market_data: Mapping[str, bytes] | None = None,
         artifacts: Artifacts | None,
         ledger: Ledger | None = None,
         lines: "LogLines",
@@ -74,6 +81,8 @@ class Contexts:
         visible_history = _nothing if history is None else _without_prices(history) if blind else history
         self._history = _remembered(visible_history)
         self._history_counts = history_counts
+        self._forecasts = None if settled_forecasts is None else _permitted(settled_forecasts, experiment)
+        self._market_data = (market_data or {}) if experiment.market_data and not blind else {}
         self._memo = Memo()
         self._artifacts = artifacts
         self._desk = None if ledger is None else Desk(ledger, clock)
@@ -104,9 +113,20 @@ class Contexts:
             _memo=self._memo,
             _history=self._history,
             _counts=self._history_counts,
+            _forecasts=self._forecasts,
+            _market_data=self._market_data.get(market.market_id),
             _artifacts=None if self._artifacts is None else self._artifacts_of(market),
             _calls=Calls(self._desk, market.market_id),
         )
+
+    def contexts(
+        self, markets: Sequence[Market], required: Callable[[Market], Mapping[str, ExperimentResult]]
+    ) -> Mapping[str, PipelineContext]:
+        """The contexts of the markets of one call, by market id, each made when it is looked at.
+
+        One that nobody keeps is made anew the next time: of a cohort of 20,000 they would take 160 MB together.
+        """
+        return _MadeWhenLookedAt({one.market_id: one for one in markets}, lambda one: self.context(one, required(one)))
 
     def log_fields(self, market_id: str | None) -> dict[str, str]:
         """The fields of a log line about a market, or about the experiment alone."""
@@ -130,6 +150,29 @@ class Contexts:
             return store(f"{folder}/{path}", content)
 
         return store_one
+
+
+class _MadeWhenLookedAt(Mapping[str, PipelineContext]):
+    """Contexts by market id; whoever keeps one is given the same again."""
+
+    def __init__(self, markets: Mapping[str, Market], make: Callable[[Market], PipelineContext]) -> None:
+        self._markets, self._make = markets, make
+        self._alive: weakref.WeakValueDictionary[str, PipelineContext] = weakref.WeakValueDictionary()
+
+    def __getitem__(self, market_id: str) -> PipelineContext:
+        context = self._alive.get(market_id)
+        if context is None:
+            context = self._alive[market_id] = self._make(self._markets[market_id])
+        return context
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._markets)
+
+    def __len__(self) -> int:
+        return len(self._markets)
+
+    def __contains__(self, market_id: object) -> bool:
+        return market_id in self._markets
 
 
 class LogLines:
@@ -205,3 +248,17 @@ def _without_prices(history: History) -> History:
         return (replace(settled, price=None) for settled in history(as_of))
 
     return blinded
+
+
+def _permitted(forecasts: SettledForecasts, experiment: Experiment) -> SettledForecasts:
+    """Forecasts of the experiment itself and of those that it requires, without prices where they are withheld."""
+    names = {experiment.name, *experiment.requires}
+    blind = not SEES[experiment.information].prices
+
+    def permitted(name: str, as_of: datetime) -> Iterable[SettledForecast]:
+        if name not in names:
+            raise ValueError(f"{experiment.name} asked for forecasts of {name!r}, which it does not require")
+        found = forecasts(name, as_of)
+        return (replace(one, price=None) for one in found) if blind else found
+
+    return permitted

@@ -1,15 +1,16 @@
 """The stage of the experiments: forecast a run's cohort with one experiment, and stage the outcomes."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
 import msgspec
 from sqlalchemy import Engine
 
-from predictbench_assets.experiments.contexts import History, HistoryCounts
+from predictbench_assets.experiments.contexts import History, HistoryCounts, SettledForecasts
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.headers import OutcomesHeader
 from predictbench_assets.experiments.journal import Journal, JournalKey
@@ -40,6 +41,18 @@ class ForecastCohort:
     markets: Sequence[Market]
     content_hash: str
     """Hash of the cohort, not of its snapshot: with other markets beside it a forecast may come out differently."""
+    market_data: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Encoded market data by market id, for an experiment that asks for it; empty for any other."""
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of all that is forecast on: of the cohort, and of the market data where there is some."""
+        if not self.market_data:
+            return self.content_hash
+        digest = hashlib.sha256(self.content_hash.encode())
+        for market_id in sorted(self.market_data):
+            digest.update(self.market_data[market_id])
+        return digest.hexdigest()
 
     @property
     def slug(self) -> str:
@@ -123,6 +136,7 @@ def forecast(
     required: Mapping[str, Mapping[str, Outcome]],
     history: History,
     history_counts: HistoryCounts,
+    settled_forecasts: SettledForecasts | None = None,
     area: StagingArea,
     writer_id: str,
     settings: Settings,
@@ -139,6 +153,7 @@ def forecast(
         required: outcomes of the experiments that it requires, by name and market id.
         history: settled markets as of an instant.
         history_counts: their counts by category.
+        settled_forecasts: earlier forecasts of an experiment, of settled markets as of an instant.
         area: the place of journal, artifacts and transcripts.
         writer_id: names the journal's segments of this attempt.
         engine: opens the database that paid calls are kept in; None for a dry run, which makes none.
@@ -149,7 +164,7 @@ def forecast(
     Raises:
         JournalUnwritable: an answer could not be made durable.
     """
-    key = JournalKey(cohort.slug, experiment.name, experiment.version, cohort.content_hash, config_hash)
+    key = JournalKey(cohort.slug, experiment.name, experiment.version, cohort.identity, config_hash)
     journal = Journal(area, key, writer_id) if experiment.journalled else None
     if forget and journal is not None:
         journal.discard()
@@ -166,6 +181,8 @@ def forecast(
         required=required,
         history=history,
         history_counts=history_counts,
+        settled_forecasts=settled_forecasts,
+        market_data=cohort.market_data,
         artifacts=lambda path, content: area.write_bytes(f"artifacts/{cohort.slug}/{path}", content),
         ledger=ledger,
         journal=journal,

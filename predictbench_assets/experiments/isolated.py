@@ -150,6 +150,9 @@ async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
     def history_counts(as_of: datetime) -> Any:
         return link.ask("history_counts", as_of)
 
+    def settled_forecasts(name: str, as_of: datetime) -> Any:
+        return link.ask("settled_forecasts", name, as_of)
+
     def artifacts(path: str, content: bytes) -> str:
         return str(link.ask("artifact", path, content))
 
@@ -162,6 +165,8 @@ async def _serve(link: _Link, setup: Setup, experiment: Experiment) -> None:
             clock=setup.clock,
             history=history if setup.has_history else None,
             history_counts=history_counts if setup.has_history_counts else None,
+            settled_forecasts=settled_forecasts if setup.has_settled_forecasts else None,
+            market_data=setup.market_data,
             artifacts=artifacts if setup.has_artifacts else None,
             ledger=None if setup.ledger is None else Ledger(_Calls(link), *setup.ledger),
             lines=lines,

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.calls import LEAVE_S
-from predictbench_assets.experiments.contexts import Artifacts, History, HistoryCounts
+from predictbench_assets.experiments.contexts import Artifacts, History, HistoryCounts, SettledForecasts
 from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.model_calls.records import CallScope
 from predictbench_assets.experiments.model_calls.store import CallStore
@@ -65,6 +65,9 @@ class Setup:
     """True if the experiment has something to close."""
     has_history: bool
     has_history_counts: bool
+    has_settled_forecasts: bool
+    market_data: Mapping[str, bytes]
+    """Encoded market data by market id, for an experiment that asks for it."""
     has_artifacts: bool
     ledger: tuple[CallScope, Allowance] | None
     """Scope and allowance of its paid calls; None where it makes none."""
@@ -77,6 +80,7 @@ class Served:
         self,
         history: History | None,
         history_counts: HistoryCounts | None,
+        settled_forecasts: SettledForecasts | None,
         artifacts: Artifacts | None,
         calls: CallStore | None,
         redact: Callable[[str], str],
@@ -84,6 +88,7 @@ class Served:
     ) -> None:
         self._history, self._history_counts, self._artifacts = history, history_counts, artifacts
         self._calls = calls
+        self._settled_forecasts = settled_forecasts
         self.redact, self.log = redact, log
 
     def history(self, as_of: datetime) -> tuple[Any, ...]:
@@ -95,6 +100,11 @@ class Served:
         """The same in short."""
         assert self._history_counts is not None
         return dict(self._history_counts(as_of))
+
+    def settled_forecasts(self, name: str, as_of: datetime) -> tuple[Any, ...]:
+        """The earlier forecasts of an experiment as of an instant."""
+        assert self._settled_forecasts is not None
+        return tuple(self._settled_forecasts(name, as_of))
 
     def artifact(self, path: str, content: bytes) -> str:
         """Store an artifact, and return its address."""

@@ -43,6 +43,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.markets.market import Market
+from predictbench_assets.markets.market_data import MarketData, OrderBook
 
 if TYPE_CHECKING:
     from predictbench_assets.experiments.model_calls.desk import Calls
@@ -272,6 +273,23 @@ class SettledMarket:
 
 
 @dataclass(frozen=True)
+class SettledForecast:
+    """An earlier forecast of a market whose resolution is known, for experiments that learn from forecasts."""
+
+    market_id: str
+    category: str
+    outcome: float
+    """Settled value of the first outcome: 0, 1, or 0.5 for a split."""
+    price: float | None
+    """The market's own price at its capture; None where prices are withheld."""
+    probability: float
+    """Forecast of the first outcome."""
+    payload: Mapping[str, Any]
+    """That of one of the experiment's own forecasts; empty for one of another's, which may be a long text."""
+    settled_at: datetime
+
+
+@dataclass(frozen=True)
 class SettledCount:
     """The settled markets of a category, in short."""
 
@@ -337,6 +355,8 @@ class PipelineContext:
     _memo: Memo = field(default_factory=Memo, repr=False)
     _history: Callable[[datetime], Iterable[SettledMarket]] = field(default=lambda _: (), repr=False)
     _counts: Callable[[datetime], Mapping[str, SettledCount]] | None = field(default=None, repr=False)
+    _forecasts: Callable[[str, datetime], Iterable[SettledForecast]] | None = field(default=None, repr=False)
+    _market_data: bytes | None = field(default=None, repr=False)
     _artifacts: Callable[[str, bytes], str] | None = field(default=None, repr=False)
     _calls: "Calls | None" = field(default=None, repr=False)
 
@@ -350,6 +370,35 @@ class PipelineContext:
         if self._calls is None:
             raise RuntimeError("this context has no ledger of paid calls")
         return self._calls
+
+    @property
+    def book(self) -> OrderBook | None:
+        """The order book, for experiments whose `market_data` asks for it; None where none was frozen."""
+        return None if self._market_data is None else _market_data(self._market_data).book
+
+    @property
+    def price_history(self) -> tuple[tuple[datetime, float], ...]:
+        """Instants and prices of the week up to the freeze, oldest first, for experiments that ask as for `book`.
+
+        Empty where none was frozen.
+        """
+        return () if self._market_data is None else _market_data(self._market_data).price_history
+
+    def settled_forecasts(self, name: str, as_of: datetime | None = None) -> Iterable[SettledForecast]:
+        """Earlier forecasts of an experiment for markets whose resolution was known at `as_of`, one a market.
+
+        They are of its present version, were stored by then, and were made in time: within the freeze window and before
+        their market closed.
+
+        Args:
+            name: this experiment's, or that of one that it requires.
+            as_of: the freeze, where it is not given.
+
+        Raises:
+            ValueError: it is another experiment's name.
+            HistoryInTheFuture: as `history`.
+        """
+        return () if self._forecasts is None else self._forecasts(name, self._past(as_of))
 
     def history(self, as_of: datetime | None = None) -> Iterable[SettledMarket]:
         """Markets whose resolution was known at `as_of` (default: the freeze), oldest first, each of them once.
@@ -390,6 +439,8 @@ class PipelineContext:
         return self._artifacts(name, content)
 
 
+_market_data = msgspec.json.Decoder(MarketData).decode
+
 Forecasts = Mapping[str, ExperimentResult | Exception] | Awaitable[Mapping[str, ExperimentResult | Exception]]
 """Answers for several markets, by market id; an exception, such as a skip, is that of its market alone."""
 
@@ -407,6 +458,8 @@ class Experiment(ABC):
         control: whether it knows nothing on purpose; a board on which one beats the market warns in red.
         forecasts: False for one that only prepares what others require (research): its results have no probabilities,
             are kept with their payload and artifact, and are on no board, page or release.
+        market_data: whether its contexts have the order book and the prices of the week before, which are frozen beside
+            the snapshot if any experiment asks; only for those that see prices.
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
         trial_unit: the unit of a trial, where the answers of the usual one come hours later; None for the usual one.
         timeout_seconds: limit for one call; None for the setting's default.
@@ -427,6 +480,7 @@ class Experiment(ABC):
     information: Information = "market"
     control: bool = False
     forecasts: bool = True
+    market_data: bool = False
     unit: UnitName | None = None
     trial_unit: UnitName | None = None
     timeout_seconds: float | None = None

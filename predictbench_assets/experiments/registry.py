@@ -186,12 +186,14 @@ def config_hash(experiment: Experiment, required: Mapping[str, Sequence[str]] | 
     Raises:
         TypeError: the configuration is not JSON.
     """
-    decides = {
+    decides: dict[str, Any] = {
         "config": dict(experiment.config),
         "information": experiment.information,
         "requires": dict(required) if required is not None else sorted(experiment.requires),
         **({"arguments": dict(experiment.declared_arguments)} if experiment.declared_arguments else {}),
     }
+    if experiment.market_data:
+        decides["market_data"] = True
     canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -432,9 +434,11 @@ def attribute_problem(one: Any, called: str) -> str | None:
         return f"its requires {one.requires!r} is no tuple of names, like ('baseline_snapshot',)"
     if one.information not in SEES:
         return f"its information {one.information!r} is none of {', '.join(SEES)}"
-    for switch in ("mandatory", "control", "forecasts", "journalled"):
+    for switch in ("mandatory", "control", "forecasts", "journalled", "market_data"):
         if not isinstance(value := getattr(one, switch), bool):
             return f"its {switch} {value!r} is neither True nor False"
+    if one.market_data and not SEES[one.information].prices:
+        return f"it asks for market_data, which are prices, but its information is {one.information!r}"
     for limit, kinds in (("timeout_seconds", int | float), ("max_concurrency", int), ("max_markets", int)):
         value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):

@@ -22,7 +22,14 @@ from pydantic import ValidationError
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut, Lifetime
-from predictbench_assets.experiments.contexts import Artifacts, Contexts, History, HistoryCounts, LogLines
+from predictbench_assets.experiments.contexts import (
+    Artifacts,
+    Contexts,
+    History,
+    HistoryCounts,
+    LogLines,
+    SettledForecasts,
+)
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.isolation import Crash, Isolated, Served, Setup
 from predictbench_assets.experiments.journal import Journal
@@ -91,6 +98,8 @@ async def run_experiment(
     required: Mapping[str, Mapping[str, Outcome]] | None = None,
     history: History | None = None,
     history_counts: HistoryCounts | None = None,
+    settled_forecasts: SettledForecasts | None = None,
+    market_data: Mapping[str, bytes] | None = None,
     artifacts: Artifacts | None = None,
     ledger: Ledger | None = None,
     journal: Journal | None = None,
@@ -118,6 +127,8 @@ async def run_experiment(
             is skipped without a call, and not journalled, because the requirement may come later.
         history: settled markets as of an instant; asked once for each, whatever the number of calls.
         history_counts: the same in short; made of `history` where it is not given.
+        settled_forecasts: earlier forecasts of an experiment whose markets had settled by an instant.
+        market_data: the encoded `MarketData` of each market, for an experiment that asks for them.
         artifacts: stores an artifact under a relative path, returns its address; called from several threads.
         ledger: keeps its paid calls; None for a run that makes none.
         journal: record of answers, read before a call; None to keep none.
@@ -152,10 +163,20 @@ async def run_experiment(
                 is_opened=type(experiment).opened is not Experiment.opened,
                 has_history=history is not None,
                 has_history_counts=history_counts is not None,
+                has_settled_forecasts=settled_forecasts is not None,
+                market_data=dict(market_data or {}) if experiment.market_data else {},
                 has_artifacts=artifacts is not None,
                 ledger=None if ledger is None else (ledger.scope, ledger.allowance),
             ),
-            Served(history, history_counts, artifacts, None if ledger is None else ledger.store, redact, lines.log),
+            Served(
+                history,
+                history_counts,
+                settled_forecasts,
+                artifacts,
+                None if ledger is None else ledger.store,
+                redact,
+                lines.log,
+            ),
         )
     attempt = Attempt(
         experiment=experiment,
@@ -166,6 +187,8 @@ async def run_experiment(
             clock=clock,
             history=history,
             history_counts=history_counts,
+            settled_forecasts=settled_forecasts,
+            market_data=market_data,
             artifacts=artifacts,
             ledger=ledger,
             lines=lines,
@@ -461,7 +484,7 @@ class Attempt:
     async def call(self, caller: Caller, unit: Unit) -> list[Outcome]:
         """Ask the experiment about the markets of one call, in this process."""
         shown = [self.contexts.shown(market) for market in unit]
-        contexts = {market.market_id: self.contexts.context(market, self._results_for(market)) for market in unit}
+        contexts = self.contexts.contexts(unit, self._results_for)
         begun = time.monotonic()
         if (name := unit_of(self.experiment)) == "market":
             (market,) = shown

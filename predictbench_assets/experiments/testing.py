@@ -2,13 +2,22 @@
 
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from predictbench_assets.clock import FixedClock
-from predictbench_assets.experiments.protocol import ExperimentResult, PipelineContext, RunMetadata, SettledMarket
+from predictbench_assets.experiments.protocol import (
+    ExperimentResult,
+    PipelineContext,
+    RunMetadata,
+    SettledForecast,
+    SettledMarket,
+)
 from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
+from predictbench_assets.markets.market_data import MarketData, OrderBook
 from predictbench_assets.runs import RunKey
 
 CAPTURED_AT = datetime(2026, 3, 2, 7, 0, tzinfo=UTC)
@@ -80,10 +89,15 @@ def make_context(
     siblings: Iterable[Market] = (),
     cohort: Iterable[Market] = (),
     history: Iterable[SettledMarket] = (),
+    settled_forecasts: Mapping[str, Sequence[SettledForecast]] | None = None,
+    book: OrderBook | None = None,
+    price_history: Iterable[tuple[datetime, float]] = (),
     run: RunMetadata | None = None,
 ) -> PipelineContext:
     """A context with a clock that stands at the capture; artifacts go nowhere, their address is `memory:<name>`."""
-    settled = tuple(history)
+    settled, forecasts = tuple(history), settled_forecasts or {}
+    points = tuple((at.timestamp(), price) for at, price in price_history)
+    market_data = MarketData(market_id=market_id, book=book, history=points)
     return PipelineContext(
         run=run or make_run(),
         clock=FixedClock(CAPTURED_AT),
@@ -93,6 +107,8 @@ def make_context(
         siblings=tuple(siblings),
         cohort=tuple(cohort),
         _history=lambda as_of: (market for market in settled if market.settled_at <= as_of),
+        _forecasts=lambda name, as_of: (one for one in forecasts.get(name, ()) if one.settled_at <= as_of),
+        _market_data=msgspec.json.encode(market_data),
         _artifacts=lambda name, _: f"memory:{name}",
     )
 

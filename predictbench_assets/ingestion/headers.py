@@ -76,3 +76,20 @@ class CohortHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Markets by category, the most frequent first."""
     unreadable: Counts = msgspec.field(default_factory=dict)
     """Optional keys that could not be read, with the number of markets."""
+
+
+class MarketDataHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """The header of `market_data`."""
+
+    snapshot_hash: str
+    cohort_hash: str
+    """Hash of the cohort whose markets were asked about."""
+    asked_at: datetime
+    dagster_run_id: str = ""
+    books: int = 0
+    histories: int = 0
+    reasons: Counts = msgspec.field(default_factory=dict)
+    """Markets by the reason for which something of them is missing, the most frequent first."""
+    not_frozen: str | None = None
+    """The reason for a file without rows: nothing was asked, or nothing came."""
+    api: ApiStats = msgspec.field(default_factory=ApiStats)

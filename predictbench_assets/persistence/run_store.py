@@ -15,9 +15,9 @@ from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.schema import processing_attempts
-from predictbench_assets.experiments.history import settled_counts, settled_markets
+from predictbench_assets.experiments.history import settled_counts, settled_forecasts, settled_markets
 from predictbench_assets.experiments.model_calls.store import windows_in_batches
-from predictbench_assets.experiments.protocol import SettledCount, SettledMarket
+from predictbench_assets.experiments.protocol import SettledCount, SettledForecast, SettledMarket
 from predictbench_assets.failures import Stage
 from predictbench_assets.ingestion.registry import SnapshotRecord
 from predictbench_assets.persistence.leases import Lease, OnExisting, open_lease, record_missed
@@ -121,6 +121,12 @@ class RunDatabase:
     def history_counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
         """Their counts by category."""
         return settled_counts(self.engine, as_of)
+
+    def settled_forecasts(
+        self, name: str, version: str, as_of: datetime, *, own: bool = True
+    ) -> Iterable[SettledForecast]:
+        """Timely forecasts of an experiment's version whose markets had settled by an instant; payloads of its own."""
+        return settled_forecasts(self.engine, name, version, as_of, own=own)
 
     def cohort_sizes(self, key: RunKey, days: int) -> dict[date, int]:
         """Markets offered on each of the `days` days before, for the same window."""

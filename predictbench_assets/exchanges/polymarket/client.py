@@ -14,22 +14,25 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import quote as escaped
 
 import msgspec
 from pydantic import SecretStr
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.exchange import Recheck
+from predictbench_assets.exchanges.exchange import ReadOf, Recheck
 from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, json_members
 from predictbench_assets.exchanges.polymarket.batches import Batches, side_by_side
+from predictbench_assets.exchanges.polymarket.books import ReadBooks, UnreadableBooks, books_request, read_books
 from predictbench_assets.exchanges.polymarket.payloads import parse_instant, read_head
 from predictbench_assets.exchanges.polymarket.price_history import (
     PastPrices,
     UnreadableHistory,
     history_request,
     read_histories,
+    read_weeks,
+    week_request,
 )
 from predictbench_assets.exchanges.polymarket.quotes import (
     Quotes,
@@ -53,10 +56,13 @@ from predictbench_assets.exchanges.transport import (
     refusal,
 )
 from predictbench_assets.failures import PermanentError, PredictbenchError, TransientError
+from predictbench_assets.markets.market_data import OrderBook
 from predictbench_assets.markets.quotes import PastPrice, Quote
 from predictbench_assets.printable import shortened
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LISTING = "/markets/keyset"
 """Gamma's route."""
@@ -65,6 +71,9 @@ PRICES = "/prices"
 """The CLOB's route."""
 
 PRICE_HISTORY = "/batch-prices-history"
+"""The CLOB's route."""
+
+BOOKS = "/books"
 """The CLOB's route."""
 
 HISTORIES_PER_REQUEST = 20
@@ -79,8 +88,11 @@ CONDITIONS_PER_REQUEST = 40
 QUOTES_PER_REQUEST = 250
 """Tokens in one `POST /prices`; each takes two entries of the 500 that a request may hold."""
 
+BOOKS_PER_REQUEST = 100
+"""Tokens in one `POST /books`, of 500 that are allowed: a book may have hundreds of levels."""
+
 GAMMA_LIMITS: Mapping[str, int] = {"/markets": 300, "": 4_000}
-CLOB_LIMITS: Mapping[str, int] = {PRICES: 500, PRICE_HISTORY: 1_000, "": 9_000}
+CLOB_LIMITS: Mapping[str, int] = {PRICES: 500, BOOKS: 500, PRICE_HISTORY: 1_000, "": 9_000}
 """Requests in 10 seconds that are documented, by the beginning of a route. Batches of histories, which have no line of
 their own, are taken for histories."""
 
@@ -371,21 +383,52 @@ class PolymarketClient:
         async def read(batch: list[str], attempts: int | None) -> None:
             found.update(await self._past_prices_of(batch, captured_at, attempts, stats))
 
-        def set_deadline() -> None:
-            deadline.reschedule(asyncio.get_running_loop().time() + budget_s)
-
         source = token_ids if isinstance(token_ids, AsyncIterable) else _each(token_ids)
         batches = Batches(read, size=HISTORIES_PER_REQUEST, readers=self._concurrency)
         with stats.phase("price_history"):
-            try:
-                async with asyncio.timeout(None) as deadline:
-                    await batches.run(source, when_all_known=set_deadline)
-            except TimeoutError:
-                batches.end(f"not all answered within {budget_s:g} s")
+            await _run_within(batches, source, budget_s)
         if batches.reason is not None:
             logger.warning("prices of a day before are missing: %s", batches.reason)
         logger.info("read %d prices of a day before", len(found), extra={"api": stats.as_dict()})
         return PastPrices(reason=batches.reason, by_token=found, stats=stats)
+
+    async def fetch_books(self, token_ids: Sequence[str], *, budget_s: float = 300.0) -> ReadOf[OrderBook]:
+        """The order book of each token. Never raises for what the CLOB does, as `fetch_past_prices`."""
+        read_of: ReadOf[OrderBook] = ReadOf()
+
+        async def read(batch: list[str], attempts: int | None) -> None:
+            found = await self._books_of(batch, attempts, read_of.stats)
+            for token in batch:
+                if (book := found.books.get(token)) is not None:
+                    read_of.found[token] = book
+                elif (problem := found.unreadable.get(token)) is not None:
+                    read_of.missing[token] = f"its book cannot be right: {problem}"
+                else:
+                    read_of.missing[token] = "the exchange has no order book of it"
+
+        batches = Batches(read, size=BOOKS_PER_REQUEST, readers=self._concurrency)
+        with read_of.stats.phase("books"):
+            await _run_within(batches, _each(token_ids), budget_s)
+        return read_of.ended(token_ids, batches.reason, "order books")
+
+    async def fetch_weeks(
+        self, token_ids: Sequence[str], captured_at: datetime, *, budget_s: float = 300.0
+    ) -> ReadOf[tuple[tuple[float, float], ...]]:
+        """The prices of each token in the week up to an instant. Never raises for what the CLOB does, as above."""
+        read_of: ReadOf[tuple[tuple[float, float], ...]] = ReadOf()
+
+        async def read(batch: list[str], attempts: int | None) -> None:
+            found = await self._weeks_of(batch, captured_at, attempts, read_of.stats)
+            for token in batch:
+                if token in found:
+                    read_of.found[token] = found[token]
+                else:
+                    read_of.missing[token] = "the exchange has no price of it in that week"
+
+        batches = Batches(read, size=HISTORIES_PER_REQUEST, readers=self._concurrency)
+        with read_of.stats.phase("price_history"):
+            await _run_within(batches, _each(token_ids), budget_s)
+        return read_of.ended(token_ids, batches.reason, "prices of the week")
 
     async def fetch_conditions(self, condition_ids: Sequence[str], *, closed: bool, stats: ApiStats) -> list[RawRow]:
         """The rows of those of up to 40 conditions that are closed, or of those that are open; unknown ones are absent.
@@ -542,18 +585,52 @@ class PolymarketClient:
         body = prices_request(tokens)
         return await self._clob.ask("POST", PRICES, read, stats, json=body, max_attempts=attempts)
 
+    async def _books_of(self, tokens: list[str], attempts: int | None, stats: ApiStats) -> ReadBooks:
+        def read(body: bytes) -> ReadBooks:
+            try:
+                return read_books(body, at=self._clock.now())
+            except UnreadableBooks as error:
+                raise PassingFailure("undecodable", shortened(str(error))) from error
+
+        body = books_request(tokens)
+        return await self._clob.ask("POST", BOOKS, read, stats, json=body, max_attempts=attempts)
+
+    async def _weeks_of(
+        self, tokens: list[str], captured_at: datetime, attempts: int | None, stats: ApiStats
+    ) -> dict[str, tuple[tuple[float, float], ...]]:
+        body = week_request(tokens, captured_at)
+        return await self._histories(body, lambda answer: read_weeks(answer, captured_at), attempts, stats)
+
     async def _past_prices_of(
         self, tokens: list[str], captured_at: datetime, attempts: int | None, stats: ApiStats
     ) -> dict[str, PastPrice]:
-        def read(body: bytes) -> dict[str, PastPrice]:
+        body = history_request(tokens, captured_at)
+        found = await self._histories(body, lambda answer: read_histories(answer, captured_at), attempts, stats)
+        return {token: found[token] for token in tokens if token in found}
+
+    async def _histories(
+        self, request: Mapping[str, object], read: Callable[[bytes], T], attempts: int | None, stats: ApiStats
+    ) -> T:
+        def read_good(body: bytes) -> T:
             try:
-                found = read_histories(body, captured_at)
+                return read(body)
             except UnreadableHistory as error:
                 raise PassingFailure("undecodable", shortened(str(error))) from error
-            return {token: found[token] for token in tokens if token in found}
 
-        body = history_request(tokens, captured_at)
-        return await self._clob.ask("POST", PRICE_HISTORY, read, stats, json=body, max_attempts=attempts)
+        return await self._clob.ask("POST", PRICE_HISTORY, read_good, stats, json=request, max_attempts=attempts)
+
+
+async def _run_within(batches: Batches, tokens: AsyncIterable[str], budget_s: float) -> None:
+    """Read the batches, and end no later than `budget_s` seconds after the last token is known."""
+
+    def set_deadline() -> None:
+        deadline.reschedule(asyncio.get_running_loop().time() + budget_s)
+
+    try:
+        async with asyncio.timeout(None) as deadline:
+            await batches.run(tokens, when_all_known=set_deadline)
+    except TimeoutError:
+        batches.end(f"not all answered within {budget_s:g} s")
 
 
 async def _each(tokens: Iterable[str]) -> AsyncIterator[str]:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.exchange import Capture, QuotesUnavailable
+from predictbench_assets.exchanges.exchange import Capture, MarketDataRead, QuotesUnavailable
 from predictbench_assets.exchanges.polymarket.capture import capture
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.exchanges.polymarket.lookup import SettlementLookup
@@ -53,6 +53,12 @@ class Polymarket:
         if not quotes.available:
             raise QuotesUnavailable(f"the CLOB gave no quotes: {quotes.reason}")
         return quotes.by_token
+
+    async def market_data(self, contract_ids: Sequence[str], captured_at: datetime) -> MarketDataRead:
+        """Read order books first, since they move, and then histories; the first contracts first."""
+        async with self._client as client:
+            books = await client.fetch_books(contract_ids)
+            return MarketDataRead(books, await client.fetch_weeks(contract_ids, captured_at))
 
     @asynccontextmanager
     async def settlements(self, max_requests: int) -> AsyncIterator[SettlementLookup]:

@@ -1,4 +1,4 @@
-"""Prices of tokens a day before the capture, as the CLOB's `POST /batch-prices-history` reports them."""
+"""Earlier prices of tokens, as the CLOB's `POST /batch-prices-history` has them: a day before, or of the whole week."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,8 @@ LOOK_BACK: Final = timedelta(hours=6)
 FIDELITY_MINUTES: Final = 60
 """Between the points that are asked for. A market's price of 24 to 25 hours ago will do."""
 
+WEEK: Final = timedelta(days=7)
+"""Length of a history; it begins `LOOK_BACK` earlier, so that there is a price of its beginning."""
 
 _EMPTY_BOOK: Final = 0.5
 
@@ -59,32 +61,64 @@ def history_request(token_ids: Sequence[str], captured_at: datetime) -> dict[str
 def read_histories(body: bytes, captured_at: datetime) -> dict[str, PastPrice]:
     """The newest price of each token that is at least `PAST` old, and at most `LOOK_BACK` older than that.
 
-    The answer is `{"history": {token: [{"t": seconds, "p": price}, ...]}}`. What is no point (no time, no price from 0
-    to 1) is passed over; points outside of the time asked for are too, so that nothing later than it can slip in. A
-    token whose points are all exactly 0.5 has no price: so begins a new book without an order.
+    What is no point (no time, no price from 0 to 1) is passed over; points outside of the time asked for are too, so
+    that nothing later than it can slip in. A token whose points are all exactly 0.5 has no price: so begins a new book
+    without an order.
 
     Raises:
-        UnreadableHistory: the answer is not such a map.
+        UnreadableHistory: the answer is not a map from tokens to histories.
     """
-    try:
-        answer = object_members(body)
-        histories = {} if answer.get("history") == b"null" else object_members(answer["history"])
-    except (UnreadableJson, KeyError) as error:
-        raise UnreadableHistory(f"no object named history: {error}") from error
-    last = (captured_at - PAST).timestamp()
-    first = last - LOOK_BACK.total_seconds()
+    ends = captured_at - PAST
     found = {}
-    for token, value in histories.items():
-        try:
-            points = msgspec.json.decode(value)
-        except DECODE_ERRORS:
-            continue
-        listed = map(_point, points) if isinstance(points, list) else ()
-        usable = [pair for pair in listed if pair is not None and first <= pair[0] <= last]
-        if any(price != _EMPTY_BOOK for _, price in usable):
-            at, price = max(usable, key=lambda pair: pair[0])
+    for token, value in _by_token(body).items():
+        if usable := _points(value, ends - LOOK_BACK, ends):
+            at, price = usable[-1]
             found[token] = PastPrice(at=datetime.fromtimestamp(at, UTC), price=price)
     return found
+
+
+def week_request(token_ids: Sequence[str], captured_at: datetime) -> dict[str, Any]:
+    """The body that asks for the week up to the capture, hour by hour."""
+    return {
+        "markets": list(token_ids),
+        "start_ts": math.floor((captured_at - WEEK - LOOK_BACK).timestamp()),
+        "end_ts": math.floor(captured_at.timestamp()),
+        "fidelity": FIDELITY_MINUTES,
+    }
+
+
+def read_weeks(body: bytes, captured_at: datetime) -> dict[str, tuple[tuple[float, float], ...]]:
+    """The points of each token's week, seconds and price, oldest first; a token without any is left out.
+
+    What is no point, is later than the capture or is no price is passed over, as by `read_histories`.
+
+    Raises:
+        UnreadableHistory: the answer is not a map from tokens to histories.
+    """
+    begins = captured_at - WEEK - LOOK_BACK
+    found = ((token, _points(value, begins, captured_at)) for token, value in _by_token(body).items())
+    return {token: tuple(points) for token, points in found if points}
+
+
+def _by_token(body: bytes) -> dict[str, bytes]:
+    """The histories of an answer, `{"history": {token: [{"t": seconds, "p": price}, ...]}}`, undecoded."""
+    try:
+        answer = object_members(body)
+        return {} if answer.get("history") == b"null" else object_members(answer["history"])
+    except (UnreadableJson, KeyError) as error:
+        raise UnreadableHistory(f"no object named history: {error}") from error
+
+
+def _points(value: bytes, begins: datetime, ends: datetime) -> list[tuple[float, float]]:
+    """The points of a history from one instant to another, oldest first; none of a book that never had an order."""
+    try:
+        points = msgspec.json.decode(value)
+    except DECODE_ERRORS:
+        return []
+    first, last = begins.timestamp(), ends.timestamp()
+    listed = map(_point, points) if isinstance(points, list) else ()
+    usable = {pair[0]: pair[1] for pair in listed if pair is not None and first <= pair[0] <= last}
+    return sorted(usable.items()) if any(price != _EMPTY_BOOK for price in usable.values()) else []
 
 
 def _point(value: object) -> tuple[float, float] | None:

@@ -78,12 +78,12 @@ class ShrunkMarketExperiment(Experiment):
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult:  # noqa: ARG002 - the protocol's
         """Shrink the baseline's forecast."""
         return ExperimentResult(
-            probabilities=shrunk(context.required["baseline_snapshot"].probabilities, FACTOR),
+            probabilities=with_odds_scaled(context.required["baseline_snapshot"].probabilities, FACTOR),
             payload={"factor": FACTOR},
         )
 
 
-def shrunk(probabilities: Iterable[float], factor: float) -> tuple[float, ...]:
+def with_odds_scaled(probabilities: Iterable[float], factor: float) -> tuple[float, ...]:
     """Probabilities whose log-odds against each other are `factor` times as large; a certainty stays one."""
     powers = [probability**factor for probability in probabilities]
     total = math.fsum(powers)

@@ -20,12 +20,12 @@ KINDS: Final[Mapping[str, str]] = {
     "price_at_forecast": f"{_ROOM}.research.tables:PriceAtForecastTable",
     "http": f"{_ROOM}.outside.http:HttpTable",
     "file": f"{_ROOM}.outside.file:FileTable",
-    "favourite_longshot": f"{_ROOM}.quantitative.favourite_longshot:FavouriteLongshotTable",
-    "recalibrated_market": f"{_ROOM}.quantitative.recalibrated_market:RecalibratedMarketTable",
-    "book_microprice": f"{_ROOM}.quantitative.book_microprice:BookMicropriceTable",
-    "history_drift": f"{_ROOM}.quantitative.history_drift:HistoryDriftTable",
-    "ensemble": f"{_ROOM}.quantitative.ensemble:EnsembleTable",
-    "blend": f"{_ROOM}.quantitative.blend:BlendTable",
+    "favourite_longshot": f"{_ROOM}.quantitative.tables:FavouriteLongshotTable",
+    "recalibrated_market": f"{_ROOM}.quantitative.tables:RecalibratedMarketTable",
+    "book_microprice": f"{_ROOM}.quantitative.tables:BookMicropriceTable",
+    "history_drift": f"{_ROOM}.quantitative.tables:HistoryDriftTable",
+    "ensemble": f"{_ROOM}.quantitative.tables:EnsembleTable",
+    "blend": f"{_ROOM}.quantitative.tables:BlendTable",
 }
 """`module:class` of a kind's subclass of `Table`, by the kind's word."""
 

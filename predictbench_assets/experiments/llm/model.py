@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.declared.table import Table
@@ -64,8 +64,16 @@ class ModelTable(Table):
     api_key: str | None = None
     """The variable with the key; by default the provider's usual one."""
     prices: Literal["hidden", "shown"] = "hidden"
+    market_data: bool = False
+    """True to show the order book and the prices of the week as well, which are frozen for it."""
     search: bool | Literal["provider"] = False
     """True to show what a required research experiment has found."""
+
+    @model_validator(mode="after")
+    def _market_data_are_prices(self) -> Self:
+        if self.market_data and self.prices == "hidden":
+            raise ValueError('market_data are prices: add prices = "shown"')
+        return self
 
     @property
     def provider(self) -> str:
@@ -123,6 +131,7 @@ class AskedModel(Experiment):
         self._reached = reached
         self._asked = table
         self._model: Model | None = None
+        self.market_data = table.market_data
         self.information = _information(prices=table.prices == "shown", search=bool(table.search))
         seen = "the market's prices" if table.prices == "shown" else "no price"
         self.description = f"{table.model}, shown {seen}{' and sources' if table.search else ''}."

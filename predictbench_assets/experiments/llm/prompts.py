@@ -26,6 +26,7 @@ _AROUND: Final = 300
 """Characters of the lines around a market's own texts."""
 
 _LONGEST_SOURCE: Final = 4_000
+_LEVELS: Final = 5
 
 
 @cache
@@ -88,7 +89,7 @@ def _described(market: Market, context: PipelineContext, *, prices: bool) -> str
     ]
     text = "\n".join(lines)
     if prices:
-        return "\n".join([text, *_prices(market), *_sources(context)])
+        return "\n".join([text, *_prices(market), *_market_data(context), *_sources(context)])
     return "\n".join([without_market_links(text), *_sources(context)])
 
 
@@ -105,6 +106,20 @@ def _prices(market: Market) -> list[str]:
     if market.liquidity is not None:
         shown.append(f"Liquidity: {market.liquidity:,.0f} USDC")
     return shown
+
+
+def _market_data(context: PipelineContext) -> list[str]:
+    """The best orders, and the last price of each day of the week, where they were frozen; as lines."""
+    lines = []
+    if (book := context.book) is not None:
+        for side, levels in (("Bids", book.bids), ("Asks", book.asks)):
+            shown = ", ".join(f"{price:.3f} x {size:,.0f}" for price, size in levels[:_LEVELS])
+            lines.append(f"{side} (price x shares, best first): {shown or 'none'}")
+    last_of_day = {at.date(): price for at, price in context.price_history}
+    if last_of_day:
+        prices = ", ".join(f"{day:%Y-%m-%d} {price:.3f}" for day, price in last_of_day.items())
+        lines.append(f"Last price of each day: {prices}")
+    return lines
 
 
 def _sources(context: PipelineContext) -> list[str]:

@@ -53,7 +53,7 @@ class ResearchExperiment(Experiment):
     description = "Sources about each market, kept clear of what tells a price, for those that require it."
     information = "search_blind"
     forecasts = False
-    timeout_seconds = 300.0  # a search is tried several times
+    timeout_seconds = 86_400.0  # each search has a deadline; a limit of requests may hold them up for hours
 
     def __init__(
         self,

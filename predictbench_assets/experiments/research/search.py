@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 import httpx
 import msgspec
+from pydantic import SecretStr
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.model_calls.desk import CallFailed
@@ -93,7 +94,7 @@ class HttpSearch(ABC):
     """A service that takes one POST with JSON; `opened` keeps one client for all of a run.
 
     Args:
-        key: of the service; in no error text and in no ledger.
+        key: of the service, by the name of its variable; in no error text and in no ledger.
         base_url: without a slash at its end.
         usd_per_search: the price of one, where the service does not tell it with its answer.
     """
@@ -102,16 +103,25 @@ class HttpSearch(ABC):
     default_url: ClassVar[str]
     path: ClassVar[str] = "/search"
 
-    def __init__(self, key: str, base_url: str | None = None, usd_per_search: Decimal | None = None) -> None:
-        self._key = key
+    def __init__(
+        self, key: tuple[str, SecretStr | None], base_url: str | None = None, usd_per_search: Decimal | None = None
+    ) -> None:
+        self._variable, self._key = key
         self._url = (base_url or self.default_url).rstrip("/") + self.path
         self._usd = usd_per_search
         self._client: httpx.AsyncClient | None = None
 
     @asynccontextmanager
     async def opened(self, connections: int) -> AsyncIterator[None]:
-        """Hold one client with so many connections meanwhile."""
-        async with async_client(timeout_s=60.0, connections=connections, headers=self.headers(self._key)) as client:
+        """Hold one client with so many connections meanwhile.
+
+        Raises:
+            LookupError: the key is not set.
+        """
+        if self._key is None:
+            raise LookupError(f"{self._variable} is not set: {self.name} cannot be asked without a key")
+        headers = self.headers(self._key.get_secret_value())
+        async with async_client(timeout_s=60.0, connections=connections, headers=headers) as client:
             self._client = client
             try:
                 yield

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.experiments.declared.table import Table
-from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.research.experiment import ResearchExperiment
 from predictbench_assets.experiments.research.price_at_forecast import PriceAtForecastExperiment
@@ -37,40 +36,30 @@ class ResearchTable(Table):
     usd_per_search: Annotated[Decimal, Field(ge=0, le=1_000)] | None = None
     """Dollars of a search at the most."""
 
-    def experiment(self, name: str, settings: Settings) -> Experiment:
+    def experiment(self, name: str, settings: Settings) -> Experiment:  # noqa: ARG002 - as declared
         """The experiment, with the key and the address of its service.
 
         Raises:
-            ValueError: no key is set, or there is a budget in money and no price.
+            ValueError: there is a budget in money and no price.
         """
         kind = _SERVICES[self.service]
         variable = self.api_key or f"{self.service.upper()}_API_KEY"
         key = settings.provider_variable(variable)
-        if key is None:
-            raise ValueError(f"{variable} is not set: {name} searches with {self.service}, which needs its key")
         address = settings.provider_variable(f"{self.service.upper()}_BASE_URL")
         base_url = self.base_url or (None if address is None else address.get_secret_value())
-        limits = self.limits
-        in_money = limits.usd_per_day is not None or settings.model_usd_per_day is not None
+        in_money = self.limits.usd_per_day is not None or settings.model_usd_per_day is not None
         if in_money and self.usd_per_search is None:
             raise ValueError(
                 "usd_per_search is missing: with a budget in money (usd_per_day, MODEL_USD_PER_DAY) a search needs a "
                 "price, see the service's own page"
             )
         return ResearchExperiment(
-            kind(key.get_secret_value(), base_url, self.usd_per_search),
+            kind((variable, key), base_url, self.usd_per_search),
             unit=self.unit,
             queries=self.queries,
             sources=self.sources,
             characters=self.characters,
             usd_per_search=self.usd_per_search,
-            allowance=Allowance(
-                usd_per_day=limits.usd_per_day,
-                tokens_per_day=limits.tokens_per_day,
-                calls_per_day=limits.calls_per_day,
-                requests_per_minute=limits.requests_per_minute,
-                usd_per_day_of_all=settings.model_usd_per_day,
-            ),
         )
 
 

@@ -33,7 +33,7 @@ REPORT = dg.AssetKey("benchmark_report")
 
 
 BUILT_IN = tuple(
-    path for path in DEFAULT_EXPERIMENTS if not path.startswith("predictbench_assets.experiments.builtin.pricing:")
+    path for path in DEFAULT_EXPERIMENTS if ".builtin.pricing:" not in path and ".quantitative." not in path
 )
 """The baseline and the controls."""
 

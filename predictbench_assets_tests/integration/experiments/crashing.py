@@ -174,6 +174,21 @@ class Opened(Valued):
             notes.write(f"{os.getpid()} {what}\n")
 
 
+class Informed(Crashing):
+    """Says what it sees of the order book, of the week, and of its own past."""
+
+    name = "informed"
+    requires = ()
+    market_data = True
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Say it."""
+        past = [one.probability for one in context.settled_forecasts(self.name)]
+        bids = None if context.book is None else context.book.bids
+        prices = [price for _, price in context.price_history]
+        return ExperimentResult.binary(0.5, payload={"bids": bids, "prices": prices, "past": past})
+
+
 def opened() -> list[Opened]:
     """One of them."""
     return [Opened("opened", 0.25)]

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -17,11 +18,12 @@ from predictbench_assets.experiments import isolation
 from predictbench_assets.experiments.crashes import CrashMark, left_marks
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.outcomes import Outcome, completed
-from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult, SettledForecast
 from predictbench_assets.experiments.registry import load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Market
+from predictbench_assets.markets.market_data import MarketData, OrderBook
 from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.integration.experiments.crashing import (
     Crashing,
@@ -29,6 +31,7 @@ from predictbench_assets_tests.integration.experiments.crashing import (
     CrashingCohort,
     CrashingEvents,
     Hanging,
+    Informed,
     NotThere,
 )
 
@@ -167,6 +170,25 @@ def test_each_process_opens_and_closes_the_experiment(
         "could not open the experiment: opened() failed: RuntimeError: the shop is" in str(one.reason) for one in found
     )
     assert all(one.retriable for one in found)
+
+
+def test_market_data_and_earlier_forecasts_are_given_to_the_process(run: RunIt) -> None:
+    book = OrderBook(CAPTURED_AT, ((0.4, 10.0),), ((0.42, 5.0),))
+    data = MarketData(market_id="1", book=book, history=((CAPTURED_AT.timestamp(), 0.3),))
+    past = SettledForecast("x", "other", 1.0, 0.4, 0.75, {}, CAPTURED_AT)
+    asked: list[tuple[str, datetime]] = []
+
+    def forecasts(name: str, as_of: datetime) -> list[SettledForecast]:
+        asked.append((name, as_of))
+        return [past]
+
+    markets = [make_market("1"), make_market("2")]
+    given = {"market_data": {"1": msgspec.json.encode(data)}, "settled_forecasts": forecasts}
+    found = by_id(run(Informed(), markets, **given))
+
+    assert found["1"].payload == {"bids": [[0.4, 10.0]], "prices": [0.3], "past": [0.75]}
+    assert found["2"].payload == {"bids": None, "prices": [], "past": [0.75]}
+    assert set(asked) == {("informed", CAPTURED_AT)}
 
 
 def test_a_crash_is_that_of_its_event(run: RunIt) -> None:

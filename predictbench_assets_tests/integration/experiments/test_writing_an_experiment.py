@@ -23,11 +23,11 @@ from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import Experiment
-from predictbench_assets.experiments.registry import ENTRY_POINT_GROUP, load_registry
+from predictbench_assets.experiments.registry import ENTRY_POINT_GROUP, Registry, load_registry
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.markets.market import Market
-from predictbench_assets.settings import BASELINE, load_settings
+from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS, load_settings
 from predictbench_assets_tests.kit.places import CLONE
 
 GUIDE = CLONE / "docs" / "writing-an-experiment.md"
@@ -151,6 +151,15 @@ def test_the_function_of_the_guide_makes_several(my_experiments: ModuleType) -> 
     assert registry.names == ("baseline_snapshot", "tempered_60", "tempered_80", "tempered_90")
     (forecast,) = run(registry["tempered_60"], [make_market("1", price=1.0)])
     assert forecast.probability == pytest.approx(0.8)
+
+
+def test_the_pools_of_the_guide_load_beside_the_defaults(my_experiments: ModuleType) -> None:
+    pools = my_experiments.pools()
+    assert [(one.name, one.requires) for one in pools] == [
+        ("ensemble", ("favourite_longshot", "recalibrated_market")),
+        ("blend", ("baseline_snapshot", "favourite_longshot")),
+    ]
+    assert len(Registry([*load_registry(installed=()), *pools])) == len(DEFAULT_EXPERIMENTS) + 2
 
 
 def test_the_event_example_shares_an_event_out(my_experiments: ModuleType) -> None:

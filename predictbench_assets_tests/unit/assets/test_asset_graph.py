@@ -28,6 +28,14 @@ GRAPH = {
         "experiments",
         {"normalized_markets", "experiment_results/baseline_snapshot"},
     ),
+    "experiment_results/favourite_longshot": (
+        "experiments",
+        {"normalized_markets", "experiment_results/baseline_snapshot"},
+    ),
+    "experiment_results/recalibrated_market": (
+        "experiments",
+        {"normalized_markets", "experiment_results/baseline_snapshot"},
+    ),
     "persisted_run": (
         "persistence",
         {
@@ -40,6 +48,8 @@ GRAPH = {
             "experiment_results/shuffled_price",
             "experiment_results/price_24h_ago",
             "experiment_results/shrunk_market",
+            "experiment_results/favourite_longshot",
+            "experiment_results/recalibrated_market",
         },
     ),
     "market_resolutions": ("resolution", {"persisted_run"}),

@@ -43,6 +43,7 @@ def test_every_asset_is_counted() -> None:
         "experiment_results",
         "experiment_scores",
         "leaderboard",
+        "market_data",
         "market_resolutions",
         "normalized_markets",
         "persisted_run",

@@ -159,7 +159,8 @@ def test_what_requires_a_forgotten_experiment_is_asked_again_too() -> None:
     """Its answers were made of answers that are thrown away."""
     ops = json.loads(invoke("run-config", "--forget", "baseline_snapshot").output)["ops"]
     forgotten = {name for name, told in ops.items() if told["config"].get("forget")}
-    assert forgotten == {"experiment_results__baseline_snapshot", "experiment_results__shrunk_market"}
+    made_of_it = {"baseline_snapshot", "shrunk_market", "favourite_longshot", "recalibrated_market"}
+    assert forgotten == {f"experiment_results__{name}" for name in made_of_it}
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def plain(text: str) -> list[str]:
     return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
 
 
-@pytest.mark.parametrize("columns", [80, 60, 120])
+@pytest.mark.parametrize("columns", [80, 68, 120])
 def test_a_table_keeps_to_the_terminal_and_uses_what_is_there(columns: int) -> None:
     code, output = on_terminal(columns, "experiments")
     lines = plain(output)

@@ -6,7 +6,11 @@ from hypothesis import strategies as st
 
 from predictbench_assets.experiments.builtin.baseline import BaselineSnapshotExperiment, ProcessedMarketPayload
 from predictbench_assets.experiments.builtin.controls import UniformExperiment
-from predictbench_assets.experiments.builtin.pricing import DeviggedEventExperiment, ShrunkMarketExperiment, shrunk
+from predictbench_assets.experiments.builtin.pricing import (
+    DeviggedEventExperiment,
+    ShrunkMarketExperiment,
+    with_odds_scaled,
+)
 from predictbench_assets.experiments.protocol import ExperimentResult, ExperimentSkip
 from predictbench_assets.experiments.testing import make_context, make_market
 from predictbench_assets.markets.market import Market
@@ -85,7 +89,7 @@ def test_devigging_skips_what_is_no_whole_group(markets: list[Market], reason: s
 
 @given(st.floats(1e-6, 1 - 1e-6), st.floats(0.1, 1))
 def test_shrinking_multiplies_the_log_odds(probability: float, factor: float) -> None:
-    first, second = shrunk((probability, 1 - probability), factor)
+    first, second = with_odds_scaled((probability, 1 - probability), factor)
     assert math.log(first / second) == pytest.approx(factor * math.log(probability / (1 - probability)), abs=1e-9)
 
 

@@ -10,9 +10,11 @@ def test_the_interface_hands_out_these_names() -> None:
         "ExperimentSkip",
         "Market",
         "MarketPrice",
+        "OrderBook",
         "PipelineContext",
         "RetriableError",
         "RunMetadata",
+        "SettledForecast",
         "SettledMarket",
         "Usage",
     ]

@@ -69,10 +69,11 @@ def load(*paths: str) -> Registry:
 def test_the_default_experiments_load() -> None:
     registry = load_registry(installed=())
     controls = {"uniform", "base_rate", "shuffled_price", "price_24h_ago"}
-    assert set(registry.names) == {"baseline_snapshot", "devigged_event", "shrunk_market"} | controls
+    of_prices = {"devigged_event", "shrunk_market", "favourite_longshot", "recalibrated_market"}
+    assert set(registry.names) == {"baseline_snapshot"} | of_prices | controls
     assert {experiment.name for experiment in registry if experiment.control} == controls
     assert registry.names[0] == "baseline_snapshot"
-    assert len(registry) == 7
+    assert len(registry) == 9
     assert [experiment.name for experiment in registry] == list(registry.names)
     assert "uniform" in registry
     assert registry["uniform"].information == "blind"

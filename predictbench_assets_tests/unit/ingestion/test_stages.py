@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from predictbench_assets.exchanges.exchange import Capture, CapturedRow, Exchange, PricesRead, SettlementReader
+from predictbench_assets.exchanges.exchange import (
+    Capture,
+    CapturedRow,
+    Exchange,
+    MarketDataRead,
+    PricesRead,
+    ReadOf,
+    SettlementReader,
+)
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
 from predictbench_assets.ingestion.cohort import COHORT, build_cohort, cohort_markets, cohort_rejected, stage_cohort
@@ -69,6 +77,9 @@ class Bourse:
             raise MarketRejected("yes" if "ticker" in row else "ticker", "is missing", row.get("ticker"))
         market = make_market(row["ticker"], price=row["yes"], captured_at=captured_at)
         return ReadMarket(market, [f"market:{market.market_id}"])
+
+    async def market_data(self, contract_ids: Sequence[str], captured_at: datetime) -> MarketDataRead:
+        return MarketDataRead(ReadOf(), ReadOf())
 
     def settlements(self, max_requests: int) -> AbstractAsyncContextManager[SettlementReader]:
         raise NotImplementedError

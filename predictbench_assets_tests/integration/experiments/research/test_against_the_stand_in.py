@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments.research.denied import denied_sites
@@ -30,7 +31,7 @@ def found(client: HttpSearch) -> Sifted:
 @pytest.mark.parametrize("key", ["stand-in", "stand-in-leaky"])
 @pytest.mark.parametrize("kind", [Exa, Tavily])
 def test_what_is_handed_on_tells_no_price(stand_in: StandIn, kind: type[HttpSearch], key: str) -> None:
-    service = found(kind(key, f"{stand_in.url}/{kind.name}"))
+    service = found(kind(("KEY", SecretStr(key)), f"{stand_in.url}/{kind.name}"))
     handed = handed_on(service.kept, 12_000)
     assert {one["url"].split("/")[2] for one in handed} == {
         *("www.daily-courier.example", "records.example", "markets-today.example", "forum.example")

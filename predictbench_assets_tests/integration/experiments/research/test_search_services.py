@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments.model_calls.desk import CallFailed
@@ -34,11 +35,11 @@ def service() -> Iterator[SearchService]:
 
 
 def exa(service: SearchService) -> Exa:
-    return Exa("the-key", f"{service.base_url}/exa/")
+    return Exa(("EXA_API_KEY", SecretStr("the-key")), f"{service.base_url}/exa/")
 
 
 def tavily(service: SearchService) -> Tavily:
-    return Tavily("the-key", f"{service.base_url}/tavily", Decimal("0.008"))
+    return Tavily(("TAVILY_API_KEY", SecretStr("the-key")), f"{service.base_url}/tavily", Decimal("0.008"))
 
 
 def answered(client: HttpSearch, limit_s: float = 5.0) -> Reply:
@@ -113,7 +114,7 @@ def test_each_refusal_has_its_trouble(
 
 def test_nobody_there_is_not_paid_for_and_a_silence_may_be(service: SearchService) -> None:
     with pytest.raises(CallFailed) as caught:
-        answered(Exa("key", "http://127.0.0.1:9"))
+        answered(Exa(("EXA_API_KEY", SecretStr("key")), "http://127.0.0.1:9"))
     assert caught.value.trouble == "unreachable"
     service.headers = {"content-length": "1000"}  # and then its own: the answer never ends
     with pytest.raises(CallFailed) as caught:

@@ -21,7 +21,8 @@ from predictbench_assets.experiments.research.leaks import KeptSource
 from predictbench_assets.experiments.research.price_at_forecast import PriceAtForecastExperiment
 from predictbench_assets.experiments.research.search import Source
 from predictbench_assets.experiments.research.tables import PriceAtForecastTable, ResearchTable
-from predictbench_assets.experiments.testing import CAPTURED_AT, make_context, make_market
+from predictbench_assets.experiments.runner import run_experiment_sync
+from predictbench_assets.experiments.testing import CAPTURED_AT, make_context, make_market, make_run
 from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.settings import Settings, load_settings
 
@@ -60,8 +61,10 @@ def test_limits_and_prices_are_no_part_of_the_configuration(settings: Settings) 
 
 
 def test_what_a_table_lacks_is_said(settings: Settings) -> None:
-    with pytest.raises(ValueError, match="TAVILY_API_KEY is not set"):
-        made(settings, service="tavily")
+    keyless = made(settings, service="tavily")
+    [outcome] = run_experiment_sync(keyless, [make_market("1")], run=make_run(), clock=FixedClock(CAPTURED_AT))
+    assert outcome.retriable
+    assert "TAVILY_API_KEY is not set" in (outcome.reason or "")
     with pytest.raises(ValueError, match="usd_per_search is missing"):
         made(settings, limits={"usd_per_day": Decimal(2)})
     with pytest.raises(ValidationError, match="queries"):
