@@ -107,7 +107,7 @@ async def opened_model(
     key: SecretStr | None,
     base_url: str | None,
     connections: int,
-    most_bytes: int,
+    most_bytes: int = 8 << 20,
     chat: bool = True,
     output: OutputMode = "tool",
     settings: Iterable[str] = (),

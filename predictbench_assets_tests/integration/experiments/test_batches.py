@@ -247,7 +247,7 @@ def test_at_the_deadline_the_job_is_cancelled_and_what_it_answered_is_used(
     else:
         assert said(outcomes) == {
             ("completed", ""): 5,
-            ("skipped", "batch: no answer by its deadline: ModelAPIError: The batch was canceled before t"): 5,
+            ("skipped", "batch: no answer by its deadline: The batch was canceled before the model ran th"): 5,
         }
         assert all(one.is_final for one in outcomes)
         assert not alone

@@ -10,6 +10,7 @@ from pydantic_ai import models
 from sqlalchemy import Engine
 
 from predictbench_assets.experiments.llm.decision_model import DecisionModelTable
+from predictbench_assets.experiments.model_calls import desk
 from predictbench_assets.experiments.testing import make_market
 from predictbench_assets.markets.market import Market
 from predictbench_assets.sandbox.models.server import StandIn
@@ -68,11 +69,14 @@ def test_each_market_takes_one_request_and_is_not_asked_again(runs: PaidRuns, st
         ("401", "failed", "not asked: the provider refuses this experiment"),
         ("quota", "failed", "not asked: the provider refuses this experiment"),
         ("400", "failed", "rejected: "),
-        ("429", "failed", "no answer in 6 tries"),
+        ("429", "failed", "not asked: the provider has answered nothing for 0.2 s"),
         ("reset", "unknown", "unknown: 2 requests gave no answer and may have been paid for"),
     ],
 )
-def test_every_failure_has_its_own_word(runs: PaidRuns, stand_in: StandIn, kind: str, status: str, reason: str) -> None:
+def test_every_failure_has_its_own_word(
+    runs: PaidRuns, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, kind: str, status: str, reason: str
+) -> None:
+    monkeypatch.setattr(desk, "_PATIENCE_S", 0.2)  # ten minutes, which a test cannot wait
     (outcome,) = runs.run(table(stand_in, f"stand-in-{kind}"), [make_market("1001")])
     assert outcome.status == "failed"
     assert reason in str(outcome.reason)
