@@ -1,6 +1,7 @@
 """Fixtures of every test: a database of its own on a real Postgres, a bucket of its own on a real S3 API."""
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -30,6 +31,21 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
     return report
+
+
+_OF_THE_DEMO = ("EXPERIMENTS_FILE", "MODEL_PRICES_FILE", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+
+
+@pytest.fixture(autouse=True)
+def experiments_as_they_were() -> Iterator[None]:
+    """A demo that a test has entered turns this process to its own experiments, for all later tests."""
+    before = {name: os.environ.get(name) for name in _OF_THE_DEMO}
+    yield
+    for name, text in before.items():
+        if text is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = text
 
 
 @pytest.fixture(autouse=True)
