@@ -60,6 +60,7 @@ _LONGEST_PAUSE_S: Final = 60.0
 _FIRST_GAP_S: Final = 0.05
 _LONGEST_GAP_S: Final = 10.0
 _GAP_SHRINKS: Final = 0.95
+_LONGEST_SLEEP_S: Final = 1.0
 _POLL_S: Final = 0.5
 _LONGEST_NAME: Final = 255
 _SLACK_S: Final = 5.0
@@ -397,23 +398,26 @@ class _Circuit:
 
     def __init__(self) -> None:
         self.problem: str | None = None
-        self._in_a_row = 0
+        self._in_a_row = self._limits = 0
         self._limited_since: float | None = None
         self._next_at = self._resume_at = self._gap_s = 0.0
+        self._turn = asyncio.Lock()
 
     async def wait(self) -> None:
         """Wait as long as the provider has asked for, then for a turn: after a limit, turns have a gap between them."""
-        while (turn := max(self._next_at, self._resume_at)) > (now := _loop_time()):
-            self._next_at = turn + self._gap_s
-            await asyncio.sleep(turn - now)
-            if self._resume_at <= _loop_time() or self.problem is not None:
-                return  # or else there was another limit meanwhile
-        self._next_at = now + self._gap_s
+        async with self._turn:
+            # In short sleeps: those who wait behind are told of a problem soon.
+            while self.problem is None and (pause := self._pause()) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(min(pause, _LONGEST_SLEEP_S))
+            self._next_at = _loop_time() + self._gap_s
+
+    def _pause(self) -> float:
+        return max(self._next_at, self._resume_at) - _loop_time()
 
     def note(self, failed: CallFailed | None) -> None:
         """Take note of how a call ended; None for well."""
         if failed is None:
-            self._in_a_row, self._limited_since = 0, None
+            self._in_a_row, self._limits, self._limited_since = 0, 0, None
             self._gap_s = self._gap_s * _GAP_SHRINKS if self._gap_s > _FIRST_GAP_S / 2 else 0.0
         elif failed.trouble == "access":
             self.problem = f"the provider refuses this experiment: {failed.reason}"
@@ -425,7 +429,7 @@ class _Circuit:
             self._slow_down(failed)
 
     def _slow_down(self, failed: CallFailed) -> None:
-        """Pause, and go on with twice the gap; many that are refused at once count as one."""
+        """Pause, longer each time, and go on with twice the gap; many that are refused at once count as one."""
         now = _loop_time()
         self._limited_since = self._limited_since or now
         wait_s = failed.retry_after_s or 0.0
@@ -433,9 +437,13 @@ class _Circuit:
             self.problem = f"the provider asks to wait for {wait_s:,.0f} s: {failed.reason}"
         elif now - self._limited_since > _PATIENCE_S:
             self.problem = f"the provider has answered nothing for {_PATIENCE_S:g} s: {failed.reason}"
-        if now >= self._resume_at:
+        if now < self._resume_at:
+            self._resume_at = max(self._resume_at, now + wait_s)
+            return
+        self._limits += 1
+        if self._limits == 1:  # the others in a row are a closed door, and no haste of ours
             self._gap_s = min(max(2.0 * self._gap_s, _FIRST_GAP_S), _LONGEST_GAP_S)
-        self._resume_at = max(self._resume_at, now + max(wait_s, self._gap_s))
+        self._resume_at = now + _pause_s(self._limits, wait_s)
 
 
 def _loop_time() -> float:
@@ -481,7 +489,7 @@ def _pause_s(tries: int, retry_after_s: float | None) -> float:
     """Seconds before the next try: twice as long each time, with jitter, and at least what the provider asks for."""
     longest: float = min(_FIRST_PAUSE_S * 2.0 ** (tries - 1), _LONGEST_PAUSE_S)
     own = longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-    return max(own, min(retry_after_s or 0.0, _LONGEST_PAUSE_S))
+    return max(own, min(retry_after_s or 0.0, _PATIENCE_S))
 
 
 def failed_call(call: Call, failed: CallFailed) -> Call:

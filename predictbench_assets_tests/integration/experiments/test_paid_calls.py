@@ -1,12 +1,14 @@
 """Paid calls against a server that counts: none is made twice, none is lost, and budgets hold."""
 
 import asyncio
+import math
 import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,12 +16,19 @@ import pytest
 from pydantic_ai import models
 from sqlalchemy import Engine
 
+from predictbench_assets.clock import FixedClock, SystemClock
+from predictbench_assets.database.engine import make_engine
 from predictbench_assets.experiments.crashes import CrashMark
-from predictbench_assets.experiments.model_calls.desk import CIRCUIT
+from predictbench_assets.experiments.model_calls import desk
+from predictbench_assets.experiments.model_calls.allowance import Allowance
+from predictbench_assets.experiments.model_calls.desk import CIRCUIT, CallFailed, Desk, Ledger, Send
+from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
+from predictbench_assets.experiments.model_calls.store import PaidCalls
+from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets.settings import load_settings
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.kit.paid import DEAD, KEY, Paid
+from predictbench_assets_tests.kit.paid import DEAD, KEY, Paid, scope_of
 
 COMPLETED = {"completed"}
 
@@ -351,3 +360,112 @@ def test_a_sync_caller_with_a_loop_of_its_own_may_run_it(paid: Paid) -> None:
 
     asyncio.run(outer(paid.run))
     assert len(paid.rows()) == 2
+
+
+def asked_together(paid: Paid, experiment: Experiment, send: Send, times: int) -> list[object]:
+    """What comes of asking for one and the same thing several times at once, as markets of an event do."""
+    assert experiment.allowance is not None
+    scope, area = scope_of(experiment), StagingArea(str(paid.folder / "staging"))
+    store = PaidCalls(lambda: paid.engine, area, scope, "test", paid.settings.redact)
+    request = CallRequest(provider="p", model="p:m", content={"q": 1}, unit="event", unit_id="E", reserved_tokens=9)
+
+    async def together() -> list[object]:
+        opened = Desk(Ledger(store, scope, experiment.allowance or Allowance()), SystemClock())
+        try:
+            asks = (opened.ask("E", request, send) for _ in range(times))
+            return await asyncio.gather(*asks, return_exceptions=True)
+        finally:
+            await opened.close()
+            store.close()
+
+    return list(asyncio.run(together()))
+
+
+def test_the_same_question_at_once_is_paid_for_once(paid: Paid) -> None:
+    sent = []
+
+    async def send() -> Reply:
+        sent.append(1)
+        await asyncio.sleep(0.05)
+        return Reply(status="answered", text="yes", answered_at=SystemClock().now())
+
+    replies = asked_together(paid, paid.model(), send, 5)
+    assert [reply.text for reply in replies if isinstance(reply, Reply)] == ["yes"] * 5
+    assert len(sent) == len(paid.rows()) == 1
+
+
+def test_a_limit_is_waited_for_however_often_it_is_met(paid: Paid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "_FIRST_PAUSE_S", 0.0001)
+    sent = []
+
+    async def send() -> Reply:
+        sent.append(1)
+        if len(sent) <= 2 * desk.TRIES:
+            raise CallFailed("limited", "Too many.", retry_after_s=math.nan)
+        return Reply(status="answered", text="yes", answered_at=SystemClock().now())
+
+    [reply] = asked_together(paid, paid.model(), send, 1)
+    assert isinstance(reply, Reply), reply
+
+
+def test_a_provider_that_asks_for_hours_is_asked_nothing_more(paid: Paid) -> None:
+    async def send() -> Reply:
+        raise CallFailed("limited", "Come back tomorrow.", retry_after_s=10_000)
+
+    answers = asked_together(paid, paid.model(), send, 3)
+    assert "the provider asks to wait for 10,000 s: Come back tomorrow." in str(answers[0])
+    assert len(paid.rows()) == 1
+
+
+def test_a_fault_of_who_sends_is_an_unknown_outcome(paid: Paid) -> None:
+    async def send() -> Reply:
+        raise KeyError("usage")
+
+    [error] = asked_together(paid, paid.model(), send, 1)
+    assert "2 requests gave no answer and may have been paid for: KeyError: 'usage'" in str(error)
+    assert [(row.status, row.transcript_line) for row in paid.rows()] == [("unknown", 0), ("unknown", 1)]
+
+
+def test_nothing_more_is_paid_for_once_an_answer_cannot_be_kept(paid: Paid, stand_in: StandIn) -> None:
+    experiment = paid.model(limits={"concurrency": 4})
+    (paid.folder / "staging").mkdir()
+    (paid.folder / "staging" / "artifacts").write_text("a file, where a folder should be")
+    outcomes = paid.run(experiment, 50)
+    assert all(outcome.retriable for outcome in outcomes)
+    assert "cannot be written" in (outcomes[-1].reason or "")
+    assert "STAGING_URI" in (outcomes[-1].reason or "")
+    assert stand_in.counts["requests"] <= 8
+
+
+def test_a_database_that_refuses_is_asked_once_and_no_market_is_lost_for_good(paid: Paid, stand_in: StandIn) -> None:
+    experiment, there = paid.model(), paid.engine
+    paid.engine = make_engine(there.url.set(database="nowhere").render_as_string(hide_password=False), pool_size=1)
+    outcomes = paid.run(experiment, 300)
+    paid.engine.dispose()
+    paid.engine = there
+    assert all(outcome.retriable for outcome in outcomes)
+    assert "not asked: " in (outcomes[-1].reason or "")
+    assert stand_in.counts["requests"] == 0
+
+
+def test_the_answer_of_a_process_on_another_host_is_used_once_its_time_is_up(paid: Paid, stand_in: StandIn) -> None:
+    clock = FixedClock(datetime(2026, 3, 2, 12, tzinfo=UTC))  # it stands still: the server's own time is gone by
+    experiment = paid.model()
+    paid.run(experiment, 1, clock=clock)
+    paid.change(
+        "UPDATE predictbench.model_calls SET status = 'unknown', cost = NULL, transcript_uri = NULL, "
+        "owner = 'elsewhere:1:1.00', claimed_at = claimed_at - interval '1 day'"
+    )
+    row = paid.rows("*")[0]
+    assert paid.run(experiment, 1, clock=clock)[0].status == "completed"
+    assert stand_in.counts["requests"] == 1
+    assert paid.rows()[0].call_id == row.call_id
+
+
+def test_tokens_that_nobody_told_count_as_reserved(paid: Paid, stand_in: StandIn) -> None:
+    paid.run(paid.model(), 1)
+    [row] = paid.rows()
+    paid.change("UPDATE predictbench.model_calls SET input_tokens = NULL, output_tokens = NULL")
+    [outcome] = paid.run(paid.model(version="2", limits={"tokens_per_day": row.reserved_tokens + 10}), 1)
+    assert (outcome.status, stand_in.counts["requests"]) == ("skipped", 1)
+    assert f"leaves 10, and a call may take {row.reserved_tokens:,}" in (outcome.reason or "")
