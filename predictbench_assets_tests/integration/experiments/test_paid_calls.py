@@ -16,7 +16,7 @@ import pytest
 from pydantic_ai import models
 from sqlalchemy import Engine
 
-from predictbench_assets.clock import FixedClock, SystemClock
+from predictbench_assets.clock import SystemClock
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.model_calls import desk
@@ -449,7 +449,8 @@ def test_a_database_that_refuses_is_asked_once_and_no_market_is_lost_for_good(pa
 
 
 def test_the_answer_of_a_process_on_another_host_is_used_once_its_time_is_up(paid: Paid, stand_in: StandIn) -> None:
-    clock = FixedClock(datetime(2026, 3, 2, 12, tzinfo=UTC))  # it stands still: the server's own time is gone by
+    paid.variables = {"predictbench_now": datetime(2026, 3, 2, 12, tzinfo=UTC)}
+    clock = paid.settings.clock  # it stands still: the server's own time is gone by
     experiment = paid.model()
     paid.run(experiment, 1, clock=clock)
     paid.change(
