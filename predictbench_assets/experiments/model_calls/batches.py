@@ -16,7 +16,14 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from predictbench_assets.experiments.model_calls.desk import CallFailed, Desk, NoAnswer, Send, failed_call
+from predictbench_assets.experiments.model_calls.desk import (
+    CallFailed,
+    Desk,
+    NoAnswer,
+    Send,
+    failed_call,
+    unknown_for_good,
+)
 from predictbench_assets.experiments.model_calls.records import Call, CallKey, CallRequest, Reply, Settled, answered
 from predictbench_assets.experiments.protocol import ExperimentSkip, RetriableError
 
@@ -33,7 +40,6 @@ _LISTED_AFTER: Final = timedelta(minutes=1)
 """Time after which a provider's list is believed to have a job, if there is one."""
 
 _REJECTED: Final = "rejected: "
-_ATTEMPTS_UNKNOWN: Final = 2
 _CANCEL_LOOKS: Final = 12
 _CANCEL_PAUSE_S: Final = 5.0
 _SETTLED_AT_ONCE: Final = 200
@@ -68,7 +74,7 @@ class BatchItem:
     @cached_property
     def key(self) -> CallKey:
         """The identity of what it asks."""
-        return self.request.unit, self.unit_id, self.request.sample, self.request.prompt_hash
+        return self.request.key(self.unit_id)
 
 
 @dataclass(frozen=True)
@@ -268,7 +274,7 @@ class Batches:
             elif sum(call.batch_id is not None for call in rows) >= TRIES:
                 self._ends[item.key] = RetriableError(f"no answer in {TRIES} batches{self._last_reason(item.key)}")
             else:
-                call = self.desk.next_call(item.unit_id, item.request, lasts=_SUBMITTING)
+                call = self.desk.next_call(item.key, item.request, lasts=_SUBMITTING)
                 try:
                     encoded = await self.api.encode(call.call_id.hex, item.request)
                 except CallFailed as failed:
@@ -344,11 +350,7 @@ def _given_up(rows: Sequence[Call]) -> NoAnswer | None:
     for call in rows:
         if call.status == "failed" and (call.reason or "").startswith(_REJECTED):
             return NoAnswer(str(call.reason))
-    unknown = [call for call in rows if call.status == "unknown"]
-    if len(unknown) >= _ATTEMPTS_UNKNOWN:
-        reason = f": {unknown[-1].reason}" if unknown[-1].reason else ""
-        return NoAnswer(f"unknown: {len(unknown)} requests gave no answer and may have been paid for{reason}")
-    return None
+    return unknown_for_good(rows)
 
 
 def _ended(call: Call, failed: CallFailed, *, was_sent: bool) -> Call:

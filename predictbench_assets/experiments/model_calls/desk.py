@@ -136,7 +136,7 @@ class Desk:
             NoAnswer: asked, and given up.
         """
         await self.open()
-        key: CallKey = (request.unit, unit_id, request.sample, request.prompt_hash)
+        key = request.key(unit_id)
         async with self._one_at_a_time[key]:
             return await self._answer(key, request, send)
 
@@ -193,21 +193,21 @@ class Desk:
         self._rows[call.key] = sorted([*rows, call], key=lambda one: one.attempt)
         self._keys[call.unit, call.unit_id][call.key] = None
 
-    def next_call(self, unit_id: str, request: CallRequest, lasts: timedelta) -> Call:
+    def next_call(self, key: CallKey, request: CallRequest, lasts: timedelta) -> Call:
         """The row of the next attempt at a call, which may be under way for so long."""
         now = self.clock.now()
-        key: CallKey = (request.unit, unit_id, request.sample, request.prompt_hash)
+        unit, unit_id, sample, prompt_hash = key
         attempt = len(self._rows[key])
         return Call(
             **msgspec.structs.asdict(self._scope),
             call_id=call_id(self._scope, key, attempt),
-            unit=request.unit,
+            unit=unit,
             unit_id=unit_id,
-            sample=request.sample,
+            sample=sample,
             attempt=attempt,
             provider=request.provider,
             model_asked=request.model,
-            prompt_hash=key[3],
+            prompt_hash=prompt_hash,
             reserved_tokens=request.reserved_tokens,
             reserved_cost=request.reserved_cost,
             price_table=request.price_table,
@@ -251,12 +251,8 @@ class Desk:
         self._check_store()
         if (problem := self._circuits[provider].problem) is not None:
             raise RetriableError(f"not asked: {problem}")
-        unknown = [call for call in self._rows[key] if call.status == "unknown"]
-        if len(unknown) >= _ATTEMPTS_UNKNOWN:
-            raise NoAnswer(
-                f"unknown: {len(unknown)} requests gave no answer and may have been paid for"
-                + (f": {unknown[-1].reason}" if unknown[-1].reason else "")
-            )
+        if (given_up := unknown_for_good(self._rows[key])) is not None:
+            raise given_up
 
     async def _claimed(self, key: CallKey, request: CallRequest) -> Call:
         """Store the intent, once there is room for it."""
@@ -265,7 +261,7 @@ class Desk:
             await self._circuits[request.provider].wait()
             self._check(key, request.provider)
             lasts = timedelta(seconds=request.deadline_s) + _EXPIRY_SLACK
-            call = self.next_call(key[1], request, lasts)
+            call = self.next_call(key, request, lasts)
             freed = self._freed_times
             claim = await self._stored(self._claims(call))
             if claim.granted:
@@ -490,6 +486,15 @@ def _pause_s(tries: int, retry_after_s: float | None) -> float:
     longest: float = min(_FIRST_PAUSE_S * 2.0 ** (tries - 1), _LONGEST_PAUSE_S)
     own = longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
     return max(own, min(retry_after_s or 0.0, _PATIENCE_S))
+
+
+def unknown_for_good(rows: Sequence[Call]) -> NoAnswer | None:
+    """The end of a call whose outcome stayed unknown as often as is allowed; None where it may be made again."""
+    unknown = [call for call in rows if call.status == "unknown"]
+    if len(unknown) < _ATTEMPTS_UNKNOWN:
+        return None
+    reason = f": {unknown[-1].reason}" if unknown[-1].reason else ""
+    return NoAnswer(f"unknown: {len(unknown)} requests gave no answer and may have been paid for{reason}")
 
 
 def failed_call(call: Call, failed: CallFailed) -> Call:

@@ -52,9 +52,11 @@ class CallRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The table of prices, with its version."""
     deadline_s: float = 120.0
 
-    @property
-    def prompt_hash(self) -> str:
-        """Identity of what is sent."""
+    def key(self, unit_id: str) -> "CallKey":
+        """The identity of what it asks about a market or an event; all that is sent is hashed for it."""
+        return self.unit, unit_id, self.sample, self._prompt_hash()
+
+    def _prompt_hash(self) -> str:
         canonical = msgspec.json.encode([self.provider, self.model, self.content], order="sorted")
         return hashlib.sha256(canonical).hexdigest()
 
@@ -147,7 +149,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return not is_settled and self.expires_at > self.asked_at and not _is_dead(self.owner)
 
 
-CallKey = tuple[str, str, int, str]
+CallKey = tuple[UnitName, str, int, str]
 """Unit, its id, number of the sample, hash of the prompt."""
 
 
