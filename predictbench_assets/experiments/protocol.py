@@ -72,6 +72,13 @@ SEES: Mapping[Information, Sees] = {
     "search": Sees(prices=True, search=True),
 }
 
+
+def information_of(*, prices: bool, search: bool) -> Information:
+    """The word for what an experiment may see."""
+    sees = Sees(prices=prices, search=search)
+    return next(word for word, each in SEES.items() if each == sees)
+
+
 UnitName = Literal["market", "event", "cohort"]
 """The markets of one call."""
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 from predictbench_assets.experiments.llm.language_model import LanguageModel, LanguageModelTable, Question, by_event
-from predictbench_assets.experiments.llm.model import Reached, shares
+from predictbench_assets.experiments.llm.model import Reached, shares, without_answer
 from predictbench_assets.experiments.model_calls.batches import Batches, BatchItem, BatchPlan
 from predictbench_assets.experiments.model_calls.desk import NoAnswer
 from predictbench_assets.experiments.model_calls.records import Reply
@@ -101,7 +101,7 @@ class BatchedLanguageModel(LanguageModel):
         replies = []
         for one in given:
             if isinstance(one, NoAnswer):
-                replies.append(Reply(status="unknown", reason=str(one), text="", answered_at=first.clock.now()))
+                replies.append(without_answer(one, first.clock))
             elif isinstance(one, Exception):  # a sample is missing: the others wait for it
                 return {
                     market.market_id: _with_usage(one, part)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from pydantic import field_validator
@@ -12,7 +12,6 @@ from predictbench_assets.experiments.llm.model import (
     AskedModel,
     ModelTable,
     NotForecast,
-    Reached,
     shares,
 )
 from predictbench_assets.experiments.llm.prompts import (
@@ -45,8 +44,6 @@ class DecisionModelTable(ModelTable):
 
     search: bool = False
     """True to show what a required research experiment has found."""
-    unit: Literal["market", "event"] = "market"
-    """`event` to ask about the markets of a neg-risk group as one choice; all others are asked one by one."""
 
     @field_validator("model")
     @classmethod
@@ -67,13 +64,8 @@ class DecisionModelTable(ModelTable):
         return DecisionModel(self, reached)
 
 
-class DecisionModel(AskedModel):
+class DecisionModel(AskedModel[DecisionModelTable]):
     """A decision model that is asked for each market, or for each neg-risk group of an event."""
-
-    def __init__(self, table: DecisionModelTable, reached: Reached) -> None:
-        super().__init__(table, reached)
-        self._table = table
-        self.unit = table.unit
 
     @property
     def config(self) -> Mapping[str, Any]:

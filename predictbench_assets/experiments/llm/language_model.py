@@ -16,7 +16,6 @@ from predictbench_assets.experiments.llm.model import (
     AskedModel,
     ModelTable,
     NotForecast,
-    Reached,
     shares,
 )
 from predictbench_assets.experiments.llm.prompts import (
@@ -65,7 +64,6 @@ class LanguageModelTable(ModelTable):
     """True to show what a required research experiment has found; `provider` to let the model search by itself."""
     max_searches: Annotated[int, Field(ge=1, le=100)] = 5
     """Searches of the provider in one call: what it is reserved at, and where the provider allows it, a limit."""
-    unit: Literal["market", "event"] = "market"
     samples: Annotated[int, Field(ge=1, le=100)] = 1
     aggregate: Aggregate = "mean"
     output: OutputMode = "native"
@@ -131,13 +129,8 @@ class Question:
         return "" if self.event_id is None else str(position + 1)
 
 
-class LanguageModel(AskedModel):
+class LanguageModel(AskedModel[LanguageModelTable]):
     """A language model that is asked for each market, or for each event."""
-
-    def __init__(self, table: LanguageModelTable, reached: Reached) -> None:
-        super().__init__(table, reached)
-        self._table = table
-        self.unit = table.unit
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -13,7 +13,7 @@ from predictbench_assets.experiments.declared.table import Table
 from predictbench_assets.experiments.model_calls.desk import CallFailed, NoAnswer, Send
 from predictbench_assets.experiments.model_calls.prices import OwnPrice, Prices, PublicPrice, Tokens
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
-from predictbench_assets.experiments.protocol import Experiment, Information, PipelineContext, RunMetadata, Usage
+from predictbench_assets.experiments.protocol import Experiment, PipelineContext, RunMetadata, Usage, information_of
 from predictbench_assets.settings import Settings
 
 if TYPE_CHECKING:  # the clients take two seconds to import: not before one is opened
@@ -64,6 +64,8 @@ class ModelTable(Table):
     api_key: str | None = None
     """The variable with the key; by default the provider's usual one."""
     prices: Literal["hidden", "shown"] = "hidden"
+    unit: Literal["market", "event"] = "market"
+    """The markets of one call; a decision model takes a neg-risk group of an event as one choice, all others alone."""
     market_data: bool = False
     """True to show the order book and the prices of the week as well, which are frozen for it."""
     search: bool | Literal["provider"] = False
@@ -115,7 +117,10 @@ class ModelTable(Table):
         return one
 
 
-class AskedModel(Experiment):
+AnyTable = TypeVar("AnyTable", bound=ModelTable)
+
+
+class AskedModel(Experiment, Generic[AnyTable]):
     """The base of the experiments that ask a model over the desk of paid calls.
 
     Args:
@@ -127,12 +132,12 @@ class AskedModel(Experiment):
     _most_bytes = 8 << 20
     """Longest answer that is read; a thousand times what a forecast needs."""
 
-    def __init__(self, table: ModelTable, reached: Reached) -> None:
-        self._reached = reached
-        self._asked = table
+    def __init__(self, table: AnyTable, reached: Reached) -> None:
+        self._table, self._reached = table, reached
         self._model: Model | None = None
+        self.unit = table.unit
         self.market_data = table.market_data
-        self.information = _information(prices=table.prices == "shown", search=bool(table.search))
+        self.information = information_of(prices=table.prices == "shown", search=bool(table.search))
         seen = "the market's prices" if table.prices == "shown" else "no price"
         self.description = f"{table.model}, shown {seen}{' and sources' if table.search else ''}."
         self.max_concurrency = table.limits.concurrency or CONCURRENCY
@@ -147,11 +152,11 @@ class AskedModel(Experiment):
         from predictbench_assets.experiments.llm.client import opened_model
 
         reached = self._reached
-        if reached.key is None and self._asked.base_url is None:
-            raise LookupError(f"{reached.variable} is not set: {self._asked.model} cannot be asked without a key")
+        if reached.key is None and self._table.base_url is None:
+            raise LookupError(f"{reached.variable} is not set: {self._table.model} cannot be asked without a key")
         connections = self.max_concurrency or CONCURRENCY
         async with opened_model(
-            self._asked.model,
+            self._table.model,
             key=reached.key,
             base_url=reached.base_url,
             connections=connections,
@@ -173,7 +178,7 @@ class AskedModel(Experiment):
 
     @property
     def _deadline_s(self) -> float:
-        return self._asked.limits.timeout_seconds or _DEADLINE_S
+        return self._table.limits.timeout_seconds or _DEADLINE_S
 
     def _request(
         self, content: Any, most: Tokens, *, sample: int = 0, event_id: str | None = None, batch: bool = False
@@ -181,8 +186,8 @@ class AskedModel(Experiment):
         """The request about a market, or about an event, as the ledger has it."""
         reached = self._reached
         return CallRequest(
-            provider=reached.base_url or self._asked.provider,
-            model=self._asked.model,
+            provider=reached.base_url or self._table.provider,
+            model=self._table.model,
             content=content,
             sample=sample,
             unit="market" if event_id is None else "event",
@@ -206,13 +211,18 @@ class AskedModel(Experiment):
             except CallFailed as failed:
                 if failed.trouble != "access":
                     raise
-                look = f"check {self._reached.variable}, the account that it is of, and the name {self._asked.model}"
+                look = f"check {self._reached.variable}, the account that it is of, and the name {self._table.model}"
                 raise CallFailed("access", f"{failed.reason}: {look}") from failed
 
         try:
             return await context.calls.ask(request, sent)
         except NoAnswer as error:
-            return Reply(status="unknown", reason=str(error), text="", answered_at=context.clock.now())
+            return without_answer(error, context.clock)
+
+
+def without_answer(error: NoAnswer, clock: Clock) -> Reply:
+    """A reply in the place of one that will not come, with the reason."""
+    return Reply(status="unknown", reason=str(error), text="", answered_at=clock.now())
 
 
 def cost_of(price: OwnPrice | PublicPrice | None, tokens: Tokens | None, *, batch: bool = False) -> Decimal | None:
@@ -239,12 +249,6 @@ def shares(usage: Usage | None, parts: int) -> list[Usage | None]:
             given["cost"] = share if number else usage.cost - share * (parts - 1)
         found.append(Usage(**given))
     return found
-
-
-def _information(*, prices: bool, search: bool) -> Information:
-    if search:
-        return "search" if prices else "search_blind"
-    return "market" if prices else "blind"
 
 
 def _base_url(provider: str, settings: Settings) -> str | None:

@@ -7,14 +7,13 @@ from typing import Literal
 from predictbench_assets.experiments.declared.table import Table
 from predictbench_assets.experiments.outside.inbox import Inbox, Submission, SubmittedForecast
 from predictbench_assets.experiments.protocol import (
-    SEES,
     Experiment,
     ExperimentResult,
     ExperimentSkip,
     Information,
     PipelineContext,
-    Sees,
     UnitName,
+    information_of,
 )
 from predictbench_assets.markets.market import Market
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS, RunKey
@@ -40,13 +39,12 @@ class FileTable(Table):
 
     def experiment(self, name: str, settings: Settings) -> Experiment:
         """Make the experiment."""
-        sees = Sees(prices=self.prices == "shown", search=self.search)
         made = FileExperiment(settings)
         made.name = name
         made.version = self.version
         made.description = self.description or f"Forecasts that are handed in: predictbench submit --as {name}."
         made.requires = self.requires
-        made.information = next(word for word, seen in SEES.items() if seen == sees)
+        made.information = information_of(prices=self.prices == "shown", search=self.search)
         return made
 
 

@@ -39,6 +39,7 @@ from predictbench_assets.experiments.protocol import (
     RetriableError,
     RunMetadata,
     Usage,
+    information_of,
 )
 from predictbench_assets.markets.market import Market
 from predictbench_assets.printable import shortened
@@ -132,14 +133,11 @@ class HttpTable(Table):
         Raises:
             ValueError: the name of the secret is not of a variable that may hold one.
         """
-        information: Mapping[tuple[bool, bool], Information] = {
-            (sees.prices, sees.search): word for word, sees in SEES.items()
-        }
         return HttpExperiment(
             name=name,
             version=self.version,
             description=f"A forecaster at {httpx.URL(self.url).host}, asked over HTTP.",
-            information=information[self.prices == "shown", self.search],
+            information=information_of(prices=self.prices == "shown", search=self.search),
             unit=self.unit,
             timeout_seconds=self.limits.timeout_seconds or _TIMEOUT_S,
             max_concurrency=self.limits.concurrency,
