@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from predictbench_assets.experiments.protocol import PipelineContext
-from predictbench_assets.experiments.research.denied import visible, without_market_links
+from predictbench_assets.experiments.research.denied import without_market_links, without_unseen
 from predictbench_assets.markets.market import Market
 
 MARKET_PROMPT: Final = "forecast-1"
@@ -73,18 +73,19 @@ def _filled(name: str, context: PipelineContext, parts: Sequence[str], title: st
 
 
 def _event_title(market: Market) -> str:
-    return "" if market.event is None or not market.event.title else visible(market.event.title)
+    return "" if market.event is None or not market.event.title else without_unseen(market.event.title)
 
 
 def _described(market: Market, context: PipelineContext, *, prices: bool) -> str:
-    rules = visible(market.description)
+    rules = without_unseen(market.description)
     if len(rules) > _LONGEST_TEXT:
         rules = f"{rules[:_LONGEST_TEXT]} [cut: it has {len(rules):,} characters]"
+    first, second = map(without_unseen, market.outcomes)
     lines = [
-        f"Question: {visible(market.question)}",
-        f'Give the probability of the outcome "{visible(market.outcomes[0])}", not of "{visible(market.outcomes[1])}"',
+        f"Question: {without_unseen(market.question)}",
+        f'Give the probability of the outcome "{first}", not of "{second}"',
         f"Nominal closing time: {market.close_time:%Y-%m-%d %H:%M} UTC",
-        *([f"Category: {visible(market.category)}"] if market.category else []),
+        *([f"Category: {without_unseen(market.category)}"] if market.category else []),
         f"Rules: {rules}",
     ]
     text = "\n".join(lines)
@@ -127,7 +128,7 @@ def _sources(context: PipelineContext) -> list[str]:
     found = [source for result in context.required.values() for source in sources_of(result.payload)]
     lines = []
     for number, source in enumerate(found, start=1):
-        title, url, text = (visible(str(source.get(name) or "")) for name in ("title", "url", "text"))
+        title, url, text = (without_unseen(str(source.get(name) or "")) for name in ("title", "url", "text"))
         lines.append(f"Source {number}: {title} ({source.get('published') or 'undated'}, {url})")
         lines.append(text[:_LONGEST_SOURCE])
     return lines

@@ -119,10 +119,10 @@ def plain_address(url: str) -> str:
 
 def plain_text(text: str) -> str:
     """A text as it is judged: compatible letters as plain ones, in lower case, without marks that are not seen."""
-    return visible(unicodedata.normalize("NFKC", text)).casefold()
+    return without_unseen(unicodedata.normalize("NFKC", text)).casefold()
 
 
-def visible(text: str) -> str:
+def without_unseen(text: str) -> str:
     """The text without characters that a reader does not see; blanks and line feeds stay."""
     return _PERHAPS_UNSEEN.sub(lambda found: "".join(one for one in found.group() if _is_seen(one)), text)
 
@@ -143,7 +143,7 @@ def _spaced(name: str) -> str:
 
 
 def _is_web(url: str) -> bool:
-    if visible(url) != url or any(map(str.isspace, url)):
+    if without_unseen(url) != url or any(map(str.isspace, url)):
         return False
     try:
         parts = urlsplit(url)

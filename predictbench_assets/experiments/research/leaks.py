@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Final, Literal
 
-from predictbench_assets.experiments.research.denied import DeniedSites, UrlLayer, denied_sites, plain_text, visible
+from predictbench_assets.experiments.research.denied import (
+    DeniedSites,
+    UrlLayer,
+    denied_sites,
+    plain_text,
+    without_unseen,
+)
 from predictbench_assets.experiments.research.search import LONGEST_TEXT, Source
 
 Layer = Literal[UrlLayer, "late", "undated", "empty", "repeated"]
@@ -124,7 +130,7 @@ def sifted(sources: Iterable[Source], *, until: datetime, now: datetime, denied:
 def without_odds(text: str, denied: DeniedSites) -> tuple[str, int]:
     """The text without the sentences that tell odds and without marks that are not seen; and how many were dropped."""
     lines, dropped = [], 0
-    for line in visible(text).splitlines():
+    for line in without_unseen(text).splitlines():
         sentences = list(_sentences(line))
         kept = [sentence for sentence in sentences if not tells_odds(sentence, denied)]
         dropped += len(sentences) - len(kept)
@@ -151,7 +157,7 @@ def leaked(
         denied: default: the list that comes with the benchmark.
     """
     denied = denied or denied_sites()
-    text = visible(rationale[:LONGEST_TEXT])
+    text = without_unseen(rationale[:LONGEST_TEXT])
     asked = plain_text(question)
     for sentence in _sentences(text):
         if denied.names_site(sentence) and not denied.names_site(asked):

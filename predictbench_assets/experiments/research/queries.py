@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from predictbench_assets.experiments.research.denied import DeniedSites, visible
+from predictbench_assets.experiments.research.denied import DeniedSites, without_unseen
 
 LONGEST_QUERY: Final = 300
 """Characters of a query; services cut or refuse longer ones."""
@@ -36,7 +36,7 @@ def queries(title: str | None, questions: Sequence[str], most: int, denied: Deni
 
 def query(text: str, denied: DeniedSites) -> str:
     """A text as a query: one line without addresses, operators and names of markets; empty where nothing is left."""
-    text = visible(text)
+    text = without_unseen(text)
     for pattern in (_ADDRESS, _OPERATOR, _MARKS, _WORDS_OF_MARKETS):
         text = pattern.sub(" ", text)
     words = denied.without_names(text).split()

@@ -25,7 +25,7 @@ from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.model_calls.desk import CallFailed
 from predictbench_assets.experiments.model_calls.records import Reply
 from predictbench_assets.printable import on_one_line
-from predictbench_assets.web import async_client
+from predictbench_assets.web import async_client, retry_after
 
 LONGEST_TEXT: Final = 200_000
 """Characters of a source's text that are kept."""
@@ -166,7 +166,7 @@ class HttpSearch(ABC):
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise CallFailed("unknown", f"{self.name} gave no whole answer: {_said(error)}") from None
         if answer.status_code != httpx.codes.OK:
-            raise _refusal(self.name, answer, bytes(body))
+            raise _refusal(self.name, answer, bytes(body), clock)
         return self._reply(bytes(body), clock.now())
 
     def sources(self, answer: Any, fetched_at: datetime) -> Sequence[Source]:
@@ -310,7 +310,7 @@ def _amount(value: object) -> Decimal | None:
     return amount if amount is not None and amount.is_finite() and 0 <= amount < 1_000_000 else None
 
 
-def _refusal(name: str, answer: httpx.Response, body: bytes) -> CallFailed:
+def _refusal(name: str, answer: httpx.Response, body: bytes, clock: Clock) -> CallFailed:
     """The trouble that an answer stands for, by its status."""
     status = answer.status_code
     reason = f"{name} answered {status}: {_shown(body.decode('utf-8', 'replace'))}"
@@ -319,14 +319,10 @@ def _refusal(name: str, answer: httpx.Response, body: bytes) -> CallFailed:
     if status in (401, 402, 403, 432, 433):  # the last two are Tavily's, for a plan that is used up
         return CallFailed("access", reason)
     if status == httpx.codes.TOO_MANY_REQUESTS:
-        return CallFailed("limited", reason, retry_after_s=_seconds(answer.headers.get("retry-after")))
+        return CallFailed("limited", reason, retry_after_s=retry_after(answer, clock.now))
     if status in (503, 529):
-        return CallFailed("overloaded", reason, retry_after_s=_seconds(answer.headers.get("retry-after")))
+        return CallFailed("overloaded", reason, retry_after_s=retry_after(answer, clock.now))
     return CallFailed("server" if status >= httpx.codes.INTERNAL_SERVER_ERROR else "rejected", reason)
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
 def _said(error: Exception) -> str:
