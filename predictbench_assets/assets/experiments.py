@@ -2,8 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,11 +12,11 @@ from predictbench_assets.assets.ingestion import StagedOutput, normalized_market
 from predictbench_assets.assets.market_data import MARKET_DATA_KEY
 from predictbench_assets.assets.paid import paid_metadata, rationale_metadata
 from predictbench_assets.assets.step import OWNERS, asset_step, record_failure
-from predictbench_assets.experiments.contexts import SettledForecasts
 from predictbench_assets.experiments.forecast import (
     ExperimentForecasts,
     ForecastCohort,
     forecast,
+    learnable_forecasts,
     outcomes_by_market,
     refuse_to_forget,
     results_path,
@@ -28,7 +27,7 @@ from predictbench_assets.experiments.forecast import (
 )
 from predictbench_assets.experiments.headers import OutcomesHeader
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, total_usage
-from predictbench_assets.experiments.protocol import Experiment, RunMetadata, SettledForecast
+from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress
@@ -125,7 +124,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 history=database.history,
                 history_counts=database.history_counts,
                 engine=None if database.dry else lambda: database.engine,
-                settled_forecasts=_settled_forecasts(database, registry, experiment),
+                settled_forecasts=learnable_forecasts(database.settled_forecasts, registry, experiment),
                 area=staging,
                 writer_id=context.run.run_id,
                 settings=settings,
@@ -152,15 +151,6 @@ def _cohort(
     """The markets to forecast, with the market data that was frozen where the experiment asks for it."""
     asked = frozen_market_data(staging, key, run.snapshot_hash) if experiment.market_data else {}
     return ForecastCohort(run, list(cohort_markets(staged)), staged.sha256, asked)
-
-
-def _settled_forecasts(database: RunDatabase, registry: Registry, experiment: Experiment) -> SettledForecasts:
-    """The stored forecasts that an experiment may learn from; payloads of its own, others' may be long."""
-
-    def known(name: str, as_of: datetime) -> Iterable[SettledForecast]:
-        return database.settled_forecasts(name, registry[name].version, as_of, own=name == experiment.name)
-
-    return known
 
 
 def _definition_metadata(experiment: Experiment, registry: Registry) -> dict[str, Any]:

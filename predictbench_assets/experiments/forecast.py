@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -19,8 +19,9 @@ from predictbench_assets.experiments.model_calls.desk import Ledger
 from predictbench_assets.experiments.model_calls.records import CallScope
 from predictbench_assets.experiments.model_calls.store import PaidCalls
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash, total_usage
-from predictbench_assets.experiments.protocol import Experiment, RunMetadata
+from predictbench_assets.experiments.protocol import Experiment, RunMetadata, SettledForecast
 from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
+from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.markets.market import Market
@@ -230,6 +231,23 @@ def ledger_of(
         experiment.allowance or Allowance(), usd_per_day_of_all=settings.model_usd_per_day
     )
     return Ledger(PaidCalls(engine, area, scope, writer_id, settings.redact), scope, allowance)
+
+
+def learnable_forecasts(
+    read: Callable[..., Iterable[SettledForecast]], registry: Registry, experiment: Experiment
+) -> SettledForecasts:
+    """The stored forecasts that an experiment may learn from; payloads of its own, others' may be long.
+
+    Args:
+        read: as `history.settled_forecasts`, of a database.
+        registry: has the versions of those that it may ask for.
+        experiment: the one that learns.
+    """
+
+    def known(name: str, as_of: datetime) -> Iterable[SettledForecast]:
+        return read(name, registry[name].version, as_of, own=name == experiment.name)
+
+    return known
 
 
 def refuse_to_forget(settings: Settings, *, dry_run: bool) -> None:

@@ -17,13 +17,14 @@ from sqlalchemy import Engine
 
 from predictbench_assets.database.connection import opened_database
 from predictbench_assets.experiments.forecast import (
+    learnable_forecasts,
     ledger_of,
     outcomes_by_market,
     results_path,
     run_metadata,
     stale_reason,
 )
-from predictbench_assets.experiments.history import settled_counts, settled_markets
+from predictbench_assets.experiments.history import settled_counts, settled_forecasts, settled_markets
 from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.model_calls.records import Call, Claim, Reply, Settled
 from predictbench_assets.experiments.model_calls.store import CallStore
@@ -32,6 +33,7 @@ from predictbench_assets.experiments.protocol import (
     Experiment,
     RunMetadata,
     SettledCount,
+    SettledForecast,
     SettledMarket,
     unit_of,
 )
@@ -40,6 +42,7 @@ from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.ingestion.cohort import COHORT, cohort_markets
 from predictbench_assets.ingestion.headers import CohortHeader
+from predictbench_assets.ingestion.market_data import frozen_market_data
 from predictbench_assets.ingestion.names import open_staged
 from predictbench_assets.markets.core_sample import sampling_order
 from predictbench_assets.markets.market import Market
@@ -194,6 +197,8 @@ def try_experiment(
                     required={other: answers[other] for other in one.requires},
                     history=database.markets,
                     history_counts=database.counts,
+                    settled_forecasts=learnable_forecasts(database.forecasts, registry, one),
+                    market_data=frozen_market_data(area, day.key, day.run.snapshot_hash) if one.market_data else {},
                     artifacts=keep,
                     ledger=dataclasses.replace(ledger, store=watched[one.name]),
                     max_concurrency=settings.experiment_concurrency,
@@ -299,6 +304,10 @@ class _Database:
     def markets(self, as_of: datetime) -> Iterator[SettledMarket]:
         """The settled markets."""
         return settled_markets(self.engine(), as_of)
+
+    def forecasts(self, name: str, version: str, as_of: datetime, *, own: bool) -> Iterator[SettledForecast]:
+        """The forecasts of a version of an experiment for settled markets."""
+        return settled_forecasts(self.engine(), name, version, as_of, own=own)
 
     def counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
         """The same in short."""
