@@ -8,7 +8,7 @@ import msgspec
 from pydantic import field_validator
 
 from predictbench_assets.experiments.llm.model import (
-    CHARACTERS_A_TOKEN,
+    BYTES_A_TOKEN,
     AskedModel,
     ModelTable,
     NotForecast,
@@ -20,7 +20,7 @@ from predictbench_assets.experiments.llm.prompts import (
     event_prompt,
     market_prompt,
     prompt_hash,
-    shown_characters,
+    shown_bytes,
     shown_sources,
     template,
 )
@@ -83,8 +83,8 @@ class DecisionModel(AskedModel[DecisionModelTable]):
         expected = at_most = Decimal(0)
         units = [*((DECISION_EVENT_PROMPT, group) for group in groups), *((DECISION_PROMPT, [one]) for one in alone)]
         for prompt, unit in units:
-            text = len(template(prompt)) + sum(shown_characters(market) for market in unit)
-            usual = self._reached.cost(Tokens(input=text // CHARACTERS_A_TOKEN, output=0))
+            text = len(template(prompt)) + sum(shown_bytes(market) for market in unit)
+            usual = self._reached.cost(Tokens(input=text // BYTES_A_TOKEN, output=0))
             dearest = self._reached.cost(Tokens(input=most_input_tokens(text), output=0))
             if usual is None or dearest is None:
                 return None

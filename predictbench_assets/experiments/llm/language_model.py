@@ -1,6 +1,7 @@
 """The language model as a forecaster: one question and one typed answer for each sample."""
 
 import hashlib
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from predictbench_assets.experiments.llm.answers import Answer, OutputMode
 from predictbench_assets.experiments.llm.model import (
-    CHARACTERS_A_TOKEN,
+    BYTES_A_TOKEN,
     AskedModel,
     ModelTable,
     NotForecast,
@@ -24,7 +25,7 @@ from predictbench_assets.experiments.llm.prompts import (
     event_prompt,
     market_prompt,
     prompt_hash,
-    shown_characters,
+    shown_bytes,
     shown_sources,
     template,
 )
@@ -153,18 +154,20 @@ class LanguageModel(AskedModel[LanguageModelTable]):
         table, template_length = self._table, len(template(self._prompt))
         expected = at_most = Decimal(0)
         for unit in by_event(markets) if table.unit == "event" else [[market] for market in markets]:
-            text = template_length + sum(shown_characters(market) for market in unit)
-            tokens = Tokens(input=text // CHARACTERS_A_TOKEN, output=min(_EXPECTED_OUTPUT, table.max_tokens))
+            text = template_length + sum(shown_bytes(market) for market in unit)
+            answer = Answer(range(1, len(unit) + 1) if table.unit == "event" else None)
+            tokens = Tokens(input=text // BYTES_A_TOKEN, output=min(_EXPECTED_OUTPUT, table.max_tokens))
             usual = self._reached.cost(tokens, batch=table.batch)
-            dearest = self._reached.cost(self._most(text), batch=table.batch and table.batch_fallback == "skip")
+            dearest = self._reached.cost(self._most(text, answer), batch=table.batch and table.batch_fallback == "skip")
             if usual is None or dearest is None:
                 return None
             expected += table.samples * usual
             at_most += table.samples * dearest
         return Estimate(expected, at_most)
 
-    def _most(self, size: int) -> Tokens:
+    def _most(self, size: int, answer: Answer) -> Tokens:
         """The most that a call can take whose text has so many bytes; pages that it reads are sent along."""
+        size += len(json.dumps(answer.schema))
         pages = self._table.max_searches * _PAGES_TOKENS if self._may_search else 0
         searches = self._table.max_searches if self._may_search else 0
         return Tokens(input=most_input_tokens(size) + pages, output=self._table.max_tokens, searches=searches)
@@ -257,7 +260,7 @@ class LanguageModel(AskedModel[LanguageModelTable]):
             "settings": {**table.settings, "max_tokens": table.max_tokens, **_seed(table, sample)},
             **({"search": self._searches} if self._may_search else {}),
         }
-        most = self._most(len((question.instructions + question.prompt).encode()))
+        most = self._most(len((question.instructions + question.prompt).encode()), question.answer)
         return self._request(content, most, sample=sample, event_id=question.event_id, batch=batch)
 
     async def _ask(self, context: PipelineContext, question: Question, sample: int) -> Reply:

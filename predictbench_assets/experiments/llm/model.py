@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # the clients take two seconds to import: not before one is o
     from pydantic_ai.models import Model
 
 CONCURRENCY: Final = 64
-CHARACTERS_A_TOKEN: Final = 4
-"""Characters of English that make a token, about."""
+BYTES_A_TOKEN: Final = 4
+"""Bytes of English that make a token, about."""
 
 _DEADLINE_S: Final = 120.0
 _A_DAY_S: Final = 86_400.0

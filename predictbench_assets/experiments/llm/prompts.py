@@ -59,9 +59,9 @@ def event_prompt(
     return _filled(name, first, parts, _event_title(markets[0]))
 
 
-def shown_characters(market: Market) -> int:
-    """Characters of a market that a prompt shows, about."""
-    return len(market.question) + min(len(market.description), _LONGEST_TEXT) + _AROUND
+def shown_bytes(market: Market) -> int:
+    """Bytes of a market that a prompt shows, about."""
+    return len((market.question + market.description[:_LONGEST_TEXT]).encode()) + _AROUND
 
 
 def _filled(name: str, context: PipelineContext, parts: Sequence[str], title: str) -> tuple[str, str]:

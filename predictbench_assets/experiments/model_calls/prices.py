@@ -12,7 +12,6 @@ The file is TOML, a table for each model::
 """
 
 import hashlib
-import math
 import re
 import tomllib
 from decimal import Decimal
@@ -30,10 +29,8 @@ from predictbench_assets.texts import UndecodableFile, read_text
 
 _MILLION: Final = Decimal(1_000_000)
 _MOST_BYTES: Final = 1_000_000
-_BYTES_A_TOKEN: Final = 2
-"""Bytes of text that make at least one token; English has about four."""
 _TOKENS_AROUND: Final = 400
-"""Tokens that a provider may add to a prompt: the schema of the answer, its own instructions."""
+"""Tokens that a provider may add to a prompt: marks of turns, its own instructions."""
 
 ANY_SERVER: Final = "*"
 """In place of an address: the provider's own server, and every other."""
@@ -151,8 +148,12 @@ class Prices:
 
 
 def most_input_tokens(size: int) -> int:
-    """Tokens that a text of so many bytes can have, with what a provider adds; about twice as many as English has."""
-    return math.ceil(size / _BYTES_A_TOKEN) + _TOKENS_AROUND
+    """Tokens that a text of so many bytes can have, with what a provider adds.
+
+    Tokenizers of today fall back on bytes for what they do not know, so that no byte is more than one token; English
+    has one for about four.
+    """
+    return size + _TOKENS_AROUND
 
 
 _PROVIDERS: Final = {

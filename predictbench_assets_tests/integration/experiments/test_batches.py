@@ -300,14 +300,14 @@ def test_a_budget_covers_the_core_first(runs: PaidRuns, stand_in: StandIn, tmp_p
         for number, market in enumerate(runs.markets)
     ]
     prices = priced(stand_in, tmp_path)
-    limited = table(stand_in, limits={"usd_per_day": Decimal("0.0045")})
+    limited = table(stand_in, limits={"usd_per_day": Decimal("0.008")})
     outcomes = runs.run(limited, model_prices_file=prices)
     asked = [outcome.market_id for outcome in outcomes if "under way" in str(outcome.reason)]
     assert {"1008", "1009", "1010"} <= set(asked)
     assert 3 <= len(asked) < 10
     rest = [outcome for outcome in outcomes if outcome.market_id not in asked]
     assert all("budget: usd_per_day of mini" in str(outcome.reason) for outcome in rest)
-    assert sum(row.reserved_cost for row in runs.rows) <= Decimal("0.0045")
+    assert sum(row.reserved_cost for row in runs.rows) <= Decimal("0.008")
 
 
 def test_whole_events_and_samples_go_by_batch_too(runs: PaidRuns, stand_in: StandIn) -> None:
