@@ -1,7 +1,6 @@
 """Paid calls in tests: a language model that asks the stand-in, with its rows in a real database."""
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.llm.language_model import LanguageModelTable
 from predictbench_assets.experiments.model_calls.desk import Ledger
-from predictbench_assets.experiments.model_calls.records import CallScope
+from predictbench_assets.experiments.model_calls.records import CallScope, this_process
 from predictbench_assets.experiments.model_calls.store import PaidCalls
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import Experiment
@@ -30,7 +29,7 @@ from predictbench_assets.staging import StagingArea
 
 KEY = "sk-planted-key-of-the-tests"
 SNAPSHOT = "5" * 64
-DEAD = f"{socket.gethostname()}:4194303:1.00"
+DEAD = f"{this_process().rsplit(':', 2)[0]}:4194303:1.00"
 """Owner of a call whose process is gone."""
 
 

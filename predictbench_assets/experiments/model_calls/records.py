@@ -6,6 +6,7 @@ import socket
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -18,7 +19,7 @@ from predictbench_assets.runs import RUN_NAMESPACE, CallStatus
 _MOST_TOKENS = 2**62
 _MOST_DOLLARS = 10**12
 _CLOCKS_DIFFER_S = 2.0
-"""The same process's start is reckoned from the clock of now, by each that looks: they may differ by so much."""
+"""A start since boot is the difference of two readings of a clock that may be set in between, by so much."""
 
 
 class CallScope(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,19 +209,39 @@ def _storable(count: int | None) -> int | None:
 
 @cache
 def this_process() -> str:
-    """The owner of this process's calls: host, process id, and when it started."""
-    process = psutil.Process()
-    return f"{socket.gethostname()}:{os.getpid()}:{process.create_time():.2f}"
+    """The owner of this process's calls: where its id is known, the id, and the seconds from boot to its start."""
+    return f"{_processes_of()}:{os.getpid()}:{_started(psutil.Process()):.2f}"
+
+
+def _processes_of() -> str:
+    """The one set of processes in which an id names one: host, boot, and namespace of ids.
+
+    Two containers may have the same host name, and a process with the same id in each.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:  # no Linux, and so no namespaces
+        return socket.gethostname()
+    return f"{socket.gethostname()}:{boot}:{namespace}"
+
+
+def _started(process: psutil.Process) -> float:
+    """Seconds from boot to a process's start; its time of day moves whenever the clock is set."""
+    return float(process.create_time() - psutil.boot_time())
 
 
 def _is_dead(owner: str) -> bool:
-    """True where the process was one of this host, and is no more."""
-    host, _, rest = owner.rpartition(":")[0].rpartition(":")
-    started = owner.rpartition(":")[2]
-    if host != socket.gethostname():
+    """True where the process was one that would be seen from here, and is no more."""
+    place, *rest = owner.rsplit(":", 2)
+    if place != _processes_of():
         return False
     try:
-        return bool(abs(psutil.Process(int(rest)).create_time() - float(started)) > _CLOCKS_DIFFER_S)
+        process_id, started = rest
+        process = psutil.Process(int(process_id))
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and nobody has asked after it
+            return True
+        return abs(_started(process) - float(started)) > _CLOCKS_DIFFER_S
     except (ValueError, psutil.NoSuchProcess):
         return True
     except psutil.Error:
