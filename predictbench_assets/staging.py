@@ -256,13 +256,17 @@ class StagingArea:
 
     def list(self, prefix: str) -> list[str]:
         """Names of all files below a folder, sorted; empty where there is none."""
+        return list(self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """The bytes of all files below a folder by name, sorted, as one listing tells; empty where there is none."""
         try:
             # A listing cached by the file system would hide what another process has just published.
             self.fs.invalidate_cache()
-            found = self.fs.find(self.path(prefix))
+            found = self.fs.find(self.path(prefix), detail=True)
         except FileNotFoundError:
-            return []
-        return sorted(path[len(self.root) + 1 :] for path in found)
+            return {}
+        return {path[len(self.root) + 1 :]: int(found[path]["size"] or 0) for path in sorted(found)}
 
     def read_bytes(self, name: str) -> bytes:
         """The bytes of a plain file.

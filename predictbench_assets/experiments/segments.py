@@ -44,9 +44,7 @@ def contents(area: StagingArea, folder: str) -> Iterable[tuple[str, bytes]]:
 
 def sizes(area: StagingArea, folder: str) -> Iterable[tuple[str, int]]:
     """The names of all segments in a folder, and the bytes that each has by now."""
-    for name in area.list(folder):
-        if name.endswith(SUFFIX):
-            yield name, int(area.fs.size(area.path(name)))
+    return ((name, size) for name, size in area.sizes(folder).items() if name.endswith(SUFFIX))
 
 
 class _File:

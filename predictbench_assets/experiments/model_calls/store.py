@@ -134,7 +134,7 @@ class PaidCalls:
         calls = self._rows(*wanted)
         if any(call.status == "unknown" for call in calls):
             self._look()
-        return [self._recovered(call) for call in calls]
+        return self._recovered(calls)
 
     def now(self, call: Call) -> Call:
         """The call as it stands now; one whose answer came before its process died is settled with it."""
@@ -143,7 +143,7 @@ class PaidCalls:
         if found is not None and found.may_be_under_way and not self._rows(wanted, _IS_OVER):
             return found
         self._look()
-        found = self._recovered(call if found is None else found)
+        [found] = self._recovered([call if found is None else found])
         return msgspec.structs.replace(found, expires_at=found.asked_at)
 
     def claim(self, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:
@@ -221,16 +221,20 @@ class PaidCalls:
             return line
         return msgspec.json.encode(redacted_json(msgspec.json.decode(line), self._redact))
 
-    def _recovered(self, call: Call) -> Call:
-        """The call, settled with the answer that its process left in a transcript, if it is not settled."""
-        reply = self._read_reply(call.call_id) if call.status == "unknown" else None
-        if reply is None:
-            return call
-        place = self._places[call.call_id]
-        uri = self._area.uri(place.name)
-        call = msgspec.structs.replace(answered(call, reply), transcript_uri=uri, transcript_line=place.line)
-        self._update([call])
-        return call
+    def _recovered(self, calls: Sequence[Call]) -> list[Call]:
+        """The calls, those settled that are not, and whose process has left the answer in a transcript."""
+        settled: dict[UUID, Call] = {}
+        for call in calls:
+            reply = self._read_reply(call.call_id) if call.status == "unknown" else None
+            if reply is not None:
+                place = self._places[call.call_id]
+                uri = self._area.uri(place.name)
+                settled[call.call_id] = msgspec.structs.replace(
+                    answered(call, reply), transcript_uri=uri, transcript_line=place.line
+                )
+        if settled:
+            self._update(list(settled.values()))
+        return [settled.get(call.call_id, call) for call in calls]
 
     def _look_for_more(self) -> None:
         """Note where the answers are that transcripts have had added to them since the last look."""
@@ -238,14 +242,18 @@ class PaidCalls:
             start, line = self._read.get(name, (0, 0))
             if size <= start:
                 continue
-            content = self._area.fs.cat_file(self._area.path(name), start=start, end=size)
-            for one in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
-                try:
-                    if (found := msgspec.json.decode(one, type=_Answered)).reply != _NULL:
-                        self._places[found.call_id] = _Place(name, start, start + len(one), line)
-                except msgspec.MsgspecError:
-                    _logger.warning("the transcript %s has a torn line, which no answer is taken from", name)
-                start, line = start + len(one), line + 1
+            # A line at a time: a day's answers do not fit into memory beside each other.
+            with self._area.fs.open(self._area.path(name), "rb", size=size) as file:
+                file.seek(start)
+                for one in file:
+                    if not one.endswith(b"\n"):  # its writer is at it, or dead
+                        break
+                    try:
+                        if (found := msgspec.json.decode(one, type=_Answered)).reply != _NULL:
+                            self._places[found.call_id] = _Place(name, start, start + len(one), line)
+                    except msgspec.MsgspecError:
+                        _logger.warning("the transcript %s has a torn line, which no answer is taken from", name)
+                    start, line = start + len(one), line + 1
             self._read[name] = (start, line)
 
     def _update(self, calls: Sequence[Call]) -> None:

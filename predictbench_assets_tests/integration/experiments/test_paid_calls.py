@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import psycopg
 import pytest
 from pydantic_ai import models
-from sqlalchemy import Engine
+from sqlalchemy import Engine, PoolProxiedConnection, event
 
 from predictbench_assets.clock import SystemClock
 from predictbench_assets.database.engine import make_engine
@@ -470,3 +471,80 @@ def test_tokens_that_nobody_told_count_as_reserved(paid: Paid, stand_in: StandIn
     [outcome] = paid.run(paid.model(version="2", limits={"tokens_per_day": row.reserved_tokens + 10}), 1)
     assert (outcome.status, stand_in.counts["requests"]) == ("skipped", 1)
     assert f"leaves 10, and a call may take {row.reserved_tokens:,}" in (outcome.reason or "")
+
+
+def answer() -> Reply:
+    return Reply(status="answered", text="yes", answered_at=SystemClock().now())
+
+
+async def answering() -> Reply:
+    return answer()
+
+
+def test_a_claim_whose_commit_got_no_answer_is_ours_and_is_asked_at_once(
+    paid: Paid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits, commit = [], paid.engine.dialect.do_commit
+
+    def lost(connection: PoolProxiedConnection) -> None:
+        commit(connection)
+        commits.append(1)
+        if len(commits) == 2:  # the first one reads
+            connection.driver_connection.close()  # type: ignore[union-attr]
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(paid.engine.dialect, "do_commit", lost)
+    [reply] = asked_together(paid, paid.model(), answering, 1)
+    assert isinstance(reply, Reply), reply
+    assert len(commits) > 2
+    [row] = paid.rows()
+    assert (row.status, row.attempt) == ("answered", 0)
+
+
+def test_an_answer_that_came_is_kept_whoever_has_stopped_waiting_for_it(paid: Paid) -> None:
+    scope, area = scope_of(paid.model()), StagingArea(str(paid.folder / "staging"))
+    store = PaidCalls(lambda: paid.engine, area, scope, "test", paid.settings.redact)
+    request = CallRequest(provider="p", model="p:m", content={"q": 1}, reserved_tokens=9)
+
+    async def stopped() -> None:
+        opened = Desk(Ledger(store, scope, Allowance()), SystemClock())
+        waiting: asyncio.Task[Reply]
+
+        async def send() -> Reply:
+            # Two turns of the loop later the answer is on its way to the store.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, loop.call_soon, waiting.cancel)
+            return answer()
+
+        waiting = asyncio.create_task(opened.ask("1000", request, send))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await opened.close()
+        store.close()
+
+    asyncio.run(stopped())
+    [row] = paid.rows()
+    assert row.status == "answered"
+    assert [line["call_id"] for line in paid.transcripts()] == [str(row.call_id)]
+
+
+def test_many_answers_of_a_process_that_died_are_settled_in_one_statement(paid: Paid, stand_in: StandIn) -> None:
+    experiment = paid.model()
+    paid.run(experiment, 30)
+    paid.change(
+        "UPDATE predictbench.model_calls SET status = 'unknown', cost = NULL, transcript_uri = NULL,"
+        f" transcript_line = NULL, owner = '{DEAD}'"
+    )
+    statements: list[str] = []
+
+    def noted(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    event.listen(paid.engine, "before_cursor_execute", noted)
+    try:
+        assert {outcome.status for outcome in paid.run(experiment, 30)} == COMPLETED
+    finally:
+        event.remove(paid.engine, "before_cursor_execute", noted)
+    assert stand_in.counts["requests"] == 30
+    assert len([one for one in statements if one.startswith("UPDATE")]) == 1
+    assert {row.status for row in paid.rows()} == {"answered"}
