@@ -95,8 +95,28 @@ class RunReporter:
             attempt=run.attempt,
             forecast_digest=None if run.digest is None else DigestSummary.of(run.digest),
             duration_seconds=duration_seconds,
+            left_in_batches=self._left_in_batches(contents),
             **run.verdict,
         )
+
+    def _left_in_batches(self, contents: RunContents) -> dict[str, int]:
+        """Calls in batches that no experiment of the run collects: each takes those of its own settings alone."""
+        if self._database.dry:
+            return {}
+        try:
+            waiting = self._database.waiting_in_batches(contents.key)
+        except PredictbenchError as error:
+            _logger.warning("the batches of the run cannot be read: %s", self._settings.redact(str(error)))
+            return {}
+        ours = {
+            (one.attempt.name, one.attempt.version, one.attempt.config_hash, contents.snapshot.sha256)
+            for one in contents.experiments
+        }
+        left: Counter[str] = Counter()
+        for scope, calls in waiting.items():
+            if (scope.experiment, scope.version, scope.config_hash, scope.snapshot_hash) not in ours:
+                left[f"{scope.experiment} {scope.version}"] += calls
+        return dict(left)
 
     def _paid(self, key: RunKey) -> dict[tuple[str, str], PaidSummary]:
         """What the ledger of paid calls has of the run, by name and version; nothing of a dry run, which makes none."""

@@ -16,7 +16,8 @@ from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.schema import processing_attempts
 from predictbench_assets.experiments.history import settled_counts, settled_forecasts, settled_markets
-from predictbench_assets.experiments.model_calls.store import windows_in_batches
+from predictbench_assets.experiments.model_calls.records import CallScope
+from predictbench_assets.experiments.model_calls.store import waiting_in_batches, windows_in_batches
 from predictbench_assets.experiments.protocol import SettledCount, SettledForecast, SettledMarket
 from predictbench_assets.failures import Stage
 from predictbench_assets.ingestion.registry import SnapshotRecord
@@ -145,6 +146,10 @@ class RunDatabase:
         if not migrations.is_current(self.engine):
             return set()
         return in_transaction(self.engine, lambda connection: windows_in_batches(connection, day))
+
+    def waiting_in_batches(self, key: RunKey) -> dict[CallScope, int]:
+        """Calls of a run that are in batches which are not collected, by whom they were made for."""
+        return in_transaction(self.engine, lambda connection: waiting_in_batches(connection, key))
 
     def miss(self, keys: Collection[RunKey], reason: str) -> set[RunKey]:
         """Record runs that were never begun and cannot be made any more; return those that had no row."""

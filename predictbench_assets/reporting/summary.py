@@ -212,6 +212,8 @@ class RunSummary(_Part):
     priced_day_ago: Count = 0
     """Markets whose price of a day before was frozen with the snapshot."""
     partial: bool = False
+    left_in_batches: Mapping[str, Count] = Field(default_factory=dict)
+    """Calls by experiment and version in batches that were submitted with other settings than this run has."""
     dry_run: bool = False
     would_be_rows: Mapping[str, int] = Field(default_factory=dict)
     """Rows by table that a dry run would have written."""
@@ -364,17 +366,23 @@ class RunSummary(_Part):
         )
 
     def _batch_lines(self) -> list[str]:
-        """A line on answers that are in batches which were not collected; none where there are none."""
+        """Lines on answers that are in batches which were not collected; none where there are none."""
         waiting = {
             name: sum(why.markets for why in one.reasons if why.reason.startswith(UNDER_WAY))
             for name, one in self.experiments.items()
         }
         counts = ", ".join(f"{name} {markets:,} markets" for name, markets in waiting.items() if markets)
+        left = ", ".join(f"{name} {calls:,} calls" for name, calls in sorted(self.left_in_batches.items()))
+        lines = []
+        if left:
+            reason = "They were submitted with another version, other settings or another snapshot"
+            advice = "they count for the most that they can cost, and are used where a run has those settings again"
+            lines = [f"In batches that no experiment of this run collects: {left}. {reason}; {advice}."]
         if not counts:
-            return []
+            return lines
         collect = f"predictbench daily --run-date {self.run_date} --window-days {self.window_days}"
         line = f"In batches under way: {counts}. To collect them run the day again, in an hour or so: `{collect}`."
-        return [f"{line} The schedule does that by itself."]
+        return [f"{line} The schedule does that by itself.", *lines]
 
     def _failures_title(self) -> str:
         hidden = len(self.failures) - SHOWN_FAILURES

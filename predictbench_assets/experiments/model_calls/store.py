@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import Connection, Engine, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Engine, and_, bindparam, func, insert, select, text, update
 
 from predictbench_assets.database.errors import Backoff, in_transaction
 from predictbench_assets.database.schema import model_calls
@@ -54,6 +54,11 @@ _PACE = text("""
 """)
 _IS_OVER = text("clock_timestamp() >= claimed_at + (expires_at - asked_at)")
 """True of a row whose asker has had its time, by the server's clock, since those of two hosts may differ."""
+
+_IN_BATCH: Final = and_(
+    model_calls.c.batch_id.is_not(None), model_calls.c.status == "unknown", model_calls.c.reason.is_(None)
+)
+"""True of a row in a batch that is not collected: one that `Call.is_awaited`."""
 
 _PATIENT: Final = Backoff(attempts=7, longest=5.0, within=30.0)
 """Policy of the ledger's transactions: nobody watches them, and a database may have to be started again."""
@@ -276,9 +281,19 @@ def windows_in_batches(connection: Connection, run_date: date) -> set[int]:
     """The windows of a day of which calls are part of a batch that is not collected."""
     calls = model_calls.c
     query = select(calls.window_days).distinct()
-    query = query.where(calls.run_date == run_date, calls.batch_id.is_not(None))
-    # As `Call.is_awaited`.
-    return set(connection.execute(query.where(calls.status == "unknown", calls.reason.is_(None))).scalars())
+    return set(connection.execute(query.where(calls.run_date == run_date, _IN_BATCH)).scalars())
+
+
+def waiting_in_batches(connection: Connection, key: RunKey) -> dict[CallScope, int]:
+    """Calls of a run that are part of a batch which is not collected, counted by whom they were made for."""
+    calls = model_calls.c
+    scope = [calls[name] for name in CallScope.__struct_fields__]
+    query = select(*scope, func.count()).group_by(*scope)
+    query = query.where(calls.run_date == key.run_date, calls.window_days == key.window_days, _IN_BATCH)
+    return {
+        CallScope(**dict(zip(CallScope.__struct_fields__, row, strict=False))): row[-1]
+        for row in connection.execute(query)
+    }
 
 
 class _Place(NamedTuple):

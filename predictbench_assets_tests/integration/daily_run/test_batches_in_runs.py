@@ -63,3 +63,16 @@ def test_a_later_run_of_the_day_collects_what_the_first_one_submitted(
     assert stand_in.counts["billed_again"] == 0
     kept = b"".join(one.read_bytes() for one in (tmp_path).rglob("*.jsonl") if one.is_file())
     assert b"planted-key" not in kept
+
+
+def test_a_run_tells_of_a_batch_that_was_submitted_with_another_version(
+    make_run: MakeRun, tmp_path: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "ALLOW_MODEL_REQUESTS", True)
+    file = tmp_path / "declared.toml"
+    table = TABLE.format(base_url=stand_in.base_url).partition("[decided]")[0]
+    file.write_text(table)
+    daily = make_run(PROCESSING_EXPERIMENTS=BASELINE, EXPERIMENTS_FILE=str(file), STAND_IN_API_KEY="sk-planted-key-1")
+    assert daily.here(ops=SKIP).said["left_in_batches"] == {}
+    file.write_text(f'{table}version = "2"\n')
+    assert daily.here(ops=SKIP).said["left_in_batches"] == {"batched 1": 40}

@@ -176,6 +176,13 @@ def test_it_says_what_is_in_batches_and_how_to_collect_it() -> None:
     assert "batch" not in shown(summary())
 
 
+def test_it_says_what_is_in_batches_that_nobody_collects() -> None:
+    one = summary(left_in_batches={"mini 1": 300})
+    for text in (one.to_markdown(), " ".join(shown(one).split())):
+        assert "In batches that no experiment of this run collects: mini 1 300 calls. They were submitted with" in text
+        assert "In batches under way" not in text
+
+
 def test_it_says_which_answers_are_of_the_journal_and_how_to_ask_again() -> None:
     old = ExperimentSummary(version="1", status="completed", completed=300, from_journal=300, outdated=12)
     one = summary(experiments={"mine": old, "uniform": ExperimentSummary(version="1", status="completed")})
