@@ -4,9 +4,10 @@ import asyncio
 import math
 import random
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,7 +24,7 @@ from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.model_calls import desk
 from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.model_calls.desk import CIRCUIT, CallFailed, Desk, Ledger, Send
-from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
+from predictbench_assets.experiments.model_calls.records import CallRequest, Reply, Settled
 from predictbench_assets.experiments.model_calls.store import PaidCalls
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.sandbox.models.server import StandIn
@@ -503,26 +504,33 @@ def test_a_claim_whose_commit_got_no_answer_is_ours_and_is_asked_at_once(
 
 def test_an_answer_that_came_is_kept_whoever_has_stopped_waiting_for_it(paid: Paid) -> None:
     scope, area = scope_of(paid.model()), StagingArea(str(paid.folder / "staging"))
-    store = PaidCalls(lambda: paid.engine, area, scope, "test", paid.settings.redact)
+    begun, slow = threading.Event(), threading.Event()
+
+    class SlowStore(PaidCalls):
+        def settle(self, settled: Sequence[Settled]) -> None:
+            begun.set()
+            assert slow.wait(30)
+            super().settle(settled)
+
+    store = SlowStore(lambda: paid.engine, area, scope, "test", paid.settings.redact)
     request = CallRequest(provider="p", model="p:m", content={"q": 1}, reserved_tokens=9)
 
-    async def stopped() -> None:
+    async def stopped() -> bool:
         opened = Desk(Ledger(store, scope, Allowance()), SystemClock())
-        waiting: asyncio.Task[Reply]
-
-        async def send() -> Reply:
-            # Two turns of the loop later the answer is on its way to the store.
-            loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, loop.call_soon, waiting.cancel)
-            return answer()
-
-        waiting = asyncio.create_task(opened.ask("1000", request, send))
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        await opened.close()
+        waiting = asyncio.create_task(opened.ask("1000", request, answering))
+        await asyncio.to_thread(begun.wait, 30)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        closing = asyncio.create_task(opened.close())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        was_closed = closing.done()
+        slow.set()
+        await closing
         store.close()
+        return was_closed and waiting.cancelled()
 
-    asyncio.run(stopped())
+    assert not asyncio.run(stopped()), "it was closed before the answer was kept"
     [row] = paid.rows()
     assert row.status == "answered"
     assert [line["call_id"] for line in paid.transcripts()] == [str(row.call_id)]
