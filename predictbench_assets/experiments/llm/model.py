@@ -92,7 +92,7 @@ class ModelTable(Table):
         Raises:
             ValueError: it has a budget in dollars, and its price is not known.
         """
-        base_url = self.base_url or _base_url(self.provider, settings)
+        base_url = _elsewhere(self.provider, self.base_url or _base_url(self.provider, settings))
         priced = Prices(settings.model_prices_file).price(self.model, base_url)
         price = priced[0] if priced is not None else None
         in_dollars = self.limits.usd_per_day is not None or settings.model_usd_per_day is not None
@@ -152,7 +152,7 @@ class AskedModel(Experiment, Generic[AnyTable]):
         from predictbench_assets.experiments.llm.client import opened_model
 
         reached = self._reached
-        if reached.key is None and self._table.base_url is None:
+        if reached.key is None and reached.base_url is None:
             raise LookupError(f"{reached.variable} is not set: {self._table.model} cannot be asked without a key")
         connections = self.max_concurrency or CONCURRENCY
         async with opened_model(
@@ -257,6 +257,12 @@ def _base_url(provider: str, settings: Settings) -> str | None:
     return None if url is None else url.get_secret_value()
 
 
+def _elsewhere(provider: str, base_url: str | None) -> str | None:
+    """The address, or None where it is the provider's own one, which is as if none was given."""
+    own = _OWN_ADDRESSES.get(_prefix(provider), ())
+    return None if base_url is None or base_url.rstrip("/").lower() in own else base_url
+
+
 def _key(variable: str | None, provider: str, settings: Settings) -> tuple[str, SecretStr | None]:
     """The name of the key's variable, and the key."""
     usual = _VARIABLES.get(_prefix(provider), (f"{_prefix(provider)}_API_KEY",))
@@ -265,6 +271,12 @@ def _key(variable: str | None, provider: str, settings: Settings) -> tuple[str, 
     return next(((name, key) for name, key in keys if key is not None), (names[0], None))
 
 
+_OWN_ADDRESSES: Final = {
+    "OPENAI": ("https://api.openai.com/v1",),
+    "ANTHROPIC": ("https://api.anthropic.com",),
+    "GOOGLE": ("https://generativelanguage.googleapis.com",),
+}
+"""Where the clients ask without an address; not those of a region, which are asked as they are given."""
 _VARIABLES: Final = {"GOOGLE": ("GOOGLE_API_KEY", "GEMINI_API_KEY")}
 
 

@@ -263,7 +263,10 @@ def test_cuts_of_the_leaderboard(predictbench: Predictbench) -> None:
     assert "windows 7" in none.stderr
 
 
-def test_the_leaderboard_as_a_table_fits_into_100_columns(predictbench: Predictbench) -> None:
+def test_the_leaderboard_as_a_table_fits_into_100_columns(
+    predictbench: Predictbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # else a pipe has a width of its own
     done = predictbench("leaderboard")
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= 100

@@ -1,0 +1,66 @@
+"""The address of a model: the provider's own, or another, which may want no key."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from predictbench_assets.experiments.llm.language_model import LanguageModelTable
+from predictbench_assets.experiments.llm.model import Reached
+from predictbench_assets.experiments.protocol import Experiment
+from predictbench_assets.experiments.testing import make_run
+from predictbench_assets.settings import load_settings
+
+ELSEWHERE = "http://127.0.0.1:9/v1"
+
+
+def table(model: str = "openai:gpt-5-mini", **words: Any) -> LanguageModelTable:
+    return LanguageModelTable.model_validate({"kind": "language_model", "model": model, **words})
+
+
+def reached(given: LanguageModelTable) -> Reached:
+    return given.reached(load_settings())
+
+
+async def _opened(experiment: Experiment) -> None:
+    async with experiment.opened(make_run()):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("model", "variable", "address"),
+    [
+        ("openai:gpt-5-mini", "OPENAI_BASE_URL", "https://api.openai.com/v1"),
+        ("openai-decisions:gpt-6-luna", "OPENAI_BASE_URL", "https://api.openai.com/v1/"),
+        ("anthropic:claude-sonnet-4-5", "ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
+        ("google:gemini-2.5-flash", "GOOGLE_BASE_URL", "https://generativelanguage.googleapis.com/"),
+    ],
+)
+def test_the_providers_own_address_is_as_none(
+    model: str, variable: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reached(table(model, base_url=address)).base_url is None
+    unset = reached(table(model))
+    monkeypatch.setenv(variable, address)
+    found = reached(table(model))
+    assert (found.base_url, found.price, found.variable) == (None, unset.price, unset.variable)
+
+
+@pytest.mark.parametrize(
+    "address", [ELSEWHERE, "https://eu.api.openai.com/v1", "https://api.openai.com.example.org/v1"]
+)
+def test_every_other_address_is_kept(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    assert reached(table()).base_url == address
+
+
+def test_a_server_elsewhere_needs_no_key_whichever_way_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(_opened(table(base_url=ELSEWHERE, output="tool").made("mine", load_settings())))
+    monkeypatch.setenv("OPENAI_BASE_URL", ELSEWHERE)
+    asyncio.run(_opened(table(output="tool").made("mine", load_settings())))
+
+
+def test_the_providers_own_server_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
+    with pytest.raises(LookupError, match="OPENAI_API_KEY is not set"):
+        asyncio.run(_opened(table().made("mine", load_settings())))
