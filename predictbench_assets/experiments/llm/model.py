@@ -93,7 +93,7 @@ class ModelTable(Table):
             ValueError: it has a budget in dollars, and its price is not known.
         """
         base_url = self.base_url or _base_url(self.provider, settings)
-        priced = Prices(settings.model_prices_file).price(self.model, base_url)
+        priced = Prices(settings.model_prices).price(self.model, base_url)
         price = priced[0] if priced is not None else None
         in_dollars = self.limits.usd_per_day is not None or settings.model_usd_per_day is not None
         if in_dollars and cost_of(price, Tokens(input=1, output=1), batch=batch) is None:
