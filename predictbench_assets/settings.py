@@ -618,8 +618,8 @@ class Settings(BaseSettings):
         """
         if not _PROVIDER_VARIABLE.fullmatch(name):
             raise ValueError(
-                f"{name[:60]!r} is no name of a provider's variable: those are in capitals and end with _API_KEY, "
-                "_TOKEN, _SECRET or _BASE_URL"
+                "what is given is no name of a provider's variable: those are in capitals and end with _API_KEY, "
+                "_TOKEN, _SECRET or _BASE_URL. It is not shown, since it may be the secret itself"
             )
         text = self._provider_texts.get(name)
         if text is not None and not re.fullmatch(r"[!-~]+", text):
