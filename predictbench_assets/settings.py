@@ -602,6 +602,11 @@ class Settings(BaseSettings):
         default = Path.cwd() / EXPERIMENTS_FILE
         return default if os.path.lexists(default) else None
 
+    @property
+    def model_prices(self) -> Path | None:
+        """The file of a deployment's own prices of models, absolute; None where none is named."""
+        return None if self.model_prices_file is None else self.model_prices_file.expanduser().absolute()
+
     def provider_variable(self, name: str) -> SecretStr | None:
         """The text of a provider's variable, such as `OPENAI_API_KEY` or `OPENAI_BASE_URL`; None where it is unset.
 
@@ -613,8 +618,8 @@ class Settings(BaseSettings):
         """
         if not _PROVIDER_VARIABLE.fullmatch(name):
             raise ValueError(
-                f"{name[:60]!r} is no name of a provider's variable: those are in capitals and end with _API_KEY, "
-                "_TOKEN, _SECRET or _BASE_URL"
+                "what is given is no name of a provider's variable: those are in capitals and end with _API_KEY, "
+                "_TOKEN, _SECRET or _BASE_URL. It is not shown, since it may be the secret itself"
             )
         text = self._provider_texts.get(name)
         if text is not None and not re.fullmatch(r"[!-~]+", text):

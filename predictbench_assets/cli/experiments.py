@@ -237,7 +237,7 @@ def _write_class(name: str) -> None:
 
 def _append_table(name: str, kind: str) -> None:
     settings = load_settings()
-    file = settings.experiments_file or Path(EXPERIMENTS_FILE)
+    file = (settings.experiments_file or Path(EXPERIMENTS_FILE)).expanduser()
     before = ""
     if file.exists() or file.is_symlink():
         before = read_text(file)

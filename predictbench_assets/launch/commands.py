@@ -171,6 +171,10 @@ def shared_variables(settings: Settings, home: Path) -> dict[str, str]:
         variables["ARTIFACTS_DIR"] = str(settings.artifacts)
     if (declared := settings.declared_experiments) is not None:
         variables["EXPERIMENTS_FILE"] = str(declared)
+    if (prices := settings.model_prices) is not None:
+        variables["MODEL_PRICES_FILE"] = str(prices)
+    if settings.prometheus_textfile is not None:
+        variables["PROMETHEUS_TEXTFILE"] = str(settings.prometheus_textfile.absolute())
     if (sha := running_commit(settings)) is not None:
         variables["GIT_SHA"] = sha
     # Part of the command, so that a demo's, pasted into another shell, does not turn to the real exchange.

@@ -27,6 +27,7 @@ from predictbench_assets.experiments.registry import (
     load_registry,
 )
 from predictbench_assets.failures import PredictbenchError
+from predictbench_assets.printable import visible
 from predictbench_assets.settings import Settings, SettingsError
 from predictbench_assets.texts import UndecodableFile, read_text
 
@@ -44,6 +45,8 @@ _PLAIN: Final = {
     "string_type": "expected a text in quotes",
     "tuple_type": "expected a list in brackets",
     "list_type": "expected a list in brackets",
+    "dict_type": "expected a table",
+    "model_type": "expected a table",
 }
 """Words for a wrong type, by pydantic's name of the error."""
 
@@ -268,7 +271,7 @@ def _shown(key: str, value: object) -> str:
     """A value as an error quotes it; never one that may be a secret."""
     if any(word in key.lower() for word in _SECRET_WORDS):
         return "another thing" if not isinstance(value, str) else "a text that is not shown"
-    text = json.dumps(value, default=_written, ensure_ascii=False)
+    text = visible(json.dumps(value, default=_written, ensure_ascii=False))
     return text if len(text) <= _SHOWN_VALUE else f"{text[:_SHOWN_VALUE]}…"
 
 

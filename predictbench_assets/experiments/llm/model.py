@@ -1,12 +1,14 @@
 """Language and decision models alike: how a table names one, its price, and the client that a run opens once."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.declared.table import Table
@@ -57,9 +59,9 @@ class Reached:
 class ModelTable(Table):
     """The base of the tables that name a model."""
 
-    model: str = Field(pattern=r"^[a-z0-9-]+:[^\s:\x00][^\s\x00]*$", max_length=255)
+    model: str = Field(max_length=255)
     """As pydantic-ai has it: `openai:gpt-5-mini`."""
-    base_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
+    base_url: str | None = None
     """Address of a server of one's own that speaks as the provider does."""
     api_key: str | None = None
     """The variable with the key; by default the provider's usual one."""
@@ -71,10 +73,39 @@ class ModelTable(Table):
     search: bool | Literal["provider"] = False
     """True to show what a required research experiment has found."""
 
+    @field_validator("model")
+    @classmethod
+    def _names_its_provider(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9-]+:[^\s:]\S*", value) or not value.isprintable():
+            raise ValueError("expected provider:model, such as openai:gpt-5-mini, and no character that cannot be seen")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            url = urlsplit(value)
+            found = url.hostname and url.port != 0 and re.fullmatch(r"https?://[^\s?#]+", value)
+        except ValueError:  # of its port
+            found = None
+        if not found or not value.isprintable():
+            raise ValueError("expected an address such as https://models.example/v1, its port, if any, from 1 to 65535")
+        if url.username is not None:
+            raise ValueError("it holds a user or a password: put the secret into a variable, see api_key")
+        return value
+
     @model_validator(mode="after")
     def _market_data_are_prices(self) -> Self:
         if self.market_data and self.prices == "hidden":
             raise ValueError('market_data are prices: add prices = "shown"')
+        return self
+
+    @model_validator(mode="after")
+    def _finds_come_of_somebody(self) -> Self:
+        if self.search is True and not self.requires:
+            raise ValueError('search = true shows what a research experiment has found: add requires = ["ITS_NAME"]')
         return self
 
     @property
@@ -93,7 +124,7 @@ class ModelTable(Table):
             ValueError: it has a budget in dollars, and its price is not known.
         """
         base_url = _elsewhere(self.provider, self.base_url or _base_url(self.provider, settings))
-        priced = Prices(settings.model_prices_file).price(self.model, base_url)
+        priced = Prices(settings.model_prices).price(self.model, base_url)
         price = priced[0] if priced is not None else None
         in_dollars = self.limits.usd_per_day is not None or settings.model_usd_per_day is not None
         if in_dollars and cost_of(price, Tokens(input=1, output=1), batch=batch) is None:

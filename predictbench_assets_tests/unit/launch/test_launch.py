@@ -68,7 +68,10 @@ def test_dagster_gets_its_own_address_with_the_driver_named(tmp_path: Path) -> N
 def test_relative_paths_are_made_absolute_for_a_child_in_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / ".env").write_text("STAGING_URI=stage\nARTIFACTS_DIR=art\nPREDICTBENCH_HOME=here\n")
+    (tmp_path / ".env").write_text(
+        "STAGING_URI=stage\nARTIFACTS_DIR=art\nPREDICTBENCH_HOME=here\n"
+        "EXPERIMENTS_FILE=mine.toml\nMODEL_PRICES_FILE=prices.toml\nPROMETHEUS_TEXTFILE=metrics.prom\n"
+    )
     given = run_command(
         load_settings(), KEY, home=tmp_path, config_file=tmp_path / "c", summary=tmp_path / "s"
     ).variables
@@ -76,6 +79,9 @@ def test_relative_paths_are_made_absolute_for_a_child_in_another_folder(
     assert given["STAGING_URI"] == str(tmp_path / "stage")
     assert given["ARTIFACTS_DIR"] == str(tmp_path / "art")
     assert given["PREDICTBENCH_HOME"] == str(tmp_path / "here")
+    assert given["EXPERIMENTS_FILE"] == str(tmp_path / "mine.toml")
+    assert given["MODEL_PRICES_FILE"] == str(tmp_path / "prices.toml")
+    assert given["PROMETHEUS_TEXTFILE"] == str(tmp_path / "metrics.prom")
 
 
 def test_without_an_env_file_the_child_reads_none(tmp_path: Path) -> None:

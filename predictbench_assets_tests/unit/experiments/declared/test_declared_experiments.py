@@ -58,6 +58,9 @@ class Other:
 """
 
 
+LLM = "[a]\nkind = 'language_model'\n"
+
+
 class Worded(Experiment):
     """Says a word."""
 
@@ -265,6 +268,13 @@ def test_every_mistake_is_told_with_its_line_at_once(declare: Declare) -> None:
         ("[a]\nkind = 'word'\nword = 'x'\napi_key = 'NO_API_KEY'", "[a] NO_API_KEY is not set"),
         ("[a]\nkind = 'word'\nword = 'x'\napi_key = 'SPOILT_API_KEY'", "[a] SPOILT_API_KEY: has a blank in it"),
         ("[a]\nkind = 'word'\nword = 'x'\napi_key = 'sk-123'", "is no name of a provider's variable"),
+        ("[a]\nkind = 'MODULE:Scaled'\nlimits = 3", "limits: expected a table; it is 3"),
+        (f"{LLM}model = 'gpt-5-mini'", "experiments.toml:3: [a] model: expected provider:model, such as openai:"),
+        (f"{LLM}model = 'openai:gpt\u200b-5'", r'it is "openai:gpt\u200b-5"'),
+        (f"{LLM}model = 'openai:a'\nbase_url = 'ftp://x'", "experiments.toml:4: [a] base_url: expected an address"),
+        (f"{LLM}model = 'openai:a'\nbase_url = 'http://h:99999/v1'", "its port, if any, from 1 to 65535"),
+        (f"{LLM}model = 'openai:a'\nbase_url = 'http://u:pw@h/v1'", "base_url: it holds a user or a password"),
+        (f"{LLM}model = 'openai:a'\nsearch = true", 'add requires = ["ITS_NAME"]'),
     ],
 )
 def test_each_mistake_has_its_words(
@@ -276,8 +286,9 @@ def test_each_mistake_has_its_words(
 
 
 def test_a_key_that_was_written_into_the_file_is_not_told(declare: Declare) -> None:
-    (told,) = problems(declare, "[a]\nkind = 'word'\nword = 'x'\napi_key = ['sk-12345678']")
-    assert "sk-1234" not in told
+    for value in ("['sk-12345678']", "'sk-12345678'"):
+        (told,) = problems(declare, f"[a]\nkind = 'word'\nword = 'x'\napi_key = {value}")
+        assert "sk-1234" not in told
 
 
 def test_a_circle_is_refused(declare: Declare) -> None:
