@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings as hsettings
+from pydantic_ai import models
 from sqlalchemy import Engine, delete, insert
 
 # Settings that a test does not give are at their defaults, whatever the machine has set.
@@ -83,8 +84,11 @@ def make_run(
 
 @pytest.fixture(scope="module")
 def stand_in_server() -> Iterator[StandIn]:
-    """A stand-in model server of the module; `stand_in` is the same one with its counts at zero."""
-    with serve_models(ModelSettings(retry_after=0.01)) as running:
+    """A stand-in model server of the module; `stand_in` is the same one with its counts at zero.
+
+    Requests to models are allowed while it runs: they go to this machine.
+    """
+    with serve_models(ModelSettings(retry_after=0.01)) as running, models.override_allow_model_requests(True):
         yield running
 
 

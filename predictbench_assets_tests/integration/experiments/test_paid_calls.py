@@ -6,14 +6,13 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from pydantic_ai import models
 from sqlalchemy import Engine
 
 from predictbench_assets.clock import SystemClock
@@ -31,13 +30,6 @@ from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.kit.paid import DEAD, KEY, Paid, scope_of
 
 COMPLETED = {"completed"}
-
-
-@pytest.fixture(autouse=True)
-def allowed() -> Iterator[None]:
-    """Requests go to a server on this machine here, so the library's own switch is on."""
-    with models.override_allow_model_requests(True):
-        yield
 
 
 @pytest.fixture
