@@ -19,7 +19,7 @@ from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets_tests.kit.database import TEMPLATE, administer, database_of, in_database
 
-# No test asks a real model: those that ask the stand-in on this machine switch it on for themselves.
+# No test asks a real model: `stand_in_server` switches it on for those that ask the stand-in on this machine.
 models.ALLOW_MODEL_REQUESTS = False
 
 pytest_plugins = ["predictbench_assets_tests.kit.fixtures"]

@@ -27,6 +27,13 @@ def administer(server: EmbeddedPostgres, statement: str) -> None:
         connection.execute(statement)
 
 
+def make_database(server: EmbeddedPostgres, made: str) -> URL:
+    """Make a database that lasts as long as the server, and return its URL; `made` as for `database_of`."""
+    name = f"test_{uuid4().hex[:12]}"
+    administer(server, f"CREATE DATABASE {name} {made}")
+    return in_database(server, name)
+
+
 @contextmanager
 def database_of(server: EmbeddedPostgres, made: str) -> Iterator[str]:
     """The URL of a database that is gone when the block ends.
@@ -34,12 +41,11 @@ def database_of(server: EmbeddedPostgres, made: str) -> Iterator[str]:
     Args:
         made: how, as in `TEMPLATE predictbench_template` or `ENCODING 'LATIN1' TEMPLATE template0`.
     """
-    name = f"test_{uuid4().hex[:12]}"
-    administer(server, f"CREATE DATABASE {name} {made}")
+    url = make_database(server, made)
     try:
-        yield in_database(server, name).render_as_string(hide_password=False)
+        yield url.render_as_string(hide_password=False)
     finally:
-        administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+        administer(server, f"DROP DATABASE {url.database} WITH (FORCE)")
 
 
 @dataclass

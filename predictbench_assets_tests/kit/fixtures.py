@@ -8,6 +8,7 @@ asserts what a test is named for, and nothing imports from a `conftest`.
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings as hsettings
+from pydantic_ai import models
 from sqlalchemy import Engine, delete, insert
 
 # Settings that a test does not give are at their defaults, whatever the machine has set.
@@ -37,7 +39,7 @@ from predictbench_assets.site.build import ReportSummary, write_report
 from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.kit.builders import KEY, QUICK, open_run
 from predictbench_assets_tests.kit.daily_run import NOW, DailyRun, MakeRun, MakeSandbox
-from predictbench_assets_tests.kit.database import Database, database_of
+from predictbench_assets_tests.kit.database import Database, database_of, make_database
 from predictbench_assets_tests.kit.planted_page import HOSTILE, plant, planted_board
 from predictbench_assets_tests.kit.releases import Benchmark
 from predictbench_assets_tests.kit.stored_days import Stored
@@ -48,21 +50,27 @@ hsettings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
-def new_database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[Callable[[], str]]:
-    """Makes migrated, empty databases and returns their URLs; they are gone when the session ends."""
-    with ExitStack() as stack:
-        yield lambda: stack.enter_context(database_of(postgres_server, f"TEMPLATE {migrated_template}"))
+def new_database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Callable[[], str]:
+    """Makes migrated, empty databases and returns their URLs; they go with the server when the session ends."""
+
+    def make() -> str:
+        return make_database(postgres_server, f"TEMPLATE {migrated_template}").render_as_string(hide_password=False)
+
+    return make
 
 
 @pytest.fixture(scope="module")
 def make_sandbox() -> Iterator[MakeSandbox]:
     """Serves worlds until the module's tests are over."""
-    with ExitStack() as stack:
+    running: list[ExitStack] = []
 
-        def make(world: World | ReplayWorld, *, faults: str = "", seed: int = 0) -> SandboxServer:
-            return stack.enter_context(serve(world, now=NOW, faults=faults, seed=seed))
+    def make(world: World | ReplayWorld, *, faults: str = "", seed: int = 0) -> SandboxServer:
+        running.append(ExitStack())
+        return running[-1].enter_context(serve(world, now=NOW, faults=faults, seed=seed))
 
-        yield make
+    yield make
+    with ThreadPoolExecutor(16) as pool:  # each takes its time to say goodbye
+        list(pool.map(ExitStack.close, running))
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +91,11 @@ def make_run(
 
 @pytest.fixture(scope="module")
 def stand_in_server() -> Iterator[StandIn]:
-    """A stand-in model server of the module; `stand_in` is the same one with its counts at zero."""
-    with serve_models(ModelSettings(retry_after=0.01)) as running:
+    """A stand-in model server of the module; `stand_in` is the same one with its counts at zero.
+
+    Requests to models are allowed while it runs: they go to this machine.
+    """
+    with serve_models(ModelSettings(retry_after=0.01)) as running, models.override_allow_model_requests(True):
         yield running
 
 

@@ -2,11 +2,64 @@
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a service was asked."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    """Names in lower case."""
+    content: Any
+    """The decoded body, None without one."""
+
+
+Answer = tuple[int, Mapping[str, str], bytes]
+"""Status, headers and body."""
+
+
+@contextmanager
+def _serving(answer: Callable[[Request], Answer]) -> Iterator[str]:
+    """The address of a server on this machine that gives these answers to GET and POST."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            self._answer()
+
+        def _answer(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            content = self.rfile.read(int(headers.get("content-length", 0)))
+            asked = Request(self.command, self.path, headers, json.loads(content) if content else None)
+            status, named, body = answer(asked)
+            self.send_response(status)
+            for name, value in named.items():
+                self.send_header(name, value)
+            if body:
+                self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @dataclass
@@ -29,31 +82,13 @@ def webhook(*codes: int) -> Iterator[Webhook]:
     """A webhook on this machine; answers 200 by default."""
     taking = Webhook(codes or (200,))
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self._take()
+    def answer(asked: Request) -> Answer:
+        taking.received.append((asked.method, asked.path, asked.content))
+        return taking.codes[min(len(taking.received), len(taking.codes)) - 1], {}, b""
 
-        def do_GET(self) -> None:
-            self._take()
-
-        def _take(self) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            taking.received.append((self.command, self.path, json.loads(content) if content else None))
-            self.send_response(taking.codes[min(len(taking.received), len(taking.codes)) - 1])
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        taking.url = f"http://127.0.0.1:{server.server_port}/services/T0/B0/hidden-key"
-        try:
-            yield taking
-        finally:
-            server.shutdown()
-            thread.join()
+    with _serving(answer) as address:
+        taking.url = f"{address}/services/T0/B0/hidden-key"
+        yield taking
 
 
 @dataclass
@@ -72,24 +107,12 @@ def json_service() -> Iterator[JsonService]:
     """A service on this machine; its answer can be changed at any time."""
     answering = JsonService()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answering.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
-            body = json.dumps(answering.body).encode()
-            self.send_response(answering.status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: Request) -> Answer:
+        answering.asked.append((asked.path, asked.headers))
+        return answering.status, {"content-type": "application/json"}, json.dumps(answering.body).encode()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        answering.base_url = f"http://127.0.0.1:{server.server_address[1]}"
+    with _serving(answer) as answering.base_url:
         yield answering
-        server.shutdown()
 
 
 @dataclass
@@ -134,24 +157,11 @@ def search_service() -> Iterator[SearchService]:
     """A search service on this machine; its answer can be changed at any time."""
     answering = SearchService()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            content = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-            answering.asked.append((self.path, {name.lower(): one for name, one in self.headers.items()}, content))
-            raw = answering.raw_for.get(content["query"], answering.raw)
-            body = json.dumps(answering.answer(self.path)).encode() if raw is None else raw
-            self.send_response(answering.status)
-            for name, value in answering.headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: Request) -> Answer:
+        answering.asked.append((asked.path, asked.headers, asked.content))
+        raw = answering.raw_for.get(asked.content["query"], answering.raw)
+        body = json.dumps(answering.answer(asked.path)).encode() if raw is None else raw
+        return answering.status, answering.headers, body
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        answering.base_url = f"http://127.0.0.1:{server.server_address[1]}"
+    with _serving(answer) as answering.base_url:
         yield answering
-        server.shutdown()

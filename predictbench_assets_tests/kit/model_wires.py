@@ -1,10 +1,8 @@
 """Requests to models as the tests of the stand-in send them: a forecast's schema, and parameters that ask for it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from pydantic_ai import ModelRequest, models
+from pydantic_ai import ModelRequest
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.output import OutputObjectDefinition
@@ -28,13 +26,3 @@ def native(schema: dict[str, Any] = FORECAST, **changes: Any) -> ModelRequestPar
 def messages(question: str = QUESTION) -> list[ModelMessage]:
     """A question, as one message of a user, with the instructions of a system."""
     return [ModelRequest.user_text_prompt(question, instructions="Be brief.")]
-
-
-@contextmanager
-def requests_allowed() -> Iterator[None]:
-    """Let pydantic-ai send requests, whatever its switch says: they go to a server on this machine."""
-    before, models.ALLOW_MODEL_REQUESTS = models.ALLOW_MODEL_REQUESTS, True
-    try:
-        yield
-    finally:
-        models.ALLOW_MODEL_REQUESTS = before

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-from pydantic_ai import models
-
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets.settings import BASELINE
 from predictbench_assets_tests.kit.daily_run import NOW, DailyRun, MakeRun
@@ -36,9 +33,8 @@ def forecasts(daily: DailyRun, name: str) -> list[tuple[object, ...]]:
 
 
 def test_a_later_run_of_the_day_collects_what_the_first_one_submitted(
-    make_run: MakeRun, tmp_path: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, tmp_path: Path, stand_in: StandIn
 ) -> None:
-    monkeypatch.setattr(models, "ALLOW_MODEL_REQUESTS", True)
     file = tmp_path / "declared.toml"
     file.write_text(TABLE.format(base_url=stand_in.base_url))
     daily = make_run(PROCESSING_EXPERIMENTS=BASELINE, EXPERIMENTS_FILE=str(file), STAND_IN_API_KEY="sk-planted-key-1")
@@ -66,9 +62,8 @@ def test_a_later_run_of_the_day_collects_what_the_first_one_submitted(
 
 
 def test_a_run_tells_of_a_batch_that_was_submitted_with_another_version(
-    make_run: MakeRun, tmp_path: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, tmp_path: Path, stand_in: StandIn
 ) -> None:
-    monkeypatch.setattr(models, "ALLOW_MODEL_REQUESTS", True)
     file = tmp_path / "declared.toml"
     table = TABLE.format(base_url=stand_in.base_url).partition("[decided]")[0]
     file.write_text(table)

@@ -2,13 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from pydantic_ai import models
 
 from predictbench_assets.cli.main import main
 from predictbench_assets.database.engine import make_engine
@@ -33,13 +31,6 @@ base_url = "{address}"
 prices = "hidden"
 """
 PRICE = '[[price]]\nmodel = "openai:{}"\nbase_url = "{}"\ninput = 1\ncached_input = 0.1\noutput = 2\n'
-
-
-@pytest.fixture(autouse=True, scope="module")
-def allowed() -> Iterator[None]:
-    """Requests go to a server on this machine here, so the library's own switch is on."""
-    with models.override_allow_model_requests(True):
-        yield
 
 
 @pytest.fixture(scope="module")

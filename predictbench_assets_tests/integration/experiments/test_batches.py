@@ -3,7 +3,6 @@
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import ValidationError
-from pydantic_ai import models
 from sqlalchemy import Engine
 
 from predictbench_assets.clock import FixedClock
@@ -28,13 +26,6 @@ from predictbench_assets_tests.kit.paid_runs import PaidRuns, batch_of_ten, run_
 
 LATE = CAPTURED_AT + timedelta(hours=15)
 """When a batch of the day is waited for no longer."""
-
-
-@pytest.fixture(autouse=True)
-def allowed() -> Iterator[None]:
-    """Requests go to a server on this machine here, so the library's own switch is on."""
-    with models.override_allow_model_requests(True):
-        yield
 
 
 @pytest.fixture

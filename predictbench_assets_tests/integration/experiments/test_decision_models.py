@@ -1,12 +1,10 @@
 """Decision models over real HTTP: one request for a market or for a whole event, and every failure with its word."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_ai import models
 from sqlalchemy import Engine
 
 from predictbench_assets.experiments.llm.decision_model import DecisionModelTable
@@ -17,13 +15,6 @@ from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets.settings import load_settings
 from predictbench_assets_tests.kit.paid import Paid
 from predictbench_assets_tests.kit.paid_runs import PaidRuns
-
-
-@pytest.fixture(autouse=True)
-def allowed() -> Iterator[None]:
-    """Requests go to a server on this machine here, so the library's own switch is on."""
-    with models.override_allow_model_requests(True):
-        yield
 
 
 @pytest.fixture

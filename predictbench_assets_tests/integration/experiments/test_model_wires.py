@@ -1,11 +1,9 @@
 """Language models over each provider's own wire, with each form of the answer, and with the provider's search."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from pydantic_ai import models
 from sqlalchemy import Engine
 
 from predictbench_assets.sandbox.models.server import StandIn
@@ -13,13 +11,6 @@ from predictbench_assets_tests.kit.paid import Paid
 
 WIRES = ["openai:stand-in", "openai-responses:stand-in", "anthropic:claude-opus-4-8", "google:gemini-3-pro"]
 SEARCHING = WIRES[1:]
-
-
-@pytest.fixture(autouse=True)
-def allowed() -> Iterator[None]:
-    """Requests go to a server on this machine here, so the library's own switch is on."""
-    with models.override_allow_model_requests(True):
-        yield
 
 
 def paid_over(model: str, tmp_path: Path, engine: Engine, stand_in: StandIn) -> Paid:

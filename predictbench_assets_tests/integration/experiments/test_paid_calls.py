@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pydantic_ai import models
 from sqlalchemy import Engine, PoolProxiedConnection, event
 
 from predictbench_assets.clock import SystemClock
@@ -33,13 +32,6 @@ from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.kit.paid import DEAD, KEY, Paid, scope_of
 
 COMPLETED = {"completed"}
-
-
-@pytest.fixture(autouse=True)
-def allowed() -> Iterator[None]:
-    """Requests go to a server on this machine here, so the library's own switch is on."""
-    with models.override_allow_model_requests(True):
-        yield
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -32,13 +31,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from predictbench_assets.sandbox.latent import mixed
 from predictbench_assets.sandbox.models.behaviours import behaviour_of
 from predictbench_assets.sandbox.models.server import StandIn
-from predictbench_assets_tests.kit.model_wires import FORECAST, QUESTION, SETTINGS, messages, native, requests_allowed
-
-
-@pytest.fixture(autouse=True)
-def allowed() -> Iterator[None]:
-    with requests_allowed():
-        yield
+from predictbench_assets_tests.kit.model_wires import FORECAST, QUESTION, SETTINGS, messages, native
 
 
 async def ask(

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import httpx
@@ -37,7 +37,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.tools import ToolDefinition
 
 from predictbench_assets.sandbox.models.server import StandIn
-from predictbench_assets_tests.kit.model_wires import FORECAST, SETTINGS, messages, native, requests_allowed
+from predictbench_assets_tests.kit.model_wires import FORECAST, SETTINGS, messages, native
 
 Use = Callable[[Model], Coroutine[Any, Any, Any]]
 TOOL = ModelRequestParameters(
@@ -46,12 +46,6 @@ TOOL = ModelRequestParameters(
     output_tools=[ToolDefinition(name="forecast", parameters_json_schema=FORECAST, kind="output")],
 )
 WIRES = ("responses", "anthropic", "google")
-
-
-@pytest.fixture(autouse=True)
-def allowed() -> Iterator[None]:
-    with requests_allowed():
-        yield
 
 
 async def using(server: StandIn, wire: str, name: str, use: Use) -> Any:

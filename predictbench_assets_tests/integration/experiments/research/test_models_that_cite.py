@@ -1,21 +1,12 @@
 """A language model whose reasons cite a market is kept, and flagged for the boards."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic_ai import models
 from sqlalchemy import Engine
 
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets_tests.kit.paid import Paid
-
-
-@pytest.fixture(autouse=True)
-def allowed() -> Iterator[None]:
-    """Requests go to a server on this machine here, so the library's own switch is on."""
-    with models.override_allow_model_requests(True):
-        yield
 
 
 @pytest.mark.parametrize(("model", "flagged"), [("stand-in-cites", True), ("stand-in", None)])
