@@ -38,7 +38,9 @@ def main() -> None:
         core_size=settings.core_sample_size,
         seed=1,
     )
-    run = RunMetadata(key.run_id, key.run_date, key.window_days, key.target_date, captured.captured_at, "plain")
+    run = RunMetadata(
+        key.run_id, key.run_date, key.window_days, key.target_date, captured.captured_at, captured.captured_at, "plain"
+    )
     outcomes: dict[str, dict[str, Outcome]] = {}
     attempts = []
     for experiment in registry_of(settings):

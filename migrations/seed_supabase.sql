@@ -603,6 +603,30 @@ ALTER TABLE predictbench.experiment_results ADD COLUMN leaked BOOLEAN DEFAULT fa
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0009' WHERE predictbench.predictbench_alembic_version.version_num = '0008';
 
+-- Running upgrade 0009 -> 0010
+
+ALTER TABLE predictbench.processing_runs ADD COLUMN as_of TIMESTAMP WITH TIME ZONE;
+
+ALTER TABLE predictbench.snapshots ADD COLUMN as_of TIMESTAMP WITH TIME ZONE;
+
+ALTER TABLE predictbench.processed_markets ADD COLUMN as_of TIMESTAMP WITH TIME ZONE;
+
+ALTER TABLE predictbench.experiments ADD COLUMN knowledge_cutoff DATE;
+
+ALTER TABLE predictbench.processed_markets DROP CONSTRAINT ck_processed_markets_price_source_known;
+
+ALTER TABLE predictbench.processed_markets ADD CONSTRAINT ck_processed_markets_price_source_known CHECK (price_source IN ('clob', 'gamma', 'history', 'none')) NOT VALID;
+
+ALTER TABLE predictbench.processed_markets VALIDATE CONSTRAINT ck_processed_markets_price_source_known;
+
+ALTER TABLE predictbench.processed_markets DROP CONSTRAINT ck_processed_markets_price_quality_known;
+
+ALTER TABLE predictbench.processed_markets ADD CONSTRAINT ck_processed_markets_price_quality_known CHECK (price_quality IN ('good', 'thin', 'history', 'none')) NOT VALID;
+
+ALTER TABLE predictbench.processed_markets VALIDATE CONSTRAINT ck_processed_markets_price_quality_known;
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0010' WHERE predictbench.predictbench_alembic_version.version_num = '0009';
+
 DO $$
 DECLARE
     wanted record;

@@ -60,6 +60,10 @@ class RunKey:
         """First instant after the target date (exclusive), UTC."""
         return self.start + timedelta(days=1)
 
+    def at(self, hour: time) -> datetime:
+        """That hour of the run date, UTC."""
+        return datetime.combine(self.run_date, hour.replace(tzinfo=None), tzinfo=UTC)
+
     @property
     def slug(self) -> str:
         """The key as a file name part: `2026-11-23_w7`."""

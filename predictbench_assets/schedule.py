@@ -113,23 +113,31 @@ def days_between(first: date, last: date, windows: Sequence[int]) -> list[RunKey
     return [RunKey(day, window) for day in days for window in windows]
 
 
-def why_not_runnable(key: RunKey, now: datetime, run: RunState | None, *, frozen: bool) -> str | None:
+def why_not_runnable(
+    key: RunKey, now: datetime, run: RunState | None, *, frozen: bool, reconstruct: bool = False
+) -> str | None:
     """The reason why a run cannot be made at `now`, or None if it can.
 
     Args:
         run: the stored run, if there is one.
         frozen: true where its snapshot is stored.
+        reconstruct: true where a past day without a snapshot is reconstructed.
     """
     if run is not None and is_running(run, now):
         return (
             f"attempt {run.attempt} is under way, held by {on_one_line(run.holder)}; run it again when that has ended"
         )
-    if frozen or key.run_date == now.astimezone(UTC).date():
+    if frozen or reconstruct or key.run_date == now.astimezone(UTC).date():
         return None
     if run is None:
-        return "no snapshot is stored: nothing was run on that day, and a past day cannot be captured"
+        return f"no snapshot is stored: nothing was run on that day, and a past day cannot be captured{_WAY_OUT}"
     why = f" ({on_one_line(run.reason)})" if run.reason else ""
-    return f"no snapshot is stored: the run of that day is {run.status}{why}, and a past day cannot be captured"
+    return (
+        f"no snapshot is stored: the run of that day is {run.status}{why}, and a past day cannot be captured{_WAY_OUT}"
+    )
+
+
+_WAY_OUT = " (--reconstruct puts one together)"
 
 
 def _done(windows: Sequence[int], stored: Mapping[int, RunState]) -> tuple[int, ...]:

@@ -163,6 +163,11 @@ class Settings(BaseSettings):
     allow_empty_windows: Annotated[tuple[int, ...], NoDecode] = Field(
         (), description="windows whose days may truly have no market; elsewhere an empty listing is tried again"
     )
+    past_snapshots: Literal["refuse", "reconstruct"] | None = Field(
+        None,
+        description="what a past day without a snapshot gets, refuse or reconstruct (one, of what can still be known); "
+        "default: reconstruct in development, else refuse",
+    )
     pipeline_run_at_utc: time = Field(
         time(7, 0),
         validation_alias=AliasChoices("PIPELINE_RUN_AT_UTC", "PIPELINE_RUN_TIME_UTC"),
@@ -561,6 +566,11 @@ class Settings(BaseSettings):
     def deployed(self) -> bool:
         """True for staging and production, where nothing local survives."""
         return self.environment != "development"
+
+    @property
+    def reconstructs(self) -> bool:
+        """True where a past day without a snapshot is reconstructed."""
+        return (self.past_snapshots or ("refuse" if self.deployed else "reconstruct")) == "reconstruct"
 
     @property
     def writer_url(self) -> URL | None:

@@ -142,7 +142,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
 def _run(key: RunKey, staged: StagedFile) -> RunMetadata:
     """The run that a staged cohort is of."""
     header = staged.header(CohortHeader)
-    return run_metadata(key, header.captured_at, header.snapshot_hash)
+    return run_metadata(key, header.captured_at, header.snapshot_hash, as_of=header.as_of)
 
 
 def _cohort(

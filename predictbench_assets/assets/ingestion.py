@@ -49,6 +49,9 @@ class RawMarketsConfig(dg.Config):
     refresh: bool = False
     """Capture a new snapshot although one is frozen; allowed on the run date itself only, and only together with every
     experiment that has forecasts of the day. Those made on the old snapshot stay stored."""
+    reconstruct: bool | None = None
+    """Reconstruct the snapshot of a past day that has none, or refuse the day; PAST_SNAPSHOTS decides where neither is
+    said. What cannot be known any more is unknown, and the run is marked."""
     allow_empty: bool = False
     """Believe a listing without any market: the day truly has none. ALLOW_EMPTY_WINDOWS does so for every run."""
 
@@ -122,13 +125,15 @@ def raw_markets(
 ) -> StagedOutput:
     """The frozen snapshot: rows as Polymarket sent them, each with the CLOB's quote of the same moment.
 
-    A stored snapshot is materialized again, whatever the date; otherwise one is captured, on the run date only. One
+    A stored snapshot is materialized again, whatever the date; otherwise one is captured, on the run date only, or
+    reconstructed for a day that is over, where PAST_SNAPSHOTS or the configuration says so. One
     that fails a blocking check is kept aside: the next try of the day captures again, and a try after the day reads it.
     """
     key = run_key(context)
     with asset_step(context, settings, database, key, "raw_markets"):
         if config.refresh:
             _refuse_losses(context, settings, database, key)
+        reconstruct = settings.reconstructs if config.reconstruct is None else config.reconstruct
         frozen = freeze(
             configured_exchange(settings),
             staging,
@@ -138,6 +143,7 @@ def raw_markets(
             dagster_run_id=context.run.run_id,
             refresh=config.refresh,
             allow_empty=config.allow_empty or key.window_days in settings.allow_empty_windows,
+            as_of=key.at(settings.pipeline_run_at_utc) if reconstruct else None,
             warn=context.log.warning,
         )
         snapshot = frozen.file
@@ -224,6 +230,9 @@ def _snapshot_metadata(snapshot: StagedFile, *, reused: bool) -> dict[str, Any]:
         "dagster/row_count": snapshot.rows,
         "reused": reused,
         "captured_at": header.captured_at.isoformat(),
+        "as_of": (header.as_of or header.captured_at).isoformat(),
+        "reconstructed": header.as_of is not None,
+        "left_out": dg.MetadataValue.json(header.left_out),
         "received_sha256": header.received_sha256,
         "content_sha256": snapshot.sha256,
         "uri": snapshot.uri,

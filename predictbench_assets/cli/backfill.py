@@ -19,6 +19,7 @@ from predictbench_assets.database.connection import opened_database
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.registry import RegistryError
 from predictbench_assets.launch.backfill import Backfill
+from predictbench_assets.launch.request import DailyOptions
 from predictbench_assets.launch.signals import exiting_on_signals
 from predictbench_assets.observability.console import append_step_summary, console
 from predictbench_assets.persistence.stored_runs import frozen_runs, stored_runs
@@ -54,6 +55,11 @@ Examples:
     help="Only this one (repeatable) and what it requires, on the days that are stored complete.",
 )
 @click.option(
+    "--reconstruct/--no-reconstruct",
+    default=None,
+    help="Put the snapshot of a past day that has none together, or leave the day out.  [default: PAST_SNAPSHOTS]",
+)
+@click.option(
     "--summary",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -65,14 +71,15 @@ def backfill(
     last: date,
     window_days: tuple[int, ...] | None,
     experiments: tuple[str, ...],
+    reconstruct: bool | None,
     summary: Path | None,
     yes: bool,
 ) -> None:
     """Run every date and window of a range again, in order, on the snapshots that are stored.
 
     Nothing is fetched for a run with a stored snapshot; today's is run in full; what has no snapshot and is over is
-    listed, since it cannot be captured any more. Exit code 0 if all is stored, 1 if a run failed, 3 if some could not
-    be run.
+    reconstructed of what the exchange still knows, or listed where that is not wanted. Exit code 0 if all is stored,
+    1 if a run failed, 3 if some could not be run.
 
     With --experiment the results of all others stay as they are, and a run also counts as failed if that experiment
     gave no forecast of any market. A forecast made more than a day after its snapshot was frozen is late: it is on the
@@ -81,10 +88,13 @@ def backfill(
     settings = configured_settings()
     keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
     _check_experiments(settings, experiments)
-    refusals = _refusals(settings, keys, only_stored=bool(experiments))
+    options = DailyOptions(
+        experiments=experiments, reconstruct=settings.reconstructs if reconstruct is None else reconstruct
+    )
+    refusals = _refusals(settings, keys, options)
     if len(keys) - len(refusals) > _CONFIRM_ABOVE and sys.stdin.isatty() and not yes:
         click.confirm(f"{len(keys) - len(refusals):,} runs will be made. Go on?", abort=True, err=True)
-    done = _run_all(settings, keys, refusals, experiments)
+    done = _run_all(settings, keys, refusals, options)
     console().print(done.to_table())
     append_step_summary(done.to_markdown())
     if summary is not None:
@@ -108,14 +118,17 @@ def _check_experiments(settings: Settings, experiments: tuple[str, ...]) -> None
         registry_of(settings).closure(experiments)
 
 
-def _refusals(settings: Settings, keys: list[RunKey], *, only_stored: bool) -> Mapping[RunKey, str]:
-    """The reasons of runs that cannot be made; with `only_stored`, of those that are not stored complete, too."""
+def _refusals(settings: Settings, keys: list[RunKey], options: DailyOptions) -> Mapping[RunKey, str]:
+    """The reasons of runs that cannot be made, and where experiments are chosen of those not stored complete."""
     with opened_database(settings) as engine:
         first, last = keys[0].run_date, keys[-1].run_date
         stored, frozen = stored_runs(engine, first, last), frozen_runs(engine, first, last)
     now = settings.clock.now()
-    found = {key: why_not_runnable(key, now, stored.get(key), frozen=key in frozen) for key in keys}
-    if only_stored:
+    found = {
+        key: why_not_runnable(key, now, stored.get(key), frozen=key in frozen, reconstruct=bool(options.reconstruct))
+        for key in keys
+    }
+    if options.experiments and not options.reconstruct:
         complete = {key for key, run in stored.items() if run.status == "completed"}
         for key in keys:
             if key not in complete:
@@ -124,11 +137,11 @@ def _refusals(settings: Settings, keys: list[RunKey], *, only_stored: bool) -> M
 
 
 def _run_all(
-    settings: Settings, keys: list[RunKey], refusals: Mapping[RunKey, str], experiments: tuple[str, ...]
+    settings: Settings, keys: list[RunKey], refusals: Mapping[RunKey, str], options: DailyOptions
 ) -> BackfillSummary:
     """Make the runs that can be made; a signal ends it after the run that is under way has ended."""
     lines = {key: BackfillLine.of(key, "missing", reason) for key, reason in refusals.items()}
-    backfill = Backfill(settings, [key for key in keys if key not in refusals], experiments)
+    backfill = Backfill(settings, [key for key in keys if key not in refusals], options)
     try:
         with exiting_on_signals():
             backfill.run()

@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from predictbench_assets.markets.market import PriceQuality, PriceSource
 from predictbench_assets.runs import RUN_NAMESPACE, CallStatus, ExperimentStatus, ResultStatus, RunStatus
 
 SCHEMA = "predictbench"
@@ -156,6 +157,8 @@ processing_runs = Table(
     _text("stage"),
     _text("reason"),
     _text("snapshot_hash"),
+    # As that of its snapshot: null where it was captured.
+    _time("as_of"),
     _text("git_sha"),
     _json("summary"),
     UniqueConstraint("run_date", "window_days"),
@@ -204,6 +207,8 @@ snapshots = Table(
     _text("uri", nullable=False),
     _text("exchange", nullable=False),
     _text("quotes_source", nullable=False),
+    # The instant that was reconstructed; null where the exchange was captured as it was.
+    _time("as_of"),
     _time("superseded_at"),
     # Which check stopped the run that captured it, and why: kept for those who mend the reader.
     _text("refused"),
@@ -262,7 +267,10 @@ processed_markets = Table(
     _text("game_id"),
     Column("neg_risk", Boolean, nullable=False),
     _text("neg_risk_market_id"),
+    # Instant at which the exchange was read.
     _time("captured_at", nullable=False),
+    # The instant that was reconstructed, which the price is of; null where it was captured.
+    _time("as_of"),
     # The market's own forecast at capture: midpoint of bid and ask, or what the source had.
     Column("price", Double),
     Column("bid", Double),
@@ -295,8 +303,8 @@ processed_markets = Table(
     *_unit("price", "bid", "ask"),
     *_finite("spread", "volume", "liquidity", "core_weight"),
     CheckConstraint("raw_snapshot IS NOT NULL OR raw_archive_id IS NOT NULL", name="raw_kept"),
-    _one_of("price_source", ("clob", "gamma", "none")),
-    _one_of("price_quality", ("good", "thin", "none")),
+    _one_of("price_source", get_args(PriceSource)),
+    _one_of("price_quality", get_args(PriceQuality)),
     _lengths(
         "market_id",
         "market_slug",
@@ -344,6 +352,8 @@ experiments = Table(
     Column("control", Boolean, nullable=False, server_default=text("false")),
     # False for one that prepares what others require: its results have no probability and are no forecasts.
     Column("forecasts", Boolean, nullable=False, server_default=text("true")),
+    # The last day that its model's training may have seen; null where it knows nothing of its own.
+    Column("knowledge_cutoff", Date),
     # True for the version that was registered last.
     Column("is_active", Boolean, nullable=False),
     UniqueConstraint("name", "version"),

@@ -72,10 +72,18 @@ class Capture:
     warnings: Sequence[str]
     """Sentences about what is missing."""
     stats: ApiStats
+    as_of: datetime | None = None
+    """Instant that was reconstructed; None where the exchange was captured as it was."""
+    text_as_of: datetime | None = None
+    """Instant at which the listing of a reconstruction was read: questions, rules, tags and ends are as of then."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Listed rows that a reconstruction has no place for, by reason."""
 
     @property
     def rows_by_source(self) -> dict[str, int]:
         """Rows priced by a quote of the order book (`clob`), and only by the listing itself (`gamma`)."""
+        if self.as_of is not None:
+            return {"history": len(self.rows)}
         counts = Counter("clob" if row.quote is not None and row.quote.priced else "gamma" for row in self.rows)
         return {source: counts[source] for source in ("clob", "gamma")}
 
@@ -142,6 +150,13 @@ class Exchange(Protocol):
 
         Raises:
             PredictbenchError: the listing could not be read to its end. Quotes that do not come raise nothing.
+        """
+
+    async def reconstruct(self, start: datetime, end: datetime, as_of: datetime) -> Capture:
+        """Put together what a capture of `[start, end)` would have had at an earlier instant, and nothing later.
+
+        Raises:
+            PredictbenchError: the listing, or the prices of that instant, could not be read to their end.
         """
 
     def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:

@@ -112,14 +112,17 @@ class ExperimentForecasts:
         )
 
 
-def run_metadata(key: RunKey, captured_at: datetime, snapshot_hash: str) -> RunMetadata:
-    """The description of a run that its experiments are handed."""
+def run_metadata(
+    key: RunKey, captured_at: datetime, snapshot_hash: str, *, as_of: datetime | None = None
+) -> RunMetadata:
+    """The description of a run that its experiments are handed; `as_of` is that of a reconstructed snapshot."""
     return RunMetadata(
         run_id=key.run_id,
         run_date=key.run_date,
         window_days=key.window_days,
         target_date=key.target_date,
         captured_at=captured_at,
+        as_of=as_of or captured_at,
         snapshot_hash=snapshot_hash,
     )
 

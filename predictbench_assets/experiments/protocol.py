@@ -260,7 +260,10 @@ class RunMetadata:
     window_days: int
     target_date: date
     captured_at: datetime
-    """Instant of the freeze; nothing later may be used by an experiment that may not search."""
+    """Instant at which the exchange was read, UTC."""
+    as_of: datetime
+    """Instant of the freeze: nothing later may be used by an experiment that may not search. It is that of the capture,
+    or in a reconstructed snapshot the hour of its run."""
     snapshot_hash: str
 
 
@@ -425,10 +428,10 @@ class PipelineContext:
         return count_settled(self._history(moment)) if self._counts is None else self._counts(moment)
 
     def _past(self, as_of: datetime | None) -> datetime:
-        moment = as_of or self.run.captured_at
-        if moment > self.run.captured_at:
+        moment = as_of or self.run.as_of
+        if moment > self.run.as_of:
             raise HistoryInTheFuture(
-                f"history(as_of={moment.isoformat()}) is later than the freeze at {self.run.captured_at.isoformat()}"
+                f"history(as_of={moment.isoformat()}) is later than the freeze at {self.run.as_of.isoformat()}"
             )
         return moment
 

@@ -32,6 +32,7 @@ def make_run(window_days: int = 7) -> RunMetadata:
         window_days=key.window_days,
         target_date=key.target_date,
         captured_at=CAPTURED_AT,
+        as_of=CAPTURED_AT,
         snapshot_hash="0" * 64,
     )
 

@@ -22,6 +22,10 @@ class LimitRefused(PermanentError):
     """A part of a day would be stored where only whole days belong."""
 
 
+class FiltersRefused(PermanentError):
+    """Markets of a reconstructed day would be chosen by what is known of them today."""
+
+
 class _CohortRow(msgspec.Struct):
     market: msgspec.Raw = msgspec.Raw()
     rejected: msgspec.Raw = msgspec.Raw()
@@ -37,6 +41,20 @@ def refuse_limit(settings: Settings, limit: int | None, *, dry_run: bool) -> Non
         raise LimitRefused("limit would store a part of the day in production: take it off, or make it a dry run")
 
 
+def refuse_money_filters(settings: Settings) -> None:
+    """Stop a reconstruction of which a part would be chosen by money: only today's is known, which knows the future.
+
+    Raises:
+        FiltersRefused: MIN_LIQUIDITY, MIN_VOLUME or MAX_MARKETS is set.
+    """
+    names = [name for name in ("min_liquidity", "min_volume", "max_markets") if getattr(settings, name)]
+    if names:
+        raise FiltersRefused(
+            f"{', '.join(name.upper() for name in names)} cannot choose markets of a reconstructed day: what was "
+            "traded by then is not known any more. Take it off to reconstruct, or leave the day out."
+        )
+
+
 def build_cohort(snapshot: StagedFile, read: MarketReader, settings: Settings, *, limit: int | None = None) -> Cohort:
     """The markets of a snapshot, filtered and sampled as the settings ask.
 
@@ -44,10 +62,14 @@ def build_cohort(snapshot: StagedFile, read: MarketReader, settings: Settings, *
         read: the reader of the exchange that the snapshot came from.
         limit: keep the first markets only.
     """
+    header = snapshot.header(SnapshotHeader)
+    if header.as_of is not None:
+        refuse_money_filters(settings)
     return normalize_cohort(
         ((row.raw, row.quote) for row in snapshot_rows(snapshot)),
         read,
-        captured_at=snapshot.header(SnapshotHeader).captured_at,
+        captured_at=header.captured_at,
+        as_of=header.as_of,
         filters=Filters(
             min_liquidity=settings.min_liquidity or 0.0,
             min_volume=settings.min_volume or 0.0,
@@ -69,11 +91,12 @@ def stage_cohort(
         snapshot: the snapshot that it was made of.
         limit: the most markets that were asked for.
     """
-    markets = cohort.markets
+    markets, source = cohort.markets, snapshot.header(SnapshotHeader)
     qualities = Counter(market.price.quality for market in markets)
     header = CohortHeader(
         snapshot_hash=snapshot.sha256,
-        captured_at=snapshot.header(SnapshotHeader).captured_at,
+        captured_at=source.captured_at,
+        as_of=source.as_of,
         limit=limit,
         dagster_run_id=dagster_run_id,
         offered=cohort.offered,
@@ -109,8 +132,10 @@ def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:
 def _lines(cohort: Cohort) -> Iterator[bytes]:
     for market in cohort.markets:
         # Without the key, so that the cohort of an older snapshot keeps its hash, and experiments their journals.
-        absent = {"price_24h_ago"} if market.price_24h_ago is None else None
-        yield b'{"market":' + market.model_dump_json(exclude=absent).encode() + b"}"
+        absent = {"price_24h_ago"} if market.price_24h_ago is None else set()
+        if not market.reconstructed:
+            absent.add("as_of")
+        yield b'{"market":' + market.model_dump_json(exclude=absent or None).encode() + b"}"
     for rejected in cohort.rejected:
         yield b'{"rejected":' + rejected.model_dump_json().encode() + b"}"
 

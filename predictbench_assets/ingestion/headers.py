@@ -30,6 +30,12 @@ class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The header of `raw_markets`. Files of earlier versions lack what has a default."""
 
     captured_at: datetime
+    as_of: datetime | None = None
+    """The instant that was reconstructed; None of a snapshot that was captured."""
+    text_as_of: datetime | None = None
+    """The instant of which the texts, tags and ends of a reconstruction are."""
+    left_out: Counts = msgspec.field(default_factory=dict)
+    """Listed rows that a reconstruction had no place for, by reason."""
     exchange: str = ""
     dagster_run_id: str = ""
     received_sha256: str = ""
@@ -48,8 +54,10 @@ class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True):
     past_prices_reason: str | None = None
 
     @property
-    def quotes_source(self) -> Literal["clob", "gamma"]:
-        """Source of the prices: the order book, or the listing where the book did not answer."""
+    def quotes_source(self) -> Literal["clob", "gamma", "history"]:
+        """Source of the prices: the order book, the listing where the book did not answer, or the price history."""
+        if self.as_of is not None:
+            return "history"
         return "clob" if self.quotes_available else "gamma"
 
 
@@ -59,6 +67,8 @@ class CohortHeader(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_hash: str
     """Content hash of the snapshot that the cohort was made of."""
     captured_at: datetime
+    as_of: datetime | None = None
+    """As the snapshot's."""
     limit: int | None
     """The most markets that were asked for; a run of a part of a day is stored as partial."""
     dagster_run_id: str = ""

@@ -25,6 +25,8 @@ class SnapshotRecord:
     uri: str
     exchange: str
     quotes_source: str
+    as_of: datetime | None = None
+    """The instant that was reconstructed; None of a snapshot that was captured."""
     api: Mapping[str, Any] = field(default_factory=dict)
     """Figures of the reading: pages, requests, retries, throttle seconds."""
     refused: str | None = None

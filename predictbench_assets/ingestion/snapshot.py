@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import msgspec
@@ -78,16 +78,19 @@ def freeze(
     dagster_run_id: str,
     refresh: bool = False,
     allow_empty: bool = False,
+    as_of: datetime | None = None,
     warn: Callable[[str], None] = _log.warning,
 ) -> FrozenSnapshot:
     """The stored snapshot of a run, whatever the date; where there is none, a new one, on the run date only.
 
-    Once the day is over, the newest snapshot that a check refused is better than none.
+    Once the day is over, the newest snapshot that a check refused is better than none, and where there is none either
+    one may be reconstructed. A captured snapshot is never replaced by a reconstruction, nor the other way round.
 
     Args:
         today: in UTC.
         refresh: capture a new one although one is stored.
         allow_empty: believe a listing without any market.
+        as_of: the instant to reconstruct where the day is over and nothing is stored; None to refuse such a day.
         warn: called with a sentence about each thing that is missing.
 
     Raises:
@@ -104,8 +107,11 @@ def freeze(
             registry.register(record, dagster_run_id)
     if record is not None:
         return FrozenSnapshot(_open_registered(area, record, today), reused=True)
-    _refuse_other_days(key, today, refresh=refresh)
-    captured = asyncio.run(exchange.capture(key.start, key.end))
+    if key.run_date < today and as_of is not None and not refresh:
+        captured = asyncio.run(exchange.reconstruct(key.start, key.end, as_of))
+    else:
+        _refuse_other_days(key, today, refresh=refresh)
+        captured = asyncio.run(exchange.capture(key.start, key.end))
     if not captured.rows and not allow_empty:
         raise NothingListed(
             f"the exchange lists no market that closes on {key.target_date}: nothing was frozen, and the next try asks "
@@ -171,7 +177,8 @@ def _refuse_other_days(key: RunKey, today: date, *, refresh: bool) -> None:
     raise NoSnapshot(
         f"no snapshot is stored for {key} and its day is over: today is {today} (UTC), and what the exchange shows "
         "now is not what it showed then. If the snapshot was staged elsewhere, point STAGING_URI and the database "
-        "settings there; a missed day cannot be captured later."
+        "settings there; a missed day cannot be captured later, but PAST_SNAPSHOTS=reconstruct has one put together of "
+        "what can still be known."
     )
 
 
@@ -187,6 +194,7 @@ def _record(key: RunKey, snapshot: StagedFile) -> SnapshotRecord:
         uri=snapshot.uri,
         exchange=header.exchange,
         quotes_source=header.quotes_source,
+        as_of=header.as_of,
         api=header.api.as_dict(),
     )
 
@@ -197,6 +205,9 @@ def freeze_snapshot(
     """Publish what was captured under a name of its own, so that a refresh overwrites nothing."""
     header = SnapshotHeader(
         captured_at=captured.captured_at,
+        as_of=captured.as_of,
+        text_as_of=captured.text_as_of,
+        left_out=dict(captured.left_out),
         exchange=exchange,
         dagster_run_id=dagster_run_id,
         received_sha256=captured.sha256,
@@ -242,6 +253,10 @@ def snapshot_rows(snapshot: StagedFile) -> Iterator[CapturedRow]:
         yield CapturedRow(market_id, raw, quote)
 
 
+def _absent(quote: Quote) -> set[str]:
+    return {name for name in ("day_ago", "midpoint") if getattr(quote, name) is None}
+
+
 def _id_in(raw: bytes) -> str | None:
     """The id that stands in a row itself, as in all rows from before ids were staged beside them."""
     try:
@@ -252,6 +267,5 @@ def _id_in(raw: bytes) -> str | None:
 
 def _line(row: CapturedRow) -> bytes:
     # A key of its own only where there is a price, so that rows without one are what they always were.
-    absent = {"day_ago"} if row.quote is not None and row.quote.day_ago is None else None
-    quote = b"null" if row.quote is None else row.quote.model_dump_json(exclude=absent).encode()
+    quote = b"null" if row.quote is None else row.quote.model_dump_json(exclude=_absent(row.quote)).encode()
     return b'{"market_id":' + msgspec.json.encode(row.market_id) + b',"quote":' + quote + b',"row":' + row.raw + b"}"

@@ -35,9 +35,9 @@ RUNS_PER_PROCESS = 40
 class Backfill:
     """The runs of a backfill, and the line of each that has ended."""
 
-    def __init__(self, settings: Settings, keys: Sequence[RunKey], experiments: tuple[str, ...]) -> None:
+    def __init__(self, settings: Settings, keys: Sequence[RunKey], options: DailyOptions) -> None:
         self._settings, self._keys = settings, keys
-        self._options = DailyOptions(experiments=experiments, dry_run=settings.predictbench_dry_run)
+        self._options = replace(options, dry_run=settings.predictbench_dry_run)
         registry = registry_of(settings)
         self._ops, self._import_path = op_config(settings, self._options, registry), import_path(registry)
         self._crashes: dict[RunKey, Crashes] = {}

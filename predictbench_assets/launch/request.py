@@ -27,6 +27,7 @@ class DailyOptions:
     experiments: tuple[str, ...] = ()
     forget: tuple[str, ...] = ()
     refresh: bool = False
+    reconstruct: bool | None = None
     allow_empty: bool = False
     debug_artifacts: bool = False
     summary: Path | None = None
@@ -71,6 +72,8 @@ def op_config(settings: Settings, options: DailyOptions, registry: Registry) -> 
         "raw_markets": {"refresh": options.refresh, "allow_empty": options.allow_empty},
         "normalized_markets": {"limit": options.limit, "debug_artifacts": options.debug_artifacts},
     }
+    if options.reconstruct is not None:
+        config["raw_markets"]["reconstruct"] = options.reconstruct
     if options.limit is None:
         del config["normalized_markets"]["limit"]
     chosen = {name: {"selected": name in selected, "forget": name in forgotten & selected} for name in registry.names}

@@ -147,7 +147,7 @@ def staged_day(settings: Settings, run_date: date | None, window_days: int) -> S
             f"`predictbench daily --window-days {window_days} --experiment baseline_snapshot`"
         ) from None
     header = staged.header(CohortHeader)
-    run = run_metadata(key, header.captured_at, header.snapshot_hash)
+    run = run_metadata(key, header.captured_at, header.snapshot_hash, as_of=header.as_of)
     return StagedDay(key, run, list(cohort_markets(staged)))
 
 

@@ -90,6 +90,7 @@ def normalize_cohort(
     read: MarketReader,
     *,
     captured_at: datetime,
+    as_of: datetime | None = None,
     filters: Filters,
     core_size: int,
     seed: int,
@@ -97,7 +98,8 @@ def normalize_cohort(
     """All rows of a snapshot: normalised by the exchange's reader, filtered, clustered, and with the core sample drawn.
 
     Clusters are found among all readable markets, before the filters, so that a filter changes no cluster. Of two rows
-    with one id the second is rejected. The rows are consumed one by one and not kept.
+    with one id the second is rejected. The rows are consumed one by one and not kept. `as_of` is the instant that was
+    reconstructed, if any.
     """
     markets: dict[str, Market] = {}
     rejected: list[RejectedMarket] = []
@@ -110,7 +112,7 @@ def normalize_cohort(
             if isinstance(found, str):
                 contradicting[found] += 1
                 continue
-            market = found.market
+            market = found.market if as_of is None else found.market.model_copy(update={"as_of": as_of})
             if market.market_id in markets:
                 raise MarketRejected("id", "was already used by an earlier row", market.market_id)
         except MarketRejected as rejection:

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-PriceQuality = Literal["good", "thin", "none"]
-PriceSource = Literal["clob", "gamma", "none"]
-"""The order book, the listing, or neither; the words are those that are stored."""
+PriceQuality = Literal["good", "thin", "history", "none"]
+"""Both sides of a book close together or not; a price history, which has no sides; or no order at all."""
+PriceSource = Literal["clob", "gamma", "history", "none"]
+"""The order book, the listing, the price history, or none of them; the words are those that are stored."""
 
 GOOD_SPREAD = 0.10
 """The widest spread between bid and ask at which a midpoint still counts as a price worth beating."""
@@ -106,12 +107,21 @@ class Market(Frozen):
     liquidity: float | None
     price: MarketPrice
     captured_at: datetime
+    """Instant at which the exchange was read, UTC."""
+    as_of: datetime = Field(default_factory=lambda market: market["captured_at"])
+    """Instant that the price is of, and the last that anything may be known of: the capture, or in a reconstructed
+    snapshot the hour of its run."""
     price_24h_ago: Probability | None = None
-    """Price of the first outcome a day (at most some hours more) before the capture; None where none was frozen."""
+    """Price of the first outcome a day (at most some hours more) before `as_of`; None where none was frozen."""
     core: bool = False
     """True in the frozen core sample of its snapshot."""
     core_weight: float | None = None
     """Inverse of the probability with which the core sample picked it; None outside the core."""
+
+    @property
+    def reconstructed(self) -> bool:
+        """True where the snapshot was put together afterwards."""
+        return self.as_of != self.captured_at
 
     @property
     def outcomes(self) -> tuple[str, ...]:

@@ -20,7 +20,9 @@ class Quote(Frozen):
     bid: Probability | None
     ask: Probability | None
     at: datetime
-    """Instant of the answer's arrival, UTC."""
+    """Instant of the answer's arrival, UTC; of the price, where only `midpoint` is known."""
+    midpoint: Probability | None = None
+    """The price where its sides are unknown, as in a price history."""
     day_ago: PastPrice | None = None
     """The price of a day before, where the exchange has one."""
 

@@ -34,7 +34,7 @@ MARKET_COLUMNS: Final = [column.name for column in processed_markets.c if column
 
 # Columns whose value a market has by another name, or its price has.
 _ELSEWHERE = {
-    *("processed_market_id", "raw_snapshot", "market_slug", "event_id"),
+    *("processed_market_id", "raw_snapshot", "market_slug", "event_id", "as_of"),
     *("price", "bid", "ask", "spread", "price_source", "price_at", "price_quality"),
 }
 _OWN_COLUMNS = [name for name in MARKET_COLUMNS if name not in _ELSEWHERE]
@@ -190,6 +190,7 @@ def _market_row(market: Market) -> dict[str, Any]:
     """The columns of a market, without its id in the run and its raw payload."""
     price = market.price
     return dict(zip(_OWN_COLUMNS, _own_values(market), strict=True)) | {
+        "as_of": market.as_of if market.reconstructed else None,
         "market_slug": market.slug,
         "event_id": None if market.event is None else market.event.event_id,
         "price": price.value,

@@ -59,6 +59,11 @@ class RunContents:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     """Results by experiment and status, over the markets handed on."""
 
+    @property
+    def reconstructed(self) -> bool:
+        """True where the snapshot was put together afterwards."""
+        return self.cohort.header(CohortHeader).as_of is not None
+
     def records(self) -> Iterator[MarketRecord]:
         """Every market that every mandatory experiment forecast, with a result of each experiment.
 

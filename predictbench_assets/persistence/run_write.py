@@ -75,7 +75,7 @@ class RunWrite:
         clock = self.contents.clock
         self._writer = RunWriter(lease.engine, lease, clock)
         attempts = [one.attempt for one in self.contents.experiments]
-        self.report = self._writer.write(self.contents.records(), attempts)
+        self.report = self._writer.write(self.contents.records(), attempts, reconstructed=self.contents.reconstructed)
         if not self.nothing_stored:
             self.digest = run_digest(lease.engine, self.contents.key, clock.now())
 

@@ -58,7 +58,7 @@ def register_snapshot(lease: Lease, record: SnapshotRecord) -> None:
     }
 
     def work(connection: Connection) -> None:
-        lease.hold(connection, snapshot_hash=record.content_hash)
+        lease.hold(connection, snapshot_hash=record.content_hash, as_of=record.as_of)
         connection.execute(
             update(snapshots)
             .where(
@@ -91,12 +91,16 @@ def refuse_snapshot(lease: Lease, content_hash: str, reason: str) -> None:
 
     def work(connection: Connection) -> None:
         before = connection.execute(
-            select(snapshots.c.snapshot_id, snapshots.c.content_hash)
+            select(snapshots.c.snapshot_id, snapshots.c.content_hash, snapshots.c.as_of)
             .where(of_run, snapshots.c.superseded_at.is_not(None), snapshots.c.refused.is_(None))
             .order_by(snapshots.c.superseded_at.desc(), snapshots.c.snapshot_id)
             .limit(1)
         ).one_or_none()
-        lease.hold(connection, snapshot_hash=None if before is None else before.content_hash)
+        lease.hold(
+            connection,
+            snapshot_hash=None if before is None else before.content_hash,
+            as_of=None if before is None else before.as_of,
+        )
         refused = connection.execute(
             update(snapshots)
             .where(of_run, snapshots.c.superseded_at.is_(None), snapshots.c.content_hash == content_hash)

@@ -27,12 +27,14 @@ from predictbench_assets.exchanges.polymarket.batches import Batches, side_by_si
 from predictbench_assets.exchanges.polymarket.books import ReadBooks, UnreadableBooks, books_request, read_books
 from predictbench_assets.exchanges.polymarket.payloads import parse_instant, read_head
 from predictbench_assets.exchanges.polymarket.price_history import (
+    LOOK_BACK,
+    WEEK,
     PastPrices,
     UnreadableHistory,
     history_request,
+    past_span,
     read_histories,
-    read_weeks,
-    week_request,
+    read_past_prices,
 )
 from predictbench_assets.exchanges.polymarket.quotes import (
     Quotes,
@@ -281,6 +283,7 @@ class PolymarketClient:
         *,
         recheck: bool = True,
         probe: bool = True,
+        closed: bool = False,
         on_rows: Callable[[Sequence[RawRow]], None] | None = None,
     ) -> Walk:
         """Every open market that ends in `[start, end)`, and one slice read twice to see whether the listing holds.
@@ -291,7 +294,8 @@ class PolymarketClient:
         Args:
             start, end: bounds of the window.
             recheck: True to read a slice twice.
-            probe: True to read the last second first, see `_last_second`.
+            probe: True to read the last second first, see `_last_second`; of open markets only.
+            closed: True for the closed markets instead.
             on_rows: handed the rows of each page as they come, uncut and with those that come again.
 
         Raises:
@@ -316,7 +320,9 @@ class PolymarketClient:
                 if probe:
                     upper, last_second = await self._last_second(end, stats)
                     slices[-1] = (slices[-1][0], upper)
-                walks = await side_by_side([self._walk_slice(*each, stats, room, keep) for each in slices])
+                walks = await side_by_side(
+                    [self._walk_slice(*each, stats, room, keep, closed=closed) for each in slices]
+                )
                 if last_second is not None:
                     keep(last_second.rows)
         except PredictbenchError:
@@ -415,15 +421,25 @@ class PolymarketClient:
         self, token_ids: Sequence[str], captured_at: datetime, *, budget_s: float = 300.0
     ) -> ReadOf[tuple[tuple[float, float], ...]]:
         """The prices of each token in the week up to an instant. Never raises for what the CLOB does, as above."""
+        begins = captured_at - WEEK - LOOK_BACK
+        return await self.fetch_histories(token_ids, begins, captured_at, budget_s=budget_s)
+
+    async def fetch_histories(
+        self, token_ids: Sequence[str], begins: datetime, ends: datetime, *, budget_s: float = 300.0
+    ) -> ReadOf[tuple[tuple[float, float], ...]]:
+        """The prices of each token from one instant to another, at most 15 days later: seconds and price, oldest first.
+
+        Never raises for what the CLOB does, as above.
+        """
         read_of: ReadOf[tuple[tuple[float, float], ...]] = ReadOf()
 
         async def read(batch: list[str], attempts: int | None) -> None:
-            found = await self._weeks_of(batch, captured_at, attempts, read_of.stats)
+            found = await self._histories_of(batch, begins, ends, attempts, read_of.stats)
             for token in batch:
                 if token in found:
                     read_of.found[token] = found[token]
                 else:
-                    read_of.missing[token] = "the exchange has no price of it in that week"
+                    read_of.missing[token] = "the exchange has no price of it in that time"
 
         batches = Batches(read, size=HISTORIES_PER_REQUEST, readers=self._concurrency)
         with read_of.stats.phase("price_history"):
@@ -504,6 +520,8 @@ class PolymarketClient:
         stats: ApiStats,
         room: _ListingBudget,
         on_rows: Callable[[Sequence[RawRow]], None] | None = None,
+        *,
+        closed: bool = False,
     ) -> list[_Page]:
         """The pages of one slice, first to last; rows are also handed to `on_rows` as they come."""
         pages: list[_Page] = []
@@ -513,7 +531,7 @@ class PolymarketClient:
         stale = 0
         while True:
             try:
-                page = await self._read_page(start, end, cursor, stats)
+                page = await self._read_page(start, end, cursor, stats, closed=closed)
             except RequestFailed as error:
                 raise WalkInterrupted(start, end, len(pages) + 1, str(error)) from error
             pages.append(page)
@@ -541,7 +559,14 @@ class PolymarketClient:
             cursors.add(cursor)
 
     async def _read_page(
-        self, start: datetime, end: datetime, cursor: str | None, stats: ApiStats, *, order: str | None = None
+        self,
+        start: datetime,
+        end: datetime,
+        cursor: str | None,
+        stats: ApiStats,
+        *,
+        order: str | None = None,
+        closed: bool = False,
     ) -> _Page:
         def read(body: bytes) -> _Page:
             rows, next_cursor = split_page(body, LISTING)
@@ -549,7 +574,9 @@ class PolymarketClient:
                 rows=[_row(raw) for raw in rows], next_cursor=next_cursor or None, digest=hashlib.sha256(body).digest()
             )
 
-        params = listing_params(start, end, self._page_size, cursor) | ({} if order is None else {"order": order})
+        params = listing_params(start, end, self._page_size, cursor, closed=closed) | (
+            {} if order is None else {"order": order}
+        )
         page = await self._gamma.ask("GET", LISTING, read, stats, params=params)
         stats.pages += 1
         return page
@@ -595,17 +622,17 @@ class PolymarketClient:
         body = books_request(tokens)
         return await self._clob.ask("POST", BOOKS, read, stats, json=body, max_attempts=attempts)
 
-    async def _weeks_of(
-        self, tokens: list[str], captured_at: datetime, attempts: int | None, stats: ApiStats
+    async def _histories_of(
+        self, tokens: list[str], begins: datetime, ends: datetime, attempts: int | None, stats: ApiStats
     ) -> dict[str, tuple[tuple[float, float], ...]]:
-        body = week_request(tokens, captured_at)
-        return await self._histories(body, lambda answer: read_weeks(answer, captured_at), attempts, stats)
+        body = history_request(tokens, begins, ends)
+        return await self._histories(body, lambda answer: read_histories(answer, begins, ends), attempts, stats)
 
     async def _past_prices_of(
         self, tokens: list[str], captured_at: datetime, attempts: int | None, stats: ApiStats
     ) -> dict[str, PastPrice]:
-        body = history_request(tokens, captured_at)
-        found = await self._histories(body, lambda answer: read_histories(answer, captured_at), attempts, stats)
+        body = history_request(tokens, *past_span(captured_at))
+        found = await self._histories(body, lambda answer: read_past_prices(answer, captured_at), attempts, stats)
         return {token: found[token] for token in tokens if token in found}
 
     async def _histories(
@@ -661,14 +688,16 @@ def slice_window(start: datetime, end: datetime, count: int) -> list[tuple[datet
     return list(zip(lows, highs, strict=True))
 
 
-def listing_params(start: datetime, end: datetime, limit: int, cursor: str | None = None) -> dict[str, str]:
-    """The parameters that ask for a page of the open markets that end from `start` to `end`.
+def listing_params(
+    start: datetime, end: datetime, limit: int, cursor: str | None = None, *, closed: bool = False
+) -> dict[str, str]:
+    """The parameters that ask for a page of the open (or closed) markets that end from `start` to `end`.
 
     A cursor belongs to the filters it was given for, so they are sent with each page. `closed` has had another default
     before.
     """
     filters = {
-        "closed": "false",
+        "closed": "true" if closed else "false",
         "end_date_min": _written(start),
         "end_date_max": _written(end),
         "include_tag": "true",

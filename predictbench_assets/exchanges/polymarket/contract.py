@@ -39,7 +39,12 @@ from predictbench_assets.exchanges.polymarket.payloads import (
     read_head,
     wire_names,
 )
-from predictbench_assets.exchanges.polymarket.price_history import UnreadableHistory, history_request, read_histories
+from predictbench_assets.exchanges.polymarket.price_history import (
+    UnreadableHistory,
+    history_request,
+    past_span,
+    read_past_prices,
+)
 from predictbench_assets.exchanges.polymarket.quotes import UnreadablePrices, order_price, prices_request, read_prices
 from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.exchanges.stats import ApiStats
@@ -560,12 +565,12 @@ class _Examiner:
             self._note("note", name, expected, "no market to ask for")
             return
         try:
-            request = history_request(tokens, self._opens)
+            request = history_request(tokens, *past_span(self._opens))
             status, body = await self._ask(self._clob, "POST", PRICE_HISTORY, json=request)
             if status != 200:
                 self._note("note", name, expected, f"status {status}: {error_text(body)}")
                 return
-            found = len(read_histories(body, self._opens).keys() & set(tokens))
+            found = len(read_past_prices(body, self._opens).keys() & set(tokens))
         except (RequestFailed, UnreadableHistory) as error:
             self._note("note", name, expected, str(error))
             return

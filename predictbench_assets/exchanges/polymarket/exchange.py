@@ -10,6 +10,7 @@ from predictbench_assets.exchanges.polymarket.capture import capture
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.exchanges.polymarket.lookup import SettlementLookup
 from predictbench_assets.exchanges.polymarket.reading import read_row
+from predictbench_assets.exchanges.polymarket.reconstruction import reconstruct
 from predictbench_assets.markets.cohort import ExclusionReason, ReadMarket
 from predictbench_assets.markets.quotes import Quote
 
@@ -37,6 +38,13 @@ class Polymarket:
         """
         captured = await capture(self._client, start, end, self._clock, price_history=self._price_history)
         return captured.for_port()
+
+    async def reconstruct(self, start: datetime, end: datetime, as_of: datetime) -> Capture:
+        """Put together the open markets of an earlier instant from today's listing and the price history.
+
+        Raises: as `polymarket.reconstruction.reconstruct`.
+        """
+        return await reconstruct(self._client, start, end, as_of, self._clock)
 
     def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:
         """The market in a row of Gamma's listing; see `read_row`."""

@@ -47,19 +47,18 @@ class UnreadableHistory(ValueError):
     """An answer of the CLOB that is not a map from tokens to histories."""
 
 
-def history_request(token_ids: Sequence[str], captured_at: datetime) -> dict[str, Any]:
-    """The body that asks for the hours up to a day before the capture."""
-    ends = captured_at - PAST
+def history_request(token_ids: Sequence[str], begins: datetime, ends: datetime) -> dict[str, Any]:
+    """The body that asks for the prices from one instant to another, hour by hour."""
     return {
         "markets": list(token_ids),
-        "start_ts": math.floor((ends - LOOK_BACK).timestamp()),
+        "start_ts": math.floor(begins.timestamp()),
         "end_ts": math.floor(ends.timestamp()),
         "fidelity": FIDELITY_MINUTES,
     }
 
 
-def read_histories(body: bytes, captured_at: datetime) -> dict[str, PastPrice]:
-    """The newest price of each token that is at least `PAST` old, and at most `LOOK_BACK` older than that.
+def read_histories(body: bytes, begins: datetime, ends: datetime) -> dict[str, tuple[tuple[float, float], ...]]:
+    """The points of each token from one instant to another, seconds and price, oldest first; one without is left out.
 
     What is no point (no time, no price from 0 to 1) is passed over; points outside of the time asked for are too, so
     that nothing later than it can slip in. A token whose points are all exactly 0.5 has no price: so begins a new book
@@ -68,36 +67,27 @@ def read_histories(body: bytes, captured_at: datetime) -> dict[str, PastPrice]:
     Raises:
         UnreadableHistory: the answer is not a map from tokens to histories.
     """
-    ends = captured_at - PAST
-    found = {}
-    for token, value in _by_token(body).items():
-        if usable := _points(value, ends - LOOK_BACK, ends):
-            at, price = usable[-1]
-            found[token] = PastPrice(at=datetime.fromtimestamp(at, UTC), price=price)
-    return found
-
-
-def week_request(token_ids: Sequence[str], captured_at: datetime) -> dict[str, Any]:
-    """The body that asks for the week up to the capture, hour by hour."""
-    return {
-        "markets": list(token_ids),
-        "start_ts": math.floor((captured_at - WEEK - LOOK_BACK).timestamp()),
-        "end_ts": math.floor(captured_at.timestamp()),
-        "fidelity": FIDELITY_MINUTES,
-    }
-
-
-def read_weeks(body: bytes, captured_at: datetime) -> dict[str, tuple[tuple[float, float], ...]]:
-    """The points of each token's week, seconds and price, oldest first; a token without any is left out.
-
-    What is no point, is later than the capture or is no price is passed over, as by `read_histories`.
-
-    Raises:
-        UnreadableHistory: the answer is not a map from tokens to histories.
-    """
-    begins = captured_at - WEEK - LOOK_BACK
-    found = ((token, _points(value, begins, captured_at)) for token, value in _by_token(body).items())
+    found = ((token, _points(value, begins, ends)) for token, value in _by_token(body).items())
     return {token: tuple(points) for token, points in found if points}
+
+
+def past_span(captured_at: datetime) -> tuple[datetime, datetime]:
+    """The hours up to a day before a capture."""
+    return captured_at - PAST - LOOK_BACK, captured_at - PAST
+
+
+def read_past_prices(body: bytes, captured_at: datetime) -> dict[str, PastPrice]:
+    """The newest price of each token that is at least `PAST` old, and at most `LOOK_BACK` older than that.
+
+    Raises: as `read_histories`.
+    """
+    return {token: past_price(points[-1]) for token, points in read_histories(body, *past_span(captured_at)).items()}
+
+
+def past_price(point: tuple[float, float]) -> PastPrice:
+    """A point of a history as a price."""
+    at, price = point
+    return PastPrice(at=datetime.fromtimestamp(at, UTC), price=price)
 
 
 def _by_token(body: bytes) -> dict[str, bytes]:

@@ -201,8 +201,12 @@ def market_price(row: GammaMarket, indicative: float | None, quote: Quote | None
     - `none`: no order on either side (Gamma shows no bid and an ask of 1), or sides that cross. The value is still the
       indicative price, so that such a market can be shown; it is no forecast by anybody.
 
-    A quote with any side decides alone: Gamma's row is up to five minutes older, and two books are never mixed.
+    A midpoint whose sides are unknown, of a price history, is of the quality `history`: how wide the book was nobody
+    can tell. A quote with any side decides alone: Gamma's row is up to five minutes older, and two books are never
+    mixed.
     """
+    if quote is not None and quote.midpoint is not None:
+        return MarketPrice(value=quote.midpoint, source="history", quality="history", at=quote.at)
     if quote is not None and quote.priced:
         return _priced(quote.bid, quote.ask, indicative, "clob", quote.at)
     return _priced(order_price(row.best_bid), order_price(row.best_ask), indicative, "gamma", captured_at)

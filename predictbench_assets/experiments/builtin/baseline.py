@@ -103,7 +103,7 @@ def processed_payload(market: Market, siblings: Sequence[Market], price: float) 
         core=market.core,
         metrics=DerivedMetrics(
             spread=quote.spread,
-            hours_to_close=(market.close_time - market.captured_at).total_seconds() / 3600,
+            hours_to_close=(market.close_time - market.as_of).total_seconds() / 3600,
             event_price_sum=_event_price_sum(price, siblings),
         ),
     )

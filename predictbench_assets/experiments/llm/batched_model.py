@@ -126,7 +126,7 @@ def deadline(run: RunMetadata, hours: float | None) -> datetime:
     """
     day_ends = datetime.combine(run.run_date + timedelta(days=1), time.min, tzinfo=UTC)
     latest = day_ends - MARGIN
-    return latest if hours is None else min(latest, run.captured_at + timedelta(hours=hours))
+    return latest if hours is None else min(latest, run.as_of + timedelta(hours=hours))
 
 
 def _with_usage(error: Exception, usage: Usage | None) -> Exception:

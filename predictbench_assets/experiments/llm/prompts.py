@@ -68,7 +68,7 @@ def _filled(name: str, context: PipelineContext, parts: Sequence[str], title: st
     body = "\n\n".join([*([f"Event: {title}"] if title else []), *parts])
     # A fence that depends on the text cannot stand in it.
     fence = f"===== {hashlib.sha256(body.encode()).hexdigest()[:16]} ====="
-    today = f"Now it is {context.run.captured_at:%Y-%m-%d %H:%M} UTC."
+    today = f"Now it is {context.run.as_of:%Y-%m-%d %H:%M} UTC."
     return template(name).replace("{fence}", fence), f"{today}\n\n{fence}\n{body}\n{fence}"
 
 

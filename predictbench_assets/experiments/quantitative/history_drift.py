@@ -92,7 +92,7 @@ class HistoryDriftExperiment(Experiment):
         earlier: dict[str, tuple[float, float]] = {}
         for market in markets:
             context = contexts[market.market_id]
-            found = earlier_prices(context.price_history, context.run.captured_at)
+            found = earlier_prices(context.price_history, context.run.as_of)
             if found is None:
                 forecasts[market.market_id] = ExperimentSkip("no price of 24 hours before was frozen with the snapshot")
             else:

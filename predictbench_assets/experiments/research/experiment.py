@@ -129,7 +129,7 @@ class ResearchExperiment(Experiment):
 
     async def _gathered(self, markets: Sequence[Market], context: PipelineContext) -> ExperimentResult:
         event = markets[0].event
-        until = context.run.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS)
+        until = context.run.as_of + timedelta(hours=FREEZE_WINDOW_HOURS)
         texts = queries(event.title if event else None, [one.question for one in markets], self._queries, self._denied)
         if not texts:
             raise ExperimentSkip("nothing to search for: the question is empty without the names of markets")

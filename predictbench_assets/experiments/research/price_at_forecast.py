@@ -38,7 +38,7 @@ class PriceAtForecastExperiment(Experiment):
             QuotesUnavailable: the exchange gave no quotes at all.
         """
         context = contexts[markets[0].market_id]
-        if context.clock.now() > context.run.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS):
+        if context.clock.now() > context.run.as_of + timedelta(hours=FREEZE_WINDOW_HOURS):
             late = f"more than {FREEZE_WINDOW_HOURS} hours after the freeze: the price of now says nothing about then"
             return {market.market_id: ExperimentSkip(late) for market in markets}
         quotes = await self._exchange().quotes([market.contracts[0].contract_id for market in markets])

@@ -41,7 +41,7 @@ def ledger(take: Takes, engine: Engine) -> Engine:
 def base_rate(engine: Engine, captured_at: datetime) -> tuple[float, Any]:
     """The rate and the number of settled markets behind it, of a run that is frozen then."""
     key = RunKey(date(2026, 2, 20), 7)
-    run = RunMetadata(key.run_id, key.run_date, key.window_days, key.target_date, captured_at, "0" * 64)
+    run = RunMetadata(key.run_id, key.run_date, key.window_days, key.target_date, captured_at, captured_at, "0" * 64)
     [outcome] = run_experiment_sync(
         BaseRateExperiment(),
         [market(77)],

@@ -14,13 +14,14 @@ from predictbench_assets.exchanges.polymarket.price_history import (
     LOOK_BACK,
     WEEK,
     UnreadableHistory,
-    read_weeks,
-    week_request,
+    history_request,
+    read_histories,
 )
 from predictbench_assets.sandbox import payloads
 from predictbench_assets.sandbox.world import World
 
 AT = datetime(2026, 11, 23, 7, tzinfo=UTC)
+THE_WEEK = (AT - WEEK - LOOK_BACK, AT)
 
 
 def side(*levels: tuple[Any, Any]) -> list[dict[str, Any]]:
@@ -143,7 +144,7 @@ def points(*pairs: tuple[float, Any]) -> list[dict[str, Any]]:
 
 
 def weeks(**histories: Any) -> dict[str, tuple[tuple[float, float], ...]]:
-    return read_weeks(json.dumps({"history": histories}).encode(), AT)
+    return read_histories(json.dumps({"history": histories}).encode(), *THE_WEEK)
 
 
 def test_a_week_comes_oldest_first_and_has_nothing_of_after_the_capture() -> None:
@@ -161,11 +162,11 @@ def test_what_is_no_history_is_left_out_by_itself() -> None:
 
 def test_no_map_of_histories_is_refused() -> None:
     with pytest.raises(UnreadableHistory):
-        read_weeks(b"[]", AT)
+        read_histories(b"[]", *THE_WEEK)
 
 
 def test_a_week_is_asked_for_in_one_span_that_the_exchange_allows() -> None:
-    asked = week_request(["1"], AT)
+    asked = history_request(["1"], *THE_WEEK)
     assert asked["end_ts"] == AT.timestamp()
     assert asked["end_ts"] - asked["start_ts"] == (WEEK + LOOK_BACK).total_seconds() < 15 * 86_400
     assert asked["fidelity"] == FIDELITY_MINUTES >= 5

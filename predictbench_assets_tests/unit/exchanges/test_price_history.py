@@ -12,7 +12,8 @@ from predictbench_assets.exchanges.polymarket.price_history import (
     PAST,
     UnreadableHistory,
     history_request,
-    read_histories,
+    past_span,
+    read_past_prices,
 )
 from predictbench_assets_tests.kit.places import SAMPLES
 
@@ -26,7 +27,7 @@ def point(before: timedelta, price: object) -> dict[str, object]:
 
 
 def read(*points: object) -> tuple[timedelta, float] | None:
-    found = read_histories(json.dumps({"history": {"7": points}}).encode(), NOW).get("7")
+    found = read_past_prices(json.dumps({"history": {"7": points}}).encode(), NOW).get("7")
     return None if found is None else (DAY_AGO - found.at, found.price)
 
 
@@ -65,17 +66,17 @@ def test_half_is_a_price_where_there_was_another_one() -> None:
 @pytest.mark.parametrize("odd", [b"null", b"{}", b"7", b'[{"t": "\\ud800"}]'])
 def test_an_odd_history_costs_its_token_alone(odd: bytes) -> None:
     fine = json.dumps([point(timedelta(0), 0.4)]).encode()
-    found = read_histories(b'{"history": {"7": ' + odd + b', "8": ' + fine + b"}}", NOW)
+    found = read_past_prices(b'{"history": {"7": ' + odd + b', "8": ' + fine + b"}}", NOW)
     assert found.keys() == {"8"}
 
 
 def test_no_histories_may_be_null() -> None:
-    assert read_histories(b'{"history": null}', NOW) == {}
+    assert read_past_prices(b'{"history": null}', NOW) == {}
 
 
 def test_numbers_may_come_as_text() -> None:
     body = {"history": {"7": [{"t": str(int(DAY_AGO.timestamp())), "p": "0.25"}]}}
-    assert read_histories(json.dumps(body).encode(), NOW)["7"].price == 0.25
+    assert read_past_prices(json.dumps(body).encode(), NOW)["7"].price == 0.25
 
 
 @pytest.mark.parametrize(
@@ -83,11 +84,11 @@ def test_numbers_may_come_as_text() -> None:
 )
 def test_an_answer_of_another_shape_is_refused(body: bytes) -> None:
     with pytest.raises(UnreadableHistory):
-        read_histories(body, NOW)
+        read_past_prices(body, NOW)
 
 
 def test_what_is_asked_for_ends_a_day_before() -> None:
-    asked = history_request(["7", "8"], NOW)
+    asked = history_request(["7", "8"], *past_span(NOW))
     assert asked["markets"] == ["7", "8"]
     assert asked["end_ts"] == NOW.timestamp() - 86_400
     assert asked["end_ts"] - asked["start_ts"] == LOOK_BACK.total_seconds()
@@ -100,7 +101,7 @@ points = st.lists(st.fixed_dictionaries({}, optional={"t": anything | st.integer
 @given(st.dictionaries(st.text(), points))
 def test_nothing_newer_than_a_day_or_out_of_range_is_ever_taken(histories: dict[str, object]) -> None:
     body = json.dumps({"history": histories}).replace("NaN", "null").replace("-Infinity", "null")
-    for found in read_histories(body.replace("Infinity", "9").encode(), NOW).values():
+    for found in read_past_prices(body.replace("Infinity", "9").encode(), NOW).values():
         assert DAY_AGO - LOOK_BACK <= found.at <= DAY_AGO
         assert 0.0 <= found.price <= 1.0
 
@@ -112,6 +113,6 @@ def test_a_recorded_history_is_read() -> None:
     body = json.dumps({"history": {"7": recorded}}).encode()
     for then in recorded:
         captured_at = datetime.fromtimestamp(then["t"], UTC) + PAST
-        assert read_histories(body, captured_at)["7"].price == then["p"]
-        assert read_histories(body, captured_at + timedelta(seconds=1))["7"].price == then["p"]
-    assert read_histories(body, datetime.fromtimestamp(recorded[0]["t"] - 1, UTC) + PAST) == {}
+        assert read_past_prices(body, captured_at)["7"].price == then["p"]
+        assert read_past_prices(body, captured_at + timedelta(seconds=1))["7"].price == then["p"]
+    assert read_past_prices(body, datetime.fromtimestamp(recorded[0]["t"] - 1, UTC) + PAST) == {}
