@@ -17,8 +17,9 @@ from predictbench_assets.assets.step import OWNERS, redacting
 from predictbench_assets.exchange_names import exchange_label, is_simulated
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
+from predictbench_assets.persistence.stored_runs import run_states
 from predictbench_assets.reporting.boards import as_markdown
-from predictbench_assets.reporting.coverage import CoverageCalendar, load_coverage
+from predictbench_assets.reporting.coverage import CoverageCalendar, coverage_of
 from predictbench_assets.reporting.plots import as_markdown_image
 from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.scoring.store.checks import score_problems
@@ -84,7 +85,7 @@ def leaderboard(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeRes
         return dg.MaterializeResult(
             metadata={
                 **_board_metadata(board, simulated=is_simulated(settings.exchange)),
-                **_coverage_metadata(load_coverage(database.engine, board.as_of)),
+                **_coverage_metadata(coverage_of(run_states(database.engine, board.as_of))),
                 "content_hash": content_hash(board),
             },
             check_results=list(check_leaderboard(board)),

@@ -8,7 +8,8 @@ import click
 from predictbench_assets.cli.options import configured_settings, day_option, demo_option
 from predictbench_assets.database.connection import opened_database
 from predictbench_assets.observability.console import console
-from predictbench_assets.reporting.coverage import MOST_MONTHS, as_json, as_text, load_coverage
+from predictbench_assets.persistence.stored_runs import run_states
+from predictbench_assets.reporting.coverage import MOST_MONTHS, as_json, as_text, coverage_of
 
 
 @click.command(
@@ -20,7 +21,7 @@ Examples:
   predictbench coverage --format json
 """,
 )
-@day_option("--since", help="The first run date.  [default: that of the first run; a table has the last 12 months]")
+@day_option("--since", help="The first run date.  [default: that of the first run; a table has the last 13 months]")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="Form of the output.")
 @demo_option
 def coverage(since: date | None, format_: Literal["table", "json"]) -> None:
@@ -30,7 +31,7 @@ def coverage(since: date | None, format_: Literal["table", "json"]) -> None:
     """
     settings = configured_settings()
     with opened_database(settings) as engine:
-        calendar = load_coverage(engine, settings.clock.now(), since)
+        calendar = coverage_of(run_states(engine, settings.clock.now()), since)
     if format_ == "json":
         click.echo(as_json(calendar), nl=False)
     else:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import experiment_runs, experiments, processing_runs, snapshots
-from predictbench_assets.runs import RunKey, RunStatus
+from predictbench_assets.runs import RunKey, RunState
 
 _ATTEMPTS = text("""
     SELECT p.run_date, p.window_days, e.name, e.version, a.config_hash,
@@ -100,15 +100,6 @@ def stored_runs(engine: Engine, first: date, last: date) -> dict[RunKey, StoredR
         return found
 
     return in_transaction(engine, work)
-
-
-@dataclass(frozen=True)
-class RunState:
-    """What became of a run."""
-
-    status: RunStatus
-    reconstructed: bool
-    """True where its markets were put together after the day."""
 
 
 def run_states(engine: Engine, as_of: datetime) -> dict[RunKey, RunState]:

@@ -64,7 +64,7 @@ _CELL = 10.0
 _MARKS: Final[dict[PartitionState, dict[str, Any]]] = {
     "live": {"marker": "s", "color": COLOURS["entrant"]},
     "reconstructed": {"marker": "s", "color": COLOURS["entrant"], "fillstyle": "none"},
-    "partial": {"marker": "s", "color": COLOURS["entrant"], "fillstyle": "bottom", "markerfacecoloralt": "none"},
+    "partial": {"marker": "D", "color": COLOURS["entrant"], "markersize": 4.5},
     "running": {"marker": ">", "color": COLOURS["muted"], "fillstyle": "none"},
     "failed": {"marker": "^", "color": COLOURS["reference"]},
     "missed": {"marker": "x", "color": COLOURS["reference"]},
@@ -651,6 +651,8 @@ def _png(figure: "Figure") -> bytes:
 _IDS = re.compile(r' id="([^"]*)"')
 _USES = re.compile(r'(url\(#|href="#)([^")]+)')
 _HEXES = re.compile("|".join(COLOURS.values()))
+_SAME_MARKS = re.compile(r'<g>\s*((?:<use [^>]* style="[^"]*"/>\s*){2,})</g>')
+_STYLE = re.compile(r' style="[^"]*"')
 _VARIABLES = {colour: f"var(--chart-{name})" for name, colour in COLOURS.items()}
 
 
@@ -677,4 +679,11 @@ def _svg(figure: "Figure", identity: str, alternative: str) -> str:
     inside = inside.replace("xlink:href", "href")
     inside = re.sub(r' font-family: [^;"]*;', "", inside)  # the page's
     inside = re.sub(r"\n\s*", "\n", inside)
+    inside = _SAME_MARKS.sub(_styled_once, inside)
     return f'<svg class="chart" role="img" aria-label="{escape(alternative)}" {view[0]}>{inside.strip()}'
+
+
+def _styled_once(group: re.Match[str]) -> str:
+    """Marks in a group that has their style: of a thousand marks it would be most of the bytes."""
+    styles = set(_STYLE.findall(group[1]))
+    return f"<g{styles.pop()}>\n{_STYLE.sub('', group[1])}</g>" if len(styles) == 1 else group[0]

@@ -3,17 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Final, Literal, get_args
 
 import msgspec
 from rich.console import Group, RenderableType
 from rich.text import Text
-from sqlalchemy import Engine
 
-from predictbench_assets.persistence.stored_runs import RunState, run_states
 from predictbench_assets.reporting.output import rich_table
-from predictbench_assets.runs import RunKey, RunStatus
+from predictbench_assets.runs import RunKey, RunState, RunStatus
 
 PartitionState = Literal["live", "reconstructed", "partial", "running", "failed", "missed", "absent"]
 
@@ -29,8 +27,8 @@ STATE_TEXTS: Final[Mapping[PartitionState, str]] = {
     "absent": "Never begun.",
 }
 
-MOST_MONTHS: Final = 12
-"""Months of a picture; older ones are counted."""
+MOST_MONTHS: Final = 13
+"""Months of a picture, a whole year whatever day it begins on; older ones are counted."""
 
 NOTHING: Final = "No run is stored."
 
@@ -109,16 +107,13 @@ class CoverageCalendar:
                 yield key, self.state(key)
 
 
-def load_coverage(engine: Engine, as_of: datetime, since: date | None = None) -> CoverageCalendar | None:
-    """Read the calendar, from the first stored run to the last, as known at `as_of`; None where no run is stored.
+def coverage_of(runs: Mapping[RunKey, RunState], since: date | None = None) -> CoverageCalendar | None:
+    """The calendar from the first of the runs to the last; None where there is none.
 
     Args:
+        runs: all that are known, as `run_states` reads them.
         since: earlier run dates are left out.
-
-    Raises:
-        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
-    runs = run_states(engine, as_of)
     stored = {key: _state_of(run) for key, run in runs.items() if since is None or key.run_date >= since}
     if not stored:
         return None

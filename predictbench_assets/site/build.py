@@ -26,9 +26,9 @@ from sqlalchemy import Engine
 from predictbench_assets import __version__
 from predictbench_assets.exchange_names import is_simulated, polymarket_address
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.persistence.stored_runs import stored_exchange
+from predictbench_assets.persistence.stored_runs import run_states, stored_exchange
 from predictbench_assets.printable import visible
-from predictbench_assets.reporting.coverage import load_coverage
+from predictbench_assets.reporting.coverage import coverage_of
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.boards import BoardName, BoardRow, Leaderboard
@@ -254,7 +254,7 @@ class _Site:
 
     def _write_index(self, seen: Overview, days: set[tuple[date, int]]) -> None:
         shown = views.windows(self._leaderboard, self._panels)
-        calendar = load_coverage(self._engine, self._as_of)
+        calendar = coverage_of(run_states(self._engine, self._as_of))
         self._render(
             "index.html",
             "index.html.j2",
