@@ -22,7 +22,7 @@ STATE_TEXTS: Final[Mapping[PartitionState, str]] = {
     "reconstructed": "Stored whole; its markets were put together afterwards.",
     "partial": "Stored; its markets are a part of the day.",
     "running": "Under way.",
-    "failed": "Begun, and nothing of it is stored.",
+    "failed": "Begun and failed: no board counts it.",
     "missed": "Its day was over before it began.",
     "absent": "Never begun.",
 }
