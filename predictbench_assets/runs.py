@@ -74,6 +74,15 @@ class RunKey:
         return f"{self.run_date.isoformat()}|{self.window_days}"
 
 
+@dataclass(frozen=True)
+class RunState:
+    """What became of a run."""
+
+    status: RunStatus
+    reconstructed: bool
+    """True where its markets were put together after the day."""
+
+
 FIRST_RUN_DATE = date(2026, 1, 1)
 """The first day of the partition grid."""
 

@@ -17,7 +17,9 @@ from predictbench_assets.assets.step import OWNERS, redacting
 from predictbench_assets.exchange_names import exchange_label, is_simulated
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
+from predictbench_assets.persistence.stored_runs import run_states
 from predictbench_assets.reporting.boards import as_markdown
+from predictbench_assets.reporting.coverage import CoverageCalendar, coverage_of
 from predictbench_assets.reporting.plots import as_markdown_image
 from predictbench_assets.scoring.boards import Leaderboard
 from predictbench_assets.scoring.store.checks import score_problems
@@ -83,6 +85,7 @@ def leaderboard(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeRes
         return dg.MaterializeResult(
             metadata={
                 **_board_metadata(board, simulated=is_simulated(settings.exchange)),
+                **_coverage_metadata(coverage_of(run_states(database.engine, board.as_of))),
                 "content_hash": content_hash(board),
             },
             check_results=list(check_leaderboard(board)),
@@ -142,6 +145,15 @@ def _board_metadata(board: Leaderboard, *, simulated: bool) -> dict[str, Any]:
             for name, draw in pictures.items()
         },
     }
+
+
+def _coverage_metadata(calendar: CoverageCalendar | None) -> dict[str, Any]:
+    """The coverage calendar as a picture; nothing where no run is stored."""
+    from predictbench_assets.reporting.charts import coverage_png
+
+    if calendar is None:
+        return {}
+    return {"coverage": dg.MetadataValue.md(as_markdown_image(coverage_png(calendar), "coverage calendar"))}
 
 
 def _page_metadata(summary: "ReportSummary", settings: Settings) -> dict[str, Any]:

@@ -37,6 +37,7 @@ COMMANDS: Sections = {
     },
     "Look": {
         "leaderboard": ("leaderboard:leaderboard", "Who beats the market, and how sure that is."),
+        "coverage": ("coverage:coverage", "Which days are stored, and which are not."),
         "cost": ("cost:cost", "What forecasts cost, by experiment and day."),
         "report": ("report:report", "The benchmark as a page."),
         "ui": ("ui:ui", "The Dagster UI."),

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import experiment_runs, experiments, processing_runs, snapshots
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import RunKey, RunState
 
 _ATTEMPTS = text("""
     SELECT p.run_date, p.window_days, e.name, e.version, a.config_hash,
@@ -23,6 +23,22 @@ _STATUSES = text("""
     SELECT experiment, version, status, count(*) AS markets FROM predictbench.latest_experiment_results
     WHERE experiment = ANY(:names) AND withdrawn_at IS NULL AND status <> 'not_run'
     GROUP BY experiment, version, status ORDER BY experiment, version
+""")
+# As boards see it: what an attempt has stored stays, whatever later attempts come to. Of a run that is not stored only
+# the newest attempt is known. Whether a run is reconstructed is decided here alone.
+_STATES = text("""
+    SELECT p.run_date, p.window_days,
+        coalesce(stored.status, CASE WHEN p.status IN ('completed', 'partial') OR p.finished_at > :as_of
+            THEN 'running' ELSE p.status END) AS status,
+        stored.status IS NOT NULL AND EXISTS (SELECT FROM predictbench.processed_markets m
+            WHERE m.run_id = p.run_id AND m.reconstructed) AS reconstructed
+    FROM predictbench.processing_runs p
+    LEFT JOIN LATERAL (
+        SELECT a.status FROM predictbench.processing_attempts a
+        WHERE a.run_id = p.run_id AND a.status IN ('completed', 'partial') AND a.finished_at <= :as_of
+        ORDER BY a.attempt DESC LIMIT 1
+    ) stored ON true
+    WHERE stored.status IS NOT NULL OR p.started_at <= :as_of
 """)
 
 
@@ -84,6 +100,12 @@ def stored_runs(engine: Engine, first: date, last: date) -> dict[RunKey, StoredR
         return found
 
     return in_transaction(engine, work)
+
+
+def run_states(engine: Engine, as_of: datetime) -> dict[RunKey, RunState]:
+    """What has become of every run that had begun, or was missed, by then."""
+    rows = in_transaction(engine, lambda connection: connection.execute(_STATES, {"as_of": as_of}).all())
+    return {RunKey(row.run_date, row.window_days): RunState(row.status, row.reconstructed) for row in rows}
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from html import escape
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from predictbench_assets.reporting.coverage import STATES, WEEKLY, CoverageCalendar, PartitionState
+from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.boards import (
     ALL,
     PRICE_BIN_LABELS,
@@ -55,6 +58,19 @@ _FONT = 12.0
 _SMALL = 10.5
 _CHARACTER = 6.7
 """About as wide as a character of that font, in pixels."""
+
+_CELL = 10.0
+"""Side of a partition in the calendar, in pixels."""
+_MARKS: Final[dict[PartitionState, dict[str, Any]]] = {
+    "live": {"marker": "s", "color": COLOURS["entrant"]},
+    "reconstructed": {"marker": "s", "color": COLOURS["entrant"], "fillstyle": "none"},
+    "partial": {"marker": "D", "color": COLOURS["entrant"], "markersize": 4.5},
+    "running": {"marker": ">", "color": COLOURS["muted"], "fillstyle": "none"},
+    "failed": {"marker": "^", "color": COLOURS["reference"]},
+    "missed": {"marker": "x", "color": COLOURS["reference"]},
+    "absent": {"marker": "o", "color": COLOURS["zero"], "markersize": 1.4},
+}
+"""Marks of the calendar: blue where something is stored. Each has a shape of its own, for those who see no colours."""
 
 _NARROW = 400
 _LONGEST_LABEL = 30
@@ -266,6 +282,69 @@ def cost_png(leaderboard: Leaderboard) -> bytes:
         _title(axes, f"Edge and cost, {window} days")
 
     return _panels_png(found[:_MOST_PANELS], draw, inner=inner, left=70)
+
+
+def coverage_svg(calendar: CoverageCalendar, month: date, *, identity: str, alternative: str) -> str:
+    """A month of the calendar, its days by window.
+
+    Args:
+        month: its first day.
+    """
+    wide, high = 31 * _CELL, len(calendar.windows) * _CELL
+    figure, (axes,) = _figure([_Box(24, 4, wide, high)], wide + 28, high + 24)
+    _draw_month(axes, calendar, month)
+    return _svg(figure, identity, alternative)
+
+
+def coverage_mark_svg(state: PartitionState, *, identity: str) -> str:
+    """The mark of a state, for a legend."""
+    figure, (axes,) = _figure([_Box(0, 0, 14, 14)], 14, 14)
+    axes.set_axis_off()
+    _draw_marks(axes, state, [(0.0, 0.0)])
+    return _svg(figure, identity, state)
+
+
+def coverage_png(calendar: CoverageCalendar) -> bytes:
+    """The newest months of the calendar, three beside each other, with a legend."""
+    months = calendar.months()
+    inner, wide, high = 31 * _CELL, 31 * _CELL + 44, len(calendar.windows) * _CELL + 54
+    columns = min(3, len(months))
+    boxes = [
+        _Box(30 + number % columns * wide, 30 + number // columns * high, inner, high - 54)
+        for number in range(len(months))
+    ]
+    width, top = max(columns * wide, 560.0), math.ceil(len(months) / columns) * high
+    figure, (legend, *panels) = _figure([_Box(0, top, width, 20), *boxes], width, top + 24)
+    for axes, month in zip(panels, months, strict=True):
+        _draw_month(axes, calendar, month)
+        _title(axes, f"{month:%B %Y}")
+    legend.set_axis_off()
+    legend.set_xlim(0, width)
+    x = 24.0
+    for state in STATES:
+        _draw_marks(legend, state, [(x, 0.0)])
+        legend.text(x + 9, 0, state, va="center", fontsize=_SMALL, color=COLOURS["ink"])
+        x += len(state) * _CHARACTER + 28
+    return _png(figure)
+
+
+def _draw_month(axes: "Axes", calendar: CoverageCalendar, month: date) -> None:
+    places: dict[PartitionState, list[tuple[float, float]]] = {}
+    for day in calendar.days(month):
+        for row, window in enumerate(calendar.windows):
+            places.setdefault(calendar.state(RunKey(day, window)), []).append((day.day, row))
+    axes.set_xlim(0.5, 31.5)
+    axes.set_ylim(len(calendar.windows) - 0.5, -0.5)
+    axes.grid(False)
+    axes.set_xticks(WEEKLY)
+    axes.set_yticks(range(len(calendar.windows)), list(map(str, calendar.windows)))
+    for state, found in places.items():
+        _draw_marks(axes, state, found)
+
+
+def _draw_marks(axes: "Axes", state: PartitionState, places: Sequence[tuple[float, float]]) -> None:
+    shape = {"markersize": 0.68 * _CELL, "markeredgewidth": 1.4} | _MARKS[state]
+    axes.plot(*zip(*places, strict=True), linestyle="", clip_on=False, **shape)
 
 
 def _cut_png(leaderboard: Leaderboard, intervals_of: Callable[[Iterable[BoardRow]], list[Interval]]) -> bytes:
@@ -561,17 +640,24 @@ def _drawing(salt: str = "") -> Iterator[None]:
 
 def _png(figure: "Figure") -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
     buffer = io.BytesIO()
     figure.set_facecolor("white")
     with _drawing():
         FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    # With a palette, a third of the bytes: every board leaves its pictures in Dagster's event log.
+    small = io.BytesIO()
+    with Image.open(buffer) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 _IDS = re.compile(r' id="([^"]*)"')
 _USES = re.compile(r'(url\(#|href="#)([^")]+)')
 _HEXES = re.compile("|".join(COLOURS.values()))
+_SAME_MARKS = re.compile(r'<g>\s*((?:<use [^>]* style="[^"]*"/>\s*){2,})</g>')
+_STYLE = re.compile(r' style="[^"]*"')
 _VARIABLES = {colour: f"var(--chart-{name})" for name, colour in COLOURS.items()}
 
 
@@ -598,4 +684,11 @@ def _svg(figure: "Figure", identity: str, alternative: str) -> str:
     inside = inside.replace("xlink:href", "href")
     inside = re.sub(r' font-family: [^;"]*;', "", inside)  # the page's
     inside = re.sub(r"\n\s*", "\n", inside)
+    inside = _SAME_MARKS.sub(_styled_once, inside)
     return f'<svg class="chart" role="img" aria-label="{escape(alternative)}" {view[0]}>{inside.strip()}'
+
+
+def _styled_once(group: re.Match[str]) -> str:
+    """Marks in a group that has their style: of a thousand marks it would be most of the bytes."""
+    styles = set(_STYLE.findall(group[1]))
+    return f"<g{styles.pop()}>\n{_STYLE.sub('', group[1])}</g>" if len(styles) == 1 else group[0]

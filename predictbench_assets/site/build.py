@@ -26,8 +26,9 @@ from sqlalchemy import Engine
 from predictbench_assets import __version__
 from predictbench_assets.exchange_names import is_simulated, polymarket_address
 from predictbench_assets.failures import PermanentError
-from predictbench_assets.persistence.stored_runs import stored_exchange
+from predictbench_assets.persistence.stored_runs import run_states, stored_exchange
 from predictbench_assets.printable import visible
+from predictbench_assets.reporting.coverage import coverage_of
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.boards import BoardName, BoardRow, Leaderboard
@@ -253,6 +254,7 @@ class _Site:
 
     def _write_index(self, seen: Overview, days: set[tuple[date, int]]) -> None:
         shown = views.windows(self._leaderboard, self._panels)
+        calendar = coverage_of(run_states(self._engine, self._as_of))
         self._render(
             "index.html",
             "index.html.j2",
@@ -261,6 +263,7 @@ class _Site:
             windows=shown,
             overview=seen,
             cohorts=sorted(self._leaderboard.cohorts, key=lambda one: (one.run_date, -one.window_days), reverse=True),
+            calendar=None if calendar is None else views.calendar_view(calendar),
             coherence=self._leaderboard.coherence,
             cohort_pages=days,
             experiment_pages=set(_entrants(self._leaderboard, self._forecasts)),

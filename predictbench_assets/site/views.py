@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final, Literal
 
 from markupsafe import Markup
@@ -14,6 +14,8 @@ from predictbench_assets.reporting.charts import (
     category_intervals,
     cost_places,
     cost_svg,
+    coverage_mark_svg,
+    coverage_svg,
     edges_svg,
     efficient_places,
     intervals_svg,
@@ -21,6 +23,7 @@ from predictbench_assets.reporting.charts import (
     reliability_svg,
     tone_of,
 )
+from predictbench_assets.reporting.coverage import STATE_TEXTS, STATES, CoverageCalendar, describe_month
 from predictbench_assets.reporting.output import money
 from predictbench_assets.scoring.boards import (
     BoardName,
@@ -109,6 +112,34 @@ class Panel:
     page: str
     chart: Markup
     note: str = ""
+
+
+@dataclass(frozen=True)
+class StateView:
+    """A state of partitions, with its mark in the calendar."""
+
+    name: str
+    mark: Markup
+    meaning: str
+    counts: tuple[int, ...]
+    """Partitions of each window."""
+
+
+@dataclass(frozen=True)
+class CalendarView:
+    """The coverage calendar: a picture of each of its newest months, and counts of all."""
+
+    first: date
+    last: date
+    windows: tuple[int, ...]
+    months: tuple[tuple[date, Markup], ...]
+    states: tuple[StateView, ...]
+    """Those that occur."""
+
+    @property
+    def shortened(self) -> bool:
+        """True where older months are counted alone."""
+        return self.months[0][0] > self.first
 
 
 @dataclass(frozen=True)
@@ -367,6 +398,27 @@ def _board(rows: Iterable[BoardRow], name: BoardName, window: int, costs: Sequen
         cost_narrow=None if pictures is None else pictures[1],
         off_picture=tuple(row.label for row, cost in priced if cost.usd_per_forecast is None),
     )
+
+
+def calendar_view(calendar: CoverageCalendar) -> CalendarView:
+    """The calendar with its pictures."""
+    counts = calendar.counts()
+    months = []
+    for month in calendar.months():
+        words = describe_month(calendar, month)
+        drawn = coverage_svg(calendar, month, identity=f"calendar-{month:%Y-%m}", alternative=words)
+        months.append((month, Markup(drawn)))  # noqa: S704 - our own drawing, its texts are escaped
+    states = tuple(
+        StateView(
+            name=state,
+            mark=Markup(coverage_mark_svg(state, identity=f"mark-{state}")),  # noqa: S704 - our own drawing
+            meaning=STATE_TEXTS[state],
+            counts=tuple(counts[window][state] for window in calendar.windows),
+        )
+        for state in STATES
+        if any(of_window[state] for of_window in counts.values())
+    )
+    return CalendarView(calendar.first, calendar.last, calendar.windows, tuple(months), states)
 
 
 def _cost_view(row: BoardRow, cost: EntrantCost) -> CostView:

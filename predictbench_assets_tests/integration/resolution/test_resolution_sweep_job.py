@@ -87,7 +87,7 @@ def test_what_the_job_stores_and_shows(daily: DailyRun, engine: Engine, monkeypa
     assert scores["scored"] == scores["scores"] == scores["dagster/row_count"] > 100
     board = told["leaderboard"]
     assert "As known at 2026-03-07T07:00:00Z" in board["board"]
-    for picture in ("edges", "reliability", "edge_over_time", "edge_by_price", "edge_by_category"):
+    for picture in ("edges", "reliability", "edge_over_time", "edge_by_price", "edge_by_category", "coverage"):
         assert "](data:image/png;base64," in board[picture]
     stored = stored_leaderboard(engine, LATER)
     assert stored is not None

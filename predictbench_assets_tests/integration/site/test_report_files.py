@@ -107,6 +107,19 @@ def test_the_front_page_stands_alone(planted_report: ReportSummary) -> None:
     assert "closes early" in page.text, "why markets were left out is counted in the runs"
 
 
+def test_the_front_page_says_which_days_are_stored(engine: Engine, tmp_path: Path) -> None:
+    now = plant(engine, days=9, markets=2, chosen=FEW)
+    with engine.begin() as connection:
+        connection.execute(
+            text("DELETE FROM predictbench.processing_runs WHERE run_date IN ('2026-09-03', '2026-09-05')")
+        )
+    index = (write(engine, tmp_path / "whole", now) / "index.html").read_text(encoding="utf-8")
+    assert 'aria-label="September 2026. 7 days ahead: live 1-2, 4, 6-9; absent 3, 5."' in index
+    assert "From 2026-09-01 to 2026-09-09" in index
+    earlier = write(engine, tmp_path / "earlier", now, as_of=now - timedelta(days=5))
+    assert "From 2026-09-01 to 2026-09-04" in read(earlier / "index.html").text
+
+
 def test_every_page_of_a_sandboxes_data_is_called_simulated_and_none_links_to_polymarket(
     engine: Engine, tmp_path: Path
 ) -> None:

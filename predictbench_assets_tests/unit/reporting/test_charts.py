@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+from datetime import date, timedelta
 from xml.etree import ElementTree
 
 import pytest
@@ -18,6 +19,9 @@ from predictbench_assets.reporting.charts import (
     cost_places,
     cost_png,
     cost_svg,
+    coverage_mark_svg,
+    coverage_png,
+    coverage_svg,
     edge_by_category_png,
     edge_by_price_png,
     edge_over_time_png,
@@ -28,6 +32,8 @@ from predictbench_assets.reporting.charts import (
     reliability_png,
     reliability_svg,
 )
+from predictbench_assets.reporting.coverage import STATES, CoverageCalendar
+from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.boards import EntrantCost
 from predictbench_assets_tests.kit.handmade_boards import board, curve, edges, row
 
@@ -42,6 +48,16 @@ PLACES = (
     CostPlace("losing 1", 0.00001, -0.003, -0.006, 0.0),
 )
 
+MONTH = date(2026, 9, 1)
+
+
+def calendar(days: int = 30, windows: tuple[int, ...] = (1, 7)) -> CoverageCalendar:
+    """Every state in turn, to the end of September."""
+    last = date(2026, 9, 30)
+    keys = [RunKey(last - timedelta(days=back), window) for back in range(days) for window in windows]
+    stored = {key: STATES[number % len(STATES)] for number, key in enumerate(keys)}
+    return CoverageCalendar(last - timedelta(days=days - 1), last, windows, stored)
+
 
 def drawn() -> dict[str, str]:
     intervals = [Interval("thinker 1.0.0", 0.01, 0.002, 0.02), Interval("uniform 1", -0.1, None, None, "control")]
@@ -53,6 +69,7 @@ def drawn() -> dict[str, str]:
         "one day": edges_svg(edges(days=1), identity="e", alternative="one day"),
         "costs": cost_svg(PLACES, identity="f", alternative="costs"),
         "costs, narrow": cost_svg(PLACES, identity="g", alternative="costs", width=340),
+        "calendar": coverage_svg(calendar(), MONTH, identity="h", alternative="calendar"),
     }
 
 
@@ -67,7 +84,7 @@ def test_an_svg_has_the_pages_colours_and_size_and_an_alternative(svg: str) -> N
     assert "font-family" not in svg
     assert "<style" not in svg
     used = {name for name in COLOURS if f"var(--chart-{name})" in svg}
-    assert used >= {"grid", "muted", "entrant"}
+    assert used >= {"muted", "entrant"}
 
 
 def test_its_text_is_text() -> None:
@@ -106,6 +123,22 @@ def test_pngs_of_a_board_and_of_none() -> None:
         sizes = [Image.open(io.BytesIO(draw(one))).size for one in (full, empty)]
         assert sizes[0][1] > sizes[1][1]
         assert sizes[1][1] > 50
+
+
+def test_a_month_has_a_mark_for_each_day_and_window_and_no_two_states_have_the_same() -> None:
+    month = coverage_svg(calendar(), MONTH, identity="m", alternative="September")
+    assert month.count("<use ") == 60
+    marks = [coverage_mark_svg(state, identity="mark") for state in STATES]
+    # As shapes alone: colours say nothing to some.
+    shapes = {re.sub(r"aria-label=\"\w+\"|mark-\w+|var\(--chart-\w+\)", "", mark) for mark in marks}
+    assert len(shapes) == len(STATES)
+
+
+def test_a_long_calendar_is_no_larger_than_that_of_a_year() -> None:
+    heights = [Image.open(io.BytesIO(coverage_png(calendar(days=days)))).size[1] for days in (3, 120, 400, 3_650)]
+    assert heights[0] < heights[1] < heights[2] == heights[3]
+    windows = tuple(range(1, 15))
+    assert len(coverage_svg(calendar(windows=windows), MONTH, identity="m", alternative="a")) < 60_000
 
 
 def test_cuts_come_in_order_and_without_what_cannot_be_told() -> None:
