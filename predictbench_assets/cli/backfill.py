@@ -88,9 +88,7 @@ def backfill(
     settings = configured_settings()
     keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
     _check_experiments(settings, experiments)
-    options = DailyOptions(
-        experiments=experiments, reconstruct=settings.reconstructs if reconstruct is None else reconstruct
-    )
+    options = DailyOptions(experiments=experiments, reconstruct=reconstruct)
     refusals = _refusals(settings, keys, options)
     if len(keys) - len(refusals) > _CONFIRM_ABOVE and sys.stdin.isatty() and not yes:
         click.confirm(f"{len(keys) - len(refusals):,} runs will be made. Go on?", abort=True, err=True)
@@ -124,11 +122,11 @@ def _refusals(settings: Settings, keys: list[RunKey], options: DailyOptions) -> 
         first, last = keys[0].run_date, keys[-1].run_date
         stored, frozen = stored_runs(engine, first, last), frozen_runs(engine, first, last)
     now = settings.clock.now()
+    reconstruct = settings.reconstructs if options.reconstruct is None else options.reconstruct
     found = {
-        key: why_not_runnable(key, now, stored.get(key), frozen=key in frozen, reconstruct=bool(options.reconstruct))
-        for key in keys
+        key: why_not_runnable(key, now, stored.get(key), frozen=key in frozen, reconstruct=reconstruct) for key in keys
     }
-    if options.experiments and not options.reconstruct:
+    if options.experiments and options.reconstruct is None:
         complete = {key for key, run in stored.items() if run.status == "completed"}
         for key in keys:
             if key not in complete:
