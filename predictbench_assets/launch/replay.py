@@ -135,7 +135,7 @@ class Replay:
         return list(self._boards)
 
     def _why_not_asked(self, one: Experiment, day: StagedDay) -> str | None:
-        if SEES[one.information].search and self.as_of > day.run.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS):
+        if SEES[one.information].search and self.as_of > day.run.as_of + timedelta(hours=FREEZE_WINDOW_HOURS):
             return _SEARCHES
         return None if self._asks else NOT_ASKED
 
