@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from predictbench_assets.instance.local import instance_for_many_runs
 from predictbench_assets.launch.commands import DAILY_RUN, RUN_ENDED, RUN_STARTED, SUMMARY_VARIABLE, BackfillRun
 from predictbench_assets.runs import parsed_key, partition_tags
 
@@ -32,7 +33,7 @@ def run_all(planned: Sequence[BackfillRun]) -> None:
     Each leaves its summary where it is planned; a log line marks its begin, and another its end with the exit code.
     """
     shared = Path(os.environ[SUMMARY_VARIABLE])
-    with dg.DagsterInstance.get() as instance:
+    with instance_for_many_runs() as instance:
         for run in planned:
             _log.info("run of %s", run.partition, extra={"event": RUN_STARTED, "partition": run.partition})
             result = dg.execute_job(
