@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.migrations import upgrade

@@ -1,11 +1,10 @@
 """Dagster's storage in SQLite with connections that stay open: the same files, read by everybody else as before."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from predictbench_assets.instance.local import instance_for_many_runs
@@ -18,11 +17,11 @@ def counted() -> dg.MaterializeResult:  # type: ignore[type-arg]
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(CLONE / "dagster.yaml", tmp_path)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "")
-    yield tmp_path
+    return tmp_path
 
 
 def test_an_ordinary_instance_reads_what_was_kept_while_it_is_written_and_few_files_are_open(home: Path) -> None:
