@@ -16,7 +16,9 @@ from predictbench_assets.cli.options import (
     windows_option,
 )
 from predictbench_assets.database.connection import opened_database
+from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.experiments.declared.file import registry_of
+from predictbench_assets.experiments.model_calls.store import windows_in_batches
 from predictbench_assets.experiments.registry import RegistryError
 from predictbench_assets.launch.backfill import Backfill
 from predictbench_assets.launch.signals import exiting_on_signals
@@ -119,7 +121,8 @@ def _without_work(
 ) -> dict[RunKey, BackfillLine]:
     """The lines of runs that are not made: stored before, or impossible.
 
-    With `experiments` a run that is not stored complete is impossible, too.
+    One with a batch of paid calls under way is made, to collect it. With `experiments` a run that is not stored complete
+    is impossible, too.
     """
     registry = registry_of(settings)
     selected = registry.closure(experiments) if experiments else frozenset(registry.names)
@@ -127,13 +130,16 @@ def _without_work(
         first, last = keys[0].run_date, keys[-1].run_date
         stored, frozen = stored_runs(engine, first, last), frozen_runs(engine, first, last)
         missing = missing_experiments(engine, registry, keys)
+        days = {key.run_date for key in keys if missing[key] is not None}
+        awaited = in_transaction(engine, lambda connection: {day: windows_in_batches(connection, day) for day in days})
     now, lines = settings.clock.now(), {}
     for key in keys:
         lacks = missing[key]
         reason = why_not_runnable(key, now, stored.get(key), frozen=key in frozen)
         if lacks is None and experiments:
             reason = reason or "it is not stored complete: run it without --experiment first"
-        if lacks is not None and not selected & set(lacks) and not again:
+        complete = lacks is not None and not selected & set(lacks)
+        if complete and not again and key.window_days not in awaited[key.run_date]:
             lines[key] = BackfillLine.of(key, "stored_before")
         elif reason is not None:
             lines[key] = BackfillLine.of(key, "missing", reason)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, text
@@ -177,6 +178,8 @@ RESULTS = """
     WHERE p.run_date = :day GROUP BY 1, 2 ORDER BY 1, 2
 """
 
+MARKETS = "SELECT window_days, processed_markets FROM predictbench.processing_runs WHERE run_date = :day"
+
 
 @pytest.mark.long
 def test_whatever_an_experiment_does_every_run_is_whole_and_has_its_rows_once(
@@ -203,6 +206,45 @@ def test_whatever_an_experiment_does_every_run_is_whole_and_has_its_rows_once(
             ("faulty", "completed" if window == 7 else "failed"),
         )
     ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("whom", ["the child", "the parent"])
+def test_after_a_kill_the_same_command_makes_every_run_whole(
+    predictbench: Predictbench,
+    environment: Mapping[str, str],
+    exchange: SandboxServer,
+    engine: Engine,
+    tmp_path: Path,
+    whom: str,
+) -> None:
+    exchange.set_time(NOW)
+    day = ("backfill", "--from", str(TODAY), "--to", str(TODAY), "--window-days", "1,2,7", "--summary", "b.json")
+    with subprocess.Popen(
+        command(*day), cwd=tmp_path, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(stored(engine)) < 2:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children()
+        for victim in children if whom == "the child" else [process]:
+            victim.kill()
+        process.wait(60)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+
+    done = predictbench(*day)
+
+    assert done.returncode == 0, done.stderr
+    runs = json.loads((tmp_path / "b.json").read_text())["runs"]
+    assert {run["outcome"] for run in runs} <= {"stored", "stored_before"}
+    assert [(window, status) for _, window, status, _ in stored(engine)] == [(w, "completed") for w in (1, 2, 7)]
+    with engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(text(RESULTS), {"day": TODAY})]
+        markets = dict(connection.execute(text(MARKETS), {"day": TODAY}).all())
+    assert rows == [(w, "baseline_snapshot", markets[w], markets[w], "completed", "completed") for w in (1, 2, 7)]
 
 
 STOPPING = """
