@@ -121,8 +121,8 @@ def _without_work(
 ) -> dict[RunKey, BackfillLine]:
     """The lines of runs that are not made: stored before, or impossible.
 
-    One with a batch of paid calls under way is made, to collect it. With `experiments` a run that is not stored complete
-    is impossible, too.
+    One with a batch of paid calls under way is made, to collect it. With `experiments` a run that is not stored
+    complete is impossible, too.
     """
     registry = registry_of(settings)
     selected = registry.closure(experiments) if experiments else frozenset(registry.names)
