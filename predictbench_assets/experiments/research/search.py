@@ -95,7 +95,7 @@ class HttpSearch(ABC):
 
     Args:
         key: of the service, by the name of its variable; in no error text and in no ledger.
-        base_url: without a slash at its end.
+        base_url: address of a server that is not the service's own, which may want no key.
         usd_per_search: the price of one, where the service does not tell it with its answer.
     """
 
@@ -107,6 +107,7 @@ class HttpSearch(ABC):
         self, key: tuple[str, SecretStr | None], base_url: str | None = None, usd_per_search: Decimal | None = None
     ) -> None:
         self._variable, self._key = key
+        self._base_url = base_url
         self._url = (base_url or self.default_url).rstrip("/") + self.path
         self._usd = usd_per_search
         self._client: httpx.AsyncClient | None = None
@@ -116,11 +117,11 @@ class HttpSearch(ABC):
         """Hold one client with so many connections meanwhile.
 
         Raises:
-            LookupError: the key is not set.
+            LookupError: the key is not set, and the service's own server wants one.
         """
-        if self._key is None:
+        if self._key is None and self._base_url is None:
             raise LookupError(f"{self._variable} is not set: {self.name} cannot be asked without a key")
-        headers = self.headers(self._key.get_secret_value())
+        headers = {} if self._key is None else self.headers(self._key.get_secret_value())
         async with async_client(timeout_s=60.0, connections=connections, headers=headers) as client:
             self._client = client
             try:
