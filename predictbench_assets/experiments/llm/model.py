@@ -1,8 +1,9 @@
 """Language and decision models alike: how a table names one, its price, and the client that a run opens once."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
@@ -21,7 +22,14 @@ from predictbench_assets.experiments.model_calls.servers import (
     own_addresses,
     prefix,
 )
-from predictbench_assets.experiments.protocol import Experiment, PipelineContext, RunMetadata, Usage, information_of
+from predictbench_assets.experiments.protocol import (
+    Experiment,
+    PipelineContext,
+    Prerequisite,
+    RunMetadata,
+    Usage,
+    information_of,
+)
 from predictbench_assets.settings import Settings
 
 if TYPE_CHECKING:  # the clients take two seconds to import: not before one is opened
@@ -176,22 +184,58 @@ class AskedModel(Experiment, Generic[AnyTable]):
         Raises:
             LookupError: the key is not set.
         """
+        if self._keyless:
+            raise LookupError(f"{self._reached.variable} is not set: {self._table.model} cannot be asked without a key")
+        async with self._client() as self._model:
+            yield
+
+    def prerequisites(self) -> Iterator[Prerequisite]:
+        """The provider, the key, the price, and a server that is not the provider's own."""
+        model, reached = self._table.model, self._reached
+        try:
+            asyncio.run(self._tried())
+        except Exception as error:  # of a library, about a provider or a setting that it does not know
+            yield Prerequisite(str(error), "fail", f"correct the table with model = {model!r}")
+            return
+        if self._keyless:
+            found = f"{reached.variable} is not set, and {model} cannot be asked without a key"
+            yield Prerequisite(found, "fail", f"set {reached.variable}")
+        else:
+            yield Prerequisite(f"{reached.variable} is {'not set' if reached.key is None else 'set'}")
+        if reached.price is None:
+            at = "" if reached.base_url is None else f" at {reached.base_url}"
+            found = (
+                f"no price is known of {model}{at}, so its cost is not counted, and no budget in dollars can hold it"
+            )
+            yield Prerequisite(found, "warn", "add one to the file that MODEL_PRICES_FILE names (docs/llm.md)")
+        else:
+            yield Prerequisite(f"its price is that of {reached.price_table}")
+        if reached.base_url is not None:
+            fix = f"start that server, or correct base_url or {prefix(self._table.provider)}_BASE_URL"
+            yield Prerequisite(reached.base_url, fix=fix, address=reached.base_url)
+
+    async def _tried(self) -> None:
+        """Open the client and close it: nobody is asked."""
+        async with self._client():
+            pass
+
+    @property
+    def _keyless(self) -> bool:
+        """True where the provider's own server would be asked without a key."""
+        return self._reached.key is None and self._reached.base_url is None
+
+    def _client(self) -> "AbstractAsyncContextManager[Model]":
         from predictbench_assets.experiments.llm.client import opened_model
 
-        reached = self._reached
-        if reached.key is None and reached.base_url is None:
-            raise LookupError(f"{reached.variable} is not set: {self._table.model} cannot be asked without a key")
-        connections = self.max_concurrency or CONCURRENCY
-        async with opened_model(
+        return opened_model(
             self._table.model,
-            key=reached.key,
-            base_url=reached.base_url,
-            connections=connections,
+            key=self._reached.key,
+            base_url=self._reached.base_url,
+            connections=self.max_concurrency or CONCURRENCY,
             most_bytes=self._most_bytes,
             chat=self._asks_by_chat,
             **self._opening,
-        ) as self._model:
-            yield
+        )
 
     @property
     def _opening(self) -> Mapping[str, Any]:

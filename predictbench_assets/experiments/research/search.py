@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from pydantic import SecretStr
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.model_calls.desk import CallFailed
 from predictbench_assets.experiments.model_calls.records import Reply
+from predictbench_assets.experiments.protocol import Prerequisite
 from predictbench_assets.printable import on_one_line
 from predictbench_assets.web import async_client, retry_after
 
@@ -73,6 +74,9 @@ class SearchClient(Protocol):
     def name(self) -> str:
         """Its name as a provider, whose limits all experiments share."""
 
+    def prerequisites(self) -> Iterable[Prerequisite]:
+        """Its key, and its server where that is not the service's own."""
+
     def opened(self, connections: int) -> AbstractAsyncContextManager[None]:
         """Keep open what all searches of a run share."""
 
@@ -112,6 +116,22 @@ class HttpSearch(ABC):
         self._usd = usd_per_search
         self._client: httpx.AsyncClient | None = None
 
+    def prerequisites(self) -> Iterator[Prerequisite]:
+        """The key, and a server that is not the service's own."""
+        if self._keyless:
+            found = f"{self._variable} is not set, and {self.name} cannot be asked without a key"
+            yield Prerequisite(found, "fail", f"set {self._variable}")
+        else:
+            yield Prerequisite(f"{self._variable} is {'not set' if self._key is None else 'set'}")
+        if self._base_url is not None:
+            fix = f"start that server, or correct base_url or {self.name.upper()}_BASE_URL"
+            yield Prerequisite(self._base_url, fix=fix, address=self._base_url)
+
+    @property
+    def _keyless(self) -> bool:
+        """True where the service's own server would be asked without a key."""
+        return self._key is None and self._base_url is None
+
     @asynccontextmanager
     async def opened(self, connections: int) -> AsyncIterator[None]:
         """Hold one client with so many connections meanwhile.
@@ -119,7 +139,7 @@ class HttpSearch(ABC):
         Raises:
             LookupError: the key is not set, and the service's own server wants one.
         """
-        if self._key is None and self._base_url is None:
+        if self._keyless:
             raise LookupError(f"{self._variable} is not set: {self.name} cannot be asked without a key")
         headers = {} if self._key is None else self.headers(self._key.get_secret_value())
         async with async_client(timeout_s=60.0, connections=connections, headers=headers) as client:
