@@ -27,10 +27,11 @@ _NAME_WIDTH = 21
 def doctor(as_json: bool) -> None:
     """Look at every part of the deployment, and say beside each fault what mends it.
 
-    Settings, experiments, database (version, revision, rights, pooler, size, runs of the last days), Dagster's storage,
-    staging, archive, the exchange, clocks, GitHub's schedule, Supabase's REST API, notifications. All parts are looked
-    at, whatever is wrong with the others; within half a minute. Nothing is changed: one small file is written to the
-    staging area and removed. Exit code 1 on any failure; warnings are not failures.
+    Settings, experiments with their keys, prices and servers, database (version, revision, rights, pooler, size, runs
+    of the last days), Dagster's storage, staging, archive, the exchange, clocks, GitHub's schedule, Supabase's REST
+    API, notifications. All parts are looked at, whatever is wrong with the others; within half a minute. Nothing is
+    changed: one small file is written to the staging area and removed. Exit code 1 on any failure; warnings are not
+    failures.
     """
     problems: list[str] = []
     try:

@@ -33,7 +33,7 @@ from predictbench_assets.experiments.declared.file import read_declarations, reg
 from predictbench_assets.experiments.declared.kinds import KINDS
 from predictbench_assets.experiments.declared.table import Limits
 from predictbench_assets.experiments.outcomes import Outcome
-from predictbench_assets.experiments.protocol import SEES, Estimate, Experiment, Usage
+from predictbench_assets.experiments.protocol import SEES, Estimate, Experiment, Prerequisite, Usage
 from predictbench_assets.experiments.registry import NAME, NAME_RULE, Registry, RegistryError
 from predictbench_assets.experiments.runner import Progress as RunnerProgress
 from predictbench_assets.failures import PredictbenchError
@@ -74,7 +74,8 @@ Examples:
 def experiments(context: click.Context, as_json: bool) -> None:
     """List the registered experiments, in the order in which they may run.
 
-    Where one can tell what it costs, so much for the core and for the whole of the newest day that is staged.
+    Where one can tell what it costs, so much for the core and for the whole of the newest day that is staged. What one
+    cannot forecast without (a key, a provider) is a warning; `doctor` looks at servers as well.
     """
     if context.invoked_subcommand is not None:
         return
@@ -90,8 +91,19 @@ def experiments(context: click.Context, as_json: bool) -> None:
     silent = {1: "code", 2: "", 5: "", 6: "-", 7: "-"}
     shown = [n for n in range(len(head)) if n not in silent or any(row[n] != silent[n] for row in rows)]
     print_table([head[n] for n in shown], [[row[n] for n in shown] for row in rows])
+    for one in registry:
+        for missing in _missing(one):
+            print_item(f"warning: {one.name}: ", settings.redact(f"{missing.found} ({missing.fix})"), sys.stderr)
     if day is not None:
         print_item("", f"core and day: estimated for the {len(day.markets):,} markets of {day.key}")
+
+
+def _missing(one: Experiment) -> list[Prerequisite]:
+    """What it cannot forecast without; nothing where its class means another thing by that name."""
+    try:
+        return [each for each in one.prerequisites() if each.level == "fail"]
+    except Exception:  # a stranger's code
+        return []
 
 
 def _row(one: Experiment, settings: Settings, registry: Registry, day: StagedDay | None) -> tuple[str, ...]:

@@ -1,9 +1,8 @@
-"""Checks of the settings, the experiments they list, and the address of notices."""
+"""Checks of the settings, and of the address of notices."""
 
 from collections.abc import Iterator, Sequence
 
 from predictbench_assets.diagnosis.checks import Finding
-from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.settings import Settings, all_variables
 from predictbench_assets.settings_overview import describe_settings, unknown_in_env_file
 
@@ -27,12 +26,6 @@ def settings_findings(settings: Settings, problems: Sequence[str]) -> Iterator[F
     if not problems:
         given = sum(line.source != "default" for line in describe_settings(settings))
         yield Finding("ok", "settings", f"ENVIRONMENT={settings.environment}, {given} set")
-
-
-def experiment_findings(settings: Settings) -> Iterator[Finding]:
-    """Check that the listed experiments can run together."""
-    registry = registry_of(settings)
-    yield Finding("ok", "experiments", ", ".join(registry.names))
 
 
 def notification_findings(settings: Settings) -> Iterator[Finding]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.diagnosis.checks import Check
-from predictbench_assets.diagnosis.configuration import experiment_findings, notification_findings, settings_findings
+from predictbench_assets.diagnosis.configuration import notification_findings, settings_findings
 from predictbench_assets.diagnosis.database import database_findings
 from predictbench_assets.diagnosis.exchange import exchange_findings
+from predictbench_assets.diagnosis.experiments import experiment_findings
 from predictbench_assets.diagnosis.remote import rest_api_findings, schedule_findings
 from predictbench_assets.diagnosis.storage import archive_findings, dagster_findings, staging_findings
 from predictbench_assets.settings import Settings

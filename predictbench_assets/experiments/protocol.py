@@ -344,6 +344,22 @@ class Memo:
 
 
 @dataclass(frozen=True)
+class Prerequisite:
+    """Something outside of this program that an experiment needs: a key, a price, a server, a folder."""
+
+    found: str
+    """What is there, or what is wrong; without a secret."""
+    level: Literal["ok", "warn", "fail"] = "ok"
+    """"fail" where the experiment cannot forecast without it."""
+    fix: str = ""
+    """What mends it, by the name of the setting."""
+    address: str | None = None
+    """Address of a server of which it remains to be seen whether it answers."""
+    allow_private: bool = True
+    """Whether that may be an address of this machine or of a private network."""
+
+
+@dataclass(frozen=True)
 class PipelineContext:
     """The context of one market, which an experiment is given beside it.
 
@@ -514,6 +530,10 @@ class Experiment(ABC):
         or is cancelled. An error before its `yield` fails all markets, to be tried again by the next run.
         """
         return nullcontext()
+
+    def prerequisites(self) -> Iterable[Prerequisite]:
+        """What it needs from outside, for `doctor` to say before a run does; nothing is paid, and nobody is asked."""
+        return ()
 
     def estimate(self, markets: Sequence[Market]) -> Estimate | None:  # noqa: ARG002 - of those that cost something
         """The cost of forecasting these markets, for people to see before they spend it; None where it is not known."""

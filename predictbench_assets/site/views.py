@@ -148,7 +148,8 @@ class CostView:
 
     forecast: str
     day: str
-    point: str
+    point: str | None
+    """None where it has won none."""
     unpriced: bool
 
 
@@ -426,7 +427,7 @@ def _cost_view(row: BoardRow, cost: EntrantCost) -> CostView:
     return CostView(
         forecast=", ".join(amounts(cost.usd_per_forecast, cost.others, cost.forecasts)) or _NONE,
         day=", ".join(amounts(cost.usd_per_day, cost.others, cost.days)) or _NONE,
-        point=_NONE if point is None else money(point),
+        point=None if point is None else money(point),
         unpriced=bool(cost.unpriced),
     )
 

@@ -54,10 +54,10 @@ Note = Callable[[str], None]
 
 
 class DeclarationError(RegistryError):
-    """Mistakes in the file of declared experiments; `problems` has a line for each, `file:line: ...`."""
+    """Mistakes in the `file` of declared experiments; `problems` has a line for each, `file:line: ...`."""
 
     def __init__(self, file: Path, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
+        self.file, self.problems = file, list(problems)
         several = f"{len(problems)} mistakes" if len(problems) > 1 else "a mistake"
         super().__init__(f"{file} has {several}:\n" + "\n".join(f"  {problem}" for problem in problems))
 

@@ -73,7 +73,7 @@ class DecisionModel(AskedModel[DecisionModelTable]):
         names = (DECISION_PROMPT, DECISION_EVENT_PROMPT) if self._table.unit == "event" else (DECISION_PROMPT,)
         return {
             "model": self._table.model,
-            "base_url": self._table.base_url,
+            "base_url": self._table.other_server,
             "prompts": [prompt_hash(name) for name in names],
         }
 

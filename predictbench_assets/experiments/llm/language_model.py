@@ -139,7 +139,7 @@ class LanguageModel(AskedModel[LanguageModelTable]):
         table = self._table
         return {
             "model": table.model,
-            "base_url": table.base_url,
+            "base_url": table.other_server,
             "prompt": prompt_hash(self._prompt),
             "output": table.output,
             "samples": table.samples,

@@ -1,12 +1,12 @@
 """Language and decision models alike: how a table names one, its price, and the client that a run opens once."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -15,7 +15,21 @@ from predictbench_assets.experiments.declared.table import Table
 from predictbench_assets.experiments.model_calls.desk import CallFailed, NoAnswer, Send
 from predictbench_assets.experiments.model_calls.prices import OwnPrice, Prices, PublicPrice, Tokens
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply
-from predictbench_assets.experiments.protocol import Experiment, PipelineContext, RunMetadata, Usage, information_of
+from predictbench_assets.experiments.model_calls.servers import (
+    ServerAddress,
+    address_variable,
+    elsewhere,
+    own_addresses,
+    prefix,
+)
+from predictbench_assets.experiments.protocol import (
+    Experiment,
+    PipelineContext,
+    Prerequisite,
+    RunMetadata,
+    Usage,
+    information_of,
+)
 from predictbench_assets.settings import Settings
 
 if TYPE_CHECKING:  # the clients take two seconds to import: not before one is opened
@@ -61,7 +75,7 @@ class ModelTable(Table):
 
     model: str = Field(max_length=255)
     """As pydantic-ai has it: `openai:gpt-5-mini`."""
-    base_url: str | None = None
+    base_url: ServerAddress | None = None
     """Address of a server of one's own that speaks as the provider does."""
     api_key: str | None = None
     """The variable with the key; by default the provider's usual one."""
@@ -78,22 +92,6 @@ class ModelTable(Table):
     def _names_its_provider(cls, value: str) -> str:
         if not re.fullmatch(r"[a-z0-9-]+:[^\s:]\S*", value) or not value.isprintable():
             raise ValueError("expected provider:model, such as openai:gpt-5-mini, and no character that cannot be seen")
-        return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            url = urlsplit(value)
-            found = url.hostname and url.port != 0 and re.fullmatch(r"https?://[^\s?#]+", value)
-        except ValueError:  # of its port
-            found = None
-        if not found or not value.isprintable():
-            raise ValueError("expected an address such as https://models.example/v1, its port, if any, from 1 to 65535")
-        if url.username is not None:
-            raise ValueError("it holds a user or a password: put the secret into a variable, see api_key")
         return value
 
     @model_validator(mode="after")
@@ -113,6 +111,11 @@ class ModelTable(Table):
         """The name of the provider, as pydantic-ai has it."""
         return self.model.partition(":")[0]
 
+    @property
+    def other_server(self) -> str | None:
+        """The address of the table, where that is not the provider's own."""
+        return elsewhere(self.base_url, own_addresses(self.provider))
+
     def reached(self, settings: Settings, *, batch: bool = False) -> Reached:
         """The way to the model.
 
@@ -121,9 +124,10 @@ class ModelTable(Table):
             batch: true to need a price of batches.
 
         Raises:
-            ValueError: it has a budget in dollars, and its price is not known.
+            ValueError: it has a budget in dollars, and its price is not known; or the variable of its address has none.
         """
-        base_url = _elsewhere(self.provider, self.base_url or _base_url(self.provider, settings))
+        given = self.base_url or address_variable(f"{prefix(self.provider)}_BASE_URL", settings)
+        base_url = elsewhere(given, own_addresses(self.provider))
         priced = Prices(settings.model_prices).price(self.model, base_url)
         price = priced[0] if priced is not None else None
         in_dollars = self.limits.usd_per_day is not None or settings.model_usd_per_day is not None
@@ -180,22 +184,58 @@ class AskedModel(Experiment, Generic[AnyTable]):
         Raises:
             LookupError: the key is not set.
         """
+        if self._keyless:
+            raise LookupError(f"{self._reached.variable} is not set: {self._table.model} cannot be asked without a key")
+        async with self._client() as self._model:
+            yield
+
+    def prerequisites(self) -> Iterator[Prerequisite]:
+        """The provider, the key, the price, and a server that is not the provider's own."""
+        model, reached = self._table.model, self._reached
+        try:
+            asyncio.run(self._tried())
+        except Exception as error:  # of a library, about a provider or a setting that it does not know
+            yield Prerequisite(str(error), "fail", f"correct the table with model = {model!r}")
+            return
+        if self._keyless:
+            found = f"{reached.variable} is not set, and {model} cannot be asked without a key"
+            yield Prerequisite(found, "fail", f"set {reached.variable}")
+        else:
+            yield Prerequisite(f"{reached.variable} is {'not set' if reached.key is None else 'set'}")
+        if reached.price is None:
+            at = "" if reached.base_url is None else f" at {reached.base_url}"
+            found = (
+                f"no price is known of {model}{at}, so its cost is not counted, and no budget in dollars can hold it"
+            )
+            yield Prerequisite(found, "warn", "add one to the file that MODEL_PRICES_FILE names (docs/llm.md)")
+        else:
+            yield Prerequisite(f"its price is that of {reached.price_table}")
+        if reached.base_url is not None:
+            fix = f"start that server, or correct base_url or {prefix(self._table.provider)}_BASE_URL"
+            yield Prerequisite(reached.base_url, fix=fix, address=reached.base_url)
+
+    async def _tried(self) -> None:
+        """Open the client and close it: nobody is asked."""
+        async with self._client():
+            pass
+
+    @property
+    def _keyless(self) -> bool:
+        """True where the provider's own server would be asked without a key."""
+        return self._reached.key is None and self._reached.base_url is None
+
+    def _client(self) -> "AbstractAsyncContextManager[Model]":
         from predictbench_assets.experiments.llm.client import opened_model
 
-        reached = self._reached
-        if reached.key is None and reached.base_url is None:
-            raise LookupError(f"{reached.variable} is not set: {self._table.model} cannot be asked without a key")
-        connections = self.max_concurrency or CONCURRENCY
-        async with opened_model(
+        return opened_model(
             self._table.model,
-            key=reached.key,
-            base_url=reached.base_url,
-            connections=connections,
+            key=self._reached.key,
+            base_url=self._reached.base_url,
+            connections=self.max_concurrency or CONCURRENCY,
             most_bytes=self._most_bytes,
             chat=self._asks_by_chat,
             **self._opening,
-        ) as self._model:
-            yield
+        )
 
     @property
     def _opening(self) -> Mapping[str, Any]:
@@ -282,36 +322,12 @@ def shares(usage: Usage | None, parts: int) -> list[Usage | None]:
     return found
 
 
-def _base_url(provider: str, settings: Settings) -> str | None:
-    """The address that the provider's usual variable names."""
-    url = settings.provider_variable(f"{_prefix(provider)}_BASE_URL")
-    return None if url is None else url.get_secret_value()
-
-
-def _elsewhere(provider: str, base_url: str | None) -> str | None:
-    """The address, or None where it is the provider's own one, which is as if none was given."""
-    own = _OWN_ADDRESSES.get(_prefix(provider), ())
-    return None if base_url is None or base_url.rstrip("/").lower() in own else base_url
-
-
 def _key(variable: str | None, provider: str, settings: Settings) -> tuple[str, SecretStr | None]:
     """The name of the key's variable, and the key."""
-    usual = _VARIABLES.get(_prefix(provider), (f"{_prefix(provider)}_API_KEY",))
+    usual = _VARIABLES.get(prefix(provider), (f"{prefix(provider)}_API_KEY",))
     names = (variable,) if variable is not None else usual
     keys = ((name, settings.provider_variable(name)) for name in names)
     return next(((name, key) for name, key in keys if key is not None), (names[0], None))
 
 
-_OWN_ADDRESSES: Final = {
-    "OPENAI": ("https://api.openai.com/v1",),
-    "ANTHROPIC": ("https://api.anthropic.com",),
-    "GOOGLE": ("https://generativelanguage.googleapis.com",),
-}
-"""Where the clients ask without an address; not those of a region, which are asked as they are given."""
 _VARIABLES: Final = {"GOOGLE": ("GOOGLE_API_KEY", "GEMINI_API_KEY")}
-
-
-def _prefix(provider: str) -> str:
-    """What a provider's variables begin with."""
-    name = provider.removesuffix("-chat").removesuffix("-responses").removesuffix("-decisions")
-    return name.upper().replace("-", "_")

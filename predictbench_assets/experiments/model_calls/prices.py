@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 import genai_prices
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import PriceContext
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from predictbench_assets.experiments.model_calls.servers import elsewhere, own_addresses, same_address, server_address
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.texts import UndecodableFile, read_text
 
@@ -69,9 +70,18 @@ class OwnPrice(BaseModel):
     """Of one search."""
     batch: Annotated[Decimal, Field(ge=0, le=1)] = Decimal(1)
 
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        return value if value is None or value == ANY_SERVER else server_address(value)
+
     def is_of(self, base_url: str | None) -> bool:
-        """True where it is the price of a server; None is the provider's own."""
-        return self.base_url == ANY_SERVER or (self.base_url or "").rstrip("/") == (base_url or "").rstrip("/")
+        """True where it is the price of a server; None, like its address written out, is the provider's own."""
+        if self.base_url == ANY_SERVER:
+            return True
+        own = own_addresses(self.model.partition(":")[0])
+        mine, asked = elsewhere(self.base_url, own), elsewhere(base_url, own)
+        return mine == asked if mine is None or asked is None else same_address(mine) == same_address(asked)
 
     def cost(self, tokens: Tokens, *, batch: bool = False) -> Decimal:
         """Dollars of a call."""

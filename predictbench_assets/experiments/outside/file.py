@@ -12,6 +12,7 @@ from predictbench_assets.experiments.protocol import (
     ExperimentSkip,
     Information,
     PipelineContext,
+    Prerequisite,
     UnitName,
     information_of,
 )
@@ -69,6 +70,18 @@ class FileExperiment(Experiment):
     def inbox(self) -> Inbox:
         """The inbox of its submissions."""
         return Inbox(StagingArea(self._settings.staging, self._settings.staging_options))
+
+    def prerequisites(self) -> Iterator[Prerequisite]:
+        """The inbox."""
+        try:
+            days = self.inbox.days()
+        except Exception as error:  # each store raises its own
+            found = f"{self.inbox.uri} cannot be read: {type(error).__name__}"
+            yield Prerequisite(found, "fail", "check STAGING_URI, and who may read there")
+        else:
+            yield Prerequisite(
+                f"{self.inbox.uri}: {days:,} runs with submissions" if days else f"{self.inbox.uri}: nothing yet"
+            )
 
     def run_cohort(
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]

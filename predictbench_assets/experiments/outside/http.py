@@ -6,7 +6,7 @@ or the rest of the run once it fails all the time.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +36,7 @@ from predictbench_assets.experiments.protocol import (
     ExperimentSkip,
     Information,
     PipelineContext,
+    Prerequisite,
     RetriableError,
     RunMetadata,
     Usage,
@@ -240,6 +241,17 @@ class HttpExperiment(Experiment):
                 yield
             finally:
                 self._line = None
+
+    def prerequisites(self) -> Iterator[Prerequisite]:
+        """The secret, and the server."""
+        if self.variable is not None:
+            if self.secret is None:
+                yield Prerequisite(f"{self.variable} is not set", "fail", f"set {self.variable}")
+            else:
+                yield Prerequisite(f"{self.variable} is set")
+        place = str(httpx.URL(self.url).copy_with(query=None))
+        fix = "start that server, or correct url (allow_private, where it is one of a private network)"
+        yield Prerequisite(place, fix=fix, address=place, allow_private=self.allow_private)
 
     async def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Ask about one market.

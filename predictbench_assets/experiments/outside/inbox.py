@@ -116,6 +116,25 @@ class Inbox:
         names = self._area.list(f"{FOLDER}/{key.slug}/{experiment}")
         return [name for name in names if _NAME.fullmatch(name)]
 
+    @property
+    def uri(self) -> str:
+        """The address of all submissions."""
+        return self._area.uri(FOLDER)
+
+    def days(self) -> int:
+        """The number of runs for which something was handed in, whoever did; 0 where nothing ever was.
+
+        Raises:
+            OSError: the folder cannot be read; of a store whatever that raises.
+        """
+        fs, place = self._area.fs, self._area.path(FOLDER)
+        try:
+            if fs.isfile(place):
+                raise NotADirectoryError(place)
+            return len(fs.ls(place, detail=False))
+        except FileNotFoundError:
+            return 0
+
     def sealed(self, name: str) -> tuple[Submission, str]:
         """A submission and its seal, which is checked as far as the name has it.
 

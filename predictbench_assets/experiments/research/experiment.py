@@ -1,7 +1,7 @@
 """The research experiment: it searches once about a market or an event, and keeps what may be used."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -18,6 +18,7 @@ from predictbench_assets.experiments.protocol import (
     ExperimentResult,
     ExperimentSkip,
     PipelineContext,
+    Prerequisite,
     RetriableError,
     RunMetadata,
     Usage,
@@ -91,6 +92,13 @@ class ResearchExperiment(Experiment):
         """Keep one client open for all searches of the run."""
         async with self._client.opened(self.max_concurrency or _CONNECTIONS):
             yield
+
+    def prerequisites(self) -> Iterator[Prerequisite]:
+        """The service's, and the price of a search."""
+        yield from self._client.prerequisites()
+        if self._usd is None:
+            found = "no price of a search is given, so no budget in dollars can hold it"
+            yield Prerequisite(found, "warn", "add usd_per_search to its table (docs/research.md)")
 
     def estimate(self, markets: Sequence[Market]) -> Estimate | None:
         """The price of the searches; known where the price of one is."""

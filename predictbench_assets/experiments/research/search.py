@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from pydantic import SecretStr
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.model_calls.desk import CallFailed
 from predictbench_assets.experiments.model_calls.records import Reply
+from predictbench_assets.experiments.protocol import Prerequisite
 from predictbench_assets.printable import on_one_line
 from predictbench_assets.web import async_client, retry_after
 
@@ -73,6 +74,9 @@ class SearchClient(Protocol):
     def name(self) -> str:
         """Its name as a provider, whose limits all experiments share."""
 
+    def prerequisites(self) -> Iterable[Prerequisite]:
+        """Its key, and its server where that is not the service's own."""
+
     def opened(self, connections: int) -> AbstractAsyncContextManager[None]:
         """Keep open what all searches of a run share."""
 
@@ -95,7 +99,7 @@ class HttpSearch(ABC):
 
     Args:
         key: of the service, by the name of its variable; in no error text and in no ledger.
-        base_url: without a slash at its end.
+        base_url: address of a server that is not the service's own, which may want no key.
         usd_per_search: the price of one, where the service does not tell it with its answer.
     """
 
@@ -107,20 +111,37 @@ class HttpSearch(ABC):
         self, key: tuple[str, SecretStr | None], base_url: str | None = None, usd_per_search: Decimal | None = None
     ) -> None:
         self._variable, self._key = key
+        self._base_url = base_url
         self._url = (base_url or self.default_url).rstrip("/") + self.path
         self._usd = usd_per_search
         self._client: httpx.AsyncClient | None = None
+
+    def prerequisites(self) -> Iterator[Prerequisite]:
+        """The key, and a server that is not the service's own."""
+        if self._keyless:
+            found = f"{self._variable} is not set, and {self.name} cannot be asked without a key"
+            yield Prerequisite(found, "fail", f"set {self._variable}")
+        else:
+            yield Prerequisite(f"{self._variable} is {'not set' if self._key is None else 'set'}")
+        if self._base_url is not None:
+            fix = f"start that server, or correct base_url or {self.name.upper()}_BASE_URL"
+            yield Prerequisite(self._base_url, fix=fix, address=self._base_url)
+
+    @property
+    def _keyless(self) -> bool:
+        """True where the service's own server would be asked without a key."""
+        return self._key is None and self._base_url is None
 
     @asynccontextmanager
     async def opened(self, connections: int) -> AsyncIterator[None]:
         """Hold one client with so many connections meanwhile.
 
         Raises:
-            LookupError: the key is not set.
+            LookupError: the key is not set, and the service's own server wants one.
         """
-        if self._key is None:
+        if self._keyless:
             raise LookupError(f"{self._variable} is not set: {self.name} cannot be asked without a key")
-        headers = self.headers(self._key.get_secret_value())
+        headers = {} if self._key is None else self.headers(self._key.get_secret_value())
         async with async_client(timeout_s=60.0, connections=connections, headers=headers) as client:
             self._client = client
             try:

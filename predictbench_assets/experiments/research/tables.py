@@ -8,6 +8,7 @@ from pydantic import Field
 
 from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.experiments.declared.table import Table
+from predictbench_assets.experiments.model_calls.servers import ServerAddress, address_variable, elsewhere
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.research.experiment import ResearchExperiment
 from predictbench_assets.experiments.research.price_at_forecast import PriceAtForecastExperiment
@@ -24,7 +25,7 @@ class ResearchTable(Table):
     service: Literal["exa", "tavily"]
     api_key: str | None = None
     """Name of the variable that holds the key; default: `EXA_API_KEY`, `TAVILY_API_KEY`."""
-    base_url: str | None = None
+    base_url: ServerAddress | None = None
     """Address of the service; default: `EXA_BASE_URL`, `TAVILY_BASE_URL`, or else its own."""
     unit: Literal["market", "event"] = "event"
     queries: Annotated[int, Field(ge=1, le=5)] = 1
@@ -40,13 +41,12 @@ class ResearchTable(Table):
         """The experiment, with the key and the address of its service.
 
         Raises:
-            ValueError: there is a budget in money and no price.
+            ValueError: there is a budget in money and no price; or the variable of the address has none.
         """
         kind = _SERVICES[self.service]
         variable = self.api_key or f"{self.service.upper()}_API_KEY"
         key = settings.provider_variable(variable)
-        address = settings.provider_variable(f"{self.service.upper()}_BASE_URL")
-        base_url = self.base_url or (None if address is None else address.get_secret_value())
+        given = self.base_url or address_variable(f"{self.service.upper()}_BASE_URL", settings)
         in_money = self.limits.usd_per_day is not None or settings.model_usd_per_day is not None
         if in_money and self.usd_per_search is None:
             raise ValueError(
@@ -54,7 +54,7 @@ class ResearchTable(Table):
                 "price, see the service's own page"
             )
         return ResearchExperiment(
-            kind((variable, key), base_url, self.usd_per_search),
+            kind((variable, key), elsewhere(given, (kind.default_url,)), self.usd_per_search),
             unit=self.unit,
             queries=self.queries,
             sources=self.sources,

@@ -27,6 +27,7 @@ _SCRIPTS = (
 )
 _INVISIBLE = "\u200b\u200d\ufeff\u202eback\u202c\u2066\u2069\x00\x07\x1b[31m\x7f\x85\u2028\U000e0041\ud800 "
 _CITED = "As https://polymarket.com/event/the-question trades at 37 cents, "
+_NUMBERS = frozenset({"number", "integer"})
 _TEN_MEGABYTES = 10 * 2**20
 _OTHER_ID = "999999999"
 _NORMAL = NormalDist()
@@ -183,7 +184,8 @@ class _Fitting:
             made = {"market_id": _OTHER_ID, **made}
         return _without_one(made) if self.kind == "missing" else made
 
-    def _value(self, schema: Any, name: str, path: str, depth: int) -> Any:
+    def _value(self, schema: Any, name: str, path: str, depth: int, said: float | None = None) -> Any:
+        """What stands at a place; `said` is the probability beside it, which a text there has to agree with."""
         schema = self._resolved(schema)
         if depth > MAX_DEPTH:
             return None
@@ -193,17 +195,17 @@ class _Fitting:
             return self._choice(choices, name, path)
         kind = self._kind(schema)
         if kind == "object":
-            return {
-                key: self._value(each, key, f"{path}/{key}", depth + 1)
-                for key, each in (schema.get("properties") or {}).items()
-            }
+            fields = schema.get("properties") or {}
+            numbers = [key for key, each in fields.items() if self._kind(self._resolved(each)) in _NUMBERS]
+            said = self._stated(f"{path}/{numbers[0]}") if len(numbers) == 1 else None
+            return {key: self._value(each, key, f"{path}/{key}", depth + 1, said) for key, each in fields.items()}
         if kind == "array":
             return self._array(schema, name, path, depth)
-        if kind in {"number", "integer"}:
+        if kind in _NUMBERS:
             return self._number(schema, path, whole=kind == "integer")
         if kind == "boolean":
             return probability(self.asked, path) >= 0.5
-        return None if kind == "null" else self._string(name, path)
+        return None if kind == "null" else self._string(name, path, said)
 
     def _resolved(self, schema: Any) -> Mapping[str, Any]:
         for _ in range(MAX_DEPTH):
@@ -256,11 +258,15 @@ class _Fitting:
         return ()
 
     def _choice(self, choices: Sequence[Any], name: str, path: str) -> Any:
-        wanted = self.told if self.told is not None else probability(self.asked, path)
+        wanted = self._stated(path)
         steps = {choice: share for choice in choices if (share := _as_share(choice)) is not None}
         if len(steps) == len(choices) and not _ID_NAMES.search(name):
             return min(steps, key=lambda choice: abs(steps[choice] - wanted))
         return choices[_number(self.asked.digest, path) % len(choices)]
+
+    def _stated(self, path: str) -> float:
+        """The probability that is said at a place."""
+        return self.told if self.told is not None else probability(self.asked, path)
 
     def _number(self, schema: Mapping[str, Any], path: str, *, whole: bool) -> Any:
         if self.kind == "nan":
@@ -270,20 +276,23 @@ class _Fitting:
         in_text = dict(_BOUNDS_IN_TEXT.findall(str(schema.get("description") or "")))
         least = float(schema.get("minimum", schema.get("exclusiveMinimum", in_text.get("minimum", 0))))
         most = float(schema.get("maximum", schema.get("exclusiveMaximum", in_text.get("maximum", least + 1))))
-        share = self.told if self.told is not None else probability(self.asked, path)
-        value: float = least + share * (most - least)
+        value: float = least + self._stated(path) * (most - least)
         value = round(value) if whole else round(value, 4)
         return f"{value:g}" if self.kind == "text" else value
 
-    def _string(self, name: str, path: str) -> str:
+    def _string(self, name: str, path: str, said: float | None) -> str:
         if _ID_NAMES.search(name):
             return _OTHER_ID if self.kind == "other" else next(iter(self.ids), _OTHER_ID)
         if self.kind == "10mb":
             return "word " * (_TEN_MEGABYTES // 5)
         before = {"scripts": _SCRIPTS, "invisible": _INVISIBLE, "cites": _CITED}.get(self.kind, "")
-        base, news = _number(self.asked.digest, f"{path}?") % 80 + 10, _number(self.asked.digest, f"{path}!") % 3
-        leaning = ("little has changed", "what is new speaks for it", "what is new speaks against it")[news]
-        return f"{before}In {base} of 100 comparable cases it came out so; {leaning}."
+        if said is None:
+            return f"{before}Each was weighed by itself; little has changed."
+        # The number is where cases like it came out, moved by what is new.
+        moved = (said, 0.8 * said, 1 - 0.8 * (1 - said))[_number(self.asked.digest, f"{path}!") % 3]
+        base, now = round(1000 * moved), round(1000 * said)
+        leaning = "speaks for it" if base < now else "speaks against it" if base > now else "changes little"
+        return f"{before}In {base} of 1,000 comparable cases it came out so; what is new {leaning}."
 
 
 def _without_one(made: dict[str, Any]) -> dict[str, Any]:

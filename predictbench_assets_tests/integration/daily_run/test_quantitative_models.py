@@ -3,13 +3,16 @@
 from datetime import timedelta
 
 import dagster as dg
+import pytest
 
+from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.quantitative.blend import BlendExperiment
 from predictbench_assets.experiments.quantitative.ensemble import EnsembleExperiment
 from predictbench_assets.ingestion.market_data import LATEST
-from predictbench_assets.settings import DEFAULT_EXPERIMENTS
-from predictbench_assets_tests.kit.daily_run import BASELINE, NOW, DailyRun, MakeRun
+from predictbench_assets.launch.trial import staged_day, try_experiment
+from predictbench_assets.settings import DEFAULT_EXPERIMENTS, load_settings
+from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, NOW, DailyRun, MakeRun
 
 ROOM = "predictbench_assets.experiments.quantitative"
 ASKING = f"{ROOM}.book_microprice:BookMicropriceExperiment,{ROOM}.history_drift:HistoryDriftExperiment"
@@ -103,6 +106,27 @@ def test_what_is_frozen_is_found_by_every_later_run(make_run: MakeRun) -> None:
     assert ran.metadata("market_data")["reused"] is True
     assert asked_for(daily) == requests
     assert daily.tables() == before
+
+
+def test_a_try_gives_an_experiment_what_a_stored_run_gives_it(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily = make_run(PROCESSING_EXPERIMENTS=MICROPRICE)
+    assert daily.here().exit_code == 0
+    stored = {
+        str(market): (status, probability)
+        for market, status, probability in daily.rows(
+            "SELECT market_id, status, probability FROM predictbench.latest_experiment_results"
+            " WHERE experiment = 'book_microprice'"
+        )
+    }
+    for name, value in daily.environment(daily.folder / "summary.json", {}).items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    registry, day = registry_of(settings), staged_day(settings, None, KEY.window_days)
+    trial = try_experiment(settings, registry, "book_microprice", day, day.markets)
+    assert {one.market_id: (one.status, one.probability) for one in trial.outcomes} == stored
+    assert sum(status == "completed" for status, _ in stored.values()) > 20
 
 
 def test_todays_books_are_never_read_for_an_older_snapshot(make_run: MakeRun) -> None:

@@ -1,11 +1,10 @@
-"""What doctor says of the settings themselves, of the experiments they list, and of who is told."""
+"""What doctor says of the settings themselves, and of who is told."""
 
 from pathlib import Path
 
 import pytest
 
-from predictbench_assets.diagnosis.configuration import experiment_findings, notification_findings, settings_findings
-from predictbench_assets.experiments.registry import RegistryError
+from predictbench_assets.diagnosis.configuration import notification_findings, settings_findings
 from predictbench_assets.settings import Settings, load_settings
 
 
@@ -26,13 +25,6 @@ def test_every_problem_is_a_failure_and_every_misspelt_name_a_warning(own_enviro
 def test_good_settings_are_one_line() -> None:
     [finding] = settings_findings(Settings(), [])
     assert (finding.level, finding.found) == ("ok", "ENVIRONMENT=development, 0 set")
-
-
-def test_experiments_are_named_or_refused() -> None:
-    [finding] = experiment_findings(Settings())
-    assert "baseline_snapshot" in finding.found
-    with pytest.raises(RegistryError, match="PROCESSING_EXPERIMENTS"):
-        list(experiment_findings(Settings(processing_experiments=("no.such:Thing",))))
 
 
 @pytest.mark.parametrize(

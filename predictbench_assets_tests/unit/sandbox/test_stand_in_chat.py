@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
@@ -29,6 +30,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from predictbench_assets.sandbox.latent import mixed
+from predictbench_assets.sandbox.models.answers import Asked, answer
 from predictbench_assets.sandbox.models.behaviours import behaviour_of
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets_tests.kit.model_wires import FORECAST, QUESTION, SETTINGS, messages, native
@@ -75,6 +77,25 @@ def test_a_good_model_answers_what_the_schema_asks_for_alike_each_time(stand_in:
     assert (counts["requests"], counts["distinct_prompts"], counts["duplicates"]) == (3, 2, 1)
     assert (counts["billed"], counts["delivered"], counts["billed_again"]) == (3, 3, 1)
     assert counts["output_tokens"] == sum(each.usage.output_tokens for each in (first, again, other))
+
+
+def test_a_rationale_agrees_with_the_probability_after_it() -> None:
+    heard = set()
+    for number in range(60):
+        made = json.loads(
+            answer(Asked(model="stand-in", system="", user=f"Question {number}?", schema=FORECAST), "").text
+        )
+        found = re.search(r"In (\d+) of 1,000 .* what is new (.*)\.", made["rationale"])
+        assert found, made
+        base, said = int(found[1]) / 1000, made["probability"]
+        expected = {
+            "speaks for it": base < said,
+            "speaks against it": base > said,
+            "changes little": abs(base - said) < 1e-3,
+        }
+        assert expected[found[2]], made
+        heard.add(found[2])
+    assert len(heard) == 3
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from predictbench_assets.experiments.llm.language_model import LanguageModelTable
 from predictbench_assets.experiments.llm.model import Reached
@@ -32,6 +33,7 @@ async def _opened(experiment: Experiment) -> None:
     [
         ("openai:gpt-5-mini", "OPENAI_BASE_URL", "https://api.openai.com/v1"),
         ("openai-decisions:gpt-6-luna", "OPENAI_BASE_URL", "https://api.openai.com/v1/"),
+        ("openai:gpt-5-mini", "OPENAI_BASE_URL", "https://API.openai.com:443/v1"),
         ("anthropic:claude-sonnet-4-5", "ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
         ("google:gemini-2.5-flash", "GOOGLE_BASE_URL", "https://generativelanguage.googleapis.com/"),
     ],
@@ -39,7 +41,10 @@ async def _opened(experiment: Experiment) -> None:
 def test_the_providers_own_address_is_as_none(
     model: str, variable: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert reached(table(model, base_url=address)).base_url is None
+    assert (reached(table(model, base_url=address)).base_url, table(model, base_url=address).other_server) == (
+        None,
+        None,
+    )
     unset = reached(table(model))
     monkeypatch.setenv(variable, address)
     found = reached(table(model))
@@ -64,3 +69,21 @@ def test_the_providers_own_server_needs_one(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
     with pytest.raises(LookupError, match="OPENAI_API_KEY is not set"):
         asyncio.run(_opened(table().made("mine", load_settings())))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "api.openai.com",
+        "https://a:hunter2@models.example/v1",
+        "https://models.example:0",
+        "https://models.example/v1?k=hunter2",
+    ],
+)
+def test_an_address_is_checked_wherever_it_is_from(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match=r"expected an address|a user or a password"):
+        table(base_url=address)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(ValueError, match="OPENAI_BASE_URL: ") as raised:
+        reached(table())
+    assert "hunter2" not in str(raised.value)

@@ -52,6 +52,19 @@ def test_a_file_comes_first_and_prices_servers_of_ones_own(tmp_path: Path) -> No
     assert prices.price("openai:mine", "http://127.0.0.1:8000/v1")[1].startswith("prices.toml ")  # type: ignore[index]
 
 
+def test_an_entry_with_the_providers_own_address_is_of_the_provider(tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    entry = '[[price]]\nmodel = "{}"\nbase_url = "{}"\ninput = 10\n'
+    file.write_text(
+        entry.format("openai:written", "https://api.openai.com/v1/")
+        + '[[price]]\nmodel = "openai:left-out"\ninput = 10\n'
+    )
+    prices = Prices(file)
+    for model in ("openai:written", "openai:left-out"):
+        assert cost(prices, model) == cost(prices, model, "https://api.openai.com/v1") == Decimal("0.01")
+        assert cost(prices, model, "http://127.0.0.1:8000/v1") is None
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -59,6 +72,7 @@ def test_a_file_comes_first_and_prices_servers_of_ones_own(tmp_path: Path) -> No
         ('[[price]]\nmodel = "a:b"\ninput = -1', "price.0.input"),
         ('[[price]]\nmodel = "a:b"\ninput = 1\noutptu = 1', "price.0.outptu"),
         ('[[price]]\nmodel = "a:b"\ninput = nan', "price.0.input"),
+        ('[[price]]\nmodel = "a:b"\ninput = 1\nbase_url = "127.0.0.1:8000"', "price.0.base_url"),
         ("not toml", "is no TOML"),
         ("\x00", "MODEL_PRICES_FILE"),
     ],

@@ -73,6 +73,23 @@ def test_what_a_table_lacks_is_said(settings: Settings) -> None:
         PriceAtForecastTable(kind="price_at_forecast").made("delay", settings)
 
 
+def test_a_service_elsewhere_needs_no_key_and_its_own_address_is_as_none(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def opened(one: ResearchExperiment) -> None:
+        async with one.opened(make_run()):
+            pass
+
+    asyncio.run(opened(made(settings, service="tavily", base_url="http://127.0.0.1:9/tavily")))
+    with pytest.raises(LookupError, match="TAVILY_API_KEY is not set"):
+        asyncio.run(opened(made(settings, service="tavily", base_url="https://api.tavily.com/")))
+    with pytest.raises(ValidationError, match="a user or a password"):
+        made(settings, base_url="https://a:hunter2@search.example")
+    monkeypatch.setenv("EXA_BASE_URL", "search.example")
+    with pytest.raises(ValueError, match="EXA_BASE_URL: expected an address"):
+        made(load_settings())
+
+
 @given(st.lists(st.text(max_size=50), max_size=6), st.integers(0, 120))
 def test_no_more_is_handed_on_than_declared_and_nothing_that_fits_is_cut(texts: list[str], characters: int) -> None:
     at = datetime(2026, 3, 1, tzinfo=UTC)
