@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ from predictbench_assets_tests.kit.database import TEMPLATE, administer, databas
 
 # No test asks a real model: `stand_in_server` switches it on for those that ask the stand-in on this machine.
 models.ALLOW_MODEL_REQUESTS = False
+
+# A shell's background job begins with interrupts ignored, which all children inherit; and a run of Dagster in this
+# process leaves SIGTERM handled as interrupts are, so that no child could be told to end any more.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["predictbench_assets_tests.kit.fixtures"]
 

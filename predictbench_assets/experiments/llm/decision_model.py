@@ -9,6 +9,7 @@ from pydantic import field_validator
 
 from predictbench_assets.experiments.llm.model import (
     BYTES_A_TOKEN,
+    DECISION_PROVIDERS,
     AskedModel,
     ModelTable,
     NotForecast,
@@ -36,8 +37,6 @@ MOST_OPTIONS: Final = 255
 NONE: Final = "none"
 """The option that none of an event's markets comes true; a cohort does not tell whether it has all of a group."""
 
-PROVIDERS: Final = ("openai-decisions", "google-decisions", "system-one")
-
 
 class DecisionModelTable(ModelTable):
     """The table of a decision model."""
@@ -48,8 +47,9 @@ class DecisionModelTable(ModelTable):
     @field_validator("model")
     @classmethod
     def _decides(cls, value: str) -> str:
-        if value.partition(":")[0] not in PROVIDERS:
-            raise ValueError(f"{value!r} is no decision model: one begins with {', '.join(f'{p}:' for p in PROVIDERS)}")
+        if value.partition(":")[0] not in DECISION_PROVIDERS:
+            begins = ", ".join(f"{provider}:" for provider in DECISION_PROVIDERS)
+            raise ValueError(f"{value!r} is no decision model: one begins with {begins}")
         return value
 
     def experiment(self, name: str, settings: Settings) -> "DecisionModel":  # noqa: ARG002 - as declared

@@ -111,7 +111,8 @@ def _unusable(error: Exception, reached: Reached) -> Reply:
     body = _body(error)
     reported = body.get("usage")
     usage: Mapping[str, Any] = reported if isinstance(reported, dict) else {}
-    read, details, written = usage.get("input_tokens"), usage.get("input_tokens_details"), usage.get("output_tokens")
+    read, written = (usage.get(name, usage.get(f"total_{name}")) for name in ("input_tokens", "output_tokens"))
+    details = usage.get("input_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     tokens = None
     if isinstance(read, int) and read >= 0:
@@ -151,23 +152,31 @@ def _body(error: UnexpectedModelBehavior) -> dict[str, Any]:
 
 def _problem(error: UnexpectedModelBehavior, body: Mapping[str, Any]) -> str:
     """The reason why an answer is unusable, in words of ours where its form lets it be told."""
-    answers = body.get("answers")
-    given = [one for one in answers if isinstance(one, dict)] if isinstance(answers, list) else []
+    given = _given(body)
     if not body:
         return f"no answer of a decision model: {_shown(error.body or '')}"
-    if [one.get("name") for one in given] != [_NAME]:
-        return f"answers to {_shown([one.get('name') for one in given])} instead of the one question"
-    (one,) = given
+    if [name for name, _ in given] != [_NAME]:
+        return f"answers to {_shown([name for name, _ in given])} instead of the one question"
+    [(_, one)] = given
     several = one.get("probabilities")
-    shares = (
-        [each.get("probability") for each in several if isinstance(each, dict)] if isinstance(several, list) else []
-    )
-    for value in shares or [one.get("probability")]:
+    if isinstance(several, list):
+        shares = [each.get("probability") for each in several if isinstance(each, dict)]
+    else:
+        shares = list(several.values()) if isinstance(several, dict) else []
+    for value in shares or [one.get("noul", one.get("probability"))]:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"a probability is {_shown(value)}, no number"
         if not 0 <= value <= 1:
             return f"a probability is {value}, not from 0 to 1"
     return "the probabilities are not of the options that were given, or do not sum to 1"
+
+
+def _given(body: Mapping[str, Any]) -> list[tuple[object, Mapping[str, Any]]]:
+    """The answers of a body, each with the name of its question, which Google has the number of."""
+    answers = body.get("answers")
+    if isinstance(answers, dict):
+        return [(_NAME if name == "q0" else name, one) for name, one in answers.items() if isinstance(one, dict)]
+    return [(one.get("name"), one) for one in answers if isinstance(one, dict)] if isinstance(answers, list) else []
 
 
 def _shown(value: object) -> str:

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from predictbench_assets.experiments.llm.answers import Answer, OutputMode
 from predictbench_assets.experiments.llm.model import (
     BYTES_A_TOKEN,
+    DECISION_PROVIDERS,
     AskedModel,
     ModelTable,
     NotForecast,
@@ -78,6 +79,13 @@ class LanguageModelTable(ModelTable):
     """Hours after the freeze that a batch is waited for; by default, and at the most, until two before the day ends."""
     batch_fallback: Literal["ask", "skip"] = "skip"
     """What becomes then of questions without an answer: asked one by one at the full price, or skipped."""
+
+    @field_validator("model")
+    @classmethod
+    def _writes(cls, value: str) -> str:
+        if value.partition(":")[0] in DECISION_PROVIDERS:
+            raise ValueError(f'{value!r} writes no text: write kind = "decision_model"')
+        return value
 
     @field_validator("settings")
     @classmethod

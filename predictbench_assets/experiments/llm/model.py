@@ -39,6 +39,9 @@ CONCURRENCY: Final = 64
 BYTES_A_TOKEN: Final = 4
 """Bytes of English that make a token, about."""
 
+DECISION_PROVIDERS: Final = ("openai-decisions", "google-decisions", "system-one")
+"""Providers whose models decide, and write no text."""
+
 _DEADLINE_S: Final = 120.0
 _A_DAY_S: Final = 86_400.0
 """Time limit of a market's forecast: each of its calls has a deadline, and a provider's limits may take hours."""

@@ -233,7 +233,7 @@ def read_decisions(body: Mapping[str, Any]) -> Asked:
 def decisions(asked: Asked, questions: Sequence[Mapping[str, Any]], kind: str) -> tuple[dict[str, Any], Usage]:
     """The decisions on some questions, and their usage: input only."""
     usage = Usage(input=(read := prompt_tokens(asked)), cached=read // 4 // 128 * 128)
-    answers = [_decision(asked, each, kind) for each in questions]
+    answers = [decision(asked, each, kind) for each in questions]
     if kind == "missing":
         answers = answers[:-1]
     if kind == "other":
@@ -242,7 +242,8 @@ def decisions(asked: Asked, questions: Sequence[Mapping[str, Any]], kind: str) -
     return body, usage
 
 
-def _decision(asked: Asked, question: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def decision(asked: Asked, question: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The decision on one question."""
     name, form = question.get("name"), question.get("type")
     if kind in {"refusal", "filter"}:
         return {"name": name, "type": "refusal"}

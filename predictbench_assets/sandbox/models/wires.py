@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from predictbench_assets.sandbox.models import anthropic_wire, google_wire, openai_wire, sources
+from predictbench_assets.sandbox.models import anthropic_wire, decision_wires, google_wire, openai_wire, sources
 from predictbench_assets.sandbox.models.answers import Answer, Asked, Usage, answer, schema_within
 from predictbench_assets.sandbox.models.problems import Wire
 
@@ -56,6 +56,8 @@ ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
             "openai", openai_wire.read_responses, _written(openai_wire.response), openai_wire.response_events
         ),
         "/v1/decisions": Route("openai", openai_wire.read_decisions, _decided),
+        "/v1beta/decisions": Route("google", decision_wires.read, decision_wires.google),
+        "/v1/systemone": Route("openai", decision_wires.read, decision_wires.system_one),
         "/v1/messages": Route(
             "anthropic",
             anthropic_wire.read_message,

@@ -166,7 +166,6 @@ def test_an_interrupt_ends_it_at_once(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ok    settings")

@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from predictbench_assets.experiments.llm.decision_model import DecisionModelTable
+from predictbench_assets.experiments.llm.language_model import LanguageModelTable
+from predictbench_assets.experiments.llm.model import DECISION_PROVIDERS
 from predictbench_assets.experiments.model_calls import desk
 from predictbench_assets.experiments.testing import make_market
 from predictbench_assets.markets.market import Market
@@ -27,6 +29,12 @@ def table(stand_in: StandIn, name: str = "stand-in", **keys: Any) -> DecisionMod
     return DecisionModelTable(
         kind="decision_model", model=f"openai-decisions:{name}", base_url=stand_in.base_url, **keys
     )
+
+
+def table_of(stand_in: StandIn, provider: str, name: str = "stand-in", **keys: Any) -> DecisionModelTable:
+    """The table of a provider that the stand-in answers for at an address of its own."""
+    address = stand_in.url if provider.startswith("google") else stand_in.base_url
+    return DecisionModelTable(kind="decision_model", model=f"{provider}:{name}", base_url=address, **keys)
 
 
 def group(*numbers: str, **fields: Any) -> list[Market]:
@@ -76,12 +84,49 @@ def test_every_failure_has_its_own_word(
     assert outcome.usage.requests == len(runs.rows)
 
 
-def test_an_unusable_answer_costs_what_it_took(runs: PaidRuns, stand_in: StandIn, tmp_path: Path) -> None:
+@pytest.mark.parametrize("provider", DECISION_PROVIDERS)
+def test_every_provider_decides_markets_and_groups(runs: PaidRuns, stand_in: StandIn, provider: str) -> None:
+    event = [*group("1001", "1002", "1003"), make_market("1004", event_id="E1")]
+    for _ in range(2):
+        outcomes = runs.run(table_of(stand_in, provider, unit="event"), event)
+        assert [(one.status, one.reason) for one in outcomes] == [("completed", None)] * 4
+    (none,) = {(one.payload or {})["none_of_them"] for one in outcomes[:3]}
+    assert sum(one.probability or 0 for one in outcomes[:3]) + none == pytest.approx(1, abs=1e-6)
+    assert stand_in.counts["requests"] == 2
+    assert sum(row.input_tokens for row in runs.rows) == stand_in.counts["input_tokens"] > 0
+
+
+@pytest.mark.parametrize("provider", DECISION_PROVIDERS[1:])
+def test_every_failure_has_its_word_with_every_provider(
+    runs: PaidRuns, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    monkeypatch.setattr(desk, "_PATIENCE_S", 0.2)
+    for kind, status, reason in (
+        ("62", "invalid", "invalid: a probability is 62, not from 0 to 1"),
+        ("nan", "invalid", "invalid: a probability is nan, not from 0 to 1"),
+        ("missing", "invalid", "invalid: answers to [] instead of the one question"),
+        ("other", "invalid", "invalid: answers to ['market_999999999'] instead of the one question"),
+        ("html", "invalid", "invalid: no answer of a decision model: '<!"),
+        ("401", "failed", "not asked: the provider refuses this experiment"),
+        ("400", "failed", "rejected: "),
+        ("429", "failed", "not asked: the provider has answered nothing for 0.2 s"),
+        ("reset", "unknown", "unknown: 2 requests gave no answer and may have been paid for"),
+    ):
+        name = f"stand-in-{kind}"
+        (outcome,) = runs.run(table_of(stand_in, provider, name), [make_market("1001")])
+        assert outcome.status == "failed"
+        assert reason in str(outcome.reason), kind
+        assert {row.status for row in runs.rows if row.model_asked.endswith(f":{name}")} == {status}, kind
+
+
+@pytest.mark.parametrize("provider", DECISION_PROVIDERS)
+def test_an_unusable_answer_costs_what_it_took(
+    runs: PaidRuns, stand_in: StandIn, tmp_path: Path, provider: str
+) -> None:
     prices = tmp_path / "own_prices.toml"
-    prices.write_text(
-        f'[[price]]\nmodel = "openai-decisions:stand-in-62"\nbase_url = "{stand_in.base_url}"\ninput = 1.0\n'
-    )
-    (outcome,) = runs.run(table(stand_in, "stand-in-62"), [make_market("1001")], model_prices_file=prices)
+    prices.write_text(f'[[price]]\nmodel = "{provider}:stand-in-62"\nbase_url = "*"\ninput = 1.0\n')
+    declared = table_of(stand_in, provider, "stand-in-62", limits={"usd_per_day": Decimal(1)})
+    (outcome,) = runs.run(declared, [make_market("1001")], model_prices_file=prices)
     (row,) = runs.rows
     assert outcome.usage is not None
     assert outcome.usage.cost == row.cost == Decimal(row.input_tokens) / 1_000_000 > 0
@@ -148,12 +193,22 @@ def test_a_text_that_gives_orders_is_not_obeyed_in_silence(runs: PaidRuns, stand
     ("keys", "problem"),
     [
         ({"model": "openai:gpt-5-mini"}, "is no decision model"),
+        (
+            {"model": "google:gemini-3-pro"},
+            "is no decision model: one begins with openai-",
+        ),
         ({"model": "system-one:some-model"}, "base_url is missing"),
     ],
 )
 def test_what_cannot_decide_is_refused_at_load(runs: PaidRuns, keys: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         runs.made(DecisionModelTable(kind="decision_model", **keys))
+
+
+@pytest.mark.parametrize("provider", DECISION_PROVIDERS)
+def test_what_decides_is_no_language_model(provider: str) -> None:
+    with pytest.raises(ValueError, match='writes no text: write kind = "decision_model"'):
+        LanguageModelTable(kind="language_model", model=f"{provider}:some-model", base_url="http://127.0.0.1:1/v1")
 
 
 def test_a_budget_needs_a_price(runs: PaidRuns, stand_in: StandIn) -> None:

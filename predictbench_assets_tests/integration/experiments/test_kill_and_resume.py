@@ -18,7 +18,7 @@ COUNT = 500
 CONCURRENCY = 8
 
 SCRIPT = """
-import asyncio, os, signal, sys, time, threading
+import asyncio, os, sys, time, threading
 from predictbench_assets.clock import SystemClock
 from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
 from predictbench_assets.experiments.journal import Journal, JournalKey
@@ -27,8 +27,6 @@ from predictbench_assets.experiments.testing import make_market, make_run
 from predictbench_assets.staging import StagingArea
 
 staging, calls, kind = sys.argv[1:]
-# A shell that runs the tests in the background leaves interrupts ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 noted = os.open(calls, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 class Noted(Experiment):

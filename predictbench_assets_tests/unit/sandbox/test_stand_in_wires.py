@@ -383,6 +383,8 @@ def test_the_server_says_over_http_what_reached_it_and_can_be_set(stand_in: Stan
         ("/v1/chat/completions", b'{"model": "stand-in"}'),
         ("/v1/responses", b'{"model": "stand-in"}'),
         ("/v1/decisions", b'{"model": "stand-in", "input": "x", "questions": []}'),
+        ("/v1/systemone", b'{"model": "stand-in", "state": "x", "questions": {"a": {"type": "noul"}}}'),
+        ("/v1beta/decisions", b'{"model": "stand-in", "input": "x", "questions": {}}'),
         ("/v1/messages", b'{"model": "stand-in", "messages": []}'),
         ("/v1/batches", b'{"input_file_id": "file-none", "endpoint": "/v1/responses"}'),
         ("/v1/files", b"no form"),

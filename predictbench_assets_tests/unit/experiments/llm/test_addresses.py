@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from predictbench_assets.experiments.llm.decision_model import DecisionModelTable
 from predictbench_assets.experiments.llm.language_model import LanguageModelTable
-from predictbench_assets.experiments.llm.model import Reached
+from predictbench_assets.experiments.llm.model import ModelTable, Reached
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.experiments.testing import make_run
 from predictbench_assets.settings import load_settings
@@ -15,11 +16,12 @@ from predictbench_assets.settings import load_settings
 ELSEWHERE = "http://127.0.0.1:9/v1"
 
 
-def table(model: str = "openai:gpt-5-mini", **words: Any) -> LanguageModelTable:
-    return LanguageModelTable.model_validate({"kind": "language_model", "model": model, **words})
+def table(model: str = "openai:gpt-5-mini", **words: Any) -> ModelTable:
+    kind = DecisionModelTable if "-decisions:" in model else LanguageModelTable
+    return kind.model_validate({"kind": "any", "model": model, **words})
 
 
-def reached(given: LanguageModelTable) -> Reached:
+def reached(given: ModelTable) -> Reached:
     return given.reached(load_settings())
 
 
