@@ -208,6 +208,7 @@ class DailyRun:
         tags: Mapping[str, str] | None = None,
         killed_at: str = killing.NOWHERE,
         killed_after: float | None = None,
+        run: Callable[..., None] = killing.run,
         **variables: str,
     ) -> Ran:
         """Run `dagster job execute` in a process that is forked from one with the libraries loaded: that is quicker.
@@ -216,6 +217,7 @@ class DailyRun:
             tags: of the run, instead of those of the partition.
             killed_at: where the process kills itself, see `killing.py`.
             killed_after: seconds after which it is killed from outside, wherever it is.
+            run: runs it in that process; one that a test gives may look at what the run has left there.
         """
         summary, output = self.folder / "forked.summary.json", self.folder / "forked.log"
         summary.unlink(missing_ok=True)
@@ -223,7 +225,7 @@ class DailyRun:
         arguments = self._arguments(key, None, tags, "forked")
         processes = multiprocessing.get_context("forkserver")
         processes.set_forkserver_preload(_PRELOADED)
-        process = processes.Process(target=killing.run, args=(killed_at, arguments, self.home, environment, output))
+        process = processes.Process(target=run, args=(killed_at, arguments, self.home, environment, output))
         process.start()
         process.join(90 if killed_after is None else killed_after)
         in_time = process.exitcode is not None
