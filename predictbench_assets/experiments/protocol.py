@@ -278,7 +278,7 @@ class SettledMarket:
     outcome: float
     """Settled value of the first outcome: 0, 1, or 0.5 for a split."""
     price: float | None
-    """The market's own price at its capture; None where prices are withheld."""
+    """The market's own price at its capture; None where prices are withheld, or it was only reconstructed."""
     settled_at: datetime
 
 
