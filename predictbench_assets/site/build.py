@@ -277,7 +277,8 @@ class _Site:
         """Pages of days, with links to their markets; the page of each market, and the markets of each day."""
         pages: dict[str, str] = {}
         days: dict[tuple[date, int], list[str]] = {}
-        for run_date, window, core in cohorts(self._engine, self._as_of, since):
+        for sample in cohorts(self._engine, self._as_of, since):
+            run_date, window, core = sample.run_date, sample.window_days, sample.markets
             for market in core:
                 pages.setdefault(market.market_id, page_name(market.market_id))
             days[run_date, window] = [market.market_id for market in core]
@@ -287,6 +288,7 @@ class _Site:
                 root="../",
                 run_date=run_date,
                 window=window,
+                sample=sample,
                 markets=core,
                 pages=pages,
                 digest=seen.digests.get((run_date, window)),
