@@ -12,6 +12,8 @@ from sqlalchemy import Engine, text
 from predictbench_assets.database.connection import make_engine
 from predictbench_assets.dataset.export import export_tables
 from predictbench_assets.dataset.question_set import ReconstructedRun, export_question_set
+from predictbench_assets.experiments.outside.forms import read_submission
+from predictbench_assets.launch.submission import SubmissionRefused, check_submission
 from predictbench_assets.persistence.stored_runs import run_states
 from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
 from predictbench_assets.reporting.summary import RunSummary
@@ -20,6 +22,7 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.scoring.store.boards import rebuild_leaderboard
 from predictbench_assets.scoring.store.scores import score_settled
+from predictbench_assets.settings import Settings
 from predictbench_assets.site.build import write_report
 from predictbench_assets.staging import StagingArea
 from predictbench_assets_tests.kit.daily_run import BASELINE, NOW, DailyRun, MakeRun, Ran
@@ -127,3 +130,11 @@ def test_exports_and_releases_mark_them(played: Played, tmp_path: Path) -> None:
     }
     with pytest.raises(ReconstructedRun, match="too late"):
         export_question_set(played.daily.staging, area, DAYS[0], exchange="localhost", blind=False)
+
+
+def test_nobody_can_submit_forecasts_of_them_any_more(played: Played, tmp_path: Path) -> None:
+    file = tmp_path / "late.csv"
+    file.write_text("market_id,probability\n1,0.5\n")
+    settings = Settings(predictbench_now=NOW)
+    with pytest.raises(SubmissionRefused, match=r"too late: the snapshot of .* was reconstructed"):
+        check_submission(settings, played.daily.staging, DAYS[0], "late", file.name, read_submission(file))
