@@ -321,7 +321,7 @@ def check_leaderboard(leaderboard: Leaderboard) -> Iterator[dg.AssetCheckResult]
     """The check of `leaderboard`."""
     beating = sorted(
         {
-            f"{row.label} ({row.board}, {row.window_days} days)"
+            f"{row.label} ({row.board}{', reconstructed' * row.reconstructed}, {row.window_days} days)"
             for row in leaderboard.rows
             if "control_beats_market" in row.flags and row.is_whole
         }

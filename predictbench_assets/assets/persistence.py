@@ -88,10 +88,23 @@ def _metadata(summary: RunSummary, path: Path) -> dict[str, Any]:
         "rejected": summary.rejected_markets,
         "processed": summary.processed_markets,
         "failed": summary.failed_markets,
+        **_snapshot_metadata(summary),
         "excluded_by_reason": dg.MetadataValue.json(dict(summary.excluded_by_reason)),
         "rejected_by_reason": dg.MetadataValue.json(dict(summary.rejected_by_reason)),
         "failed_by_reason": dg.MetadataValue.json(dict(summary.failed_by_reason)),
         "summary": dg.MetadataValue.md(summary.to_markdown()),
         "summary_json": dg.MetadataValue.json(summary.model_dump(mode="json", exclude={"failures"})),
         "summary_file": dg.MetadataValue.path(path),
+    }
+
+
+def _snapshot_metadata(summary: RunSummary) -> dict[str, Any]:
+    """The instants of a run's snapshot, and whether it was reconstructed."""
+    snapshot = summary.snapshot
+    if snapshot is None:
+        return {}
+    return {
+        "reconstructed": snapshot.as_of is not None,
+        "as_of": (snapshot.as_of or snapshot.captured_at).isoformat(),
+        "captured_at": snapshot.captured_at.isoformat(),
     }

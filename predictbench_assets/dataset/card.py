@@ -101,6 +101,12 @@ for file in json.loads(Path("{MANIFEST}").read_text())["files"]:
 ```
 """
 
+_RECONSTRUCTED: Final = (
+    "Nobody captured these days as they passed: they were put together afterwards, and so were their forecasts. Texts "
+    "and ends are those of `captured_at`, prices (of quality `history`) those of `as_of`, which the manifest has. They "
+    "prove nothing about foresight and are in no mean with the others."
+)
+
 _UNKNOWN: Final = """\
 ## What it does not know
 
@@ -256,6 +262,7 @@ def _facts(
     dates = [cohort.run_date for cohort in cohorts]
     windows = sorted({cohort.window_days for cohort in cohorts})
     left_out = sum(cohort.left_out for cohort in cohorts)
+    put_together = sum(1 for cohort in cohorts if cohort.as_of is not None)
     days = f"{min(dates)} to {max(dates)}, of markets that close {', '.join(map(str, windows))} days ahead"
     return [
         f"- **As of** {as_of.isoformat()}: what was stored or observed later is not in it.",
@@ -263,6 +270,7 @@ def _facts(
         f"- **Rows**: {', '.join(f'{count:,} {table}' for table, count in rows.items())}.",
         f"- **Experiments** (name and version; more in `experiments`): {', '.join(f'`{one}`' for one in experiments)}.",
         f"- **Left out**: {left_out:,} forecasts that were stored after their cohort was released first.",
+        *([f"- **Reconstructed**: {put_together:,} cohorts. {_RECONSTRUCTED}"] if put_together else []),
     ]
 
 

@@ -48,6 +48,8 @@ class ReleasedCohort(_Record, frozen=True):
     digests: tuple[str, ...]
     """Digests of its forecasts, oldest first."""
     tables: Mapping[str, HashedRows]
+    as_of: datetime | None = None
+    """The instant that its snapshot reconstructs, which its forecasts are about; None where it was captured."""
 
     @property
     def key(self) -> RunKey:

@@ -12,6 +12,7 @@ import msgspec
 
 from predictbench_assets.exchange_names import is_simulated, polymarket_address
 from predictbench_assets.experiments.research.denied import without_market_links
+from predictbench_assets.failures import PermanentError
 from predictbench_assets.ingestion.cohort import COHORT, cohort_markets
 from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.ingestion.names import open_staged
@@ -20,6 +21,10 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagingArea
 
 ABSENT: Final = "N/A"
+
+
+class ReconstructedRun(PermanentError):
+    """Nobody can answer any more what was reconstructed afterwards."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,10 +82,17 @@ def export_question_set(
 
     Raises:
         StagedFileMissing: no cohort is staged for the run.
+        ReconstructedRun: there is one, of a day that is over.
         PredictbenchError: the place takes no file.
     """
     staged = open_staged(area, ("normalized_markets",), key, COHORT)
-    captured_at = staged.header(CohortHeader).captured_at
+    header = staged.header(CohortHeader)
+    if header.as_of is not None:
+        raise ReconstructedRun(
+            f"the snapshot of {key} was reconstructed, so every answer to it would be too late and is refused: export "
+            "the questions of a day that was captured"
+        )
+    captured_at = header.captured_at
     markets = list(cohort_markets(staged))
     made = question_set(key, markets, captured_at=captured_at, simulated=is_simulated(exchange), blind=blind)
     to.write_bytes(made.question_set, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")

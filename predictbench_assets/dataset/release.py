@@ -192,6 +192,7 @@ def _write(stored: StoredTables, folder: Path, runs: Sequence[RunToRead]) -> _Wr
             left_out=stored.left_out(run),
             digests=tuple(digests[run.key]),
             tables=hashed[run.key],
+            as_of=run.as_of,
         )
         for run in runs
     ]

@@ -18,12 +18,12 @@ from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring import rules
 
 _COUNTED_RUNS = text(f"""
-    SELECT p.run_id, p.run_date, p.window_days FROM predictbench.processing_runs p
+    SELECT p.run_id, p.run_date, p.window_days, p.as_of FROM predictbench.processing_runs p
     WHERE p.run_date BETWEEN :since AND :until AND {run_is_known(":as_of")}
     ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
 
 _ALL_RUNS = text("""
-    SELECT run_id, run_date, window_days FROM predictbench.processing_runs
+    SELECT run_id, run_date, window_days, as_of FROM predictbench.processing_runs
     WHERE run_date BETWEEN :since AND :until ORDER BY run_date, window_days""")
 
 _LEFT_OUT = text(f"""
@@ -40,6 +40,8 @@ class RunToRead:
     key: RunKey
     frozen_at: datetime
     """Instant after which nothing stored is read, but by exports."""
+    as_of: datetime | None = None
+    """The instant that its snapshot reconstructs; None where it was captured."""
 
 
 @contextmanager
@@ -68,12 +70,12 @@ class StoredTables:
         """The runs that boards count at the moment, oldest first, as they were stored by then."""
         chosen = {"since": since or date.min, "until": until or date.max, "as_of": self._as_of}
         rows = self._connection.execute(_COUNTED_RUNS, chosen)
-        return [RunToRead(row.run_id, RunKey(row.run_date, row.window_days), self._as_of) for row in rows]
+        return [RunToRead(row.run_id, RunKey(row.run_date, row.window_days), self._as_of, row.as_of) for row in rows]
 
     def all_runs(self, since: date, until: date) -> list[RunToRead]:
         """Every run of some days that has a row, oldest first, with all that is stored of it."""
         rows = self._connection.execute(_ALL_RUNS, {"since": since, "until": until})
-        return [RunToRead(row.run_id, RunKey(row.run_date, row.window_days), self._as_of) for row in rows]
+        return [RunToRead(row.run_id, RunKey(row.run_date, row.window_days), self._as_of, row.as_of) for row in rows]
 
     def read(
         self, table: Table, runs: Sequence[RunToRead], experiments: Sequence[str] | None = None

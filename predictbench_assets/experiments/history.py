@@ -20,10 +20,11 @@ from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 _NEWEST = newest_observations("o.market_id, o.state, o.outcome, o.observed_at AS settled_at", "o.observed_at <= :as_of")
 _KNOWN = f"""
     WITH newest AS ({_NEWEST}), captured AS (
-        SELECT DISTINCT ON (m.market_id) m.market_id, m.question, m.category, m.close_time, m.price
+        SELECT DISTINCT ON (m.market_id) m.market_id, m.question, m.category, m.close_time,
+            CASE WHEN NOT m.reconstructed THEN m.price END AS price
         FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
         WHERE {market_is_known(":as_of")} AND {run_is_known(":as_of")}
-        ORDER BY m.market_id, m.captured_at
+        ORDER BY m.market_id, m.reconstructed, m.captured_at
     ), settled AS (
         SELECT * FROM newest o JOIN captured USING (market_id) WHERE {IS_SETTLED}
     )
@@ -64,7 +65,10 @@ def settled_markets(engine: Engine, as_of: datetime) -> Iterator[SettledMarket]:
     """Markets whose final resolution had been observed by `as_of`, oldest first.
 
     A market that several runs stored counts once, with the price of its earliest capture. Runs and markets are those
-    that a board of that instant has. What was observed later, a correction included, is as unknown as it was then.
+    that a board of that instant has. What was observed later, a correction included, is as unknown as it was then: to a
+    run of a past day that is reconstructed now, so is whatever was observed since. A market that was never captured and
+    only reconstructed, by then, counts with its outcome; its price is None, since one out of a history is of another
+    kind.
 
     Raises:
         DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.

@@ -278,7 +278,7 @@ class SettledMarket:
     outcome: float
     """Settled value of the first outcome: 0, 1, or 0.5 for a split."""
     price: float | None
-    """The market's own price at its capture; None where prices are withheld."""
+    """The market's own price at its capture; None where prices are withheld, or it was only reconstructed."""
     settled_at: datetime
 
 
@@ -485,7 +485,8 @@ class Experiment(ABC):
         forecasts: False for one that only prepares what others require (research): its results have no probabilities,
             are kept with their payload and artifact, and are on no board, page or release.
         market_data: whether its contexts have the order book and the prices of the week before, which are frozen beside
-            the snapshot if any experiment asks; only for those that see prices.
+            the snapshot if any experiment asks; only for those that see prices. It skips reconstructed markets, as one
+            does that may search.
         unit: the markets of one call: "market", "event" or "cohort"; None for that of the method it implements.
         trial_unit: the unit of a trial, where the answers of the usual one come hours later; None for the usual one.
         timeout_seconds: limit for one call; None for the setting's default.

@@ -37,6 +37,7 @@ from predictbench_assets.experiments.model_calls.desk import Ledger
 from predictbench_assets.experiments.outcomes import Outcome, ResultRefused, completed, storable_usage
 from predictbench_assets.experiments.protocol import (
     METHODS,
+    SEES,
     Experiment,
     ExperimentResult,
     ExperimentSkip,
@@ -51,6 +52,12 @@ from predictbench_assets.markets.market import Market
 
 MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
+
+NO_SEARCH: Final = "reconstructed: a search now would find what came later"
+"""Reason of those that may search, for markets of a snapshot that was reconstructed."""
+
+NO_BOOK: Final = "reconstructed: nobody knows the order book of then"
+"""Reason of those that ask for market data."""
 
 MAX_TYPE_NAME: Final = 255
 """Characters of the name of an error's class; the database refuses longer ones."""
@@ -124,7 +131,8 @@ async def run_experiment(
         clock: for the time of each forecast.
         cohort: what contexts know of the day, where `markets` are a part of it.
         required: outcomes of the required experiments by name and market id. A market for which one did not complete
-            is skipped without a call, and not journalled, because the requirement may come later.
+            is skipped without a call, and not journalled, because the requirement may come later. So is a reconstructed
+            market, of an experiment that may search or asks for market data: it would see what came later.
         history: settled markets as of an instant; asked once for each, whatever the number of calls.
         history_counts: the same in short; made of `history` where it is not given.
         settled_forecasts: earlier forecasts of an experiment whose markets had settled by an instant.
@@ -338,14 +346,14 @@ class Attempt:
             reporting.cancel()
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
-        """The calls to make: without what is journalled, markets that lack a requirement, and those past the limit."""
+        """The calls to make: without journalled markets, those that cannot be asked about, those past the limit."""
         callable_markets = []
         for market in markets:
-            missing = self._missing_requirement(market)
-            if missing is None:
+            reason = self._not_reconstructable(market) or self._missing_requirement(market)
+            if reason is None:
                 callable_markets.append(market)
             else:
-                self._take(Outcome(market_id=market.market_id, status="skipped", reason=missing))
+                self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
         known = await asyncio.to_thread(self.journal.load) if self.journal else {}
         calls = []
         ordered = self._in_order(callable_markets)
@@ -395,6 +403,14 @@ class Attempt:
             for market in unit:
                 self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
         return made
+
+    def _not_reconstructable(self, market: Market) -> str | None:
+        """The reason for which the experiment cannot go back to the market's day; None where it can, or need not."""
+        if not market.reconstructed:
+            return None
+        if SEES[self.experiment.information].search:
+            return NO_SEARCH
+        return NO_BOOK if self.experiment.market_data else None
 
     def _missing_requirement(self, market: Market) -> str | None:
         for name in self.experiment.requires:

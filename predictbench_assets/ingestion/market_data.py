@@ -80,6 +80,8 @@ def freeze_market_data(
     reason = None
     if not wanted:
         reason = "no experiment of this run asks for it"
+    elif header.as_of is not None:
+        reason = "the snapshot was reconstructed: order books of now are not those of then, and were not asked for"
     elif late:
         minutes = (now - header.captured_at).total_seconds() / 60
         reason = (

@@ -110,6 +110,10 @@ def check_submission(
     """
     header, markets = _cohort(area, key)
     now = settings.clock.now()
+    if header.as_of is not None:
+        raise SubmissionRefused(
+            f"too late: the snapshot of {key} was reconstructed as of {utc_text(header.as_of)}, when that day was over"
+        )
     until = deadline(header.captured_at)
     if now < header.captured_at:
         raise SubmissionRefused(

@@ -118,6 +118,11 @@ class Market(Frozen):
     """Inverse of the probability with which the core sample picked it; None outside the core."""
 
     @property
+    def reconstructed(self) -> bool:
+        """True where the snapshot was put together afterwards."""
+        return self.reconstructed_as_of is not None
+
+    @property
     def as_of(self) -> datetime:
         """Instant that the price is of, and the last that anything may be known of: the capture, or in a reconstructed
         snapshot the hour of its run."""

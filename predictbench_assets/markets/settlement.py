@@ -36,8 +36,9 @@ class PendingMarket:
     """The id, on the order book, of the outcome that forecasts are about."""
     first_name: str | None
     close_time: datetime
-    captured_at: datetime | None
-    """Instant when it was open for certain, its first capture; None where its snapshot was put together afterwards."""
+    open_at: datetime | None
+    """The first instant when it was open for certain: of a capture, or that a reconstructed snapshot shows. None where
+    that is not known of a reconstructed one."""
     known: LastObservation | None
 
 

@@ -31,8 +31,7 @@ _STATES = text("""
     SELECT p.run_date, p.window_days,
         coalesce(stored.status, CASE WHEN p.status IN ('completed', 'partial') OR p.finished_at > :as_of
             THEN 'running' ELSE p.status END) AS status,
-        stored.status IS NOT NULL AND EXISTS (SELECT FROM predictbench.processed_markets m
-            WHERE m.run_id = p.run_id AND m.reconstructed) AS reconstructed
+        stored.status IS NOT NULL AND p.as_of IS NOT NULL AS reconstructed
     FROM predictbench.processing_runs p
     LEFT JOIN LATERAL (
         SELECT a.status FROM predictbench.processing_attempts a

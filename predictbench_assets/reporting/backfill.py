@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from predictbench_assets.reporting.boards import RECONSTRUCTED
 from predictbench_assets.reporting.output import markdown_table, publish, rich_table
 from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS, RunKey
 
 BackfillOutcome = Literal["stored", "stored_before", "failed", "missing", "not_run"]
 
-_HEAD = ("run date", "window", "outcome", "markets", "seconds", "forecasts", "reason")
+_HEAD = ("run date", "window", "outcome", "snapshot", "markets", "seconds", "forecasts", "reason")
 
 
 class BackfillLine(BaseModel):
@@ -36,6 +37,8 @@ class BackfillLine(BaseModel):
     seconds: float | None = None
     forecasts: str | None = None
     """Forecasts of the experiments that the backfill was for; None where it was for all."""
+    reconstructed: bool | None = None
+    """Whether its snapshot was reconstructed rather than captured; None where it has none."""
     late: bool = False
     """True where the forecasts that were made now are too late to count: see `scoring.forecasts`."""
 
@@ -75,7 +78,9 @@ class BackfillLine(BaseModel):
             processed_markets=summary.processed_markets,
             seconds=summary.duration_seconds,
             forecasts="; ".join(_counted(name, one) for name, one in of_selected.items()) or None,
+            reconstructed=None if summary.snapshot is None else summary.snapshot.as_of is not None,
             late=summary.snapshot is not None
+            and summary.snapshot.as_of is None
             and now > summary.snapshot.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS)
             and any(one.completed > one.from_journal for one in of_selected.values()),
         )
@@ -103,15 +108,22 @@ class BackfillSummary(BaseModel):
 
     @property
     def note(self) -> str | None:
-        """Place to look for late forecasts; None where none was made."""
+        """Place to look for late forecasts, and for those of reconstructed markets; None where none was made."""
         late = [line for line in self.runs if line.late]
+        notes = []
+        if put_together := sum(1 for line in self.runs if line.reconstructed and line.outcome == "stored"):
+            notes.append(
+                f"The snapshots of {put_together:,} of these runs were reconstructed. Their markets have rows of their "
+                f"own on the backfill board: {RECONSTRUCTED}"
+            )
         if not late:
-            return None
-        return (
+            return " ".join(notes) or None
+        notes.append(
             f"The forecasts made now for {len(late):,} of these runs are late: more than {FREEZE_WINDOW_HOURS} hours "
             "after the freeze. They are on the backfill board and on the markets' pages, marked as too late to count; "
             "one that was made in time is never replaced."
         )
+        return " ".join(notes)
 
     def to_table(self) -> RenderableType:
         """The table for a terminal, drawn by rich."""
@@ -138,8 +150,9 @@ def _cells(line: BackfillLine) -> tuple[str, ...]:
     seconds = "" if line.seconds is None else f"{line.seconds:.1f}"
     reason = f"{line.stage}: {line.reason}" if line.stage and line.reason else line.reason or ""
     forecasts = line.forecasts or ""
-    outcome = line.outcome.replace("_", " ")
-    return (line.run_date.isoformat(), str(line.window_days), outcome, markets, seconds, forecasts, reason)
+    snapshot = {None: "", True: "reconstructed", False: "captured"}[line.reconstructed]
+    key = line.run_date.isoformat(), str(line.window_days)
+    return (*key, line.outcome.replace("_", " "), snapshot, markets, seconds, forecasts, reason)
 
 
 def _counted(name: str, one: ExperimentSummary) -> str:

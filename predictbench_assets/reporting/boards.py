@@ -26,6 +26,12 @@ _LEGEND: Final = (
     "edge: Brier score of the market's price minus that of the forecasts; above 0 beats the market. "
     "cover: share of the board's markets that were forecast."
 )
+RECONSTRUCTED: Final = (
+    "their days were put together afterwards, out of what the exchange still knows, and so were the forecasts; "
+    "texts and ends are those of today, prices come from a history. They prove nothing about foresight."
+)
+"""What a reader of numbers of reconstructed markets has to know."""
+
 _COST_HEAD: Final = ("a forecast", "a day", "a point won")
 _COST_LEGEND: Final = (
     " Costs are over all days of the window whose cost is known; a point won: the cost of 1.00 of Brier score better "
@@ -65,7 +71,7 @@ def _costs(row: BoardRow, costs: Sequence[EntrantCost]) -> dict[str, Any]:
 
 
 def as_markdown(leaderboard: Leaderboard, rows: Sequence[BoardRow], *, simulated: bool = False) -> str:
-    """A table for each board, window, category and price bin.
+    """A table for each board, window, category and price bin; reconstructed markets have their own.
 
     Args:
         simulated: True where the markets are those of a simulated exchange.
@@ -96,7 +102,10 @@ def _words(rows: Sequence[BoardRow], costs: Sequence[EntrantCost]) -> tuple[tupl
     """Head and legend of the tables; costs are in them where one is known."""
     if not rows:
         return _HEAD, NOTHING
-    return (*_HEAD[:-1], *(_COST_HEAD if costs else ()), _HEAD[-1]), _LEGEND + (_COST_LEGEND if costs else "")
+    legend = _LEGEND + (_COST_LEGEND if costs else "")
+    if any(row.reconstructed for row in rows):
+        legend += f" Reconstructed markets: {RECONSTRUCTED}"
+    return (*_HEAD[:-1], *(_COST_HEAD if costs else ()), _HEAD[-1]), legend
 
 
 def _style(row: BoardRow) -> str | None:
@@ -118,7 +127,7 @@ def _groups(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:
     """Rows that belong into one table, best first, and its title."""
 
     def place(row: BoardRow) -> tuple[Any, ...]:
-        return row.board, row.window_days, row.category, row.price_bin
+        return row.board, row.reconstructed, row.window_days, row.category, row.price_bin
 
     def merit(row: BoardRow) -> tuple[Any, ...]:
         unranked, unknown = row.rank is None, row.mean_edge is None
@@ -129,8 +138,9 @@ def _groups(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:
     return [(_title(*key), list(group)) for key, group in groupby(ordered, place)]
 
 
-def _title(board: str, window_days: int, category: str, price_bin: str) -> str:
+def _title(board: str, reconstructed: bool, window_days: int, category: str, price_bin: str) -> str:
     title = f"{board} board, {window_days} day{'s' if window_days != 1 else ''} ahead"
+    title += ", reconstructed markets" if reconstructed else ""
     title += f", {category}" if category != ALL else ""
     return title + (f", price {price_bin} %" if price_bin != ALL else "")
 

@@ -150,6 +150,10 @@ class SnapshotSummary(_Part):
     rows: Count
     reused: bool
     uri: str
+    as_of: datetime | None = None
+    """The instant that was reconstructed; None where the exchange was captured as it was."""
+    left_out: Mapping[str, Count] = Field(default_factory=dict)
+    """Rows that a reconstruction saw and left out, by reason."""
 
 
 class DigestSummary(_Part):
@@ -327,6 +331,11 @@ class RunSummary(_Part):
             how = "reused" if self.snapshot.reused else "frozen"
             at = self.snapshot.captured_at.isoformat(timespec="seconds")
             yield "snapshot", f"{how} at {at}, {self.snapshot.rows:,} rows, {self.snapshot.sha256[:12]}"
+            if self.snapshot.as_of is not None:
+                as_of = self.snapshot.as_of.isoformat(timespec="seconds")
+                yield "reconstructed", f"as of {as_of}, captured {at}: on the backfill board alone"
+                left_out = self.snapshot.left_out
+                yield "left out of it", _counted(sum(left_out.values()), left_out)
         if self.forecast_digest:
             one = self.forecast_digest
             yield "digest", f"{one.digest} of {one.forecasts:,} forecasts ({one.algorithm})"

@@ -97,7 +97,7 @@ _PENDING = text("""
     SELECT DISTINCT ON (market_id)
         market_id, condition_id, contract_id AS first_token, contract.name AS first_name,
         max(close_time) OVER (PARTITION BY market_id) AS close_time,
-        min(captured_at) FILTER (WHERE NOT reconstructed) OVER (PARTITION BY market_id) AS captured_at
+        min(CASE WHEN reconstructed THEN as_of ELSE captured_at END) OVER (PARTITION BY market_id) AS open_at
     FROM predictbench.processed_markets
     LEFT JOIN predictbench.processed_contracts AS contract
         ON contract.processed_market_id = processed_markets.processed_market_id AND contract.metadata->>'index' = '0'

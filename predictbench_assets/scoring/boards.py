@@ -120,6 +120,8 @@ class BoardRow(_Record, frozen=True):
     may not search, and where the control `price_at_forecast` did not run."""
     edge_at_forecast_low: float | None = None
     edge_at_forecast_high: float | None = None
+    reconstructed: bool = False
+    """True where its markets are those of reconstructed snapshots: rows of the backfill board that are apart."""
 
     @property
     def label(self) -> str:
@@ -162,6 +164,8 @@ class Comparison(_Record, frozen=True):
     p_value: float | None
     significant: bool
     """True after Benjamini-Hochberg over the board's and window's family, q = 0.10."""
+    reconstructed: bool = False
+    """As of a row; so it is below."""
 
 
 class CurvePoint(_Record, frozen=True):
@@ -184,6 +188,7 @@ class Curve(_Record, frozen=True):
     experiment: str
     version: str
     points: tuple[CurvePoint, ...]
+    reconstructed: bool = False
 
 
 class EdgePoint(_Record, frozen=True):
@@ -201,6 +206,7 @@ class EdgePoint(_Record, frozen=True):
     """Mean over all markets of cohorts up to this one."""
     cumulative_low: float | None
     cumulative_high: float | None
+    reconstructed: bool = False
 
 
 class Coherence(_Record, frozen=True):
@@ -232,6 +238,8 @@ class CohortState(_Record, frozen=True):
     n_splits: int
     provisional: bool
     """Less than 95 % final."""
+    reconstructed: bool = False
+    """True where its snapshot was reconstructed afterwards."""
 
 
 class EntrantCost(_Record, frozen=True):
@@ -267,7 +275,7 @@ class EntrantCost(_Record, frozen=True):
         return None if self.usd is None or not self.forecasts else round(self.usd / self.forecasts, 10)
 
 
-# Without costs it has the bytes, and so the hash, of before costs were kept: no other field has a default.
+# Without costs it has the bytes that it had before costs were kept: no other field has a default.
 class Leaderboard(_Record, frozen=True, omit_defaults=True):
     """All boards, as known at `as_of`."""
 

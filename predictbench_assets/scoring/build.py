@@ -1,8 +1,10 @@
 """Boards out of forecasts: every entrant on every board, window, category and price bin.
 
-A board is a choice of markets. `core`: the frozen core sample of live snapshots. `full`: every market of a live
-snapshot that had a good price. `backfill`: those with a good price with a forecast of any entrant that came too late to
-count, or on a snapshot put together afterwards. Only forecasts of a board's own kind are scored on it.
+A board is a choice of markets. `core`: the frozen core sample of captured snapshots. `full`: every market of a captured
+snapshot that had a good price. `backfill` is two boards under one name, which are never one mean: markets of captured
+snapshots that had a good price and a forecast of any entrant that came too late to count; and, in rows that are marked
+`reconstructed`, every market of a reconstructed snapshot that had a price. Only forecasts of a board's own kind are
+scored on it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -129,8 +131,8 @@ class _Bootstrapped:
 def build_leaderboard(forecasts: Forecasts) -> Leaderboard:
     """Build all boards: the same forecasts give the same records, whatever else is computed.
 
-    Rows are in the order of board, window, category, price bin and entrant; an entrant without a forecast has rows
-    only where a live board is not cut, to show that it covers none.
+    Rows are in the order of board (the reconstructed ones last), window, category, price bin and entrant; an entrant
+    without a forecast has rows only where a live board is not cut, to show that it covers none.
     """
     cohorts = forecasts.cohorts
     states = cohort_states(cohorts)
@@ -140,8 +142,8 @@ def build_leaderboard(forecasts: Forecasts) -> Leaderboard:
     comparisons: list[Comparison] = []
     curves: list[Curve] = []
     edges: list[EdgePoint] = []
-    for board, window, field in _boards(forecasts, whole):
-        section = _Section(board, window, forecasts.entrants, categories, field)
+    for board, reconstructed, window, field in _boards(forecasts, whole):
+        section = _Section(board, window, forecasts.entrants, categories, field, reconstructed=reconstructed)
         rows += section.rows()
         comparisons += section.comparisons()
         curves += section.curves()
@@ -165,8 +167,10 @@ def whole_rows(forecasts: Forecasts) -> list[BoardRow]:
     whole = _whole_field(cohorts, categories, cohort_states(cohorts))
     return [
         row
-        for board, window, field in _boards(forecasts, whole)
-        for row in _Section(board, window, forecasts.entrants, categories, field).whole_rows()
+        for board, reconstructed, window, field in _boards(forecasts, whole)
+        for row in _Section(
+            board, window, forecasts.entrants, categories, field, reconstructed=reconstructed
+        ).whole_rows()
     ]
 
 
@@ -176,6 +180,7 @@ def cohort_states(cohorts: Cohorts) -> tuple[CohortState, ...]:
     counts = np.bincount(numbers, minlength=len(keys))
     final = np.bincount(numbers[cohorts.final], minlength=len(keys))
     splits = np.bincount(numbers[cohorts.final & (cohorts.outcome == 0.5)], minlength=len(keys))
+    reconstructed = np.bincount(numbers[cohorts.reconstructed], minlength=len(keys))
     return tuple(
         CohortState(
             run_date=np.datetime64(int(day), "D").item(),
@@ -184,6 +189,7 @@ def cohort_states(cohorts: Cohorts) -> tuple[CohortState, ...]:
             n_final=int(final[number]),
             n_splits=int(splits[number]),
             provisional=bool(final[number] < MIN_FINAL * counts[number]),
+            reconstructed=bool(reconstructed[number]),
         )
         for number, (day, window) in enumerate(keys)
     )
@@ -216,22 +222,24 @@ def _whole_field(cohorts: Cohorts, categories: list[str], states: tuple[CohortSt
     )
 
 
-def _boards(forecasts: Forecasts, whole: _Field) -> Iterator[tuple[BoardName, int, _Field]]:
-    """Each board and window that has markets."""
+def _boards(forecasts: Forecasts, whole: _Field) -> Iterator[tuple[BoardName, bool, int, _Field]]:
+    """Each board and window that has markets, and whether these are reconstructed."""
     cohorts = forecasts.cohorts
-    priced = cohorts.good & ~np.isnan(cohorts.price)
-    live = priced & ~cohorts.reconstructed
-    late = priced & ~np.isnan(forecasts.late).all(axis=0)
+    priced = ~np.isnan(cohorts.price)
+    live = priced & cohorts.good & ~cohorts.reconstructed
+    late = live & ~np.isnan(forecasts.late).all(axis=0)
     none = np.broadcast_to(np.False_, forecasts.leaked.shape)
-    markets: tuple[tuple[BoardName, Bools, Floats, Bools], ...] = (
-        ("core", live & cohorts.core, forecasts.probability, forecasts.leaked),
-        ("full", live, forecasts.probability, forecasts.leaked),
-        ("backfill", late, forecasts.late, none),
+    markets: tuple[tuple[BoardName, bool, Bools, Floats, Bools], ...] = (
+        ("core", False, live & cohorts.core, forecasts.probability, forecasts.leaked),
+        ("full", False, live, forecasts.probability, forecasts.leaked),
+        ("backfill", False, late, forecasts.late, none),
+        # A history has no sides to tell a good price by.
+        ("backfill", True, priced & cohorts.reconstructed, forecasts.late, none),
     )
-    for board, chosen, forecast, leaked in markets:
+    for board, reconstructed, chosen, forecast, leaked in markets:
         for window in np.unique(cohorts.window_days[chosen]).tolist():
             here = chosen & (cohorts.window_days == window)
-            yield board, window, replace(whole, forecast=forecast, leaked=leaked).cut(here)
+            yield board, reconstructed, window, replace(whole, forecast=forecast, leaked=leaked).cut(here)
 
 
 class _Section:
@@ -244,8 +252,11 @@ class _Section:
         entrants: tuple[Entrant, ...],
         categories: list[str],
         field: _Field,
+        *,
+        reconstructed: bool,
     ) -> None:
         self.board = board
+        self.reconstructed = reconstructed
         self.window_days = window_days
         self.entrants = entrants
         self.categories = categories
@@ -320,6 +331,7 @@ class _Section:
             n_provisional=n_provisional,
             n_clipped=int(clipped(f).sum()),
             n_leaked=int(field.leaked[number].sum()),
+            reconstructed=self.reconstructed,
             coverage=_rounded_or_none(coverage),
             effective_n=_rounded_or_none(found.effective_n if found else None),
             mean_edge=_rounded_or_none(found.mean if found else None),
@@ -369,7 +381,7 @@ class _Section:
                 sums[number] = _cluster_sums(forecast, field, counted, curves=curves)[settled]
         if not sums:
             return {}
-        key = f"{self.board}|{self.window_days}|{category}|{price_bin}"
+        key = f"{self.board}|{self.window_days}|{category}|{price_bin}{'|reconstructed' * self.reconstructed}"
         totals = bootstrap_totals(np.hstack(list(sums.values())), key)
         parts = np.split(totals, len(sums), axis=1)
         return {number: _bootstrapped(part, sums[number]) for number, part in zip(sums, parts, strict=True)}
@@ -418,6 +430,7 @@ class _Section:
                 high=_rounded_or_none(estimate.high),
                 p_value=_rounded_or_none(estimate.p_value),
                 significant=discovered,
+                reconstructed=self.reconstructed,
             )
             for (first, second, estimate), discovered in zip(found, significant, strict=True)
         ]
@@ -437,6 +450,7 @@ class _Section:
                 experiment=entrant.experiment,
                 version=entrant.version,
                 points=points,
+                reconstructed=self.reconstructed,
             )
 
     def edges(self) -> Iterator[EdgePoint]:
@@ -461,6 +475,7 @@ class _Section:
                     cumulative_edge=_rounded(means[position]),
                     cumulative_low=_rounded_or_none(lows[position]),
                     cumulative_high=_rounded_or_none(highs[position]),
+                    reconstructed=self.reconstructed,
                 )
 
 

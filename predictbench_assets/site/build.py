@@ -28,6 +28,7 @@ from predictbench_assets.exchange_names import is_simulated, polymarket_address
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.persistence.stored_runs import run_states, stored_exchange
 from predictbench_assets.printable import visible
+from predictbench_assets.reporting import boards
 from predictbench_assets.reporting.coverage import coverage_of
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 from predictbench_assets.scoring import rules
@@ -62,6 +63,7 @@ _BEFORE_PERCENT = re.compile(r"(?<=[0-9]) %")
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DIRECTIONS: Final = dict.fromkeys((0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 """Marks that turn a line round; a title has no element of its own to keep them in."""
+RECONSTRUCTED: Final = ", reconstructed markets"
 _TEMPLATES = Path(__file__).with_name("templates")
 _FEW = 10
 """Best and worst markets on the page of an experiment."""
@@ -275,7 +277,8 @@ class _Site:
         """Pages of days, with links to their markets; the page of each market, and the markets of each day."""
         pages: dict[str, str] = {}
         days: dict[tuple[date, int], list[str]] = {}
-        for run_date, window, core in cohorts(self._engine, self._as_of, since):
+        for sample in cohorts(self._engine, self._as_of, since):
+            run_date, window, core = sample.run_date, sample.window_days, sample.markets
             for market in core:
                 pages.setdefault(market.market_id, page_name(market.market_id))
             days[run_date, window] = [market.market_id for market in core]
@@ -285,6 +288,7 @@ class _Site:
                 root="../",
                 run_date=run_date,
                 window=window,
+                sample=sample,
                 markets=core,
                 pages=pages,
                 digest=seen.digests.get((run_date, window)),
@@ -321,7 +325,7 @@ class _Site:
             rows = [row for row in self._leaderboard.rows if (row.experiment, row.version) == key]
             whole = sorted(
                 (row for row in rows if row.is_whole),
-                key=lambda row: (views.BOARDS.index(row.board), row.window_days),
+                key=lambda row: (views.BOARDS.index((row.board, row.reconstructed)), row.window_days),
             )
             best, worst = best_and_worst[key]
             made = self._made(key)
@@ -346,19 +350,22 @@ class _Site:
     def _made(self, key: tuple[str, str]) -> "_Made":
         place = _place(self._forecasts.entrants, key)
         if place is None:  # on a board that was given, and in no forecast that is known now
-            return _Made(in_time=1, late=0)
+            return _Made(in_time=1, late=0, reconstructed=0)
         forecasts = self._forecasts
-        in_time, late = (int((~np.isnan(each[place])).sum()) for each in (forecasts.probability, forecasts.late))
-        return _Made(in_time, late)
+        in_time, late = (~np.isnan(each[place]) for each in (forecasts.probability, forecasts.late))
+        afterwards = late & forecasts.cohorts.reconstructed
+        return _Made(int(in_time.sum()), int((late & ~afterwards).sum()), int(afterwards.sum()))
 
-    def _charts(self, row: BoardRow) -> tuple[int, list[tuple[str, views.Panel]]]:
+    def _charts(self, row: BoardRow) -> tuple[str, list[tuple[str, views.Panel]]]:
+        """The heading and the small charts of an entrant on one board and window."""
         panels = [
             ("Calibration", self._panels.reliability(row)),
             ("Edge over time", self._panels.over_time(row)),
             ("Edge by price", self._panels.by_price(row)),
             ("Edge by category", self._panels.by_category(row)),
         ]
-        return row.window_days, [(title, panel) for title, panel in panels if panel is not None]
+        heading = f"{views.days_ahead(row.window_days)}, {row.board} board{RECONSTRUCTED * row.reconstructed}"
+        return heading, [(title, panel) for title, panel in panels if panel is not None]
 
     def _best_and_worst(
         self, key: tuple[str, str], with_pages: set[str]
@@ -437,7 +444,9 @@ class _Made:
 
     in_time: int
     late: int
-    """Too late to count, or on a snapshot that was put together afterwards."""
+    """Too late to count."""
+    reconstructed: int
+    """Of reconstructed markets."""
 
     @property
     def none_in_time(self) -> bool:
@@ -447,7 +456,7 @@ class _Made:
     @property
     def board(self) -> BoardName:
         """The board that shows the most of it."""
-        return "backfill" if self.none_in_time and self.late else "core"
+        return "backfill" if self.none_in_time and self.late + self.reconstructed else "core"
 
 
 @dataclass(frozen=True)
@@ -459,16 +468,20 @@ class _Settlement:
     n_splits: int
     n_without_good_price: int
     n_late: int
-    """Forecasts that were made too late, or on a snapshot put together afterwards."""
+    """Forecasts that were made too late."""
+    n_reconstructed: int
+    """Markets of reconstructed snapshots."""
 
 
 def _settlement(leaderboard: Leaderboard, forecasts: Forecasts) -> _Settlement:
+    reconstructed = forecasts.cohorts.reconstructed
     return _Settlement(
         n_markets=sum(one.n_markets for one in leaderboard.cohorts),
         n_final=sum(one.n_final for one in leaderboard.cohorts),
         n_splits=sum(one.n_splits for one in leaderboard.cohorts),
-        n_without_good_price=int((~forecasts.cohorts.good).sum()),
-        n_late=int((~np.isnan(forecasts.late)).sum()),
+        n_without_good_price=int((~forecasts.cohorts.good & ~reconstructed).sum()),
+        n_late=int((~np.isnan(forecasts.late) & ~reconstructed).sum()),
+        n_reconstructed=int(reconstructed.sum()),
     )
 
 
@@ -512,7 +525,8 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "FLAG_TEXTS": views.FLAG_TEXTS,
-        "BOARD_TEXTS": views.BOARD_TEXTS,
+        "RECONSTRUCTED": RECONSTRUCTED,
+        "RECONSTRUCTED_TEXT": boards.RECONSTRUCTED,
         "page_name": page_name,
         "cohort_name": cohort_name,
         "days_ahead": views.days_ahead,

@@ -60,6 +60,8 @@ class WindowCounts:
     core: int
     good: int
     thin: int
+    history: int
+    """Priced by a history: of reconstructed markets."""
     unpriced: int
     withdrawn: int
 
@@ -163,12 +165,26 @@ class StoredReason:
 
 
 @dataclass(frozen=True)
+class CoreSample:
+    """The core sample of a run."""
+
+    run_date: date
+    window_days: int
+    as_of: datetime | None
+    """Of a reconstructed one, the instant that it shows."""
+    captured_at: datetime
+    markets: list[CoreMarket]
+
+
+@dataclass(frozen=True)
 class MarketCapture:
     """A market as one run froze it, with its forecasts."""
 
     run_date: date
     window_days: int
     captured_at: datetime
+    as_of: datetime | None
+    """Of a reconstructed one, the instant that it shows."""
     price: float | None
     bid: float | None
     ask: float | None
@@ -228,6 +244,7 @@ _WINDOWS = text(f"""
         SELECT r.window_days, count(*) FILTER (WHERE {_KNOWN} AND m.core) AS core,
             count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'good') AS good,
             count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'thin') AS thin,
+            count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'history') AS history,
             count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'none') AS unpriced,
             count(*) FILTER (WHERE m.withdrawn_at <= :as_of) AS withdrawn
         FROM predictbench.processed_markets m JOIN runs r USING (run_id) GROUP BY r.window_days
@@ -247,7 +264,8 @@ _WINDOWS = text(f"""
         coalesce(sum(rejected_markets), 0) AS rejected, coalesce(sum(failed_markets), 0) AS failed,
         coalesce(sum(processed_markets), 0) AS processed,
         coalesce(max(core), 0) AS core, coalesce(max(good), 0) AS good, coalesce(max(thin), 0) AS thin,
-        coalesce(max(unpriced), 0) AS unpriced, coalesce(max(withdrawn), 0) AS withdrawn,
+        coalesce(max(history), 0) AS history, coalesce(max(unpriced), 0) AS unpriced,
+        coalesce(max(withdrawn), 0) AS withdrawn,
         (SELECT excluded_by_reason FROM reasons WHERE reasons.window_days = r.window_days) AS excluded_by_reason
     FROM runs r LEFT JOIN markets USING (window_days) GROUP BY r.window_days ORDER BY r.window_days
 """)  # noqa: S608 - texts of ours
@@ -271,8 +289,10 @@ _DIGESTS = text("""
 
 _COHORTS = text(f"""
     WITH runs AS ({_RUNS})
-    SELECT DISTINCT r.run_id, r.run_date, r.window_days FROM runs r JOIN predictbench.processed_markets m USING (run_id)
-    WHERE m.core AND {_KNOWN} AND r.run_date >= :since ORDER BY r.run_date DESC, r.window_days
+    SELECT r.run_id, r.run_date, r.window_days, r.as_of, min(m.captured_at) AS captured_at
+    FROM runs r JOIN predictbench.processed_markets m USING (run_id)
+    WHERE m.core AND {_KNOWN} AND r.run_date >= :since
+    GROUP BY r.run_id, r.run_date, r.window_days, r.as_of ORDER BY r.run_date DESC, r.window_days
 """)  # noqa: S608 - texts of ours
 
 _CORE_OF_A_RUN = text(f"""
@@ -288,7 +308,7 @@ _CAPTURES = text(f"""
     SELECT m.processed_market_id, m.market_id, m.market_slug, m.question, m.category, m.close_time,
         m.raw_snapshot ->> 'description' AS rules, m.raw_snapshot IS NULL AS archived,
         e.slug AS event_slug, e.title AS event_title, r.run_date, r.window_days,
-        m.captured_at, m.price, m.bid, m.ask, m.spread, m.price_source, m.price_quality, m.price_at, m.volume,
+        m.captured_at, m.as_of, m.price, m.bid, m.ask, m.spread, m.price_source, m.price_quality, m.price_at, m.volume,
         m.liquidity, m.core, m.core_weight, m.reconstructed
     FROM predictbench.processed_markets m JOIN runs r USING (run_id) LEFT JOIN predictbench.events e USING (event_id)
     WHERE m.market_id = ANY(:ids) AND {_KNOWN} ORDER BY m.market_id, r.run_date, r.window_days
@@ -385,12 +405,13 @@ def overview(engine: Engine, as_of: datetime) -> Overview:
     return in_transaction(engine, work)
 
 
-def cohorts(engine: Engine, as_of: datetime, since: date) -> Iterator[tuple[date, int, list[CoreMarket]]]:
+def cohorts(engine: Engine, as_of: datetime, since: date) -> Iterator[CoreSample]:
     """The core sample of each complete run from `since` on, newest first."""
     known = {"as_of": as_of, "since": since}
     runs = in_transaction(engine, lambda connection: connection.execute(_COHORTS, known).all())
     for run in runs:
-        yield run.run_date, run.window_days, _core_of(engine, run.run_id, as_of)
+        values = run._asdict()
+        yield CoreSample(markets=_core_of(engine, values.pop("run_id"), as_of), **values)
 
 
 def markets(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[MarketHistory]:

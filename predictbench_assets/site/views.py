@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from markupsafe import Markup
 
-from predictbench_assets.reporting.boards import amounts
+from predictbench_assets.reporting.boards import RECONSTRUCTED, amounts
 from predictbench_assets.reporting.charts import (
     Interval,
     board_intervals,
@@ -39,18 +39,28 @@ from predictbench_assets.scoring.costs import RunCost, cost_of, cost_over, total
 from predictbench_assets.site.data import Overview, Spread
 from predictbench_assets.site.names import page_name
 
-BOARDS: Final[tuple[BoardName, ...]] = ("core", "full", "backfill")
+BOARDS: Final[tuple[tuple[BoardName, bool], ...]] = (
+    ("core", False),
+    ("full", False),
+    ("backfill", False),
+    ("backfill", True),
+)
+"""Boards in the order in which they are shown, and whether they are those of reconstructed markets."""
 
-BOARD_TEXTS: Final[dict[BoardName, tuple[str, str]]] = {
-    "core": (
+BOARD_TEXTS: Final[Mapping[tuple[BoardName, bool], tuple[str, str]]] = {
+    ("core", False): (
         "Core board",
         "A sample drawn before anybody forecast, spread over topics, events and prices. Its ranks are those to quote.",
     ),
-    "full": ("Full board", "Every market of each day with a good price, largely sport on most days. Ranked by itself."),
-    "backfill": (
-        "Backfill board",
-        "Forecasts made too late, or on days put together afterwards. They prove nothing about foresight.",
+    ("full", False): (
+        "Full board",
+        "Every market of each day with a good price, largely sport on most days. Ranked by itself.",
     ),
+    ("backfill", False): (
+        "Backfill board, late forecasts",
+        "Forecasts of captured days that were made too late to count. They prove nothing about foresight.",
+    ),
+    ("backfill", True): ("Backfill board, reconstructed markets", f"Here {RECONSTRUCTED}"),
 }
 
 FLAG_TEXTS: Final[dict[Flag, tuple[str, str]]] = {
@@ -172,6 +182,7 @@ class BoardView:
     """A board of a window: its whole rows in the order in which they are shown, and the chart of them."""
 
     name: BoardName
+    reconstructed: bool
     title: str
     about: str
     window_days: int
@@ -285,7 +296,7 @@ def _discovered(row: BoardRow, leaderboard: Leaderboard) -> bool:
     return any(
         one.significant and row.label in (one.first, one.second) and prices & {one.first, one.second}
         for one in leaderboard.comparisons
-        if (one.board, one.window_days) == (row.board, row.window_days)
+        if (one.board, one.reconstructed, one.window_days) == (row.board, row.reconstructed, row.window_days)
     )
 
 
@@ -295,6 +306,14 @@ def _nothing_settled(leaderboard: Leaderboard, overview: Overview) -> Headline:
         return Headline(
             "The benchmark has not begun: no day is stored yet.",
             "The first daily run freezes the first markets; results follow when those have settled.",
+            "plain",
+        )
+    put_together = max((row.n_markets for row in leaderboard.rows if row.reconstructed), default=0)
+    if put_together and all(cohort.reconstructed for cohort in leaderboard.cohorts):
+        return Headline(
+            "No result yet: all that has settled was put together afterwards.",
+            f"The backfill boards below show up to {put_together:,} settled markets of reconstructed days: how the "
+            "experiments behave, and nothing about foresight. Results come from days that are captured as they pass.",
             "plain",
         )
     waiting = markets or sum(window.processed for window in overview.windows)
@@ -346,7 +365,7 @@ def windows(leaderboard: Leaderboard, panels: "Panels") -> tuple[WindowView, ...
 def _window(leaderboard: Leaderboard, panels: "Panels", window: int) -> WindowView:
     rows = [row for row in leaderboard.rows if row.window_days == window]
     costs = [one for one in leaderboard.costs if one.window_days == window]
-    boards = [_board(rows, name, window, costs) for name in BOARDS]
+    boards = [_board(rows, name, window, costs, reconstructed=reconstructed) for name, reconstructed in BOARDS]
     core = boards[0]
     entrants = [row for row in core.entrants if row.n_markets]
     shown = [*entrants[:_MOST_PANELS], *([core.reference] if core.reference and core.reference.n_markets else [])]
@@ -367,8 +386,11 @@ def _window(leaderboard: Leaderboard, panels: "Panels", window: int) -> WindowVi
     )
 
 
-def _board(rows: Iterable[BoardRow], name: BoardName, window: int, costs: Sequence[EntrantCost]) -> BoardView:
-    whole = sorted((row for row in rows if row.board == name and row.is_whole), key=_order)
+def _board(
+    rows: Iterable[BoardRow], name: BoardName, window: int, costs: Sequence[EntrantCost], *, reconstructed: bool
+) -> BoardView:
+    chosen = (row for row in rows if (row.board, row.reconstructed) == (name, reconstructed) and row.is_whole)
+    whole = sorted(chosen, key=_order)
     reference = next((row for row in whole if row.reference), None)
     entrants = tuple(row for row in whole if not row.reference and not row.control)
     controls = tuple(row for row in whole if row.control)
@@ -376,16 +398,17 @@ def _board(rows: Iterable[BoardRow], name: BoardName, window: int, costs: Sequen
     if intervals := board_intervals([*entrants, *controls]):
         text = "; ".join(_describe_interval(one) for one in intervals)
         alternative = f"Mean edge over the market price with 95 % intervals, {days_ahead(window)}: {text}."
-        identity = f"board-{name}-{window}"
+        identity = f"board-{name}-{window}{'-reconstructed' * reconstructed}"
         wide = Markup(intervals_svg(intervals, identity=f"{identity}-wide", alternative=alternative))  # noqa: S704
         narrow = Markup(  # noqa: S704 - our own drawing, its texts are escaped
             intervals_svg(intervals, identity=f"{identity}-narrow", alternative=alternative, width=340, above=True)
         )
-    title, about = BOARD_TEXTS[name]
+    title, about = BOARD_TEXTS[name, reconstructed]
     priced = [(row, cost) for row in whole if (cost := cost_of(row, costs)) is not None]
-    pictures = _cost_pictures(entrants, name, window, costs)
+    pictures = _cost_pictures(entrants, name, window, costs) if name == "core" else None
     return BoardView(
         name=name,
+        reconstructed=reconstructed,
         title=title,
         about=about,
         window_days=window,
@@ -498,7 +521,8 @@ def _describe_interval(one: Interval) -> str:
 
 
 def _identity(kind: str, row: BoardRow) -> str:
-    return f"{kind}-{row.window_days}-{page_name(row.experiment, row.version)}"
+    apart = "-reconstructed" * row.reconstructed
+    return f"{kind}-{row.window_days}{apart}-{page_name(row.experiment, row.version)}"
 
 
 def _present(panels: Iterable[Panel | None]) -> Iterable[Panel]:
@@ -586,12 +610,12 @@ def _panel(row: BoardRow, drawn: str, note: str) -> Panel:
     return Panel(row.experiment, row.version, page, Markup(drawn), note)  # noqa: S704 - ours, its texts are escaped
 
 
-_Entrant = tuple[str, int, str, str]
+_Entrant = tuple[str, bool, int, str, str]
 
 
 def _entrant(one: Curve | EdgePoint | BoardRow) -> _Entrant:
     """Whose it is, on which board and window."""
-    return one.board, one.window_days, one.experiment, one.version
+    return one.board, one.reconstructed, one.window_days, one.experiment, one.version
 
 
 def instant(moment: datetime | None) -> str:

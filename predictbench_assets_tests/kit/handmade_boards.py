@@ -38,6 +38,7 @@ def row(experiment: str = "thinker", **given: Any) -> BoardRow:
         "n_provisional": 0,
         "n_clipped": 0,
         "n_leaked": 0,
+        "reconstructed": False,
         "coverage": 1.0,
         "mean_edge": 0.001,
         "edge_low": -0.002,

@@ -73,6 +73,12 @@ BOARDS: Final = Table(
         Column("edge_at_forecast", "double", "mean edge over the price at the time of the forecast", _EDGE),
         Column("edge_at_forecast_low", "double", "lower end of its 95 % interval", _EDGE),
         Column("edge_at_forecast_high", "double", "upper end of its 95 % interval", _EDGE),
+        Column(
+            "reconstructed",
+            "boolean",
+            "whether its markets are those of reconstructed snapshots, which no other row has; on backfill alone",
+            required=True,
+        ),
     ),
     "",
     "",

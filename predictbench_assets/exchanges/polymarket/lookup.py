@@ -212,7 +212,7 @@ def _first(market: PendingMarket) -> FirstOutcome:
 def _with_sane_close(reading: Reading, market: PendingMarket, now: datetime) -> Reading:
     """A reading without a time of closing that cannot be: forecasts count up to it, whenever it is."""
     at = reading.closed_time
-    first = _FIRST_CLOSE if market.captured_at is None else market.captured_at - _CLOCKS_DIFFER
+    first = _FIRST_CLOSE if market.open_at is None else market.open_at - _CLOCKS_DIFFER
     if at is None or first <= at <= now + _CLOCKS_DIFFER:
         return reading
     problem = reading.problem or f"it cannot have closed at {at.isoformat()}, so its nominal end is taken"

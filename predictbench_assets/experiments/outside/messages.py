@@ -41,7 +41,7 @@ class Quote(_Message):
     bid: Share | None
     ask: Share | None
     quality: str
-    """good, thin or none."""
+    """good, thin, history (of a reconstructed market: no sides are known) or none."""
 
 
 class MarketQuestion(_Message):
@@ -67,7 +67,10 @@ class MarketQuestion(_Message):
     resolved_outcome: None = None
     """Always null: nobody knows it yet."""
     captured_at: AwareDatetime
-    """The instant at which the market was frozen."""
+    """The instant at which the market was frozen, or of a reconstructed one when it was read."""
+    as_of: AwareDatetime
+    """The instant that is shown, up to which things may be known: earlier than `captured_at` where it was
+    reconstructed."""
     price: Quote | None = None
     """Only for a forecaster that is shown prices."""
     price_24h_ago: Share | None = None
@@ -160,6 +163,7 @@ def market_question(market: Market, snapshot_hash: str, *, prices: bool) -> Mark
         close_time=market.close_time,
         outcomes=list(market.outcomes),
         captured_at=market.captured_at,
+        as_of=market.as_of,
         price=_quote(market) if prices else None,
         price_24h_ago=market.price_24h_ago if prices else None,
     )

@@ -76,6 +76,17 @@ def test_a_settlement_that_was_only_proposed_does_not_count(ledger: Engine) -> N
     assert base_rate(ledger, NOW + timedelta(days=2)) == (pytest.approx(rate(1.5, 2)), 2)
 
 
+def test_a_price_is_that_of_a_capture_and_of_a_reconstruction_it_is_none(ledger: Engine, take: Takes) -> None:
+    """The reconstruction is of an earlier day, and crawled before the captures were."""
+    lease = take(RunKey(KEY.run_date - timedelta(days=1), KEY.window_days + 1), dagster_run_id="reconstructed")
+    writer, earlier = RunWriter(ledger, lease, lease.clock), {"captured_at": NOW - timedelta(hours=1)}
+    writer.write([record(number, **earlier) for number in (0, 9)], [attempt()], reconstructed=True)
+    writer.finish(RunCounts(2, 0, 0, 0, 2), "completed")
+    observe(ledger, "m9", "final", 1.0, at=NOW + timedelta(days=1))
+    known = {one.market_id: one.price for one in settled_markets(ledger, NOW + timedelta(days=1))}
+    assert known == {"m0": market(0).price.value, "m9": None}
+
+
 @pytest.mark.parametrize("days", range(7))
 def test_the_history_in_short_is_that_of_the_history(ledger: Engine, days: int) -> None:
     moment = NOW + timedelta(days=days)

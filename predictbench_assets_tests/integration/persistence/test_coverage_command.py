@@ -46,6 +46,9 @@ def key(days: int, window: int = 7) -> RunKey:
 def store(engine: Engine, run: RunKey, status: StoredStatus = "completed", *, reconstructed: bool = False) -> None:
     lease = open_run(engine, run, on_existing="update")
     writer = RunWriter(engine, lease, lease.clock)
+    if reconstructed:
+        with engine.begin() as connection:
+            lease.hold(connection, as_of=run.start)
     writer.write([record(1)], [attempt()], reconstructed=reconstructed)
     writer.finish(RunCounts(1, 0, 0, 0, 1), status, (), {})
 

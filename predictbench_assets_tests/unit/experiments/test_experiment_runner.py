@@ -24,12 +24,13 @@ from predictbench_assets.experiments.protocol import (
     Experiment,
     ExperimentResult,
     ExperimentSkip,
+    Information,
     PipelineContext,
     RetriableError,
     SettledMarket,
     Usage,
 )
-from predictbench_assets.experiments.runner import MAX_REASON, Progress, run_experiment
+from predictbench_assets.experiments.runner import MAX_REASON, NO_BOOK, NO_SEARCH, Progress, run_experiment
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market, make_run
 from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.markets.market import Market
@@ -179,6 +180,32 @@ def _asked(
     experiment = Sync(note)
     experiment.max_markets, experiment.max_concurrency = limit, 1
     return order, run_over(experiment, markets, **options)
+
+
+@pytest.mark.parametrize(
+    ("information", "market_data", "reason"),
+    [
+        ("search", False, NO_SEARCH),
+        ("search_blind", False, NO_SEARCH),
+        ("market", True, NO_BOOK),
+        ("blind", False, None),
+    ],
+)
+def test_who_would_see_what_came_later_is_not_asked_about_reconstructed_markets(
+    run_over: RunOver, information: Information, market_data: bool, reason: str | None
+) -> None:
+    asked: list[str] = []
+
+    def note(market: Market, context: PipelineContext) -> ExperimentResult:
+        asked.append(market.market_id)
+        return EVEN
+
+    tested = Sync(note)
+    tested.information, tested.market_data = information, market_data
+    afterwards = [market.model_copy(update={"as_of": CAPTURED_AT - timedelta(days=9)}) for market in MARKETS[:3]]
+    outcomes = run_over(tested, [*afterwards, *MARKETS[3:]])
+    assert [one.reason for one in outcomes] == [reason] * 3 + [None] * 6
+    assert len(asked) == (9 if reason is None else 6)
 
 
 def test_past_the_limit_markets_are_skipped_by_name(run_over: RunOver) -> None:

@@ -72,13 +72,13 @@ def area(tmp_path: Path) -> StagingArea:
     return StagingArea(str(tmp_path))
 
 
-def cohort(area: StagingArea, count: int = 4, snapshot: str = SNAPSHOT) -> StagedFile:
+def cohort(area: StagingArea, count: int = 4, snapshot: str = SNAPSHOT, *, as_of: datetime | None = None) -> StagedFile:
     """Markets of which the odd ones are of the core."""
     markets = [make_market(f"m{number}", core=bool(number % 2)) for number in range(count)]
     header = CohortHeader(
         snapshot_hash=snapshot, captured_at=CAPTURED_AT, limit=None, offered=count, excluded={}, rejected=0,
         markets=count, contracts=2 * count, core=count // 2, clusters=count, price_quality={}, price_source={},
-        category={},
+        category={}, as_of=as_of,
     )  # fmt: skip
     lines = [b'{"market":' + market.model_dump_json().encode() + b"}" for market in markets]
     return area.publish(staged_name([COHORT.name], KEY), COHORT, header, lines)
@@ -150,6 +150,13 @@ def test_too_late_nothing_is_asked_for(area: StagingArea, after: timedelta) -> N
     assert frozen.file.rows == 0
     assert "order books of now are not those of then" in str(frozen.file.header(MarketDataHeader).not_frozen)
     assert rows(area) == {}
+
+
+def test_of_a_day_that_is_reconstructed_nothing_is_asked_for(area: StagingArea) -> None:
+    exchange = Books()
+    frozen = freeze(area, exchange, cohort(area, as_of=CAPTURED_AT - timedelta(days=9)))
+    assert exchange.asked == []
+    assert "the snapshot was reconstructed" in str(frozen.file.header(MarketDataHeader).not_frozen)
 
 
 def test_where_no_experiment_asks_the_exchange_is_not_asked(area: StagingArea) -> None:

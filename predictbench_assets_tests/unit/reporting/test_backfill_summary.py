@@ -29,7 +29,7 @@ def test_the_exit_code(outcomes: list[BackfillOutcome], code: int) -> None:
 def test_reasons_are_text_in_markdown() -> None:
     told = BackfillSummary(runs=(BackfillLine.of(KEY, "missing", "a | b\n<b>"),), stopped_by="SIGINT").to_markdown()
     assert told.splitlines()[0] == "## Predictbench backfill: 1 missing; stopped by SIGINT"
-    assert told.splitlines()[-1] == "| 2026-11-23 | 7 | missing |  |  |  | a &#124; b &#60;b> |"
+    assert told.splitlines()[-1] == "| 2026-11-23 | 7 | missing |  |  |  |  | a &#124; b &#60;b> |"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from predictbench_assets.scoring.boards import BoardRow, Leaderboard
+from predictbench_assets.scoring.boards import BoardName, BoardRow, Leaderboard
 from predictbench_assets.scoring.build import build_leaderboard
 from predictbench_assets.scoring.forecasts import Cohorts, Entrant, Floats, Forecasts
 from predictbench_assets.scoring.intervals import clustered_mean
@@ -57,12 +57,19 @@ def board_of(
 
 
 def row(
-    leaderboard: Leaderboard, experiment: str, board: str = "full", category: str = "all", price_bin: str = "all"
+    leaderboard: Leaderboard,
+    experiment: str,
+    board: str = "full",
+    category: str = "all",
+    price_bin: str = "all",
+    *,
+    reconstructed: bool = False,
 ) -> BoardRow:
+    wanted = experiment, board, category, price_bin, reconstructed
     (found,) = (
         one
         for one in leaderboard.rows
-        if (one.experiment, one.board, one.category, one.price_bin) == (experiment, board, category, price_bin)
+        if (one.experiment, one.board, one.category, one.price_bin, one.reconstructed) == wanted
     )
     return found
 
@@ -119,10 +126,36 @@ def test_each_market_is_on_the_boards_that_its_snapshot_allows() -> None:
     late = np.where(np.arange(400) >= 380, 0.5, np.nan)
     leaderboard = board_of(cohorts, [(entrant("half"), np.full(400, 0.5))], [late])
     boards = {board: row(leaderboard, "half", board) for board in ("core", "full", "backfill")}
-    assert {name: one.n_board for name, one in boards.items()} == {"core": 199, "full": 389, "backfill": 20}
-    assert boards["backfill"].n_markets == 20
+    assert {name: one.n_board for name, one in boards.items()} == {"core": 199, "full": 389, "backfill": 10}
+    assert boards["backfill"].n_markets == 10
     assert {one.rank for one in boards.values()} <= {1, None}
     assert boards["backfill"].rank is None
+
+
+def test_reconstructed_markets_are_in_no_mean_with_captured_ones() -> None:
+    """Their price comes from a history, which is never a good one; each board's numbers are of its own kind alone."""
+    cohorts = settled()
+    afterwards = np.arange(400) >= 300
+    cohorts = replace(cohorts, reconstructed=afterwards, good=~afterwards, core=np.ones(400, np.bool_))
+    in_time, late = np.where(afterwards, np.nan, better(cohorts)), np.where(afterwards, better(cohorts, -0.1), np.nan)
+    late[:20] = 0.5
+    leaderboard = board_of(cohorts, [(entrant("knows"), in_time)], [late])
+
+    apart = row(leaderboard, "knows", "backfill", reconstructed=True)
+    by_hand = clustered_mean(edge(late, cohorts.price, cohorts.outcome)[300:], cohorts.cluster[300:])
+    assert (apart.n_board, apart.n_markets, apart.n_events, apart.rank) == (100, 100, 50, None)
+    assert (apart.mean_edge, apart.edge_low) == pytest.approx((by_hand.mean, by_hand.low), abs=1e-9)
+    assert row(leaderboard, "knows", "backfill").n_markets == 20
+    for board in ("core", "full"):
+        assert row(leaderboard, "knows", board).n_board == 300
+        assert (row(leaderboard, "knows", board).mean_edge or 0) > 0 > by_hand.mean
+    kinds: list[tuple[BoardName, bool, int]] = [("core", False, 300), ("full", False, 300), ("backfill", False, 20)]
+    kinds.append(("backfill", True, 100))
+    for board, reconstructed, markets in kinds:
+        (curve,) = (one for one in leaderboard.curves if (one.board, one.reconstructed) == (board, reconstructed))
+        points = [one for one in leaderboard.edges if (one.board, one.reconstructed) == (board, reconstructed)]
+        assert sum(one.n_markets for one in curve.points) == sum(one.n_markets for one in points) == markets
+    assert [one.reconstructed for one in leaderboard.cohorts] == [False, False, False, True, True]
 
 
 def test_who_may_search_is_held_against_the_price_of_its_own_time() -> None:

@@ -128,6 +128,25 @@ def test_windows_boards_and_strata_are_kept_apart() -> None:
     assert one_day.reliability == ()
 
 
+def test_reconstructed_markets_have_a_board_of_their_own_and_are_no_result() -> None:
+    rows = [
+        row(board="backfill", rank=None, mean_edge=0.1),
+        row(board="backfill", rank=None, mean_edge=0.2, reconstructed=True, n_markets=70),
+    ]
+    [window] = shown(board(*rows))
+    late, apart = window.boards[1:]
+    assert (late.reconstructed, late.entrants[0].mean_edge) == (False, 0.1)
+    assert (apart.reconstructed, apart.entrants[0].mean_edge, apart.settled) == (True, 0.2, 70)
+    assert "put together afterwards" in apart.about
+    assert late.wide is not None
+    assert apart.wide is not None
+    identities = [set(re.findall(r'id="([^"]+)"', one)) for one in (late.wide, apart.wide)]
+    assert identities[0].isdisjoint(identities[1])
+    said = headline(board(*rows, cohorts=(cohort(reconstructed=True),)), NOTHING_STORED)
+    assert said.sentence.startswith("No result yet")
+    assert "70 settled markets of reconstructed days" in said.detail
+
+
 def test_only_the_first_entrants_have_panels_and_the_rest_are_counted() -> None:
     names = [f"number {number}" for number in range(9)]
     rows = [row(name, rank=place + 1) for place, name in enumerate(names)]
