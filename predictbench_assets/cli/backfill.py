@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -19,17 +20,20 @@ from predictbench_assets.database.connection import opened_database
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.registry import RegistryError
 from predictbench_assets.launch.backfill import Backfill
+from predictbench_assets.launch.parity import check_parity
 from predictbench_assets.launch.request import DailyOptions
 from predictbench_assets.launch.signals import exiting_on_signals
 from predictbench_assets.observability.console import append_step_summary, console
 from predictbench_assets.persistence.stored_runs import frozen_runs, stored_runs
 from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
+from predictbench_assets.reporting.parity import ParitySummary
 from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
 from predictbench_assets.schedule import days_between, why_not_runnable
 from predictbench_assets.settings import Settings
 
 _CONFIRM_ABOVE = 10
 """More runs than these are not started on a terminal without asking."""
+_Summary = TypeVar("_Summary", BackfillSummary, ParitySummary)
 
 
 @click.command(
@@ -41,6 +45,7 @@ Examples:
     --yes --summary backfill.json
   predictbench backfill --from 2026-11-01 --to 2026-11-22 \\
     --experiment shrunk_market
+  predictbench backfill --from 2026-11-16 --to 2026-11-16 --check
 """,
 )
 @day_option("--from", "first", required=True, help="The first run date.")
@@ -60,6 +65,11 @@ Examples:
     help="Put the snapshot of a past day that has none together, or leave the day out.  [default: PAST_SNAPSHOTS]",
 )
 @click.option(
+    "--check",
+    is_flag=True,
+    help="Store nothing: reconstruct what was captured in a scratch place, and compare the two.",
+)
+@click.option(
     "--summary",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -72,6 +82,7 @@ def backfill(
     window_days: tuple[int, ...] | None,
     experiments: tuple[str, ...],
     reconstruct: bool | None,
+    check: bool,
     summary: Path | None,
     yes: bool,
 ) -> None:
@@ -84,9 +95,16 @@ def backfill(
     With --experiment the results of all others stay as they are, and a run also counts as failed if that experiment
     gave no forecast of any market. A forecast made more than a day after its snapshot was frozen is late: it is on the
     backfill board and on its market's page, and never takes the place of one that was made in time.
+
+    With --check the exit code is 1 if a reconstruction differs from its capture by more than is tolerated or could not
+    be made, and 3 if nothing was captured.
     """
     settings = configured_settings()
     keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
+    if check:
+        if experiments or reconstruct is not None:
+            raise click.UsageError("--check runs no experiment and stores nothing: leave the other options out")
+        sys.exit(_show(ParitySummary(partitions=tuple(check_parity(settings, keys))), summary).exit_code)
     _check_experiments(settings, experiments)
     options = DailyOptions(
         experiments=experiments, reconstruct=settings.reconstructs if reconstruct is None else reconstruct
@@ -95,11 +113,17 @@ def backfill(
     if len(keys) - len(refusals) > _CONFIRM_ABOVE and sys.stdin.isatty() and not yes:
         click.confirm(f"{len(keys) - len(refusals):,} runs will be made. Go on?", abort=True, err=True)
     done = _run_all(settings, keys, refusals, options)
+    _show(done, summary)
+    sys.exit(128 + signal.Signals[done.stopped_by] if done.stopped_by else done.exit_code)
+
+
+def _show(done: _Summary, file: Path | None) -> _Summary:
+    """Print a summary, append it to the page of an Action, and write it into a file."""
     console().print(done.to_table())
     append_step_summary(done.to_markdown())
-    if summary is not None:
-        done.write(summary.resolve())
-    sys.exit(128 + signal.Signals[done.stopped_by] if done.stopped_by else done.exit_code)
+    if file is not None:
+        done.write(file.resolve())
+    return done
 
 
 def _requested_keys(settings: Settings, first: date, last: date, windows: tuple[int, ...]) -> list[RunKey]:
