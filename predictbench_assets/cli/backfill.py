@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,11 +45,11 @@ Examples:
     --yes --summary backfill.json
   predictbench backfill --from 2026-11-01 --to 2026-11-22 \\
     --experiment shrunk_market
-  predictbench backfill --from 2026-11-16 --to 2026-11-16 --check
+  predictbench backfill --check
 """,
 )
-@day_option("--from", "first", required=True, help="The first run date.")
-@day_option("--to", "last", required=True, help="The last run date, itself included.")
+@day_option("--from", "first", help="The first run date; --check alone needs none.")
+@day_option("--to", "last", help="The last run date, itself included.")
 @windows_option()
 @click.option(
     "--experiment",
@@ -77,8 +77,8 @@ Examples:
 )
 @click.option("--yes", is_flag=True, help="Do not ask, however many runs it is.")
 def backfill(
-    first: date,
-    last: date,
+    first: date | None,
+    last: date | None,
     window_days: tuple[int, ...] | None,
     experiments: tuple[str, ...],
     reconstruct: bool | None,
@@ -97,13 +97,19 @@ def backfill(
     backfill board and on its market's page, and never takes the place of one that was made in time.
 
     With --check the exit code is 1 if a reconstruction differs from its capture by more than is tolerated or could not
-    be made, and 3 if nothing was captured.
+    be made, and 3 if nothing was captured. Without a range it is the last day whose markets have all ended.
     """
     settings = configured_settings()
-    keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
+    if check and (experiments or reconstruct is not None):
+        raise click.UsageError("--check runs no experiment and stores nothing: leave the other options out")
+    if check and first is None and last is None:
+        windows = window_days or (settings.target_close_window_days,)
+        keys = [RunKey(settings.clock.now().date() - timedelta(days=window + 1), window) for window in windows]
+    elif first is None or last is None:
+        raise click.UsageError("--from and --to name the run dates: give both")
+    else:
+        keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
     if check:
-        if experiments or reconstruct is not None:
-            raise click.UsageError("--check runs no experiment and stores nothing: leave the other options out")
         sys.exit(_show(ParitySummary(partitions=tuple(check_parity(settings, keys))), summary).exit_code)
     _check_experiments(settings, experiments)
     options = DailyOptions(

@@ -1,7 +1,7 @@
 """`predictbench backfill --check`: a day that was captured, reconstructed when the exchange has moved on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ def daily(make_run: MakeRun) -> DailyRun:
 
 @pytest.fixture
 def check(daily: DailyRun, tmp_path: Path) -> Check:
-    def run(*arguments: str, **variables: str) -> Result:
+    def run(*arguments: str, days: Sequence[str] = DAYS, **variables: str) -> Result:
         environment = daily.environment(tmp_path / "none.json", {"PREDICTBENCH_NOW": LATER.isoformat()} | variables)
-        return CliRunner().invoke(main, ["backfill", *DAYS, "--check", *arguments], env=environment)
+        return CliRunner().invoke(main, ["backfill", *days, "--check", *arguments], env=environment)
 
     return run
 
@@ -101,6 +101,16 @@ def test_a_listing_that_does_not_answer_costs_its_partition(daily: DailyRun, che
     assert done.exit_code == 1
     assert "1 missing, 1 failed" in done.output
     assert sum(daily.sandbox.requests.values()) > requests
+
+
+def test_without_a_range_it_is_the_last_day_whose_markets_have_ended(check: Check) -> None:
+    now = (NOW + timedelta(days=8)).isoformat()
+    done = check(days=(), PREDICTBENCH_NOW=now)
+    assert str(KEY.run_date) in done.output
+    assert "no snapshot is stored" not in done.output
+    half = check(days=DAYS[:2])
+    assert half.exit_code == 2
+    assert "give both" in half.output
 
 
 def test_it_runs_no_experiment(check: Check) -> None:
