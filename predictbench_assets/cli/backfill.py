@@ -1,4 +1,4 @@
-"""`predictbench backfill`: days that are stored, run again."""
+"""`predictbench backfill`: many days and windows, each that is not stored complete."""
 
 import signal
 import sys
@@ -17,14 +17,16 @@ from predictbench_assets.cli.options import (
     windows_option,
 )
 from predictbench_assets.database.connection import opened_database
+from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.experiments.declared.file import registry_of
+from predictbench_assets.experiments.model_calls.store import windows_in_batches
 from predictbench_assets.experiments.registry import RegistryError
 from predictbench_assets.launch.backfill import Backfill
 from predictbench_assets.launch.parity import check_parity
 from predictbench_assets.launch.request import DailyOptions
 from predictbench_assets.launch.signals import exiting_on_signals
 from predictbench_assets.observability.console import append_step_summary, console
-from predictbench_assets.persistence.stored_runs import frozen_runs, stored_runs
+from predictbench_assets.persistence.stored_runs import frozen_runs, missing_experiments, stored_runs
 from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
 from predictbench_assets.reporting.parity import ParitySummary
 from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
@@ -75,6 +77,7 @@ Examples:
     metavar="FILE",
     help="Where the table goes (JSON, and Markdown beside it).",
 )
+@click.option("--again", is_flag=True, help="Run those as well that are stored complete, with every experiment.")
 @click.option("--yes", is_flag=True, help="Do not ask, however many runs it is.")
 def backfill(
     first: date | None,
@@ -84,9 +87,13 @@ def backfill(
     reconstruct: bool | None,
     check: bool,
     summary: Path | None,
+    again: bool,
     yes: bool,
 ) -> None:
-    """Run every date and window of a range again, in order, on the snapshots that are stored.
+    """Run every date and window of a range, in order, on the snapshots that are stored.
+
+    What is stored complete, with every experiment in its present version and configuration, is passed over: the same
+    command goes on where the last one stopped. Ctrl-C ends it after the run that is under way, a second one ends that.
 
     Nothing is fetched for a run with a stored snapshot; today's is run in full; what has no snapshot and is over is
     reconstructed of what the exchange still knows, or listed where that is not wanted. Exit code 0 if all is stored,
@@ -112,13 +119,12 @@ def backfill(
     if check:
         sys.exit(_show(ParitySummary(partitions=tuple(check_parity(settings, keys))), summary).exit_code)
     _check_experiments(settings, experiments)
-    options = DailyOptions(
-        experiments=experiments, reconstruct=settings.reconstructs if reconstruct is None else reconstruct
-    )
-    refusals = _refusals(settings, keys, options)
-    if len(keys) - len(refusals) > _CONFIRM_ABOVE and sys.stdin.isatty() and not yes:
-        click.confirm(f"{len(keys) - len(refusals):,} runs will be made. Go on?", abort=True, err=True)
-    done = _run_all(settings, keys, refusals, options)
+    options = DailyOptions(experiments=experiments, reconstruct=reconstruct)
+    lines = _without_work(settings, keys, options, again=again)
+    count = len(keys) - len(lines)
+    if count > _CONFIRM_ABOVE and sys.stdin.isatty() and not yes:
+        click.confirm(f"{count:,} runs will be made. Go on?", abort=True, err=True)
+    done = _run_all(settings, keys, lines, options)
     _show(done, summary)
     sys.exit(128 + signal.Signals[done.stopped_by] if done.stopped_by else done.exit_code)
 
@@ -148,30 +154,42 @@ def _check_experiments(settings: Settings, experiments: tuple[str, ...]) -> None
         registry_of(settings).closure(experiments)
 
 
-def _refusals(settings: Settings, keys: list[RunKey], options: DailyOptions) -> Mapping[RunKey, str]:
-    """The reasons of runs that cannot be made, and where experiments are chosen of those not stored complete."""
+def _without_work(
+    settings: Settings, keys: list[RunKey], options: DailyOptions, *, again: bool
+) -> dict[RunKey, BackfillLine]:
+    """The lines of runs that are not made: stored before, or impossible.
+
+    One with a batch of paid calls under way is made, to collect it. With chosen experiments a run that is not
+    stored complete is impossible, too, unless it is to be reconstructed.
+    """
+    registry = registry_of(settings)
+    selected = registry.closure(options.experiments) if options.experiments else frozenset(registry.names)
     with opened_database(settings) as engine:
         first, last = keys[0].run_date, keys[-1].run_date
         stored, frozen = stored_runs(engine, first, last), frozen_runs(engine, first, last)
-    now = settings.clock.now()
-    found = {
-        key: why_not_runnable(key, now, stored.get(key), frozen=key in frozen, reconstruct=bool(options.reconstruct))
-        for key in keys
-    }
-    if options.experiments and not options.reconstruct:
-        complete = {key for key, run in stored.items() if run.status == "completed"}
-        for key in keys:
-            if key not in complete:
-                found[key] = found[key] or "it is not stored complete: run it without --experiment first"
-    return {key: reason for key, reason in found.items() if reason is not None}
+        missing = missing_experiments(engine, registry, keys)
+        days = {key.run_date for key in keys if missing[key] is not None}
+        awaited = in_transaction(engine, lambda connection: {day: windows_in_batches(connection, day) for day in days})
+    reconstruct = settings.reconstructs if options.reconstruct is None else options.reconstruct
+    now, lines = settings.clock.now(), {}
+    for key in keys:
+        lacks = missing[key]
+        reason = why_not_runnable(key, now, stored.get(key), frozen=key in frozen, reconstruct=reconstruct)
+        if lacks is None and options.experiments and options.reconstruct is None:
+            reason = reason or "it is not stored complete: run it without --experiment first"
+        complete = lacks is not None and not selected & set(lacks)
+        if complete and not again and key.window_days not in awaited[key.run_date]:
+            lines[key] = BackfillLine.of(key, "stored_before")
+        elif reason is not None:
+            lines[key] = BackfillLine.of(key, "missing", reason)
+    return lines
 
 
 def _run_all(
-    settings: Settings, keys: list[RunKey], refusals: Mapping[RunKey, str], options: DailyOptions
+    settings: Settings, keys: list[RunKey], lines: Mapping[RunKey, BackfillLine], options: DailyOptions
 ) -> BackfillSummary:
-    """Make the runs that can be made; a signal ends it after the run that is under way has ended."""
-    lines = {key: BackfillLine.of(key, "missing", reason) for key, reason in refusals.items()}
-    backfill = Backfill(settings, [key for key in keys if key not in refusals], options)
+    """Make the runs that have no line yet; a signal ends it."""
+    backfill = Backfill(settings, [key for key in keys if key not in lines], options)
     try:
         with exiting_on_signals():
             backfill.run()
@@ -179,7 +197,7 @@ def _run_all(
         backfill.stopped_by = "SIGINT"
     except SystemExit as ended:  # asked to terminate between two processes
         backfill.stopped_by = signal.Signals(int(str(ended.code)) - 128).name
-    lines |= backfill.lines
-    for key in keys:
-        lines.setdefault(key, BackfillLine.of(key, "not_run"))
-    return BackfillSummary(runs=tuple(lines[key] for key in keys), stopped_by=backfill.stopped_by)
+    made = {**lines, **backfill.lines}
+    for key in backfill.left():
+        made[key] = BackfillLine.of(key, "not_run")
+    return BackfillSummary(runs=tuple(made[key] for key in keys), stopped_by=backfill.stopped_by)

@@ -128,8 +128,8 @@ def _run(
 ) -> int:
     """Run the past, then today, then the sweep; returns the exit code."""
     dates = kept.past if past is None else dates_of(past)
-    if dates and (code := PastDays(folder, kept, dates, registry, own, interrupts, verbose=verbose).run()) != 0:
-        return code
+    if dates:
+        PastDays(folder, kept, dates, registry, own, interrupts, verbose=verbose).run()
     interrupts.check()
     use_sandbox(start_sandbox(folder, kept.world))
     settings = demo_settings(verbose=verbose)

@@ -1,27 +1,33 @@
-"""`predictbench experiments`: those that will run, what they may cost, a new one, and a try of one."""
+"""`predictbench experiments`: those that will run, what they may cost, a new one, a try, and a replay of one."""
 
 import importlib.util
 import json
 import keyword
 import sys
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from predictbench_assets.cli.options import (
     as_usage_errors,
     configured_settings,
+    day_option,
     demo_option,
     experiment_names,
     run_date_option,
     window_option,
+    windows_option,
 )
+from predictbench_assets.database.connection import opened_database
 from predictbench_assets.experiments.declared import templates
 from predictbench_assets.experiments.declared.file import read_declarations, registry_of
 from predictbench_assets.experiments.declared.kinds import KINDS
@@ -29,11 +35,20 @@ from predictbench_assets.experiments.declared.table import Limits
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.experiments.protocol import SEES, Estimate, Experiment, Usage
 from predictbench_assets.experiments.registry import NAME, NAME_RULE, Registry, RegistryError
+from predictbench_assets.experiments.runner import Progress as RunnerProgress
 from predictbench_assets.failures import PredictbenchError
+from predictbench_assets.launch.replay import Replay
 from predictbench_assets.launch.request import RunRefused, requested_key
+from predictbench_assets.launch.signals import exiting_on_signals
 from predictbench_assets.launch.trial import NotStaged, StagedDay, Trial, staged_day, try_experiment
 from predictbench_assets.markets.market import Market
-from predictbench_assets.observability.console import print_item, print_table
+from predictbench_assets.observability.console import console, error_console, print_item, print_table
+from predictbench_assets.reporting.charts import calibration_and_edge
+from predictbench_assets.reporting.output import money
+from predictbench_assets.reporting.replay import ReplayedPartition, replay_table
+from predictbench_assets.runs import RunKey
+from predictbench_assets.schedule import days_between
+from predictbench_assets.scoring.boards import BoardRow, Leaderboard
 from predictbench_assets.settings import EXPERIMENTS_FILE, Settings, load_settings
 from predictbench_assets.texts import encoding_of, read_text
 
@@ -51,6 +66,7 @@ Examples:
   predictbench experiments --json
   predictbench experiments new my_model
   predictbench experiments try my_model --limit 3
+  predictbench experiments replay my_model --from 2026-11-01 --to 2026-11-22
 """,
 )
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
@@ -265,10 +281,10 @@ def _append_table(name: str, kind: str) -> None:
 Examples:
   predictbench experiments try shrunk_market
   predictbench experiments try my_model --limit 10 --run-date 2026-11-23
-  predictbench experiments try my_model --market 511754
+  predictbench experiments try my_module:MyModel --market 511754
 """,
 )
-@click.argument("name", shell_complete=experiment_names)
+@click.argument("name", metavar="NAME|MODULE:CLASS", shell_complete=experiment_names)
 @click.option("--market", "market_id", metavar="ID", help="This market alone, by its id or its condition id.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=3, show_default=True, help="Markets, the core first.")
 @run_date_option
@@ -285,11 +301,11 @@ def try_(
     date the newest staged day. Exit code 1 if nothing was forecast.
     """
     settings = configured_settings()
-    registry = registry_of(settings)
     with as_usage_errors(RunRefused):
         window = requested_key(settings, run_date, window_days).window_days
     with as_usage_errors(RegistryError):
-        experiment = registry[name]
+        registry, name = _registry_with(settings, name)
+    experiment = registry[name]
     day = staged_day(settings, run_date, window)
     trial = try_experiment(settings, registry, name, day, day.chosen(experiment, market_id, limit))
     if as_json:
@@ -298,6 +314,191 @@ def try_(
     else:
         _show_trial(experiment, day, trial, settings)
     sys.exit(0 if any(one.status == "completed" for one in trial.outcomes) else 1)
+
+
+@experiments.command(
+    epilog="""\
+\b
+Examples:
+  predictbench experiments replay shrunk_market --run-date 2026-11-23
+  predictbench experiments replay my_module:MyModel --from 2026-11-01 \\
+    --to 2026-11-22 --window-days 1,7 --core
+  predictbench experiments replay my_model --from 2026-11-01 --to 2026-11-22 \\
+    --picture my_model.png
+""",
+)
+@click.argument("name", metavar="NAME|MODULE:CLASS", shell_complete=experiment_names)
+@day_option("--run-date", help="The day of the run.  [default: the newest that is staged]")
+@day_option("--from", "first", help="The first run date, of several.")
+@day_option("--to", "last", help="The last run date, itself included.  [default: today, UTC]")
+@windows_option("Days from there to the close.  [default: TARGET_CLOSE_WINDOW_DAYS]")
+@click.option("--limit", type=click.IntRange(min=1), metavar="K", help="K markets of each run only, the core first.")
+@click.option("--core", is_flag=True, help="The core samples only.")
+@click.option("--yes", is_flag=True, help="Make calls that cost something; else only answers that are paid for count.")
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="On stdout.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png|FILE.svg",
+    help="Draw calibration and the edge by run date there.",
+)
+@demo_option
+def replay(
+    name: str,
+    run_date: date | None,
+    first: date | None,
+    last: date | None,
+    window_days: tuple[int, ...] | None,
+    limit: int | None,
+    core: bool,
+    yes: bool,
+    format_: str,
+    picture: Path | None,
+) -> None:
+    """Run NAME on stored days, beside the market; no forecast is stored.
+
+    Each run is replayed on its staged markets with the history of its freeze, and scored as a board would by what has
+    settled since. A model that learned from later days may know the answers: a replay proves no foresight. Nothing is
+    paid without --yes; what it pays for is kept in the ledger. Exit code 0 if all were replayed, 1 if one failed or
+    nothing was forecast, 3 if some are not staged.
+    """
+    if picture is not None and picture.suffix.lower() not in (".png", ".svg"):
+        raise click.BadParameter(f"{picture} ends neither with .png nor with .svg", param_hint="--picture")
+    settings = configured_settings()
+    with as_usage_errors(RegistryError):
+        registry, name = _registry_with(settings, name)
+    if not registry[name].forecasts:
+        raise click.UsageError(f"{name} prepares what others require, and makes no forecasts: replay one of these")
+    keys = _replayed_keys(settings, run_date, first, last, window_days or (settings.target_close_window_days,))
+    with exiting_on_signals(), opened_database(settings) as engine:
+        one = Replay(settings, registry, name, engine, limit=limit, core=core, asks=yes)
+        done, stopped = _replay_all(one, keys, as_json=format_ == "json")
+        built = one.leaderboard()
+    rows = [row for row in built.rows if row.board in one.boards] if built is not None else []
+    if format_ == "json":
+        click.echo(_replay_tail(one, rows))
+    else:
+        title = f"{one.experiment.name} {one.experiment.version}"
+        console().print(replay_table(title, done, [row for row in rows if row.is_whole], one.disagreements))
+        for sentence in _replay_notes(one, done):
+            print_item("", sentence)
+    if picture is not None:
+        _draw_replay(picture, built, one)
+    sys.exit(130 if stopped else _replay_exit_code(done))
+
+
+def _registry_with(settings: Settings, name: str) -> tuple[Registry, str]:
+    """The experiments, and the name of the one that is meant: by name, or as module:Class, be it listed or not."""
+    if ":" in name and name not in settings.processing_experiments:
+        listed = (*settings.processing_experiments, name)
+        settings = settings.model_copy(update={"processing_experiments": listed})
+    registry = registry_of(settings)
+    if ":" not in name:
+        return registry, registry[name].name
+    named = [one for one, path in registry.listings.items() if path == name]
+    if len(named) != 1:
+        raise click.UsageError(f"{name} makes {', '.join(named) or 'none'}: list it, and name one of them")
+    return registry, named[0]
+
+
+def _replayed_keys(
+    settings: Settings, run_date: date | None, first: date | None, last: date | None, windows: tuple[int, ...]
+) -> list[RunKey]:
+    if run_date is not None and (first is not None or last is not None):
+        raise click.UsageError("--run-date is one day, --from and --to are several: leave one of them out")
+    if first is None and last is not None:
+        raise click.UsageError("say from which day on: --from")
+    if first is None and run_date is None:
+        return sorted(staged_day(settings, None, window).key for window in windows)
+    begin = first or run_date or settings.clock.now().date()  # one of the two is given
+    end = last or run_date or settings.clock.now().date()
+    if end < begin:
+        raise click.UsageError(f"--to {end} is before --from {begin}")
+    with as_usage_errors(RunRefused):
+        for day in (begin, end):
+            requested_key(settings, day, windows[0])
+    return sorted(days_between(begin, end, windows))
+
+
+def _replay_all(one: Replay, keys: Sequence[RunKey], *, as_json: bool) -> tuple[list[ReplayedPartition], bool]:
+    """Replay each partition; of each its forecasts are printed, where they are, and let go. True if Ctrl-C ended it."""
+    done: list[ReplayedPartition] = []
+    if as_json:
+        click.echo(_replay_head(one))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=error_console(), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=len(keys))
+
+        def show(key: RunKey, now: RunnerProgress) -> None:
+            bar.update(task, description=f"{key} {now.experiment} {now.done:,}/{now.total:,}")
+
+        try:
+            for key in keys:
+                bar.update(task, description=str(key))
+                result = one.partition(key, partial(show, key))
+                if as_json:
+                    click.echo(f"{',' if done else ''}{msgspec.json.encode(result).decode()}")
+                done.append(msgspec.structs.replace(result, forecasts=()))
+                bar.advance(task)
+        except KeyboardInterrupt:
+            return done, True
+    return done, False
+
+
+def _replay_head(one: Replay) -> str:
+    facts = {"experiment": one.experiment.name, "version": one.experiment.version, "as_of": one.as_of.isoformat()}
+    return json.dumps(facts)[:-1] + ', "partitions": ['
+
+
+def _replay_tail(one: Replay, rows: Sequence[BoardRow]) -> str:
+    facts = {
+        "boards": msgspec.to_builtins(rows),
+        "disagreements": msgspec.to_builtins(one.disagreements),
+        "not_asked": one.not_asked,
+        "not_asked_usd": _cost_json(one.not_asked_cost),
+    }
+    return f"],\n{json.dumps(facts)[1:]}"
+
+
+def _replay_notes(one: Replay, done: Sequence[ReplayedPartition]) -> Iterator[str]:
+    """Sentences on what it cost, what it would cost, and what is missing."""
+    amounts = Counter[str]()
+    for partition in done:
+        amounts.update({name: value for name, value in partition.usage.items() if name.startswith("cost_")})
+    if amounts:
+        costs = ", ".join(money(amount, name.removeprefix("cost_")) for name, amount in amounts.items())
+        yield f"These answers cost {costs}, those that were there before included."
+    if one.not_asked:
+        cost = "at a cost that is not known" if one.not_asked_cost is None else f"for {_cost_text(one.not_asked_cost)}"
+        yield f"{one.not_asked:,} markets were not asked about, since that has to be paid for: --yes does, {cost}."
+    if missing := [partition for partition in done if partition.state == "missing"]:
+        windows = ",".join(str(window) for window in sorted({partition.window_days for partition in missing}))
+        yield (
+            f"{len(missing):,} of {len(done):,} runs are not staged. Those that have a snapshot are staged again by "
+            f"`predictbench backfill --from {missing[0].run_date} --to {missing[-1].run_date} "
+            f"--window-days {windows} --experiment baseline_snapshot`."
+        )
+    yield "No forecast was stored."
+
+
+def _draw_replay(picture: Path, built: Leaderboard | None, one: Replay) -> None:
+    if built is None:
+        click.echo(f"{picture} was not drawn: no market of these runs is stored", err=True)
+        return
+    drawn = calibration_and_edge(built, one.boards, svg=picture.suffix.lower() == ".svg")
+    try:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(drawn)
+    except OSError as error:
+        raise click.FileError(str(picture), error.strerror) from error
+
+
+def _replay_exit_code(done: Sequence[ReplayedPartition]) -> int:
+    if any(one.state == "failed" for one in done):
+        return 1
+    if any(one.state == "missing" for one in done):
+        return 3
+    return 0 if any(one.completed for one in done) else 1
 
 
 def _show_trial(experiment: Experiment, day: StagedDay, trial: Trial, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.model_calls.desk import Ledger
 from predictbench_assets.experiments.model_calls.records import CallScope
-from predictbench_assets.experiments.model_calls.store import PaidCalls
+from predictbench_assets.experiments.model_calls.store import AnsweredCalls, PaidCalls
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome, content_hash, total_usage
 from predictbench_assets.experiments.protocol import Experiment, RunMetadata, SettledForecast
 from predictbench_assets.experiments.reasons import ReasonCount, count_outcomes
@@ -220,8 +220,14 @@ def ledger_of(
     area: StagingArea,
     writer_id: str,
     settings: Settings,
+    *,
+    asks: bool = True,
 ) -> Ledger:
-    """The ledger of an experiment's paid calls for a run, with what they may take: its own limits, and those of all."""
+    """The ledger of an experiment's paid calls for a run, with what they may take: its own limits, and those of all.
+
+    Args:
+        asks: False to take answers that were paid for before, and no others.
+    """
     scope = CallScope(
         run_date=run.run_date,
         window_days=run.window_days,
@@ -233,7 +239,8 @@ def ledger_of(
     allowance = msgspec.structs.replace(
         experiment.allowance or Allowance(), usd_per_day_of_all=settings.model_usd_per_day
     )
-    return Ledger(PaidCalls(engine, area, scope, writer_id, settings.redact), scope, allowance)
+    store = PaidCalls if asks else AnsweredCalls
+    return Ledger(store(engine, area, scope, writer_id, settings.redact), scope, allowance)
 
 
 def learnable_forecasts(

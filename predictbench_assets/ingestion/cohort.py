@@ -132,9 +132,7 @@ def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:
 def _lines(cohort: Cohort) -> Iterator[bytes]:
     for market in cohort.markets:
         # Without the key, so that the cohort of an older snapshot keeps its hash, and experiments their journals.
-        absent = {"price_24h_ago"} if market.price_24h_ago is None else set()
-        if not market.reconstructed:
-            absent.add("as_of")
+        absent = {name for name in ("price_24h_ago", "reconstructed_as_of") if getattr(market, name) is None}
         yield b'{"market":' + market.model_dump_json(exclude=absent or None).encode() + b"}"
     for rejected in cohort.rejected:
         yield b'{"rejected":' + rejected.model_dump_json().encode() + b"}"

@@ -108,7 +108,7 @@ def freeze(
     if record is not None:
         return FrozenSnapshot(open_registered(area, record, today), reused=True)
     if key.run_date < today and as_of is not None and not refresh:
-        captured = asyncio.run(exchange.reconstruct(key.start, key.end, as_of))
+        captured = _ahead.pop((key, as_of), None) or asyncio.run(exchange.reconstruct(key.start, key.end, as_of))
     else:
         _refuse_other_days(key, today, refresh=refresh)
         captured = asyncio.run(exchange.capture(key.start, key.end))
@@ -122,6 +122,18 @@ def freeze(
     snapshot = freeze_snapshot(area, key, captured, exchange=exchange.host, dagster_run_id=dagster_run_id)
     registry.register(_record(key, snapshot), dagster_run_id)
     return FrozenSnapshot(snapshot, reused=False)
+
+
+def reconstruct_ahead(exchange: Exchange, key: RunKey, as_of: datetime) -> None:
+    """Reconstruct a partition for a `freeze` of this process that comes soon, in a thread beside other work.
+
+    Raises: as `Exchange.reconstruct`.
+    """
+    _ahead[key, as_of] = asyncio.run(exchange.reconstruct(key.start, key.end, as_of))
+
+
+_ahead: dict[tuple[RunKey, datetime], Capture] = {}
+"""What was reconstructed ahead, until it is frozen: one at most, since one is made ahead at a time."""
 
 
 def open_registered(area: StagingArea, record: SnapshotRecord, today: date) -> StagedFile:

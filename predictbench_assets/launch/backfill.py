@@ -1,9 +1,12 @@
 """Many runs of the daily job, a few dozen in each child process: the work of a backfill."""
 
+import json
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 from predictbench_assets.database.connection import ready_database
@@ -19,12 +22,13 @@ from predictbench_assets.launch.commands import (
     prepare_home,
     write_run_config,
 )
-from predictbench_assets.launch.daily import Crashes, check_environment, scratch_folder
-from predictbench_assets.launch.progress import default_display
+from predictbench_assets.launch.daily import Crashes, check_environment, scratch_folder, without_repeats
+from predictbench_assets.launch.progress import Display, RunsBar, default_display
 from predictbench_assets.launch.request import DailyOptions, op_config
 from predictbench_assets.launch.run_summary import LOG, SUMMARY, publish_summary, run_folder, summary_of
-from predictbench_assets.observability.console import print_status
+from predictbench_assets.observability.console import error_console, print_status
 from predictbench_assets.reporting.backfill import BackfillLine
+from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import Settings
 
@@ -32,78 +36,157 @@ RUNS_PER_PROCESS = 40
 """Runs before a new process takes over: what one run leaves behind in memory is bounded."""
 
 
-class Backfill:
+class RunsInTurn:
+    """Runs of the daily job in an order, handed to a child process one by one.
+
+    What differs between them is for a subclass to say.
+    """
+
+    verbose = True
+    """True to print the command of each child process."""
+
+    def __init__(self, settings: Settings, keys: Sequence[RunKey]) -> None:
+        self._settings, self._keys = settings, keys
+        self._registry = registry_of(settings)
+        self._crashes: dict[RunKey, Crashes] = {}
+        self._begun: dict[RunKey, set[str]] = {}
+        """The steps that were begun when an experiment crashed, of runs that are made again."""
+        self._done: set[RunKey] = set()
+        self.stopped_by: str | None = None
+        """The signal after which no further run is begun."""
+
+    def options(self, key: RunKey) -> DailyOptions:
+        """The options of a run."""
+        raise NotImplementedError
+
+    def before(self, key: RunKey) -> datetime | None:  # noqa: ARG002
+        """Do what has to be done before a run begins; returns its simulated time, None for that of all."""
+        return None
+
+    def reconstructs(self, key: RunKey) -> bool:  # noqa: ARG002
+        """Return whether a run is of a past day, whose snapshot is reconstructed where it has none."""
+        return False
+
+    def display(self) -> Display:
+        """Make the display of what a child process logs."""
+        return default_display(self._settings)
+
+    def began(self, key: RunKey) -> None:
+        """Take note that a run has begun."""
+
+    def ended(self, key: RunKey, summary: RunSummary, child_log: ChildLog) -> None:
+        """Take the summary of a run that has ended; to end all here, set `stopped_by`, or raise."""
+        raise NotImplementedError
+
+    def left(self) -> list[RunKey]:
+        """The runs that have not ended yet."""
+        return [key for key in self._keys if key not in self._done]
+
+    def run(self) -> None:
+        """Make all runs, in order. One that fails does not stop the others, a signal does.
+
+        Raises:
+            PredictbenchError: they cannot be made; those in `left` were not.
+        """
+        check_environment(self._settings)
+        with ExitStack() as stack:
+            if self._settings.predictbench_dry_run:
+                scratch = stack.enter_context(scratch_folder())
+                self._settings = self._settings.model_copy(update={"predictbench_scratch": scratch})
+            stack.enter_context(ready_database(self._settings))
+            while not self.stopped() and (left := self.left()):
+                _Process(self, left[:RUNS_PER_PROCESS]).run()
+
+    def end(self, key: RunKey, folder: Path, child_log: ChildLog) -> None:
+        """Deal with the end of a run, which is made again where an experiment has crashed in it."""
+        if self._crashes[key].seen_in(child_log):
+            self._begun.setdefault(key, set()).update(child_log.begun)
+            return
+        options = self.options(key)
+        summary = summary_of(self._settings, folder, key, child_log, options)
+        publish_summary(self._settings, summary, options, folder)
+        self._done.add(key)
+        self.ended(key, summary, child_log)
+
+    def interrupt(self) -> None:
+        """End after the run that is under way; called in a signal handler."""
+        self.stopped_by = signal.SIGINT.name
+
+    def stopped(self) -> bool:
+        """Return whether no further run is to be begun."""
+        return self.stopped_by is not None
+
+    def planned(self, key: RunKey, folder: Path, following: RunKey | None) -> BackfillRun:
+        """A run as it is handed over, once it may begin."""
+        now, settings = self.before(key), self._settings
+        self._crashes.setdefault(key, Crashes(settings, key))
+        ops = op_config(settings, self.options(key), self._registry)
+        config = write_run_config(folder / "run_config.yaml", without_repeats(ops, self._begun.get(key, set())))
+        return BackfillRun(
+            str(key),
+            str(config),
+            str(folder / SUMMARY),
+            now=None if now is None else now.isoformat(),
+            following=str(following) if following is not None and self.reconstructs(following) else None,
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this process and its children; of a dry run, with its scratch folder."""
+        return self._settings
+
+    @property
+    def import_path(self) -> Path | None:
+        """The folder with modules of experiments, if there is one."""
+        return import_path(self._registry)
+
+
+class Backfill(RunsInTurn):
     """The runs of a backfill, and the line of each that has ended."""
 
     def __init__(self, settings: Settings, keys: Sequence[RunKey], options: DailyOptions) -> None:
-        self._settings, self._keys = settings, keys
+        super().__init__(settings, keys)
         self._options = replace(options, dry_run=settings.predictbench_dry_run)
-        registry = registry_of(settings)
-        self._ops, self._import_path = op_config(settings, self._options, registry), import_path(registry)
-        self._crashes: dict[RunKey, Crashes] = {}
+        self._bar: RunsBar | None = None
         self.lines: dict[RunKey, BackfillLine] = {}
-        self.stopped_by: str | None = None
+
+    def options(self, _: RunKey) -> DailyOptions:
+        """The same for all."""
+        return self._options
+
+    def reconstructs(self, key: RunKey) -> bool:
+        """Past days are, unless they are to be refused."""
+        settings, chosen = self._settings, self._options.reconstruct
+        return key.run_date < settings.clock.now().date() and (settings.reconstructs if chosen is None else chosen)
+
+    def display(self) -> Display:
+        """A bar with the time that is left on a terminal, and every line elsewhere."""
+        if self._settings.log_format != "auto" or not sys.stderr.isatty():
+            return default_display(self._settings)
+        self._bar = RunsBar(error_console(), len(self._keys), len(self.lines))
+        return self._bar
 
     def run(self) -> None:
         """Make all runs, in order. One that fails does not stop the others, a signal does."""
-        check_environment(self._settings)
-        with ExitStack() as stack:
-            if self._options.dry_run:
-                scratch = stack.enter_context(scratch_folder())
-                self._settings = self._settings.model_copy(update={"predictbench_scratch": scratch})
-            try:
-                stack.enter_context(ready_database(self._settings))
-                while self.stopped_by is None and (left := self._left()):
-                    self._run_some(left[:RUNS_PER_PROCESS])
-            except (PredictbenchError, OSError) as error:
-                reason = self._settings.redact(str(error))
-                for key in self._left():
-                    self._end(key, BackfillLine.of(key, "failed", reason))
-
-    def _left(self) -> list[RunKey]:
-        return [key for key in self._keys if key not in self.lines]
-
-    def _run_some(self, keys: Sequence[RunKey]) -> None:
-        """Make some in one process; on return the first of them has ended, or an experiment has crashed in it."""
-        settings, scratch = self._settings, self._settings.predictbench_scratch
-        for key in keys:
-            self._crashes.setdefault(key, Crashes(settings, key))
-        folders = {str(key): run_folder(settings, key) for key in keys}
-        planned = [
-            BackfillRun(str(key), str(write_run_config(folder / "run_config.yaml", self._ops)), str(folder / SUMMARY))
-            for key, folder in zip(keys, folders.values(), strict=True)
-        ]
-        first = folders[str(keys[0])]
-        home = prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
-        command = backfill_command(
-            settings, planned, home=home, folder=first, import_path=self._import_path, scratch=scratch
-        )
-        print_status(settings, f"$ {command}\n")
-        lines = _Lines(
-            settings, {str(key): key for key in keys}, self._began, lambda *ended: self._ended(folders, *ended)
-        )
         try:
-            child_log = run_child(command, log=first / LOG, redact=settings.redact, on_line=lines)
-        finally:
-            lines.close()
-        if child_log.signal is not None:
-            self.stopped_by = signal.Signals(child_log.signal).name
-        unfinished = lines.under_way or (None if lines.any_began else keys[0])
-        if unfinished is not None:  # the process has ended, and with it the run that it was at
-            child_log = replace(lines.child_log, exit_code=child_log.exit_code, signal=child_log.signal)
-            self._ended(folders, unfinished, child_log)
+            super().run()
+        except (PredictbenchError, OSError) as error:
+            reason = self._settings.redact(str(error))
+            for key in self.left():
+                self._end(key, BackfillLine.of(key, "failed", reason))
 
-    def _began(self, key: RunKey) -> None:
+    def began(self, key: RunKey) -> None:
+        """Show which one it is."""
         number = f"[{len(self.lines) + 1}/{len(self._keys)}]"
-        print_status(self._settings, f"{number} {key.run_date}, window {key.window_days} days")
+        text = f"{key.run_date}, window {key.window_days} days"
+        if self._bar is not None:
+            self._bar.begin(f"{number} {text}")
+        else:
+            print_status(self._settings, f"{number} {text}")
 
-    def _ended(self, folders: dict[str, Path], key: RunKey, child_log: ChildLog) -> None:
-        folder, settings = folders[str(key)], self._settings
-        if self._crashes[key].seen_in(child_log):
-            return  # it is made again
-        summary = summary_of(settings, folder, key, child_log, self._options)
-        publish_summary(settings, summary, self._options, folder)
-        selected, now = self._options.experiments, settings.clock.now()
+    def ended(self, key: RunKey, summary: RunSummary, child_log: ChildLog) -> None:
+        """Keep its line, and show it."""
+        selected, now = self._options.experiments, self._settings.clock.now()
         self._end(key, BackfillLine.ran(summary, exit_code=child_log.exit_code, now=now, selected=selected))
 
     def _end(self, key: RunKey, line: BackfillLine) -> None:
@@ -111,35 +194,87 @@ class Backfill:
         outcome = f"{line.run_date}, window {line.window_days} days: {line.outcome}"
         text = "; ".join(filter(None, (outcome, line.forecasts, line.reason)))
         print_status(self._settings, f"[{len(self.lines)}/{len(self._keys)}] {text}")
+        if self._bar is not None:
+            self._bar.advance()
 
 
-class _Lines:
-    """Display of the lines of a process with several runs, which finds where a run begins and where it ends."""
+class _Process:
+    """One child process, which is handed a run whenever it has ended one."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        keys: dict[str, RunKey],
-        began: Callable[[RunKey], None],
-        ended: Callable[[RunKey, ChildLog], None],
-    ) -> None:
-        self._display = default_display(settings)
-        self._keys, self._began, self._ended = keys, began, ended
-        self.under_way: RunKey | None = None
-        self.any_began = False
-        self.child_log = ChildLog()
+    def __init__(self, runs: RunsInTurn, keys: Sequence[RunKey]) -> None:
+        self._runs, self._waiting = runs, list(keys)
+        self._display = runs.display()
+        self._write: Callable[[str | None], None] = lambda _: None
+        self._folder = run_folder(runs.settings, keys[0])
+        self._handed_over: tuple[RunKey, Path] | None = None
+        """The run that has not ended."""
+        self._under_way = self._any_began = self._told = False
+        self._child_log = ChildLog()
 
-    def __call__(self, line: Line) -> None:
-        event = line.get("event")
-        if event == RUN_STARTED:
-            self.child_log, self.under_way, self.any_began = ChildLog(), self._keys[line["partition"]], True
-            self._began(self.under_way)
-        elif event == RUN_ENDED and self.under_way is not None:
-            self.child_log.exit_code, key, self.under_way = line["exit_code"], self.under_way, None
-            self._ended(key, self.child_log)
+    def run(self) -> None:
+        """Hand over all; when the process has ended the first has too, or an experiment has crashed in it."""
+        runs, settings = self._runs, self._runs.settings
+        scratch = settings.predictbench_scratch
+        home = prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
+        command = backfill_command(
+            settings, home=home, folder=self._folder, import_path=runs.import_path, scratch=scratch
+        )
+        if runs.verbose:
+            print_status(settings, f"$ {command}\n")
+        try:
+            whole = run_child(
+                command,
+                log=self._folder / LOG,
+                redact=settings.redact,
+                on_line=self._take,
+                on_begin=self._begin,
+                on_interrupt=runs.interrupt,
+            )
+        finally:
+            self._display.close()
+        if whole.signal is not None:
+            runs.stopped_by = signal.Signals(whole.signal).name
+        if self._handed_over is not None and (self._under_way or not self._any_began):
+            # The process has ended, and with it the run that it was at.
+            child_log = replace(self._child_log, exit_code=whole.exit_code, signal=whole.signal)
+            runs.end(*self._handed_over, child_log)
+
+    def _begin(self, write: Callable[[str | None], None]) -> None:
+        self._write = write
+        self._hand_over(self._folder)
+
+    def _hand_over(self, folder: Path) -> None:
+        """Hand over the next one with its folder, or tell the process that there is none."""
+        key = self._waiting.pop(0)
+        run = self._runs.planned(key, folder, self._waiting[0] if self._waiting else None)
+        if self._runs.stopped():  # while something was done before it
+            self._hand_over_no_more()
         else:
-            self.child_log.add(line)
-            self._display(line)
+            self._handed_over = key, folder
+            self._write(json.dumps(asdict(run)))
 
-    def close(self) -> None:
-        self._display.close()
+    def _hand_over_no_more(self) -> None:
+        self._handed_over = None
+        self._write(None)
+
+    def _take(self, line: Line) -> None:
+        """Show a line; a run begins and ends by one."""
+        event = line.get("event")
+        if self._under_way and self._runs.stopped() and not self._told:
+            self._told = True
+            print_status(self._runs.settings, "it ends after this run; Ctrl-C once more ends this one, too")
+        if self._handed_over is not None and event == RUN_STARTED:
+            self._child_log, self._under_way, self._any_began = ChildLog(), True, True
+            self._runs.began(self._handed_over[0])
+        elif self._handed_over is not None and event == RUN_ENDED:
+            self._child_log.exit_code, self._under_way = line["exit_code"], False
+            self._runs.end(*self._handed_over, self._child_log)
+            if self._handed_over[0] in self._runs.left():
+                self._waiting.clear()  # it is made again, before the others, in a new process
+            if self._waiting and not self._runs.stopped():
+                self._hand_over(run_folder(self._runs.settings, self._waiting[0]))
+            else:
+                self._hand_over_no_more()
+        else:
+            self._child_log.add(line)
+            self._display(line)

@@ -99,23 +99,30 @@ def run_child(
     redact: Callable[[str], str],
     on_line: Callable[[Line], None],
     ending_s: float = ENDING_SECONDS,
+    on_begin: Callable[[Callable[[str | None], None]], None] | None = None,
+    on_interrupt: Callable[[], object] | None = None,
 ) -> ChildLog:
     """Run a command to its end, append its output to the file `log`, and pass each line to `on_line`.
 
     Signals that this process gets are passed on to the child. A third one kills it and what it has started; so does
     the first one, and the end of its run, when the child has not ended `ending_s` seconds after it. What it leaves
     behind is killed where it keeps the output open.
+
+    Args:
+        on_begin: for a child that reads its standard input: called with a function that writes a line to it, and
+            closes it when called with None. The input of any other is empty.
+        on_interrupt: called at the first Ctrl-C in place of passing it on, in a signal handler.
     """
     child_log = ChildLog()
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("a", encoding="utf-8") as kept,
-        signals_passed_on(child_log.note_signal, ending_s) as pass_to,
+        signals_passed_on(child_log.note_signal, ending_s, on_interrupt) as pass_to,
         subprocess.Popen(  # noqa: S603 - our own command
             command.arguments,
             cwd=command.folder,
             env=command.environment() | {"LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if on_begin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
@@ -124,6 +131,8 @@ def run_child(
         ) as child,
     ):
         pass_to(child.send_signal, lambda: _kill(child))
+        if on_begin is not None:
+            on_begin(lambda text: _write(child, text))
         for text in _output(child, child_log, ending_s):
             line = as_line(text.rstrip("\n"), redact)
             if line is None:
@@ -171,8 +180,18 @@ def _output(child: subprocess.Popen[str], child_log: ChildLog, ending_s: float) 
             continue
         if text is None:
             return
-        quiet_since = time.monotonic()
         yield text
+        quiet_since = time.monotonic()  # the child may have waited for what was done with the line
+
+
+def _write(child: subprocess.Popen[str], text: str | None) -> None:
+    """Write a line to a process, or close its input; one that is gone is noticed elsewhere."""
+    assert child.stdin is not None
+    if text is None:
+        child.stdin.close()
+        return
+    with suppress(BrokenPipeError):  # past the buffer, which would be written again by closing it
+        os.write(child.stdin.fileno(), f"{text}\n".encode())
 
 
 def as_line(text: str, redact: Callable[[str], str]) -> Line | None:

@@ -8,8 +8,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,36 +90,32 @@ def run_command(
 
 @dataclass(frozen=True)
 class BackfillRun:
-    """One run of a backfill."""
+    """One run of a backfill, as its process is handed it: a line of JSON on its standard input."""
 
     partition: str
     config_file: str
     """See `write_run_config`."""
     summary: str
     """Path of the summary that the process leaves."""
+    now: str | None = None
+    """The simulated time of this run; None is that of the process."""
+    following: str | None = None
+    """The partition that comes next and may have to be reconstructed, which is begun meanwhile; None for none."""
 
 
 def backfill_command(
-    settings: Settings,
-    runs: Sequence[BackfillRun],
-    *,
-    home: Path,
-    folder: Path,
-    import_path: Path | None = None,
-    scratch: Path | None = None,
+    settings: Settings, *, home: Path, folder: Path, import_path: Path | None = None, scratch: Path | None = None
 ) -> Command:
-    """The runs one after another in one process, see `backfill_process`.
+    """The process that makes the runs it is handed, see `backfill_process`.
 
     Args:
         home: the DAGSTER_HOME, see `prepare_home`.
-        folder: the folder of the list of the runs.
+        folder: the folder of the summary of the run that is under way.
         import_path: a folder with modules of experiments, if there is one.
         scratch: makes them dry runs, whose new files go there.
     """
-    plan = folder / "backfill.json"
-    plan.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n", encoding="utf-8")
     variables = _run_variables(settings, home, folder / "backfill.summary.json", import_path, scratch)
-    arguments = (sys.executable, "-m", "predictbench_assets.backfill_process", str(plan))
+    arguments = (sys.executable, "-m", "predictbench_assets.backfill_process")
     return Command(arguments, home, variables, _secrets(settings))
 
 

@@ -80,7 +80,7 @@ def run_daily(
             child_log = _execute(settings, key, ops, folder, import_path(registry), show, verbose=verbose)
             if not crashes.seen_in(child_log):
                 break
-            ops = _without_repeats(ops, child_log.begun)
+            ops = without_repeats(ops, child_log.begun)
             for suffix in (".json", ".md"):
                 (folder / SUMMARY).with_suffix(suffix).unlink(missing_ok=True)
         summary = summary_of(settings, folder, key, child_log, options)
@@ -133,7 +133,7 @@ class Crashes:
         return left_marks(self._settings.local_state, self._key.slug)
 
 
-def _without_repeats(ops: dict[str, dict[str, Any]], begun: set[str]) -> dict[str, dict[str, Any]]:
+def without_repeats(ops: dict[str, dict[str, Any]], begun: set[str]) -> dict[str, dict[str, Any]]:
     """The configuration for making a run again: a step that was begun has thrown away what it should."""
     return {
         op: {

@@ -3,8 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -15,20 +14,20 @@ from sqlalchemy import Engine
 from predictbench_assets.database.connection import opened_database
 from predictbench_assets.experiments.history import settled_counts
 from predictbench_assets.experiments.registry import Registry, import_path
+from predictbench_assets.launch.backfill import RunsInTurn
 from predictbench_assets.launch.child import ChildLog, Line, run_child
 from predictbench_assets.launch.commands import prepare_home, sweep_command, write_run_config
-from predictbench_assets.launch.daily import run_daily
 from predictbench_assets.launch.demo import demo_settings, print_summary, use_sandbox
 from predictbench_assets.launch.demo_world import Demo, write_demo
-from predictbench_assets.launch.progress import stages
+from predictbench_assets.launch.progress import Display, stages
 from predictbench_assets.launch.request import DailyOptions
-from predictbench_assets.launch.signals import Interrupts
+from predictbench_assets.launch.signals import Interrupts, exiting_on_signals
 from predictbench_assets.observability.console import error_console, print_item
-from predictbench_assets.persistence.stored_runs import StoredAttempt, stored_attempts, stored_runs
+from predictbench_assets.persistence.stored_runs import StoredAttempt, missing_experiments, stored_attempts, stored_runs
 from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
 from predictbench_assets.resolution.configured import run_sweep
 from predictbench_assets.runs import FIRST_RUN_DATE, RunKey
-from predictbench_assets.sandbox.process import move_sandbox, start_sandbox_at
+from predictbench_assets.sandbox.process import SandboxProcess, move_sandbox, start_sandbox_at
 from predictbench_assets.settings import Settings
 
 WINDOW = 7
@@ -50,7 +49,7 @@ def dates_of(days: int, today: date | None = None) -> tuple[date, ...]:
     return tuple(day for day in found if day >= FIRST_RUN_DATE)
 
 
-class PastDays:
+class PastDays(RunsInTurn):
     """Run the days of the past that are not stored, and the new experiments on those that are.
 
     Each run is at seven in the morning of its day by the simulated clock, and on each day since the first a sweep
@@ -71,85 +70,121 @@ class PastDays:
         self._folder = folder
         self._demo = demo
         self._dates = dates
-        self._registry = registry
+        self._listed = registry
         self._own = own
         self._interrupts = interrupts
-        self._verbose = verbose
+        self.verbose = verbose
+        self._unswept = [day for day in dates if day not in demo.past]
+        self._sandbox: SandboxProcess | None = None
+        self._missing: dict[RunKey, tuple[str, ...] | None] = {}
+        self._day = dates[0]
+        """The first day that is not over."""
+        self._options: dict[RunKey, DailyOptions] = {}
+        self._exit_code = 0
+        self._settled = 0
+        """Settled markets that the run under way knows."""
+        self._status = error_console().status("")
+        super().__init__(self._settings_at(dates[0], RUN_AT), ())
 
-    def run(self) -> int:
-        """Run the days; returns the exit code of the first run that fails, else 0.
+    def run(self) -> None:
+        """Run the days.
 
         Raises:
             SandboxNotRunning: the exchange does not come up, or went away.
             SweepInterrupted: the exchange stopped answering.
+            KeyboardInterrupt: it was interrupted.
+            SystemExit: with the exit code of the first run that failed.
         """
         click.echo(f"The past: {len(self._dates)} simulated days, every second one; each knows what settled before it")
-        unswept = [day for day in self._dates if day not in self._demo.past]
-        with opened_database(self._settings()) as engine:
-            missing = self._missing(engine)
-            sandbox = None
-            if unswept:
-                sandbox = start_sandbox_at(self._folder, self._demo.world, _at(unswept[0], RUN_AT))
-                use_sandbox(sandbox)
-            try:
-                for day in _days(self._dates[0], datetime.now(UTC).date()):
-                    self._interrupts.check()
-                    if day in self._dates:
-                        if sandbox is not None and day >= unswept[0]:
-                            move_sandbox(self._folder, sandbox, _at(day, RUN_AT))
-                        if (code := self._run_day(engine, day, missing[day])) != 0:
-                            return code
-                    if sandbox is not None and day >= unswept[0]:
-                        move_sandbox(self._folder, sandbox, _at(day, SWEEP_AT))
-                        self._sweep(engine, day)
-            finally:
-                os.environ.pop("PREDICTBENCH_NOW", None)
+        try:
+            with opened_database(self._settings) as self._engine, self._status:
+                self._status.stop()
+                keys = [RunKey(day, WINDOW) for day in self._dates]
+                self._missing = missing_experiments(self._engine, self._listed, keys)
+                self._keys = [key for key in keys if self._missing[key] != ()]
+                if self._unswept:
+                    self._sandbox = start_sandbox_at(self._folder, self._demo.world, _at(self._unswept[0], RUN_AT))
+                    use_sandbox(self._sandbox)
+                with exiting_on_signals():
+                    super().run()
+                self._go_on(datetime.now(UTC).date())
+        finally:
+            os.environ.pop("PREDICTBENCH_NOW", None)
+        if self._exit_code != 0:
+            sys.exit(self._exit_code)
+        if self.stopped_by is not None:
+            raise KeyboardInterrupt
         write_demo(self._folder, _with_past(self._demo, self._dates))
-        return 0
 
-    def _settings(self, now: datetime | None = None) -> Settings:
-        """The settings of this process and of its children, at a simulated time."""
-        if now is not None:
-            os.environ["PREDICTBENCH_NOW"] = now.isoformat()
-        return demo_settings(verbose=self._verbose)
+    def options(self, key: RunKey) -> DailyOptions:
+        """Of a day that is stored, the experiments that are missing; again those that only failed on it."""
+        return self._options[key]
 
-    def _missing(self, engine: Engine) -> dict[date, tuple[str, ...] | None]:
-        """Experiments without forecasts, by day; None where the day itself is not stored."""
-        first, last = self._dates[0], self._dates[-1]
-        runs, attempts = stored_runs(engine, first, last), stored_attempts(engine, first, last)
-        found: dict[date, tuple[str, ...] | None] = {}
-        for day in self._dates:
-            key = RunKey(day, WINDOW)
-            of_day = [one for one in attempts if one.key == key]
-            whole = key in runs and runs[key].status == "completed"
-            found[day] = tuple(_without_forecasts(of_day, self._registry)) if whole else None
-        return found
+    def display(self) -> Display:
+        """Nothing is shown but for today's run; the log is kept."""
+        return _Silent()
 
-    def _run_day(self, engine: Engine, day: date, missing: tuple[str, ...] | None) -> int:
-        settings = self._settings(_at(day, RUN_AT))
-        number = f"  day {self._dates.index(day) + 1} of {len(self._dates)}  {day}"
-        if missing == ():
-            click.echo(f"{number}  stored before")
-            return 0
-        key = RunKey(day, WINDOW)
-        again = only_failed(engine, self._own, key)
-        known = sum(counts.markets for counts in settled_counts(engine, _at(day, RUN_AT)).values())
-        summaries: list[RunSummary] = []
+    def stopped(self) -> bool:
+        """Return True also where a run has failed: those after it would know less than they should."""
+        return super().stopped() or self._exit_code != 0
 
-        def take(summary: RunSummary, _: ChildLog) -> None:
-            summaries.append(summary)
+    def before(self, key: RunKey) -> datetime:
+        """Let the days before it pass, and bring the exchange to its time."""
+        day, now = key.run_date, _at(key.run_date, RUN_AT)
+        self._go_on(day)
+        self._settings = self._settings_at(day, RUN_AT)
+        if not self.stopped():
+            self._move(day, RUN_AT)
+        again = only_failed(self._engine, self._own, key)
+        missing = self._missing[key] or ()
+        self._options[key] = DailyOptions(run_date=day, window_days=WINDOW, experiments=missing, forget=again)
+        self._settled = sum(counts.markets for counts in settled_counts(self._engine, now).values())
+        self._spin(f"{self._number(day)} ...")
+        return now
 
-        options = DailyOptions(run_date=day, window_days=WINDOW, experiments=missing or (), forget=again)
-        with _spinner(f"{number} ..."):
-            code = run_daily(settings, options, show=_Silent, report=take, verbose=self._verbose)
-        [summary] = summaries
-        if code != 0 or not summary.succeeded:
+    def ended(self, key: RunKey, summary: RunSummary, child_log: ChildLog) -> None:
+        """Show what was stored; what failed, and where one's own experiment only did, ends it here."""
+        self._status.stop()
+        if child_log.exit_code != 0 or not summary.succeeded:
             print_summary(summary)
-            return code or 1
+            self._exit_code = 1 if child_log.signal is None else 128 + child_log.signal
+            return
+        missing = self._missing[key]
         stored = f"{summary.processed_markets:,} market{'s' * (summary.processed_markets != 1)} stored"
         what = f"{', '.join(missing)} added" if missing else stored
-        click.echo(f"{number}  {what}; {known:,} settled ones known")
-        return self._stop_where_one_only_fails(summary)
+        click.echo(f"{self._number(key.run_date)}  {what}; {self._settled:,} settled ones known")
+        self._exit_code = self._stop_where_one_only_fails(summary)
+
+    def _go_on(self, until: date) -> None:
+        """Let days pass: sweep at the end of each, and mention those that are stored."""
+        while self._day < until and not self.stopped():
+            self._interrupts.check()
+            if self._missing.get(RunKey(self._day, WINDOW)) == ():
+                click.echo(f"{self._number(self._day)}  stored before")
+            if self._move(self._day, SWEEP_AT):
+                self._spin(f"  {self._day}: looking up what has settled ...")
+                run_sweep(self._settings_at(self._day, SWEEP_AT), self._engine)
+                self._status.stop()
+            self._day += timedelta(days=1)
+
+    def _move(self, day: date, at: time) -> bool:
+        """Bring the exchange to a time; False where it is beyond it already, or was not started."""
+        if self._sandbox is None or day < self._unswept[0]:
+            return False
+        move_sandbox(self._folder, self._sandbox, _at(day, at))
+        return True
+
+    def _settings_at(self, day: date, at: time) -> Settings:
+        """The settings of this process and of its children, at a simulated time."""
+        os.environ["PREDICTBENCH_NOW"] = _at(day, at).isoformat()
+        return demo_settings(verbose=self.verbose)
+
+    def _number(self, day: date) -> str:
+        return f"  day {self._dates.index(day) + 1} of {len(self._dates)}  {day}"
+
+    def _spin(self, text: str) -> None:
+        self._status.update(text)
+        self._status.start()
 
     def _stop_where_one_only_fails(self, summary: RunSummary) -> int:
         """End the demo with exit code 1 where an experiment of one's own failed on every market of a day."""
@@ -167,10 +202,6 @@ class PastDays:
                 )
                 return 1
         return 0
-
-    def _sweep(self, engine: Engine, day: date) -> None:
-        with _spinner(f"  {day}: looking up what has settled ..."):
-            run_sweep(self._settings(_at(day, SWEEP_AT)), engine)
 
 
 def only_failed(engine: Engine, own: Sequence[str], key: RunKey) -> tuple[str, ...]:
@@ -220,28 +251,11 @@ def sweep(settings: Settings, engine: Engine, registry: Registry, *, verbose: bo
 
 
 class _Silent:
-    def __init__(self, _: Settings) -> None: ...
-
     def __call__(self, line: Line) -> None:
         """Shown for today's run only; the log of each day is kept."""
 
     def close(self) -> None:
         """Do nothing: nothing was shown."""
-
-
-@contextmanager
-def _spinner(text: str) -> Iterator[None]:
-    """A line on a terminal while the block works."""
-    with error_console().status(text):
-        yield
-
-
-def _without_forecasts(attempts: Iterable[StoredAttempt], registry: Registry) -> Iterator[str]:
-    """The experiments, as they are now, without an attempt on a day that was not all failures."""
-    done = {(one.experiment, one.version, one.config_hash) for one in attempts if _forecast(one)}
-    for one in registry:
-        if (one.name, one.version, registry.config_hash(one.name)) not in done:
-            yield one.name
 
 
 def _forecast(attempt: StoredAttempt) -> bool:
@@ -250,10 +264,6 @@ def _forecast(attempt: StoredAttempt) -> bool:
 
 def _with_past(demo: Demo, dates: Sequence[date]) -> Demo:
     return msgspec.structs.replace(demo, past=tuple(sorted({*demo.past, *dates})))
-
-
-def _days(first: date, end: date) -> Iterator[date]:
-    return (first + timedelta(days=days) for days in range((end - first).days))
 
 
 def _at(day: date, at: time) -> datetime:

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.text import Text
 
@@ -91,6 +93,49 @@ class Stages:
     def close(self) -> None:
         """Remove the spinner."""
         self._status.stop()
+
+
+class RunsBar:
+    """A bar of many runs with the time that is left, the stage of the one under way, warnings and errors."""
+
+    def __init__(self, console: Console, runs: int, done: int = 0) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting Dagster ...", total=runs, completed=done)
+        self._run = ""
+        self._progress.start()
+
+    def begin(self, text: str) -> None:
+        """Name the run that has begun."""
+        self._run = text
+        self._describe("")
+
+    def advance(self) -> None:
+        """Count a run that has ended."""
+        self._progress.advance(self._task)
+
+    def __call__(self, line: Line) -> None:
+        """Show a line: the stage that it begins, or a warning above the bar."""
+        stage, event = line.get("process_stage") or "", line.get("event")
+        if event == "STEP_START":
+            self._describe(f"  {stage}")
+        elif event is None and line["level"] in ("WARNING", "ERROR", "CRITICAL") and line["logger"] != FURTHER_LINES:
+            style = "yellow" if line["level"] == "WARNING" else "red"
+            text = Text.assemble((f"  {line['level'].lower()}  ", style), _sentence(stage, line))
+            self._progress.console.print(text)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+    def _describe(self, stage: str) -> None:
+        self._progress.update(self._task, description=escape(on_one_line(self._run + stage)))
 
 
 def _sentence(stage: str, line: Line) -> str:

@@ -59,7 +59,11 @@ class Interrupts:
 
 
 @contextmanager
-def signals_passed_on(on_signal: Callable[[int], object], ending_s: float | None = None) -> Iterator[PassTo]:
+def signals_passed_on(
+    on_signal: Callable[[int], object],
+    ending_s: float | None = None,
+    on_interrupt: Callable[[], object] | None = None,
+) -> Iterator[PassTo]:
     """Pass on the signals that this process gets to a child: the third one kills it.
 
     Enter before the child is started: a handler is not inherited, but an ignored signal (as in a shell's background
@@ -68,6 +72,7 @@ def signals_passed_on(on_signal: Callable[[int], object], ending_s: float | None
     Args:
         on_signal: called with the number of each signal.
         ending_s: kill the child so many seconds after the first signal.
+        on_interrupt: called at a Ctrl-C that is the first signal, which is not passed on then.
 
     Yields:
         A function to call once the child runs, with how to send it a signal and how to kill it.
@@ -84,6 +89,9 @@ def signals_passed_on(on_signal: Callable[[int], object], ending_s: float | None
 
     def forward(number: int, _: FrameType | None = None) -> None:
         received.append(number)
+        if on_interrupt is not None and received == [signal.SIGINT]:
+            on_interrupt()
+            return
         on_signal(number)
         for send, kill in child:
             kill_later(kill)
@@ -93,7 +101,7 @@ def signals_passed_on(on_signal: Callable[[int], object], ending_s: float | None
 
     def pass_to(send: Callable[[int], object], kill: Callable[[], object]) -> None:
         child.append((send, kill))
-        if received:
+        if received and (on_interrupt is None or received != [signal.SIGINT]):
             kill_later(kill)
             send(signal.SIGTERM)
 

@@ -5,7 +5,7 @@ import dataclasses
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -30,6 +30,7 @@ from predictbench_assets.experiments.model_calls.records import Call, Claim, Rep
 from predictbench_assets.experiments.model_calls.store import CallStore
 from predictbench_assets.experiments.outcomes import OUTCOMES, Outcome
 from predictbench_assets.experiments.protocol import (
+    SEES,
     Experiment,
     RunMetadata,
     SettledCount,
@@ -38,7 +39,7 @@ from predictbench_assets.experiments.protocol import (
     unit_of,
 )
 from predictbench_assets.experiments.registry import Registry
-from predictbench_assets.experiments.runner import run_experiment_sync
+from predictbench_assets.experiments.runner import Progress, run_experiment_sync
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.ingestion.cohort import COHORT, cohort_markets
 from predictbench_assets.ingestion.headers import CohortHeader
@@ -71,13 +72,21 @@ class StagedDay:
         """The markets in the order in which an experiment with a limit is asked about them, the core first."""
         return sampling_order(self.markets, self.run.snapshot_hash)
 
-    def chosen(self, experiment: Experiment, market_id: str | None, limit: int) -> list[Market]:
+    def chosen(
+        self, experiment: Experiment, market_id: str | None, limit: int | None, *, core: bool = False
+    ) -> list[Market]:
         """One market, or the first ones; where events are asked about as a whole, with the others of the same events.
+
+        Args:
+            experiment: the one that is asked.
+            market_id: id, or condition id, of the one market.
+            limit: the most markets; None for all.
+            core: the core sample alone.
 
         Raises:
             NotStaged: no market of the day has that id.
         """
-        chosen = list(self.order[:limit])
+        chosen = [market for market in self.order if market.core or not core][:limit]
         if market_id is not None:
             chosen = [market for market in self.markets if market_id in (market.market_id, market.condition_id)]
         if not chosen:
@@ -141,10 +150,17 @@ def staged_day(settings: Settings, run_date: date | None, window_days: int) -> S
         key = RunKey(run_date, window_days)
         staged = open_staged(area, _COHORT, key, COHORT)
     except StagedFileMissing:
-        which = "no day is" if run_date is None else f"{run_date} is not"
+        if run_date is None or run_date == settings.clock.now().date():
+            which = "no day is" if run_date is None else f"{run_date} is not"
+            helps = f"This stages today: `predictbench daily --window-days {window_days}"
+        else:
+            which = f"{run_date} is not"
+            helps = (
+                "This stages it from its snapshot, where there is one: "
+                f"`predictbench backfill --from {run_date} --to {run_date} --window-days {window_days}"
+            )
         raise NotStaged(
-            f"{which} staged with the window {window_days}. This stages today: "
-            f"`predictbench daily --window-days {window_days} --experiment baseline_snapshot`"
+            f"{which} staged with the window {window_days}. {helps} --experiment baseline_snapshot`"
         ) from None
     header = staged.header(CohortHeader)
     run = run_metadata(key, header.captured_at, header.snapshot_hash, as_of=header.as_of)
@@ -157,6 +173,10 @@ def try_experiment(
     name: str,
     day: StagedDay,
     markets: Sequence[Market],
+    *,
+    engine: Engine | None = None,
+    why_not_asked: Callable[[Experiment], str | None] = lambda _: None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Trial:
     """Ask an experiment about some markets of a day, in this process, with no journal and a place for artifacts.
 
@@ -168,11 +188,15 @@ def try_experiment(
         name: the one to try; what it requires is taken from the day's staged results, or asked too.
         day: the day.
         markets: some of its markets.
+        engine: the database, where it is open already.
+        why_not_asked: the reason why an experiment may make no paid call and no search, only take those answers that
+            the ledger has; None where it may.
+        progress: called while each experiment works, from changing threads.
     """
     with ExitStack() as stack:
         place = StagingArea(stack.enter_context(tempfile.TemporaryDirectory(prefix="predictbench-try-")))
         area = StagingArea(settings.staging, settings.staging_options)
-        database = _Database(settings, stack)
+        database = _Database(settings, stack, engine)
         kept: dict[str, bytes] = {}
 
         def keep(path: str, content: bytes) -> str:
@@ -186,8 +210,18 @@ def try_experiment(
         for one in _with_required(registry, name):
             staged = None if one.name == name else _staged(settings, registry, one, day)
             if staged is None:
-                ledger = ledger_of(one, day.run, registry.config_hash(one.name), database.engine, area, "try", settings)
+                reason, config_hash = why_not_asked(one), registry.config_hash(one.name)
+                ledger = ledger_of(
+                    one, day.run, config_hash, database.engine, area, "try", settings, asks=reason is None
+                )
                 watched[one.name] = _Watched(ledger.store)
+                if reason is not None and _needs_answers(one, markets) and not _has_answers(ledger.store):
+                    skipped = (
+                        Outcome(market_id=market.market_id, status="skipped", reason=reason) for market in markets
+                    )
+                    answers[one.name] = {outcome.market_id: outcome for outcome in skipped}
+                    also_run.append(one.name)
+                    continue
                 outcomes = run_experiment_sync(
                     _for_trial(one),
                     markets,
@@ -204,6 +238,7 @@ def try_experiment(
                     max_concurrency=settings.experiment_concurrency,
                     timeout_s=settings.experiment_timeout_seconds,
                     redact=settings.redact,
+                    progress=progress,
                 )
                 staged = {outcome.market_id: outcome for outcome in outcomes}
                 also_run.append(one.name)
@@ -211,6 +246,17 @@ def try_experiment(
         also_run.remove(name)
         outcomes = [answers[name][market.market_id] for market in markets]
         return Trial(markets, outcomes, kept, watched[name].seen, also_run)
+
+
+def _needs_answers(experiment: Experiment, markets: Sequence[Market]) -> bool:
+    """True for one that searches, or that says that it costs something; it may do so without the ledger."""
+    cost = experiment.estimate(markets)
+    return SEES[experiment.information].search or (cost is not None and cost.at_most > 0)
+
+
+def _has_answers(store: CallStore) -> bool:
+    """True where answers were paid for before: then it asks over the ledger, which lets nothing else through."""
+    return any(call.is_paid for call in store.earlier())
 
 
 def _for_trial(experiment: Experiment) -> Experiment:
@@ -289,12 +335,13 @@ class _Watched:
 class _Database:
     """The database, which is opened for the first question: most experiments have none."""
 
-    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+    def __init__(self, settings: Settings, stack: ExitStack, engine: Engine | None) -> None:
         self._settings, self._stack, self._opening = settings, stack, threading.Lock()
+        self._given = engine
 
     @cached_property
     def _opened(self) -> Engine:
-        return self._stack.enter_context(opened_database(self._settings))
+        return self._given or self._stack.enter_context(opened_database(self._settings))
 
     def engine(self) -> Engine:
         """The opened database."""

@@ -112,7 +112,7 @@ def normalize_cohort(
             if isinstance(found, str):
                 contradicting[found] += 1
                 continue
-            market = found.market if as_of is None else found.market.model_copy(update={"as_of": as_of})
+            market = found.market if as_of is None else found.market.model_copy(update={"reconstructed_as_of": as_of})
             if market.market_id in markets:
                 raise MarketRejected("id", "was already used by an earlier row", market.market_id)
         except MarketRejected as rejection:

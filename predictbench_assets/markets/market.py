@@ -108,9 +108,8 @@ class Market(Frozen):
     price: MarketPrice
     captured_at: datetime
     """Instant at which the exchange was read, UTC."""
-    as_of: datetime = Field(default_factory=lambda market: market["captured_at"])
-    """Instant that the price is of, and the last that anything may be known of: the capture, or in a reconstructed
-    snapshot the hour of its run."""
+    reconstructed_as_of: datetime | None = None
+    """Instant that a snapshot which was put together afterwards shows; None of a captured one."""
     price_24h_ago: Probability | None = None
     """Price of the first outcome a day (at most some hours more) before `as_of`; None where none was frozen."""
     core: bool = False
@@ -119,9 +118,10 @@ class Market(Frozen):
     """Inverse of the probability with which the core sample picked it; None outside the core."""
 
     @property
-    def reconstructed(self) -> bool:
-        """True where the snapshot was put together afterwards."""
-        return self.as_of != self.captured_at
+    def as_of(self) -> datetime:
+        """Instant that the price is of, and the last that anything may be known of: the capture, or in a reconstructed
+        snapshot the hour of its run."""
+        return self.reconstructed_as_of or self.captured_at
 
     @property
     def outcomes(self) -> tuple[str, ...]:

@@ -190,7 +190,7 @@ def _market_row(market: Market) -> dict[str, Any]:
     """The columns of a market, without its id in the run and its raw payload."""
     price = market.price
     return dict(zip(_OWN_COLUMNS, _own_values(market), strict=True)) | {
-        "as_of": market.as_of if market.reconstructed else None,
+        "as_of": market.reconstructed_as_of,
         "market_slug": market.slug,
         "event_id": None if market.event is None else market.event.event_id,
         "price": price.value,

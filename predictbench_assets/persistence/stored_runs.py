@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import experiment_runs, experiments, processing_runs, snapshots
+from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.runs import RunKey, RunState
 
 _ATTEMPTS = text("""
@@ -127,6 +128,29 @@ def stored_attempts(engine: Engine, first: date, last: date) -> list[StoredAttem
         engine, lambda connection: connection.execute(_ATTEMPTS, {"first": first, "last": last}).all()
     )
     return [StoredAttempt(RunKey(row.run_date, row.window_days), *row[2:]) for row in rows]
+
+
+def missing_experiments(
+    engine: Engine, registry: Registry, keys: Sequence[RunKey]
+) -> dict[RunKey, tuple[str, ...] | None]:
+    """The experiments without an attempt as they are now, by run; None for a run that is not stored complete.
+
+    Another version or configuration is none, and neither is an attempt that failed for every market.
+    """
+    first, last = min(key.run_date for key in keys), max(key.run_date for key in keys)
+    runs = stored_runs(engine, first, last)
+    done = {
+        (one.key, one.experiment, one.version, one.config_hash)
+        for one in stored_attempts(engine, first, last)
+        if one.completed or not one.failed
+    }
+    found: dict[RunKey, tuple[str, ...] | None] = dict.fromkeys(keys)
+    for key in keys:
+        if key in runs and runs[key].status == "completed":
+            found[key] = tuple(
+                one.name for one in registry if (key, one.name, one.version, registry.config_hash(one.name)) not in done
+            )
+    return found
 
 
 def results_by_status(engine: Engine, names: Sequence[str]) -> dict[tuple[str, str], dict[str, int]]:

@@ -14,7 +14,7 @@ from predictbench_assets.reporting.output import markdown_table, publish, rich_t
 from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS, RunKey
 
-BackfillOutcome = Literal["stored", "failed", "missing", "not_run"]
+BackfillOutcome = Literal["stored", "stored_before", "failed", "missing", "not_run"]
 
 _HEAD = ("run date", "window", "outcome", "markets", "seconds", "forecasts", "reason")
 
@@ -27,7 +27,8 @@ class BackfillLine(BaseModel):
     run_date: date
     window_days: int
     outcome: BackfillOutcome
-    """`missing`: it could not be run; `not_run`: the backfill was stopped before it."""
+    """`stored_before`: there was nothing to do; `missing`: it could not be run; `not_run`: the backfill was stopped
+    before it."""
     stage: str | None = None
     reason: str | None = None
     attempt: int | None = None
@@ -137,7 +138,8 @@ def _cells(line: BackfillLine) -> tuple[str, ...]:
     seconds = "" if line.seconds is None else f"{line.seconds:.1f}"
     reason = f"{line.stage}: {line.reason}" if line.stage and line.reason else line.reason or ""
     forecasts = line.forecasts or ""
-    return (line.run_date.isoformat(), str(line.window_days), line.outcome, markets, seconds, forecasts, reason)
+    outcome = line.outcome.replace("_", " ")
+    return (line.run_date.isoformat(), str(line.window_days), outcome, markets, seconds, forecasts, reason)
 
 
 def _counted(name: str, one: ExperimentSummary) -> str:

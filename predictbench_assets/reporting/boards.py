@@ -144,7 +144,7 @@ def _cells(row: BoardRow, costs: Sequence[EntrantCost]) -> tuple[str, ...]:
         f"{row.n_markets:,}",
         f"{row.n_events:,}",
         "" if row.coverage is None else f"{row.coverage:.0%}",
-        _interval(row),
+        edge_text(row),
         "" if row.brier is None else f"{row.brier:.4f}",
         *(_cost_cells(row, cost_of(row, costs)) if costs else ()),
         ", ".join([*kind, *leaked, *(flag.replace("_", " ") for flag in row.flags)]),
@@ -171,7 +171,8 @@ def amounts(usd: float | None, others: Mapping[str, float], parts: int) -> list[
     ]
 
 
-def _interval(row: BoardRow) -> str:
+def edge_text(row: BoardRow) -> str:
+    """The mean edge with its interval, as in `+0.0123 [-0.0040, +0.0286]`; empty where there is none."""
     if row.mean_edge is None:
         return ""
     edge = _signed(row.mean_edge)

@@ -347,6 +347,30 @@ def _draw_marks(axes: "Axes", state: PartitionState, places: Sequence[tuple[floa
     axes.plot(*zip(*places, strict=True), linestyle="", clip_on=False, **shape)
 
 
+def calibration_and_edge(leaderboard: Leaderboard, boards: Sequence[str], *, svg: bool) -> bytes:
+    """Calibration, and beside it the edge by run date, of each entrant, board and window: a file of PNG or of SVG."""
+    panels: list[tuple[str, Curve | list[EdgePoint]]] = []
+    for curve in leaderboard.curves:
+        if curve.board in boards and curve.points:
+            place = curve.experiment, curve.version, curve.board, curve.window_days
+            title = f"{_short(f'{curve.experiment} {curve.version}')}, {curve.board}, {curve.window_days} days"
+            edges = [
+                one for one in leaderboard.edges if (one.experiment, one.version, one.board, one.window_days) == place
+            ]
+            panels += [(title, curve), ("Mean edge so far; dots: each run date", edges)]
+
+    def draw(axes: "Axes", item: tuple[str, Curve | list[EdgePoint]]) -> None:
+        title, drawn = item
+        if isinstance(drawn, Curve):
+            _draw_reliability(axes, drawn, "entrant")
+        else:
+            _draw_edges(axes, drawn, "entrant")
+        _title(axes, title)
+
+    figure = _panels(panels[:_MOST_PANELS], draw, inner=(250, 220), columns=2) if panels else _nothing()
+    return _svg_file(figure) if svg else _png(figure)
+
+
 def _cut_png(leaderboard: Leaderboard, intervals_of: Callable[[Iterable[BoardRow]], list[Interval]]) -> bytes:
     rows: dict[tuple[str, int], list[BoardRow]] = {}
     for row in leaderboard.rows:
@@ -605,10 +629,19 @@ def _short(label: str) -> str:
 def _panels_png(
     items: Sequence[Any], draw: Callable[["Axes", Any], None], inner: tuple[float, float], left: float = 58
 ) -> bytes:
-    """A panel for each item, three beside each other; `left` of each is room for labels."""
-    if not items:
-        return _nothing_png()
-    columns = min(3, len(items))
+    """A panel for each item, as `_panels` has them."""
+    return _png(_panels(items, draw, inner, left)) if items else _nothing_png()
+
+
+def _panels(
+    items: Sequence[Any],
+    draw: Callable[["Axes", Any], None],
+    inner: tuple[float, float],
+    left: float = 58,
+    columns: int = 3,
+) -> "Figure":
+    """A panel for each item, so many beside each other; `left` of each is room for labels."""
+    columns = min(columns, len(items))
     rows = math.ceil(len(items) / columns)
     wide, high = inner[0] + left + 18, inner[1] + 78
     boxes = [
@@ -618,14 +651,18 @@ def _panels_png(
     figure, panels = _figure(boxes, columns * wide, rows * high)
     for axes, item in zip(panels, items, strict=True):
         draw(axes, item)
-    return _png(figure)
+    return figure
 
 
 def _nothing_png() -> bytes:
+    return _png(_nothing())
+
+
+def _nothing() -> "Figure":
     figure, (axes,) = _figure([_Box(0, 0, 420, 60)], 420, 60)
     axes.set_axis_off()
     axes.text(0.5, 0.5, "Nothing has settled yet", ha="center", va="center", fontsize=_FONT, color=COLOURS["muted"])
-    return _png(figure)
+    return figure
 
 
 @contextmanager
@@ -651,6 +688,19 @@ def _png(figure: "Figure") -> bytes:
     with Image.open(buffer) as image:
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
+
+
+def _svg_file(figure: "Figure") -> bytes:
+    """The figure as a file of its own; the same figure gives the same bytes."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.BytesIO()
+    figure.set_facecolor("white")
+    with _drawing("file"):
+        FigureCanvasSVG(figure).print_svg(  # type: ignore[no-untyped-call]
+            buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    return buffer.getvalue()
 
 
 _IDS = re.compile(r' id="([^"]*)"')

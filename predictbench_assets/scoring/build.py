@@ -158,6 +158,18 @@ def build_leaderboard(forecasts: Forecasts) -> Leaderboard:
     )
 
 
+def whole_rows(forecasts: Forecasts) -> list[BoardRow]:
+    """The rows of the boards as a whole, as `build_leaderboard` has them, without the work of all the others."""
+    cohorts = forecasts.cohorts
+    categories = sorted(set(cohorts.category.tolist()))
+    whole = _whole_field(cohorts, categories, cohort_states(cohorts))
+    return [
+        row
+        for board, window, field in _boards(forecasts, whole)
+        for row in _Section(board, window, forecasts.entrants, categories, field).whole_rows()
+    ]
+
+
 def cohort_states(cohorts: Cohorts) -> tuple[CohortState, ...]:
     """Share of each run date and window that has settled, over all of its markets, in that order."""
     numbers, keys = _cohort_numbers(cohorts)
@@ -244,13 +256,17 @@ class _Section:
     def rows(self) -> Iterator[BoardRow]:
         """Yield the rows of the whole board, then of each category, then of each price bin."""
         field = self.field
-        yield from self._rows_of(field, ALL, ALL, self.bootstrapped)
+        yield from self.whole_rows()
         for number in np.unique(field.category).tolist():
             part, category = field.cut(field.category == number), self.categories[number]
             yield from self._rows_of(part, category, ALL, self._bootstrap(part, category, ALL))
         for number in np.unique(field.price_bin).tolist():
             part, label = field.cut(field.price_bin == number), PRICE_BIN_LABELS[number]
             yield from self._rows_of(part, ALL, label, self._bootstrap(part, ALL, label))
+
+    def whole_rows(self) -> Iterator[BoardRow]:
+        """Yield the rows of the whole board."""
+        return self._rows_of(self.field, ALL, ALL, self.bootstrapped)
 
     def _rows_of(
         self, field: _Field, category: str, price_bin: str, bootstrapped: Mapping[int, _Bootstrapped]

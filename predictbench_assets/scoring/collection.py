@@ -149,7 +149,7 @@ class ForecastCollection:
         turn = np.array([one.attempt for one in attempts], np.int64)[attempt]
         self._that_ran.update(np.unique(entrant[results.ran]).tolist())
 
-        captured_at, closed_at = (_microseconds(column[name])[market] for name in ("captured_at", "closed_at"))
+        captured_at, closed_at = (microseconds(column[name])[market] for name in ("captured_at", "closed_at"))
         reconstructed = np.array(column["reconstructed"], np.bool_)[market]
         made_at = results.made_at
         timely = (made_at <= captured_at + _FREEZE_WINDOW_US) & (made_at < closed_at) & ~reconstructed
@@ -173,7 +173,7 @@ class ForecastCollection:
         return in_time, newest(counts & ~timely), leaked
 
 
-def _microseconds(instants: Sequence[datetime]) -> Ints:
+def microseconds(instants: Sequence[datetime]) -> Ints:
     """Instants in UTC, as `Results.made_at` has them."""
     return np.array(instants, "datetime64[us]").astype(np.int64) - EPOCH_US
 

@@ -78,13 +78,14 @@ class Paid:
         clock: Clock | None = None,
         journal: bool = False,
         crash_mark: CrashMark | None = None,
+        kept_in: type[PaidCalls] = PaidCalls,
     ) -> list[Outcome]:
         """Forecast some markets."""
         if isinstance(markets, int):
             markets = [make_market(str(1000 + number), core=number < 10) for number in range(markets)]
         area = area or StagingArea(str(self.folder / "staging"))
         scope, run = scope_of(experiment), make_run()
-        store = PaidCalls(lambda: self.engine, area, scope, "test", self.settings.redact)
+        store = kept_in(lambda: self.engine, area, scope, "test", self.settings.redact)
         key = JournalKey("2026-03-02_w7", experiment.name, experiment.version, SNAPSHOT, scope.config_hash)
         assert experiment.allowance is not None
         return run_experiment_sync(

@@ -68,6 +68,10 @@ _SPAN_S: Final = 10.0
 """Seconds that a limit by the minute is averaged over, where it allows one request in them."""
 
 _SHORTEST_WAIT_S: Final = 0.05
+
+NOT_ASKED: Final = "only answers that were paid for before are taken"
+"""The reason of a call that `AnsweredCalls` does not allow."""
+
 _LONGEST_TEXT: Final = 2_000
 """Characters of a provider's word that a column takes; the whole is in the transcript."""
 
@@ -275,6 +279,17 @@ class PaidCalls:
         query = query.order_by(model_calls.c.attempt)
         rows = in_transaction(self._engine(), lambda connection: connection.execute(query).all(), _PATIENT)
         return [Call(**row._mapping) for row in rows]
+
+
+class AnsweredCalls(PaidCalls):
+    """The store where only what was paid for before is taken: nothing is asked anew, and nothing is written."""
+
+    def claim(self, calls: Sequence[Call], allowance: Allowance) -> list[Claim]:  # noqa: ARG002 - as the store's
+        """Allow none."""
+        return [Claim(over_budget=NOT_ASKED)] * len(calls)
+
+    def _update(self, calls: Sequence[Call]) -> None:
+        """Leave the rows as they are: the next run settles them."""
 
 
 def windows_in_batches(connection: Connection, run_date: date) -> set[int]:

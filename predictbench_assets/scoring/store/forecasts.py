@@ -28,6 +28,7 @@ from predictbench_assets.database.as_of import (
 from predictbench_assets.database.chunks import ROWS_PER_CHUNK, chunks_by_size
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.markets.market import REFERENCE
+from predictbench_assets.runs import RunKey
 from predictbench_assets.scoring.collection import MARKET_COLUMNS, Attempt, ForecastCollection, Results
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
 from predictbench_assets.scoring.store.coherence import load_coherence
@@ -107,6 +108,21 @@ def load_forecasts(
     return replace(forecasts, coherence=load_coherence(engine, forecasts))
 
 
+def load_cohort(engine: Engine, key: RunKey, as_of: datetime) -> Mapping[str, Sequence[Any]]:
+    """Load the stored markets of one run with their settlement, as columns for `ForecastCollection.add`.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
+    """
+    values = {"as_of": as_of, "runs": [key.run_id]}
+    return _columns(in_transaction(engine, lambda connection: connection.exec_driver_sql(_MARKETS, values).all()))
+
+
+def _columns(markets: Sequence[Row[Any]]) -> dict[str, Sequence[Any]]:
+    columns = zip(*markets, strict=True) if markets else ((),) * len(_PLACED)
+    return dict(zip(_PLACED, columns, strict=True))
+
+
 def _read(
     engine: Engine, as_of: datetime, runs: Sequence[UUID], attempts: Sequence[Row[Any]]
 ) -> tuple[Mapping[str, Sequence[Any]], Results]:
@@ -120,9 +136,7 @@ def _read(
     rows, results = in_transaction(engine, work)
     # Whatever a run stores of a market has a result of each experiment: without one that is known, it came later.
     there = set(results["market"].tolist())
-    markets = [row for row in rows if row.processed_market_id.bytes in there]
-    columns = zip(*markets, strict=True) if markets else ((),) * len(_PLACED)
-    column: dict[str, Sequence[Any]] = dict(zip(_PLACED, columns, strict=True))
+    column = _columns([row for row in rows if row.processed_market_id.bytes in there])
     market = indices_of(results["market"], {one.bytes: n for n, one in enumerate(column["processed_market_id"])})
     attempt = indices_of(results["attempt"], {row.experiment_run_id.bytes: n for n, row in enumerate(attempts)})
     known = (market >= 0) & (attempt >= 0)

@@ -240,7 +240,8 @@ def test_a_dry_run_that_is_terminated_leaves_nothing_either(
 
 
 def test_a_past_day_without_a_snapshot_fails_with_a_reason(predictbench: Predictbench, tmp_path: Path) -> None:
-    done = predictbench("daily", "--run-date", "2026-03-01", "--summary", "s.json", LOG_FORMAT="text")
+    refused = {"PAST_SNAPSHOTS": "refuse", "LOG_FORMAT": "text"}
+    done = predictbench("daily", "--run-date", "2026-03-01", "--summary", "s.json", **refused)
     assert done.returncode == 1
     read = json.loads((tmp_path / "s.json").read_text())
     assert (read["status"], read["stage"]) == ("failed", "raw_markets")

@@ -66,7 +66,7 @@ LATER = {"model_calls"}
 """Tables of later revisions with rows that nothing makes again."""
 WIDENED = {"control", "stored_at", "group_item_title", "group_item_threshold", "refused"}
 WIDENED |= {"requests", "input_tokens", "output_tokens", "cached_tokens", "cost", "currency", "seconds", "model"}
-WIDENED |= {"forecasts", "leaked"}
+WIDENED |= {"forecasts", "leaked", "as_of", "knowledge_cutoff"}
 """Columns of later revisions in older tables. `resolution_observations.status` is one, too."""
 
 

@@ -24,7 +24,7 @@ from predictbench_assets.experiments.model_calls import desk
 from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.model_calls.desk import CIRCUIT, CallFailed, Desk, Ledger, Send
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply, Settled
-from predictbench_assets.experiments.model_calls.store import PaidCalls
+from predictbench_assets.experiments.model_calls.store import NOT_ASKED, AnsweredCalls, PaidCalls
 from predictbench_assets.experiments.protocol import Experiment
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets.settings import load_settings
@@ -152,6 +152,19 @@ def test_a_repeated_run_takes_every_answer_from_the_ledger(paid: Paid, stand_in:
     assert [one.usage and one.usage.cost for one in again] == [one.usage and one.usage.cost for one in first]
     assert first[0].payload is not None
     assert len(set(first[0].payload["samples"])) == 3
+
+
+def test_where_only_answers_count_nothing_is_asked_and_no_row_changes(paid: Paid, stand_in: StandIn) -> None:
+    experiment = paid.model()
+    first = paid.run(experiment, 3)
+    paid.change("UPDATE predictbench.model_calls SET status = 'unknown', transcript_uri = NULL WHERE unit_id = '1002'")
+    before = paid.rows("*, xmin::text"), paid.transcripts()
+    again = paid.run(experiment, 4, kept_in=AnsweredCalls)
+    assert stand_in.counts["requests"] == 3
+    assert (paid.rows("*, xmin::text"), paid.transcripts()) == before
+    assert [one.probability for one in again[:3]] == [one.probability for one in first]
+    assert again[3].status == "skipped"
+    assert NOT_ASKED in (again[3].reason or "")
 
 
 def test_another_version_or_prompt_is_asked_anew(paid: Paid, stand_in: StandIn) -> None:

@@ -115,11 +115,11 @@ def test_a_backfill_runs_what_it_can_and_lists_what_it_cannot(deployment: Reposi
     [note] = deployment.told.notes
     assert "backfill" in note
 
-    # The day that is stored is run again on its snapshot, with nothing asked of the exchange.
+    # The day that is stored is passed over, with nothing asked of the exchange.
     requests = sum(deployment.exchange.requests.values())
     again = ran(deployment, "backfill", window_days="7", environment="staging", **(days | {"from": DAY}))
     assert again.conclusion == "success", again.log
-    assert deployment.rows("SELECT attempt FROM predictbench.processing_runs") == [(2,)]
+    assert deployment.rows("SELECT attempt FROM predictbench.processing_runs") == [(1,)]
     assert sum(deployment.exchange.requests.values()) == requests
     assert len(deployment.told.notes) == 1
 

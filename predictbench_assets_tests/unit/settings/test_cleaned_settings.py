@@ -17,6 +17,7 @@ from predictbench_assets.settings import (
 )
 
 TEXTS = {
+    "past_snapshots": "refuse",
     "environment": "staging",
     "supabase_db_url": "postgresql://u:s3cret@h:5432/db",
     "supabase_migration_db_url": "postgresql://u:s3cret@h:5432/db",
