@@ -113,7 +113,7 @@ def backfill(
         windows = window_days or (settings.target_close_window_days,)
         keys = [RunKey(settings.clock.now().date() - timedelta(days=window + 1), window) for window in windows]
     elif first is None or last is None:
-        raise click.UsageError("--from and --to name the run dates: give both")
+        raise click.UsageError(f"Missing option '{'--from' if first is None else '--to'}'.")
     else:
         keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
     if check:

@@ -110,7 +110,7 @@ def test_without_a_range_it_is_the_last_day_whose_markets_have_ended(check: Chec
     assert "no snapshot is stored" not in done.output
     half = check(days=DAYS[:2])
     assert half.exit_code == 2
-    assert "give both" in half.output
+    assert "Missing option '--to'" in half.output
 
 
 def test_it_runs_no_experiment(check: Check) -> None:
