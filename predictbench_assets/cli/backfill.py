@@ -3,8 +3,9 @@
 import signal
 import sys
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -21,17 +22,20 @@ from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.model_calls.store import windows_in_batches
 from predictbench_assets.experiments.registry import RegistryError
 from predictbench_assets.launch.backfill import Backfill
+from predictbench_assets.launch.parity import check_parity
 from predictbench_assets.launch.request import DailyOptions
 from predictbench_assets.launch.signals import exiting_on_signals
 from predictbench_assets.observability.console import append_step_summary, console
 from predictbench_assets.persistence.stored_runs import frozen_runs, missing_experiments, stored_runs
 from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
+from predictbench_assets.reporting.parity import ParitySummary
 from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
 from predictbench_assets.schedule import days_between, why_not_runnable
 from predictbench_assets.settings import Settings
 
 _CONFIRM_ABOVE = 10
 """More runs than these are not started on a terminal without asking."""
+_Summary = TypeVar("_Summary", BackfillSummary, ParitySummary)
 
 
 @click.command(
@@ -43,10 +47,11 @@ Examples:
     --yes --summary backfill.json
   predictbench backfill --from 2026-11-01 --to 2026-11-22 \\
     --experiment shrunk_market
+  predictbench backfill --check
 """,
 )
-@day_option("--from", "first", required=True, help="The first run date.")
-@day_option("--to", "last", required=True, help="The last run date, itself included.")
+@day_option("--from", "first", help="The first run date; --check alone needs none.")
+@day_option("--to", "last", help="The last run date, itself included.")
 @windows_option()
 @click.option(
     "--experiment",
@@ -62,6 +67,11 @@ Examples:
     help="Put the snapshot of a past day that has none together, or leave the day out.  [default: PAST_SNAPSHOTS]",
 )
 @click.option(
+    "--check",
+    is_flag=True,
+    help="Store nothing: reconstruct what was captured in a scratch place, and compare the two.",
+)
+@click.option(
     "--summary",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -70,11 +80,12 @@ Examples:
 @click.option("--again", is_flag=True, help="Run those as well that are stored complete, with every experiment.")
 @click.option("--yes", is_flag=True, help="Do not ask, however many runs it is.")
 def backfill(
-    first: date,
-    last: date,
+    first: date | None,
+    last: date | None,
     window_days: tuple[int, ...] | None,
     experiments: tuple[str, ...],
     reconstruct: bool | None,
+    check: bool,
     summary: Path | None,
     again: bool,
     yes: bool,
@@ -91,9 +102,22 @@ def backfill(
     With --experiment the results of all others stay as they are, and a run also counts as failed if that experiment
     gave no forecast of any market. A forecast made more than a day after its snapshot was frozen is late: it is on the
     backfill board and on its market's page, and never takes the place of one that was made in time.
+
+    With --check the exit code is 1 if a reconstruction differs from its capture by more than is tolerated or could not
+    be made, and 3 if nothing was captured. Without a range it is the last day whose markets have all ended.
     """
     settings = configured_settings()
-    keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
+    if check and (experiments or reconstruct is not None):
+        raise click.UsageError("--check runs no experiment and stores nothing: leave the other options out")
+    if check and first is None and last is None:
+        windows = window_days or (settings.target_close_window_days,)
+        keys = [RunKey(settings.clock.now().date() - timedelta(days=window + 1), window) for window in windows]
+    elif first is None or last is None:
+        raise click.UsageError(f"Missing option '{'--from' if first is None else '--to'}'.")
+    else:
+        keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
+    if check:
+        sys.exit(_show(ParitySummary(partitions=tuple(check_parity(settings, keys))), summary).exit_code)
     _check_experiments(settings, experiments)
     options = DailyOptions(experiments=experiments, reconstruct=reconstruct)
     lines = _without_work(settings, keys, options, again=again)
@@ -101,11 +125,17 @@ def backfill(
     if count > _CONFIRM_ABOVE and sys.stdin.isatty() and not yes:
         click.confirm(f"{count:,} runs will be made. Go on?", abort=True, err=True)
     done = _run_all(settings, keys, lines, options)
+    _show(done, summary)
+    sys.exit(128 + signal.Signals[done.stopped_by] if done.stopped_by else done.exit_code)
+
+
+def _show(done: _Summary, file: Path | None) -> _Summary:
+    """Print a summary, append it to the page of an Action, and write it into a file."""
     console().print(done.to_table())
     append_step_summary(done.to_markdown())
-    if summary is not None:
-        done.write(summary.resolve())
-    sys.exit(128 + signal.Signals[done.stopped_by] if done.stopped_by else done.exit_code)
+    if file is not None:
+        done.write(file.resolve())
+    return done
 
 
 def _requested_keys(settings: Settings, first: date, last: date, windows: tuple[int, ...]) -> list[RunKey]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.failures import TransientError
@@ -15,6 +15,11 @@ from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.markets.settlement import Absence, PendingMarket, Reading
 
 T = TypeVar("T")
+
+NO_PRICE: Final = "no price"
+"""Reason for which a market is not reconstructed: its price history has nothing in the hours before the instant."""
+NOT_LISTED: Final = "not listed any more"
+"""Reason for which a market is not reconstructed: the exchange does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,18 @@ class Exchange(Protocol):
 
         Raises:
             PredictbenchError: the listing, or the prices of that instant, could not be read to their end.
+        """
+
+    async def why_missing(
+        self, markets: Mapping[str, str | None], start: datetime, end: datetime, as_of: datetime
+    ) -> Mapping[str, str]:
+        """Look up why a reconstruction of `[start, end)` has no place for some markets; the cause by market id.
+
+        Args:
+            markets: condition ids, by market id.
+
+        Raises:
+            PredictbenchError: the exchange did not answer.
         """
 
     def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:

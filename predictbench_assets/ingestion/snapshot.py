@@ -106,7 +106,7 @@ def freeze(
             warn(f"read again, after it was refused ({record.refused}): {record.uri}")
             registry.register(record, dagster_run_id)
     if record is not None:
-        return FrozenSnapshot(_open_registered(area, record, today), reused=True)
+        return FrozenSnapshot(open_registered(area, record, today), reused=True)
     if key.run_date < today and as_of is not None and not refresh:
         captured = _ahead.pop((key, as_of), None) or asyncio.run(exchange.reconstruct(key.start, key.end, as_of))
     else:
@@ -136,7 +136,12 @@ _ahead: dict[tuple[RunKey, datetime], Capture] = {}
 """What was reconstructed ahead, until it is frozen: one at most, since one is made ahead at a time."""
 
 
-def _open_registered(area: StagingArea, record: SnapshotRecord, today: date) -> StagedFile:
+def open_registered(area: StagingArea, record: SnapshotRecord, today: date) -> StagedFile:
+    """The staged file of a registered snapshot.
+
+    Raises:
+        SnapshotDamaged: it is gone, cannot be read, or is another one than was registered.
+    """
     try:
         snapshot = area.open_uri(record.uri, SNAPSHOT)
     except (StagedFileMissing, StagedFileBroken) as error:

@@ -10,7 +10,7 @@ from predictbench_assets.exchanges.polymarket.capture import capture
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.exchanges.polymarket.lookup import SettlementLookup
 from predictbench_assets.exchanges.polymarket.reading import read_row
-from predictbench_assets.exchanges.polymarket.reconstruction import reconstruct
+from predictbench_assets.exchanges.polymarket.reconstruction import reconstruct, why_missing
 from predictbench_assets.markets.cohort import ExclusionReason, ReadMarket
 from predictbench_assets.markets.quotes import Quote
 
@@ -45,6 +45,15 @@ class Polymarket:
         Raises: as `polymarket.reconstruction.reconstruct`.
         """
         return await reconstruct(self._client, start, end, as_of, self._clock)
+
+    async def why_missing(
+        self, markets: Mapping[str, str | None], start: datetime, end: datetime, as_of: datetime
+    ) -> Mapping[str, str]:
+        """Look the markets up by their conditions, open or closed, whenever they end.
+
+        Raises: as `PolymarketClient.fetch_conditions`.
+        """
+        return await why_missing(self._client, markets, start, end, as_of)
 
     def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:
         """The market in a row of Gamma's listing; see `read_row`."""

@@ -15,9 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.exchange import Capture, CapturedRow, PricesRead
+from predictbench_assets.exchanges.exchange import NO_PRICE, NOT_LISTED, Capture, CapturedRow, PricesRead
 from predictbench_assets.exchanges.json_text import DECODE_ERRORS
-from predictbench_assets.exchanges.polymarket.client import PolymarketClient, RawRow
+from predictbench_assets.exchanges.polymarket.client import CONDITIONS_PER_REQUEST, PolymarketClient, RawRow
 from predictbench_assets.exchanges.polymarket.payloads import outcome_ids, parse_instant
 from predictbench_assets.exchanges.polymarket.price_history import LOOK_BACK, PAST, past_price
 from predictbench_assets.exchanges.stats import ApiStats
@@ -77,7 +77,7 @@ async def reconstruct(
         points = read_of.found.get(token, ())
         price = _price_at(points, as_of)
         if price is None:
-            left_out["no price"] += 1
+            left_out[NO_PRICE] += 1
             continue
         quote = Quote(
             token_id=token,
@@ -103,6 +103,36 @@ async def reconstruct(
         text_as_of=text_as_of,
         left_out=left_out,
     )
+
+
+async def why_missing(
+    client: PolymarketClient, markets: Mapping[str, str | None], start: datetime, end: datetime, as_of: datetime
+) -> dict[str, str]:
+    """The reason, by market id, for which a reconstruction has no place for markets that were once of its day.
+
+    Args:
+        markets: condition ids, by market id; one without is not looked up.
+
+    Raises:
+        RequestFailed, RequestRefused, UnexpectedAnswer: the listing did not answer.
+    """
+    asked = {market_id: condition for market_id, condition in markets.items() if condition}
+    conditions = list(asked.values())
+    stats = ApiStats()
+    async with client:
+        answers = [
+            await client.fetch_conditions(
+                conditions[first : first + CONDITIONS_PER_REQUEST], closed=closed, stats=stats
+            )
+            for first in range(0, len(conditions), CONDITIONS_PER_REQUEST)
+            for closed in (True, False)
+        ]
+    rows = {row.market_id: row for answer in answers for row in answer}
+    why = {}
+    for market_id in asked:
+        found = _built(rows[market_id], start, end, as_of) if market_id in rows else NOT_LISTED
+        why[market_id] = found if isinstance(found, str) else NO_PRICE
+    return why
 
 
 def _built(row: RawRow, start: datetime, end: datetime, as_of: datetime) -> tuple[str, dict[str, Any]] | str:

@@ -3,21 +3,22 @@
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from predictbench_assets_tests.integration.workflows.actions_runner import Job
-from predictbench_assets_tests.kit.workflows import Repository
+from predictbench_assets_tests.kit.workflows import NOW, Repository
 
 DAY = "2026-03-02"
 SCHEDULED = ("resolution", "maintenance", "contract")
 
 
 def ran(deployment: Repository, workflow: str, **rest: Any) -> Job:
-    """The only job of a workflow."""
-    [[job]] = deployment.run(workflow, **rest).values()
+    """The first job of a workflow, and of most the only one."""
+    [job], *_ = deployment.run(workflow, **rest).values()
     return job
 
 
@@ -61,6 +62,44 @@ def test_an_exchange_that_cannot_be_read_breaks_its_contract(deployment: Reposit
     assert job.conclusion == "failure"
     [note] = deployment.told.notes
     assert "contract" in note
+
+
+def test_the_contract_reconstructs_nothing_where_nothing_was_captured(deployment: Repository) -> None:
+    _, [job] = deployment.run("contract", event="schedule").values()
+    assert job.conclusion == "success", job.log
+    assert "Nothing to compare" in job.log
+    assert deployment.told.notes == []
+
+
+@pytest.mark.long
+def test_the_contract_reconstructs_a_day_that_was_captured_and_a_backfill_any(deployment: Repository) -> None:
+    deployment.run("daily-pipeline", run_date=DAY, window_days="7", environment="staging")
+    attempts = "SELECT attempt FROM predictbench.processing_runs"
+    assert deployment.rows(attempts) == [(1,)]
+    deployment.at(NOW + timedelta(days=8))
+
+    _, [job] = deployment.run("contract", event="schedule").values()
+
+    assert job.conclusion == "success", job.log
+    assert f"| {DAY} | 7 | within |" in job.summary
+    [kept] = job.artifacts.values()
+    assert set(kept) == {"reconstruction.json", "reconstruction.md"}
+    checked = ran(
+        deployment, "backfill", **{"from": DAY, "to": DAY}, window_days="7", check="true", environment="staging"
+    )
+    assert checked.conclusion == "success", checked.log
+    assert f"| {DAY} | 7 | within |" in checked.summary
+    assert deployment.rows(attempts) == [(1,)]
+
+
+@pytest.mark.long
+def test_a_backfill_reconstructs_a_day_that_was_missed_where_that_is_asked_for(deployment: Repository) -> None:
+    days = {"from": "2026-02-20", "to": "2026-02-20"}
+    job = ran(deployment, "backfill", window_days="7", environment="staging", reconstruct="true", **days)
+    assert job.conclusion == "success", job.log
+    assert deployment.rows("SELECT run_date::text, as_of IS NULL FROM predictbench.snapshots") == [
+        ("2026-02-20", False)
+    ]
 
 
 @pytest.mark.long

@@ -39,6 +39,7 @@ OURS = re.compile(r"uses: \$/\.github/actions/(?P<name>\w+)$")
 OWN_VARIABLES = {
     *("RUN_DATE", "WINDOW_DAYS", "LINK", "MISSED", "ON_EXISTING", "DEBUG_ARTIFACTS", "DRY_RUN", "FROM", "TO"),
     *("DAGSTER_STORAGE_IS_SET", "DATABASE_IS_SET", "OUTCOME", "WORKFLOW", "STAGE", "SUMMARY"),
+    *("RECONSTRUCT", "CHECK"),
     *("GH_TOKEN", "GH_REPO"),  # of GitHub's own command
 }
 
@@ -147,7 +148,7 @@ def test_who_is_given_a_store_is_given_all_that_leads_to_it() -> None:
     compose = read(CLONE / "deploy" / "docker-compose.yml")
     given = [compose["x-instance"], *(environment for file in FILES for environment in environments(file))]
     holders = [environment.keys() for environment in given if "STAGING_S3_ENDPOINT_URL" in environment]
-    assert len(holders) == 5
+    assert len(holders) == 6
     for names_given in holders:
         assert needed <= names_given
 
