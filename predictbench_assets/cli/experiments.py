@@ -102,7 +102,7 @@ def _missing(one: Experiment) -> list[Prerequisite]:
     """What it cannot forecast without; nothing where its class means another thing by that name."""
     try:
         return [each for each in one.prerequisites() if each.level == "fail"]
-    except Exception:  # a stranger's code
+    except (Exception, SystemExit):  # a stranger's code
         return []
 
 

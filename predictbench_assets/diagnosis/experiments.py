@@ -51,7 +51,15 @@ def _same(one: Experiment) -> Experiment:
 
 def _looked_at(name: str, make: Callable[[], Experiment]) -> Iterator[Finding]:
     """One finding of what an experiment needs; none where it needs nothing."""
-    told = [_answered(one) for one in make().prerequisites()]
+    try:
+        needed = list(make().prerequisites())
+    except (Exception, SystemExit) as error:  # a stranger's code, which may mean another thing by that name
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        yield Finding(
+            "warn", f"experiment {name}", f"what it needs is not told: {reason}", "correct its prerequisites()"
+        )
+        return
+    told = [_answered(one) for one in needed]
     if told:
         wrong = [one for one in told if one.level != "ok"]
         found = "; ".join(one.found for one in wrong or told)

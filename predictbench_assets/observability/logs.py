@@ -28,7 +28,7 @@ FIELDS = ("run_id", "process_stage", "market_id")
 _DAGSTER = "dagster_meta"  # set by Dagster on a record that it has taken over
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", _DAGSTER, "taskName"}
 _OURS = f"{__name__.partition('.')[0]}."
-_NOISY = ("httpx", "httpcore", "urllib3", "botocore", "aiobotocore", "asyncio", "alembic")
+_NOISY = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "botocore", "aiobotocore", "asyncio", "alembic")
 
 _MILESTONES = frozenset({"STEP_START", "STEP_SUCCESS", "PIPELINE_SUCCESS"})
 _INTENDED = (r".* is currently in (beta|preview)", r".* is superseded")

@@ -79,9 +79,7 @@ class FileExperiment(Experiment):
             found = f"{self.inbox.uri} cannot be read: {type(error).__name__}"
             yield Prerequisite(found, "fail", "check STAGING_URI, and who may read there")
         else:
-            yield Prerequisite(
-                f"{self.inbox.uri}: {days:,} runs with submissions" if days else f"{self.inbox.uri}: nothing yet"
-            )
+            yield Prerequisite(f"{self.inbox.uri}, with submissions for {days:,} of the runs")
 
     def run_cohort(
         self, markets: Sequence[Market], contexts: Mapping[str, PipelineContext]

@@ -6,6 +6,7 @@ import pytest
 
 from predictbench_assets.diagnosis.checks import Finding
 from predictbench_assets.diagnosis.experiments import experiment_findings
+from predictbench_assets.experiments import Experiment, ExperimentResult, Market, PipelineContext
 from predictbench_assets.experiments.registry import RegistryError
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets.settings import Settings, load_settings
@@ -80,6 +81,22 @@ def test_a_mistaken_table_is_one_finding_and_hides_no_other(tmp_path: Path) -> N
     assert "experiments.toml:1: [dear] no price is known" in told["experiments"].found
     assert "MODEL_PRICES_FILE" in told["experiments"].found
     assert "OPENAI_API_KEY" in told["keyless"].found
+
+
+class Odd(Experiment):
+    """A stranger's class, with a name for another thing."""
+
+    name, version, description = "odd", "1", "Says one half."
+    prerequisites = 3  # type: ignore[assignment]
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        return ExperimentResult.binary(0.5)
+
+
+def test_a_strangers_class_breaks_no_check(tmp_path: Path) -> None:
+    told = found(tmp_path, f'[odd]\nkind = "{__name__}:Odd"\n[news]\nkind = "research"\nservice = "exa"\n')
+    assert (told["odd"].level, told["news"].level) == ("warn", "fail")
+    assert "TypeError" in told["odd"].found
 
 
 def test_services_forecasters_and_the_inbox_are_looked_at(tmp_path: Path, stand_in: StandIn) -> None:

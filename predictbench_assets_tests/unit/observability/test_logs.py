@@ -74,6 +74,15 @@ def test_configuring_twice_does_not_print_twice(capsys: pytest.CaptureFixture[st
     assert len(lines(capsys)) == 1
 
 
+@pytest.mark.parametrize("client", ["httpx", "httpx2", "botocore"])
+def test_a_request_of_thousands_is_no_line(client: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger(client).setLevel(logging.NOTSET)
+    configured()
+    logging.getLogger(client).info("HTTP Request: POST")
+    logging.getLogger(client).warning("a proxy is odd")
+    assert [line["message"] for line in lines(capsys)] == ["a proxy is odd"]
+
+
 def test_what_dagster_has_printed_is_not_printed_again(capsys: pytest.CaptureFixture[str]) -> None:
     configured()
     log.info("seen", extra={"dagster_meta": dagster_meta("seen")})
