@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from predictbench_assets.experiments.segments import segment, sizes
 from predictbench_assets.failures import StoreRefused
 from predictbench_assets.object_store import PART_BYTES
 from predictbench_assets.retention.staged_files import delete_files
@@ -103,3 +104,19 @@ def test_an_endpoint_that_awss_libraries_are_told_of_is_one_of_ones_own(monkeypa
 def test_amazons_own_store_keeps_its_checksums() -> None:
     options = load_settings(staging_uri=f"s3://{BUCKET}/a").staging_options
     assert options["config_kwargs"] == {"s3": {"addressing_style": "auto"}}
+
+
+def test_the_sizes_of_a_folders_segments_are_asked_for_in_one_listing(
+    plain_store: OtherStore, open_area: OpenArea
+) -> None:
+    area, lines = open_area(plain_store), [b'{"a":1}', b'{"a":22}']
+    for attempt in ("one", "two"):
+        written = segment(area, f"calls/{attempt}")
+        for line in lines:
+            written.write([line])
+    area.write_bytes("calls/notes.txt", b"no segment")
+    plain_store.requests.clear()
+    expected = {f"calls/{attempt}-00000{number}.jsonl": 8 + number for attempt in ("one", "two") for number in (0, 1)}
+    assert dict(sizes(area, "calls")) == expected
+    # Five files, in pages of two; none is asked for by itself.
+    assert [(method, "list-type=2" in path) for method, path, _ in plain_store.requests] == [("GET", True)] * 3
