@@ -20,7 +20,7 @@ from predictbench_assets.assets.scoring import benchmark_report, experiment_scor
 from predictbench_assets.assets.step import redacting
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
-from predictbench_assets.ingestion.cohort import COHORT
+from predictbench_assets.ingestion.cohort import COHORT, SharedCohort
 from predictbench_assets.ingestion.market_data import MARKET_DATA
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
 from predictbench_assets.ingestion.window import WINDOW
@@ -91,6 +91,7 @@ def _resources(settings: Settings) -> dict[str, Any]:
         "staging": staging,
         "database": database,
         "reporter": RunReporter(settings, database, staging),
+        "shared_cohort": dg.ResourceDefinition(lambda _: SharedCohort()),  # made for a run, and gone with it
         "io_manager": StagingIOManager(staging, SCHEMAS),
     }
 

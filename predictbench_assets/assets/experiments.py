@@ -31,7 +31,7 @@ from predictbench_assets.experiments.protocol import Experiment, RunMetadata
 from predictbench_assets.experiments.reasons import ReasonCount
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.experiments.runner import Progress
-from predictbench_assets.ingestion.cohort import cohort_markets
+from predictbench_assets.ingestion.cohort import SharedCohort
 from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.ingestion.market_data import frozen_market_data
 from predictbench_assets.ingestion.names import open_staged, staged_name
@@ -103,6 +103,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
         settings: dg.ResourceParam[Settings],
         database: dg.ResourceParam[RunDatabase],
         staging: dg.ResourceParam[StagingArea],
+        shared_cohort: dg.ResourceParam[SharedCohort],
         **inputs: StagedFile,
     ) -> StagedOutput:
         key = run_key(context)
@@ -118,7 +119,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 refuse_to_forget(settings, dry_run=database.dry)
             made = forecast(
                 experiment,
-                _cohort(staging, key, experiment, run, staged_cohort),
+                _cohort(staging, key, experiment, run, staged_cohort, shared_cohort),
                 config_hash=registry.config_hash(experiment.name),
                 required={name: _required(context, one, registry[name], registry, run) for name, one in inputs.items()},
                 history=database.history,
@@ -146,11 +147,16 @@ def _run(key: RunKey, staged: StagedFile) -> RunMetadata:
 
 
 def _cohort(
-    staging: StagingArea, key: RunKey, experiment: Experiment, run: RunMetadata, staged: StagedFile
+    staging: StagingArea,
+    key: RunKey,
+    experiment: Experiment,
+    run: RunMetadata,
+    staged: StagedFile,
+    shared: SharedCohort,
 ) -> ForecastCohort:
     """The markets to forecast, with the market data that was frozen where the experiment asks for it."""
     asked = frozen_market_data(staging, key, run.snapshot_hash) if experiment.market_data else {}
-    return ForecastCohort(run, list(cohort_markets(staged)), staged.sha256, asked)
+    return ForecastCohort(run, shared.markets(staged), staged.sha256, asked)
 
 
 def _definition_metadata(experiment: Experiment, registry: Registry) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from predictbench_assets.assets.checks import RUN_CHECKS, check_run, report_stor
 from predictbench_assets.assets.experiments import experiment_key
 from predictbench_assets.assets.step import OWNERS, asset_step, record_failure, run_seconds
 from predictbench_assets.experiments.registry import Registry
+from predictbench_assets.ingestion.cohort import SharedCohort
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.partitions import run_key, run_partitions
 from predictbench_assets.persistence.run_contents import RunContents, StagedExperiment
@@ -51,11 +52,13 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
         database: dg.ResourceParam[RunDatabase],
         staging: dg.ResourceParam[StagingArea],
         reporter: dg.ResourceParam[RunReporter],
+        shared_cohort: dg.ResourceParam[SharedCohort],
         raw_markets: StagedFile,
         normalized_markets: StagedFile,
     ):
         """The transactional write: each market whole or not at all, every result appended, and counts that add up."""
         key, dagster_run_id = run_key(context), context.run.run_id
+        shared_cohort.release()  # the write takes one market at a time
         with asset_step(context, settings, database, key, "persisted_run"):
             staged = staged_experiments(registry, staging, key, normalized_markets, settings.redact)
             contents = RunContents(key, normalized_markets, raw_markets, staged, settings.clock)

@@ -1,7 +1,7 @@
 """The third stage: the typed markets of a snapshot, and the rows that were rejected with the reason."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 import msgspec
@@ -120,6 +120,26 @@ def cohort_markets(staged: StagedFile) -> Iterator[Market]:
     for row in _rows(staged):
         if row.market:
             yield Market.model_validate_json(bytes(row.market))
+
+
+class SharedCohort:
+    """The markets of the cohort that was read last: the experiments of a run that share a process read it once."""
+
+    def __init__(self) -> None:
+        self._hash: str | None = None
+        self._markets: Sequence[Market] = ()
+
+    def markets(self, staged: StagedFile) -> Sequence[Market]:
+        """The markets of a staged cohort, in the order of the snapshot; those of another are let go first."""
+        if self._hash != staged.sha256:
+            self.release()
+            self._markets = tuple(cohort_markets(staged))
+            self._hash = staged.sha256
+        return self._markets
+
+    def release(self) -> None:
+        """Let the markets go: whoever comes next has no use for them, or reads them again."""
+        self._hash, self._markets = None, ()
 
 
 def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:

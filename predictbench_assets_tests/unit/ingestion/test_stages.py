@@ -20,7 +20,14 @@ from predictbench_assets.exchanges.exchange import (
 )
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.experiments.testing import CAPTURED_AT, make_market
-from predictbench_assets.ingestion.cohort import COHORT, build_cohort, cohort_markets, cohort_rejected, stage_cohort
+from predictbench_assets.ingestion.cohort import (
+    COHORT,
+    SharedCohort,
+    build_cohort,
+    cohort_markets,
+    cohort_rejected,
+    stage_cohort,
+)
 from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader, WindowHeader
 from predictbench_assets.ingestion.names import open_staged, staged_name
 from predictbench_assets.ingestion.registry import SnapshotRecord
@@ -142,6 +149,23 @@ def test_another_exchange_goes_through_all_three_stages(area: StagingArea) -> No
     header = staged.header(CohortHeader)
     assert (header.offered, header.excluded, header.rejected) == (4, {"inactive": 1}, 2)
     assert (header.snapshot_hash, header.captured_at) == (snapshot.sha256, CAPTURED_AT)
+
+
+def test_a_shared_cohort_is_the_one_that_is_asked_for(area: StagingArea) -> None:
+    snapshot, shared = frozen(area, Registry()).file, SharedCohort()
+    of_one, of_none = (
+        stage_cohort(
+            area,
+            f"cohort_of_{limit}",
+            build_cohort(snapshot, Bourse().read, Settings(), limit=limit),
+            snapshot=snapshot,
+            limit=limit,
+            dagster_run_id=RUN,
+        )
+        for limit in (1, 0)
+    )
+    asked = (of_one, of_one, of_none, of_one)
+    assert [[market.market_id for market in shared.markets(staged)] for staged in asked] == [["A"], ["A"], [], ["A"]]
 
 
 def test_a_stored_snapshot_is_used_again_whatever_the_day(area: StagingArea) -> None:
