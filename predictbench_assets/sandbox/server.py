@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.sandbox import listing, payloads
-from predictbench_assets.sandbox.exchange import Exchange, ReplayWorld, View, WorldExchange
+from predictbench_assets.sandbox.exchange import Exchange, View, WorldExchange
 from predictbench_assets.sandbox.faults import Faults, FaultSource
 from predictbench_assets.sandbox.hosting import QuietServer, disconnected, halved, in_thread, reset
 from predictbench_assets.sandbox.latent import mixed
@@ -72,9 +72,7 @@ class SandboxApp:
         seed: seed of the faults' draws.
     """
 
-    def __init__(
-        self, world: World | ReplayWorld, *, now: datetime, faults: Faults | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, world: World | Exchange, *, now: datetime, faults: Faults | None = None, seed: int = 0) -> None:
         exchange: Exchange = WorldExchange(world) if isinstance(world, World) else world
         self.view = View(exchange, int(now.timestamp()))
         self.source = FaultSource(faults or Faults(), seed)
@@ -529,7 +527,7 @@ class SandboxServer:
 
 @contextmanager
 def serve(
-    world: World | ReplayWorld,
+    world: World | Exchange,
     *,
     now: datetime,
     host: str = "127.0.0.1",
@@ -545,7 +543,7 @@ def serve(
 
 
 def run(
-    world: World | ReplayWorld,
+    world: World | Exchange,
     *,
     host: str = "127.0.0.1",
     port: int = 8765,
