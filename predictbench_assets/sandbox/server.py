@@ -13,6 +13,7 @@ import asyncio
 import re
 import socket
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -77,6 +78,8 @@ class SandboxApp:
         self.view = View(exchange, int(now.timestamp()))
         self.source = FaultSource(faults or Faults(), seed)
         self.requests: Counter[str] = Counter()
+        self.histories_answered = 1.0
+        """Share of tokens that batches of price histories have an answer about; at 0 the route is gone."""
         gamma = [
             Route("/markets/keyset", self._keyset),
             Route("/markets/slug/{slug}", self._market_by_slug),
@@ -361,12 +364,18 @@ class SandboxApp:
         return _json({"history": self._points(params.get("market", ""), span)})
 
     async def _histories(self, request: Request) -> Response:
+        if not self.histories_answered:
+            return _json({"error": "not found"}, 404)
         body = await _object(request)
         tokens = body.get("markets")
         if not isinstance(tokens, list) or not 0 < len(tokens) <= _MAX_HISTORIES:
             raise InvalidFilters(f"'markets' must hold 1 to {_MAX_HISTORIES} token ids")
         span = _history_span(body, ("start_ts", "end_ts"), self.view.at)
-        return _json({"history": {str(token): self._points(str(token), span) for token in tokens}})
+        answered = (token for token in map(str, tokens) if self._is_answered(token))
+        return _json({"history": {token: self._points(token, span) for token in answered}})
+
+    def _is_answered(self, token: str) -> bool:
+        return self.histories_answered >= 1 or zlib.crc32(token.encode()) % 1000 < 1000 * self.histories_answered
 
     def _points(self, token_id: str, span: "_HistorySpan") -> list[dict[str, Any]]:
         at, world = self.view.at, self.view.exchange.world
