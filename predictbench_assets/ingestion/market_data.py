@@ -80,6 +80,8 @@ def freeze_market_data(
     reason = None
     if not wanted:
         reason = "no experiment of this run asks for it"
+    elif header.as_of is not None:
+        reason = "the snapshot is reconstructed: what the order books held on that day is not known any more"
     elif late:
         minutes = (now - header.captured_at).total_seconds() / 60
         reason = (

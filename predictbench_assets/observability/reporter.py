@@ -225,6 +225,8 @@ def _snapshot_facts(snapshot: StagedFile, dagster_run_id: str) -> dict[str, Any]
             rows=snapshot.rows,
             reused=header.dagster_run_id != dagster_run_id,
             uri=snapshot.uri,
+            as_of=header.as_of,
+            left_out=header.left_out,
         ),
     }
 

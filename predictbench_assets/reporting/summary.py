@@ -150,6 +150,10 @@ class SnapshotSummary(_Part):
     rows: Count
     reused: bool
     uri: str
+    as_of: datetime | None = None
+    """The instant that was reconstructed; None of a snapshot that was captured."""
+    left_out: dict[str, Count] = Field(default_factory=dict)
+    """Listed markets that a reconstruction has no place for, by the reason."""
 
 
 class DigestSummary(_Part):
