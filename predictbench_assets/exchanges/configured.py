@@ -5,6 +5,7 @@ import random
 from predictbench_assets.exchanges.exchange import Exchange
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.exchanges.polymarket.exchange import Polymarket
+from predictbench_assets.exchanges.polymarket.kept_listings import KeptListings
 from predictbench_assets.settings import Settings
 
 
@@ -25,5 +26,9 @@ def configured_exchange(settings: Settings) -> Exchange:
         rng=random.Random(),  # noqa: S311 - which slice is walked twice is no secret
     )
     return Polymarket(
-        client, host=settings.exchange, clock=settings.clock, price_history=settings.polymarket_price_history
+        client,
+        host=settings.exchange,
+        clock=settings.clock,
+        price_history=settings.polymarket_price_history,
+        kept=KeptListings(settings.home / "listings", settings.polymarket_base_url),
     )

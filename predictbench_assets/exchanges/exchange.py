@@ -16,7 +16,7 @@ from predictbench_assets.markets.settlement import Absence, PendingMarket, Readi
 
 T = TypeVar("T")
 
-NO_PRICE: Final = "no price"
+NO_PRICE: Final = "no price in the hours before"
 """Reason for which a market is not reconstructed: its price history has nothing in the hours before the instant."""
 NOT_LISTED: Final = "not listed any more"
 """Reason for which a market is not reconstructed: the exchange does not know it."""

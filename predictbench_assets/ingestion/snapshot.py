@@ -7,7 +7,7 @@ is computed from it, so that a run can be repeated long after the exchange has m
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -102,6 +102,8 @@ def freeze(
     record = None if refresh else registry.snapshot(key)
     if record is None and not refresh and key.run_date != today:
         record = registry.refused_snapshot(key)
+        if record is not None and record.as_of is not None and as_of is not None:
+            record = None  # what was reconstructed can be so again, unlike what was captured
         if record is not None:
             warn(f"read again, after it was refused ({record.refused}): {record.uri}")
             registry.register(record, dagster_run_id)
@@ -113,12 +115,20 @@ def freeze(
         _refuse_other_days(key, today, refresh=refresh)
         captured = asyncio.run(exchange.capture(key.start, key.end))
     if not captured.rows and not allow_empty:
+        if captured.left_out:
+            raise NothingListed(
+                f"of the {sum(captured.left_out.values()):,} markets that are listed for {key.target_date} none can be "
+                f"reconstructed as of {captured.as_of} ({_counted(captured.left_out)}): nothing was frozen. If there "
+                "truly was none, run it with --allow-empty."
+            )
         raise NothingListed(
             f"the exchange lists no market that closes on {key.target_date}: nothing was frozen, and the next try asks "
             "again. If that day truly has none, run it with --allow-empty, or name its window in ALLOW_EMPTY_WINDOWS."
         )
     for warning in captured.warnings:
         warn(warning)
+    if captured.left_out:
+        _log.info("listed now and not of %s: %s", key, _counted(captured.left_out))
     snapshot = freeze_snapshot(area, key, captured, exchange=exchange.host, dagster_run_id=dagster_run_id)
     registry.register(_record(key, snapshot), dagster_run_id)
     return FrozenSnapshot(snapshot, reused=False)
@@ -134,6 +144,10 @@ def reconstruct_ahead(exchange: Exchange, key: RunKey, as_of: datetime) -> None:
 
 _ahead: dict[tuple[RunKey, datetime], Capture] = {}
 """What was reconstructed ahead, until it is frozen: one at most, since one is made ahead at a time."""
+
+
+def _counted(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
 
 
 def open_registered(area: StagingArea, record: SnapshotRecord, today: date) -> StagedFile:
@@ -191,6 +205,8 @@ def _refuse_other_days(key: RunKey, today: date, *, refresh: bool) -> None:
             f"a refresh of {key} is refused: its snapshot is of {key.run_date}, today is {today} (UTC), "
             "and prices of a past day cannot be captured. Run it without --refresh to use the stored snapshot."
         )
+    if key.run_date > today:
+        raise NoSnapshot(f"{key} is of the future: today is {today} (UTC).")
     raise NoSnapshot(
         f"no snapshot is stored for {key} and its day is over: today is {today} (UTC), and what the exchange shows "
         "now is not what it showed then. If the snapshot was staged elsewhere, point STAGING_URI and the database "

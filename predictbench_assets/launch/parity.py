@@ -52,7 +52,9 @@ def _line(settings: Settings, engine: Engine, key: RunKey, scratch: Path) -> Par
 
 
 def _compared(settings: Settings, record: SnapshotRecord, scratch: Path) -> ParityLine:
-    key, as_of, exchange = record.key, record.captured_at, configured_exchange(settings)
+    key, as_of = record.key, record.captured_at
+    # Its listings are kept among the scratch files: windows over the same days ask once, and nothing stays.
+    exchange = configured_exchange(settings.model_copy(update={"predictbench_home": scratch}))
     staging = StagingArea(settings.staging, settings.staging_options)
     snapshot = open_registered(staging, record, settings.clock.now().date())
     captured = build_cohort(snapshot, exchange.read, settings).markets

@@ -19,13 +19,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
-from predictbench_assets.markets.market import Market
+from predictbench_assets.markets.market import Market, PriceQuality
 
 PRICE_BINS = (0.05, 0.20, 0.40, 0.60, 0.80, 0.95)
 """Inner edges of the price bins; a price on an edge belongs to the bin above."""
 
 PER_CLUSTER = 5
 """The most markets of one cluster that the core may hold."""
+
+SAMPLED_QUALITIES: frozenset[PriceQuality] = frozenset({"good", "history"})
+"""Qualities of the prices that a core is drawn from. A cohort has only one of the two: a reconstructed one knows no
+spread, so that all of its prices are of the second."""
 
 Stratum = tuple[str, ...]
 
@@ -36,13 +40,13 @@ def price_bin(price: float) -> int:
 
 
 def draw_core(markets: Iterable[Market], *, size: int, seed: int) -> dict[str, float]:
-    """The core sample as market id -> weight: at most `size` markets, all with a price of quality `good`.
+    """The core sample as market id -> weight: at most `size` markets, all with a price of one of `SAMPLED_QUALITIES`.
 
     Fewer come back where clusters are so few that the cap leaves less.
     """
     clusters: dict[str, list[Market]] = defaultdict(list)
     for market in markets:
-        if market.price.quality == "good":
+        if market.price.quality in SAMPLED_QUALITIES:
             clusters[market.cluster].append(market)
     if size <= 0:
         return {}
@@ -111,7 +115,7 @@ def _strata(markets: list[Market], size: int) -> dict[Stratum, list[Market]]:
 
 def _stratum(market: Market) -> tuple[str, str]:
     if market.price.value is None:
-        raise ValueError(f"market {market.market_id} has a price of quality good without a value")
+        raise ValueError(f"market {market.market_id} has a price of quality {market.price.quality} without a value")
     return market.category, str(price_bin(market.price.value))
 
 

@@ -7,9 +7,14 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import snapshots
+from predictbench_assets.failures import PermanentError
 from predictbench_assets.ingestion.registry import SnapshotRecord
 from predictbench_assets.persistence.leases import Lease
 from predictbench_assets.runs import RunKey
+
+
+class SnapshotOfAnotherKind(PermanentError):
+    """A reconstruction in the place of a captured snapshot, or the other way round."""
 
 
 def find_snapshot(engine: Engine, key: RunKey) -> SnapshotRecord | None:
@@ -44,6 +49,7 @@ def register_snapshot(lease: Lease, record: SnapshotRecord) -> None:
     """Make a snapshot the one that counts; the one before it, if any, stays as superseded. Idempotent.
 
     Raises:
+        SnapshotOfAnotherKind: a captured snapshot counts and this one is reconstructed, or the other way round.
         LeaseLost: a newer attempt has taken the run over.
     """
     if record.key != lease.key:
@@ -59,6 +65,14 @@ def register_snapshot(lease: Lease, record: SnapshotRecord) -> None:
 
     def work(connection: Connection) -> None:
         lease.hold(connection, snapshot_hash=record.content_hash, as_of=record.as_of)
+        counts = connection.execute(
+            select(snapshots.c.as_of).where(_of(record.key), snapshots.c.superseded_at.is_(None))
+        ).one_or_none()
+        if counts is not None and (counts.as_of is None) != (record.as_of is None):
+            kinds = ("captured", "reconstructed") if counts.as_of is None else ("reconstructed", "captured")
+            raise SnapshotOfAnotherKind(
+                f"the snapshot of {record.key} was {kinds[0]}: one that is {kinds[1]} never takes its place."
+            )
         connection.execute(
             update(snapshots)
             .where(

@@ -13,6 +13,7 @@ import asyncio
 import re
 import socket
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,7 +29,7 @@ from starlette.types import Receive, Scope, Send
 
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.sandbox import listing, payloads
-from predictbench_assets.sandbox.exchange import Exchange, ReplayWorld, View, WorldExchange
+from predictbench_assets.sandbox.exchange import Exchange, View, WorldExchange
 from predictbench_assets.sandbox.faults import Faults, FaultSource
 from predictbench_assets.sandbox.hosting import QuietServer, disconnected, halved, in_thread, reset
 from predictbench_assets.sandbox.latent import mixed
@@ -72,13 +73,13 @@ class SandboxApp:
         seed: seed of the faults' draws.
     """
 
-    def __init__(
-        self, world: World | ReplayWorld, *, now: datetime, faults: Faults | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, world: World | Exchange, *, now: datetime, faults: Faults | None = None, seed: int = 0) -> None:
         exchange: Exchange = WorldExchange(world) if isinstance(world, World) else world
         self.view = View(exchange, int(now.timestamp()))
         self.source = FaultSource(faults or Faults(), seed)
         self.requests: Counter[str] = Counter()
+        self.histories_answered = 1.0
+        """Share of tokens that batches of price histories have an answer about; at 0 the route is gone."""
         gamma = [
             Route("/markets/keyset", self._keyset),
             Route("/markets/slug/{slug}", self._market_by_slug),
@@ -363,12 +364,18 @@ class SandboxApp:
         return _json({"history": self._points(params.get("market", ""), span)})
 
     async def _histories(self, request: Request) -> Response:
+        if not self.histories_answered:
+            return _json({"error": "not found"}, 404)
         body = await _object(request)
         tokens = body.get("markets")
         if not isinstance(tokens, list) or not 0 < len(tokens) <= _MAX_HISTORIES:
             raise InvalidFilters(f"'markets' must hold 1 to {_MAX_HISTORIES} token ids")
         span = _history_span(body, ("start_ts", "end_ts"), self.view.at)
-        return _json({"history": {str(token): self._points(str(token), span) for token in tokens}})
+        answered = (token for token in map(str, tokens) if self._is_answered(token))
+        return _json({"history": {token: self._points(token, span) for token in answered}})
+
+    def _is_answered(self, token: str) -> bool:
+        return self.histories_answered >= 1 or zlib.crc32(token.encode()) % 1000 < 1000 * self.histories_answered
 
     def _points(self, token_id: str, span: "_HistorySpan") -> list[dict[str, Any]]:
         at, world = self.view.at, self.view.exchange.world
@@ -529,7 +536,7 @@ class SandboxServer:
 
 @contextmanager
 def serve(
-    world: World | ReplayWorld,
+    world: World | Exchange,
     *,
     now: datetime,
     host: str = "127.0.0.1",
@@ -545,7 +552,7 @@ def serve(
 
 
 def run(
-    world: World | ReplayWorld,
+    world: World | Exchange,
     *,
     host: str = "127.0.0.1",
     port: int = 8765,

@@ -65,6 +65,8 @@ from predictbench_assets.printable import shortened
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Shape = Callable[[bytes], bytes]
+"""Makes of a row's JSON what is held of it."""
 
 LISTING = "/markets/keyset"
 """Gamma's route."""
@@ -285,6 +287,7 @@ class PolymarketClient:
         probe: bool = True,
         closed: bool = False,
         on_rows: Callable[[Sequence[RawRow]], None] | None = None,
+        shape: Shape = bytes,
     ) -> Walk:
         """Every open market that ends in `[start, end)`, and one slice read twice to see whether the listing holds.
 
@@ -297,6 +300,7 @@ class PolymarketClient:
             probe: True to read the last second first, see `_last_second`; of open markets only.
             closed: True for the closed markets instead.
             on_rows: handed the rows of each page as they come, uncut and with those that come again.
+            shape: makes of each row what is held of it, as its page comes.
 
         Raises:
             WalkIncomplete: a slice could not be read to its end (`WalkInterrupted`, `WalkStuck`, `WalkTooLong`).
@@ -318,10 +322,10 @@ class PolymarketClient:
             with stats.phase("walk"):
                 last_second = None
                 if probe:
-                    upper, last_second = await self._last_second(end, stats)
+                    upper, last_second = await self._last_second(end, stats, shape)
                     slices[-1] = (slices[-1][0], upper)
                 walks = await side_by_side(
-                    [self._walk_slice(*each, stats, room, keep, closed=closed) for each in slices]
+                    [self._walk_slice(*each, stats, room, keep, closed=closed, shape=shape) for each in slices]
                 )
                 if last_second is not None:
                     keep(last_second.rows)
@@ -421,15 +425,20 @@ class PolymarketClient:
         self, token_ids: Sequence[str], captured_at: datetime, *, budget_s: float = 300.0
     ) -> ReadOf[tuple[tuple[float, float], ...]]:
         """The prices of each token in the week up to an instant. Never raises for what the CLOB does, as above."""
-        begins = captured_at - WEEK - LOOK_BACK
-        return await self.fetch_histories(token_ids, begins, captured_at, budget_s=budget_s)
+        read_of = await self.fetch_histories(token_ids, captured_at - WEEK - LOOK_BACK, captured_at, budget_s=budget_s)
+        silent = [token for token, points in read_of.found.items() if not points]
+        for token in silent:
+            del read_of.found[token]
+            read_of.missing[token] = "the exchange has no price of it in that time"
+        return read_of
 
     async def fetch_histories(
         self, token_ids: Sequence[str], begins: datetime, ends: datetime, *, budget_s: float = 300.0
     ) -> ReadOf[tuple[tuple[float, float], ...]]:
         """The prices of each token from one instant to another, at most 15 days later: seconds and price, oldest first.
 
-        Never raises for what the CLOB does, as above.
+        A token is found without any where the answer has it so, and missing where the answer has nothing of it. Never
+        raises for what the CLOB does, as above.
         """
         read_of: ReadOf[tuple[tuple[float, float], ...]] = ReadOf()
 
@@ -439,12 +448,12 @@ class PolymarketClient:
                 if token in found:
                     read_of.found[token] = found[token]
                 else:
-                    read_of.missing[token] = "the exchange has no price of it in that time"
+                    read_of.missing[token] = "the exchange answered, and not about it"
 
         batches = Batches(read, size=HISTORIES_PER_REQUEST, readers=self._concurrency)
         with read_of.stats.phase("price_history"):
             await _run_within(batches, _each(token_ids), budget_s)
-        return read_of.ended(token_ids, batches.reason, "prices of the week")
+        return read_of.ended(token_ids, batches.reason, "histories of prices")
 
     async def fetch_conditions(self, condition_ids: Sequence[str], *, closed: bool, stats: ApiStats) -> list[RawRow]:
         """The rows of those of up to 40 conditions that are closed, or of those that are open; unknown ones are absent.
@@ -491,7 +500,7 @@ class PolymarketClient:
         """
         return await _known(self._clob, f"/markets/{escaped(condition_id, safe='')}", stats)
 
-    async def _last_second(self, end: datetime, stats: ApiStats) -> tuple[datetime, _Page | None]:
+    async def _last_second(self, end: datetime, stats: ApiStats, shape: Shape) -> tuple[datetime, _Page | None]:
         """The `end_date_max` that the last slice needs, and the rows that end after it and before `end`.
 
         Whether the bound is inclusive is not documented. Where it is, the second before will do, which matters at
@@ -499,7 +508,7 @@ class PolymarketClient:
         second would be lost; in the order of end dates it comes before them, so one page has it.
         """
         try:
-            page = await self._read_page(end - _SECOND, end, None, stats, order="endDate")
+            page = await self._read_page(end - _SECOND, end, None, stats, order="endDate", shape=shape)
         except RequestFailed as error:
             raise WalkInterrupted(end - _SECOND, end, 1, str(error)) from error
         except RegionBlocked:
@@ -522,6 +531,7 @@ class PolymarketClient:
         on_rows: Callable[[Sequence[RawRow]], None] | None = None,
         *,
         closed: bool = False,
+        shape: Shape = bytes,
     ) -> list[_Page]:
         """The pages of one slice, first to last; rows are also handed to `on_rows` as they come."""
         pages: list[_Page] = []
@@ -531,7 +541,7 @@ class PolymarketClient:
         stale = 0
         while True:
             try:
-                page = await self._read_page(start, end, cursor, stats, closed=closed)
+                page = await self._read_page(start, end, cursor, stats, closed=closed, shape=shape)
             except RequestFailed as error:
                 raise WalkInterrupted(start, end, len(pages) + 1, str(error)) from error
             pages.append(page)
@@ -567,12 +577,12 @@ class PolymarketClient:
         *,
         order: str | None = None,
         closed: bool = False,
+        shape: Shape = bytes,
     ) -> _Page:
         def read(body: bytes) -> _Page:
             rows, next_cursor = split_page(body, LISTING)
-            return _Page(
-                rows=[_row(raw) for raw in rows], next_cursor=next_cursor or None, digest=hashlib.sha256(body).digest()
-            )
+            held = [_row(raw, shape) for raw in rows]
+            return _Page(rows=held, next_cursor=next_cursor or None, digest=hashlib.sha256(body).digest())
 
         params = listing_params(start, end, self._page_size, cursor, closed=closed) | (
             {} if order is None else {"order": order}
@@ -746,11 +756,11 @@ def _is_none(error: bytes | msgspec.Raw) -> bool:
     return bytes(error) in (b"null", b'""', b"false")
 
 
-def _row(raw: bytes) -> RawRow:
+def _row(raw: bytes, shape: Shape = bytes) -> RawRow:
     if b"\n" in raw or b"\r" in raw:
         raw = raw.replace(b"\n", b" ").replace(b"\r", b" ")
     head = read_head(raw)
-    return RawRow(market_id=head.market_id, end_date=head.end_date, raw=raw)
+    return RawRow(market_id=head.market_id, end_date=head.end_date, raw=shape(raw))
 
 
 def _key(row: RawRow) -> str | bytes:

@@ -8,6 +8,7 @@ from predictbench_assets.clock import Clock
 from predictbench_assets.exchanges.exchange import Capture, MarketDataRead, QuotesUnavailable
 from predictbench_assets.exchanges.polymarket.capture import capture
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.kept_listings import KeptListings
 from predictbench_assets.exchanges.polymarket.lookup import SettlementLookup
 from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.exchanges.polymarket.reconstruction import reconstruct, why_missing
@@ -23,13 +24,23 @@ class Polymarket:
         host: the name that stored runs and snapshots bear.
         clock: for the moment of a capture.
         price_history: True to capture prices of a day before too.
+        kept: listings of past days that were read for a reconstruction; None keeps none.
     """
 
-    def __init__(self, client: PolymarketClient, *, host: str, clock: Clock, price_history: bool = True) -> None:
+    def __init__(
+        self,
+        client: PolymarketClient,
+        *,
+        host: str,
+        clock: Clock,
+        price_history: bool = True,
+        kept: KeptListings | None = None,
+    ) -> None:
         self.host = host
         self._client = client
         self._clock = clock
         self._price_history = price_history
+        self._kept = kept
 
     async def capture(self, start: datetime, end: datetime) -> Capture:
         """Read every market that closes in `[start, end)`, and right after that the quotes of their first outcomes.
@@ -44,7 +55,7 @@ class Polymarket:
 
         Raises: as `polymarket.reconstruction.reconstruct`.
         """
-        return await reconstruct(self._client, start, end, as_of, self._clock)
+        return await reconstruct(self._client, start, end, as_of, self._clock, self._kept)
 
     async def why_missing(
         self, markets: Mapping[str, str | None], start: datetime, end: datetime, as_of: datetime

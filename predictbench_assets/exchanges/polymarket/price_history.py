@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import dropwhile
 from typing import Any, Final
 
 import msgspec
@@ -58,17 +59,20 @@ def history_request(token_ids: Sequence[str], begins: datetime, ends: datetime) 
 
 
 def read_histories(body: bytes, begins: datetime, ends: datetime) -> dict[str, tuple[tuple[float, float], ...]]:
-    """The points of each token from one instant to another, seconds and price, oldest first; one without is left out.
+    """The points of each token from one instant to another, seconds and price, oldest first.
 
-    What is no point (no time, no price from 0 to 1) is passed over; points outside of the time asked for are too, so
-    that nothing later than it can slip in. A token whose points are all exactly 0.5 has no price: so begins a new book
-    without an order.
+    A token whose list has none has none; one whose history cannot be read is left out, as if it were not there.
+
+    What is no point (no time, no price between 0 and 1) is passed over; points outside of the time asked for are too,
+    so that nothing later than it can slip in. Points of exactly 0 or 1, or that stand for no seconds
+    (`resolution_seconds`), are the payout of a settled market, which may bear the end of the time that was asked for.
+    Points of exactly 0.5 before any other are no prices: so begins a new book without an order.
 
     Raises:
         UnreadableHistory: the answer is not a map from tokens to histories.
     """
     found = ((token, _points(value, begins, ends)) for token, value in _by_token(body).items())
-    return {token: tuple(points) for token, points in found if points}
+    return {token: tuple(points) for token, points in found if points is not None}
 
 
 def past_span(captured_at: datetime) -> tuple[datetime, datetime]:
@@ -81,7 +85,8 @@ def read_past_prices(body: bytes, captured_at: datetime) -> dict[str, PastPrice]
 
     Raises: as `read_histories`.
     """
-    return {token: past_price(points[-1]) for token, points in read_histories(body, *past_span(captured_at)).items()}
+    histories = read_histories(body, *past_span(captured_at))
+    return {token: past_price(points[-1]) for token, points in histories.items() if points}
 
 
 def past_price(point: tuple[float, float]) -> PastPrice:
@@ -99,24 +104,28 @@ def _by_token(body: bytes) -> dict[str, bytes]:
         raise UnreadableHistory(f"no object named history: {error}") from error
 
 
-def _points(value: bytes, begins: datetime, ends: datetime) -> list[tuple[float, float]]:
-    """The points of a history from one instant to another, oldest first; none of a book that never had an order."""
+def _points(value: bytes, begins: datetime, ends: datetime) -> list[tuple[float, float]] | None:
+    """The points of a history from one instant to another, oldest first, from the first price of an order on.
+
+    None where it is no list; null is one without points.
+    """
     try:
-        points = msgspec.json.decode(value)
+        points = msgspec.json.decode(value, type=list[Any] | None) or ()
     except DECODE_ERRORS:
-        return []
+        return None
     first, last = begins.timestamp(), ends.timestamp()
-    listed = map(_point, points) if isinstance(points, list) else ()
-    usable = {pair[0]: pair[1] for pair in listed if pair is not None and first <= pair[0] <= last}
-    return sorted(usable.items()) if any(price != _EMPTY_BOOK for price in usable.values()) else []
+    usable = {pair[0]: pair[1] for pair in map(_point, points) if pair is not None and first <= pair[0] <= last}
+    return list(dropwhile(lambda pair: pair[1] == _EMPTY_BOOK, sorted(usable.items())))
 
 
 def _point(value: object) -> tuple[float, float] | None:
-    """Seconds and price of a point, if it has both."""
+    """Seconds and price of a point, if it has both and is no payout."""
     if not isinstance(value, dict):
         return None
     at, price = _number(value.get("t")), _number(value.get("p"))
-    return (at, price) if at is not None and price is not None and 0.0 <= price <= 1.0 else None
+    if at is None or price is None or not 0.0 < price < 1.0 or _number(value.get("resolution_seconds")) == 0:
+        return None
+    return at, price
 
 
 def _number(value: object) -> float | None:

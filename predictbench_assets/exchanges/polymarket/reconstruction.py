@@ -6,36 +6,30 @@ day if it was listed and open at the instant. The price is that of the price his
 whatever its spread; bid, ask, spread, volume and liquidity of then are not known any more.
 """
 
+import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.exchanges.exchange import NO_PRICE, NOT_LISTED, Capture, CapturedRow, PricesRead
-from predictbench_assets.exchanges.json_text import DECODE_ERRORS
-from predictbench_assets.exchanges.polymarket.client import CONDITIONS_PER_REQUEST, PolymarketClient, RawRow
-from predictbench_assets.exchanges.polymarket.payloads import outcome_ids, parse_instant
+from predictbench_assets.exchanges.polymarket.client import CONDITIONS_PER_REQUEST, PolymarketClient
+from predictbench_assets.exchanges.polymarket.kept_listings import KeptListings
+from predictbench_assets.exchanges.polymarket.listed_rows import Listing, SeenRow, outside, seen_row
 from predictbench_assets.exchanges.polymarket.price_history import LOOK_BACK, PAST, past_price
 from predictbench_assets.exchanges.stats import ApiStats
 from predictbench_assets.failures import TransientError
 from predictbench_assets.markets.quotes import PastPrice, Quote
 
-MARKET_KEYS: Final = (
-    *("id", "conditionId", "questionID", "version", "clobTokenIds", "positionIds", "outcomes"),
-    *("createdAt", "startDate", "acceptingOrdersTimestamp", "endDate"),
-    *("question", "description", "slug", "groupItemTitle"),
-    *("negRisk", "negRiskMarketID", "gameId", "sportsMarketType", "line", "category"),
-)
-"""Keys of a market that are the same ever since it was made; texts and ends are as of the crawl."""
+FEW_UNANSWERED: Final = 5
+FEW_UNANSWERED_SHARE: Final = 0.02
+"""As many markets, or as large a share of them, may be left out since the price history has no answer about them."""
 
-EVENT_KEYS: Final = (
-    *("id", "slug", "title", "category", "negRisk", "negRiskMarketID", "parentEventId", "gameId", "seriesSlug"),
-)
-"""The same of an event inside of a row."""
+Points = Sequence[tuple[float, float]]
 
 
 class PricesMissing(TransientError):
@@ -43,65 +37,66 @@ class PricesMissing(TransientError):
 
 
 async def reconstruct(
-    client: PolymarketClient, start: datetime, end: datetime, as_of: datetime, clock: Clock
+    client: PolymarketClient,
+    start: datetime,
+    end: datetime,
+    as_of: datetime,
+    clock: Clock,
+    kept: KeptListings | None = None,
 ) -> Capture:
     """The markets that were open at `as_of` and end in `[start, end)`, with their prices of that instant.
 
+    Args:
+        kept: listings of the last day, one of which may do, and to which this one is added.
+
     Raises:
         WalkIncomplete, RequestRefused, UnexpectedAnswer, AnswerTooLarge: a listing could not be read to its end.
-        PricesMissing: the price history did not answer about every market.
+        PricesMissing: the price history did not answer about more than a few of the markets.
     """
-    left_out: Counter[str] = Counter()
     stats = ApiStats()
+    left_out: Counter[str] = Counter()
     async with client:
-        text_as_of = clock.now()
-        walks = [
-            await client.fetch_window(start, end, recheck=False, probe=not closed, closed=closed)
-            for closed in (True, False)
-        ]
-        rows = {}
-        for row in (row for walk in walks for row in walk.rows):
-            found = _built(row, start, end, as_of)
-            if isinstance(found, str):
-                left_out[found] += 1
+        listing = None if kept is None else kept.find(start, end, now=clock.now(), as_of=as_of)
+        if listing is None:
+            listing = await _listed(client, start, end, clock, stats)
+            if kept is not None:
+                kept.keep(start, end, listing)
+        rows = []
+        for row in listing.rows:
+            if (reason := outside(row, start, end, as_of)) is None:
+                rows.append(row)
             else:
-                token, built = found
-                rows[token] = (row.market_id, built)
-        read_of = await client.fetch_histories(list(rows), as_of - PAST - LOOK_BACK, as_of)
-    for part in (*(walk.stats for walk in walks), read_of.stats):
-        stats.add(part)
-    if read_of.warning is not None:
-        raise PricesMissing(f"{read_of.warning}: nothing was reconstructed, and the next try asks again")
+                left_out[reason] += 1
+        histories = await _histories(client, [row.contract_ids[0] for row in rows], as_of, stats)
     captured = []
-    for token, (market_id, built) in rows.items():
-        points = read_of.found.get(token, ())
-        price = _price_at(points, as_of)
-        if price is None:
-            left_out[NO_PRICE] += 1
+    for row in rows:
+        points = histories.get(row.contract_ids[0])
+        price = None if points is None else _price_at(points, as_of)
+        if points is None or price is None:
+            left_out[NO_PRICE if price is None and points is not None else "price not told"] += 1
             continue
         quote = Quote(
-            token_id=token,
+            token_id=row.contract_ids[0],
             bid=None,
             ask=None,
             at=price.at,
             midpoint=price.price,
             day_ago=_price_at(points, as_of - PAST),
         )
-        built["outcomePrices"] = msgspec.json.encode([f"{price.price:g}", f"{1 - price.price:g}"]).decode()
-        captured.append(CapturedRow(market_id, msgspec.json.encode(built), quote))
+        captured.append(CapturedRow(row.market_id, _priced(row, price.price), quote))
     return Capture(
         rows=captured,
         captured_at=clock.now(),
-        sha256=walks[0].sha256,
-        received_bytes=sum(walk.stats.bytes for walk in walks),
+        sha256=listing.sha256,
+        received_bytes=listing.received_bytes,
         recheck=None,
         quotes=PricesRead(len(captured)),
         past_prices=PricesRead(sum(row.quote is not None and row.quote.day_ago is not None for row in captured)),
         warnings=(),
         stats=stats,
         as_of=as_of,
-        text_as_of=text_as_of,
-        left_out=left_out,
+        text_as_of=listing.read_at,
+        left_out=dict(sorted(left_out.items())),
     )
 
 
@@ -125,57 +120,69 @@ async def why_missing(
                 conditions[first : first + CONDITIONS_PER_REQUEST], closed=closed, stats=stats
             )
             for first in range(0, len(conditions), CONDITIONS_PER_REQUEST)
-            for closed in (True, False)
+            for closed in (False, True)
         ]
-    rows = {row.market_id: row for answer in answers for row in answer}
-    why = {}
-    for market_id in asked:
-        found = _built(rows[market_id], start, end, as_of) if market_id in rows else NOT_LISTED
-        why[market_id] = found if isinstance(found, str) else NO_PRICE
-    return why
+    rows = {row.market_id: msgspec.json.decode(seen_row(row.raw), type=SeenRow) for rows in answers for row in rows}
+    return {
+        market_id: (outside(rows[market_id], start, end, as_of) or NO_PRICE) if market_id in rows else NOT_LISTED
+        for market_id in asked
+    }
 
 
-def _built(row: RawRow, start: datetime, end: datetime, as_of: datetime) -> tuple[str, dict[str, Any]] | str:
-    """The token of a row's first outcome and the row without later knowledge; or why it is none of the day."""
-    try:
-        received = msgspec.json.decode(row.raw)
-    except DECODE_ERRORS:
-        return "unreadable"
-    ends, created = parse_instant(received.get("endDate")), parse_instant(received.get("createdAt"))
-    if ends is None or not start <= ends < end:
-        return "ends elsewhere"
-    if created is None or created > as_of:
-        return "not listed yet"
-    opened = parse_instant(received.get("startDate") or received.get("acceptingOrdersTimestamp"))
-    if opened is None or opened > as_of:
-        return "not open yet"
-    if received.get("closed"):
-        closed = parse_instant(received.get("closedTime"))
-        if closed is None or closed <= as_of:
-            return "closed before"
-    ids = outcome_ids(received)
-    if not ids or len(ids) != 2:
-        return "not two outcomes"
-    built = _only(received, MARKET_KEYS)
-    built["events"] = [_event(event) for event in received.get("events") or ()][:1]
-    built["tags"] = _tags(received)
-    return ids[0], built
+async def _listed(client: PolymarketClient, start: datetime, end: datetime, clock: Clock, stats: ApiStats) -> Listing:
+    """Both walks. The open markets first: one that closes meanwhile is then in both, and its closed row counts."""
+    read_at = clock.now()
+    walks = [
+        await client.fetch_window(start, end, recheck=False, probe=not closed, closed=closed, shape=seen_row)
+        for closed in (False, True)
+    ]
+    latest = {}
+    for row in (row for walk in walks for row in walk.rows):
+        latest[row.market_id or row.raw] = row
+    for walk in walks:
+        stats.add(walk.stats)
+    return Listing(
+        rows=[msgspec.json.decode(row.raw, type=SeenRow) for row in latest.values()],
+        read_at=read_at,
+        sha256=hashlib.sha256("".join(walk.sha256 for walk in walks).encode()).hexdigest(),
+        received_bytes=sum(walk.stats.bytes for walk in walks),
+    )
 
 
-def _event(event: Mapping[str, Any]) -> dict[str, Any]:
-    series = [{"slug": one.get("slug")} for one in event.get("series") or ()]
-    return _only(event, EVENT_KEYS) | {"series": series, "tags": _tags(event)}
+async def _histories(
+    client: PolymarketClient, tokens: Sequence[str], as_of: datetime, stats: ApiStats
+) -> dict[str, Points]:
+    """The points of each token that there was an answer about; those without one are asked for twice.
+
+    Raises:
+        PricesMissing: there was no answer about more than a few.
+    """
+    found: dict[str, Points] = {}
+    unanswered = list(dict.fromkeys(tokens))
+    most = max(FEW_UNANSWERED, FEW_UNANSWERED_SHARE * len(unanswered))
+    asked, why = len(unanswered), "the answers do not speak of them"
+    for _ in range(2):
+        if unanswered:
+            read_of = await client.fetch_histories(unanswered, as_of - PAST - LOOK_BACK, as_of)
+            stats.add(read_of.stats)
+            found |= read_of.found
+            unanswered = [token for token in unanswered if token not in found]
+            why = read_of.warning or why
+    if len(unanswered) > most:
+        raise PricesMissing(
+            f"no price history of {len(unanswered):,} of {asked:,} markets ({why}): nothing was reconstructed, and the "
+            "next try asks again"
+        )
+    return found
 
 
-def _tags(of: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [_only(tag, ("id", "slug", "label")) for tag in of.get("tags") or ()]
+def _priced(row: SeenRow, price: float) -> bytes:
+    """The row with prices of its outcomes, which a row must have."""
+    prices = msgspec.json.encode(msgspec.json.encode([f"{price:g}", f"{1 - price:g}"]).decode())
+    return bytes(row.row)[:-1] + b',"outcomePrices":' + prices + b"}"
 
 
-def _only(of: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    return {key: of[key] for key in keys if of.get(key) is not None}
-
-
-def _price_at(points: Sequence[tuple[float, float]], instant: datetime) -> PastPrice | None:
+def _price_at(points: Points, instant: datetime) -> PastPrice | None:
     """The last price in the hours up to an instant."""
     seconds = instant.timestamp()
     place = bisect_right(points, seconds, key=lambda point: point[0]) - 1

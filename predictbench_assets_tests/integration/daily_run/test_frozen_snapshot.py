@@ -60,7 +60,7 @@ def test_a_snapshot_whose_file_is_not_what_was_registered_is_refused_with_the_wa
 def test_a_missed_day_cannot_be_captured_later(make_run: MakeRun) -> None:
     daily = make_run(**SETTINGS)
 
-    ran = daily.here(**NEXT_DAY)
+    ran = daily.here(**NEXT_DAY, PAST_SNAPSHOTS="refuse")
 
     assert ran.exit_code == 1
     assert "no snapshot is stored for 2026-03-02|7 and its day is over" in ran.said["reason"]

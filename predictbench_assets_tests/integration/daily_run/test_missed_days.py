@@ -21,7 +21,7 @@ def test_a_missed_day_cannot_be_run_later_and_stays_missed(make_run: MakeRun) ->
         clock=FixedClock(NOW + timedelta(days=1)),
     )
 
-    ran = daily.here(PREDICTBENCH_NOW=(NOW + timedelta(days=1)).isoformat())
+    ran = daily.here(PREDICTBENCH_NOW=(NOW + timedelta(days=1)).isoformat(), PAST_SNAPSHOTS="refuse")
 
     assert ran.exit_code == 1
     assert (ran.said["status"], ran.said["stage"], ran.said["attempt"]) == ("failed", "raw_markets", 2)

@@ -61,7 +61,7 @@ def test_a_captured_day_is_reconstructed_beside_itself_and_nothing_is_stored(
     )
     assert parity["captured"] == daily.count("processed_markets")
     assert parity["both"] == parity["reconstructed"] > 50
-    assert set(parity["missing"]) <= {"no price"}
+    assert set(parity["missing"]) <= {"no price in the hours before"}
     assert (parity["too_many"], parity["changed"]) == ({}, {})
     assert parity["good_prices"]["markets"] > 30
     assert parity["good_prices"]["p99"] <= 0.005

@@ -15,11 +15,11 @@ Connect = Callable[..., AbstractAsyncContextManager[PolymarketClient]]
 START, END = datetime(2026, 11, 30, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
 AS_OF = datetime(2026, 11, 23, 7, tzinfo=UTC)
 CASES = (
-    ("no price", {}),
-    ("ends elsewhere", {"endDate": "2026-12-07T12:00:00Z"}),
+    ("no price in the hours before", {}),
+    ("ends at another time", {"endDate": "2026-12-07T12:00:00Z"}),
     ("closed before", {"closed": True, "closedTime": "2026-11-22 10:00:00+00"}),
-    ("no price", {"closed": True, "closedTime": "2026-11-24 10:00:00+00"}),
-    ("not listed yet", {"createdAt": "2026-11-23T08:00:00Z"}),
+    ("no price in the hours before", {"closed": True, "closedTime": "2026-11-24 10:00:00+00"}),
+    ("listed later", {"createdAt": "2026-11-23T08:00:00Z"}),
 )
 
 

@@ -156,8 +156,20 @@ def test_a_week_comes_oldest_first_and_has_nothing_of_after_the_capture() -> Non
 
 
 def test_what_is_no_history_is_left_out_by_itself() -> None:
-    found = weeks(good=points((1, 0.4)), empty=[], idle=points((1, 0.5), (2, 0.5)), odd=[1, {"t": "x"}], no=None)
-    assert found.keys() == {"good"}
+    found = weeks(good=points((1, 0.4)), empty=[], idle=points((1, 0.5), (2, 0.5)), odd=[1, {"t": "x"}], no=None, bad=7)
+    assert {token for token, prices in found.items() if prices} == {"good"}
+    assert found.keys() == {"good", "empty", "idle", "odd", "no"}, "an answer without prices is an answer"
+
+
+def test_a_new_book_has_no_price_before_its_first_order() -> None:
+    found = weeks(t=points((9, 0.5), (8, 0.5), (7, 0.3), (6, 0.5)))
+    assert [price for _, price in found["t"]] == [0.3, 0.5]
+
+
+def test_the_payout_of_a_settled_market_is_no_price_whatever_time_it_bears() -> None:
+    payout = {"t": AT.timestamp(), "p": 0.25, "resolution_seconds": 0}
+    found = weeks(t=[*points((3, 0.4), (2, 1), (1, 0), (0.5, "1.0")), payout])
+    assert [price for _, price in found["t"]] == [0.4]
 
 
 def test_no_map_of_histories_is_refused() -> None:

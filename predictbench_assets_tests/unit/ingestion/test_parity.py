@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from predictbench_assets.exchanges.exchange import NO_PRICE
 from predictbench_assets.ingestion.parity import Parity, compare
 from predictbench_assets.markets.market import Market, MarketPrice
 from predictbench_assets_tests.kit.builders import KEY, market
@@ -26,13 +27,13 @@ def of(captured: list[Market], reconstructed: list[Market], why: dict[str, str] 
 
 def test_members_of_one_side_alone_are_counted_by_cause() -> None:
     captured = [*cohort(4), priced(4, 0.4, "thin")]
-    why = {"m1": "no price", "m2": "ends elsewhere", "m4": "no price"}
+    why = {"m1": NO_PRICE, "m2": "ends at another time", "m4": NO_PRICE}
 
     parity = of(captured, [captured[0], captured[3], priced(900, 0.4), priced(901, 0.4)], why)
 
     assert (parity.captured, parity.reconstructed, parity.both) == (5, 4, 2)
-    assert parity.missing == {"no price": 2, "ends elsewhere": 1}
-    assert parity.missing_good == {"no price": 1, "ends elsewhere": 1}
+    assert parity.missing == {NO_PRICE: 2, "ends at another time": 1}
+    assert parity.missing_good == {NO_PRICE: 1, "ends at another time": 1}
     assert parity.too_many == {"left out when captured": 1, "not listed when captured": 1}
 
 
@@ -66,8 +67,8 @@ def test_texts_ends_and_company_that_changed_are_counted_and_a_label_alone_is_no
 @pytest.mark.parametrize(
     ("lost", "cause", "beyond"),
     [
-        (6, "no price", ()),
-        (16, "no price", ("5.3% good prices missing, of 5% that are tolerated",)),
+        (6, NO_PRICE, ()),
+        (16, NO_PRICE, ("5.3% good prices missing, of 5% that are tolerated",)),
         (6, "closed before", ()),
         (7, "closed before", ("2.3% markets missing, of 2% that are tolerated",)),
     ],
@@ -80,7 +81,7 @@ def test_what_is_tolerated_depends_on_the_cause(lost: int, cause: str, beyond: t
 
 def test_markets_without_orders_have_no_price_to_miss_and_few_markets_say_little() -> None:
     thin = cohort(100, price=MarketPrice(value=0.4, quality="thin"))
-    assert of(thin, thin[50:], {one.market_id: "no price" for one in thin[:50]}).beyond == ()
+    assert of(thin, thin[50:], {one.market_id: NO_PRICE for one in thin[:50]}).beyond == ()
     small = cohort(10)
     assert of(small, small[5:], {one.market_id: "closed before" for one in small[:5]}).beyond == ()
     assert of(small, small[4:], {one.market_id: "closed before" for one in small[:4]} | {"m4": "x"}).captured == 10

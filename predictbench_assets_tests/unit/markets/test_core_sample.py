@@ -47,6 +47,13 @@ def test_only_good_prices_a_bounded_number_and_a_bounded_number_of_each_cluster(
     assert all(weight >= 1 for weight in core.values())
 
 
+def test_a_cohort_whose_prices_are_of_a_history_has_the_core_that_good_prices_would_have(day: list[Market]) -> None:
+    good = [market for market in day if market.price.quality == "good"]
+    quality = {"quality": "history"}
+    told = [one.model_copy(update={"price": one.price.model_copy(update=quality)}) for one in good]
+    assert draw_core(told, size=300, seed=1) == draw_core(good, size=300, seed=1)
+
+
 def test_it_is_the_same_for_the_same_snapshot_and_seed_and_another_for_another_seed(day: list[Market]) -> None:
     shuffled = random.Random(1).sample(day, len(day))
     assert draw_core(day, size=300, seed=1) == draw_core(shuffled, size=300, seed=1)

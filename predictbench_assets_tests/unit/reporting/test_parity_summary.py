@@ -20,7 +20,7 @@ def parity(**changes: object) -> Parity:
         "captured": 1000,
         "reconstructed": 990,
         "both": 990,
-        "missing": {"ends elsewhere": 9, "no price": 1},
+        "missing": {"ends at another time": 9, "no price": 1},
         "missing_good": {},
         "too_many": {},
         "good_prices": PriceDifferences(markets=900, median=0.0, p90=0.004, p99=0.013),
@@ -53,8 +53,10 @@ def test_a_comparison_is_one_line_of_the_table_and_all_of_it_is_in_the_file(tmp_
     told = json.loads(summary.write(tmp_path / "parity.json").read_text())["partitions"]
 
     assert [one["outcome"] for one in told] == ["within", "beyond"]
-    assert told[0]["parity"]["missing"] == {"ends elsewhere": 9, "no price": 1}
+    assert told[0]["parity"]["missing"] == {"ends at another time": 9, "no price": 1}
     assert told[1]["parity"]["beyond"] == ["36.0% markets missing, of 2% that are tolerated"]
     *_, first, second = (tmp_path / "parity.md").read_text().splitlines()
-    assert "| 1,000 | 990 | 9 ends elsewhere, 1 no price | 0 | 0.0000 0.0040 0.0130 | - - - | 6 question |" in first
+    assert (
+        "| 1,000 | 990 | 9 ends at another time, 1 no price | 0 | 0.0000 0.0040 0.0130 | - - - | 6 question |" in first
+    )
     assert "36.0% markets missing" in second

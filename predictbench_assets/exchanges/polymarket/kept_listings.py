@@ -1,0 +1,85 @@
+"""Listings of past days that were read for a reconstruction, kept for a day: windows of several lengths over the same
+days ask for the same listing.
+
+What is kept is what a reconstruction holds of a row, so no knowledge of a later day lies here.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from predictbench_assets.exchanges.polymarket.listed_rows import KEYS_KEPT, Listing, SeenRow
+from predictbench_assets.failures import PermanentError
+from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
+
+KEPT_FOR: Final = timedelta(hours=24)
+
+_SCHEMA = Schema("listing", 1)
+_log = logging.getLogger(__name__)
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
+    read_at: datetime
+    sha256: str
+    received_bytes: int
+    keys: str = KEYS_KEPT
+    """The keys that its rows have."""
+
+
+class KeptListings:
+    """Listings in a folder. Writers may be several; what is damaged counts as absent.
+
+    Args:
+        folder: of this machine; made when first written to.
+        source: address of the exchange: another one's listings are not found.
+    """
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self._area = StagingArea(str(folder / hashlib.sha256(source.encode()).hexdigest()[:12]))
+
+    def find(self, start: datetime, end: datetime, *, now: datetime, as_of: datetime) -> Listing | None:
+        """The kept listing of a window, if it was read in the day before `now`, and after `as_of`."""
+        name = _name(start, end)
+        try:
+            kept = self._area.open(name, _SCHEMA)
+            header = kept.header(_Header)
+            if not (as_of < header.read_at and now - KEPT_FOR < header.read_at <= now and header.keys == KEYS_KEPT):
+                return None
+            rows = list(_rows(kept))
+        except (PermanentError, msgspec.DecodeError, OSError) as error:
+            _log.debug("no kept listing is used: %s", error)
+            return None
+        return Listing(rows=rows, read_at=header.read_at, sha256=header.sha256, received_bytes=header.received_bytes)
+
+    def keep(self, start: datetime, end: datetime, listing: Listing) -> None:
+        """Keep a listing, and remove those that are a day older. A folder that cannot be written costs nothing."""
+        header = _Header(read_at=listing.read_at, sha256=listing.sha256, received_bytes=listing.received_bytes)
+        try:
+            self._area.publish(_name(start, end), _SCHEMA, header, map(msgspec.json.encode, listing.rows))
+            for name in self._area.list(""):
+                if self._is_old(name, listing.read_at):
+                    self._area.delete(name)
+        except (PermanentError, OSError) as error:
+            _log.debug("the listing is not kept: %s", error)
+
+    def _is_old(self, name: str, now: datetime) -> bool:
+        if not name.endswith(SUFFIX):
+            return False  # of another writer, who is not done
+        try:
+            return self._area.open(name, _SCHEMA).header(_Header).read_at <= now - KEPT_FOR
+        except PermanentError:
+            return True
+
+
+def _rows(kept: StagedFile) -> Iterator[SeenRow]:
+    decode = msgspec.json.Decoder(SeenRow).decode
+    return map(decode, kept.lines())
+
+
+def _name(start: datetime, end: datetime) -> str:
+    return f"{start:%Y%m%dT%H%M%SZ}_{end:%Y%m%dT%H%M%SZ}{SUFFIX}"
