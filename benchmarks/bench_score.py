@@ -48,6 +48,7 @@ def make_forecasts(markets: int, clusters: int) -> Forecasts:
         run_date=run_date,
         window_days=window,
         end_date=run_date + window.astype("timedelta64[D]"),
+        as_of=run_date,
         category=np.array([f"category {n}" for n in range(10)], np.object_)[rng.integers(0, 10, markets)],
         cluster=rng.permutation(np.r_[np.arange(clusters), rng.integers(0, clusters, markets - clusters)]),
         price=price,

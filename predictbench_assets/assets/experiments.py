@@ -166,6 +166,7 @@ def _definition_metadata(experiment: Experiment, registry: Registry) -> dict[str
         "mandatory": experiment.mandatory,
         "control": experiment.control,
         "forecasts": experiment.forecasts,
+        **({"knowledge_cutoff": str(cutoff)} if (cutoff := experiment.knowledge_cutoff) else {}),
         "requires": ", ".join(experiment.requires) or "nothing",
         "config_hash": registry.config_hash(experiment.name),
     }

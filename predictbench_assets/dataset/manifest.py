@@ -87,6 +87,8 @@ class Manifest(_Record, frozen=True):
     cohorts: tuple[ReleasedCohort, ...]
     exchange: str | None = None
     """The host that the markets were read from; not known of releases of before it was written down."""
+    knowledge_cutoffs: Mapping[str, date] = msgspec.field(default_factory=dict)
+    """The last day of which an experiment may know by itself, by name and version; those without one are not in it."""
     simulated: bool = False
     """True for a simulated exchange: nothing in the release is about the real world."""
 

@@ -99,6 +99,7 @@ def make_release(
         partial.mkdir()
         with stored_tables(engine, as_of) as stored:
             written = _write(stored, partial, _runs(stored, since, until, as_of, earlier))
+            cutoffs = stored.knowledge_cutoffs()
         card = dataset_card(
             version=version,
             as_of=as_of,
@@ -125,6 +126,7 @@ def make_release(
             experiments=written.experiments,
             cohorts=tuple(written.cohorts),
             exchange=exchange,
+            knowledge_cutoffs={name: day for name, day in cutoffs.items() if name in written.experiments},
             simulated=simulated,
         )
         if earlier is not None:

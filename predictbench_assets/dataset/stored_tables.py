@@ -26,6 +26,10 @@ _ALL_RUNS = text("""
     SELECT run_id, run_date, window_days, as_of FROM predictbench.processing_runs
     WHERE run_date BETWEEN :since AND :until ORDER BY run_date, window_days""")
 
+_CUTOFFS = text("""
+    SELECT name, version, knowledge_cutoff FROM predictbench.experiments
+    WHERE knowledge_cutoff IS NOT NULL ORDER BY name, version""")
+
 _LEFT_OUT = text(f"""
     SELECT count(*) FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
     WHERE a.run_id = :run_id AND r.status = 'completed'
@@ -65,6 +69,10 @@ class StoredTables:
     def __init__(self, connection: Connection, as_of: datetime) -> None:
         self._connection = connection
         self._as_of = as_of
+
+    def knowledge_cutoffs(self) -> dict[str, date]:
+        """The knowledge cutoff of each experiment that has one, by name and version."""
+        return {f"{row.name} {row.version}": row.knowledge_cutoff for row in self._connection.execute(_CUTOFFS)}
 
     def counted_runs(self, since: date | None, until: date | None) -> list[RunToRead]:
         """The runs that boards count at the moment, oldest first, as they were stored by then."""

@@ -258,6 +258,16 @@ FORECASTS = Table(
             required=True,
             released=False,
         ),
+        # In a release, whose rows are the same for ever, the manifest has the cutoff of each experiment.
+        Column(
+            "may_know",
+            "boolean",
+            "whether it was asked as of its experiment's knowledge cutoff or earlier: it may know the answer",
+            source="""coalesce((coalesce(m.as_of, m.captured_at) AT TIME ZONE 'UTC')::date <= n.knowledge_cutoff,
+                false)""",
+            required=True,
+            released=False,
+        ),
         _ATTEMPT,
         Column(
             "status",

@@ -493,6 +493,8 @@ class Experiment(ABC):
         max_concurrency: calls under way at once; None for the setting's default.
         allowance: the most that its paid calls may take, see `PipelineContext.calls`.
         max_markets: markets of a run that it is asked about at most, those of the core first; the others are skipped.
+        knowledge_cutoff: the last day of which its model may know by itself; None where it has none, or nobody knows.
+            A forecast of a market that was asked as of that day or an earlier one is marked "may know the answer".
         kind: the word of its table's `kind` in `experiments.toml`; "code" for one that no table declares.
         declared_arguments: what its table gave to its constructor; decides its forecasts as `config` does.
         journalled: whether answers are kept in the journal, and taken from it; False where they cost nothing and may be
@@ -514,6 +516,7 @@ class Experiment(ABC):
     max_concurrency: int | None = None
     allowance: Allowance | None = None
     max_markets: int | None = None
+    knowledge_cutoff: date | None = None
     kind: str = "code"
     declared_arguments: Mapping[str, Any] = MappingProxyType({})
     journalled: bool = True

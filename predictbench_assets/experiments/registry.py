@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import date, datetime
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -443,6 +444,9 @@ def attribute_problem(one: Any, called: str) -> str | None:
         value = getattr(one, limit)
         if value is not None and not (isinstance(value, kinds) and value > 0):
             return f"its {limit} {value!r} is no {'whole ' if kinds is int else ''}number above 0"
+    cutoff = one.knowledge_cutoff
+    if cutoff is not None and (isinstance(cutoff, datetime) or not isinstance(cutoff, date)):
+        return f"its knowledge_cutoff {cutoff!r} is no date, like date(2026, 6, 30)"
     return _problem_of_unit(one, called)
 
 

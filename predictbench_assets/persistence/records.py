@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from predictbench_assets.experiments.protocol import Usage
@@ -57,6 +57,7 @@ class ExperimentAttempt:
     control: bool = False
     forecasts: bool = True
     """False for one whose results have no probabilities."""
+    knowledge_cutoff: date | None = None
     snapshot_hash: str | None = None
     config_hash: str | None = None
     started_at: datetime | None = None

@@ -186,6 +186,7 @@ def _staged_experiment(
         "mandatory": experiment.mandatory,
         "control": experiment.control,
         "forecasts": experiment.forecasts,
+        "knowledge_cutoff": experiment.knowledge_cutoff,
         "snapshot_hash": snapshot_hash,
         "config_hash": config_hash,
     }

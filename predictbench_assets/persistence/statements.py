@@ -108,7 +108,9 @@ _FILLING_BATCH = _batch_sql(filling=True)
 
 _ATTEMPT = _typed(schema.experiment_runs, without={"run_id", "dagster_run_id"})
 _EXPERIMENT = _typed(schema.experiments, without={"is_active"})
-_EXPERIMENT_CHANGES = ["description", "information", "mandatory", "control", "forecasts", "is_active"]
+_EXPERIMENT_CHANGES = [
+    *("description", "information", "mandatory", "control", "forecasts", "is_active", "knowledge_cutoff"),
+]
 
 _ALL_ATTEMPTS = b"""
     SELECT coalesce(jsonb_agg(jsonb_build_object(

@@ -15,7 +15,7 @@ from predictbench_assets.clock import utc_text
 from predictbench_assets.printable import printable
 from predictbench_assets.reporting.output import markdown_table, money
 from predictbench_assets.reporting.tables import FittedTable
-from predictbench_assets.scoring.boards import ALL, BoardRow, EntrantCost, Leaderboard
+from predictbench_assets.scoring.boards import ALL, BoardRow, EntrantCost, Flag, Leaderboard
 from predictbench_assets.scoring.costs import cost_of, usd_per_point
 
 NOTHING: Final = "no market of a stored run counts yet: run `predictbench daily`, and `predictbench resolve` later"
@@ -31,6 +31,14 @@ RECONSTRUCTED: Final = (
     "texts and ends are those of today, prices come from a history. They prove nothing about foresight."
 )
 """What a reader of numbers of reconstructed markets has to know."""
+
+MAY_KNOW: Final = (
+    "markets that were asked about as of the model's knowledge cutoff or earlier, and have settled: its training may "
+    "have had the outcome. They are counted all the same."
+)
+"""What a reader of a forecast by such a model has to know."""
+
+_MAY_KNOW: Final[Flag] = "may_know_the_answer"
 
 _COST_HEAD: Final = ("a forecast", "a day", "a point won")
 _COST_LEGEND: Final = (
@@ -103,6 +111,8 @@ def _words(rows: Sequence[BoardRow], costs: Sequence[EntrantCost]) -> tuple[tupl
     if not rows:
         return _HEAD, NOTHING
     legend = _LEGEND + (_COST_LEGEND if costs else "")
+    if any(row.n_may_know for row in rows):
+        legend += f" May know the answer: {MAY_KNOW}"
     if any(row.reconstructed for row in rows):
         legend += f" Reconstructed markets: {RECONSTRUCTED}"
     return (*_HEAD[:-1], *(_COST_HEAD if costs else ()), _HEAD[-1]), legend
@@ -147,6 +157,7 @@ def _title(board: str, reconstructed: bool, window_days: int, category: str, pri
 
 def _cells(row: BoardRow, costs: Sequence[EntrantCost]) -> tuple[str, ...]:
     kind = ["the price"] if row.reference else ["control"] if row.control else []
+    may_know = [f"may know the answer of {row.n_may_know:,}"] if row.n_may_know else []
     leaked = [f"{row.n_leaked:,} cite a market's price"] if row.n_leaked else []
     return (
         str(row.rank or ""),
@@ -157,7 +168,7 @@ def _cells(row: BoardRow, costs: Sequence[EntrantCost]) -> tuple[str, ...]:
         edge_text(row),
         "" if row.brier is None else f"{row.brier:.4f}",
         *(_cost_cells(row, cost_of(row, costs)) if costs else ()),
-        ", ".join([*kind, *leaked, *(flag.replace("_", " ") for flag in row.flags)]),
+        ", ".join([*kind, *leaked, *may_know, *(flag.replace("_", " ") for flag in row.flags if flag != _MAY_KNOW)]),
     )
 
 

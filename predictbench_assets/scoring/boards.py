@@ -28,11 +28,13 @@ Flag = Literal[
     "too_few_events",
     "low_coverage",
     "order_differs_by_event",
+    "may_know_the_answer",
 ]
 """provisional: some of its cohorts are less than 95 % final. price_echo: forecasts correlate above 0.99 with the price
 shown. control_beats_market: a negative control whose interval is above 0, a bug or a leak. too_few_events: fewer than
 30 clusters. low_coverage: less than 95 % of the board's markets forecast. order_differs_by_event: against a neighbour
-in rank, the mean per event gives the other order than the mean per market."""
+in rank, the mean per event gives the other order than the mean per market. may_know_the_answer: some of its settled
+markets were asked about as of its knowledge cutoff or earlier."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +124,9 @@ class BoardRow(_Record, frozen=True):
     edge_at_forecast_high: float | None = None
     reconstructed: bool = False
     """True where its markets are those of reconstructed snapshots: rows of the backfill board that are apart."""
+    n_may_know: int = 0
+    """Number of `n_markets` that were asked about as of the entrant's knowledge cutoff or earlier: it may know how they
+    settled. They count all the same."""
 
     @property
     def label(self) -> str:

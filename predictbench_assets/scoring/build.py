@@ -85,6 +85,7 @@ class _Field:
     end_date: Ints
     """Numbers from 0, without gaps."""
     run_date: Days
+    as_of: Days
     provisional: Bools
     """True where the market's cohort is provisional."""
     category: Ints
@@ -105,6 +106,7 @@ class _Field:
             cluster=_numbered(self.cluster[chosen]),
             end_date=_numbered(self.end_date[chosen]),
             run_date=self.run_date[chosen],
+            as_of=self.as_of[chosen],
             provisional=self.provisional[chosen],
             category=self.category[chosen],
             price_bin=self.price_bin[chosen],
@@ -216,6 +218,7 @@ def _whole_field(cohorts: Cohorts, categories: list[str], states: tuple[CohortSt
         cluster=cohorts.cluster,
         end_date=cohorts.end_date.astype("datetime64[D]").astype(np.int64),
         run_date=cohorts.run_date,
+        as_of=cohorts.as_of,
         provisional=np.array([state.provisional for state in states], np.bool_)[cohort],
         category=np.array([number[category] for category in cohorts.category.tolist()], np.int64),
         price_bin=np.searchsorted(PRICE_BINS, cohorts.price, side="right"),
@@ -311,6 +314,8 @@ class _Section:
         isotonic = corp(f, y) if len(f) else None
         own, markets = _mean(brier(f, y)), _mean(brier(m, y))
         n_provisional = int((counted & field.provisional).sum())
+        cutoff = np.datetime64(entrant.knowledge_cutoff or "NaT", "D")  # nothing is before an unknown one
+        n_may_know = int((counted & (field.as_of <= cutoff)).sum())
         coverage = float(forecasted.mean())
         correlation = _correlation(forecast[forecasted], field.price[forecasted])
         return BoardRow(
@@ -332,6 +337,7 @@ class _Section:
             n_clipped=int(clipped(f).sum()),
             n_leaked=int(field.leaked[number].sum()),
             reconstructed=self.reconstructed,
+            n_may_know=n_may_know,
             coverage=_rounded_or_none(coverage),
             effective_n=_rounded_or_none(found.effective_n if found else None),
             mean_edge=_rounded_or_none(found.mean if found else None),
@@ -362,7 +368,10 @@ class _Section:
             n_ranked=standing.n_markets if standing else None,
             ranked_edge=_rounded_or_none(standing.edge if standing else None),
             rank=standing.rank if standing else None,
-            flags=_flags(entrant, found, n_provisional, coverage, correlation, int(forecasted.sum()), standing),
+            flags=(
+                *_flags(entrant, found, n_provisional, coverage, correlation, int(forecasted.sum()), standing),
+                *(("may_know_the_answer",) if n_may_know else ()),
+            ),
         )
 
     def _bootstrap(

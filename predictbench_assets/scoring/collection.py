@@ -27,9 +27,9 @@ _LINKS: Final = ("market_id", "event_id", "neg_risk_market_id", "game_id", "clus
 MARKET_COLUMNS: Final = (
     *("market_id", "run_date", "window_days", "end_date", "category", "cluster", "event_id"),
     *("neg_risk_market_id", "game_id", "price", "good", "core", "reconstructed", "snapshot_hash"),
-    *("captured_at", "closed_at", "outcome"),
+    *("captured_at", "closed_at", "outcome", "as_of"),
 )
-"""Columns read of a market. Instants are in UTC without a zone; `outcome` only where it is final."""
+"""Columns read of a market. Instants are in UTC without a zone; `outcome` only where it is final, `as_of` is a day."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ class ForecastCollection:
             "run_date": np.array(column["run_date"], "datetime64[D]"),
             "window_days": np.array(column["window_days"], np.int64),
             "end_date": np.array(column["end_date"], "datetime64[D]"),
+            "as_of": np.array(column["as_of"], "datetime64[D]"),
             "category": np.array([self._categories.setdefault(one, one) for one in column["category"]], np.object_),
             "price": np.array(column["price"], np.float64),
             "good": np.array(column["good"], np.bool_),

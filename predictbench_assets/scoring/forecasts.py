@@ -5,7 +5,7 @@ has a row for each entrant and a column for each row of `Cohorts`.
 """
 
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ class Entrant:
     reference: bool = False
     """True for the market's own price, frozen: the baseline that skill is measured against."""
     description: str = ""
+    knowledge_cutoff: date | None = None
+    """The last day of which it may know by itself; None where that is not known."""
 
     @property
     def searches(self) -> bool:
@@ -53,6 +55,8 @@ class Cohorts:
     window_days: Ints
     end_date: Days
     """The UTC day of the nominal end."""
+    as_of: Days
+    """The UTC day of the instant that the snapshot shows: of its capture, or the one that was reconstructed."""
     category: Texts
     cluster: Ints
     """The number of the cluster, the same across cohorts: markets with one number are not independent."""

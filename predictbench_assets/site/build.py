@@ -309,6 +309,7 @@ class _Site:
                 captures=[
                     _scored(capture, settled.outcome if settled else None) for capture in reversed(record.captures)
                 ],
+                may_know=any(said.may_know for one in record.captures for said in one.forecasts),
                 reasoned=any(said.rationale for one in record.captures for said in one.forecasts),
                 linked_days={
                     key for key in days if any(key == (one.run_date, one.window_days) for one in record.captures)

@@ -6,7 +6,7 @@ Everything is what was known at `as_of`, in short transactions, a few hundred ma
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -140,6 +140,8 @@ class StoredForecast:
     forecast_at: datetime | None
     timely: bool
     leaked: bool
+    may_know: bool
+    """True where the market has settled and was asked about as of the experiment's knowledge cutoff or earlier."""
     """True where it cites a market's price that it was not shown: it counts on no board."""
     reason: str | None
     """Why there is no forecast."""
@@ -327,7 +329,8 @@ _OBSERVATIONS = text("""
 # Attempts of the same version from the newest back. Rows without a forecast show that there was none. What was made on
 # a snapshot that a refresh has replaced answers to another price.
 _FORECASTS = text(f"""
-    SELECT r.processed_market_id, e.name, e.version, e.control, r.status, r.probability, r.forecast_at, r.reason,
+    SELECT r.processed_market_id, e.name, e.version, e.control, e.knowledge_cutoff, r.status, r.probability,
+        r.forecast_at, r.reason,
         CASE WHEN jsonb_typeof(r.payload -> 'rationale') = 'string' THEN
             left(r.payload ->> 'rationale', {LONGEST_RATIONALE}) END AS rationale,
         CASE WHEN jsonb_typeof(r.payload -> 'rationale') = 'string' THEN
@@ -488,7 +491,7 @@ def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[Ma
     for market_id, rows in rows_of.items():
         newest = rows[-1]
         ledger = observations[market_id]
-        closed = ledger[-1].closed_time if ledger else None
+        last = ledger[-1] if ledger else None
         yield MarketHistory(
             market_id=market_id,
             slug=newest.market_slug,
@@ -499,15 +502,18 @@ def _records(engine: Engine, as_of: datetime, ids: Sequence[str]) -> Iterator[Ma
             close_time=newest.close_time,
             rules=next((row.rules or "" for row in reversed(rows) if not row.archived), None),
             outcomes=tuple(outcomes[newest.processed_market_id]),
-            captures=tuple(_capture(row, forecasts[row.processed_market_id], closed) for row in rows),
+            captures=tuple(_capture(row, forecasts[row.processed_market_id], last) for row in rows),
             observations=tuple(ledger),
         )
 
 
-def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> MarketCapture:
+def _capture(row: Any, results: Sequence[Any], last: Observation | None) -> MarketCapture:
+    """A capture with its forecasts; `last` is what was seen last of the market."""
     values = {name: getattr(row, name) for name in MarketCapture.__dataclass_fields__ if name != "forecasts"}
     frozen = row.captured_at + timedelta(hours=FREEZE_WINDOW_HOURS)
-    shut = closed or row.close_time
+    shut = (last.closed_time if last else None) or row.close_time
+    asked_on = (row.as_of or row.captured_at).astimezone(UTC).date()
+    settled = last is not None and last.state == "final"
     best: dict[tuple[str, str], StoredForecast] = {}
     for result in results:
         at = result.forecast_at
@@ -522,6 +528,7 @@ def _capture(row: Any, results: Sequence[Any], closed: datetime | None) -> Marke
             forecast_at=at,
             timely=timely,
             leaked=result.leaked,
+            may_know=made and settled and result.knowledge_cutoff is not None and asked_on <= result.knowledge_cutoff,
             reason=result.reason,
             rationale=_rationale(result),
         )

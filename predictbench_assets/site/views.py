@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from markupsafe import Markup
 
-from predictbench_assets.reporting.boards import RECONSTRUCTED, amounts
+from predictbench_assets.reporting.boards import MAY_KNOW, RECONSTRUCTED, amounts
 from predictbench_assets.reporting.charts import (
     Interval,
     board_intervals,
@@ -85,6 +85,7 @@ FLAG_TEXTS: Final[dict[Flag, tuple[str, str]]] = {
         "order differs by event",
         "Counted per event rather than per market, it and a neighbour in rank change places.",
     ),
+    "may_know_the_answer": ("may know the answer", MAY_KNOW[0].upper() + MAY_KNOW[1:]),
 }
 
 CALL_TEXTS: Final[dict[str, str]] = {

@@ -39,6 +39,7 @@ def row(experiment: str = "thinker", **given: Any) -> BoardRow:
         "n_clipped": 0,
         "n_leaked": 0,
         "reconstructed": False,
+        "n_may_know": 0,
         "coverage": 1.0,
         "mean_edge": 0.001,
         "edge_low": -0.002,

@@ -79,6 +79,13 @@ BOARDS: Final = Table(
             "whether its markets are those of reconstructed snapshots, which no other row has; on backfill alone",
             required=True,
         ),
+        Column(
+            "n_may_know",
+            "integer",
+            "of n_markets, those asked about as of its knowledge cutoff or earlier, whose outcome it may know",
+            "markets",
+            required=True,
+        ),
     ),
     "",
     "",

@@ -1,7 +1,7 @@
 """Frames out of a release: its Parquet files, checked against the manifest, and boards computed from them alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,7 +152,13 @@ class ReleaseSource:
         for row in self._rows(RELEASED_EXPERIMENTS):
             is_reference = row["experiment"] == REFERENCE
             yield Entrant(
-                row["experiment"], row["version"], row["information"], row["control"], is_reference, row["description"]
+                experiment=row["experiment"],
+                version=row["version"],
+                information=row["information"],
+                control=row["control"],
+                reference=is_reference,
+                description=row["description"],
+                knowledge_cutoff=self._manifest.knowledge_cutoffs.get(f"{row['experiment']} {row['version']}"),
             )
 
     def _columns(
@@ -173,6 +179,7 @@ class ReleaseSource:
                 "good": row["price"] is not None and row["price_quality"] == "good",
                 "captured_at": row["captured_at"].replace(tzinfo=None),
                 "closed_at": (resolution.get("closed_time") or row["close_time"]).replace(tzinfo=None),
+                "as_of": (cohort.as_of or row["captured_at"]).astimezone(UTC).date(),
                 "outcome": resolution.get("outcome") if resolution.get("state") == "final" else None,
             }
             for name, held in columns.items():

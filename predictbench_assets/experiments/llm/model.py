@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
@@ -87,6 +88,8 @@ class ModelTable(Table):
     """The markets of one call; a decision model takes a neg-risk group of an event as one choice, all others alone."""
     market_data: bool = False
     """True to show the order book and the prices of the week as well, which are frozen for it."""
+    knowledge_cutoff: date | None = None
+    """The last day of which the model may know, as its provider says: `2026-06-30`."""
     search: bool | Literal["provider"] = False
     """True to show what a required research experiment has found."""
 
@@ -175,6 +178,7 @@ class AskedModel(Experiment, Generic[AnyTable]):
         self._model: Model | None = None
         self.unit = table.unit
         self.market_data = table.market_data
+        self.knowledge_cutoff = table.knowledge_cutoff
         self.information = information_of(prices=table.prices == "shown", search=bool(table.search))
         seen = "the market's prices" if table.prices == "shown" else "no price"
         self.description = f"{table.model}, shown {seen}{' and sources' if table.search else ''}."

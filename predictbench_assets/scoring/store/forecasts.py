@@ -37,7 +37,7 @@ _AS_OF: Final[LiteralString] = "%(as_of)s"
 
 _ATTEMPTS = f"""
     SELECT p.run_id, p.run_date, p.window_days, a.experiment_run_id, a.attempt, a.snapshot_hash, e.name, e.version,
-        e.information, e.control, e.description,
+        e.information, e.control, e.description, e.knowledge_cutoff,
         {ESTIMATED_RESULTS} AS size
     FROM predictbench.processing_runs p
     JOIN predictbench.experiment_runs a USING (run_id) JOIN predictbench.experiments e USING (experiment_id)
@@ -50,7 +50,8 @@ _MARKETS = f"""
         m.game_id, m.price, m.price IS NOT NULL AND m.price_quality = 'good' AS good, m.core, m.reconstructed,
         m.snapshot_hash, m.captured_at AT TIME ZONE 'UTC' AS captured_at,
         coalesce(newest.closed_time, m.close_time) AT TIME ZONE 'UTC' AS closed_at,
-        CASE WHEN newest.state = 'final' THEN newest.outcome END AS outcome
+        CASE WHEN newest.state = 'final' THEN newest.outcome END AS outcome,
+        (coalesce(m.as_of, m.captured_at) AT TIME ZONE 'UTC')::date AS as_of
     FROM predictbench.processed_markets m JOIN predictbench.processing_runs p USING (run_id)
     LEFT JOIN LATERAL ({newest_observation("o.state, o.outcome, o.closed_time", _AS_OF)}) newest ON true
     WHERE m.run_id = ANY(%(runs)s::uuid[]) AND {market_is_listed(_AS_OF)}
@@ -148,4 +149,5 @@ def _read(
 
 def _entrant(row: Row[Any]) -> Entrant:
     is_reference = row.name == REFERENCE
-    return Entrant(row.name, row.version, row.information, row.control, is_reference, row.description)
+    described = row.description, row.knowledge_cutoff
+    return Entrant(row.name, row.version, row.information, row.control, is_reference, *described)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import time
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,20 @@ class Noted(Experiment):
             os.close(line)
             time.sleep(0.005)
         return ExperimentResult.binary(int(market.market_id) % 100 / 100, payload={"draw": context.rng.random()})
+
+
+class Trained(Experiment):
+    """Has learned from texts of up to a day."""
+
+    name = "trained"
+    version = "1"
+    description = "Pretends to have been trained until 10 February 2026."
+    information = "blind"
+    knowledge_cutoff = date(2026, 2, 10)
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Say the same of every market."""
+        return ExperimentResult.binary(0.4)
 
 
 class Gated(Experiment):

@@ -245,6 +245,7 @@ def test_a_module_that_ends_the_program_is_named(write_module: WriteModule) -> N
         ("information = 'psychic'", "none of blind, market, search_blind, search"),
         ("mandatory = 'yes'", "neither True nor False"),
         ("journalled = 0", "its journalled 0 is neither True nor False"),
+        ("knowledge_cutoff = '2026-06-30'", "its knowledge_cutoff '2026-06-30' is no date"),
         ("timeout_seconds = 0", "timeout_seconds 0 is no number above 0"),
         ("max_concurrency = -1", "max_concurrency -1 is no whole number above 0"),
         ("max_concurrency = 2.5", "max_concurrency 2.5 is no whole number above 0"),

@@ -33,6 +33,7 @@ def settled(markets: int = MARKETS, days: int = 5) -> Cohorts:
         run_date=run_date,
         window_days=np.full(markets, 7),
         end_date=run_date + np.timedelta64(7, "D"),
+        as_of=run_date,
         category=np.array(["politics", "sports"], np.object_)[np.arange(markets) % 2],
         cluster=np.arange(markets) // 2,
         price=np.clip(truth + rng.uniform(-0.1, 0.1, markets), 0.01, 0.99),
@@ -156,6 +157,23 @@ def test_reconstructed_markets_are_in_no_mean_with_captured_ones() -> None:
         points = [one for one in leaderboard.edges if (one.board, one.reconstructed) == (board, reconstructed)]
         assert sum(one.n_markets for one in curve.points) == sum(one.n_markets for one in points) == markets
     assert [one.reconstructed for one in leaderboard.cohorts] == [False, False, False, True, True]
+
+
+def test_markets_asked_about_before_a_models_cutoff_are_counted_and_marked() -> None:
+    """Days 1 to 5 of January; the cutoff is the last day of which the model may know. Nothing leaves the mean."""
+    cohorts = settled()
+    cohorts.outcome[0], cohorts.final[0] = np.nan, False
+    said = better(cohorts)
+    said[0], said[1] = 0.5, np.nan
+    knows = replace(entrant("knows"), knowledge_cutoff=date(2026, 1, 2))
+    early = replace(entrant("early"), knowledge_cutoff=date(2025, 12, 31))
+    leaderboard = board_of(cohorts, [(knows, said), (early, said), (entrant("unknown"), said)])
+    found = row(leaderboard, "knows")
+    assert (found.n_may_know, found.n_markets) == (160 - 2, 400 - 2)
+    assert found.flags == ("may_know_the_answer",)
+    for name in ("early", "unknown"):
+        other = row(leaderboard, name)
+        assert (other.n_may_know, other.flags, other.mean_edge) == (0, (), found.mean_edge)
 
 
 def test_who_may_search_is_held_against_the_price_of_its_own_time() -> None:

@@ -26,6 +26,7 @@ def cohorts(
         run_date=np.array(days or [NOW.date()] * count, "datetime64[D]"),
         window_days=np.array(windows or [7] * count, np.int64),
         end_date=np.array([date(2026, 6, 30)] * count, "datetime64[D]"),
+        as_of=np.array(days or [NOW.date()] * count, "datetime64[D]"),
         category=np.array(["other"] * count, np.object_),
         cluster=np.zeros(count, np.int64),
         price=np.array(prices, np.float64),
