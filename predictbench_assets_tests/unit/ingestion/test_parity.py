@@ -67,8 +67,8 @@ def test_texts_ends_and_company_that_changed_are_counted_and_a_label_alone_is_no
 @pytest.mark.parametrize(
     ("lost", "cause", "beyond"),
     [
-        (6, NO_PRICE, ()),
-        (16, NO_PRICE, ("5.3% good prices missing, of 5% that are tolerated",)),
+        (30, NO_PRICE, ()),
+        (31, NO_PRICE, ("10.3% good prices missing, of 10% that are tolerated",)),
         (6, "closed before", ()),
         (7, "closed before", ("2.3% markets missing, of 2% that are tolerated",)),
     ],
