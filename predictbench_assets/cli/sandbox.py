@@ -98,8 +98,8 @@ What reached it, and how to begin again:
 def models(host: str, port: int, seconds: float, polls: int) -> None:
     """Serve answers of language models, decision models and search services, with no key and at no cost.
 
-    It speaks the wires of OpenAI, Anthropic and Google, of Exa (below /exa) and Tavily (below /tavily). The answers are
-    made up: they fit the schema that was sent, and are the same for the same prompt.
+    It speaks the wires of OpenAI, Anthropic, Google and System One, of Exa (below /exa) and Tavily (below /tavily).
+    The answers are made up: they fit the schema that was sent, and are the same for the same prompt.
     """
     try:
         run_models(Settings(seconds=seconds, polls=polls), host=host, port=port, announce=_announce_models)
