@@ -250,9 +250,7 @@ def _plain(path: str, value: Any, depth: int, room: _Room) -> Any:
     if depth > _MAX_DEPTH:
         raise ResultRefused(f"{path.split('.')[0]} is nested deeper than {_MAX_DEPTH} levels")
     room.take(1)
-    if _is_missing(value):
-        return None
-    match value:
+    match value:  # what nearly all values are comes first
         case None | bool():
             return value
         case Enum():
@@ -273,6 +271,8 @@ def _plain(path: str, value: Any, depth: int, room: _Room) -> Any:
             }
         case list() | tuple():
             return [_plain(f"{path}[{index}]", item, depth + 1, room) for index, item in enumerate(value)]
+        case _ if _is_missing(value):  # before the datetimes, as one of them is one
+            return None
         case set() | frozenset():
             # In an order of its own, or two equal runs would differ.
             return sorted((_plain(f"{path}{{}}", item, depth + 1, room) for item in value), key=msgspec.json.encode)
