@@ -28,6 +28,8 @@ _RULES = (
     "that exists: names are made up, and the outcome is drawn from a seeded random process on which the quoted prices "
     "are based."
 )
+NEW_BOOK, QUIET, QUIET_SHARE = 7_200, 14_400, 0.15
+"""Seconds before the first order, seconds of a quiet time, and the share of such times: in a rough history."""
 _LADDER = 25
 """Levels on each side of a book, at most."""
 
@@ -453,6 +455,22 @@ def history(market: Market, index: int, starts: int, ends: int, step: int) -> li
         shown = quote.shown
         points.append({"t": at, "p": _number(shown if index == 0 else round(1 - shown, 5))})
     return points
+
+
+def rough_history(market: Market, index: int, points: Sequence[Json], ends: int, now: int) -> list[Json]:
+    """The points as a busy exchange has them: none in quiet hours, 0.5 while a new book has no order, and the payout.
+
+    Once a market is settled its payout comes last, and bears the end of the time asked for, even if that is earlier.
+    """
+    kept = [
+        point | ({"p": 0.5} if point["t"] < market.created + NEW_BOOK else {})
+        for point in points
+        if uniform(market.number, 73, point["t"] // QUIET) >= QUIET_SHARE
+    ]
+    if market.is_closed(now):
+        payout = market.settlement.payout[index]
+        kept.append({"t": min(ends, market.settlement.closed), "p": _number(payout), "resolution_seconds": 0})
+    return kept
 
 
 def resolution(market: Market, at: int) -> Json:

@@ -80,6 +80,8 @@ class SandboxApp:
         self.requests: Counter[str] = Counter()
         self.histories_answered = 1.0
         """Share of tokens that batches of price histories have an answer about; at 0 the route is gone."""
+        self.rough_histories = False
+        """True for price histories with gaps, the 0.5 of new books, and payouts (`payloads.rough_history`)."""
         gamma = [
             Route("/markets/keyset", self._keyset),
             Route("/markets/slug/{slug}", self._market_by_slug),
@@ -384,7 +386,8 @@ class SandboxApp:
             return []
         if span.anchored and found[0].is_closed(at) and span.fidelity < 720:
             return []  # an interval is anchored to now, and fine data are gone
-        return payloads.history(*found, span.starts, min(span.ends, at), 60 * span.fidelity)
+        points = payloads.history(*found, span.starts, min(span.ends, at), 60 * span.fidelity)
+        return payloads.rough_history(*found, points, span.ends, at) if self.rough_histories else points
 
     async def _clob_market(self, request: Request) -> Response:
         market = self.view.find(condition_id=request.path_params["condition_id"])
