@@ -26,10 +26,6 @@ FREEZE_WINDOW_HOURS = 24
 """A forecast counts as timely when it was made at most this long after the snapshot, and before the market closed."""
 
 
-FREEZE_WINDOW_HOURS = 24
-"""A forecast counts as timely when it was made at most this long after the snapshot, and before the market closed."""
-
-
 @dataclass(frozen=True, order=True)
 class RunKey:
     """One cell of the partition grid: the day of the run and how many days ahead its markets close.

@@ -79,7 +79,9 @@ class SandboxApp:
         self.source = FaultSource(faults or Faults(), seed)
         self.requests: Counter[str] = Counter()
         self.histories_answered = 1.0
-        """Share of tokens that batches of price histories have an answer about; at 0 the route is gone."""
+        """Share of tokens that price histories have an answer about; at 0 the route is gone."""
+        self.silent_tokens_left_out = False
+        """True where batches have no key of a token that has no point."""
         self.rough_histories = False
         """True for price histories with gaps, the 0.5 of new books, and payouts (`payloads.rough_history`)."""
         gamma = [
@@ -362,8 +364,10 @@ class SandboxApp:
 
     async def _history(self, request: Request) -> Response:
         params = request.query_params
-        span = _history_span(params, ("startTs", "endTs"), self.view.at)
-        return _json({"history": self._points(params.get("market", ""), span)})
+        token, span = params.get("market", ""), _history_span(params, ("startTs", "endTs"), self.view.at)
+        if not self._is_answered(token):
+            return _json({"error": "not found"}, 404)
+        return _json({"history": self._points(token, span)})
 
     async def _histories(self, request: Request) -> Response:
         if not self.histories_answered:
@@ -374,7 +378,10 @@ class SandboxApp:
             raise InvalidFilters(f"'markets' must hold 1 to {_MAX_HISTORIES} token ids")
         span = _history_span(body, ("start_ts", "end_ts"), self.view.at)
         answered = (token for token in map(str, tokens) if self._is_answered(token))
-        return _json({"history": {token: self._points(token, span) for token in answered}})
+        histories = {token: self._points(token, span) for token in answered}
+        if self.silent_tokens_left_out:
+            histories = {token: points for token, points in histories.items() if points}
+        return _json({"history": histories})
 
     def _is_answered(self, token: str) -> bool:
         return self.histories_answered >= 1 or zlib.crc32(token.encode()) % 1000 < 1000 * self.histories_answered

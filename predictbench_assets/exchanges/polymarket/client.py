@@ -32,8 +32,10 @@ from predictbench_assets.exchanges.polymarket.price_history import (
     PastPrices,
     UnreadableHistory,
     history_request,
+    one_history_params,
     past_span,
     read_histories,
+    read_history,
     read_past_prices,
 )
 from predictbench_assets.exchanges.polymarket.quotes import (
@@ -77,6 +79,9 @@ PRICES = "/prices"
 PRICE_HISTORY = "/batch-prices-history"
 """The CLOB's route."""
 
+ONE_HISTORY = "/prices-history"
+"""The CLOB's route."""
+
 BOOKS = "/books"
 """The CLOB's route."""
 
@@ -96,7 +101,7 @@ BOOKS_PER_REQUEST = 100
 """Tokens in one `POST /books`, of 500 that are allowed: a book may have hundreds of levels."""
 
 GAMMA_LIMITS: Mapping[str, int] = {"/markets": 300, "": 4_000}
-CLOB_LIMITS: Mapping[str, int] = {PRICES: 500, BOOKS: 500, PRICE_HISTORY: 1_000, "": 9_000}
+CLOB_LIMITS: Mapping[str, int] = {PRICES: 500, BOOKS: 500, PRICE_HISTORY: 1_000, ONE_HISTORY: 1_000, "": 9_000}
 """Requests in 10 seconds that are documented, by the beginning of a route. Batches of histories, which have no line of
 their own, are taken for histories."""
 
@@ -433,24 +438,31 @@ class PolymarketClient:
         return read_of
 
     async def fetch_histories(
-        self, token_ids: Sequence[str], begins: datetime, ends: datetime, *, budget_s: float = 300.0
+        self,
+        token_ids: Sequence[str],
+        begins: datetime,
+        ends: datetime,
+        *,
+        singly: bool = False,
+        budget_s: float = 300.0,
     ) -> ReadOf[tuple[tuple[float, float], ...]]:
         """The prices of each token from one instant to another, at most 15 days later: seconds and price, oldest first.
 
-        A token is found without any where the answer has it so, and missing where the answer has nothing of it. Never
-        raises for what the CLOB does, as above.
+        A token is found without any where the answer has it so, and missing where the answer has nothing of it, which
+        an answer about one token alone (`singly`) always has. Never raises for what the CLOB does, as above.
         """
         read_of: ReadOf[tuple[tuple[float, float], ...]] = ReadOf()
 
         async def read(batch: list[str], attempts: int | None) -> None:
-            found = await self._histories_of(batch, begins, ends, attempts, read_of.stats)
+            asked = self._history_of if singly else self._histories_of
+            found = await asked(batch, begins, ends, attempts, read_of.stats)
             for token in batch:
                 if token in found:
                     read_of.found[token] = found[token]
                 else:
                     read_of.missing[token] = "the exchange answered, and not about it"
 
-        batches = Batches(read, size=HISTORIES_PER_REQUEST, readers=self._concurrency)
+        batches = Batches(read, size=1 if singly else HISTORIES_PER_REQUEST, readers=self._concurrency)
         with read_of.stats.phase("price_history"):
             await _run_within(batches, _each(token_ids), budget_s)
         return read_of.ended(token_ids, batches.reason, "histories of prices")
@@ -637,6 +649,20 @@ class PolymarketClient:
     ) -> dict[str, tuple[tuple[float, float], ...]]:
         body = history_request(tokens, begins, ends)
         return await self._histories(body, lambda answer: read_histories(answer, begins, ends), attempts, stats)
+
+    async def _history_of(
+        self, tokens: list[str], begins: datetime, ends: datetime, attempts: int | None, stats: ApiStats
+    ) -> dict[str, tuple[tuple[float, float], ...]]:
+        [token] = tokens
+
+        def read(body: bytes) -> tuple[tuple[float, float], ...]:
+            try:
+                return read_history(body, begins, ends)
+            except UnreadableHistory as error:
+                raise PassingFailure("undecodable", shortened(str(error))) from error
+
+        params = one_history_params(token, begins, ends)
+        return {token: await self._clob.ask("GET", ONE_HISTORY, read, stats, params=params, max_attempts=attempts)}
 
     async def _past_prices_of(
         self, tokens: list[str], captured_at: datetime, attempts: int | None, stats: ApiStats

@@ -58,6 +58,31 @@ def history_request(token_ids: Sequence[str], begins: datetime, ends: datetime) 
     }
 
 
+def one_history_params(token_id: str, begins: datetime, ends: datetime) -> dict[str, str]:
+    """The parameters that ask for one token's prices, as `history_request` asks for those of several."""
+    return {
+        "market": token_id,
+        "startTs": str(math.floor(begins.timestamp())),
+        "endTs": str(math.floor(ends.timestamp())),
+        "fidelity": str(FIDELITY_MINUTES),
+    }
+
+
+def read_history(body: bytes, begins: datetime, ends: datetime) -> tuple[tuple[float, float], ...]:
+    """The points of the one token that was asked about, as `read_histories` has them.
+
+    Raises:
+        UnreadableHistory: the answer has no list of points.
+    """
+    try:
+        points = _points(object_members(body)["history"], begins, ends)
+    except (UnreadableJson, KeyError) as error:
+        raise UnreadableHistory(f"no list named history: {error}") from error
+    if points is None:
+        raise UnreadableHistory("its history is no list")
+    return tuple(points)
+
+
 def read_histories(body: bytes, begins: datetime, ends: datetime) -> dict[str, tuple[tuple[float, float], ...]]:
     """The points of each token from one instant to another, seconds and price, oldest first.
 

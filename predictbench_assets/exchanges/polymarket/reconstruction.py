@@ -152,7 +152,10 @@ async def _listed(client: PolymarketClient, start: datetime, end: datetime, cloc
 async def _histories(
     client: PolymarketClient, tokens: Sequence[str], as_of: datetime, stats: ApiStats
 ) -> dict[str, Points]:
-    """The points of each token that there was an answer about; those without one are asked for twice.
+    """The points of each token that there was an answer about.
+
+    Those that answers about several do not speak of are asked for one by one: whether a token without any price is
+    left out there is not documented.
 
     Raises:
         PricesMissing: there was no answer about more than a few.
@@ -161,13 +164,15 @@ async def _histories(
     unanswered = list(dict.fromkeys(tokens))
     most = max(FEW_UNANSWERED, FEW_UNANSWERED_SHARE * len(unanswered))
     asked, why = len(unanswered), "the answers do not speak of them"
+    singly = False
     for _ in range(2):
         if unanswered:
-            read_of = await client.fetch_histories(unanswered, as_of - PAST - LOOK_BACK, as_of)
+            read_of = await client.fetch_histories(unanswered, as_of - PAST - LOOK_BACK, as_of, singly=singly)
             stats.add(read_of.stats)
             found |= read_of.found
             unanswered = [token for token in unanswered if token not in found]
             why = read_of.warning or why
+            singly = read_of.warning is None
     if len(unanswered) > most:
         raise PricesMissing(
             f"no price history of {len(unanswered):,} of {asked:,} markets ({why}): nothing was reconstructed, and the "

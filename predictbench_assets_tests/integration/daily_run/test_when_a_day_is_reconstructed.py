@@ -182,3 +182,15 @@ def test_a_history_that_does_not_answer_leaves_no_half_of_a_day(make_run: MakeRu
     with stages(whole, LATER) as late:
         assert late.freeze().file.sha256 == made.sha256
     assert daily.staging.open_uri(made.uri, SNAPSHOT).sha256 == made.sha256
+
+
+def test_tokens_that_batches_leave_out_are_asked_about_one_by_one(make_run: MakeRun) -> None:
+    hashes = []
+    for left_out in (False, True):
+        daily = make_run(World(markets_per_day=40))
+        daily.sandbox.set_time(LATER)
+        daily.sandbox.app.silent_tokens_left_out = left_out
+        with stages(daily, LATER) as late:
+            hashes.append(late.freeze().file.sha256)
+        assert bool(daily.sandbox.requests["/clob/prices-history"]) == left_out
+    assert len(set(hashes)) == 1
