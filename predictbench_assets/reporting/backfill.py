@@ -114,7 +114,7 @@ class BackfillSummary(BaseModel):
         if put_together := sum(1 for line in self.runs if line.reconstructed and line.outcome == "stored"):
             notes.append(
                 f"The snapshots of {put_together:,} of these runs were reconstructed. Their markets have rows of their "
-                f"own on the backfill board: {RECONSTRUCTED}"
+                f"own on the backfill board. {RECONSTRUCTED}"
             )
         if not late:
             return " ".join(notes) or None

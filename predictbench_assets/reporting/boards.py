@@ -27,8 +27,9 @@ _LEGEND: Final = (
     "cover: share of the board's markets that were forecast."
 )
 RECONSTRUCTED: Final = (
-    "their days were put together afterwards, out of what the exchange still knows, and so were the forecasts; "
-    "texts and ends are those of today, prices come from a history. They prove nothing about foresight."
+    "Nobody captured these days as they passed: they were put together afterwards, out of what the exchange still "
+    "knows, and so were the forecasts. Texts and ends are as they were read, prices come of a history. It all proves "
+    "nothing about foresight."
 )
 """What a reader of numbers of reconstructed markets has to know."""
 

@@ -60,7 +60,7 @@ BOARD_TEXTS: Final[Mapping[tuple[BoardName, bool], tuple[str, str]]] = {
         "Backfill board, late forecasts",
         "Forecasts of captured days that were made too late to count. They prove nothing about foresight.",
     ),
-    ("backfill", True): ("Backfill board, reconstructed markets", f"Here {RECONSTRUCTED}"),
+    ("backfill", True): ("Backfill board, reconstructed markets", RECONSTRUCTED),
 }
 
 FLAG_TEXTS: Final[dict[Flag, tuple[str, str]]] = {

@@ -370,6 +370,8 @@ def planted_board(as_of: datetime, chosen: Sequence[Planted] = EXPERIMENTS) -> L
         rank = {"rank": place if ranked else None, "flags": ("provisional", "price_echo") if place == 1 else ()}
         rows.append(row(one.name, **given, **rank))
         rows += [row(one.name, **given, board=name, rank=None) for name in ("full", "backfill")]
+        knows = {"reconstructed": True, "n_may_know": 120, "flags": ("may_know_the_answer",)}
+        rows.append(row(one.name, **given, board="backfill", rank=None, **knows))
         rows += [row(one.name, **given, category=name, rank=None) for name in CATEGORIES]
         rows += [row(one.name, **given, price_bin=name, rank=None) for name in PRICE_BIN_LABELS]
     named = [{"experiment": one.name, "version": one.version} for one in chosen]

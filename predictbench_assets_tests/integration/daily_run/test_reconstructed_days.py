@@ -117,7 +117,7 @@ def test_the_run_says_both_instants_and_what_was_left_out(played: Played) -> Non
     table = BackfillSummary(runs=(line,)).to_markdown()
     assert "| stored | reconstructed |" in table
     assert "put together afterwards" in table
-    assert "late" not in table
+    assert "too late to count" not in table
 
 
 def test_the_page_marks_them_wherever_they_are(played: Played, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_page_marks_them_wherever_they_are(played: Played, tmp_path: Path) -
     both = "As of 2026-02-10 07:00 UTC, captured 2026-03-02 07:00 UTC"
     assert "all that has settled was put together afterwards" in page["page"]
     assert page["page"].count('<span class="chip">reconstructed</span>') == len(DAYS)
-    assert "may know the answer of" in page["page"]
+    assert 'may know the answer</span><span class="interval">of' in page["page"]
     assert "Marked “may know the answer”" in page["page"]
     assert "Backfill board, reconstructed markets" in page["page"]
     assert "forecasts of reconstructed markets alone" in page["experiments"]

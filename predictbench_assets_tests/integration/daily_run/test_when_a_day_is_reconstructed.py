@@ -192,5 +192,5 @@ def test_tokens_that_batches_leave_out_are_asked_about_one_by_one(make_run: Make
         daily.sandbox.app.silent_tokens_left_out = left_out
         with stages(daily, LATER) as late:
             hashes.append(late.freeze().file.sha256)
-        assert bool(daily.sandbox.requests["/clob/prices-history"]) == left_out
+        assert bool(daily.sandbox.requests["GET /prices-history"]) == left_out
     assert len(set(hashes)) == 1
