@@ -186,11 +186,11 @@ def test_a_history_that_does_not_answer_leaves_no_half_of_a_day(make_run: MakeRu
 
 def test_tokens_that_batches_leave_out_are_asked_about_one_by_one(make_run: MakeRun) -> None:
     hashes = []
-    for left_out in (False, True):
+    for share in (1.0, 0.5):
         daily = make_run(World(markets_per_day=40))
         daily.sandbox.set_time(LATER)
-        daily.sandbox.app.silent_tokens_left_out = left_out
+        daily.sandbox.app.histories_answered, daily.sandbox.app.answers_singly = share, True
         with stages(daily, LATER) as late:
             hashes.append(late.freeze().file.sha256)
-        assert bool(daily.sandbox.requests["GET /prices-history"]) == left_out
+        assert bool(daily.sandbox.requests["GET /prices-history"]) == (share < 1)
     assert len(set(hashes)) == 1
