@@ -192,5 +192,5 @@ def test_tokens_that_batches_leave_out_are_asked_about_one_by_one(make_run: Make
         daily.sandbox.app.histories_answered, daily.sandbox.app.answers_singly = share, True
         with stages(daily, LATER) as late:
             hashes.append(late.freeze().file.sha256)
-        assert bool(daily.sandbox.requests["GET /prices-history"]) == (share < 1)
+        assert bool(daily.sandbox.requests["GET /clob/prices-history"]) == (share < 1)
     assert len(set(hashes)) == 1
