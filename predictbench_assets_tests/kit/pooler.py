@@ -87,11 +87,13 @@ class Pgbouncer:
 def others_taking_turns(url: URL, clients: int = 2) -> Iterator[None]:
     """Clients that use the same server connections, with prepared statements and settings that they leave behind."""
     over = threading.Event()
+    connected = [threading.Event() for _ in range(clients)]
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     def client(number: int) -> None:
         while not over.is_set():
             with suppress(psycopg.Error), psycopg.connect(address, autocommit=True, prepare_threshold=0) as connection:
+                connected[number].set()
                 while not over.wait(0.005):
                     connection.execute(f"SET application_name = 'other {number}'")
                     connection.execute("SET search_path = pg_catalog")
@@ -101,6 +103,8 @@ def others_taking_turns(url: URL, clients: int = 2) -> Iterator[None]:
     threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
     for thread in threads:
         thread.start()
+    for one in connected:  # libpq reads the environment, which a test may be changing: the two must not meet
+        assert one.wait(30)
     try:
         yield
     finally:
