@@ -62,8 +62,9 @@ ui-production: setup ## The Dagster UI on the storage that DAGSTER_POSTGRES_URL 
 stop: setup ## Stop what our commands left running
 	@$(PREDICTBENCH) stop
 
-# A file at a time to each of as many processes as there are cores, four at the most: each starts a Postgres.
-PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
+# A file at a time to each of one process more than there are cores, since half of their time is waiting; four at the
+# most: each starts a Postgres.
+PYTEST = $(BIN)/python -m pytest -q -n $$($(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))") --dist loadfile
 
 test: setup-dev ## The tests, without the long ones
 	@$(PYTEST) -m "not long"

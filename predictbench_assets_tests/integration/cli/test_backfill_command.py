@@ -114,6 +114,7 @@ class Mine(Experiment):
 """
 
 
+@pytest.mark.long
 def test_one_experiment_on_stored_days_whatever_happens_on_some_of_them(
     predictbench: Predictbench, exchange: SandboxServer, engine: Engine, tmp_path: Path
 ) -> None:

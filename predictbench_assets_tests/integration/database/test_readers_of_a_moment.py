@@ -111,9 +111,9 @@ def on_the_page(engine: Engine, as_of: datetime) -> Seen:
                 if one.experiment == "bold" and one.timely and one.probability is not None:
                     seen.forecasts[place] = one.probability
     core = {
-        (run_date, window, one.market_id)
-        for run_date, window, markets in data.cohorts(engine, as_of, date.min)
-        for one in markets
+        (sample.run_date, sample.window_days, one.market_id)
+        for sample in data.cohorts(engine, as_of, date.min)
+        for one in sample.markets
     }
     assert core == seen.markets, "all of them are in the core sample"
     assert sum(window.core for window in data.overview(engine, as_of).windows) == len(core)

@@ -55,6 +55,7 @@ def day(
     opened: list[Any] | None = None,
     histories: Histories = told,
     *,
+    alone: Histories | None = None,
     kept: KeptListings | None = None,
     now: datetime = NOW,
     as_of: datetime = AS_OF,
@@ -74,6 +75,14 @@ def day(
         body = json.loads(request.content)
         return histories(body["markets"], body["end_ts"])
 
+    def one_history(request: httpx.Request) -> httpx.Response:
+        asked.append("one history")
+        token, ends = request.url.params["market"], float(request.url.params["endTs"])
+        answer = (alone or histories)([token], ends)
+        if answer.status_code != 200 or not (known := json.loads(answer.content)["history"]):
+            return httpx.Response(404, json={"error": "not found"})
+        return httpx.Response(200, json={"history": known[token]})
+
     async def no_sleep(_: float) -> None: ...
 
     client = PolymarketClient(
@@ -82,6 +91,7 @@ def day(
     with respx.mock(assert_all_called=False) as mock:
         mock.get(f"{GAMMA}/markets/keyset").mock(side_effect=page)
         mock.post(f"{CLOB}/batch-prices-history").mock(side_effect=history)
+        mock.get(f"{CLOB}/prices-history").mock(side_effect=one_history)
         made = asyncio.run(reconstruct(client, START, START + timedelta(days=1), as_of, FixedClock(now), kept))
     return made, asked
 
@@ -207,7 +217,7 @@ def test_a_new_book_has_no_price_and_neither_has_a_payout() -> None:
 
 
 def half_of(tokens: list[str], ends: float) -> httpx.Response:
-    return told(tokens[::2], ends)
+    return told([token for token in tokens if int(token) % 2], ends)
 
 
 def gone(_: list[str], __: float) -> httpx.Response:
@@ -220,17 +230,17 @@ def test_a_price_history_that_does_not_answer_for_all_fails_for_now(histories: H
         day([row(number) for number in range(40)], histories=histories)
 
 
-def test_a_token_that_is_not_in_the_answer_is_asked_for_once_more() -> None:
-    forgotten = {"1003"}
+def test_tokens_that_are_not_in_the_answer_are_asked_for_one_by_one() -> None:
+    def silent(tokens: list[str], ends: float) -> httpx.Response:
+        known = json.loads(told(tokens, ends).content)["history"]
+        return httpx.Response(
+            200, json={"history": {token: [] if token == "1002" else known[token] for token in tokens}}
+        )
 
-    def answer(tokens: list[str], ends: float) -> httpx.Response:
-        now = [token for token in tokens if token not in forgotten]
-        forgotten.clear()
-        return told(now, ends)
-
-    made, asked = day([row(number) for number in range(40)], histories=answer)
-    assert len(made.rows) == 40
-    assert asked.count("history") == 3
+    made, asked = day([row(number) for number in range(40)], histories=half_of, alone=silent)
+    assert len(made.rows) == 39
+    assert made.left_out == {"no price in the hours before": 1}
+    assert (asked.count("history"), asked.count("one history")) == (2, 20)
 
 
 def test_a_few_that_stay_unanswered_are_counted_and_an_empty_history_is_an_answer() -> None:

@@ -202,7 +202,9 @@ def test_who_would_see_what_came_later_is_not_asked_about_reconstructed_markets(
 
     tested = Sync(note)
     tested.information, tested.market_data = information, market_data
-    afterwards = [market.model_copy(update={"as_of": CAPTURED_AT - timedelta(days=9)}) for market in MARKETS[:3]]
+    afterwards = [
+        market.model_copy(update={"reconstructed_as_of": CAPTURED_AT - timedelta(days=9)}) for market in MARKETS[:3]
+    ]
     outcomes = run_over(tested, [*afterwards, *MARKETS[3:]])
     assert [one.reason for one in outcomes] == [reason] * 3 + [None] * 6
     assert len(asked) == (9 if reason is None else 6)
