@@ -109,7 +109,7 @@ def _facts(notice: Notice) -> Iterator[str]:
     elif notice.outcome == "missed":
         yield (
             "Its schedule came when the day was over (UTC). What was not captured on the day cannot be captured any "
-            "more; the schedule's log says of each window what can still be done."
+            "more, only reconstructed; the schedule's log says of each window what can still be done."
         )
     if notice.outcome == "failure" and notice.status in ("completed", "partial", "skipped"):
         yield f"The run itself is {notice.status}: its data are stored."

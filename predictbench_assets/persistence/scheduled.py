@@ -85,6 +85,9 @@ def _state(database: RunDatabase, run: StoredRun) -> str:
             f"predictbench backfill --from {day} --to {day} --window-days {window}"
         )
     else:
-        mend = "no snapshot was stored, and a past day cannot be captured"
+        mend = (
+            "no snapshot was stored, and a past day cannot be captured, only reconstructed: "
+            f"predictbench backfill --from {day} --to {day} --window-days {window} --reconstruct"
+        )
     why = f"{run.status} at {run.stage}" + (f" ({run.reason})" if run.reason else "")
     return f"attempt {run.attempt}, {why}; {mend}"
