@@ -85,7 +85,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments),
         cwd=folder,
-        env=environment(*arguments),
+        env=environment(*arguments) | {"COLUMNS": "120"},
         capture_output=True,
         text=True,
         timeout=240,
