@@ -140,10 +140,12 @@ def reconstruct_ahead(exchange: Exchange, key: RunKey, as_of: datetime) -> None:
     Raises: as `Exchange.reconstruct`.
     """
     _ahead[key, as_of] = asyncio.run(exchange.reconstruct(key.start, key.end, as_of))
+    while len(_ahead) > 2:  # the run at work may not have taken its own yet; an older one failed before it could
+        del _ahead[next(iter(_ahead))]
 
 
 _ahead: dict[tuple[RunKey, datetime], Capture] = {}
-"""What was reconstructed ahead, until it is frozen: one at most, since one is made ahead at a time."""
+"""What was reconstructed ahead, until it is frozen: the oldest first, two at most."""
 
 
 def _counted(left_out: Mapping[str, int]) -> str:

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -36,7 +37,7 @@ RUNS_PER_PROCESS = 40
 """Runs before a new process takes over: what one run leaves behind in memory is bounded."""
 
 
-class RunsInTurn:
+class RunsInTurn(ABC):
     """Runs of the daily job in an order, handed to a child process one by one.
 
     What differs between them is for a subclass to say.
@@ -55,9 +56,9 @@ class RunsInTurn:
         self.stopped_by: str | None = None
         """The signal after which no further run is begun."""
 
+    @abstractmethod
     def options(self, key: RunKey) -> DailyOptions:
         """The options of a run."""
-        raise NotImplementedError
 
     def before(self, key: RunKey) -> datetime | None:  # noqa: ARG002
         """Do what has to be done before a run begins; returns its simulated time, None for that of all."""
@@ -71,12 +72,12 @@ class RunsInTurn:
         """Make the display of what a child process logs."""
         return default_display(self._settings)
 
-    def began(self, key: RunKey) -> None:
+    def began(self, key: RunKey) -> None:  # noqa: B027 - a hook
         """Take note that a run has begun."""
 
+    @abstractmethod
     def ended(self, key: RunKey, summary: RunSummary, child_log: ChildLog) -> None:
         """Take the summary of a run that has ended; to end all here, set `stopped_by`, or raise."""
-        raise NotImplementedError
 
     def left(self) -> list[RunKey]:
         """The runs that have not ended yet."""

@@ -625,22 +625,12 @@ class PolymarketClient:
         )
 
     async def _quotes_of(self, tokens: list[str], attempts: int | None, stats: ApiStats) -> ReadPrices:
-        def read(body: bytes) -> ReadPrices:
-            try:
-                return read_prices(body, at=self._clock.now())
-            except UnreadablePrices as error:
-                raise PassingFailure("undecodable", shortened(str(error))) from error
-
+        read = _passing(UnreadablePrices, lambda body: read_prices(body, at=self._clock.now()))
         body = prices_request(tokens)
         return await self._clob.ask("POST", PRICES, read, stats, json=body, max_attempts=attempts)
 
     async def _books_of(self, tokens: list[str], attempts: int | None, stats: ApiStats) -> ReadBooks:
-        def read(body: bytes) -> ReadBooks:
-            try:
-                return read_books(body, at=self._clock.now())
-            except UnreadableBooks as error:
-                raise PassingFailure("undecodable", shortened(str(error))) from error
-
+        read = _passing(UnreadableBooks, lambda body: read_books(body, at=self._clock.now()))
         body = books_request(tokens)
         return await self._clob.ask("POST", BOOKS, read, stats, json=body, max_attempts=attempts)
 
@@ -654,13 +644,7 @@ class PolymarketClient:
         self, tokens: list[str], begins: datetime, ends: datetime, attempts: int | None, stats: ApiStats
     ) -> dict[str, tuple[tuple[float, float], ...]]:
         [token] = tokens
-
-        def read(body: bytes) -> tuple[tuple[float, float], ...]:
-            try:
-                return read_history(body, begins, ends)
-            except UnreadableHistory as error:
-                raise PassingFailure("undecodable", shortened(str(error))) from error
-
+        read = _passing(UnreadableHistory, lambda body: read_history(body, begins, ends))
         params = one_history_params(token, begins, ends)
         return {token: await self._clob.ask("GET", ONE_HISTORY, read, stats, params=params, max_attempts=attempts)}
 
@@ -674,13 +658,20 @@ class PolymarketClient:
     async def _histories(
         self, request: Mapping[str, object], read: Callable[[bytes], T], attempts: int | None, stats: ApiStats
     ) -> T:
-        def read_good(body: bytes) -> T:
-            try:
-                return read(body)
-            except UnreadableHistory as error:
-                raise PassingFailure("undecodable", shortened(str(error))) from error
+        passing = _passing(UnreadableHistory, read)
+        return await self._clob.ask("POST", PRICE_HISTORY, passing, stats, json=request, max_attempts=attempts)
 
-        return await self._clob.ask("POST", PRICE_HISTORY, read_good, stats, json=request, max_attempts=attempts)
+
+def _passing(unreadable: type[ValueError], read: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """A reader of bodies of which one that it cannot read is asked for again."""
+
+    def reading(body: bytes) -> T:
+        try:
+            return read(body)
+        except unreadable as error:
+            raise PassingFailure("undecodable", shortened(str(error))) from error
+
+    return reading
 
 
 async def _run_within(batches: Batches, tokens: AsyncIterable[str], budget_s: float) -> None:

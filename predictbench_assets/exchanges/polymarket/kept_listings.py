@@ -1,7 +1,8 @@
 """Listings of past days that were read for a reconstruction, kept for a day: windows of several lengths over the same
 days ask for the same listing.
 
-What is kept is what a reconstruction holds of a row, so no knowledge of a later day lies here.
+What is kept is what a reconstruction holds of a row. Of later days it knows one thing, when a market closed: by that it
+is seen who was open when, and nothing that is made of a listing has it.
 """
 
 import hashlib

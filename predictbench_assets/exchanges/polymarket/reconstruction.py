@@ -71,9 +71,12 @@ async def reconstruct(
     captured = []
     for row in rows:
         points = histories.get(row.contract_ids[0])
-        price = None if points is None else _price_at(points, as_of)
-        if points is None or price is None:
-            left_out[NO_PRICE if price is None and points is not None else "price not told"] += 1
+        if points is None:
+            left_out["price not told"] += 1
+            continue
+        price = _price_at(points, as_of)
+        if price is None:
+            left_out[NO_PRICE] += 1
             continue
         quote = Quote(
             token_id=row.contract_ids[0],
