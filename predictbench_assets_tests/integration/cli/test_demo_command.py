@@ -234,8 +234,7 @@ def test_a_demo_again_keeps_everything_and_a_verbose_one_shows_its_commands(walk
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("stored before") == 4
     assert "reused" in second.stdout
-    assert "-j daily_run" in second.stderr
-    assert "-j resolution_sweep" in second.stderr
+    assert "predictbench_assets.backfill_process" in second.stderr
     assert "log.jsonl" in second.stderr
     assert sandbox_pid(walked.folder) == pid
     assert query(walked.folder, "select count(*) from predictbench.experiment_results") == [[before]]
@@ -379,15 +378,15 @@ def test_a_demo_that_was_ended_at_any_moment_goes_on(folder: Path, number: signa
     """Ended while database, exchange, a day of the past, its sweep, today's run and the last sweep are under way."""
     arguments = ("demo", "--markets", "6", "--past", "2")
     demo = folder / ".predictbench" / "demo"
-    today = f"artifacts/runs/{datetime.now(UTC):%Y-%m-%d}_w7_*/log.jsonl"
-    a_day, its_sweep = "artifacts/runs/*_w7_*/log.jsonl", "artifacts/summary_*.json"
+    today = f"artifacts/runs/{datetime.now(UTC):%Y-%m-%d}_w7_*/run_config.yaml"
+    a_day, its_sweep = "artifacts/runs/*_w7_*/run_config.yaml", "artifacts/summary_*.json"
     for moment in (
         "postgres/data.partial",
         "sandbox.json",
         a_day,
         its_sweep,
         today,
-        "artifacts/runs/sweep_*/log.jsonl",
+        "artifacts/runs/*_w7_*/sweep_config.yaml",
     ):
         before = set(demo.glob(moment))
         with subprocess.Popen(
