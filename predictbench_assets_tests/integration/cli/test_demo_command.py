@@ -172,16 +172,19 @@ def test_days_of_the_past_know_what_had_settled_by_then(walked: Walked) -> None:
     lines = re.findall(r"day (\d) of 4  \S+  20 markets stored; (\d+) settled ones known", walked.first.stdout)
     known = [int(settled) for _, settled in lines]
     assert [number for number, _ in lines] == ["1", "2", "3", "4"]
-    assert known[0] == 0 < known[-1]
+    assert known[0] == 0
     assert known == sorted(known)
-    rates = query(
+    # How many have settled within the four days is up to the date; that a run learned from just those is not.
+    learned = query(
         walked.folder,
-        "select run_date, max(abs(probability - 0.5)) > 0 from predictbench.latest_experiment_results"
-        " where experiment = 'base_rate' group by 1 order by 1",
+        "select min(x.settled), max(x.settled), max(abs(probability - 0.5)) from"
+        " (select *, (payload->>'settled')::int as settled from predictbench.latest_experiment_results) x"
+        " where experiment = 'base_rate' group by run_date order by run_date",
     )
-    assert [learned for _, learned in rates] == ["false", *("true" if n else "false" for n in known[1:]), "true"], (
-        "today as well"
-    )
+    *past, today = [(int(least), int(most)) for least, most, _ in learned]
+    assert past == [(settled, settled) for settled in known]
+    assert today[0] == today[1] > known[-1], "those of the past, whose close is days ago"
+    assert [float(off) for (_, most, off) in learned if most == "0"] == [0.0] * known.count(0)
 
 
 @pytest.mark.long
