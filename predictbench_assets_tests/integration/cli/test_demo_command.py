@@ -62,14 +62,14 @@ def folder() -> Iterator[Path]:
 def walked() -> Iterator[Walked]:
     """A demo with four days of the past, of twenty markets each; its tests add to it and take nothing away."""
     for folder in make_folder():
-        first = run(folder, "demo", "--markets", "20", "--past", "4")
+        first = run(folder, "demo", "--markets", "20", "--past", "4", columns=None)
         assert first.returncode == 0, first.stdout + first.stderr
         yield Walked(folder, first)
 
 
 def environment(*arguments: str) -> dict[str, str]:
     """Variables of a machine with other plans."""
-    clean = {name: value for name, value in os.environ.items() if name.upper() not in all_variables()}
+    clean = {name: value for name, value in os.environ.items() if name.upper() not in {*all_variables(), "COLUMNS"}}
     astray = {
         "DATABASE_URL": "postgres://u:p@127.0.0.1:9/x",
         "POLYMARKET_BASE_URL": "http://127.0.0.1:9",
@@ -81,11 +81,13 @@ def environment(*arguments: str) -> dict[str, str]:
     return clean | (astray if arguments != ("stop",) else {})
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, columns: int | None = 120) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; without `columns`, as in a pipe of unknown width."""
+    width = {} if columns is None else {"COLUMNS": str(columns)}
     return subprocess.run(
         command(*arguments),
         cwd=folder,
-        env=environment(*arguments) | {"COLUMNS": "120"},
+        env=environment(*arguments) | width,
         capture_output=True,
         text=True,
         timeout=240,
