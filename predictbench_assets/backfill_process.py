@@ -18,7 +18,14 @@ from predictbench_assets.database.connection import opened_database
 from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.ingestion.snapshot import reconstruct_ahead
 from predictbench_assets.instance.local import instance_for_many_runs
-from predictbench_assets.launch.commands import DAILY_RUN, RUN_ENDED, RUN_STARTED, SUMMARY_VARIABLE, BackfillRun
+from predictbench_assets.launch.commands import (
+    DAILY_RUN,
+    RESOLUTION_SWEEP,
+    RUN_ENDED,
+    RUN_STARTED,
+    SUMMARY_VARIABLE,
+    BackfillRun,
+)
 from predictbench_assets.persistence.snapshots import find_refused_snapshot, find_snapshot
 from predictbench_assets.runs import RunKey, parsed_key, partition_tags
 from predictbench_assets.settings import load_settings
@@ -46,7 +53,9 @@ def run_all(planned: Iterable[BackfillRun], prepare: Callable[[RunKey], object] 
     shared, ahead = Path(os.environ[SUMMARY_VARIABLE]), Ahead(prepare)
     with instance_for_many_runs() as instance:
         for run in planned:
-            _log.info("run of %s", run.partition, extra={"event": RUN_STARTED, "partition": run.partition})
+            _log.info(
+                "run of %s", run.partition or RESOLUTION_SWEEP, extra={"event": RUN_STARTED, "partition": run.partition}
+            )
             ahead.wait()
             if run.following is not None:
                 ahead.begin(parsed_key(run.following))
@@ -55,7 +64,7 @@ def run_all(planned: Iterable[BackfillRun], prepare: Callable[[RunKey], object] 
                 if (left := shared.with_suffix(suffix)).exists():
                     left.replace(Path(run.summary).with_suffix(suffix))
             ended = {"event": RUN_ENDED, "partition": run.partition, "exit_code": 0 if result.success else 1}
-            _log.info("run of %s ended", run.partition, extra=ended)
+            _log.info("run of %s ended", run.partition or RESOLUTION_SWEEP, extra=ended)
             if _was_interrupted(result):
                 return
 
@@ -89,16 +98,19 @@ class Ahead:
 
 def _execute(run: BackfillRun, instance: dg.DagsterInstance) -> dg.JobExecutionResult | dg.ExecuteInProcessResult:
     config: dict[str, Any] = json.loads(Path(run.config_file).read_text(encoding="utf-8"))
-    tags = partition_tags(parsed_key(run.partition))
-    if run.now is None:
+    tags = {} if run.partition is None else partition_tags(parsed_key(run.partition))
+    if run.variables is None:
         job = dg.reconstructable(daily_run)
         return dg.execute_job(job, instance=instance, run_config=config, tags=tags, raise_on_error=False)
     from predictbench_assets.definitions import build_defs
 
     # Clocks stand still and are handed to everything: at another time it is another job.
-    os.environ["PREDICTBENCH_NOW"] = run.now
-    at_the_time = build_defs(load_settings()).resolve_job_def(DAILY_RUN)
-    return at_the_time.execute_in_process(instance=instance, run_config=config, tags=tags, raise_on_error=False)
+    for name, value in run.variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    own_job = build_defs(load_settings()).resolve_job_def(RESOLUTION_SWEEP if run.partition is None else DAILY_RUN)
+    return own_job.execute_in_process(instance=instance, run_config=config, tags=tags, raise_on_error=False)
 
 
 def _was_interrupted(result: dg.JobExecutionResult | dg.ExecuteInProcessResult) -> bool:

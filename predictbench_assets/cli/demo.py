@@ -9,32 +9,25 @@ from pathlib import Path
 import click
 from sqlalchemy import Engine
 
-from predictbench_assets.database.connection import opened_database
 from predictbench_assets.exchange_names import is_simulated
 from predictbench_assets.experiments.registry import Registry
 from predictbench_assets.launch.child import ChildLog
-from predictbench_assets.launch.daily import print_exit_code, run_daily
+from predictbench_assets.launch.daily import print_exit_code
 from predictbench_assets.launch.demo import (
     demo_registry,
-    demo_settings,
     enter_demo,
     open_demo,
     print_summary,
-    use_sandbox,
 )
+from predictbench_assets.launch.demo_days import DemoDays, dates_of, print_failures
 from predictbench_assets.launch.demo_world import Demo, demo_lock, make_folder
-from predictbench_assets.launch.past_days import WINDOW, PastDays, dates_of, only_failed, print_failures, sweep
-from predictbench_assets.launch.progress import stages
-from predictbench_assets.launch.request import DailyOptions
 from predictbench_assets.launch.signals import Interrupts
 from predictbench_assets.observability.console import console
 from predictbench_assets.persistence.stored_runs import results_by_status, stored_exchange
 from predictbench_assets.reporting.boards import as_table
 from predictbench_assets.reporting.summary import RunSummary
-from predictbench_assets.runs import RunKey
-from predictbench_assets.sandbox.process import start_sandbox
 from predictbench_assets.scoring.boards import ALL, chosen_rows
-from predictbench_assets.scoring.store.boards import rebuild_leaderboard
+from predictbench_assets.scoring.store.boards import stored_leaderboard
 from predictbench_assets.settings import Settings
 from predictbench_assets.site.names import FOLDER as PAGE
 
@@ -128,32 +121,11 @@ def _run(
 ) -> int:
     """Run the past, then today, then the sweep; returns the exit code."""
     dates = kept.past if past is None else dates_of(past)
-    if dates:
-        PastDays(folder, kept, dates, registry, own, interrupts, verbose=verbose).run()
-    interrupts.check()
-    use_sandbox(start_sandbox(folder, kept.world))
-    settings = demo_settings(verbose=verbose)
-    with opened_database(settings) as engine:
-        again = only_failed(engine, own, RunKey(settings.clock.now().date(), WINDOW))
-        options = DailyOptions(window_days=WINDOW, forget=again)
-        interrupts.check()
-        summaries: list[RunSummary] = []
-
-        def report(summary: RunSummary, child_log: ChildLog) -> None:
-            summaries.append(summary)
-            _report(settings, summary, child_log)
-
-        code = run_daily(settings, options, show=stages, report=report, verbose=verbose)
-        if code != 0:
-            return code
-        interrupts.check()
-        settled = sweep(settings, engine, registry, verbose=verbose)
-        if settled is None:
-            return 1
-        interrupts.check()
-        if settled:
-            _show_board(settings, engine)
-        if own and not _print_own(engine, own, *summaries):
+    with DemoDays(folder, kept, dates, registry, own, interrupts, _report, verbose=verbose) as days:
+        days.run()
+        if days.swept_well:
+            _show_board(days.settings, days.engine)
+        if own and days.summary is not None and not _print_own(days.engine, own, days.summary):
             return 1
     click.echo(_next_steps(past=bool(dates), own=bool(own)))
     return 0
@@ -168,7 +140,8 @@ def _report(settings: Settings, summary: RunSummary, child_log: ChildLog) -> Non
 
 def _show_board(settings: Settings, engine: Engine) -> None:
     """Show the core board, and where its page is."""
-    built = rebuild_leaderboard(engine, settings.clock.now())
+    built = stored_leaderboard(engine, settings.clock.now())
+    assert built is not None, "the sweep has stored one"
     rows = chosen_rows(built.rows, board="core", window_days=None, category=ALL, price_bin=ALL)
     click.echo()
     console().print(as_table(built, rows, simulated=is_simulated(stored_exchange(engine))))

@@ -3,6 +3,7 @@
 import io
 import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -72,9 +73,7 @@ def _revision_of(connection: Connection) -> str | None:
 
 def head() -> str:
     """The revision that this code expects."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None, "there is a first revision"
-    return revision
+    return _revisions(FOLDER)[0]
 
 
 def is_current(engine: Engine) -> bool:
@@ -118,8 +117,7 @@ def require_exact_numbers(extra_float_digits: str) -> None:
 
 def _require_known(revision: str | None) -> None:
     """Refuse a database that a newer version of this code has migrated: no command here can do anything about it."""
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in _revisions(FOLDER):
         raise SchemaOutdated(
             f"the database is at revision {on_one_line(revision)}, which this code (at {head()}) does not know: "
             "a newer one has migrated it. Use that one: `git pull && make setup`."
@@ -165,6 +163,12 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
     _require_known(current(make_engine(url, pool_size=0), BRIEF))
     _PATIENCE.run(attempt)
     _log.info("database migrated", extra={"process_stage": "migrations"})
+
+
+@cache
+def _revisions(folder: Path) -> tuple[str, ...]:  # noqa: ARG001 - what is in it is read once
+    """The revisions, the newest first: their files take longer to load than the database to answer."""
+    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _config(output: io.StringIO | None = None) -> Config:

@@ -4,10 +4,9 @@ import json
 import signal
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from datetime import datetime
 from pathlib import Path
 
 from predictbench_assets.database.connection import ready_database
@@ -60,9 +59,23 @@ class RunsInTurn(ABC):
     def options(self, key: RunKey) -> DailyOptions:
         """The options of a run."""
 
-    def before(self, key: RunKey) -> datetime | None:  # noqa: ARG002
-        """Do what has to be done before a run begins; returns its simulated time, None for that of all."""
+    def starting(self, stack: ExitStack) -> None:
+        """Make ready what all runs need, for as long as the stack is open."""
+        stack.enter_context(ready_database(self._settings))
+
+    def process_began(self) -> None:  # noqa: B027 - a hook
+        """Do what can be done while a child process loads; the runs that are left may be others afterwards."""
+
+    def before(self, key: RunKey) -> Mapping[str, str | None] | None:  # noqa: ARG002
+        """Do what has to be done before a run begins; returns its variables, see `BackfillRun`."""
         return None
+
+    def sweeps(self) -> bool:
+        """Return whether the resolution sweep follows, now that all runs have ended."""
+        return False
+
+    def swept(self, log: Path, child_log: ChildLog) -> None:  # noqa: B027 - a hook
+        """Take note of how the sweep ended, whose log has other runs, too."""
 
     def reconstructs(self, key: RunKey) -> bool:  # noqa: ARG002
         """Return whether a run is of a past day, whose snapshot is reconstructed where it has none."""
@@ -94,9 +107,9 @@ class RunsInTurn(ABC):
             if self._settings.predictbench_dry_run:
                 scratch = stack.enter_context(scratch_folder())
                 self._settings = self._settings.model_copy(update={"predictbench_scratch": scratch})
-            stack.enter_context(ready_database(self._settings))
-            while not self.stopped() and (left := self.left()):
-                _Process(self, left[:RUNS_PER_PROCESS]).run()
+            self.starting(stack)
+            while not self.stopped() and self.left():
+                _Process(self).run()
 
     def end(self, key: RunKey, folder: Path, child_log: ChildLog) -> None:
         """Deal with the end of a run, which is made again where an experiment has crashed in it."""
@@ -109,9 +122,10 @@ class RunsInTurn(ABC):
         self._done.add(key)
         self.ended(key, summary, child_log)
 
-    def interrupt(self) -> None:
-        """End after the run that is under way; called in a signal handler."""
+    def interrupt(self) -> bool:
+        """End after the run that is under way; called in a signal handler. Returns whether that ends now."""
         self.stopped_by = signal.SIGINT.name
+        return False
 
     def stopped(self) -> bool:
         """Return whether no further run is to be begun."""
@@ -119,7 +133,7 @@ class RunsInTurn(ABC):
 
     def planned(self, key: RunKey, folder: Path, following: RunKey | None) -> BackfillRun:
         """A run as it is handed over, once it may begin."""
-        now, settings = self.before(key), self._settings
+        variables, settings = self.before(key), self._settings
         self._crashes.setdefault(key, Crashes(settings, key))
         ops = op_config(settings, self.options(key), self._registry)
         config = write_run_config(folder / "run_config.yaml", without_repeats(ops, self._begun.get(key, set())))
@@ -127,7 +141,7 @@ class RunsInTurn(ABC):
             str(key),
             str(config),
             str(folder / SUMMARY),
-            now=None if now is None else now.isoformat(),
+            variables=variables,
             following=str(following) if following is not None and self.reconstructs(following) else None,
         )
 
@@ -202,14 +216,16 @@ class Backfill(RunsInTurn):
 class _Process:
     """One child process, which is handed a run whenever it has ended one."""
 
-    def __init__(self, runs: RunsInTurn, keys: Sequence[RunKey]) -> None:
-        self._runs, self._waiting = runs, list(keys)
+    def __init__(self, runs: RunsInTurn) -> None:
+        self._runs = runs
+        self._waiting: list[RunKey] = []
         self._display = runs.display()
         self._write: Callable[[str | None], None] = lambda _: None
-        self._folder = run_folder(runs.settings, keys[0])
-        self._handed_over: tuple[RunKey, Path] | None = None
-        """The run that has not ended."""
-        self._under_way = self._any_began = self._told = False
+        self._first = runs.left()[0]
+        self._folder = run_folder(runs.settings, self._first)
+        self._handed_over: tuple[RunKey | None, Path] | None = None
+        """The run that has not ended; no key is the sweep's."""
+        self._under_way = self._any_began = self._sweeping = self._told = False
         self._child_log = ChildLog()
 
     def run(self) -> None:
@@ -229,7 +245,7 @@ class _Process:
                 redact=settings.redact,
                 on_line=self._take,
                 on_begin=self._begin,
-                on_interrupt=runs.interrupt,
+                on_interrupt=self._interrupt,
             )
         finally:
             self._display.close()
@@ -237,26 +253,48 @@ class _Process:
             runs.stopped_by = signal.Signals(whole.signal).name
         if self._handed_over is not None and (self._under_way or not self._any_began):
             # The process has ended, and with it the run that it was at.
-            child_log = replace(self._child_log, exit_code=whole.exit_code, signal=whole.signal)
-            runs.end(*self._handed_over, child_log)
+            self._end(replace(self._child_log, exit_code=whole.exit_code, signal=whole.signal))
+
+    def _interrupt(self) -> bool:
+        self._told = self._runs.interrupt()
+        return self._told
 
     def _begin(self, write: Callable[[str | None], None]) -> None:
         self._write = write
-        self._hand_over(self._folder)
+        self._runs.process_began()
+        self._waiting = self._runs.left()[:RUNS_PER_PROCESS]
+        self._hand_over()
 
-    def _hand_over(self, folder: Path) -> None:
-        """Hand over the next one with its folder, or tell the process that there is none."""
-        key = self._waiting.pop(0)
-        run = self._runs.planned(key, folder, self._waiting[0] if self._waiting else None)
-        if self._runs.stopped():  # while something was done before it
-            self._hand_over_no_more()
-        else:
+    def _hand_over(self) -> None:
+        """Hand over the next run, or the sweep that follows the last one, or tell the process that there is none."""
+        runs, run = self._runs, None
+        self._handed_over = None
+        if self._waiting and not runs.stopped():
+            key = self._waiting.pop(0)
+            folder = self._folder if key == self._first else run_folder(runs.settings, key)
+            run = runs.planned(key, folder, self._waiting[0] if self._waiting else None)
             self._handed_over = key, folder
+        elif not runs.left() and not runs.stopped() and not self._sweeping and runs.sweeps():
+            self._sweeping = True
+            config = write_run_config(self._folder / "sweep_config.yaml", {})
+            run = BackfillRun(None, str(config), str(self._folder / "sweep.json"), {})
+            self._handed_over = None, self._folder
+        if run is None or runs.stopped():  # while something was done before it
+            self._handed_over = None
+            self._write(None)
+        else:
             self._write(json.dumps(asdict(run)))
 
-    def _hand_over_no_more(self) -> None:
-        self._handed_over = None
-        self._write(None)
+    def _end(self, child_log: ChildLog) -> None:
+        """Deal with the end of what was handed over."""
+        assert self._handed_over is not None
+        key, folder = self._handed_over
+        if key is None:
+            self._runs.swept(self._folder / LOG, child_log)
+        else:
+            self._runs.end(key, folder, child_log)
+            if key in self._runs.left():
+                self._waiting.clear()  # it is made again, before the others, in a new process
 
     def _take(self, line: Line) -> None:
         """Show a line; a run begins and ends by one."""
@@ -266,16 +304,12 @@ class _Process:
             print_status(self._runs.settings, "it ends after this run; Ctrl-C once more ends this one, too")
         if self._handed_over is not None and event == RUN_STARTED:
             self._child_log, self._under_way, self._any_began = ChildLog(), True, True
-            self._runs.began(self._handed_over[0])
+            if (key := self._handed_over[0]) is not None:
+                self._runs.began(key)
         elif self._handed_over is not None and event == RUN_ENDED:
             self._child_log.exit_code, self._under_way = line["exit_code"], False
-            self._runs.end(*self._handed_over, self._child_log)
-            if self._handed_over[0] in self._runs.left():
-                self._waiting.clear()  # it is made again, before the others, in a new process
-            if self._waiting and not self._runs.stopped():
-                self._hand_over(run_folder(self._runs.settings, self._waiting[0]))
-            else:
-                self._hand_over_no_more()
+            self._end(self._child_log)
+            self._hand_over()
         else:
             self._child_log.add(line)
             self._display(line)

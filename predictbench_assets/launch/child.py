@@ -100,7 +100,7 @@ def run_child(
     on_line: Callable[[Line], None],
     ending_s: float = ENDING_SECONDS,
     on_begin: Callable[[Callable[[str | None], None]], None] | None = None,
-    on_interrupt: Callable[[], object] | None = None,
+    on_interrupt: Callable[[], bool] | None = None,
 ) -> ChildLog:
     """Run a command to its end, append its output to the file `log`, and pass each line to `on_line`.
 
@@ -111,7 +111,7 @@ def run_child(
     Args:
         on_begin: for a child that reads its standard input: called with a function that writes a line to it, and
             closes it when called with None. The input of any other is empty.
-        on_interrupt: called at the first Ctrl-C in place of passing it on, in a signal handler.
+        on_interrupt: called at the first Ctrl-C, in a signal handler; returns whether it is passed on.
     """
     child_log = ChildLog()
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -92,13 +92,14 @@ def run_command(
 class BackfillRun:
     """One run of a backfill, as its process is handed it: a line of JSON on its standard input."""
 
-    partition: str
+    partition: str | None
+    """None for a run of the resolution sweep, which has none."""
     config_file: str
     """See `write_run_config`."""
     summary: str
     """Path of the summary that the process leaves."""
-    now: str | None = None
-    """The simulated time of this run; None is that of the process."""
+    variables: Mapping[str, str | None] | None = None
+    """Variables of the environment from this run on, such as its simulated time; a value of None takes one away."""
     following: str | None = None
     """The partition that comes next and may have to be reconstructed, which is begun meanwhile; None for none."""
 

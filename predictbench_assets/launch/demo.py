@@ -36,6 +36,13 @@ PRICES = Path(__file__).with_name("demo_prices.toml")
 
 FOLDER = Path(".predictbench") / "demo"
 
+SANDBOX_VARIABLES = {
+    "POLYMARKET_BASE_URL": "",
+    "POLYMARKET_CLOB_URL": "/clob",
+    "OPENAI_BASE_URL": "/_models/v1",
+}
+"""The variables that lead to the sandbox, and where below its address."""
+
 _PIPED_WIDTH = 80
 """Columns of a summary that is not shown on a terminal: a person reads that of a demo in a pipe, too."""
 _FOREIGN_PREFIX = "DAGSTER_"
@@ -87,9 +94,7 @@ def demo_exchange() -> None:
 
 def use_sandbox(sandbox: SandboxProcess) -> None:
     """Point this process and its children at a sandbox."""
-    os.environ["POLYMARKET_BASE_URL"] = sandbox.base_url
-    os.environ["POLYMARKET_CLOB_URL"] = f"{sandbox.base_url}/clob"
-    os.environ["OPENAI_BASE_URL"] = f"{sandbox.base_url}/_models/v1"
+    os.environ |= {name: f"{sandbox.base_url}{path}" for name, path in SANDBOX_VARIABLES.items()}
 
 
 def demo_settings(*, verbose: bool) -> Settings:

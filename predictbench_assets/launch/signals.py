@@ -62,7 +62,7 @@ class Interrupts:
 def signals_passed_on(
     on_signal: Callable[[int], object],
     ending_s: float | None = None,
-    on_interrupt: Callable[[], object] | None = None,
+    on_interrupt: Callable[[], bool] | None = None,
 ) -> Iterator[PassTo]:
     """Pass on the signals that this process gets to a child: the third one kills it.
 
@@ -72,7 +72,7 @@ def signals_passed_on(
     Args:
         on_signal: called with the number of each signal.
         ending_s: kill the child so many seconds after the first signal.
-        on_interrupt: called at a Ctrl-C that is the first signal, which is not passed on then.
+        on_interrupt: called at a Ctrl-C that is the first signal; returns whether it is passed on.
 
     Yields:
         A function to call once the child runs, with how to send it a signal and how to kill it.
@@ -89,8 +89,7 @@ def signals_passed_on(
 
     def forward(number: int, _: FrameType | None = None) -> None:
         received.append(number)
-        if on_interrupt is not None and received == [signal.SIGINT]:
-            on_interrupt()
+        if on_interrupt is not None and received == [signal.SIGINT] and not on_interrupt():
             return
         on_signal(number)
         for send, kill in child:

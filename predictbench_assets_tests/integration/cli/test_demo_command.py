@@ -62,14 +62,14 @@ def folder() -> Iterator[Path]:
 def walked() -> Iterator[Walked]:
     """A demo with four days of the past, of twenty markets each; its tests add to it and take nothing away."""
     for folder in make_folder():
-        first = run(folder, "demo", "--markets", "20", "--past", "4")
+        first = run(folder, "demo", "--markets", "20", "--past", "4", columns=None)
         assert first.returncode == 0, first.stdout + first.stderr
         yield Walked(folder, first)
 
 
 def environment(*arguments: str) -> dict[str, str]:
     """Variables of a machine with other plans."""
-    clean = {name: value for name, value in os.environ.items() if name.upper() not in all_variables()}
+    clean = {name: value for name, value in os.environ.items() if name.upper() not in {*all_variables(), "COLUMNS"}}
     astray = {
         "DATABASE_URL": "postgres://u:p@127.0.0.1:9/x",
         "POLYMARKET_BASE_URL": "http://127.0.0.1:9",
@@ -81,11 +81,13 @@ def environment(*arguments: str) -> dict[str, str]:
     return clean | (astray if arguments != ("stop",) else {})
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, columns: int | None = 120) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; without `columns`, as in a pipe of unknown width."""
+    width = {} if columns is None else {"COLUMNS": str(columns)}
     return subprocess.run(
         command(*arguments),
         cwd=folder,
-        env=environment(*arguments) | {"COLUMNS": "120"},
+        env=environment(*arguments) | width,
         capture_output=True,
         text=True,
         timeout=240,
@@ -172,16 +174,19 @@ def test_days_of_the_past_know_what_had_settled_by_then(walked: Walked) -> None:
     lines = re.findall(r"day (\d) of 4  \S+  20 markets stored; (\d+) settled ones known", walked.first.stdout)
     known = [int(settled) for _, settled in lines]
     assert [number for number, _ in lines] == ["1", "2", "3", "4"]
-    assert known[0] == 0 < known[-1]
+    assert known[0] == 0
     assert known == sorted(known)
-    rates = query(
+    # How many have settled within the four days is up to the date; that a run learned from just those is not.
+    learned = query(
         walked.folder,
-        "select run_date, max(abs(probability - 0.5)) > 0 from predictbench.latest_experiment_results"
-        " where experiment = 'base_rate' group by 1 order by 1",
+        "select min(x.settled), max(x.settled), max(abs(probability - 0.5)) from"
+        " (select *, (payload->>'settled')::int as settled from predictbench.latest_experiment_results) x"
+        " where experiment = 'base_rate' group by run_date order by run_date",
     )
-    assert [learned for _, learned in rates] == ["false", *("true" if n else "false" for n in known[1:]), "true"], (
-        "today as well"
-    )
+    *past, today = [(int(least), int(most)) for least, most, _ in learned]
+    assert past == [(settled, settled) for settled in known]
+    assert today[0] == today[1] > known[-1], "those of the past, whose close is days ago"
+    assert [float(off) for (_, most, off) in learned if most == "0"] == [0.0] * known.count(0)
 
 
 @pytest.mark.long
@@ -234,8 +239,7 @@ def test_a_demo_again_keeps_everything_and_a_verbose_one_shows_its_commands(walk
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("stored before") == 4
     assert "reused" in second.stdout
-    assert "-j daily_run" in second.stderr
-    assert "-j resolution_sweep" in second.stderr
+    assert "predictbench_assets.backfill_process" in second.stderr
     assert "log.jsonl" in second.stderr
     assert sandbox_pid(walked.folder) == pid
     assert query(walked.folder, "select count(*) from predictbench.experiment_results") == [[before]]
@@ -379,15 +383,15 @@ def test_a_demo_that_was_ended_at_any_moment_goes_on(folder: Path, number: signa
     """Ended while database, exchange, a day of the past, its sweep, today's run and the last sweep are under way."""
     arguments = ("demo", "--markets", "6", "--past", "2")
     demo = folder / ".predictbench" / "demo"
-    today = f"artifacts/runs/{datetime.now(UTC):%Y-%m-%d}_w7_*/log.jsonl"
-    a_day, its_sweep = "artifacts/runs/*_w7_*/log.jsonl", "artifacts/summary_*.json"
+    today = f"artifacts/runs/{datetime.now(UTC):%Y-%m-%d}_w7_*/run_config.yaml"
+    a_day, its_sweep = "artifacts/runs/*_w7_*/run_config.yaml", "artifacts/summary_*.json"
     for moment in (
         "postgres/data.partial",
         "sandbox.json",
         a_day,
         its_sweep,
         today,
-        "artifacts/runs/sweep_*/log.jsonl",
+        "artifacts/runs/*_w7_*/sweep_config.yaml",
     ):
         before = set(demo.glob(moment))
         with subprocess.Popen(

@@ -3,7 +3,7 @@
 import pytest
 
 from predictbench_assets.experiments.reasons import ReasonCount
-from predictbench_assets.launch.past_days import print_failures
+from predictbench_assets.launch.demo_days import print_failures
 from predictbench_assets.reporting.summary import ExperimentSummary
 
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from predictbench_assets.cli.main import main
-from predictbench_assets.launch import past_days
+from predictbench_assets.launch import demo_days
 from predictbench_assets.launch.demo import open_demo
 from predictbench_assets.launch.demo_world import (
     Demo,
@@ -156,18 +156,18 @@ def _use(use: Callable[[Path], object], folder: Path) -> None:
 
 def test_days_of_the_past_have_settled_and_stay_the_same_from_day_to_day() -> None:
     today = date(2026, 11, 27)
-    days = past_days.dates_of(8, today)
+    days = demo_days.dates_of(8, today)
     assert len(days) == 8
     assert (today - days[-1]).days in (10, 11), "window of 7 days, and 3 to settle"
     assert {(after - before).days for before, after in pairwise(days)} == {2}
-    tomorrow = past_days.dates_of(8, date(2026, 11, 28))
+    tomorrow = demo_days.dates_of(8, date(2026, 11, 28))
     assert len(set(days) & set(tomorrow)) >= 7
-    assert past_days.dates_of(20, today)[-8:] == days
+    assert demo_days.dates_of(20, today)[-8:] == days
 
 
 def test_days_before_the_first_of_the_grid_are_left_out() -> None:
-    assert past_days.dates_of(60, date(2026, 1, 14)) == (date(2026, 1, 2), date(2026, 1, 4))
-    assert past_days.dates_of(8, date(2026, 1, 5)) == ()
+    assert demo_days.dates_of(60, date(2026, 1, 14)) == (date(2026, 1, 2), date(2026, 1, 4))
+    assert demo_days.dates_of(8, date(2026, 1, 5)) == ()
 
 
 def test_the_world_is_known_by_all_that_decides_it() -> None:
