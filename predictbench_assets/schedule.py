@@ -36,6 +36,9 @@ class RunState(Protocol):
     def holder(self) -> str: ...
 
     @property
+    def abandoned(self) -> bool: ...
+
+    @property
     def reason(self) -> str | None: ...
 
 
@@ -94,7 +97,7 @@ def plan_requested(run_date: date, windows: Sequence[int], stored: Mapping[int, 
 
 def is_running(run: RunState, now: datetime) -> bool:
     """True for a run under way; a row can be marked as running long after its process is gone."""
-    return run.status == "running" and now - run.heartbeat_at < STALE_AFTER
+    return run.status == "running" and now - run.heartbeat_at < STALE_AFTER and not run.abandoned
 
 
 def missed_reason(run_date: date, now: datetime, link: str | None = None) -> str:

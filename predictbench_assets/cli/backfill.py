@@ -2,10 +2,10 @@
 
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import click
 
@@ -28,7 +28,7 @@ from predictbench_assets.launch.signals import exiting_on_signals
 from predictbench_assets.observability.console import append_step_summary, console
 from predictbench_assets.persistence.stored_runs import frozen_runs, missing_experiments, stored_runs
 from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
-from predictbench_assets.reporting.parity import ParitySummary
+from predictbench_assets.reporting.parity import ParityLine, ParitySummary
 from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
 from predictbench_assets.schedule import days_between, why_not_runnable
 from predictbench_assets.settings import Settings
@@ -117,16 +117,14 @@ def backfill(
     else:
         keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
     if check:
-        sys.exit(_show(ParitySummary(partitions=tuple(check_parity(settings, keys))), summary).exit_code)
+        _end(_show(_check_all(settings, keys), summary))
     _check_experiments(settings, experiments)
     options = DailyOptions(experiments=experiments, reconstruct=reconstruct)
     lines = _without_work(settings, keys, options, again=again)
     count = len(keys) - len(lines)
     if count > _CONFIRM_ABOVE and sys.stdin.isatty() and not yes:
         click.confirm(f"{count:,} runs will be made. Go on?", abort=True, err=True)
-    done = _run_all(settings, keys, lines, options)
-    _show(done, summary)
-    sys.exit(128 + signal.Signals[done.stopped_by] if done.stopped_by else done.exit_code)
+    _end(_show(_run_all(settings, keys, lines, options), summary))
 
 
 def _show(done: _Summary, file: Path | None) -> _Summary:
@@ -136,6 +134,10 @@ def _show(done: _Summary, file: Path | None) -> _Summary:
     if file is not None:
         done.write(file.resolve())
     return done
+
+
+def _end(done: BackfillSummary | ParitySummary) -> NoReturn:
+    sys.exit(128 + signal.Signals[done.stopped_by] if done.stopped_by else done.exit_code)
 
 
 def _requested_keys(settings: Settings, first: date, last: date, windows: tuple[int, ...]) -> list[RunKey]:
@@ -190,14 +192,28 @@ def _run_all(
 ) -> BackfillSummary:
     """Make the runs that have no line yet; a signal ends it."""
     backfill = Backfill(settings, [key for key in keys if key not in lines], options)
-    try:
-        with exiting_on_signals():
-            backfill.run()
-    except KeyboardInterrupt:
-        backfill.stopped_by = "SIGINT"
-    except SystemExit as ended:  # asked to terminate between two processes
-        backfill.stopped_by = signal.Signals(int(str(ended.code)) - 128).name
+    backfill.stopped_by = _until_a_signal(backfill.run) or backfill.stopped_by
     made = {**lines, **backfill.lines}
     for key in backfill.left():
         made[key] = BackfillLine.of(key, "not_run")
     return BackfillSummary(runs=tuple(made[key] for key in keys), stopped_by=backfill.stopped_by)
+
+
+def _check_all(settings: Settings, keys: list[RunKey]) -> ParitySummary:
+    """Compare every partition; a signal ends it, and leaves what was compared."""
+    lines: list[ParityLine] = []
+    stopped_by = _until_a_signal(lambda: lines.extend(check_parity(settings, keys)))
+    left = [ParityLine.of(key, "not_run") for key in keys[len(lines) :]]
+    return ParitySummary(partitions=(*lines, *left), stopped_by=stopped_by)
+
+
+def _until_a_signal(work: Callable[[], object]) -> str | None:
+    """Do some work; returns the name of the signal that ended it early."""
+    try:
+        with exiting_on_signals():
+            work()
+    except KeyboardInterrupt:
+        return signal.SIGINT.name
+    except SystemExit as ended:
+        return signal.Signals(int(str(ended.code)) - 128).name
+    return None

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from predictbench_assets.sandbox.afterwards import Afterwards
 from predictbench_assets.sandbox.exchange import ReplayWorld
 from predictbench_assets.sandbox.faults import Faults
 from predictbench_assets.sandbox.models.server import Settings, StandIn
 from predictbench_assets.sandbox.models.server import run as run_models
 from predictbench_assets.sandbox.poison import REJECTABLE
-from predictbench_assets.sandbox.server import run
+from predictbench_assets.sandbox.server import HISTORIES, Histories, run
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.texts import UndecodableFile
 
@@ -30,6 +31,7 @@ Examples:
   predictbench sandbox serve --markets 5000 \\
     --faults http500=0.05,http429=0.02,latency_ms=100
   predictbench sandbox serve --replay rows.json --now 2026-02-02T07:00:00Z
+  predictbench sandbox serve --changes 0.1 --histories rough
 \b
 Then, in another terminal:
   POLYMARKET_BASE_URL=http://127.0.0.1:8765 \\
@@ -53,6 +55,21 @@ again, "vanish": true takes it away):
     "--poison", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE", help="Share of rows that are broken."
 )
 @click.option(
+    "--changes",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="SHARE",
+    help="Share of markets that are edited, put off or withdrawn in the second half of their life.",
+)
+@click.option(
+    "--histories",
+    type=click.Choice(HISTORIES),
+    default="whole",
+    show_default=True,
+    help="Price histories: rough has gaps, empty books and payouts; half knows half of the tokens, half-batched the "
+    "others only when asked for one; gone is 404.",
+)
+@click.option(
     "--now", metavar="INSTANT", help="The exchange's time, such as 2026-02-02T07:00:00Z.  [default: the real one]"
 )
 @click.option("--uniform", is_flag=True, help="End times spread over the day, instead of most at one or two instants.")
@@ -62,12 +79,24 @@ again, "vanish": true takes it away):
     metavar="FILE",
     help="Serve the rows of this JSON file instead of a made-up world.",
 )
-def serve(host: str, port: int, faults: str, now: str | None, seed: int, replay: Path | None, **world: Any) -> None:
+def serve(
+    host: str,
+    port: int,
+    faults: str,
+    histories: Histories,
+    now: str | None,
+    seed: int,
+    replay: Path | None,
+    **world: Any,
+) -> None:
     """Serve a seeded world, or recorded rows, with the real API's shapes, limits and quirks."""
     instant = _instant(now) if now else None
+    if replay and world["changes"]:
+        raise click.UsageError("--changes is of a made-up world: leave it out beside --replay")
     served = _replayed(replay) if replay else _world(seed, **world)
+    ways: dict[str, Any] = {"faults": Faults.parse(faults), "histories": histories, "seed": seed}
     try:
-        run(served, host=host, port=port, now=instant, faults=Faults.parse(faults), seed=seed, announce=_announce)
+        run(served, host=host, port=port, now=instant, announce=_announce, **ways)
     except OSError as error:
         raise click.ClickException(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
@@ -123,14 +152,14 @@ def _announce(text: str) -> None:
     click.echo(text, nl=False)
 
 
-def _world(seed: int, *, markets: int, poison: float, uniform: bool) -> Any:
+def _world(seed: int, *, markets: int, poison: float, changes: float, uniform: bool) -> Any:
     poisons = tuple(REJECTABLE) if poison else ()
+    spread: dict[str, Any] = {"concentration": 0.0} if uniform else {}
     try:
-        if uniform:
-            return World(seed, markets, poison=poison, poisons=poisons, concentration=0.0)
-        return World(seed, markets, poison=poison, poisons=poisons)
+        world = World(seed, markets, poison=poison, poisons=poisons, **spread)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    return Afterwards(world, changes) if changes else world
 
 
 def _replayed(file: Path) -> Any:

@@ -3,12 +3,16 @@
 Nothing is held while experiments run: a lease is a number in the run's row, compared in every transaction that writes.
 """
 
+import multiprocessing
+import os
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
+import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -46,6 +50,22 @@ class RunAlreadyStored(PermanentError):
 
 class ForeignExchange(PermanentError):
     """The database holds another exchange's markets; sandbox and live data never mix."""
+
+
+def this_holder(*, steps_apart: bool) -> str:
+    """The holder of leases that this process takes: host and process id.
+
+    Args:
+        steps_apart: true where each step has a process of its own, which the run outlives: it is held by their parent.
+    """
+    parent = multiprocessing.parent_process() if steps_apart else None
+    return f"{socket.gethostname()}:{os.getpid() if parent is None else parent.pid}"
+
+
+def is_gone(holder: str) -> bool:
+    """Return whether a holder is known to have ended: it was a process of this host, and there is none of its id."""
+    host, _, pid = holder.rpartition(":")
+    return host == socket.gethostname() and pid.isdecimal() and not psutil.pid_exists(int(pid))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """The store of runs for assets and commands: leases, snapshots, reads. A dry run gets one that writes nothing."""
 
-import os
-import socket
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime
 from functools import cached_property
@@ -21,7 +19,7 @@ from predictbench_assets.experiments.model_calls.store import waiting_in_batches
 from predictbench_assets.experiments.protocol import SettledCount, SettledForecast, SettledMarket
 from predictbench_assets.failures import Stage
 from predictbench_assets.ingestion.registry import SnapshotRecord
-from predictbench_assets.persistence.leases import Lease, OnExisting, open_lease, record_missed
+from predictbench_assets.persistence.leases import Lease, OnExisting, open_lease, record_missed, this_holder
 from predictbench_assets.persistence.snapshots import (
     find_refused_snapshot,
     find_snapshot,
@@ -70,7 +68,7 @@ class RunDatabase:
             self.engine,
             key,
             dagster_run_id=dagster_run_id,
-            holder=_holder(),
+            holder=this_holder(steps_apart=self._settings.executor != "in_process"),
             exchange=self._settings.exchange,
             git_sha=running_commit(self._settings),
             clock=self._settings.clock,
@@ -157,7 +155,7 @@ class RunDatabase:
             self.engine,
             keys,
             reason=reason,
-            holder=_holder(),
+            holder=this_holder(steps_apart=False),
             exchange=self._settings.exchange,
             git_sha=running_commit(self._settings),
             clock=self._settings.clock,
@@ -209,11 +207,6 @@ class DryRunDatabase(RunDatabase):
         """Record nothing."""
         del keys, reason
         return set()
-
-
-def _holder() -> str:
-    """The holder of this process's leases: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def run_database(settings: Settings) -> RunDatabase:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import experiment_runs, experiments, processing_runs, snapshots
 from predictbench_assets.experiments.registry import Registry
+from predictbench_assets.persistence.leases import is_gone
 from predictbench_assets.runs import RunKey, RunState
 
 _ATTEMPTS = text("""
@@ -65,6 +66,11 @@ class StoredRun:
     failed_markets: int | None
     snapshot_hash: str | None
     summary: Mapping[str, Any] | None
+
+    @property
+    def abandoned(self) -> bool:
+        """True where the process that held it last is known to be gone."""
+        return is_gone(self.holder)
 
 
 def stored_exchange(engine: Engine) -> str | None:

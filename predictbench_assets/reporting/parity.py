@@ -13,7 +13,7 @@ from predictbench_assets.ingestion.parity import Parity, PriceDifferences
 from predictbench_assets.reporting.output import markdown_table, publish, rich_table
 from predictbench_assets.runs import RunKey
 
-ParityOutcome = Literal["within", "beyond", "failed", "missing"]
+ParityOutcome = Literal["within", "beyond", "failed", "missing", "not_run"]
 
 _HEAD = (
     *("run date", "window", "outcome", "captured", "in both", "missing", "too many"),
@@ -29,7 +29,8 @@ class ParityLine(BaseModel):
     run_date: date
     window_days: int
     outcome: ParityOutcome
-    """`within` or `beyond` the tolerances; `failed`: it could not be reconstructed; `missing`: nothing to compare."""
+    """`within` or `beyond` the tolerances; `failed`: it could not be reconstructed; `missing`: nothing to compare;
+    `not_run`: a signal came first."""
     reason: str | None = None
     as_of: datetime | None = None
     """Instant of the capture, which was reconstructed."""
@@ -38,7 +39,7 @@ class ParityLine(BaseModel):
     parity: Parity | None = None
 
     @classmethod
-    def of(cls, key: RunKey, outcome: ParityOutcome, reason: str) -> "ParityLine":
+    def of(cls, key: RunKey, outcome: ParityOutcome, reason: str | None = None) -> "ParityLine":
         """A partition without a comparison."""
         return cls(run_date=key.run_date, window_days=key.window_days, outcome=outcome, reason=reason)
 
@@ -63,6 +64,8 @@ class ParitySummary(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     partitions: tuple[ParityLine, ...]
+    stopped_by: str | None = None
+    """The signal that ended it early."""
 
     @property
     def exit_code(self) -> int:
@@ -85,11 +88,12 @@ class ParitySummary(BaseModel):
 
     def _title(self) -> str:
         outcomes = Counter(line.outcome for line in self.partitions)
-        return "reconstructed beside captured: " + ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
+        text = ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in outcomes.items())
+        return f"reconstructed beside captured: {text}" + (f"; stopped by {self.stopped_by}" if self.stopped_by else "")
 
 
 def _cells(line: ParityLine) -> tuple[str, ...]:
-    key, parity = (line.run_date.isoformat(), str(line.window_days), line.outcome), line.parity
+    key, parity = (line.run_date.isoformat(), str(line.window_days), line.outcome.replace("_", " ")), line.parity
     if parity is None:
         return (*key, *[""] * 9, line.reason or "")
     return (

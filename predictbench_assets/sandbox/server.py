@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 from starlette.applications import Starlette
@@ -53,6 +53,12 @@ _CLOUDFLARE_PAGE = (
     b"<!DOCTYPE html>\n<html lang=en><head><title>Attention Required! | Cloudflare</title></head>"
     b"<body><h1>Sorry, you have been blocked</h1><p>Cloudflare Ray ID: 0000000000000000</p></body></html>\n"
 )
+
+
+Histories = Literal["whole", "rough", "half", "half-batched", "gone"]
+HISTORIES: Final[tuple[Histories, ...]] = get_args(Histories)
+"""What price histories are like: whole; with the gaps, new books and payouts of real ones; about half of the tokens,
+whichever way they are asked for; about half of them in batches, and about each alone; or a route that is gone."""
 
 
 class TimeGoesForward(PermanentError):
@@ -124,6 +130,12 @@ class SandboxApp:
         )
 
     # Time and faults
+
+    def set_histories(self, kind: Histories) -> None:
+        """Serve price histories of a kind from now on, see `HISTORIES`."""
+        self.rough_histories = kind == "rough"
+        self.histories_answered = {"gone": 0.0, "half": 0.5, "half-batched": 0.5}.get(kind, 1.0)
+        self.answers_singly = kind == "half-batched"
 
     @property
     def now(self) -> datetime:
@@ -565,6 +577,7 @@ def run(
     port: int = 8765,
     now: datetime | None = None,
     faults: Faults | str | None = None,
+    histories: Histories = "whole",
     seed: int = 0,
     announce: Callable[[str], object] = sys.stdout.write,
 ) -> None:
@@ -576,6 +589,7 @@ def run(
     """
     parsed = Faults.parse(faults) if isinstance(faults, str) else faults
     app = SandboxApp(world, now=now or datetime.now(UTC), faults=parsed, seed=seed)
+    app.set_histories(histories)
     with socket.create_server((host, port)) as listener:
         running = SandboxServer(app, host, listener.getsockname()[1])
 

@@ -29,6 +29,7 @@ class Stored:
     heartbeat_at: datetime = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
     attempt: int = 1
     holder: str = "host:1"
+    abandoned: bool = False
     reason: str | None = None
 
 
@@ -120,6 +121,7 @@ def test_a_run_that_was_not_heard_of_for_long_is_not_under_way() -> None:
     assert is_running(Stored("running", now - STALE_AFTER + timedelta(seconds=1)), now)
     assert not is_running(Stored("running", now - STALE_AFTER), now)
     assert not is_running(Stored("completed", now), now)
+    assert not is_running(Stored("running", now, abandoned=True), now)
 
 
 def test_the_reason_of_a_missed_day_says_when_the_schedule_came() -> None:

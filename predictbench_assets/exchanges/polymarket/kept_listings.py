@@ -7,7 +7,9 @@ is seen who was open when, and nothing that is made of a listing has it.
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -61,20 +63,18 @@ class KeptListings:
         """Keep a listing, and remove those that are a day older. A folder that cannot be written costs nothing."""
         header = _Header(read_at=listing.read_at, sha256=listing.sha256, received_bytes=listing.received_bytes)
         try:
-            self._area.publish(_name(start, end), _SCHEMA, header, map(msgspec.json.encode, listing.rows))
-            for name in self._area.list(""):
-                if self._is_old(name, listing.read_at):
-                    self._area.delete(name)
+            file = self._area.publish(_name(start, end), _SCHEMA, header, map(msgspec.json.encode, listing.rows))
+            os.utime(file.path, 2 * (listing.read_at.timestamp(),))  # so that its age is seen without opening it
+            self._remove_until(listing.read_at - KEPT_FOR)
         except (PermanentError, OSError) as error:
             _log.debug("the listing is not kept: %s", error)
 
-    def _is_old(self, name: str, now: datetime) -> bool:
-        if not name.endswith(SUFFIX):
-            return False  # of another writer, who is not done
-        try:
-            return self._area.open(name, _SCHEMA).header(_Header).read_at <= now - KEPT_FOR
-        except PermanentError:
-            return True
+    def _remove_until(self, instant: datetime) -> None:
+        """Remove files of up to an instant, also those that a writer who was killed has left half done."""
+        for file in Path(self._area.root).iterdir():
+            with suppress(FileNotFoundError):  # another writer was quicker
+                if file.stat().st_mtime <= instant.timestamp():
+                    file.unlink()
 
 
 def _rows(kept: StagedFile) -> Iterator[SeenRow]:

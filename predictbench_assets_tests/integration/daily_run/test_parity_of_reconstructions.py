@@ -1,6 +1,7 @@
 """`predictbench backfill --check`: a day that was captured, reconstructed when the exchange has moved on."""
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from predictbench_assets.cli.main import main
+from predictbench_assets.launch import parity as comparison
 from predictbench_assets.sandbox.world import World
+from predictbench_assets.settings import Settings
 from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, NOW, DailyRun, MakeRun
 
 LATER = NOW + timedelta(days=12)
@@ -67,6 +70,28 @@ def test_a_captured_day_is_reconstructed_beside_itself_and_nothing_is_stored(
     assert parity["good_prices"]["p99"] <= 0.005
     assert daily.tables() == before
     assert files(daily) == staged
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_what_was_compared_is_shown(
+    daily: DailyRun, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    beginning = comparison.print_status
+
+    def stop_at_the_third(settings: Settings, text: str) -> None:
+        beginning(settings, text)
+        if text.startswith("[3/"):
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(comparison, "print_status", stop_at_the_third)
+    summary = tmp_path / "parity.json"
+    days = ("--from", str(KEY.run_date - timedelta(days=1)), "--to", str(KEY.run_date + timedelta(days=2)))
+
+    done = check("--summary", str(summary), days=(*days, "--window-days", "7"))
+
+    assert done.exit_code == 128 + number
+    assert [one["outcome"] for one in read(summary)] == ["missing", "within", "not_run", "not_run"]
+    assert f"1 missing, 1 within, 2 not run; stopped by {number.name}" in " ".join(done.output.split())
 
 
 def test_a_market_that_the_exchange_forgot_is_named_as_such(daily: DailyRun, check: Check, tmp_path: Path) -> None:

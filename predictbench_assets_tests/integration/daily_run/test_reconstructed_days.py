@@ -125,6 +125,7 @@ def test_the_page_marks_them_wherever_they_are(played: Played, tmp_path: Path) -
     page = {path.parent.name: path.read_text() for path in (tmp_path / "page").rglob("*.html")}
     both = "As of 2026-02-10 07:00 UTC, captured 2026-03-02 07:00 UTC"
     assert "all that has settled was put together afterwards" in page["page"]
+    assert "<dt>markets reconstructed</dt>" in page["page"]
     assert page["page"].count('<span class="chip">reconstructed</span>') == len(DAYS)
     assert 'may know the answer</span><span class="interval">of' in page["page"]
     assert "Marked “may know the answer”" in page["page"]

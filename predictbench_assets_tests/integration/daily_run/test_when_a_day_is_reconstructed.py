@@ -1,5 +1,6 @@
 """Reconstructed days in runs: when one is made, what it never replaces, and what an exchange that is unwell leaves."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
@@ -20,9 +21,10 @@ from predictbench_assets.persistence.snapshots import SnapshotOfAnotherKind
 from predictbench_assets.runs import RunKey
 from predictbench_assets.sandbox.world import World
 from predictbench_assets.settings import Settings, load_settings
-from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, NOW, DailyRun, MakeRun
+from predictbench_assets_tests.kit.daily_run import BASELINE, KEY, NOW, DailyRun, MakeRun, Tables, differences
 
 LATER = NOW + timedelta(days=20)
+LATE = {"PREDICTBENCH_NOW": LATER.isoformat(), "PROCESSING_EXPERIMENTS": BASELINE}
 RECONSTRUCT = {"raw_markets": {"reconstruct": True}}
 
 
@@ -149,7 +151,56 @@ def test_what_a_check_refused_is_read_again_if_it_was_captured_and_made_again_if
     assert not again.reused
 
 
+# A process that is killed
+
+CLIENT = "predictbench_assets.exchanges.polymarket.client:PolymarketClient"
+KEPT = "predictbench_assets.exchanges.polymarket.kept_listings:KeptListings"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_run: MakeRun) -> Tables:
+    """What the run of a reconstructed day leaves in the database."""
+    daily = make_run(**LATE)
+    daily.sandbox.set_time(LATER)
+    assert daily.here().exit_code == 0
+    return daily.tables()
+
+
+@pytest.mark.parametrize(
+    ("point", "walked_again"),
+    [
+        (f"{CLIENT}._read_page:after:3", True),
+        (f"{KEPT}.keep:after:1", False),
+        (f"{CLIENT}._histories_of:after:1", False),
+        ("predictbench_assets.persistence.snapshots:register_snapshot:before:1", False),
+    ],
+    ids=["in the walk", "when the listing is kept", "in the histories", "before it is registered"],
+)
+def test_a_killed_reconstruction_is_none_and_the_next_run_goes_on_from_its_listing(
+    make_run: MakeRun, undisturbed: Tables, point: str, walked_again: bool
+) -> None:
+    daily = make_run(**LATE)
+    daily.sandbox.set_time(LATER)
+    assert daily.forked(killed_at=point).exit_code == -signal.SIGKILL
+    assert live(daily) == []
+    walks = daily.sandbox.requests["GET /markets/keyset"]
+
+    assert daily.here().exit_code == 0
+
+    assert not differences(undisturbed, daily.tables())
+    assert (daily.sandbox.requests["GET /markets/keyset"] > walks) == walked_again
+
+
 # An exchange that is unwell
+
+
+def test_a_day_without_a_market_fails_for_now(make_run: MakeRun) -> None:
+    empty = make_run(World(markets_per_day=0), **LATE)
+    empty.sandbox.set_time(LATER)
+    ran = empty.here()
+    assert (ran.exit_code, ran.said["stage"], empty.run_row("status")) == (1, "raw_markets", "failed")
+    assert "lists no market" in ran.said["reason"]
+    assert (live(empty), empty.count("processed_markets")) == ([], 0)
 
 
 @pytest.mark.parametrize("faults", ["http500=0.03,http429=0.01,reset=0.01,retry_after=0", "truncate=0.03,repeat=0.02"])

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from predictbench_assets.clock import FixedClock
 from predictbench_assets.exchanges.exchange import Capture
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient
 from predictbench_assets.exchanges.polymarket.kept_listings import KeptListings
+from predictbench_assets.exchanges.polymarket.listed_rows import Listing, SeenRow
 from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.exchanges.polymarket.reconstruction import PricesMissing, reconstruct
 from predictbench_assets.markets.cohort import ReadMarket
@@ -287,11 +290,47 @@ def test_old_listings_go_when_one_is_kept_and_damaged_ones_count_for_nothing(tmp
     [file] = tmp_path.rglob("*.zst")
     old = file.with_name("20260101T000000Z_20260102T000000Z.jsonl.zst")
     old.write_bytes(file.read_bytes())
+    half_done = file.with_name(f".{file.name}.0123abcd.partial")
+    half_done.touch()
+    for one in (old, half_done):
+        os.utime(one, (NOW.timestamp(), NOW.timestamp()))
     file.write_bytes(file.read_bytes()[:-9])
     made, asked = day([row(1)], kept=kept, now=NOW + 25 * HOUR)
     assert ids(made) == ["1"]
     assert "closed=true" in asked
-    assert list(tmp_path.rglob("*.zst")) == [file]
+    assert [one for one in tmp_path.rglob("*") if one.is_file()] == [file]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x28\xb5\x2f\xfd garbage", None], ids=repr)
+def test_a_listing_that_is_no_listing_is_read_again_and_replaced(tmp_path: Path, content: bytes | None) -> None:
+    kept = KeptListings(tmp_path, GAMMA)
+    day([row(1)], kept=kept)
+    [file] = tmp_path.rglob("*.zst")
+    whole = file.read_bytes()
+    for damaged in [content] if content is not None else [whole[:end] for end in range(0, len(whole), 40)]:
+        file.write_bytes(damaged)
+        made, asked = day([row(1)], kept=kept)
+        assert ids(made) == ["1"]
+        assert "closed=true" in asked
+        assert set(day([row(1)], kept=kept)[1]) == {"history"}
+
+
+def test_several_writers_of_one_listing_leave_a_whole_one(tmp_path: Path) -> None:
+    listings = [Listing(rows=[SeenRow(market_id=str(number))] * 50, read_at=NOW, sha256=str(number), received_bytes=1)
+                for number in range(8)]  # fmt: skip
+    end = START + timedelta(days=1)
+
+    def write(listing: Listing) -> None:
+        kept = KeptListings(tmp_path, GAMMA)  # as of another process
+        for _ in range(10):
+            kept.keep(START, end, listing)
+            found = kept.find(START, end, now=NOW, as_of=AS_OF)
+            assert found is None or found in listings  # none where it was replaced in the middle of the reading
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, listings))
+    assert KeptListings(tmp_path, GAMMA).find(START, end, now=NOW, as_of=AS_OF) in listings
+    assert len([one for one in tmp_path.rglob("*") if one.is_file()]) == 1
 
 
 def test_a_folder_that_takes_no_files_costs_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 """Leases on a real server: the newest attempt wins, and everyone else is told."""
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
@@ -11,8 +15,17 @@ from sqlalchemy import Engine, text
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.errors import DatabaseRefused
 from predictbench_assets.failures import Failure
-from predictbench_assets.persistence.leases import ForeignExchange, Lease, LeaseLost, RunAlreadyStored, RunCounts
+from predictbench_assets.persistence.leases import (
+    ForeignExchange,
+    Lease,
+    LeaseLost,
+    RunAlreadyStored,
+    RunCounts,
+    this_holder,
+)
+from predictbench_assets.persistence.stored_runs import stored_run
 from predictbench_assets.runs import RunKey
+from predictbench_assets.schedule import is_running
 from predictbench_assets_tests.kit.builders import KEY, NOW
 from predictbench_assets_tests.kit.database import Database
 
@@ -193,3 +206,17 @@ def test_a_run_whose_row_was_deleted_is_told_as_such(take: Takes, engine: Engine
         connection.execute(text("DELETE FROM predictbench.processing_runs"))
     with pytest.raises(LeaseLost, match="row is gone"):
         lease.beat("raw_markets")
+
+
+def test_a_holder_of_this_host_is_gone_when_its_process_is(engine: Engine, take: Callable[..., Lease]) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    here, host = this_holder(steps_apart=False), socket.gethostname()
+    assert here == f"{host}:{os.getpid()}"
+    cases = {here: False, f"{host}:{ended.pid}": True, f"not-{host}:{ended.pid}": False, "host": False, "": False}
+    for holder, gone in cases.items():
+        key = take(holder=holder).key
+        run = stored_run(engine, key)
+        assert run is not None
+        assert (holder, run.abandoned) == (holder, gone)
+        assert is_running(run, run.heartbeat_at) != gone

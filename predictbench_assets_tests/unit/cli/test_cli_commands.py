@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from predictbench_assets.cli.main import Commands, main
+from predictbench_assets.exchanges.polymarket.payloads import outcome_ids
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 from predictbench_assets_tests.kit.commands import command
@@ -244,12 +245,50 @@ def test_an_experiment_that_cannot_be_loaded_is_one_message(monkeypatch: pytest.
         (["--now", "yesterday"], "expected an instant"),
         (["--now", "2026-02-02T07:00:00"], "time zone"),
         (["--markets", "99999999"], "markets"),
+        (["--histories", "none"], "half-batched"),
+        (["--changes", "0.1", "--replay", __file__], "leave it out"),
     ],
 )
 def test_a_sandbox_that_cannot_be_is_refused(arguments: list[str], said: str) -> None:
     done = invoke("sandbox", "serve", *arguments)
     assert done.exit_code in (1, 2)
     assert said in done.output
+
+
+def served(*options: str) -> tuple[dict[str, str], int, set[str]]:
+    """Questions of a past day, points of the histories of its tokens, and the prices in them, of a sandbox."""
+    now = ("--now", "2026-03-10T00:00:00Z", "--markets", "30", "--port", "0")
+    with (
+        subprocess.Popen(command("sandbox", "serve", *now, *options), stdout=subprocess.PIPE, text=True) as process,
+        httpx.Client(timeout=10) as client,
+    ):
+        try:
+            assert process.stdout is not None
+            base_url = process.stdout.readline().split()[2]
+            day = {"end_date_min": "2026-03-05T00:00:00Z", "end_date_max": "2026-03-05T23:59:59Z", "closed": "true"}
+            rows = client.get(f"{base_url}/markets/keyset", params={**day, "limit": 100}).json()["markets"]
+            tokens = [ids[0] for ids in map(outcome_ids, rows) if ids]
+            span = {"start_ts": 1772000000, "end_ts": 1773000000, "fidelity": 60}
+            answer = client.post(f"{base_url}/clob/batch-prices-history", json={"markets": tokens[:20], **span})
+            histories = answer.json().get("history", {})
+        finally:
+            process.terminate()
+    return (
+        {row["id"]: row["question"] for row in rows},
+        len(histories),
+        {str(point["p"]) for points in histories.values() for point in points},
+    )
+
+
+def test_a_sandbox_has_later_changes_and_histories_as_it_is_told() -> None:
+    questions, tokens, prices = served()
+    assert (tokens, prices & {"0", "1"}) == (20, set())
+    changed, _, rough = served("--changes", "0.9", "--histories", "rough")
+    assert {"0", "1"} <= rough
+    assert changed.keys() != questions.keys()
+    assert any(text.endswith("(clarified)") for text in changed.values())
+    assert 0 < served("--histories", "half-batched")[1] < 20
+    assert served("--histories", "gone")[1] == 0
 
 
 def test_the_stand_in_model_is_served_with_a_table_to_use_it() -> None:

@@ -1,11 +1,12 @@
 """The first three stages as functions, with an exchange that is not Polymarket behind the port."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,14 @@ class Bourse:
             stats=ApiStats(pages=1, requests=1),
         )
 
+    async def reconstruct(self, start: datetime, end: datetime, as_of: datetime) -> Capture:
+        raise NotImplementedError
+
+    async def why_missing(
+        self, markets: Mapping[str, str | None], start: datetime, end: datetime, as_of: datetime
+    ) -> Mapping[str, str]:
+        raise NotImplementedError
+
     def read(self, raw: bytes, quote: Quote | None, captured_at: datetime, /) -> ReadMarket | ExclusionReason:
         row = json.loads(raw)
         if row.get("halted"):
@@ -84,6 +93,9 @@ class Bourse:
             raise MarketRejected("yes" if "ticker" in row else "ticker", "is missing", row.get("ticker"))
         market = make_market(row["ticker"], price=row["yes"], captured_at=captured_at)
         return ReadMarket(market, [f"market:{market.market_id}"])
+
+    async def quotes(self, contract_ids: Sequence[str]) -> Mapping[str, Quote]:
+        raise NotImplementedError
 
     async def market_data(self, contract_ids: Sequence[str], captured_at: datetime) -> MarketDataRead:
         return MarketDataRead(ReadOf(), ReadOf())
@@ -117,7 +129,7 @@ def area(tmp_path: Path) -> StagingArea:
 
 
 def frozen(
-    area: StagingArea, registry: Registry, exchange: Exchange | None = None, *, today: date = TODAY, **options: bool
+    area: StagingArea, registry: Registry, exchange: Exchange | None = None, *, today: date = TODAY, **options: Any
 ) -> FrozenSnapshot:
     return freeze(exchange or Bourse(), area, registry, KEY, today=today, dagster_run_id=RUN, **options)
 
