@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # for types only
 
+from predictbench_assets.assets.dagster_run import launch_tags
 from predictbench_assets.assets.step import record_failure
 from predictbench_assets.launch.commands import DAILY_RUN, RESOLUTION_SWEEP, run_config
 from predictbench_assets.observability.notices import NotDelivered, Notice, send_notice
@@ -21,12 +22,13 @@ from predictbench_assets.settings import Settings
 _log = logging.getLogger(__name__)
 
 
-def build_daily_run(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
+def build_daily_run(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
     """The job of one partition, from ingestion to persistence."""
     return dg.define_asset_job(
         DAILY_RUN,
         selection=list(assets),
         hooks={record_failure},
+        tags=launch_tags(settings),
         description="Freeze the markets that close in N days, forecast each with every experiment, store the results.",
     )
 

@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from predictbench_assets.assets.dagster_run import refuse_other_settings
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -39,6 +40,7 @@ def asset_step(
 
     Raises:
         LeaseLost: another attempt has taken the run over; this one must stop. The heartbeat function raises it too.
+        OtherSettings: this process is not set up as the one that launched the run.
     """
 
     last = float("-inf")
@@ -54,6 +56,7 @@ def asset_step(
     with bound(**fields):
         try:
             with redacting(settings):
+                refuse_other_settings(context, settings)
                 beat()
                 yield beat
         except dg.DagsterExecutionInterruptedError:
