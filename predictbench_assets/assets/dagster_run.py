@@ -3,15 +3,19 @@
 With some executors a step runs on another machine than the one that launched the run, with an environment of its own.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 
+from predictbench_assets.commit import running_commit
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.runs import Began
-from predictbench_assets.settings import Settings
+from predictbench_assets.settings import DIGEST, Settings
 
-DRY_RUN_TAG = "predictbench/dry_run"
+DRY_RUN_TAG, SETTINGS_TAG = "predictbench/dry_run", "predictbench/settings"
+_COMMIT = "GIT_SHA"
 
 
 class OtherSettings(PermanentError):
@@ -20,7 +24,11 @@ class OtherSettings(PermanentError):
 
 def launch_tags(settings: Settings) -> dict[str, str]:
     """The tags of a job by which its runs carry the settings of the process that launched them."""
-    return {DRY_RUN_TAG: str(settings.predictbench_dry_run).lower()}
+    deciding = settings.deciding_rows() | ({_COMMIT: settings.git_sha} if settings.git_sha else {})
+    return {
+        DRY_RUN_TAG: str(settings.predictbench_dry_run).lower(),
+        SETTINGS_TAG: json.dumps(deciding, separators=(",", ":")),
+    }
 
 
 def refuse_other_settings(context: dg.AssetExecutionContext, settings: Settings) -> None:
@@ -32,6 +40,13 @@ def refuse_other_settings(context: dg.AssetExecutionContext, settings: Settings)
         OtherSettings: the settings differ; the text names them.
     """
     _refuse_other_dryness(context.run.tags, settings)
+    if (launched := context.run.tags.get(SETTINGS_TAG)) is None:
+        return
+    if differences := "; ".join(_differences(json.loads(launched), settings)):
+        raise OtherSettings(
+            "the process of this step is set up otherwise than the one that launched the run: "
+            f"{differences}. Give both the same settings and the same code, and launch a new run."
+        )
 
 
 def _refuse_other_dryness(tags: Mapping[str, str], settings: Settings) -> None:
@@ -46,6 +61,23 @@ def _refuse_other_dryness(tags: Mapping[str, str], settings: Settings) -> None:
             "the process of this step has PREDICTBENCH_DRY_RUN set and would write nothing, and the run is no dry run: "
             "unset it where the steps run."
         )
+
+
+def _differences(launched: Mapping[str, Any], settings: Settings) -> Iterator[str]:
+    """A sentence for each setting that both sides know and have otherwise."""
+    here = settings.deciding_rows()
+    if (commit := running_commit(settings)) is not None:
+        here[_COMMIT] = commit
+    for name in sorted(launched.keys() & here.keys()):
+        there, own = launched[name], here[name]
+        if there == own:
+            continue
+        hashed = any(isinstance(value, str) and value.startswith(DIGEST) for value in (there, own))
+        yield f"{name} differs" if hashed else f"{name} is {_told(there)} there and {_told(own)} here"
+
+
+def _told(value: Any) -> str:
+    return "unset" if value is None or value == "" else str(value)
 
 
 def run_began(context: dg.AssetExecutionContext) -> Began | None:

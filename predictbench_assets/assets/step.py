@@ -108,6 +108,11 @@ def _trim_heap() -> None:
         trim(0)
 
 
+def stage_of(step_key: str) -> Stage:
+    """The stage of a step by its key, also of one inside of an asset: `experiment_results__x.shard[3]`."""
+    return cast(Stage, step_key.partition(".")[0].partition("__")[0])
+
+
 def run_seconds(instance: dg.DagsterInstance, dagster_run_id: str) -> float:
     """Seconds since the Dagster run began, whichever processes its steps ran in."""
     record = instance.get_run_record_by_id(dagster_run_id)
@@ -127,7 +132,7 @@ def record_failure(context: dg.HookContext) -> None:
     error = context.op_exception
     reason = _reason(context, error)
     retriable = error.retriable if isinstance(error, PredictbenchError) else isinstance(error, OperationalError)
-    name = cast(Stage, context.op.name.partition("__")[0])
+    name = stage_of(context.step_key)
     seconds = run_seconds(context.instance, context.run_id)
     context.resources.reporter.failed(key, context.run_id, name, reason, retriable=retriable, seconds=seconds)
 

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.kit.daily_run import BASELINE, DailyRun, MakeRun, differences
+from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, DailyRun, MakeRun, differences
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,32 @@ def test_a_step_of_a_dry_run_never_runs_in_a_process_that_writes_nor_the_other_w
     assert not differences(before[0], small.tables())
     assert (small.count("processing_attempts"), small.staging.list("")) == before[1:]
     assert not (tmp_path / "scratch" / "staging").exists()
+
+
+@pytest.mark.parametrize(
+    ("here", "told"),
+    [
+        ({"MIN_LIQUIDITY": "5"}, "MIN_LIQUIDITY is unset there and 5.0 here"),
+        ({"CORE_SAMPLE_SIZE": "7", "MAX_MARKETS": "2"}, "CORE_SAMPLE_SIZE is 300 there and 7 here; MAX_MARKETS is "),
+        ({"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Slow"}, "PROCESSING_EXPERIMENTS differs"),
+        ({"GIT_SHA": "fedcba9"}, "GIT_SHA is 0123abc there and fedcba9 here"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_a_step_whose_process_would_store_other_rows_is_refused_and_told_by_name(
+    small: DailyRun, instance: dg.DagsterInstance, here: dict[str, str], told: str
+) -> None:
+    attempts = small.count("processing_attempts")
+
+    ran = small.here(instance=instance, run=small.waiting(instance), **here)
+
+    assert ran.exit_code == 1
+    assert f"set up otherwise than the one that launched the run: {told}" in ran.said["reason"]
+    assert small.count("processing_attempts") == attempts
+
+
+def test_how_fast_a_step_works_and_where_it_finds_the_same_things_may_differ(
+    small: DailyRun, instance: dg.DagsterInstance
+) -> None:
+    elsewhere = {"EXPERIMENT_CONCURRENCY": "3", "POLYMARKET_CONCURRENCY": "2", "LOG_LEVEL": "DEBUG"}
+    assert small.here(instance=instance, run=small.waiting(instance), **elsewhere).exit_code == 0
