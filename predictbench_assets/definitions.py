@@ -75,7 +75,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
             build_collection_schedule(settings, daily_run, resources["database"]),
             build_sweep_schedule(settings, resolution_sweep),
         ],
-        sensors=[build_failure_sensor(settings)],
+        sensors=[build_failure_sensor(settings, resources["database"])],
         resources=resources,
         executor=_executor(settings),
     )

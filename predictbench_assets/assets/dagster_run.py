@@ -1,9 +1,11 @@
-"""The Dagster run that a step belongs to: when it began, and with which settings it was launched.
+"""The Dagster run that a step belongs to: when it began, with which settings it was launched, and whether it has ended.
 
 With some executors a step runs on another machine than the one that launched the run, with an environment of its own.
 """
 
 import json
+import logging
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,9 +19,48 @@ from predictbench_assets.settings import DIGEST, Settings
 DRY_RUN_TAG, SETTINGS_TAG = "predictbench/dry_run", "predictbench/settings"
 _COMMIT = "GIT_SHA"
 
+_LOOK_EVERY_S = 10.0
+_ENDED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE)
+
+_log = logging.getLogger(__name__)
+
 
 class OtherSettings(PermanentError):
     """A step was handed to a process whose settings are not those that its run was launched with."""
+
+
+class RunEnded(PermanentError):
+    """The Dagster run of this step has ended without it: cancelled, failed, or removed. Nothing waits for the step."""
+
+
+class EndOfRun:
+    """A look at whether a step's Dagster run has ended, every ten seconds at most; the first one at the first call.
+
+    A signal ends the steps of a run in one process. One on another machine may hear of no end but by looking. The
+    steps beside one that has failed go on: the run has not ended before they have.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._instance, self._run_id = context.instance, context.run.run_id
+        self._looked = float("-inf")
+
+    def look(self) -> None:
+        """Look, if it is time.
+
+        Raises:
+            RunEnded: it has.
+        """
+        if time.monotonic() - self._looked < _LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        try:
+            run = self._instance.get_run_by_id(self._run_id)
+        except Exception as error:  # of whichever storage; one that does not answer has not ended the run
+            _log.debug("Dagster's storage does not tell whether the run has ended: %s", error)
+            return
+        if run is None or run.status in _ENDED:
+            state = "gone" if run is None else run.status.value.lower()
+            raise RunEnded(f"the Dagster run {self._run_id} is {state}: its remaining steps stop. Run it again.")
 
 
 def launch_tags(settings: Settings) -> dict[str, str]:

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from predictbench_assets.assets.dagster_run import refuse_other_settings
+from predictbench_assets.assets.dagster_run import EndOfRun, refuse_other_settings
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -41,12 +41,14 @@ def asset_step(
     Raises:
         LeaseLost: another attempt has taken the run over; this one must stop. The heartbeat function raises it too.
         OtherSettings: this process is not set up as the one that launched the run.
+        RunEnded: the Dagster run has been cancelled, or has failed; the heartbeat function raises it too.
     """
 
-    last = float("-inf")
+    last, end = float("-inf"), EndOfRun(context)
 
     def beat() -> None:
         nonlocal last
+        end.look()
         if time.monotonic() - last > _BEAT_AT_MOST_EVERY_S:
             database.beat(key, context.run.run_id, name)
             last = time.monotonic()
