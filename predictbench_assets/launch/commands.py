@@ -125,7 +125,7 @@ def _run_variables(
 ) -> dict[str, str]:
     variables = shared_variables(settings, home) | {SUMMARY_VARIABLE: str(summary)} | _importing(import_path)
     if scratch is not None:
-        variables |= {"PREDICTBENCH_DRY_RUN": "1", "PREDICTBENCH_SCRATCH": str(scratch)}
+        variables |= {"PREDICTBENCH_DRY_RUN": "1", "PREDICTBENCH_SCRATCH": str(scratch), "EXECUTOR": "in_process"}
     return variables
 
 
@@ -150,7 +150,7 @@ def read_only_ui_command(settings: Settings, *, home: Path, port: int) -> Comman
     database's secrets.
     """
     arguments = ("--read-only", "-h", LOCAL, "-p", str(port), "-w", str(CLONE / "workspace.yaml"))
-    variables = shared_variables(settings, home) | {"ENVIRONMENT": "development"}
+    variables = shared_variables(settings, home) | {"ENVIRONMENT": "development", "EXECUTOR": "in_process"}
     return Command((sys.executable, "-m", "dagster_webserver", *arguments), home, variables, _secrets(settings))
 
 
