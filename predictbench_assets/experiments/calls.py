@@ -2,6 +2,7 @@
 
 Sync code runs in daemon threads, because a thread cannot be stopped: one that hangs is left behind, its late answer is
 thrown away, and the interpreter can still exit. Async code is cancelled, and left behind only if it refuses to end.
+Handing a call to a thread costs more than most calls take, so a thread makes quick ones one after another.
 """
 
 import asyncio
@@ -9,17 +10,23 @@ import contextlib
 import contextvars
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
+
+T = TypeVar("T")
 
 OVERDUE_LIMIT: Final = 64
 """Calls that may be left behind, still running, before the experiment is given up."""
 
 LEAVE_S: Final = 4.0
 """Seconds that an experiment may take to close."""
+
+_SERIES_S = 0.02
+"""Seconds after which a thread begins no further call before it has handed on the answers that it has."""
 
 _GRACE_S = 1.0
 """Seconds that a cancelled coroutine may take to clean up."""
@@ -41,6 +48,16 @@ class Answer:
     error: BaseException | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A call that was made for an item."""
+
+    item: T
+    answer: Answer
+    seconds: float
+    """Duration of the call."""
+
+
 class Caller:
     """A worker's calls, one after another; several workers share the same `overdue` set.
 
@@ -51,6 +68,7 @@ class Caller:
         self._name = name
         self._overdue = overdue
         self._thread: _Thread | None = None
+        self._series: _Series[Any] | None = None
 
     async def call(self, function: Callable[..., Any], *arguments: Any, limit_s: float) -> Answer:
         """Call a function or a coroutine function; every exception comes back as data."""
@@ -58,18 +76,60 @@ class Caller:
         if inspect.iscoroutinefunction(function):
             answer = await self._wait(asyncio.ensure_future(_guarded(function(*arguments))), deadline)
         else:
-            if self._thread is None:
-                self._thread = _Thread(self._name)
-            answer = await self._wait(self._thread.submit(function, *arguments), deadline)
+            answer = await self._wait(self._own_thread().submit(function, *arguments), deadline)
             if answer and inspect.isawaitable(answer.value):  # a sync function that hands out a coroutine
                 answer = await self._wait(asyncio.ensure_future(_guarded(answer.value)), deadline)
-        return answer or Answer(error=CallTimedOut(f"no answer within {limit_s:g} s"))
+        return answer or _timed_out(limit_s)
+
+    async def call_in_series(
+        self, items: Iterator[T], bind: Callable[[T], Callable[[], Any]], *, limit_s: float
+    ) -> list[Call[T]]:
+        """Call a sync function for the next item, and for those after it while the calls are quick.
+
+        Args:
+            items: which to go on with. Several workers may share it: its `__next__` has to be safe in threads, as that
+                of a list's iterator is.
+            bind: makes the function of an item, right before its call; its own error is raised here.
+            limit_s: of each call, in seconds.
+
+        Returns:
+            The calls made, every exception as data; empty where no item is left.
+        """
+        self._series = series = _Series(items, bind)
+        future = self._own_thread().submit(series.make)
+        try:
+            while not future.done():
+                await asyncio.wait({future}, timeout=series.left(limit_s))
+                if not future.done() and series.close_if_over(limit_s):
+                    await self._leave(future)
+                    break
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        calls = series.close()
+        if future.done() and (error := future.result().error) is not None:
+            raise error
+        if calls and inspect.isawaitable(calls[-1].answer.value):  # a sync function that hands out a coroutine
+            item, begun, value = calls[-1].item, time.monotonic() - calls[-1].seconds, calls[-1].answer.value
+            deadline = asyncio.get_running_loop().time() + limit_s - calls[-1].seconds
+            answer = await self._wait(asyncio.ensure_future(_guarded(value)), deadline)
+            calls[-1] = Call(item, answer or _timed_out(limit_s), time.monotonic() - begun)
+        return calls
+
+    def interrupt(self) -> list[Call[Any]]:
+        """End the present series; returns the calls of it that have been answered."""
+        return [] if self._series is None else self._series.close()
 
     def close(self) -> None:
         """Let the thread end when its present call has ended."""
         if self._thread is not None:
             self._thread.dismiss()
             self._thread = None
+
+    def _own_thread(self) -> "_Thread":
+        if self._thread is None:
+            self._thread = _Thread(self._name)
+        return self._thread
 
     async def _wait(self, call: "asyncio.Future[Answer]", deadline: float) -> Answer | None:
         """The call's answer; None when there was none by the deadline (of the event loop's clock)."""
@@ -95,6 +155,70 @@ class Caller:
         if not call.done():
             self._overdue.add(call)
             call.add_done_callback(self._overdue.discard)
+
+
+class _Series(Generic[T]):
+    """Calls that a thread makes, while the event loop looks on.
+
+    Args:
+        items, bind: as `Caller.call_in_series` has them.
+    """
+
+    def __init__(self, items: Iterator[T], bind: Callable[[T], Callable[[], Any]]) -> None:
+        self._items, self._bind = items, bind
+        self._calls: list[Call[T]] = []
+        self._under_way: tuple[T, float] | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def make(self) -> None:
+        """Make calls until there are no more items, or some time has passed. In the thread."""
+        until = time.monotonic() + _SERIES_S
+        for item in self._items:
+            function, begun = self._bind(item), time.monotonic()
+            if not self._begin(item, begun):
+                return
+            try:
+                # In a context of its own: what a call sets there is not for the next one.
+                answer = Answer(contextvars.copy_context().run(function))
+            except BaseException as error:
+                answer = Answer(error=error)
+            now = time.monotonic()
+            if not self._end(Call(item, answer, now - begun)) or now >= until or inspect.isawaitable(answer.value):
+                return
+
+    def _begin(self, item: T, begun: float) -> bool:
+        with self._lock:
+            self._under_way = item, begun
+            return not self._closed
+
+    def _end(self, call: Call[T]) -> bool:
+        with self._lock:
+            self._under_way = None
+            if not self._closed:
+                self._calls.append(call)
+            return not self._closed
+
+    def left(self, limit_s: float) -> float:
+        """Seconds that the call under way has left."""
+        under_way = self._under_way
+        return limit_s if under_way is None else max(0.0, under_way[1] + limit_s - time.monotonic())
+
+    def close_if_over(self, limit_s: float) -> bool:
+        """Give up the call under way if it is over its limit, and end the series with that."""
+        with self._lock:
+            if self._under_way is None or time.monotonic() < self._under_way[1] + limit_s:
+                return False
+            item, begun = self._under_way
+            self._calls.append(Call(item, _timed_out(limit_s), time.monotonic() - begun))
+            self._closed = True
+            return True
+
+    def close(self) -> list[Call[T]]:
+        """Take no more answers; returns the calls that have one."""
+        with self._lock:
+            self._closed = True
+            return self._calls
 
 
 class Lifetime:
@@ -140,6 +264,10 @@ class Lifetime:
         async with self._make():
             self._entered.set()
             await self._leave.wait()
+
+
+def _timed_out(limit_s: float) -> Answer:
+    return Answer(error=CallTimedOut(f"no answer within {limit_s:g} s"))
 
 
 def _error_of(task: "asyncio.Task[Answer]") -> BaseException | None:

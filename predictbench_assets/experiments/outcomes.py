@@ -45,7 +45,7 @@ class ResultRefused(ValueError):
     """An experiment's result cannot be stored; the text names the part and the reason."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One market's result, skip or failure in one experiment: a row of the experiment's staged file."""
 
     market_id: str

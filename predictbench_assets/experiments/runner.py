@@ -7,6 +7,7 @@ import asyncio
 import contextvars
 import copy
 import functools
+import inspect
 import logging
 import threading
 import time
@@ -14,14 +15,22 @@ import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.experiments.calls import OVERDUE_LIMIT, Answer, CallCancelled, Caller, CallTimedOut, Lifetime
+from predictbench_assets.experiments.calls import (
+    OVERDUE_LIMIT,
+    Answer,
+    Call,
+    CallCancelled,
+    Caller,
+    CallTimedOut,
+    Lifetime,
+)
 from predictbench_assets.experiments.contexts import (
     Artifacts,
     Contexts,
@@ -62,7 +71,7 @@ NO_BOOK: Final = "reconstructed: nobody knows the order book of then"
 MAX_TYPE_NAME: Final = 255
 """Characters of the name of an error's class; the database refuses longer ones."""
 
-_BACKLOG = 1_000  # calls whose answers may wait for the journal before further calls wait for it too
+_BACKLOG = 100  # series of calls whose answers may wait for the journal before further calls wait for it too
 _PROGRESS_EVERY_S = 1.0
 _CLEANUP_S = 5.0
 
@@ -302,7 +311,7 @@ class Attempt:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
-    unwritten: "asyncio.Queue[list[Outcome] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
+    unwritten: "asyncio.Queue[list[list[Outcome]] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
     """Answers on their way to the journal; None ends them."""
     started: float = field(default_factory=time.monotonic)
 
@@ -425,14 +434,29 @@ class Attempt:
         """One of the workers: calls, one after another, until none is left."""
         caller = Caller(name, self.overdue)
         try:
-            for unit in units:
-                outcomes = self._given_up(unit) or await self._answer(caller, unit)
-                for outcome in outcomes:
-                    self._take(outcome)
-                if all(outcome.is_final for outcome in outcomes):
-                    await self.unwritten.put(outcomes)
+            while calls := await self._next_calls(caller, units):
+                for outcomes in calls:
+                    for outcome in outcomes:
+                        self._take(outcome)
+                if final := [outcomes for outcomes in calls if all(outcome.is_final for outcome in outcomes)]:
+                    await self.unwritten.put(final)
+        except asyncio.CancelledError:
+            with suppress(asyncio.QueueFull):  # the journal does not write any more
+                self.unwritten.put_nowait([self._outcomes_of(call) for call in caller.interrupt()])
+            raise
         finally:
             caller.close()
+
+    async def _next_calls(self, caller: Caller, units: Iterator[Unit]) -> list[list[Outcome]]:
+        """The outcomes of the next call, or of several quick ones; none where no unit is left."""
+        reason = self._given_up()
+        if reason is None and self._in_threads:
+            made = await caller.call_in_series(units, self._bound, limit_s=self.limit_s)
+            return [self._outcomes_of(call) for call in made]
+        unit = next(units, None)
+        if unit is None:
+            return []
+        return [await self._answer(caller, unit) if reason is None else self._not_tried(unit, *reason)]
 
     async def _write_journal(self) -> None:
         """Write what has gathered while the last write was under way, until there will be no more.
@@ -449,30 +473,29 @@ class Attempt:
             await self._append(self._gathered())  # what was answered until now
             raise
 
-    def _gathered(self) -> list[list[Outcome] | None]:
+    def _gathered(self) -> list[list[list[Outcome]] | None]:
         return [self.unwritten.get_nowait() for _ in range(self.unwritten.qsize())]
 
-    async def _append(self, gathered: Sequence[list[Outcome] | None]) -> None:
-        calls = [outcomes for outcomes in gathered if outcomes is not None]
+    async def _append(self, gathered: Sequence[list[list[Outcome]] | None]) -> None:
+        calls = [outcomes for some in gathered for outcomes in some or ()]
         if self.journal is not None and calls:
             await self.journal.append(calls)
 
-    def _given_up(self, unit: Unit) -> list[Outcome] | None:
-        """Failures without a call, once the experiment hangs or has run out of time."""
+    def _given_up(self) -> tuple[str, str | None] | None:
+        """The reason why no more calls are made, once the experiment hangs or has run out of time, and its place."""
         overdue = len(self.overdue) if self.isolated is None else self.isolated.overdue
-        place = None
         if self.refused is not None:
-            cause, place = self.refused
-            reason = f"not tried: {cause}"
-        elif self.isolated is not None and self.isolated.given_up is not None:
-            reason = f"not tried: {self.isolated.given_up}"
-        elif overdue >= OVERDUE_LIMIT:
-            reason = f"not tried: {overdue} calls of this experiment are still running past their time limit"
-        elif self.until is not None and time.monotonic() >= self.until:
-            reason = "not tried: the experiment's time was up"
-        else:
-            return None
-        reason = self._clean(reason)
+            return self.refused
+        if self.isolated is not None and self.isolated.given_up is not None:
+            return self.isolated.given_up, None
+        if overdue >= OVERDUE_LIMIT:
+            return f"{overdue} calls of this experiment are still running past their time limit", None
+        if self.until is not None and time.monotonic() >= self.until:
+            return "the experiment's time was up", None
+        return None
+
+    def _not_tried(self, unit: Unit, reason: str, place: str | None) -> list[Outcome]:
+        reason = self._clean(f"not tried: {reason}")
         return [
             Outcome(market_id=market.market_id, status="failed", reason=reason, retriable=True, place=place)
             for market in unit
@@ -500,18 +523,34 @@ class Attempt:
 
     async def call(self, caller: Caller, unit: Unit) -> list[Outcome]:
         """Ask the experiment about the markets of one call, in this process."""
-        shown = [self.contexts.shown(market) for market in unit]
+        bound, begun = self._bound(unit), time.monotonic()
+        answer = await caller.call(bound.func, *bound.args, limit_s=self.limit_s)
+        return self._outcomes_of(Call(unit, answer, time.monotonic() - begun))
+
+    @property
+    def _in_threads(self) -> bool:
+        """True where calls are made in threads of this process."""
+        return self.isolated is None and not inspect.iscoroutinefunction(self._function)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        name = unit_of(self.experiment)
+        function: Callable[..., Any] = getattr(self.experiment, "run" if name == "market" else METHODS[name])
+        return function
+
+    def _bound(self, unit: Unit) -> "functools.partial[Any]":
+        """The experiment's function with the arguments of one call."""
         contexts = self.contexts.contexts(unit, self._results_for)
-        begun = time.monotonic()
-        if (name := unit_of(self.experiment)) == "market":
-            (market,) = shown
-            answer = await caller.call(self.experiment.run, market, contexts[market.market_id], limit_s=self.limit_s)
-            answers = [answer]
-        else:
-            method = METHODS[name]
-            answer = await caller.call(getattr(self.experiment, method), shown, contexts, limit_s=self.limit_s)
-            answers = self._split(unit, method, answer)
-        seconds = (time.monotonic() - begun) / len(unit)
+        if unit_of(self.experiment) == "market":
+            (market,) = unit
+            return functools.partial(self._function, self.contexts.shown(market), contexts[market.market_id])
+        return functools.partial(self._function, [self.contexts.shown(market) for market in unit], contexts)
+
+    def _outcomes_of(self, call: Call[Unit]) -> list[Outcome]:
+        """The outcomes of the markets of one call."""
+        unit, answer, name = call.item, call.answer, unit_of(self.experiment)
+        answers = [answer] if name == "market" else self._split(unit, METHODS[name], answer)
+        seconds = call.seconds / len(unit)
         return [self._outcome(market, one, seconds) for market, one in zip(unit, answers, strict=True)]
 
     def _results_for(self, market: Market) -> dict[str, ExperimentResult]:

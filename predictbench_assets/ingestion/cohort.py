@@ -1,5 +1,6 @@
 """The third stage: the typed markets of a snapshot, and the rows that were rejected with the reason."""
 
+import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import get_args
@@ -133,7 +134,9 @@ class SharedCohort:
         """The markets of a staged cohort, in the order of the snapshot; those of another are let go first."""
         if self._hash != staged.sha256:
             self.release()
+            gc.collect()  # garbage would stay for good
             self._markets = tuple(cohort_markets(staged))
+            gc.freeze()  # or each full collection looks at all of them again, while experiments make as many objects
             self._hash = staged.sha256
         return self._markets
 
