@@ -100,9 +100,7 @@ def _statement(table: str, values: dict[str, str], source: str, *, like: str | N
     """An INSERT of copies: the columns named with their values, all others as they are in `t`."""
     columns = dict.fromkeys(_columns_of(like), "") if like else {}
     chosen = {name: f"t.{name}" for name in columns} | values
-    return (
-        f"INSERT INTO predictbench.{table} ({', '.join(chosen)}) SELECT {', '.join(chosen.values())} FROM {source}"  # noqa: S608
-    )
+    return f"INSERT INTO predictbench.{table} ({', '.join(chosen)}) SELECT {', '.join(chosen.values())} FROM {source}"  # noqa: S608
 
 
 def _columns_of(table: str) -> list[str]:
@@ -244,7 +242,8 @@ def _monthly() -> Iterator[str]:
             | {
                 "raw": f"jsonb_build_object('id', {number}::text, 'closed', {str(final).lower()}, 'outcomes',"
                 " '[\"Yes\", \"No\"]', 'outcomePrices', '[\"0\", \"1\"]', 'umaResolutionStatus', 'resolved', 'closedTime',"
-                " r.settled_at, 'clobTokenIds', left(t.raw_snapshot ->> 'clobTokenIds', 200))"
+                " r.settled_at, 'clobTokenIds', t.raw_snapshot ->> 'clobTokenIds', 'slug', t.market_slug,"
+                " 'question', t.question, 'conditionId', t.condition_id, 'events', left(t.raw_snapshot ->> 'events', 200))"
             },
             f"{_RUNS} CROSS JOIN t_markets t"  # noqa: S608
             f" CROSS JOIN LATERAL (SELECT {_OUTCOME.format(number=number, price=price)} AS y) y WHERE {known}",
