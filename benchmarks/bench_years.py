@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 from bench_write import make_day
-from five_years import EXPERIMENTS, LAST, NOW, RAW_DAYS, SETTLED_AFTER_DAYS, WINDOWS, copy_day, fill
+from five_years import EXPERIMENTS, LAST, NOW, SETTLED_AFTER_DAYS, WINDOWS, copy_day, fill
 from sqlalchemy import Engine, text
 
 from predictbench_assets.clock import FixedClock
@@ -160,7 +160,7 @@ def view(stored: Stored, where: str) -> Callable[[], object]:
         " WHERE run_date = :day",
         day=day,
     )
-    query = text(f"SELECT * FROM predictbench.latest_experiment_results WHERE {where}")  # noqa: S608
+    query = text(f"SELECT * FROM predictbench.latest_experiment_results WHERE {where}")
 
     def work() -> None:
         with stored.engine.connect() as connection:
@@ -334,7 +334,7 @@ def sizes(stored: Stored) -> list[dict[str, Any]]:
     with stored.engine.connect() as connection:
         rows = connection.execute(_SIZES).all()
         markets, results = (
-            connection.execute(text(f"SELECT count(*) FROM predictbench.{table}")).scalar_one()  # noqa: S608
+            connection.execute(text(f"SELECT count(*) FROM predictbench.{table}")).scalar_one()
             for table in ("processed_markets", "experiment_results")
         )
     return [

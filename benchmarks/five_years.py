@@ -100,7 +100,7 @@ def _statement(table: str, values: dict[str, str], source: str, *, like: str | N
     """An INSERT of copies: the columns named with their values, all others as they are in `t`."""
     columns = dict.fromkeys(_columns_of(like), "") if like else {}
     chosen = {name: f"t.{name}" for name in columns} | values
-    return f"INSERT INTO predictbench.{table} ({', '.join(chosen)}) SELECT {', '.join(chosen.values())} FROM {source}"  # noqa: S608
+    return f"INSERT INTO predictbench.{table} ({', '.join(chosen)}) SELECT {', '.join(chosen.values())} FROM {source}"
 
 
 def _columns_of(table: str) -> list[str]:
@@ -201,7 +201,7 @@ def _monthly() -> Iterator[str]:
         | {"processed_market_id": _MARKET.format(n="t.n"), "probability": "f.p"}
         | {"probabilities": "CASE WHEN f.p IS NOT NULL THEN jsonb_build_array(f.p, 1 - f.p) END"}
         | {name: _SHIFTED.format(column=name) for name in ("forecast_at", "stored_at")},
-        f"{_RUNS} CROSS JOIN t_results t CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f",  # noqa: S608
+        f"{_RUNS} CROSS JOIN t_results t CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f",
         like="experiment_results",
     )
     yield _statement(
@@ -212,7 +212,7 @@ def _monthly() -> Iterator[str]:
         | {"clipped": f"f.p < {CLIP_LOW} OR f.p > {CLIP_HIGH}"}
         | {"edge": "(m.p - y.y) * (m.p - y.y) - (f.p - y.y) * (f.p - y.y)", "disagreement": "(f.p - m.p) * (f.p - m.p)"}
         | {"scoring_version": f"'{SCORING_VERSION}'", "scored_at": "r.settled_at + interval '5 minutes'"},
-        f"{_RUNS} CROSS JOIN t_results t CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f"  # noqa: S608
+        f"{_RUNS} CROSS JOIN t_results t CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f"
         f" CROSS JOIN LATERAL (SELECT {price} AS p) m"
         f" CROSS JOIN LATERAL (SELECT {_OUTCOME.format(number=number, price='m.p')} AS y) y"
         " WHERE r.settled AND t.status = 'completed' AND t.probability IS NOT NULL AND NOT t.leaked",
@@ -245,7 +245,7 @@ def _monthly() -> Iterator[str]:
                 " r.settled_at, 'clobTokenIds', t.raw_snapshot ->> 'clobTokenIds', 'slug', t.market_slug,"
                 " 'question', t.question, 'conditionId', t.condition_id, 'events', left(t.raw_snapshot ->> 'events', 200))"
             },
-            f"{_RUNS} CROSS JOIN t_markets t"  # noqa: S608
+            f"{_RUNS} CROSS JOIN t_markets t"
             f" CROSS JOIN LATERAL (SELECT {_OUTCOME.format(number=number, price=price)} AS y) y WHERE {known}",
         )
     yield _statement(
