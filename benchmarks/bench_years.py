@@ -1,6 +1,6 @@
 """What five years of runs cost the work of a day: everything that reads or writes the database, beside two months.
 
-    python benchmarks/bench_years.py [--quick] [--years 5] [--results 25000000] [--folder DIR] [--only NAME] [--json FILE]
+    python benchmarks/bench_years.py [--quick] [--years 5] [--results 25000000] [--folder DIR] [--only NAME]
 
 Two databases made by `five_years.py`: the one of so many years, and one of its last two months. Each piece of work is
 done on both in turn by the product's own code; the medians are compared, of wall seconds and of processor seconds of
@@ -218,7 +218,8 @@ def verify(stored: Stored) -> Callable[[], object]:
 
     def work() -> None:
         (found,) = check_digests(stored.engine, since=day, until=day)
-        assert found.digests and not found.problems, found.problems
+        assert found.digests
+        assert not found.problems, found.problems
 
     return work
 
@@ -364,6 +365,10 @@ def opened(folder: Path, name: str, days: int, markets: int) -> Stored:
     return Stored(name, server, engine, folder / f"{name}-files")
 
 
+def _shown(line: dict[str, Any], kind: str) -> str:
+    return f"{line[f'{kind} small']:>9.3f}{line[f'{kind} big']:>9.3f} s{line[f'{kind} ratio']:>7.2f}"
+
+
 def main() -> int:
     """Fill, measure, print, and fail when a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -392,12 +397,8 @@ def main() -> int:
                 lines.append(line := measure(work, databases))
                 met = work.grows or min(line["seconds ratio"], line["cpu ratio"]) <= GOAL
                 missed |= not met
-                print(
-                    f"{work.name:<22}{line['seconds small']:>9.3f}{line['seconds big']:>9.3f} s {line['seconds ratio']:>7.2f}"
-                    f"   cpu{line['cpu small']:>8.2f}{line['cpu big']:>8.2f} s {line['cpu ratio']:>7.2f}   "
-                    + (f"grows: {work.grows}" if work.grows else "met" if met else "MISSED"),
-                    flush=True,
-                )
+                verdict = f"grows: {work.grows}" if work.grows else "met" if met else "MISSED"
+                print(f"{work.name:<24}{_shown(line, 'seconds')}   cpu{_shown(line, 'cpu')}   {verdict}", flush=True)
             for line in sizes(databases[-1])[:40]:
                 print(f"{line['name']:<60}{line['bytes'] / 1e6:>10,.0f} MB {line['a market']:>9} {line['a result']:>7}")
         finally:

@@ -1,8 +1,8 @@
 """A database of years, made of one day: what a run of the product stored, again for every day and window.
 
-The day is the demo's, by ten experiments. Each copy has ids, times, prices, forecasts and settlements of its own; texts,
-payloads and all that makes up the size of a row are the day's. The server makes the rows, a month at a time, without
-triggers, write-ahead log or indexes; the indexes and foreign keys are made afterwards, as the migrations have them. The
+The day is the demo's, by ten experiments. Each copy has ids, times, prices, forecasts and settlements of its own;
+texts, payloads and all that makes up the size of a row are the day's. The server makes the rows, a month at a time,
+without triggers, write-ahead log or indexes; the indexes and foreign keys are made afterwards, as the migrations have them. The
 same numbers give the same rows, but for the instants of the day that is copied.
 """
 
@@ -60,8 +60,8 @@ _PREPARE = (
     # A number in [0, 1) that depends on nothing but two others.
     """CREATE FUNCTION pg_temp.unit(n bigint, salt bigint) RETURNS float8 LANGUAGE sql IMMUTABLE AS
         $$SELECT (hashint8extended(n, salt) & 9007199254740991) / 9007199254740992.0::float8$$""",
-    "CREATE FUNCTION pg_temp.within(p float8) RETURNS float8 LANGUAGE sql IMMUTABLE AS"
-    " $$SELECT greatest(0.001, least(0.999, round(p::numeric, 4)::float8))$$",
+    """CREATE FUNCTION pg_temp.within(p float8) RETURNS float8 LANGUAGE sql IMMUTABLE AS
+        $$SELECT greatest(0.001, least(0.999, round(p::numeric, 4)::float8))$$""",
     """CREATE TEMP TABLE t_markets AS
         SELECT row_number() OVER (ORDER BY market_id) AS n, dense_rank() OVER (ORDER BY event_id) AS event, m.*
         FROM t_processed_markets m""",
@@ -240,10 +240,11 @@ def _monthly() -> Iterator[str]:
             | {"payout": "jsonb_build_array(y.y, 1 - y.y)" if final else "NULL"}
             | {"closed_time": "r.settled_at - interval '6 hours'" if final else "NULL"}
             | {
-                "raw": f"jsonb_build_object('id', {number}::text, 'closed', {str(final).lower()}, 'outcomes',"
-                " '[\"Yes\", \"No\"]', 'outcomePrices', '[\"0\", \"1\"]', 'umaResolutionStatus', 'resolved', 'closedTime',"
-                " r.settled_at, 'clobTokenIds', t.raw_snapshot ->> 'clobTokenIds', 'slug', t.market_slug,"
-                " 'question', t.question, 'conditionId', t.condition_id, 'events', left(t.raw_snapshot ->> 'events', 200))"
+                "raw": f"jsonb_build_object('id', {number}::text, 'closed', {str(final).lower()},"
+                " 'outcomes', '[\"Yes\", \"No\"]', 'outcomePrices', '[\"0\", \"1\"]',"
+                " 'umaResolutionStatus', 'resolved', 'closedTime', r.settled_at, 'clobTokenIds', t.raw_snapshot ->> 'clobTokenIds', 'slug', t.market_slug,"
+                " 'question', t.question, 'conditionId', t.condition_id,"
+                " 'events', left(t.raw_snapshot ->> 'events', 200))"
             },
             f"{_RUNS} CROSS JOIN t_markets t"
             f" CROSS JOIN LATERAL (SELECT {_OUTCOME.format(number=number, price=price)} AS y) y WHERE {known}",
