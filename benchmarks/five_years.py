@@ -2,8 +2,8 @@
 
 The day is the demo's, by ten experiments. Each copy has ids, times, prices, forecasts and settlements of its own;
 texts, payloads and all that makes up the size of a row are the day's. The server makes the rows, a month at a time,
-without triggers, write-ahead log or indexes; the indexes and foreign keys are made afterwards, as the migrations have them. The
-same numbers give the same rows, but for the instants of the day that is copied.
+without triggers, write-ahead log or indexes; the indexes and foreign keys are made afterwards, as the migrations have
+them. The same numbers give the same rows, but for the instants of the day that is copied.
 """
 
 import os
@@ -242,7 +242,8 @@ def _monthly() -> Iterator[str]:
             | {
                 "raw": f"jsonb_build_object('id', {number}::text, 'closed', {str(final).lower()},"
                 " 'outcomes', '[\"Yes\", \"No\"]', 'outcomePrices', '[\"0\", \"1\"]',"
-                " 'umaResolutionStatus', 'resolved', 'closedTime', r.settled_at, 'clobTokenIds', t.raw_snapshot ->> 'clobTokenIds', 'slug', t.market_slug,"
+                " 'umaResolutionStatus', 'resolved', 'closedTime', r.settled_at,"
+                " 'clobTokenIds', t.raw_snapshot ->> 'clobTokenIds', 'slug', t.market_slug,"
                 " 'question', t.question, 'conditionId', t.condition_id,"
                 " 'events', left(t.raw_snapshot ->> 'events', 200))"
             },

@@ -643,7 +643,7 @@ JOIN predictbench.processing_runs p ON p.run_id = m.run_id
 -- An attempt that did not get to a market never hides one that did.
 ORDER BY m.processed_market_id, e.name, m.run_id, m.market_id, p.run_date, p.window_days, m.withdrawn_at, (r.status = 'not_run'), er.attempt DESC;
 
-CREATE INDEX IF NOT EXISTS ix_processed_markets_raw ON predictbench.processed_markets (run_id) WHERE raw_snapshot IS NOT NULL;
+CREATE INDEX ix_processed_markets_raw ON predictbench.processed_markets (run_id) WHERE raw_snapshot IS NOT NULL;
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0011' WHERE predictbench.predictbench_alembic_version.version_num = '0010';
 

@@ -38,14 +38,14 @@ INDEXES_AHEAD = {
 
 def upgrade() -> None:
     op.execute(LATEST_EXPERIMENT_RESULTS.format(one=WITH_ALL_THAT_FOLLOWS))
-    op.create_index(
-        "ix_processed_markets_raw",
-        "processed_markets",
-        ["run_id"],
-        schema=SCHEMA,
-        postgresql_where=sa.text("raw_snapshot IS NOT NULL"),
-        if_not_exists=True,
-    )
+    for table, indexes in INDEXES_AHEAD.items():
+        for name, definition in indexes.items():
+            # Asked first: IF NOT EXISTS would wait for those who write, and have others wait, to find that it exists.
+            if (
+                op.get_context().as_sql
+                or op.get_bind().scalar(sa.select(sa.func.to_regclass(f"{SCHEMA}.{name}"))) is None
+            ):
+                op.execute(f"CREATE INDEX {name} ON {SCHEMA}.{table} {definition}")
 
 
 def downgrade() -> None:
