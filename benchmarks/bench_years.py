@@ -1,6 +1,6 @@
 """What five years of runs cost the work of a day: everything that reads or writes the database, beside two months.
 
-    python benchmarks/bench_years.py [--quick] [--years 5] [--results 25000000] [--folder DIR] [--only NAME]
+    python benchmarks/bench_years.py [--quick] [--years 5] [--results 2500000] [--folder DIR] [--only NAME]
 
 Two databases made by `five_years.py`: the one of so many years, and one of its last two months. Each piece of work is
 done on both in turn by the product's own code; the medians are compared, of wall seconds and of processor seconds of
@@ -374,7 +374,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="half a year of 100,000 results: to see that it works")
     parser.add_argument("--years", type=float, default=5)
-    parser.add_argument("--results", type=int, default=25_000_000)
+    parser.add_argument("--results", type=int, default=2_500_000)
     parser.add_argument("--folder", type=Path, help="where the databases are, or stay")
     parser.add_argument("--only", action="append", help="only this piece of work (repeatable)")
     parser.add_argument("--json", type=Path)
