@@ -627,6 +627,26 @@ ALTER TABLE predictbench.processed_markets VALIDATE CONSTRAINT ck_processed_mark
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0010' WHERE predictbench.predictbench_alembic_version.version_num = '0009';
 
+-- Running upgrade 0010 -> 0011
+
+CREATE OR REPLACE VIEW predictbench.latest_experiment_results AS
+SELECT DISTINCT ON (m.processed_market_id, e.name, m.run_id, m.market_id, p.run_date, p.window_days, m.withdrawn_at)
+    m.processed_market_id, m.run_id, m.market_id, p.run_date, p.window_days, m.withdrawn_at,
+    e.name AS experiment, e.version, er.attempt, r.experiment_run_id, r.experiment_result_id,
+    r.status, r.reason, r.exception_type, r.probability, r.probabilities, r.score, r.artifact_uri,
+    r.forecast_at, r.snapshot_hash, r.config_hash
+FROM predictbench.experiment_results r
+JOIN predictbench.experiment_runs er ON er.experiment_run_id = r.experiment_run_id
+JOIN predictbench.experiments e ON e.experiment_id = er.experiment_id
+JOIN predictbench.processed_markets m ON m.processed_market_id = r.processed_market_id
+JOIN predictbench.processing_runs p ON p.run_id = m.run_id
+-- An attempt that did not get to a market never hides one that did.
+ORDER BY m.processed_market_id, e.name, m.run_id, m.market_id, p.run_date, p.window_days, m.withdrawn_at, (r.status = 'not_run'), er.attempt DESC;
+
+CREATE INDEX ix_processed_markets_raw ON predictbench.processed_markets (run_id) WHERE raw_snapshot IS NOT NULL;
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0011' WHERE predictbench.predictbench_alembic_version.version_num = '0010';
+
 DO $$
 DECLARE
     wanted record;

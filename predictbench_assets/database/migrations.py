@@ -9,7 +9,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, text
 
 from predictbench_assets.database.engine import make_engine
@@ -30,6 +30,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 SEED_FILE = FOLDER / "seed_supabase.sql"
 ROLES_FILE = FOLDER / "roles.sql"
 
+_INVALID = text("SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass(:index) AND NOT indisvalid")
+
 _log = logging.getLogger(__name__)
 
 
@@ -44,15 +46,23 @@ class SchemaOutdated(PermanentError):
 def upgrade(url: URL | str, revision: str = "head") -> None:
     """Migrate a database up to a revision; the schema is made when missing, nothing happens when it is there.
 
-    All or nothing. A table that is in use is waited for in short spells, for about a minute.
+    All or nothing, but for indexes on tables that grow: where there may be rows, they are built beforehand, while
+    everybody goes on reading and writing. One that was cut short is built anew. A table that is in use is waited for in
+    short spells, for about a minute.
 
     Args:
         url: address of the schema's owner.
 
     Raises:
-        DatabaseUnavailable: not reached, or a table stayed in use; the database is as it was.
+        DatabaseUnavailable: not reached, or a table stayed in use; the tables are as they were.
         SchemaOutdated: a newer version has migrated it.
     """
+    for script in _with_indexes_ahead(url, revision):
+        before = str(script.down_revision)
+        _run(url, lambda config, before=before: command.upgrade(config, before))  # type: ignore[misc]
+        for table, indexes in script.module.INDEXES_AHEAD.items():
+            for name, definition in indexes.items():
+                _build_ahead(url, table, name, definition)
     _run(url, lambda config: command.upgrade(config, revision))
 
 
@@ -149,9 +159,42 @@ def roles_sql() -> str:
     return f"{before}{begin}{mark}\n{grants_sql()};\n{end}{after}"
 
 
-def _run(url: URL | str, action: Callable[[Config], None]) -> None:
+def _with_indexes_ahead(url: URL | str, revision: str) -> list[Script]:
+    """The revisions to come that have indexes to build beforehand, in their order; none for a database without rows."""
+    _require_known(found := current(make_engine(url, pool_size=0), BRIEF))
+    if found is None:
+        return []
+    scripts = ScriptDirectory.from_config(_config())
+    done = {script.revision for script in scripts.iterate_revisions(found, "base")}
+    to_come = [script for script in scripts.iterate_revisions(revision, "base") if script.revision not in done]
+    return [script for script in reversed(to_come) if hasattr(script.module, "INDEXES_AHEAD")]
+
+
+def _build_ahead(url: URL | str, table: str, name: str, definition: str) -> None:
+    """Build an index beside readers and writers, unless it is there; what an interrupted one has left goes first."""
+    engine = _engine(url)
+
+    def attempt() -> None:
+        with classified(), engine.begin() as connection:
+            connection.execute(text("SELECT set_config('lock_timeout', :lock, true)"), {"lock": LOCK_TIMEOUT})
+            # Nobody builds one meanwhile: what is not valid now never will be.
+            connection.execute(text(f"LOCK TABLE {SCHEMA}.{table} IN SHARE UPDATE EXCLUSIVE MODE"))
+            if connection.execute(_INVALID, {"index": f"{SCHEMA}.{name}"}).scalar_one():
+                connection.execute(text(f"DROP INDEX {SCHEMA}.{name}"))
+        with classified(), engine.connect() as connection:
+            alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+            alone.execute(text(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {SCHEMA}.{table} {definition}"))
+
+    _PATIENCE.run(attempt)
+
+
+def _engine(url: URL | str) -> Engine:
     patience = Patience(_PATIENCE_SECONDS, "the limit of one statement of a migration")
-    engine = make_engine(url, pool_size=0, application_name="predictbench migrations", patience=patience)
+    return make_engine(url, pool_size=0, application_name="predictbench migrations", patience=patience)
+
+
+def _run(url: URL | str, action: Callable[[Config], None]) -> None:
+    engine = _engine(url)
 
     def attempt() -> None:
         with classified(), engine.connect() as connection:

@@ -300,6 +300,8 @@ processed_markets = Table(
     Index(None, "market_id"),
     Index(None, "event_id"),
     Index(None, "raw_archive_id"),
+    # Those that are not archived yet: after years a small part of all.
+    Index("ix_processed_markets_raw", "run_id", postgresql_where=text("raw_snapshot IS NOT NULL")),
     *_unit("price", "bid", "ask"),
     *_finite("spread", "volume", "liquidity", "core_weight"),
     CheckConstraint("raw_snapshot IS NOT NULL OR raw_archive_id IS NOT NULL", name="raw_kept"),

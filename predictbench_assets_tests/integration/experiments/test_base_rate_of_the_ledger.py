@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.experiments.builtin.controls import PRIOR_MARKETS, BaseRateExperiment
-from predictbench_assets.experiments.history import settled_counts, settled_markets
+from predictbench_assets.experiments.history import REACH, settled_counts, settled_forecasts, settled_markets
 from predictbench_assets.experiments.protocol import RunMetadata, count_settled
 from predictbench_assets.experiments.runner import run_experiment_sync
 from predictbench_assets.persistence.leases import Lease, RunCounts
@@ -69,6 +69,19 @@ def test_only_what_was_observed_before_the_freeze_counts_and_each_market_once(le
     assert base_rate(ledger, NOW + 4 * day) == (pytest.approx(rate(2.5, 3)), 3)
     # The run is made on the thirtieth day. A settlement that was changed counts as it was known at the freeze.
     assert base_rate(ledger, NOW + 6 * day) == (pytest.approx(rate(1.5, 3)), 3)
+
+
+def test_what_settled_longer_than_the_reach_ago_does_not_count(ledger: Engine) -> None:
+    first = NOW + timedelta(days=1)
+    for as_of, left in (
+        (first + REACH - timedelta(microseconds=1), {"m0", "m1", "m2"}),
+        (first + REACH, {"m1", "m2"}),
+        (first + REACH + timedelta(days=3), {"m2"}),  # settled anew two days after
+        (first + REACH + timedelta(days=4), set()),
+    ):
+        assert base_rate(ledger, as_of)[1] == len(left)
+        assert {one.market_id for one in settled_markets(ledger, as_of)} == left
+        assert {one.market_id for one in settled_forecasts(ledger, attempt().name, "1", as_of)} == left
 
 
 def test_a_settlement_that_was_only_proposed_does_not_count(ledger: Engine) -> None:
