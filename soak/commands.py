@@ -77,6 +77,7 @@ def run(
     log: Path,
     *,
     on_event: Event | None = None,
+    on_start: Callable[[Running], None] | None = None,
     program: Sequence[str] = PROGRAM,
 ) -> Done:
     """Run a command to its end.
@@ -86,7 +87,8 @@ def run(
         environment: all of its variables.
         folder: its working folder.
         log: takes what it prints, added to the end.
-        on_event: told of the start of each step of a run, in a thread.
+        on_event: told of the events of a run, in a thread.
+        on_start: told that it has started.
         program: what is run.
     """
     begun = time.monotonic()
@@ -103,6 +105,8 @@ def run(
             start_new_session=True,
         )
     running = Running(child)
+    if on_start is not None:
+        on_start(running)
     ended = threading.Event()
     files, hung = 0, False
     watcher = None
@@ -124,7 +128,7 @@ def run(
     child.returncode = os.waitstatus_to_exitcode(status)
     ended.set()
     if watcher is not None:
-        watcher.join(10)
+        watcher.join(120)
     text = log.read_bytes()[begins:].decode(errors="replace")
     return Done(
         tuple(arguments),

@@ -1,21 +1,18 @@
 """What a deployment stands on, on this machine, each with a way to go wrong: exchange, database, store, webhook."""
 
-import json
 import re
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import boto3
-import msgspec
 import psutil  # type: ignore[import-untyped]
 import psycopg
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -25,7 +22,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.sandbox.faults import Faults
-from predictbench_assets.sandbox.hosting import in_thread
+from predictbench_assets.sandbox.models.server import StandInApp
 from predictbench_assets.sandbox.poison import REJECTABLE
 from predictbench_assets.sandbox.server import SandboxApp
 from predictbench_assets.sandbox.world import World
@@ -34,6 +31,12 @@ BUCKET = "soak"
 _KEYS = {"STAGING_S3_ACCESS_KEY_ID": "soak-key", "STAGING_S3_SECRET_ACCESS_KEY": "soak-secret"}
 _POISON = 0.03
 """Share of rows that are broken: some of each day must be rejected."""
+
+
+class _Silent(MotoRequestHandler):  # type: ignore[misc]
+    def log_request(self, *_: Any, **__: Any) -> None:
+        """Log nothing."""
+
 
 Lie = Callable[[bytes, int], bytes]
 """Makes another page of a page; the number is that of the pages lied about before."""
@@ -46,6 +49,8 @@ class Exchange:
         self.app = SandboxApp(
             World(seed, markets, poison=_POISON, poisons=tuple(REJECTABLE)), now=now, faults=Faults(), seed=seed
         )
+        self.models = StandInApp()
+        """The stand-in for a model, below `/_models`."""
         self.lie: Lie | None = None
         self.lies = 0
         """Lies left to be told; none when 0."""
@@ -57,6 +62,9 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; pages of the listing may be lied about."""
+        if scope["type"] == "http" and scope["path"].startswith("/_models/"):
+            await self.models({**scope, "path": scope["path"].removeprefix("/_models")}, receive, send)
+            return
         if scope["type"] != "http" or scope["path"] != "/markets/keyset":
             await self.app(scope, receive, send)
             return
@@ -298,7 +306,7 @@ class Store:
         self._server = self._start(self.port)
 
     def _start(self, port: int) -> BaseWSGIServer:
-        server = make_server("127.0.0.1", port, self._answer, threaded=True, request_handler=MotoRequestHandler)
+        server = make_server("127.0.0.1", port, self._answer, threaded=True, request_handler=_Silent)
         server.daemon_threads = True  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return server
@@ -306,7 +314,9 @@ class Store:
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if self.full and environ["REQUEST_METHOD"] in ("PUT", "POST") and "delete" not in environ["QUERY_STRING"]:
             body = b"<Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its minimum free drive threshold.</Message></Error>"
-            start_response("507 Insufficient Storage", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+            start_response(
+                "507 Insufficient Storage", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+            )
             return [body]
         answer: Iterable[bytes] = self._app(environ, start_response)
         return answer
