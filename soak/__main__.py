@@ -30,9 +30,9 @@ def main() -> int:
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="soak-"))).resolve()
     print(f"seed {seed}: {given.days} days, {given.markets} markets a day, in {folder}", flush=True)
     with begun(folder, seed, given.markets, faults=not given.no_faults) as soak:
-        live(soak, given.days)
+        lived = live(soak, given.days)
         found = audit(soak.place.database.dsn, folder / "ledger.jsonl")
-    made = report(seed, soak.outcomes, found)
+    made = report(seed, lived, soak.outcomes, found)
     print(made.text)
     (given.json or folder / "report.json").write_text(json.dumps(made.facts, indent=2, default=str) + "\n")
     return 0 if found.passed else 1

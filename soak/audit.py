@@ -1,4 +1,4 @@
-"""The audit: what is stored, looked at from the raw tables, with arithmetic of its own and nothing of the product's code.
+"""The audit: what is stored, from the raw tables, with arithmetic of its own and nothing of the product's code.
 
 It reads the database and the soak's ledger, in which the soak has written what the exchange offered, how each command
 ended, and what was measured at the end of each day.
@@ -160,8 +160,10 @@ def markets_are_kept(source: Source) -> Check:
         )
         failures = source.rows(
             "SELECT market_id, stage, reason FROM processing_failures WHERE run_id = %s AND attempt = %s"
-            " AND market_id IS NOT NULL", run["run_id"], run["attempt"]
-        )  # fmt: skip
+            " AND market_id IS NOT NULL",
+            run["run_id"],
+            run["attempt"],
+        )
         failed = Counter(row["market_id"] for row in failures)
         check.looked_at += len(surely)
         for market, times in (stored + failed).items():
@@ -303,9 +305,11 @@ def settlements_are_known(source: Source) -> Check:
     check = Check("every settlement is known")
     newest = {
         row["market_id"]: row
-        for row in source.rows("SELECT DISTINCT ON (market_id) * FROM resolution_observations"
-                               " ORDER BY market_id, observed_at DESC, observation_id")
-    }  # fmt: skip
+        for row in source.rows(
+            "SELECT DISTINCT ON (market_id) * FROM resolution_observations"
+            " ORDER BY market_id, observed_at DESC, observation_id"
+        )
+    }
     before = (datetime.fromisoformat(source.ledger.end["now"]) - _SETTLED_FOR).timestamp()
     for market, (closed, pays) in source.ledger.settled.items():
         if closed > before:
@@ -313,8 +317,10 @@ def settlements_are_known(source: Source) -> Check:
         check.looked_at += 1
         known = newest.get(market)
         if known is None or known["state"] != "final":
-            check.problem(f"market {market} closed at {datetime.fromtimestamp(closed, UTC)}, and is "
-                          f"{known['state'] if known else 'never looked at'}")  # fmt: skip
+            check.problem(
+                f"market {market} closed at {datetime.fromtimestamp(closed, UTC)}, and is "
+                f"{known['state'] if known else 'never looked at'}"
+            )
         elif abs(known["outcome"] - pays) > _CLOSE_ENOUGH:
             check.problem(f"market {market} pays {pays}, and is known to pay {known['outcome']}")
     return check
@@ -323,19 +329,24 @@ def settlements_are_known(source: Source) -> Check:
 def digests_hold(source: Source) -> Check:
     """Each digest is that of the forecasts that were stored by then, and that of a run's summary is kept."""
     check = Check("every digest holds")
-    digests = source.rows("SELECT d.*, run_date, window_days, summary->'forecast_digest'->>'digest' AS reported"
-                          " FROM forecast_digests d JOIN processing_runs USING (run_id) ORDER BY run_id, made_at, d.attempt")  # fmt: skip
+    digests = source.rows(
+        "SELECT d.*, run_date, window_days, summary->'forecast_digest'->>'digest' AS reported"
+        " FROM forecast_digests d JOIN processing_runs USING (run_id) ORDER BY run_id, made_at, d.attempt"
+    )
     for run_id, of_run in groupby(digests, key=lambda row: row["run_id"]):
         kept = list(of_run)
         # Of two at one instant of a clock that stands still, the later has the forecasts of both.
         at = {row["made_at"]: row for row in kept}
         name = f"{kept[0]['run_date']} window {kept[0]['window_days']}"
-        forecasts = source.rows("""
+        forecasts = source.rows(
+            """
             SELECT e.name, e.version, a.attempt, m.market_id, r.probability, r.forecast_at, r.snapshot_hash, r.config_hash,
                 r.stored_at
             FROM experiment_results r JOIN experiment_runs a USING (experiment_run_id)
             JOIN experiments e USING (experiment_id) JOIN processed_markets m USING (processed_market_id)
-            WHERE a.run_id = %s AND r.status = 'completed' AND r.probability IS NOT NULL""", run_id)  # fmt: skip
+            WHERE a.run_id = %s AND r.status = 'completed' AND r.probability IS NOT NULL""",
+            run_id,
+        )
         for made_at, row in at.items():
             check.looked_at += 1
             known = [one for one in forecasts if one["stored_at"] is None or one["stored_at"] <= made_at]
@@ -345,8 +356,10 @@ def digests_hold(source: Source) -> Check:
         reported = kept[0]["reported"]
         if reported is not None and reported not in {row["digest"] for row in kept}:
             check.problem(f"{name}: the digest of its summary is not kept")
-    for row in source.rows("SELECT run_date, window_days FROM processing_runs p WHERE status = 'completed'"
-                           " AND NOT EXISTS (SELECT FROM forecast_digests d WHERE d.run_id = p.run_id)"):  # fmt: skip
+    for row in source.rows(
+        "SELECT run_date, window_days FROM processing_runs p WHERE status = 'completed'"
+        " AND NOT EXISTS (SELECT FROM forecast_digests d WHERE d.run_id = p.run_id)"
+    ):
         check.problem(f"{row['run_date']} window {row['window_days']} has no digest")
     return check
 
@@ -354,15 +367,22 @@ def digests_hold(source: Source) -> Check:
 def _digest(run: Row, forecasts: Iterable[Row]) -> str:
     """The form that is written down in each release's README."""
     lines = [f"predictbench-forecasts-1\t{run['run_date']}\t{run['window_days']}\n"]
-    ordered = sorted(forecasts, key=lambda one: (one["name"].encode(), one["version"].encode(), one["attempt"], one["market_id"].encode()))  # fmt: skip
+    ordered = sorted(
+        forecasts,
+        key=lambda one: (one["name"].encode(), one["version"].encode(), one["attempt"], one["market_id"].encode()),
+    )
     for one in ordered:
         at = one["forecast_at"]
         fields = (
-            one["name"], one["version"], str(one["attempt"]), one["market_id"],
+            one["name"],
+            one["version"],
+            str(one["attempt"]),
+            one["market_id"],
             repr(one["probability"]).removesuffix(".0"),
             r"\N" if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            one["snapshot_hash"] or r"\N", one["config_hash"] or r"\N",
-        )  # fmt: skip
+            one["snapshot_hash"] or r"\N",
+            one["config_hash"] or r"\N",
+        )
         lines.append("\t".join(fields) + "\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -377,8 +397,10 @@ def forecasts_are_in_time(source: Source) -> Check:
         WHERE r.status = 'completed'"""):
         check.looked_at += 1
         if row["forecast_at"] is None or row["forecast_at"] >= row["close_time"]:
-            check.problem(f"{row['run_date']} window {row['window_days']} {row['name']} market {row['market_id']}: made at "
-                          f"{row['forecast_at']}, closed at {row['close_time']}")  # fmt: skip
+            check.problem(
+                f"{row['run_date']} window {row['window_days']} {row['name']} market {row['market_id']}: made at "
+                f"{row['forecast_at']}, closed at {row['close_time']}"
+            )
     return check
 
 
@@ -389,8 +411,10 @@ def nothing_is_paid_twice(source: Source) -> Check:
         SELECT run_date, window_days, experiment, unit_id, count(*) AS answers FROM model_calls WHERE status = 'answered'
         GROUP BY run_date, window_days, experiment, version, config_hash, snapshot_hash, unit, unit_id, sample
         HAVING count(*) > 1"""):
-        check.problem(f"{row['run_date']} window {row['window_days']} {row['experiment']} market {row['unit_id']}: "
-                      f"{row['answers']} answers were paid for")  # fmt: skip
+        check.problem(
+            f"{row['run_date']} window {row['window_days']} {row['experiment']} market {row['unit_id']}: "
+            f"{row['answers']} answers were paid for"
+        )
     calls = Counter(row["status"] for row in source.rows("SELECT status FROM model_calls"))
     check.looked_at = sum(calls.values())
     check.facts["calls"] = calls
@@ -402,8 +426,10 @@ def nothing_is_paid_twice(source: Source) -> Check:
         in_flight = sum(number for status, number in calls.items() if status != "answered")
         check.facts["in flight"] = in_flight
         if model["billed"] > calls["answered"] + in_flight:
-            check.problem(f"the model has answered {model['billed']} times, {calls['answered']} answers are written down "
-                          f"and {in_flight} were in flight")  # fmt: skip
+            check.problem(
+                f"the model has answered {model['billed']} times, {calls['answered']} answers are written down "
+                f"and {in_flight} were in flight"
+            )
     for row in source.rows("""
         SELECT p.run_date, p.window_days, m.market_id FROM experiment_results r
         JOIN experiment_runs a USING (experiment_run_id) JOIN experiments e USING (experiment_id)

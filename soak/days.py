@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from random import Random
 from typing import IO, Any, Final
 
 from predictbench_assets.sandbox.hosting import in_thread
-from soak.commands import Done, Running, run
-from soak.faults import Armed, Fault, Place, draw
+from predictbench_assets.sandbox.world import Market
+from soak.commands import Done, run
+from soak.faults import Armed, Fault, Place, drawn
 from soak.services import Database, Exchange, Store, Webhook
 
 FIRST_DAY: Final = date(2026, 3, 2)
@@ -45,6 +45,14 @@ input = 0.25
 cached_input = 0.025
 output = 2.0
 """
+_ROOM: Final = "predictbench_assets.experiments"
+_EXPERIMENTS: Final = (
+    f"{_ROOM}.builtin.baseline:BaselineSnapshotExperiment",
+    f"{_ROOM}.builtin.pricing:DeviggedEventExperiment",
+    f"{_ROOM}.builtin.controls:UniformExperiment",
+    f"{_ROOM}.quantitative.recalibrated_market:RecalibratedMarketExperiment",
+)
+"""One of each sort: the mandatory one, one of whole events, a control, one that learns from what has settled."""
 _RETENTION: Final = {"RAW_RETENTION_DAYS": "7", "STAGING_RETENTION_DAYS": "14", "DAGSTER_RETENTION_DAYS": "14"}
 
 
@@ -97,6 +105,7 @@ class Soak:
             "HORIZONS": ",".join(map(str, WINDOWS)),
             "MIN_VOLUME": "50",
             "CORE_SAMPLE_SIZE": "20",
+            "PROCESSING_EXPERIMENTS": ",".join(_EXPERIMENTS),
             "EXPERIMENTS_FILE": str(self.folder / "experiments.toml"),
             "MODEL_PRICES_FILE": str(self.folder / "prices.toml"),
             "OPENAI_API_KEY": "none",
@@ -181,10 +190,20 @@ class Soak:
             assert armed is not None
             outcome = "; ".join([healed, *armed.notes])
             self.outcomes.append((day, str(fault), outcome))
-            self.note("fault", day=day, boundary=fault.boundary, fault=fault.kind, what=str(fault), struck=armed.struck,
-                      outcome=outcome)  # fmt: skip
-        print(f"{number + 1:3}  {day}  {time.monotonic() - begun:5.1f} s  {fault or 'no fault'}: "
-              f"{'; '.join([healed, *(armed.notes if armed else [])])}", flush=True)  # fmt: skip
+            self.note(
+                "fault",
+                day=day,
+                boundary=fault.boundary,
+                fault=fault.kind,
+                what=str(fault),
+                struck=armed.struck,
+                outcome=outcome,
+            )
+        print(
+            f"{number + 1:3}  {day}  {time.monotonic() - begun:5.1f} s  {fault or 'no fault'}: "
+            f"{'; '.join([healed, *(armed.notes if armed else [])])}",
+            flush=True,
+        )
 
     def _runs_and_sweep(self, day: date, armed: Armed | None) -> str:
         """The slots of the day until nothing is due, and the sweep in between; returns when all was stored."""
@@ -288,6 +307,22 @@ class Soak:
         """Answers that the model has worked out, by prompt."""
         return dict(self.place.exchange.models.counts.billed)
 
+    def end(self, days: int) -> None:
+        """Have the product verify its own digests, and enter what the audit compares with."""
+        last = _at(FIRST_DAY + timedelta(days=days - 1), "23:30")
+        self.place.exchange.move(last)
+        self._twice("verify", "verify", "--all", now=last)
+        view = self.place.exchange.app.view
+        stored = self.place.database.rows("SELECT DISTINCT market_id FROM predictbench.processed_markets")
+        found = {name: view.find(market_id=name) for (name,) in stored}
+        settled = {name: one.settlement for name, one in found.items() if isinstance(one, Market)}
+        self.note("settled", markets={name: (one.closed, one.payout[0]) for name, one in settled.items()})
+        counts = self.place.exchange.models.counts.as_dict()
+        self.note(
+            "model", **{name: counts[name] for name in ("requests", "billed", "distinct_prompts", "billed_again")}
+        )
+        self.note("end", now=last, days=days, windows=WINDOWS, first=FIRST_DAY, min_volume=50.0)
+
     def _age(self, day: date) -> None:
         """Have the simulated day pass for what is dated by the machine's own clock: Dagster's runs, and run folders."""
         stamp = f"{day:%Y%m%d}T"
@@ -364,19 +399,20 @@ def begun(folder: Path, seed: int, markets: int, *, faults: bool) -> Iterator[So
             database.stop()
 
 
-def live(soak: Soak, days: int) -> None:
-    """Live so many days, and have the model's own counts entered."""
-    random = Random(soak.seed)
-    for number in range(days):
-        fault = draw(random)
-        soak.day(number, fault if soak.faults else None)
-    last = _at(FIRST_DAY + timedelta(days=days - 1), "23:30")
-    soak.place.exchange.move(last)
-    soak._twice("verify", "verify", "--all", now=last)
-    view = soak.place.exchange.app.view
-    stored = soak.place.database.rows("SELECT DISTINCT market_id FROM predictbench.processed_markets")
-    settlements = {name: view.find(market_id=name).settlement for (name,) in stored}  # type: ignore[union-attr]
-    soak.note("settled", markets={name: (one.closed, one.payout[0]) for name, one in settlements.items()})
-    calls = soak.place.exchange.models.counts.as_dict()
-    soak.note("model", **{name: calls[name] for name in ("requests", "billed", "distinct_prompts", "billed_again")})
-    soak.note("end", now=last, days=days, windows=WINDOWS, first=FIRST_DAY, min_volume=50.0)
+def live(soak: Soak, days: int) -> int:
+    """Live so many days, and enter what the audit compares with; returns how many it came to.
+
+    A signal to end is heeded at the end of a day, so that a long soak can be cut short and audited.
+    """
+    faults, stopped = drawn(soak.seed), threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    lived = 0
+    try:
+        while lived < days and not stopped.is_set():
+            soak.day(lived, next(faults) if soak.faults else None)
+            lived += 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    soak.end(lived)
+    return lived

@@ -19,10 +19,10 @@ class Report:
     facts: dict[str, Any]
 
 
-def report(seed: int, outcomes: Sequence[tuple[date, str, str]], found: Found) -> Report:
+def report(seed: int, days: int, outcomes: Sequence[tuple[date, str, str]], found: Found) -> Report:
     """Put a report together."""
     kinds = Counter(what.partition(" in ")[0].partition(" (")[0] for _, what, _ in outcomes)
-    lines = ["", f"seed {seed}, {len(outcomes)} faults:"]
+    lines = ["", f"seed {seed}, {days} days, {len(outcomes)} faults:"]
     lines += [f"  {number:3} x {kind}" for kind, number in sorted(kinds.items())]
     lines += ["", "audit:"]
     for check in found.checks:
@@ -35,6 +35,7 @@ def report(seed: int, outcomes: Sequence[tuple[date, str, str]], found: Found) -
     lines += ["", "the audit passes" if found.passed else f"THE AUDIT FAILS; again with SEED={seed}"]
     facts = {
         "seed": seed,
+        "days": days,
         "passed": found.passed,
         "faults": [{"day": str(day), "fault": what, "outcome": outcome} for day, what, outcome in outcomes],
         "audit": [

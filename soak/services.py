@@ -16,9 +16,8 @@ import boto3
 import psutil  # type: ignore[import-untyped]
 import psycopg
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.server import MotoRequestHandler
 from starlette.types import Message, Receive, Scope, Send
-from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.sandbox.faults import Faults
@@ -33,10 +32,14 @@ _POISON = 0.03
 """Share of rows that are broken: some of each day must be rejected."""
 
 
-class _Silent(MotoRequestHandler):  # type: ignore[misc]
+class _Silent(WSGIRequestHandler):
     def log_request(self, *_: Any, **__: Any) -> None:
         """Log nothing."""
 
+
+_FULL = (
+    b"<Error><Code>XMinioStorageFull</Code><Message>The disk has reached its minimum of free space.</Message></Error>"
+)
 
 Lie = Callable[[bytes, int], bytes]
 """Makes another page of a page; the number is that of the pages lied about before."""
@@ -230,8 +233,10 @@ class Database:
 
     def cut(self) -> None:
         """End the sessions that came through the relay."""
-        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-                     " AND backend_type = 'client backend'")  # fmt: skip
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
 
     def restart(self) -> None:
         """Stop it as an administrator does, and start it."""
@@ -313,11 +318,8 @@ class Store:
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if self.full and environ["REQUEST_METHOD"] in ("PUT", "POST") and "delete" not in environ["QUERY_STRING"]:
-            body = b"<Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its minimum free drive threshold.</Message></Error>"
-            start_response(
-                "507 Insufficient Storage", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-            )
-            return [body]
+            start_response("507 Insufficient Storage", [("Content-Length", str(len(_FULL)))])
+            return [_FULL]
         answer: Iterable[bytes] = self._app(environ, start_response)
         return answer
 
