@@ -109,8 +109,12 @@ def audit(dsn: str, ledger: Path) -> Found:
     with psycopg.connect(dsn, row_factory=dict_row) as connection:
         connection.execute("SET search_path = predictbench")
         connection.execute("SET timezone = 'UTC'")
-        source = Source(connection, Ledger.read(ledger))
-        return Found([check(source) for check in CHECKS])
+        return looked_through(Source(connection, Ledger.read(ledger)))
+
+
+def looked_through(source: Source) -> Found:
+    """Make every check."""
+    return Found([check(source) for check in CHECKS])
 
 
 def runs_are_stored(source: Source) -> Check:
@@ -340,8 +344,8 @@ def digests_hold(source: Source) -> Check:
         name = f"{kept[0]['run_date']} window {kept[0]['window_days']}"
         forecasts = source.rows(
             """
-            SELECT e.name, e.version, a.attempt, m.market_id, r.probability, r.forecast_at, r.snapshot_hash, r.config_hash,
-                r.stored_at
+            SELECT e.name, e.version, a.attempt, m.market_id, r.probability, r.forecast_at, r.snapshot_hash,
+                r.config_hash, r.stored_at
             FROM experiment_results r JOIN experiment_runs a USING (experiment_run_id)
             JOIN experiments e USING (experiment_id) JOIN processed_markets m USING (processed_market_id)
             WHERE a.run_id = %s AND r.status = 'completed' AND r.probability IS NOT NULL""",
@@ -392,7 +396,8 @@ def forecasts_are_in_time(source: Source) -> Check:
     check = Check("no forecast after its market closed")
     for row in source.rows("""
         SELECT p.run_date, p.window_days, e.name, m.market_id, r.forecast_at, m.close_time, m.captured_at
-        FROM experiment_results r JOIN experiment_runs a USING (experiment_run_id) JOIN experiments e USING (experiment_id)
+        FROM experiment_results r
+        JOIN experiment_runs a USING (experiment_run_id) JOIN experiments e USING (experiment_id)
         JOIN processed_markets m USING (processed_market_id) JOIN processing_runs p ON p.run_id = m.run_id
         WHERE r.status = 'completed'"""):
         check.looked_at += 1
@@ -408,7 +413,8 @@ def nothing_is_paid_twice(source: Source) -> Check:
     """No question to the model has two answers that were used, and it was not asked more than is written down."""
     check = Check("nothing is paid for twice")
     for row in source.rows("""
-        SELECT run_date, window_days, experiment, unit_id, count(*) AS answers FROM model_calls WHERE status = 'answered'
+        SELECT run_date, window_days, experiment, unit_id, count(*) AS answers
+        FROM model_calls WHERE status = 'answered'
         GROUP BY run_date, window_days, experiment, version, config_hash, snapshot_hash, unit, unit_id, sample
         HAVING count(*) > 1"""):
         check.problem(
