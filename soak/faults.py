@@ -1,7 +1,7 @@
 """One fault a day: drawn from the seed, made at a point of a command, and ended again. Nobody mends data after it.
 
-A fault strikes while one command runs: at its start, at the start of one of its steps, or some time after it began. It
-lasts for some seconds, or until that command has ended.
+A fault strikes while one command runs: at its start, at the start of one of its steps, or at one of its requests to the
+database. It lasts for some seconds, or until that command has ended.
 """
 
 import json
@@ -24,6 +24,7 @@ from soak.services import Database, Exchange, Store, Webhook
 Undo = Callable[[], None]
 
 STEPS: Final = ("target_window", "raw_markets", "normalized_markets", "experiment_results", "persisted_run")
+_FILLED: Final = ("processed_markets", "experiment_results", "model_calls")
 _TABLES: Final = ("processed_markets", "experiment_results", "model_calls", "processing_attempts")
 
 
@@ -50,9 +51,9 @@ class Fault:
     target: str
     """The command that it strikes: `daily 1`, `daily 7`, `resolve`, `score`, `due`, `notify`."""
     point: str
-    """`start`, a step, or seconds after the start."""
+    """`start`, a step, or `request`."""
     number: int
-    """Which start of a step of that name; the experiments have several."""
+    """Which start of a step of that name (the experiments have several), or which request to the database."""
     values: Mapping[str, Any]
     """The kind's own: seconds, shares, a seed."""
 
@@ -84,7 +85,7 @@ KINDS: Final[Mapping[str, Mapping[str, Callable[[Random], dict[str, Any]]]]] = {
         "away": lambda random: {"seconds": random.choice((1, 4, 12))},
         "slow": lambda random: {"ms": random.choice((10, 30))},
         "silent": lambda random: {"seconds": random.choice((4, 25))},
-        "full": lambda random: {"table": random.choice(_TABLES), "after": random.choice((1, 20))},
+        "full": lambda random: {"table": random.choice(_FILLED), "after": random.choice((0, 20))},
         "read only": lambda _: {},
         "restarted": lambda _: {},
         "crashed": lambda _: {},
@@ -143,11 +144,11 @@ def _fault(random: Random, boundary: str, kind: str) -> Fault:
     if boundary == "webhook":
         target = "notify"
     if kind == "full" and boundary == "database" and target in _TABLE_OF:
-        values["table"], values["after"] = _TABLE_OF[target], 1
+        values["table"], values["after"] = _TABLE_OF[target], 0
     if boundary in ("exchange", "clock", "webhook"):
         point = "start"
     elif not target.startswith("daily"):
-        point = f"{random.uniform(0.8, 2.5):.1f} s"
+        point, number = "request", random.randint(2, 15)
     elif kind == "lost object":
         point = random.choice(("experiment_results", "persisted_run"))
     if point == "experiment_results":
@@ -170,7 +171,8 @@ class Armed:
     _seen: dict[str, int] = field(default_factory=dict)
     _undo: Undo | None = None
     _changing: threading.Lock = field(default_factory=threading.Lock)
-    _timer: threading.Timer | None = None
+    _striking: threading.Thread | None = None
+    _made: threading.Event = field(default_factory=threading.Event)
 
     def before(self) -> None:
         """The command is about to start."""
@@ -179,10 +181,8 @@ class Armed:
 
     def started(self, running: Running) -> None:
         """The command has started."""
-        if self.fault.point.endswith(" s"):
-            self._timer = threading.Timer(float(self.fault.point.removesuffix(" s")), self._strike, (running,))
-            self._timer.daemon = True
-            self._timer.start()
+        if self.fault.point == "request":
+            self.place.database.relay.on_request = lambda: self._on_request(running)
 
     def on_event(self, running: Running, event: str, stage: str) -> None:
         """A step of the command has started."""
@@ -195,15 +195,24 @@ class Armed:
 
     def after(self) -> None:
         """The command has ended."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer.join(60)
+        self.place.database.relay.on_request = None
+        if self._striking is not None:
+            self._striking.join(120)
         with self._changing:
             undo, self._undo = self._undo, None
         if undo is not None:
             undo()
         if not self.struck:
             self.notes.append("its point was not reached")
+
+    def _on_request(self, running: Running) -> None:
+        with self._changing:
+            self._seen["request"] = self._seen.get("request", 0) + 1
+            if self._seen["request"] == self.fault.number:
+                self._striking = threading.Thread(target=self._strike, args=(running,), daemon=True)
+                self._striking.start()
+        if self._striking is not None:
+            self._made.wait(60)
 
     def _strike(self, running: Running | None) -> None:
         if self.struck:
@@ -215,6 +224,8 @@ class Armed:
         except Exception as error:  # the day goes on, and the report says that it had no fault
             self.notes.append(f"could not be made: {type(error).__name__}: {error}")
             return
+        finally:
+            self._made.set()
         lasts = self.fault.values.get("seconds")
         if undo is None:
             return

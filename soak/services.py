@@ -123,6 +123,8 @@ class Relay:
         self.port: int = self._listening.getsockname()[1]
         self.delay = 0.0
         """Seconds by which each packet of the server is late."""
+        self.on_request: Callable[[], None] | None = None
+        """Called before each packet of a client is handed on."""
         self._flowing = threading.Event()
         self._flowing.set()
         self._open: set[socket.socket] = set()
@@ -196,6 +198,8 @@ class Relay:
     def _pump(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
         with suppress(OSError):
             while content := source.recv(65536):
+                if not answers and (called := self.on_request) is not None:
+                    called()
                 self._flowing.wait()
                 if answers and self.delay:
                     time.sleep(self.delay)
