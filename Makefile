@@ -14,7 +14,7 @@ DEV := $(VENV)/.dev-installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo daily ui ui-production stop test test-all lint hooks bench lock clean
+.PHONY: help setup setup-dev demo daily ui ui-production stop test test-all lint hooks bench soak lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ hooks: setup-dev ## Lint what is staged at each commit
 
 bench: setup-dev ## The benchmarks, with their goals
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+soak: setup-dev ## DAYS=90 simulated days with a fault on each, then an audit; SEED=... replays one
+	@$(BIN)/python -m soak --days $(or $(DAYS),90) $(if $(SEED),--seed $(SEED))
 
 lock: ## Pin requirements/*.txt again from pyproject.toml
 	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet uv

@@ -61,7 +61,8 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
         key, dagster_run_id = run_key(context), context.run.run_id
         shared_cohort.release()  # the write takes one market at a time
         with asset_step(context, settings, database, key, "persisted_run"):
-            staged = staged_experiments(registry, staging, key, normalized_markets, settings.redact)
+            made = _made_in(context, registry)
+            staged = staged_experiments(registry, staging, key, normalized_markets, settings.redact, made)
             contents = RunContents(key, normalized_markets, raw_markets, staged, settings.clock)
             lease = None if database.dry else database.open(key, dagster_run_id, began=run_began(context))
             run = store(contents, lease)
@@ -74,6 +75,13 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
             return dg.MaterializeResult(metadata=_metadata(summary, path), check_results=list(check_run(run.counts)))
 
     return persisted_run
+
+
+def _made_in(context: dg.AssetExecutionContext, registry: Registry) -> set[str]:
+    """Names of the experiments that this run has materialized: a claim about the store that must hold."""
+    records = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    keys = {record.get_dagster_event().asset_key for record in records}
+    return {name for name in registry.names if experiment_key(name) in keys}
 
 
 def _report_stored(

@@ -1,6 +1,6 @@
 """The stage of persistence: store a run in one transactional write, or count it in a dry run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,14 +46,23 @@ def store(contents: RunContents, lease: Lease | None) -> "RunWrite":
 
 
 def staged_experiments(
-    registry: Registry, area: StagingArea, key: RunKey, cohort: StagedFile, redact: Redact
+    registry: Registry,
+    area: StagingArea,
+    key: RunKey,
+    cohort: StagedFile,
+    redact: Redact,
+    made: Collection[str] = (),
 ) -> list[StagedExperiment]:
     """Every experiment of the registry with its staged outcomes, where these were made on this snapshot as it is now.
 
     Args:
         redact: takes secrets out of their descriptions.
+        made: names of those that were staged a moment ago, in this run: their files must be there.
+
+    Raises:
+        StagedFileMissing: the file of one of those is gone. Run again, it is staged again from its journal.
     """
-    return [_staged_experiment(one, registry, area, key, cohort, redact) for one in registry]
+    return [_staged_experiment(one, registry, area, key, cohort, redact, one.name in made) for one in registry]
 
 
 @dataclass
@@ -167,7 +176,13 @@ class RunWrite:
 
 
 def _staged_experiment(
-    experiment: Experiment, registry: Registry, area: StagingArea, key: RunKey, cohort: StagedFile, redact: Redact
+    experiment: Experiment,
+    registry: Registry,
+    area: StagingArea,
+    key: RunKey,
+    cohort: StagedFile,
+    redact: Redact,
+    made: bool,
 ) -> StagedExperiment:
     config_hash = registry.config_hash(experiment.name)
     snapshot_hash = cohort.header(CohortHeader).snapshot_hash
@@ -177,6 +192,8 @@ def _staged_experiment(
         staged = open_staged(area, results_path(experiment.name), key, OUTCOMES)
         missing = stale_reason(staged, experiment, config_hash, snapshot_hash)
     except StagedFileMissing:
+        if made:
+            raise
         missing = "the experiment was not run for this partition"
     described: dict[str, Any] = {
         "name": experiment.name,

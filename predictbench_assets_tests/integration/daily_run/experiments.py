@@ -22,6 +22,8 @@ CALLS = "TEST_CALLS"
 """Names the file that gets a line for each call."""
 GATE = "TEST_GATE"
 """Names the file that has to exist before an answer is given."""
+LOST = "TEST_LOST"
+"""Names a file that is removed."""
 WAIT = "TEST_WAIT_SECONDS"
 
 
@@ -41,6 +43,20 @@ class Noted(Experiment):
             os.close(line)
             time.sleep(0.005)
         return ExperimentResult.binary(int(market.market_id) % 100 / 100, payload={"draw": context.rng.random()})
+
+
+class Loses(Experiment):
+    """Has the place where results are staged lose a file."""
+
+    name = "loses"
+    version = "1"
+    description = "Removes what another experiment has staged."
+    requires = ("uniform",)
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Remove the file."""
+        Path(os.environ[LOST]).unlink(missing_ok=True)
+        return ExperimentResult.binary(0.5)
 
 
 class Trained(Experiment):

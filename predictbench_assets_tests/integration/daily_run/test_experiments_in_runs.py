@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
-from predictbench_assets_tests.integration.daily_run.experiments import FailsForAll
+from predictbench_assets_tests.integration.daily_run.experiments import LOST, FailsForAll
 from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, KEY, NOW, MakeRun, differences
 from predictbench_assets_tests.kit.places import CLONE
 
@@ -52,6 +53,26 @@ def test_an_experiment_that_is_added_later_adds_its_rows_and_nothing_else(make_r
     assert forecast_at == NOW + timedelta(days=7)
     assert stored.said["experiments"]["later"]["completed"] == 40
     assert daily.run_row("status", "processed_markets") == ("completed", 40)
+
+
+def test_results_that_are_lost_before_they_are_stored_fail_the_run_and_are_there_after_the_next(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily = make_run(PROCESSING_EXPERIMENTS=f"{BASELINE},{UNIFORM},{EXPERIMENT}:Loses")
+    lost = daily.staging.path("experiment_results/uniform/2026-03-02/7.jsonl.zst")
+    monkeypatch.setenv(LOST, lost)
+
+    first = daily.here()
+
+    assert first.exit_code == 1
+    assert daily.run_row("status", "stage") == ("failed", "persisted_run")
+    assert lost in daily.run_row("reason")
+    monkeypatch.setenv(LOST, f"{lost}.nothing")
+    assert daily.here().exit_code == 0
+    assert daily.run_row("status") == "completed"
+    assert ("uniform", "completed") in daily.rows(
+        "SELECT name, status FROM predictbench.experiment_runs JOIN predictbench.experiments USING (experiment_id)"
+    )
 
 
 def test_the_whole_job_with_the_others_left_out_says_the_same(make_run: MakeRun) -> None:
