@@ -11,6 +11,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from predictbench_assets.assets.step import record_failure
 from predictbench_assets.launch.commands import DAILY_RUN, RESOLUTION_SWEEP, run_config
+from predictbench_assets.observability.logs import asset_of
 from predictbench_assets.observability.notices import NotDelivered, Notice, send_notice
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -133,7 +134,7 @@ def _notice(context: dg.RunFailureSensorContext) -> Notice:
     run, failed = context.dagster_run, context.get_step_failure_events()
     stage, reason = None, context.failure_event.message or "no reason was recorded"
     if failed:
-        stage = (failed[0].step_key or "").replace("__", "/") or None
+        stage = asset_of(failed[0].step_key or "") or None
         reason = _cause(failed[0].step_failure_data.error) or reason
     notice = Notice("failure", stage=stage, reason=f"{reason.rstrip('.')}. Dagster run {run.run_id}")
     try:

@@ -113,6 +113,19 @@ def run_seconds(instance: dg.DagsterInstance, dagster_run_id: str) -> float:
     return round(time.time() - record.start_time, 3)
 
 
+def step_seconds(instance: dg.DagsterInstance, dagster_run_id: str, step_key: str) -> float:
+    """Seconds since a step of a Dagster run began, in whichever process."""
+    stats = instance.get_run_step_stats(dagster_run_id, [step_key])
+    if not stats or stats[0].start_time is None:
+        return 0.0
+    return round(time.time() - stats[0].start_time, 3)
+
+
+def stage_of(step_key: str) -> Stage:
+    """The stage that a step belongs to: the first part of its asset's path."""
+    return cast(Stage, step_key.partition(".")[0].partition("__")[0])
+
+
 @dg.failure_hook(required_resource_keys={"reporter"})
 def record_failure(context: dg.HookContext) -> None:
     """Write status, stage and reason of a failed run, and its summary, wherever a step fails."""
@@ -124,7 +137,7 @@ def record_failure(context: dg.HookContext) -> None:
     error = context.op_exception
     reason = _reason(context, error)
     retriable = error.retriable if isinstance(error, PredictbenchError) else isinstance(error, OperationalError)
-    name = cast(Stage, context.op.name.partition("__")[0])
+    name = stage_of(context.step_key)
     seconds = run_seconds(context.instance, context.run_id)
     context.resources.reporter.failed(key, context.run_id, name, reason, retriable=retriable, seconds=seconds)
 
