@@ -148,7 +148,7 @@ def _sharded_asset(experiment: Experiment, registry: Registry, redact: Redact) -
     ins = {name: dg.In() for name in ("normalized_markets", *experiment.requires)}
     op_tags = dict(experiment.op_tags)
 
-    @dg.op(ins=ins | {_BEGIN: dg.In(dg.Nothing)}, out=dg.DynamicOut(dg.Nothing))
+    @dg.op(name=f"plan__{experiment.name}", ins=ins | {_BEGIN: dg.In(dg.Nothing)}, out=dg.DynamicOut(dg.Nothing))
     def plan(
         context: dg.AssetExecutionContext,
         config: ExperimentConfig,
@@ -178,7 +178,12 @@ def _sharded_asset(experiment: Experiment, registry: Registry, redact: Redact) -
             for number in shards:
                 yield dg.DynamicOutput(None, mapping_key=str(number))
 
-    @dg.op(ins=ins | {_BEGIN: dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing), tags=op_tags)
+    @dg.op(
+        name=f"shard__{experiment.name}",
+        ins=ins | {_BEGIN: dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
+        tags=op_tags,
+    )
     def shard(
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],
@@ -197,6 +202,7 @@ def _sharded_asset(experiment: Experiment, registry: Registry, redact: Redact) -
             make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), shard=number)
 
     @dg.op(
+        name=f"gather__{experiment.name}",
         ins=ins | {_BEGIN: dg.In(dg.Nothing)},
         out={"result": dg.Out(), STORED: dg.Out(dg.Nothing)},
         tags=op_tags,
@@ -243,9 +249,10 @@ def _sharded_asset(experiment: Experiment, registry: Registry, redact: Redact) -
     )
     def experiment_results(**inputs: Any) -> dict[str, Any]:
         given = {name: inputs[name] for name in ins}
-        planned = plan(**inputs)
-        done = planned.map(lambda begin: shard(**given, **{_BEGIN: begin})).collect()
-        outputs = gather(**given, **{_BEGIN: done})
+        # The names of the ops are those of a job; within the asset a step has a short one.
+        planned = plan.alias("plan")(**inputs)
+        done = planned.map(lambda begin: shard.alias("shard")(**given, **{_BEGIN: begin})).collect()
+        outputs = gather.alias("gather")(**given, **{_BEGIN: done})
         return {"result": outputs.result, stored_output: getattr(outputs, STORED)}
 
     return dg.AssetsDefinition.from_graph(
