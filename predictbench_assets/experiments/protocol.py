@@ -85,6 +85,9 @@ UnitName = Literal["market", "event", "cohort"]
 METHODS: Mapping[UnitName, str] = {"market": "run", "event": "run_event", "cohort": "run_cohort"}
 """The method that is called for each unit."""
 
+MOST_SHARDS = 1_000
+"""The most shards of an experiment; each reads the whole cohort."""
+
 SUM_TOLERANCE = 1e-6
 
 _MOST = 10**12

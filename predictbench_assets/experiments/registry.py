@@ -20,7 +20,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from predictbench_assets.experiments.protocol import METHODS, SEES, Experiment, implemented_units, unit_of
+from predictbench_assets.experiments.protocol import (
+    METHODS,
+    MOST_SHARDS,
+    SEES,
+    Experiment,
+    implemented_units,
+    unit_of,
+)
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
 
@@ -41,9 +48,6 @@ _INTERFACE: Final = f"from {_ROOM} import Experiment, ExperimentResult, Market, 
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 NAME_RULE: Final = "1 to 48 lower-case letters, digits and underscores, a letter first"
-MOST_SHARDS: Final = 1_000
-"""The most shards of an experiment; each reads the whole cohort."""
-
 _LONGEST_TAGS: Final = 10_000
 _SHOWN_VALUE: Final = 60
 _TAG = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")

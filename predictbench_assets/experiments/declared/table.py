@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from predictbench_assets.experiments.model_calls.allowance import Allowance
-from predictbench_assets.experiments.protocol import Experiment
+from predictbench_assets.experiments.protocol import MOST_SHARDS, Experiment
 from predictbench_assets.settings import Settings
 
 _MANY = 1_000_000_000
@@ -58,7 +58,7 @@ class Table(BaseModel):
     description: str | None = None
     requires: tuple[str, ...] = ()
     limits: Limits = Limits()
-    shards: int = 1
+    shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)] = 1
     """Processes that share out its calls, see `Experiment`."""
     op_tags: dict[str, JsonValue] = {}
     """Tags of its steps, see `Experiment`."""

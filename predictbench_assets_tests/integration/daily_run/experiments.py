@@ -61,6 +61,20 @@ class KillsOnce(Noted):
         return result
 
 
+class OfBooks(Experiment):
+    """Reads the order book, market by market."""
+
+    name = "of_books"
+    version = "1"
+    description = "Counts the levels of the order book."
+    market_data = True
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Tell how many levels and prices there were."""
+        levels = 0 if context.book is None else len(context.book.bids)
+        return ExperimentResult.binary(0.5, payload={"levels": levels, "prices": len(context.price_history)})
+
+
 class Trained(Experiment):
     """Has learned from texts of up to a day."""
 

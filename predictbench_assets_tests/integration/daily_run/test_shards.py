@@ -22,11 +22,15 @@ kind = "{EXPERIMENT}:Later"
 limits.concurrency = 3
 {{shards}}
 
+[of_books]
+kind = "{EXPERIMENT}:OfBooks"
+{{shards}}
+
 [both]
 kind = "ensemble"
 of = ["noted", "halved"]
 """
-NAMES = ("noted", "halved")
+NAMES = ("noted", "halved", "of_books")
 
 
 def with_shards(daily: DailyRun, shards: int | None, tables: str = TABLES) -> DailyRun:
@@ -81,6 +85,10 @@ def test_shards_store_what_one_process_does(make_run: MakeRun, in_one_process: t
     assert calls(shared) == calls(alone)
     assert set(calls(shared).values()) == {1}
     assert calls(shared).total() == LIMIT, "the limit holds for all shards together"
+    [(levels,)] = shared.rows(
+        "SELECT max((payload->>'levels')::int) FROM predictbench.latest_experiment_results WHERE experiment = 'of_books'"
+    )
+    assert levels > 0
     assert shared.count("experiment_runs") == alone.count("experiment_runs")
     for name in NAMES:
         assert steps(many, name) == ["plan", "shard[1]", "shard[2]", "shard[3]", "shard[4]", "gather"]
@@ -153,13 +161,15 @@ def test_shards_in_processes_of_their_own_of_which_one_is_killed(make_run: MakeR
     shared = with_shards(make_run(EXECUTOR="multiprocess", EXECUTOR_MAX_CONCURRENT="2"), 2, tables)
     assert alone.here().exit_code == 0
 
-    killed = shared.process(**{KILLS: str(shared.folder / "killed")})
+    with shared.started(**{KILLS: str(shared.folder / "killed")}) as started:
+        killed = started.ended(within=280)
     assert killed.exit_code == 1, killed.output
     before = calls(shared)
     assert 0 < before.total() < 40
     assert set(before.values()) == {1}
 
-    ran = shared.process()
+    with shared.started() as started:
+        ran = started.ended(within=280)
     assert ran.exit_code == 0, ran.output
     assert not differences(alone.tables(), shared.tables())
     twice = {market for market, count in calls(shared).items() if count > 1}
