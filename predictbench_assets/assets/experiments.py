@@ -128,7 +128,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 return
             if config.forget:
                 refuse_to_forget(settings, dry_run=database.dry)
-            make = _forecaster(context, settings, database, staging, key, experiment, registry, run, inputs)
+            make = _forecaster(context, settings, database, staging, experiment, registry, run, beat, inputs)
             made = make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), forget=config.forget)
             beat()
             yield _staged(context, staging, key, made, _calls_of(database, settings, key, experiment), stored)
@@ -197,8 +197,8 @@ def _sharded_asset(experiment: Experiment, registry: Registry, redact: Redact) -
         staged_cohort = inputs.pop("normalized_markets")
         run = _run(key, staged_cohort)
         number = int(context.op_execution_context.get_mapping_key() or 0)
-        with asset_step(context, settings, database, key, "experiment_results"):
-            make = _forecaster(context, settings, database, staging, key, experiment, registry, run, inputs, number)
+        with asset_step(context, settings, database, key, "experiment_results") as beat:
+            make = _forecaster(context, settings, database, staging, experiment, registry, run, beat, inputs, number)
             make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), shard=number)
 
     @dg.op(
@@ -227,7 +227,7 @@ def _sharded_asset(experiment: Experiment, registry: Registry, redact: Redact) -
                 yield stored
                 return
             sharded_s = step_seconds(context.instance, context.run.run_id, f"{asset_key.to_python_identifier()}.plan")
-            make = _forecaster(context, settings, database, staging, key, experiment, registry, run, inputs)
+            make = _forecaster(context, settings, database, staging, experiment, registry, run, beat, inputs)
             made = make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), sharded_s=sharded_s)
             beat()
             yield _staged(context, staging, key, made, _calls_of(database, settings, key, experiment), stored)
@@ -280,10 +280,10 @@ def _forecaster(
     settings: Settings,
     database: RunDatabase,
     staging: StagingArea,
-    key: RunKey,
     experiment: Experiment,
     registry: Registry,
     run: RunMetadata,
+    beat: Callable[[], None],
     inputs: Mapping[str, StagedFile],
     shard: int | None = None,
 ) -> Callable[..., ExperimentForecasts]:
@@ -301,7 +301,7 @@ def _forecaster(
         writer_id=context.run.run_id,
         settings=settings,
         remake=registry.remake(experiment.name),
-        progress=_ProgressReport(context, database, key, "" if shard is None else f"[{shard} of {experiment.shards}]"),
+        progress=_ProgressReport(context, beat, "" if shard is None else f"[{shard} of {experiment.shards}]"),
     )
 
 
@@ -371,17 +371,17 @@ def _required(
 
 
 class _ProgressReport:
-    """Logs progress and renews the heartbeat, every ten seconds at most; a lost run stops here."""
+    """Logs progress and renews the heartbeat, every ten seconds at most; a run that is lost or has ended stops here."""
 
-    def __init__(self, context: dg.AssetExecutionContext, database: RunDatabase, key: RunKey, part: str) -> None:
-        self._context, self._database, self._key, self._part = context, database, key, part
+    def __init__(self, context: dg.AssetExecutionContext, beat: Callable[[], None], part: str) -> None:
+        self._context, self._beat, self._part = context, beat, part
         self._at = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         if time.monotonic() - self._at < _HEARTBEAT_S:
             return
         self._at = time.monotonic()
-        self._database.beat(self._key, self._context.run.run_id, "experiment_results")
+        self._beat()
         self._context.log.info(
             f"{progress.experiment}{self._part}: {progress.done:,} of {progress.total:,} markets "
             f"({progress.completed:,} completed, {progress.skipped:,} skipped, {progress.failed:,} failed, "

@@ -85,9 +85,8 @@ def test_shards_store_what_one_process_does(make_run: MakeRun, in_one_process: t
     assert calls(shared) == calls(alone)
     assert set(calls(shared).values()) == {1}
     assert calls(shared).total() == LIMIT, "the limit holds for all shards together"
-    [(levels,)] = shared.rows(
-        "SELECT max((payload->>'levels')::int) FROM predictbench.latest_experiment_results WHERE experiment = 'of_books'"
-    )
+    books = "SELECT max((payload->>'levels')::int) FROM predictbench.latest_experiment_results WHERE experiment = %s"
+    [(levels,)] = shared.rows(books, "of_books")
     assert levels > 0
     assert shared.count("experiment_runs") == alone.count("experiment_runs")
     for name in NAMES:
