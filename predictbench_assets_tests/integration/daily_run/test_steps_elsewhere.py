@@ -7,7 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from predictbench_assets.assets.step import stage_of
 from predictbench_assets.sandbox.world import World
+from predictbench_assets_tests.integration.daily_run.experiments import Cancelled
 from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT, DailyRun, MakeRun, differences
 
 
@@ -101,3 +103,41 @@ def test_how_fast_a_step_works_and_where_it_finds_the_same_things_may_differ(
 ) -> None:
     elsewhere = {"EXPERIMENT_CONCURRENCY": "3", "POLYMARKET_CONCURRENCY": "2", "LOG_LEVEL": "DEBUG"}
     assert small.here(instance=instance, run=small.waiting(instance), **elsewhere).exit_code == 0
+
+
+@pytest.mark.parametrize("looking", ["meanwhile", "at the next step"])
+def test_a_run_that_was_cancelled_pays_for_nothing_more_and_stores_nothing(
+    make_run: MakeRun, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, looking: str
+) -> None:
+    if looking == "meanwhile":
+        monkeypatch.setattr("predictbench_assets.assets.dagster_run._LOOK_EVERY_S", 0.0)
+        monkeypatch.setattr("predictbench_assets.assets.experiments._HEARTBEAT_S", 0.0)
+        monkeypatch.setattr("predictbench_assets.experiments.runner._PROGRESS_EVERY_S", 0.02)
+    daily = make_run(World(markets_per_day=40), PROCESSING_EXPERIMENTS=f"{BASELINE},{EXPERIMENT}:Cancelled")
+    asked: list[str] = []
+    monkeypatch.setattr(Cancelled, "asked", asked)
+    monkeypatch.setattr(Cancelled, "cancel", lambda _: instance.report_run_canceled(instance.get_runs()[0]))
+
+    ran = daily.here(instance=instance)
+
+    assert ran.exit_code == 1
+    assert (
+        ran.said["reason"]
+        == f"the Dagster run {instance.get_runs()[0].run_id} is canceled: its remaining steps stop. Run it again."
+    )
+    stage = "experiment_results" if looking == "meanwhile" else "persisted_run"
+    assert daily.run_row("status", "stage") == ("failed", stage)
+    assert len(asked) < 20 if looking == "meanwhile" else len(asked) == 40
+    assert daily.count("processed_markets") == 0
+
+
+@pytest.mark.parametrize(
+    ("step_key", "stage"),
+    [
+        ("raw_markets", "raw_markets"),
+        ("experiment_results__slow", "experiment_results"),
+        ("experiment_results__slow.shard[3]", "experiment_results"),
+    ],
+)
+def test_a_step_belongs_to_the_stage_of_its_asset(step_key: str, stage: str) -> None:
+    assert stage_of(step_key) == stage
