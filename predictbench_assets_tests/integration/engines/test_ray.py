@@ -6,8 +6,8 @@ from predictbench_assets_tests.kit.ray_cluster import RayCluster
 
 def test_steps_on_ray_store_what_one_process_stores(on_ray: DailyRun, cluster: RayCluster, make_run: MakeRun) -> None:
     on_ray.variables["PROCESSING_EXPERIMENTS"] = BASELINE
-    ran = on_ray.process()
-    print(ran.output)
+    with on_ray.started() as started:
+        ran = started.ended(within=900)
 
     assert ran.exit_code == 0, ran.output
     alone = make_run(on_ray.sandbox.world, PROCESSING_EXPERIMENTS=BASELINE)
