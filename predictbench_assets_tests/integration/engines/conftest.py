@@ -1,7 +1,7 @@
 """A Ray cluster of the session, and runs whose steps are its jobs."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,11 @@ def on_ray(
     folder = tmp_path / "runner"
     deployed_home(folder / "dagster")
     options = {"ray": {"address": cluster.address, "env_vars": [*HANDED, "EXECUTOR=in_process"]}}
-    engine = {"EXECUTOR": "ray", "EXECUTOR_OPTIONS": json.dumps(options)}
+    engine = {
+        "EXECUTOR": "ray",
+        "EXECUTOR_OPTIONS": json.dumps(options),
+        "DAGSTER_STEP_DELEGATING_EXECUTOR_SLEEP_SECONDS": "0.2",
+    }
     return DailyRun(
         folder, database_url, exchange, store | engine | {"DAGSTER_POSTGRES_URL": dagster_url(database_url)}
     )
