@@ -65,7 +65,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
         build_persisted_run(registry),
     ]
     benchmark_assets = [market_resolutions, experiment_scores, leaderboard, benchmark_report]
-    daily_run, resolution_sweep = build_daily_run(run_assets), build_resolution_sweep(benchmark_assets)
+    daily_run, resolution_sweep = build_daily_run(settings, run_assets), build_resolution_sweep(benchmark_assets)
     resources = _resources(settings) | overrides
     return dg.Definitions(
         assets=[*run_assets, *benchmark_assets],
@@ -75,7 +75,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
             build_collection_schedule(settings, daily_run, resources["database"]),
             build_sweep_schedule(settings, resolution_sweep),
         ],
-        sensors=[build_failure_sensor(settings)],
+        sensors=[build_failure_sensor(settings, resources["database"])],
         resources=resources,
         executor=configured_executor(settings),
     )

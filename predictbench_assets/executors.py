@@ -20,6 +20,9 @@ def configured_executor(settings: Settings) -> dg.ExecutorDefinition:
     Raises:
         SettingsError: there is no such executor, its extra is not installed, or its options are not as it takes them.
     """
+    if settings.predictbench_dry_run:
+        # Its files and runs are in a folder that goes with it, and only this process knows that it is one.
+        return dg.in_process_executor
     match settings.executor:
         case "in_process":
             executor = dg.in_process_executor

@@ -4,11 +4,12 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # for types only
 
+from predictbench_assets.assets.dagster_run import launch_tags
+from predictbench_assets.assets.ended_runs import end_dead_rows, end_row, why_ended
 from predictbench_assets.assets.step import record_failure
 from predictbench_assets.launch.commands import DAILY_RUN, RESOLUTION_SWEEP, run_config
 from predictbench_assets.observability.notices import NotDelivered, Notice, send_notice
@@ -21,12 +22,13 @@ from predictbench_assets.settings import Settings
 _log = logging.getLogger(__name__)
 
 
-def build_daily_run(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
+def build_daily_run(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
     """The job of one partition, from ingestion to persistence."""
     return dg.define_asset_job(
         DAILY_RUN,
         selection=list(assets),
         hooks={record_failure},
+        tags=launch_tags(settings),
         description="Freeze the markets that close in N days, forecast each with every experiment, store the results.",
     )
 
@@ -59,7 +61,13 @@ def build_daily_schedule(
         A tick of a day that is over, as when the daemon was down, captures nothing: the windows are recorded as missed.
         """
         day = context.scheduled_execution_time.date()
-        found = plan_day(database, day, settings.windows, settings.clock.now())
+        found = plan_day(
+            database,
+            day,
+            settings.windows,
+            settings.clock.now(),
+            end_dead=lambda running: end_dead_rows(context.instance, database, running, settings),
+        )
         if len(found.plan.done) == len(settings.windows):
             yield dg.SkipReason(f"every window of {day} is stored")
         for key in (partition_key(RunKey(day, window)) for window in found.plan.windows):
@@ -109,11 +117,11 @@ def build_sweep_schedule(settings: Settings, job: UnresolvedAssetJobDefinition) 
     )
 
 
-def build_failure_sensor(settings: Settings) -> dg.SensorDefinition:
+def build_failure_sensor(settings: Settings, database: RunDatabase) -> dg.SensorDefinition:
     """The sensor that notifies NOTIFY_WEBHOOK_URL of every failed run on the storage, wherever it ran.
 
     All code locations, since a run by `dagster job execute` belongs to none. The notice is made of the event log
-    alone: the database may be what failed.
+    alone: the database may be what failed. A step that died has told nobody; the run's row is ended here.
     """
 
     @dg.run_failure_sensor(
@@ -123,31 +131,25 @@ def build_failure_sensor(settings: Settings) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.STOPPED,
     )
     def failed_runs_are_told(context: dg.RunFailureSensorContext) -> None:
-        """Send one notice a failed run; one that cannot be delivered shows as a failed tick."""
-        send_notice(_notice(context), settings)
+        """End its row, and send one notice a failed run; one that cannot be delivered shows as a failed tick."""
+        try:
+            send_notice(_notice(context), settings)
+        finally:  # the database may be what failed, so the notice does not wait for it
+            end_row(context.instance, database, context.dagster_run, settings)
 
     return failed_runs_are_told
 
 
 def _notice(context: dg.RunFailureSensorContext) -> Notice:
-    run, failed = context.dagster_run, context.get_step_failure_events()
-    stage, reason = None, context.failure_event.message or "no reason was recorded"
-    if failed:
-        stage = (failed[0].step_key or "").replace("__", "/") or None
-        reason = _cause(failed[0].step_failure_data.error) or reason
+    run = context.dagster_run
+    stage, reason = why_ended(context.instance, run.run_id)
+    stage = stage.replace("__", "/") if stage else None
     notice = Notice("failure", stage=stage, reason=f"{reason.rstrip('.')}. Dagster run {run.run_id}")
     try:
         key = parsed_key(run.tags.get("dagster/partition", ""))
     except UnknownPartition:
         return notice
     return replace(notice, run_date=key.run_date, windows=(key.window_days,))
-
-
-def _cause(error: Any) -> str | None:
-    """The error of the step, without Dagster's error around it."""
-    while error is not None and (error.cls_name or "").startswith("Dagster") and error.cause is not None:
-        error = error.cause
-    return None if error is None else str(error.message).strip().partition(": ")[2] or str(error.message).strip()
 
 
 _REPAIR = "what began and is not complete can be materialized again from its partition's page"

@@ -1,5 +1,6 @@
 """A run: a run date and a window, everything that follows from the two, and the statuses of a run and its parts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
@@ -24,6 +25,20 @@ CallStatus = Literal["answered", "refused", "truncated", "invalid", "failed", "u
 
 FREEZE_WINDOW_HOURS = 24
 """A forecast counts as timely when it was made at most this long after the snapshot, and before the market closed."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """The beginning of a Dagster run, to tell whether another one is later.
+
+    Where the same storage of Dagster's has both, their order in it tells, and no clock does. Dagster's creation time is
+    the clock of the machine that made the run, and the only thing to go by where the other run is in another storage
+    (a laptop's SQLite beside a deployment's Postgres), or was pruned from it.
+    """
+
+    at: datetime
+    before: Callable[[str], bool | None] = lambda _: None
+    """Whether it was made before another Dagster run, by its id; None where that one is not in its storage."""
 
 
 @dataclass(frozen=True, order=True)

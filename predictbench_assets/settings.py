@@ -5,6 +5,7 @@ are read by `web`). Each text is trimmed and checked here, before anything is ma
 or wrong stops everything at once, with the names of all that are at fault.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -93,6 +94,45 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _PROJECT = re.compile(r"[a-z0-9-]+", re.ASCII)
 
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
+
+DECIDE_ROWS = frozenset(
+    {
+        *("environment", "allow_empty_windows", "past_snapshots", "pipeline_run_at_utc", "predictbench_now"),
+        *("processing_experiments", "experiments_file", "experiment_timeout_seconds"),
+        *("model_usd_per_day", "model_prices_file", "core_sample_size"),
+        *("polymarket_base_url", "polymarket_clob_url", "polymarket_price_history"),
+        *("min_liquidity", "min_volume", "max_markets", "rejected_share_limit"),
+    }
+)
+"""Settings that decide what a run stores: the same wherever its steps run. Each other one is in `DECIDE_NO_ROW`."""
+
+DECIDE_NO_ROW = frozenset(
+    {
+        # Addresses and keys, which may be others where a step runs.
+        *("supabase_db_url", "supabase_migration_db_url", "supabase_service_role_key", "supabase_project_ref"),
+        *("supabase_api_url", "database_url", "dagster_postgres_url", "polymarket_api_key", "staging_uri"),
+        *("staging_s3_endpoint_url", "staging_s3_region", "staging_s3_addressing", "staging_s3_access_key_id"),
+        *("staging_s3_secret_access_key", "archive_uri", "artifacts_dir", "predictbench_home"),
+        # How a step works, not what it comes to.
+        *("db_pool_max_size", "db_timeout_seconds", "executor", "executor_max_concurrent", "experiment_concurrency"),
+        *("polymarket_page_size", "polymarket_requests_per_second", "polymarket_concurrency"),
+        *("polymarket_timeout_seconds", "polymarket_max_attempts", "polymarket_max_answer_mb"),
+        *("polymarket_max_listing_mb", "staging_timeout_seconds"),
+        # What is run, kept, told and seen.
+        *("target_close_window_days", "horizons", "resolution_max_requests", "raw_retention_days"),
+        *("staging_retention_days", "dagster_retention_days", "database_size_limit_mb", "notify_webhook_url"),
+        *("notify_on_success", "dead_man_url", "notify_timeout_seconds", "github_repository", "github_token"),
+        *("github_api_url", "log_level", "log_format", "prometheus_textfile", "prometheus_push_gateway"),
+        *("predictbench_summary", "predictbench_scratch"),
+        # Compared apart: a dry run by a tag of its own, the commit where both sides know theirs.
+        *("predictbench_dry_run", "git_sha"),
+    }
+)
+
+DIGEST = "sha256:"
+"""What the digest of a value begins with."""
+
+_LONGEST_TOLD = 48
 
 Environment = Literal["development", "staging", "production"]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -519,7 +559,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         problems = [*self._horizon_problems(), *self._deployment_problems(), *self._project_problems()]
-        problems += [*self._archive_problems(), *self._key_problems()]
+        problems += [*self._archive_problems(), *self._key_problems(), *self._sharing_problems()]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -566,6 +606,24 @@ class Settings(BaseSettings):
         )
         return [f"{missing}: required, since the other half of the key is set"]
 
+    def _sharing_problems(self) -> list[str]:
+        """What steps on other machines could not share."""
+        if not self.remote_executor:
+            return []
+        problems, required = [], f"required with EXECUTOR={self.executor}, whose steps may run on other machines"
+        if self.writer_url is None and not self.deployed:
+            problems.append(f"DATABASE_URL: {required}: each would store into an embedded database of its own")
+        if self.dagster_postgres_url is None:
+            problems.append(f"DAGSTER_POSTGRES_URL: {required}: they find the run in Dagster's storage")
+        if self.staging_uri is None:
+            problems.append(f"STAGING_URI: {required}: one hands its files to the next there (s3://bucket/prefix)")
+        elif is_local(self.staging) and Path(self.staging.removeprefix("file://")).is_relative_to(self.home):
+            problems.append(
+                "STAGING_URI: may not be in PREDICTBENCH_HOME with EXECUTOR="
+                f"{self.executor}, whose steps may run on other machines (use s3://bucket/prefix, or a shared folder)"
+            )
+        return problems
+
     def _project_problems(self) -> list[str]:
         if self.supabase_project_ref is None:
             return []
@@ -584,6 +642,11 @@ class Settings(BaseSettings):
     def deployed(self) -> bool:
         """True for staging and production, where nothing local survives."""
         return self.environment != "development"
+
+    @property
+    def remote_executor(self) -> bool:
+        """True where steps may run on other machines. Those of a dry run stay in one process."""
+        return self.executor not in ("in_process", "multiprocess") and not self.predictbench_dry_run
 
     @property
     def reconstructs(self) -> bool:
@@ -733,6 +796,19 @@ class Settings(BaseSettings):
         """Every setting that is not a secret, by its environment name, as plain values."""
         return {name.upper(): value for name, value in self.model_dump(mode="json", exclude=secret_names()).items()}
 
+    def deciding_rows(self) -> dict[str, Any]:
+        """The settings of `DECIDE_ROWS` by environment name, to be compared: long texts and files as a digest."""
+        values = self.model_dump(mode="json", include=set(DECIDE_ROWS))
+        for name, file in (("experiments_file", self.declared_experiments), ("model_prices_file", self.model_prices)):
+            values[name] = None if file is None or not file.is_file() else _digest(file.read_bytes())
+        return {name.upper(): self._comparable(value) for name, value in sorted(values.items())}
+
+    def _comparable(self, value: Any) -> Any:
+        if not isinstance(value, str | list):
+            return value
+        text = self.redact(value if isinstance(value, str) else ",".join(map(str, value)))
+        return text if len(text) <= _LONGEST_TOLD else _digest(text.encode())
+
     def redact(self, text: str) -> str:
         """The text with every secret in it, and every password of a URL, replaced by `***`."""
         for needle in self._secret_texts:
@@ -802,22 +878,30 @@ def _secret_parts(name: str, address: str) -> list[str]:
 
 
 def _handed_to_workers(options: object, *, handed: bool = False) -> Iterator[str]:
-    """Texts of an executor's options that may be secrets: variables of its workers, headers and cookies."""
+    """Values of the variables, headers and cookies that an executor's options hand on; any may be a secret."""
     match options:
         case dict():
             for name, value in options.items():
-                yield from _handed_to_workers(value, handed=handed or name in _HANDED)
+                if isinstance(value, str):
+                    yield from [value] if handed and name != "name" else []
+                else:
+                    yield from _handed_to_workers(value, handed=handed or name in _HANDED)
         case list():
             for value in options:
-                yield from _handed_to_workers(value, handed=handed)
-        case str() if handed:
-            yield options.partition("=")[2] or options
+                if isinstance(value, str):  # NAME=value, or the name of a variable of this process
+                    yield from [value.partition("=")[2]] if handed else []
+                else:
+                    yield from _handed_to_workers(value, handed=handed)
         case _:
             return
 
 
 _HANDED = {"env", "env_vars", "headers", "cookies"}
 """Keys of executors' options under which secrets are handed on."""
+
+
+def _digest(content: bytes) -> str:
+    return f"{DIGEST}{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def is_local(uri: str) -> bool:

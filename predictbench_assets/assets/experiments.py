@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -131,7 +131,7 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 settings=settings,
                 remake=registry.remake(experiment.name),
                 forget=config.forget,
-                progress=_ProgressReport(context, database, key),
+                progress=_ProgressReport(context, beat),
             )
             beat()
             yield _staged(context, staging, key, made, _calls_of(database, settings, key, experiment), stored)
@@ -201,17 +201,17 @@ def _required(
 
 
 class _ProgressReport:
-    """Logs progress and renews the heartbeat, every ten seconds at most; a lost run stops here."""
+    """Logs progress and renews the heartbeat, every ten seconds at most; a run that is lost or has ended stops here."""
 
-    def __init__(self, context: dg.AssetExecutionContext, database: RunDatabase, key: RunKey) -> None:
-        self._context, self._database, self._key = context, database, key
+    def __init__(self, context: dg.AssetExecutionContext, beat: Callable[[], None]) -> None:
+        self._context, self._beat = context, beat
         self._at = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         if time.monotonic() - self._at < _HEARTBEAT_S:
             return
         self._at = time.monotonic()
-        self._database.beat(self._key, self._context.run.run_id, "experiment_results")
+        self._beat()
         self._context.log.info(
             f"{progress.experiment}: {progress.done:,} of {progress.total:,} markets "
             f"({progress.completed:,} completed, {progress.skipped:,} skipped, {progress.failed:,} failed, "

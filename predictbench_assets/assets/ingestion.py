@@ -11,6 +11,7 @@ from predictbench_assets.assets.checks import (
     check_cohort,
     check_snapshot,
 )
+from predictbench_assets.assets.dagster_run import refuse_other_settings, run_began
 from predictbench_assets.assets.step import OWNERS, asset_step, record_failure, redacting
 from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.exchanges.configured import configured_exchange
@@ -86,13 +87,14 @@ def target_window(
     requested = run_key(context)
     # Dagster starts a run of any key that `dagster job execute` is given.
     key = checked_key(requested.run_date, requested.window_days, today=settings.clock.now().date())
+    refuse_other_settings(context, settings)
     for warning in settings.warnings:
         context.log.warning(warning)
     attempt = None
     if not database.dry:
         try:
             with redacting(settings):
-                attempt = database.open(key, context.run.run_id, config.on_existing).attempt
+                attempt = database.open(key, context.run.run_id, config.on_existing, began=run_began(context)).attempt
         except RunAlreadyStored as stored:
             if config.on_existing == "fail":
                 raise dg.Failure(str(stored), allow_retries=False) from stored
@@ -141,6 +143,7 @@ def raw_markets(
             key,
             today=settings.clock.now().date(),
             dagster_run_id=context.run.run_id,
+            began=run_began(context),
             refresh=config.refresh,
             allow_empty=config.allow_empty or key.window_days in settings.allow_empty_windows,
             as_of=key.at(settings.pipeline_run_at_utc) if reconstruct else None,
@@ -206,7 +209,7 @@ def _kept_aside(
         if one.check_name in blocking and not one.passed and one.severity is dg.AssetCheckSeverity.ERROR
     ]
     if refused:
-        database.refuse(key, snapshot.sha256, " ".join(refused), context.run.run_id)
+        database.refuse(key, snapshot.sha256, " ".join(refused), context.run.run_id, run_began(context))
     yield from results
 
 

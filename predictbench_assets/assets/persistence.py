@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from predictbench_assets.assets.checks import RUN_CHECKS, check_run, report_stored
+from predictbench_assets.assets.dagster_run import run_began
 from predictbench_assets.assets.experiments import experiment_key
 from predictbench_assets.assets.step import OWNERS, asset_step, record_failure, run_seconds
 from predictbench_assets.experiments.registry import Registry
@@ -62,7 +63,8 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
         with asset_step(context, settings, database, key, "persisted_run"):
             staged = staged_experiments(registry, staging, key, normalized_markets, settings.redact)
             contents = RunContents(key, normalized_markets, raw_markets, staged, settings.clock)
-            run = store(contents, None if database.dry else database.open(key, dagster_run_id))
+            lease = None if database.dry else database.open(key, dagster_run_id, began=run_began(context))
+            run = store(contents, lease)
             seconds = run_seconds(context.instance, dagster_run_id)
             summary = reporter.written(run, dagster_run_id, duration_seconds=seconds)
             run.finish(summary.model_dump(mode="json"))

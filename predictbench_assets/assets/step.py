@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError  # not exported
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from predictbench_assets.assets.dagster_run import EndOfRun, refuse_other_settings
 from predictbench_assets.failures import PredictbenchError, Stage
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -39,12 +40,15 @@ def asset_step(
 
     Raises:
         LeaseLost: another attempt has taken the run over; this one must stop. The heartbeat function raises it too.
+        OtherSettings: this process is not set up as the one that launched the run.
+        RunEnded: the Dagster run has been cancelled, or has failed; the heartbeat function raises it too.
     """
 
-    last = float("-inf")
+    last, end = float("-inf"), EndOfRun(context)
 
     def beat() -> None:
         nonlocal last
+        end.look()
         if time.monotonic() - last > _BEAT_AT_MOST_EVERY_S:
             database.beat(key, context.run.run_id, name)
             last = time.monotonic()
@@ -54,6 +58,7 @@ def asset_step(
     with bound(**fields):
         try:
             with redacting(settings):
+                refuse_other_settings(context, settings)
                 beat()
                 yield beat
         except dg.DagsterExecutionInterruptedError:
@@ -105,6 +110,11 @@ def _trim_heap() -> None:
         trim(0)
 
 
+def stage_of(step_key: str) -> Stage:
+    """The stage of a step by its key, also of one inside of an asset: `experiment_results__x.shard[3]`."""
+    return cast(Stage, step_key.partition(".")[0].partition("__")[0])
+
+
 def run_seconds(instance: dg.DagsterInstance, dagster_run_id: str) -> float:
     """Seconds since the Dagster run began, whichever processes its steps ran in."""
     record = instance.get_run_record_by_id(dagster_run_id)
@@ -124,7 +134,7 @@ def record_failure(context: dg.HookContext) -> None:
     error = context.op_exception
     reason = _reason(context, error)
     retriable = error.retriable if isinstance(error, PredictbenchError) else isinstance(error, OperationalError)
-    name = cast(Stage, context.op.name.partition("__")[0])
+    name = stage_of(context.step_key)
     seconds = run_seconds(context.instance, context.run_id)
     context.resources.reporter.failed(key, context.run_id, name, reason, retriable=retriable, seconds=seconds)
 

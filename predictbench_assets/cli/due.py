@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from datetime import date
 
 import click
@@ -10,6 +11,7 @@ from predictbench_assets.cli.options import as_usage_errors, configured_settings
 from predictbench_assets.observability.console import print_item
 from predictbench_assets.persistence.run_store import RunDatabase, run_database
 from predictbench_assets.persistence.scheduled import plan_day, stored_on
+from predictbench_assets.persistence.stored_runs import StoredRun
 from predictbench_assets.runs import UnknownPartition, checked_key
 from predictbench_assets.schedule import RunPlan, plan_requested, scheduled_day
 from predictbench_assets.settings import Settings
@@ -71,7 +73,25 @@ def _plan_requested(
 
 def _plan_scheduled(settings: Settings, database: RunDatabase, windows: tuple[int, ...], link: str | None) -> RunPlan:
     now = settings.clock.now()
-    return plan_day(database, scheduled_day(now, settings.pipeline_run_at_utc), windows, now, link=link).plan
+    day = scheduled_day(now, settings.pipeline_run_at_utc)
+    return plan_day(
+        database, day, windows, now, link=link, end_dead=lambda running: _end_dead(settings, database, running)
+    ).plan
+
+
+def _end_dead(settings: Settings, database: RunDatabase, running: Sequence[StoredRun]) -> None:
+    """End the rows of runs that Dagster knows to have ended: killed ones could not do so themselves."""
+    # Loads Dagster, which only a day with a run under way needs here.
+    from predictbench_assets.assets.ended_runs import end_dead_rows
+    from predictbench_assets.instance.run_retention import dagster_instance
+    from predictbench_assets.instance.storage import DagsterStorageError
+
+    try:
+        with dagster_instance(settings) as instance:
+            if instance is not None:
+                end_dead_rows(instance, database, running, settings)
+    except DagsterStorageError as error:
+        _log.warning("Dagster's storage does not tell whether a run has ended: %s", error)
 
 
 def _printed(found: RunPlan, form: str) -> str:

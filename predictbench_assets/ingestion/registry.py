@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid5
 
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import Began, RunKey
 
 
 @dataclass(frozen=True)
@@ -47,5 +47,5 @@ class SnapshotRegistry(Protocol):
     def refused_snapshot(self, key: RunKey) -> SnapshotRecord | None:
         """The newest one that a check refused."""
 
-    def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
-        """Make a snapshot the one that counts."""
+    def register(self, record: SnapshotRecord, dagster_run_id: str, began: Began | None = None) -> None:
+        """Make a snapshot the one that counts, for a Dagster run that began then."""

@@ -26,7 +26,7 @@ from predictbench_assets.failures import PermanentError, TransientError
 from predictbench_assets.ingestion.headers import SnapshotHeader
 from predictbench_assets.ingestion.registry import SnapshotRecord, SnapshotRegistry
 from predictbench_assets.markets.quotes import Quote
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import Began, RunKey
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagedFileBroken, StagedFileMissing, StagingArea
 
 SNAPSHOT = Schema("raw_markets", 3, oldest=1)
@@ -76,6 +76,7 @@ def freeze(
     *,
     today: date,
     dagster_run_id: str,
+    began: Began | None = None,
     refresh: bool = False,
     allow_empty: bool = False,
     as_of: datetime | None = None,
@@ -88,6 +89,7 @@ def freeze(
 
     Args:
         today: in UTC.
+        began: the beginning of the Dagster run, see `open_lease`.
         refresh: capture a new one although one is stored.
         allow_empty: believe a listing without any market.
         as_of: the instant to reconstruct where the day is over and nothing is stored; None to refuse such a day.
@@ -106,7 +108,7 @@ def freeze(
             record = None  # what was reconstructed can be so again, unlike what was captured
         if record is not None:
             warn(f"read again, after it was refused ({record.refused}): {record.uri}")
-            registry.register(record, dagster_run_id)
+            registry.register(record, dagster_run_id, began)
     if record is not None:
         return FrozenSnapshot(open_registered(area, record, today), reused=True)
     if key.run_date < today and as_of is not None and not refresh:
@@ -130,7 +132,7 @@ def freeze(
     if captured.left_out:
         _log.info("listed now and not of %s: %s", key, _counted(captured.left_out))
     snapshot = freeze_snapshot(area, key, captured, exchange=exchange.host, dagster_run_id=dagster_run_id)
-    registry.register(_record(key, snapshot), dagster_run_id)
+    registry.register(_record(key, snapshot), dagster_run_id, began)
     return FrozenSnapshot(snapshot, reused=False)
 
 

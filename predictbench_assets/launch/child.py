@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,10 @@ _RAISED = re.compile(r"(\w+\.)*[A-Z]\w*(Error|Exception|Unavailable|Refused): \S
 
 Line = dict[str, Any]
 """A log line of the child, as `observability.logs.JsonLines` writes it."""
+
+Follow = Callable[[str, Callable[[Line], None]], AbstractContextManager[object]]
+"""Given a Dagster run's id and a function: hands the lines of the run's event log over while the block lasts, in a
+thread of its own, and the last ones at its end."""
 
 
 @dataclass
@@ -78,6 +82,8 @@ class ChildLog:
             self.stage = stage
         elif event == "STEP_FAILURE" and self.reason is None:
             self.stage, self.reason = stage, line.get("reason")
+        elif event == "PIPELINE_FAILURE" and self.reason is None and line.get("reason"):
+            self.reason = line["reason"]  # of the executor itself
         elif line.get("level") == "ERROR" and event is None and self.dagster_run_id is None:
             self.reason = line.get("message")
         elif line.get("logger") == _OUTPUT:
@@ -101,6 +107,7 @@ def run_child(
     ending_s: float = ENDING_SECONDS,
     on_begin: Callable[[Callable[[str | None], None]], None] | None = None,
     on_interrupt: Callable[[], object] | None = None,
+    follow: Follow | None = None,
 ) -> ChildLog:
     """Run a command to its end, append its output to the file `log`, and pass each line to `on_line`.
 
@@ -112,8 +119,10 @@ def run_child(
         on_begin: for a child that reads its standard input: called with a function that writes a line to it, and
             closes it when called with None. The input of any other is empty.
         on_interrupt: called at the first Ctrl-C in place of passing it on, in a signal handler.
+        follow: for a run whose steps are elsewhere, and print nothing here: the lines of the Dagster run are taken from
+            its event log, in the place of those that the child prints of it.
     """
-    child_log = ChildLog()
+    child_log, taking, following = ChildLog(), threading.Lock(), ExitStack()
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("a", encoding="utf-8") as kept,
@@ -133,14 +142,24 @@ def run_child(
         pass_to(child.send_signal, lambda: _kill(child))
         if on_begin is not None:
             on_begin(lambda text: _write(child, text))
-        for text in _output(child, child_log, ending_s):
-            line = as_line(text.rstrip("\n"), redact)
-            if line is None:
-                continue
-            kept.write(json.dumps(line) + "\n")
-            kept.flush()
-            child_log.add(line)
-            on_line(line)
+
+        def take(line: Line) -> None:
+            with taking:
+                kept.write(json.dumps(line) + "\n")
+                kept.flush()
+                child_log.add(line)
+                on_line(line)
+
+        with following:
+            for text in _output(child, child_log, ending_s):
+                line = as_line(text.rstrip("\n"), redact)
+                if line is None:
+                    continue
+                if follow is None or (dagster_run_id := line.get("dagster_run_id")) is None:
+                    take(line)
+                elif child_log.dagster_run_id is None:
+                    child_log.dagster_run_id = dagster_run_id
+                    following.enter_context(follow(dagster_run_id, take))
     if child_log.exit_code is None:
         child_log.exit_code = child.returncode
     return child_log

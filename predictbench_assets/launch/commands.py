@@ -124,7 +124,7 @@ def _run_variables(
 ) -> dict[str, str]:
     variables = shared_variables(settings, home) | {SUMMARY_VARIABLE: str(summary)} | _importing(import_path)
     if scratch is not None:
-        variables |= {"PREDICTBENCH_DRY_RUN": "1", "PREDICTBENCH_SCRATCH": str(scratch)}
+        variables |= {"PREDICTBENCH_DRY_RUN": "1", "PREDICTBENCH_SCRATCH": str(scratch), "EXECUTOR": "in_process"}
     return variables
 
 

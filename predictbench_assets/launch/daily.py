@@ -14,7 +14,7 @@ from predictbench_assets.database.connection import ready_database
 from predictbench_assets.experiments.crashes import left_marks
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.registry import import_path
-from predictbench_assets.launch.child import ChildLog, run_child
+from predictbench_assets.launch.child import ChildLog, Follow, run_child
 from predictbench_assets.launch.commands import prepare_home, run_command, write_run_config
 from predictbench_assets.launch.progress import Display, default_display
 from predictbench_assets.launch.request import DailyOptions, RunRefused, op_config, requested_key
@@ -42,6 +42,7 @@ def run_daily(
     report: Callable[[RunSummary, ChildLog], None] | None = None,
     *,
     verbose: bool = True,
+    follow: Callable[[Settings], Follow] | None = None,
 ) -> int:
     """Check the options, run the job, show the summary.
 
@@ -51,6 +52,7 @@ def run_daily(
         show: shows the work while it goes on; default: by LOG_FORMAT and the terminal.
         report: receives the summary; default: show it here, and on the Action's page.
         verbose: True to print the command, and the paths of log and summary of a run that succeeded.
+        follow: makes what follows a run whose steps are elsewhere; see `run_child`.
 
     Returns:
         The exit code: 0 only if the run succeeded; 128 and the signal's number where one stopped it.
@@ -77,7 +79,16 @@ def run_daily(
         folder = run_folder(settings, key)
         crashes = Crashes(settings, key)
         while True:
-            child_log = _execute(settings, key, ops, folder, import_path(registry), show, verbose=verbose)
+            child_log = _execute(
+                settings,
+                key,
+                ops,
+                folder,
+                import_path(registry),
+                show,
+                verbose=verbose,
+                follow=follow(settings) if follow is not None and settings.remote_executor else None,
+            )
             if not crashes.seen_in(child_log):
                 break
             ops = without_repeats(ops, child_log.begun)
@@ -153,6 +164,7 @@ def _execute(
     show: Callable[[Settings], Display],
     *,
     verbose: bool,
+    follow: Follow | None,
 ) -> ChildLog:
     """Run the job as a command of its own, shown here and kept in the folder."""
     scratch = settings.predictbench_scratch
@@ -169,7 +181,7 @@ def _execute(
         print_status(settings, f"$ {command}\n")
     shown = show(settings)
     try:
-        return run_child(command, log=folder / LOG, redact=settings.redact, on_line=shown)
+        return run_child(command, log=folder / LOG, redact=settings.redact, on_line=shown, follow=follow)
     finally:
         shown.close()
 

@@ -40,6 +40,11 @@ def summary_of(settings: Settings, folder: Path, key: RunKey, child_log: ChildLo
     stopped = child_log.signal is not None and child_log.reason in (None, _INTERRUPTED)
     if written is not None and (written.succeeded or not stopped):
         return written
+    stored = _stored(settings, key, child_log) if settings.remote_executor and child_log.dagster_run_id else None
+    if stored is not None:
+        stored.write(folder / SUMMARY)
+        _export(settings, stored)
+        return stored
     return _summary_from_log(settings, folder, key, child_log, options)
 
 
@@ -90,6 +95,28 @@ def _written(folder: Path) -> RunSummary | None:
     return RunSummary.read(file) if file.exists() else None
 
 
+def _stored(settings: Settings, key: RunKey, child_log: ChildLog) -> RunSummary | None:
+    """The summary that the last step has stored, on whichever machine; of a run that failed, where and why.
+
+    The latter is noted in the log: a step elsewhere has recorded it in the database, and printed nothing here.
+    """
+    database = RunDatabase(settings)
+    try:
+        run = database.stored_run(key)
+    except PredictbenchError as error:
+        _log.warning("the run cannot be read from the database: %s", settings.redact(str(error)))
+        return None
+    finally:
+        database.engine.dispose()
+    if run is None or run.dagster_run_id != child_log.dagster_run_id:
+        return None
+    if run.summary is not None:
+        return RunSummary.model_validate(run.summary)
+    if run.status == "failed" and child_log.signal is None:
+        child_log.stage, child_log.reason = run.stage, run.reason
+    return None
+
+
 def _summary_from_log(
     settings: Settings, folder: Path, key: RunKey, child_log: ChildLog, options: DailyOptions
 ) -> RunSummary:
@@ -117,11 +144,15 @@ def _summary_from_log(
     )
     summary.write(folder / SUMMARY)
     if not summary.dry_run:
-        # Loads the metrics' library, which only a run without a summary of its own needs here.
-        from predictbench_assets.observability.metrics import export_metrics
-
-        export_metrics(summary, settings)
+        _export(settings, summary)
     return summary
+
+
+def _export(settings: Settings, summary: RunSummary) -> None:
+    # Loads the metrics' library, which only a run without a summary of its own needs here.
+    from predictbench_assets.observability.metrics import export_metrics
+
+    export_metrics(summary, settings)
 
 
 def _failure_reason(child_log: ChildLog) -> str:

@@ -1,9 +1,11 @@
 """Leases on runs: the newest attempt may write; an older one learns at its next step that it is not, and stops.
 
+The newest is that of the Dagster run that was made last, not the one that asks last.
+
 Nothing is held while experiments run: a lease is a number in the run's row, compared in every transaction that writes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -26,12 +28,14 @@ from predictbench_assets.experiments.model_calls.store import windows_in_batches
 from predictbench_assets.failures import Failure, PermanentError, Stage
 from predictbench_assets.persistence.digests import store_digest
 from predictbench_assets.printable import on_one_line
-from predictbench_assets.runs import RunKey, StoredStatus
+from predictbench_assets.runs import Began, RunKey, StoredStatus
 
 OnExisting = Literal["update", "skip", "fail"]
 
 _FIRST_STAGE: Stage = "target_window"
 _MISSED_ATTEMPT = 1
+_NONE = ""
+"""The Dagster run of a row that none has made: one of a missed day."""
 
 _OPENING = text("SELECT pg_advisory_xact_lock(hashtext('predictbench lease'))")
 
@@ -235,23 +239,34 @@ def open_lease(
     git_sha: str | None,
     clock: Clock,
     on_existing: OnExisting = "update",
+    began: Began | None = None,
 ) -> Lease:
     """Take the run over as its newest attempt; an attempt that was still running becomes `interrupted`.
 
-    The same Dagster run that asks again gets its own attempt back.
+    The same Dagster run that asks again gets its own attempt back. The later Dagster run has the lease, not the one
+    that asks last: a step of a dead run may come out of a queue hours after another run has completed the day. A run
+    that waited in Dagster's own queue while a later one ran is refused as well; it has to be launched again.
+
+    Where Dagster's storage has both runs, their order there tells which one is later, whatever the clocks are.
+    Elsewhere the asking run's creation is compared with the start of the present attempt, each by the clock of its
+    machine. A clock that is off then counts for as much as it is off: behind, a run may be refused that came right
+    after the other one, which a later try mends; ahead, one may take over that is older by less than that.
 
     Args:
         holder: host and process of this attempt, for the other side's error text.
         exchange: host of the exchange that the run reads.
         on_existing: treatment of a run that is stored complete: `update` it, or refuse. `fail` and `skip` differ in
             what the caller makes of the refusal, and `skip` does not refuse where batches are there to be collected.
+        began: the beginning of the asking Dagster run; None is later than any.
 
     Raises:
         RunAlreadyStored: the run is complete, and `on_existing` is not `update`.
-        LeaseLost: this Dagster run held the run before, and a newer one has taken over since.
+        LeaseLost: a Dagster run that is later than this one has the run, or has taken it over.
         ForeignExchange: the database holds another exchange's runs.
         DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
+
+    older_than = _earlier_than(engine, key, dagster_run_id, began)
 
     def work(connection: Connection) -> Lease:
         connection.execute(_OPENING)  # first runs of two exchanges at once must not both find an empty database
@@ -260,6 +275,8 @@ def open_lease(
             select(processing_runs).where(processing_runs.c.run_id == key.run_id).with_for_update()
         ).one_or_none()
         attempt = _attempt_for(connection, key, row, dagster_run_id, on_existing)
+        if row is not None and row.dagster_run_id != dagster_run_id and older_than(row):
+            raise _too_old(key, dagster_run_id, row)
         lease = Lease(engine, clock, key, attempt, holder, dagster_run_id)
         _take(
             connection,
@@ -320,7 +337,7 @@ def record_missed(
                 "reason": reason,
                 "attempt": _MISSED_ATTEMPT,
                 "holder": holder,
-                "dagster_run_id": "",  # there was none
+                "dagster_run_id": _NONE,
                 "exchange": exchange,
                 "git_sha": git_sha,
             }
@@ -360,6 +377,27 @@ def _attempt_for(
             "nothing was done. Use --on-existing update to write it again."
         )
     return int(row.attempt) + 1
+
+
+def _earlier_than(engine: Engine, key: RunKey, dagster_run_id: str, began: Began | None) -> Callable[[Row[Any]], bool]:
+    """Tells of the run's row whether the Dagster run that holds it is later than the asking one.
+
+    Dagster's storage is asked here, before the transaction: nobody should wait for a lock because it does not answer.
+    """
+    if began is None:
+        return lambda _: False
+    select_holder = select(processing_runs.c.dagster_run_id).where(processing_runs.c.run_id == key.run_id)
+    holder = in_transaction(engine, lambda connection: connection.execute(select_holder).scalar_one_or_none())
+    before = began.before(holder) if holder not in (None, _NONE, dagster_run_id) else None
+
+    def holds_later(row: Row[Any]) -> bool:
+        if row.dagster_run_id == _NONE:
+            return False
+        if row.dagster_run_id == holder and before is not None:
+            return before
+        return bool(row.started_at > began.at)
+
+    return holds_later
 
 
 def _is_to_be_taken(connection: Connection, key: RunKey, on_existing: OnExisting) -> bool:
@@ -453,6 +491,14 @@ def _lost(key: RunKey, attempt: int, row: Row[Any] | None) -> LeaseLost:
         f"attempt {attempt} of the run {key} stops: attempt {row.attempt} took over at {_moment(row.started_at)} "
         f"(held by {on_one_line(row.holder)}, Dagster run {on_one_line(row.dagster_run_id)}, "
         f"last heard of at {_moment(row.heartbeat_at)})."
+    )
+
+
+def _too_old(key: RunKey, dagster_run_id: str, row: Row[Any]) -> LeaseLost:
+    return LeaseLost(
+        f"the Dagster run {dagster_run_id} may not take the run {key} over: attempt {row.attempt} is of a later one "
+        f"({on_one_line(row.dagster_run_id)}, {row.status}, begun at {_moment(row.started_at)} by "
+        f"{on_one_line(row.holder)}). If this one is not a leftover, launch it again."
     )
 
 

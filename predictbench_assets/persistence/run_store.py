@@ -35,7 +35,7 @@ from predictbench_assets.persistence.stored_runs import (
     stored_run,
     stored_runs,
 )
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import Began, RunKey
 from predictbench_assets.settings import Settings
 
 
@@ -58,11 +58,13 @@ class RunDatabase:
         settings = self._settings
         return make_engine(database_url(settings), pool_size=settings.db_pool_max_size, patience=self._patience)
 
-    def open(self, key: RunKey, dagster_run_id: str, on_existing: OnExisting = "update") -> Lease:
-        """Take the run over for a Dagster run, or return the lease that it holds.
+    def open(
+        self, key: RunKey, dagster_run_id: str, on_existing: OnExisting = "update", *, began: Began | None = None
+    ) -> Lease:
+        """Take the run over for a Dagster run, or return the lease that it holds; `began` as for `open_lease`.
 
         Raises:
-            LeaseLost: a newer Dagster run has taken over since.
+            LeaseLost: a later Dagster run has it.
             RunAlreadyStored: the run is complete and `on_existing` is not `update`.
             ForeignExchange: the database belongs to another exchange.
         """
@@ -75,6 +77,7 @@ class RunDatabase:
             git_sha=running_commit(self._settings),
             clock=self._settings.clock,
             on_existing=on_existing,
+            began=began,
         )
 
     def beat(self, key: RunKey, dagster_run_id: str, stage: Stage) -> None:
@@ -103,13 +106,15 @@ class RunDatabase:
         """The newest snapshot of a run that a check refused, if there is one."""
         return find_refused_snapshot(self.engine, key)
 
-    def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
+    def register(self, record: SnapshotRecord, dagster_run_id: str, began: Began | None = None) -> None:
         """Make a snapshot the one that counts for its run."""
-        register_snapshot(self.open(record.key, dagster_run_id), record)
+        register_snapshot(self.open(record.key, dagster_run_id, began=began), record)
 
-    def refuse(self, key: RunKey, content_hash: str, reason: str, dagster_run_id: str) -> None:
+    def refuse(
+        self, key: RunKey, content_hash: str, reason: str, dagster_run_id: str, began: Began | None = None
+    ) -> None:
         """Set a snapshot aside that a check refused, so that the next try captures another."""
-        refuse_snapshot(self.open(key, dagster_run_id), content_hash, reason)
+        refuse_snapshot(self.open(key, dagster_run_id, began=began), content_hash, reason)
 
     def forecasters(self, key: RunKey) -> set[str]:
         """Names of the experiments with stored forecasts of a run."""
@@ -188,9 +193,11 @@ class DryRunDatabase(RunDatabase):
 
     dry = True
 
-    def open(self, key: RunKey, dagster_run_id: str, on_existing: OnExisting = "update") -> Lease:
+    def open(
+        self, key: RunKey, dagster_run_id: str, on_existing: OnExisting = "update", *, began: Began | None = None
+    ) -> Lease:
         """Raises: a dry run takes no lease."""
-        del on_existing
+        del on_existing, began
         raise RuntimeError(f"the dry run {dagster_run_id} of {key} asked for a lease")
 
     def beat(self, key: RunKey, dagster_run_id: str, stage: Stage) -> None:
@@ -199,10 +206,12 @@ class DryRunDatabase(RunDatabase):
     def fail(self, key: RunKey, dagster_run_id: str, stage: Stage, reason: str, *, retriable: bool) -> None:
         """Record nothing."""
 
-    def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
+    def register(self, record: SnapshotRecord, dagster_run_id: str, began: Began | None = None) -> None:
         """Record nothing."""
 
-    def refuse(self, key: RunKey, content_hash: str, reason: str, dagster_run_id: str) -> None:
+    def refuse(
+        self, key: RunKey, content_hash: str, reason: str, dagster_run_id: str, began: Began | None = None
+    ) -> None:
         """Record nothing."""
 
     def miss(self, keys: Collection[RunKey], reason: str) -> set[RunKey]:

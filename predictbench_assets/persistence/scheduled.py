@@ -1,7 +1,7 @@
 """A scheduled day: the plan of its runs, and a record of those that were missed."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -29,7 +29,13 @@ class ScheduledDay:
 
 
 def plan_day(
-    database: RunDatabase, day: date, windows: Sequence[int], now: datetime, *, link: str | None = None
+    database: RunDatabase,
+    day: date,
+    windows: Sequence[int],
+    now: datetime,
+    *,
+    link: str | None = None,
+    end_dead: Callable[[Sequence[StoredRun]], object] | None = None,
 ) -> ScheduledDay:
     """Plan the runs of a scheduled day, and record those that were never begun and cannot be made any more.
 
@@ -38,8 +44,13 @@ def plan_day(
     Args:
         windows: the scheduled windows.
         link: the schedule's own log, for the record of a missed run.
+        end_dead: called with the runs that count as under way, to end those that Dagster knows to have ended.
     """
     stored = stored_on(database, day)
+    running = [run for run in stored.values() if run.status == "running"]
+    if running and end_dead is not None:
+        end_dead(running)
+        stored = database.runs_of(day)
     plan = plan_scheduled(day, now, windows, stored, database.batches_of(day) if stored else ())
     for run in (stored[window] for window in plan.running):
         _log.warning("the run of %s, window %d, is still under way, held by %s", day, run.key.window_days, run.holder)

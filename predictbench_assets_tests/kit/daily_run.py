@@ -17,6 +17,8 @@ from typing import Any
 
 import dagster as dg
 import psycopg
+from dagster._core.definitions.job_base import InMemoryJob  # not exported
+from dagster._core.execution.api import execute_run
 from sqlalchemy.engine import make_url
 
 from predictbench_assets.definitions import build_defs
@@ -133,9 +135,15 @@ class DailyRun:
         *,
         selection: Sequence[dg.AssetKey] | None = None,
         instance: dg.DagsterInstance | None = None,
+        run: dg.DagsterRun | None = None,
         **variables: str,
     ) -> Ran:
-        """Run the job, or some of its assets, in this process."""
+        """Run the job, or some of its assets, in this process.
+
+        Args:
+            instance: Dagster's instance; by default one of its own.
+            run: a run that the instance has, which is begun only now; see `waiting`.
+        """
         summary = self.folder / "summary.json"
         summary.unlink(missing_ok=True)
         with _only(self.environment(summary, variables)):
@@ -143,21 +151,31 @@ class DailyRun:
             assert definitions.resources is not None
             try:
                 with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as used:
-                    result = definitions.resolve_job_def(DAILY_RUN).execute_in_process(
-                        partition_key=partition_key(key),
-                        instance=used,
-                        asset_selection=selection,
-                        raise_on_error=False,
-                        run_config={
-                            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                            "ops": {name: {"config": dict(values)} for name, values in (ops or {}).items()},
-                        },
-                    )
+                    job = definitions.resolve_job_def(DAILY_RUN)
+                    if run is not None:
+                        result: Any = execute_run(InMemoryJob(job), run, used)
+                    else:
+                        result = job.execute_in_process(
+                            partition_key=partition_key(key),
+                            instance=used,
+                            asset_selection=selection,
+                            raise_on_error=False,
+                            run_config={
+                                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                                "ops": {name: {"config": dict(values)} for name, values in (ops or {}).items()},
+                            },
+                        )
             finally:
                 definitions.resources["database"].engine.dispose()
         broken = [event for event in result.all_events if event.event_type is dg.DagsterEventType.HOOK_ERRORED]
         assert not broken, f"a hook failed, which Dagster passes over: {broken}"
         return Ran(0 if result.success else 1, _read(summary), result=result)
+
+    def waiting(self, instance: dg.DagsterInstance, key: RunKey = KEY, **variables: str) -> dg.DagsterRun:
+        """Make a run that waits to begin, as in a queue; its config is the usual one."""
+        with _only(self.environment(self.folder / "summary.json", variables)):
+            job = build_defs(load_settings()).resolve_job_def(DAILY_RUN)
+            return instance.create_run_for_job(job, tags={**job.run_tags, **partition_tags(key)})
 
     @contextmanager
     def started(

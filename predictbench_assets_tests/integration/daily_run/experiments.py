@@ -3,10 +3,10 @@
 import ctypes
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from predictbench_assets.experiments.protocol import (
     Experiment,
@@ -70,6 +70,25 @@ class Gated(Experiment):
             Path(f"{path}.reached").touch()
             while not Path(path).exists():
                 time.sleep(0.02)
+        return ExperimentResult.binary(0.5)
+
+
+class Cancelled(Experiment):
+    """Is cancelled, with its run, while it is asked the first time."""
+
+    name = "cancelled"
+    version = "1"
+    description = "Does what a test says at the first question."
+    max_concurrency = 1
+    asked: ClassVar[list[str]] = []
+    cancel: ClassVar[Callable[[], object]] = staticmethod(lambda: None)
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Count the question."""
+        time.sleep(0.02)
+        self.asked.append(market.market_id)
+        if len(self.asked) == 1:
+            self.cancel()
         return ExperimentResult.binary(0.5)
 
 

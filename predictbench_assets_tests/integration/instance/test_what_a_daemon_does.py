@@ -173,9 +173,9 @@ def done(engine: Engine, key: RunKey) -> None:
 # The sensor
 
 
-def test_a_run_that_failed_on_a_runner_is_told(runner: DailyRun) -> None:
+def test_a_run_that_failed_on_a_runner_is_told(runner: DailyRun, database_url: str) -> None:
     with webhook() as told, postgres_instance(runner.variables["DAGSTER_POSTGRES_URL"]) as instance:
-        defs = build_defs(load_settings(notify_webhook_url=told.url))
+        defs = build_defs(load_settings(notify_webhook_url=told.url, database_url=database_url))
         sensor = defs.resolve_sensor_def("failed_runs_are_told")
         assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
 

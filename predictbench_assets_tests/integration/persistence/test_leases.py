@@ -12,7 +12,7 @@ from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.errors import DatabaseRefused
 from predictbench_assets.failures import Failure
 from predictbench_assets.persistence.leases import ForeignExchange, Lease, LeaseLost, RunAlreadyStored, RunCounts
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import Began, RunKey
 from predictbench_assets_tests.kit.builders import KEY, NOW
 from predictbench_assets_tests.kit.database import Database
 
@@ -70,6 +70,40 @@ def test_the_same_dagster_run_gets_its_attempt_back_until_it_is_superseded(take:
     take(dagster_run_id="b")
     with pytest.raises(LeaseLost, match="Dagster run b"):
         take(dagster_run_id="a")
+
+
+def test_a_dagster_run_older_than_the_holder_is_refused_whatever_the_holder_came_to(
+    take: Takes, database: Database
+) -> None:
+    """Each in a storage of its own, so that there is only the time to go by."""
+    holder = take(dagster_run_id="b", began=Began(NOW - timedelta(seconds=5)))
+    older, later = Began(NOW - timedelta(seconds=1)), Began(NOW + timedelta(seconds=1))
+    for _ in range(2):
+        with pytest.raises(LeaseLost, match=r"the Dagster run a may not take .* attempt 1 is of a later one \(b, "):
+            take(dagster_run_id="a", began=older)
+        if database.scalar("SELECT status FROM predictbench.processing_runs") == "running":
+            holder.finish(DONE, status="completed")
+    assert database.rows(ATTEMPTS) == [(1, "completed", "b")]
+    assert take(dagster_run_id="b", began=older).attempt == 1
+    assert take(dagster_run_id="c", began=later).attempt == 2
+
+
+@pytest.mark.parametrize("order", [True, False])
+def test_where_one_storage_has_both_runs_their_order_tells_and_no_clock(take: Takes, order: bool) -> None:
+    take(dagster_run_id="b")
+    wrong = NOW + timedelta(days=1 if order else -1)
+    began = Began(wrong, lambda other: order if other == "b" else None)
+    if order:
+        with pytest.raises(LeaseLost, match="of a later one"):
+            take(dagster_run_id="a", began=began)
+    else:
+        assert take(dagster_run_id="a", began=began).attempt == 2
+
+
+def test_a_stored_run_is_skipped_before_anybody_asks_how_old_the_asking_one_is(take: Takes) -> None:
+    take().finish(DONE, status="completed")
+    with pytest.raises(RunAlreadyStored):
+        take(on_existing="skip", began=Began(NOW - timedelta(days=1)))
 
 
 def test_two_that_open_at_once_get_different_attempts_and_one_of_them_holds_it(take: Takes, database: Database) -> None:

@@ -171,13 +171,20 @@ def test_importing_the_definitions_changes_nothing_in_the_process() -> None:
     assert "HORIZONS: expected whole numbers" in found.stdout, "the settings are read when `defs` is loaded"
 
 
+SHARED = {
+    "database_url": "postgresql://nobody@127.0.0.1:1/none",
+    "dagster_postgres_url": "postgresql://nobody@127.0.0.1:1/none",
+    "staging_uri": "memory://staging",
+}
+
+
 def test_an_unknown_executor_is_named() -> None:
     with pytest.raises(SettingsError, match="EXECUTOR: 'nowhere:executor'"):
-        build_defs(load_settings(executor="nowhere:executor"))
+        build_defs(load_settings(executor="nowhere:executor", **SHARED))
 
 
 def test_another_executor_can_be_named() -> None:
-    defs = build_defs(load_settings(executor="dagster:multi_or_in_process_executor"))
+    defs = build_defs(load_settings(executor="dagster:multi_or_in_process_executor", **SHARED))
     assert defs.executor is dg.multi_or_in_process_executor
 
 

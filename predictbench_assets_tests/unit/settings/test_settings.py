@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from predictbench_assets.settings import (
+    DECIDE_NO_ROW,
+    DECIDE_ROWS,
     Settings,
     SettingsError,
     load_settings,
@@ -274,3 +276,47 @@ def test_what_is_usable_of_wrong_settings_can_be_had(monkeypatch: pytest.MonkeyP
 def test_usable_settings_are_the_settings_where_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_MARKETS", "7")
     assert usable_settings().model_dump() == load_settings().model_dump()
+
+
+SHARED = {
+    "database_url": "postgresql://writer:s3cret-pw@db.example/predictbench",
+    "dagster_postgres_url": "postgresql://dagster:s3cret-pw@db.example/dagster",
+    "staging_uri": "s3://bucket/prefix",
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_an_executor_that_leaves_the_machine_requires_by_name_what_its_steps_share(name: str) -> None:
+    [problem] = problems(executor="somewhere:executor", **{key: SHARED[key] for key in SHARED.keys() - {name}})
+    assert problem.startswith(f"{name.upper()}: required with EXECUTOR=somewhere:executor, ")
+    assert load_settings(executor="somewhere:executor", **SHARED).remote_executor
+
+
+def test_staging_in_a_home_is_not_shared_and_another_folder_may_be(tmp_path: Path) -> None:
+    elsewhere = {"executor": "somewhere:executor", "predictbench_home": tmp_path / "home"}
+    for uri in (str(tmp_path / "home" / "staging"), (tmp_path / "home" / "staging").as_uri()):
+        assert problems(**elsewhere, **SHARED | {"staging_uri": uri})[0].startswith("STAGING_URI: may not be in ")
+    assert load_settings(**elsewhere, **SHARED | {"staging_uri": str(tmp_path / "mounted")}).remote_executor
+
+
+def test_executors_of_this_machine_and_a_dry_run_require_nothing() -> None:
+    assert not load_settings(executor="multiprocess").remote_executor
+    assert not load_settings(executor="somewhere:executor", predictbench_dry_run=True).remote_executor
+
+
+def test_of_each_setting_it_is_said_whether_it_decides_rows() -> None:
+    assert not DECIDE_ROWS & DECIDE_NO_ROW
+    assert sorted(DECIDE_ROWS | DECIDE_NO_ROW) == sorted(Settings.model_fields), "sort a new one into one of the two"
+    assert not DECIDE_ROWS & secret_names()
+
+
+def test_what_decides_rows_is_small_enough_for_a_tag_and_changes_with_files(tmp_path: Path) -> None:
+    (declared := tmp_path / "declared.toml").write_text("[a]\n")
+    address = "https://user:s3cret-pw@gamma.example"
+    given = {"experiments_file": declared, "polymarket_base_url": address, "processing_experiments": ["m:X"] * 99}
+    before = load_settings(**given).deciding_rows()
+    declared.write_text("[b]\n")
+    after = load_settings(**given).deciding_rows()
+    assert {name for name in before if before[name] != after[name]} == {"EXPERIMENTS_FILE"}
+    assert "s3cret" not in str(before)
+    assert len(str(before)) < 2_000  # Postgres keeps an index of tags
