@@ -12,6 +12,7 @@ from predictbench_assets.assets.dagster_run import launch_tags
 from predictbench_assets.assets.ended_runs import end_dead_rows, end_row, why_ended
 from predictbench_assets.assets.step import record_failure
 from predictbench_assets.launch.commands import DAILY_RUN, RESOLUTION_SWEEP, run_config
+from predictbench_assets.observability.logs import asset_of
 from predictbench_assets.observability.notices import NotDelivered, Notice, send_notice
 from predictbench_assets.partitions import partition_key
 from predictbench_assets.persistence.run_store import RunDatabase
@@ -143,7 +144,7 @@ def build_failure_sensor(settings: Settings, database: RunDatabase) -> dg.Sensor
 def _notice(context: dg.RunFailureSensorContext) -> Notice:
     run = context.dagster_run
     stage, reason = why_ended(context.instance, run.run_id)
-    stage = stage.replace("__", "/") if stage else None
+    stage = asset_of(stage) if stage else None
     notice = Notice("failure", stage=stage, reason=f"{reason.rstrip('.')}. Dagster run {run.run_id}")
     try:
         key = parsed_key(run.tags.get("dagster/partition", ""))

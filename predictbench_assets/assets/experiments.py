@@ -2,21 +2,23 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from predictbench_assets.assets.checks import check_stored, stored_check
+from predictbench_assets.assets.checks import STORED, check_stored, stored_check
 from predictbench_assets.assets.ingestion import StagedOutput, normalized_markets
 from predictbench_assets.assets.market_data import MARKET_DATA_KEY
 from predictbench_assets.assets.paid import paid_metadata, rationale_metadata
-from predictbench_assets.assets.step import OWNERS, asset_step, record_failure
+from predictbench_assets.assets.step import OWNERS, asset_step, record_failure, step_seconds
 from predictbench_assets.experiments.forecast import (
     ExperimentForecasts,
     ForecastCohort,
     forecast,
     learnable_forecasts,
+    open_shards,
     outcomes_by_market,
     refuse_to_forget,
     results_path,
@@ -49,6 +51,9 @@ from predictbench_assets.staging import StagedFile, StagedFileMissing, StagingAr
 GROUP = "experiments"
 PERSISTED_RUN = dg.AssetKey("persisted_run")
 
+_BEGIN = "_begin"
+"""Input of what has to be there before: no experiment is named so."""
+
 _HEARTBEAT_S = 10.0
 _SHOWN_FAILURES = 20
 _ALONE = (
@@ -74,11 +79,16 @@ def experiment_key(name: str) -> dg.AssetKey:
 def build_experiment_assets(registry: Registry, redact: Redact) -> list[dg.AssetsDefinition]:
     """One asset per experiment, each downstream of the cohort and of the experiments that it requires.
 
+    One of several shards is an asset of several steps: a plan, its shards side by side, and one that gathers.
+
     Args:
         registry: the registered experiments.
         redact: takes secrets out of their descriptions.
     """
-    return [_experiment_asset(experiment, registry, redact) for experiment in registry]
+    return [
+        (_experiment_asset if experiment.shards == 1 else _sharded_asset)(experiment, registry, redact)
+        for experiment in registry
+    ]
 
 
 def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact) -> dg.AssetsDefinition:
@@ -91,8 +101,9 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
         partitions_def=run_partitions,
         owners=OWNERS,
         kinds={"python"},
+        op_tags=dict(experiment.op_tags),
         code_version=experiment.version,
-        description=f"{redact(experiment.description)}\n\n{_ALONE}",
+        description=_description(experiment, redact),
         check_specs=[stored_check(experiment_key(experiment.name))],
         metadata=_definition_metadata(experiment, registry),
         hooks={record_failure},
@@ -117,27 +128,185 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
                 return
             if config.forget:
                 refuse_to_forget(settings, dry_run=database.dry)
-            made = forecast(
-                experiment,
-                _cohort(staging, key, experiment, run, staged_cohort, shared_cohort),
-                config_hash=registry.config_hash(experiment.name),
-                required={name: _required(context, one, registry[name], registry, run) for name, one in inputs.items()},
-                history=database.history,
-                history_counts=database.history_counts,
-                engine=None if database.dry else lambda: database.engine,
-                settled_forecasts=learnable_forecasts(database.settled_forecasts, registry, experiment),
-                area=staging,
-                writer_id=context.run.run_id,
-                settings=settings,
-                remake=registry.remake(experiment.name),
-                forget=config.forget,
-                progress=_ProgressReport(context, beat),
-            )
+            make = _forecaster(context, settings, database, staging, experiment, registry, run, beat, inputs)
+            made = make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), forget=config.forget)
             beat()
             yield _staged(context, staging, key, made, _calls_of(database, settings, key, experiment), stored)
             yield stored
 
     return experiment_results
+
+
+def _sharded_asset(experiment: Experiment, registry: Registry, redact: Redact) -> dg.AssetsDefinition:
+    """The asset of an experiment of several shards, the same to look at as any other's.
+
+    The shards hand nothing to the step that gathers but the journal, where it finds their answers.
+    """
+    asset_key = experiment_key(experiment.name)
+    stored_spec = stored_check(asset_key)
+    stored_output = stored_spec.get_python_identifier()
+    ins = {name: dg.In() for name in ("normalized_markets", *experiment.requires)}
+    op_tags = dict(experiment.op_tags)
+
+    @dg.op(name=f"plan__{experiment.name}", ins=ins | {_BEGIN: dg.In(dg.Nothing)}, out=dg.DynamicOut(dg.Nothing))
+    def plan(
+        context: dg.AssetExecutionContext,
+        config: ExperimentConfig,
+        settings: dg.ResourceParam[Settings],
+        database: dg.ResourceParam[RunDatabase],
+        staging: dg.ResourceParam[StagingArea],
+        shared_cohort: dg.ResourceParam[SharedCohort],
+        **inputs: StagedFile,
+    ) -> Iterator[dg.DynamicOutput[None]]:
+        """Begin, forget what is to be forgotten, and name the shards that have calls to make."""
+        key = run_key(context)
+        staged_cohort = inputs.pop("normalized_markets")
+        run = _run(key, staged_cohort)
+        with asset_step(context, settings, database, key, "experiment_results"):
+            if not config.selected:
+                return
+            if config.forget:
+                refuse_to_forget(settings, dry_run=database.dry)
+            shards = open_shards(
+                experiment,
+                _cohort(staging, key, experiment, run, staged_cohort, shared_cohort),
+                config_hash=registry.config_hash(experiment.name),
+                area=staging,
+                settings=settings,
+                forget=config.forget,
+            )
+            for number in shards:
+                yield dg.DynamicOutput(None, mapping_key=str(number))
+
+    @dg.op(
+        name=f"shard__{experiment.name}",
+        ins=ins | {_BEGIN: dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
+        tags=op_tags,
+    )
+    def shard(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        database: dg.ResourceParam[RunDatabase],
+        staging: dg.ResourceParam[StagingArea],
+        shared_cohort: dg.ResourceParam[SharedCohort],
+        **inputs: StagedFile,
+    ) -> None:
+        """Make the calls of one shard; what fails and may succeed is left to the step that gathers."""
+        key = run_key(context)
+        staged_cohort = inputs.pop("normalized_markets")
+        run = _run(key, staged_cohort)
+        number = int(context.op_execution_context.get_mapping_key() or 0)
+        with asset_step(context, settings, database, key, "experiment_results") as beat:
+            make = _forecaster(context, settings, database, staging, experiment, registry, run, beat, inputs, number)
+            make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), shard=number)
+
+    @dg.op(
+        name=f"gather__{experiment.name}",
+        ins=ins | {_BEGIN: dg.In(dg.Nothing)},
+        out={"result": dg.Out(), STORED: dg.Out(dg.Nothing)},
+        tags=op_tags,
+    )
+    def gather(
+        context: dg.AssetExecutionContext,
+        config: ExperimentConfig,
+        settings: dg.ResourceParam[Settings],
+        database: dg.ResourceParam[RunDatabase],
+        staging: dg.ResourceParam[StagingArea],
+        shared_cohort: dg.ResourceParam[SharedCohort],
+        **inputs: StagedFile,
+    ) -> StagedOutput:
+        """Take the answers of all shards from the journal, make the calls that are left, and stage the outcomes."""
+        key = run_key(context)
+        staged_cohort = inputs.pop("normalized_markets")
+        run = _run(key, staged_cohort)
+        with asset_step(context, settings, database, key, "experiment_results") as beat:
+            stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
+            if not config.selected:
+                yield _unselected(context, staging, key, experiment, run)
+                yield stored
+                return
+            sharded_s = step_seconds(context.instance, context.run.run_id, f"{asset_key.to_python_identifier()}.plan")
+            make = _forecaster(context, settings, database, staging, experiment, registry, run, beat, inputs)
+            made = make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), sharded_s=sharded_s)
+            beat()
+            yield _staged(context, staging, key, made, _calls_of(database, settings, key, experiment), stored)
+            yield stored
+
+    @dg.config_mapping
+    def configured(config: ExperimentConfig) -> dict[str, Any]:
+        given = {"config": config.model_dump()}
+        return {"plan": given, "gather": given}
+
+    deps = {_BEGIN: MARKET_DATA_KEY} if experiment.market_data else {}
+
+    @dg.graph(
+        name=asset_key.to_python_identifier(),
+        description=_description(experiment, redact),
+        ins={name: dg.GraphIn() for name in (*ins, *deps)},
+        out={"result": dg.GraphOut(), stored_output: dg.GraphOut()},
+        config=configured,
+    )
+    def experiment_results(**inputs: Any) -> dict[str, Any]:
+        given = {name: inputs[name] for name in ins}
+        # The names of the ops are those of a job; within the asset a step has a short one.
+        planned = plan.alias("plan")(**inputs)
+        done = planned.map(lambda begin: shard.alias("shard")(**given, **{_BEGIN: begin})).collect()
+        outputs = gather.alias("gather")(**given, **{_BEGIN: done})
+        return {"result": outputs.result, stored_output: getattr(outputs, STORED)}
+
+    return dg.AssetsDefinition.from_graph(
+        experiment_results,
+        keys_by_input_name={
+            "normalized_markets": normalized_markets.key,
+            **{name: experiment_key(name) for name in experiment.requires},
+            **deps,
+        },
+        keys_by_output_name={"result": asset_key},
+        group_name=GROUP,
+        partitions_def=run_partitions,
+        owners_by_output_name={"result": OWNERS},
+        tags_by_output_name={"result": {"dagster/kind/python": ""}},
+        code_versions_by_output_name={"result": experiment.version},
+        descriptions_by_output_name={"result": _description(experiment, redact)},
+        check_specs=[stored_spec],
+        metadata_by_output_name={"result": _definition_metadata(experiment, registry)},
+        hook_defs={record_failure},
+    )
+
+
+def _forecaster(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    database: RunDatabase,
+    staging: StagingArea,
+    experiment: Experiment,
+    registry: Registry,
+    run: RunMetadata,
+    beat: Callable[[], None],
+    inputs: Mapping[str, StagedFile],
+    shard: int | None = None,
+) -> Callable[..., ExperimentForecasts]:
+    """`forecast` of an experiment in a run, for a cohort, with the results that it requires among `inputs`."""
+    return partial(
+        forecast,
+        experiment,
+        config_hash=registry.config_hash(experiment.name),
+        required={name: _required(context, one, registry[name], registry, run) for name, one in inputs.items()},
+        history=database.history,
+        history_counts=database.history_counts,
+        engine=None if database.dry else lambda: database.engine,
+        settled_forecasts=learnable_forecasts(database.settled_forecasts, registry, experiment),
+        area=staging,
+        writer_id=context.run.run_id,
+        settings=settings,
+        remake=registry.remake(experiment.name),
+        progress=_ProgressReport(context, beat, "" if shard is None else f"[{shard} of {experiment.shards}]"),
+    )
+
+
+def _description(experiment: Experiment, redact: Redact) -> str:
+    return f"{redact(experiment.description)}\n\n{_ALONE}"
 
 
 def _run(key: RunKey, staged: StagedFile) -> RunMetadata:
@@ -168,6 +337,7 @@ def _definition_metadata(experiment: Experiment, registry: Registry) -> dict[str
         "forecasts": experiment.forecasts,
         **({"knowledge_cutoff": str(cutoff)} if (cutoff := experiment.knowledge_cutoff) else {}),
         "requires": ", ".join(experiment.requires) or "nothing",
+        **({"shards": experiment.shards} if experiment.shards > 1 else {}),
         "config_hash": registry.config_hash(experiment.name),
     }
 
@@ -203,8 +373,8 @@ def _required(
 class _ProgressReport:
     """Logs progress and renews the heartbeat, every ten seconds at most; a run that is lost or has ended stops here."""
 
-    def __init__(self, context: dg.AssetExecutionContext, beat: Callable[[], None]) -> None:
-        self._context, self._beat = context, beat
+    def __init__(self, context: dg.AssetExecutionContext, beat: Callable[[], None], part: str) -> None:
+        self._context, self._beat, self._part = context, beat, part
         self._at = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
@@ -213,7 +383,7 @@ class _ProgressReport:
         self._at = time.monotonic()
         self._beat()
         self._context.log.info(
-            f"{progress.experiment}: {progress.done:,} of {progress.total:,} markets "
+            f"{progress.experiment}{self._part}: {progress.done:,} of {progress.total:,} markets "
             f"({progress.completed:,} completed, {progress.skipped:,} skipped, {progress.failed:,} failed, "
             f"{progress.resumed:,} from the journal) in {progress.seconds:.0f} s"
         )

@@ -123,6 +123,14 @@ def run_seconds(instance: dg.DagsterInstance, dagster_run_id: str) -> float:
     return round(time.time() - record.start_time, 3)
 
 
+def step_seconds(instance: dg.DagsterInstance, dagster_run_id: str, step_key: str) -> float:
+    """Seconds since a step of a Dagster run began, in whichever process."""
+    stats = instance.get_run_step_stats(dagster_run_id, [step_key])
+    if not stats or stats[0].start_time is None:
+        return 0.0
+    return round(time.time() - stats[0].start_time, 3)
+
+
 @dg.failure_hook(required_resource_keys={"reporter"})
 def record_failure(context: dg.HookContext) -> None:
     """Write status, stage and reason of a failed run, and its summary, wherever a step fails."""

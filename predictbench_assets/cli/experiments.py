@@ -114,7 +114,7 @@ def _row(one: Experiment, settings: Settings, registry: Registry, day: StagedDay
         _model(one) or "",
         one.information,
         ", ".join(one.requires),
-        _limits_text(_limits(one, registry)),
+        _limits_text(_limits(one, registry), one.shards),
         _cost_text(core),
         _cost_text(whole),
         settings.redact(one.description) + (" Part of every run." if one.mandatory else ""),
@@ -132,6 +132,7 @@ def _as_json(one: Experiment, settings: Settings, registry: Registry, day: Stage
         "mandatory": one.mandatory,
         "information": one.information,
         "limits": _limits(one, registry).model_dump(mode="json", exclude_none=True),
+        "shards": one.shards,
         "estimated_usd": {"core": _cost_json(core), "day": _cost_json(whole)} if day is not None else None,
         "description": settings.redact(one.description),
     }
@@ -152,8 +153,9 @@ def _limits(one: Experiment, registry: Registry) -> Limits:
     )
 
 
-def _limits_text(limits: Limits) -> str:
+def _limits_text(limits: Limits, shards: int) -> str:
     parts = {
+        "{:,} shards": shards if shards > 1 else None,
         "${:,.2f} a day": limits.usd_per_day,
         "{:,} tokens a day": limits.tokens_per_day,
         "{:,} calls a day": limits.calls_per_day,

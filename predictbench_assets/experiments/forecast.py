@@ -2,9 +2,10 @@
 
 import hashlib
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import cached_property
 
 import msgspec
@@ -13,6 +14,7 @@ from sqlalchemy import Engine
 from predictbench_assets.experiments.contexts import History, HistoryCounts, SettledForecasts
 from predictbench_assets.experiments.crashes import CrashMark
 from predictbench_assets.experiments.headers import OutcomesHeader
+from predictbench_assets.experiments.isolation import Crash
 from predictbench_assets.experiments.journal import Journal, JournalKey
 from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.model_calls.desk import Ledger
@@ -147,9 +149,14 @@ def forecast(
     engine: Callable[[], Engine] | None = None,
     remake: Callable[[], Experiment] | None = None,
     forget: bool = False,
+    shard: int | None = None,
+    sharded_s: float | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> ExperimentForecasts:
     """Forecast every market of a cohort with one experiment; answers in its journal are taken from there.
+
+    An experiment of several shards is forecast by a call for each of them, in processes at once, and then by one more,
+    which finds their answers in the journal and makes again what failed and may succeed.
 
     Args:
         config_hash: hash of the experiment's configuration, `Registry.config_hash`.
@@ -163,23 +170,32 @@ def forecast(
         engine: opens the database that paid calls are kept in; None for a dry run, which makes none.
         remake: makes the experiment again in another process, `Registry.remake`; by default it is pickled.
         forget: remove the journal first, so that every market is called again.
+        shard: number of one of the experiment's shards, from 1: its markets alone are called and come back.
+        sharded_s: seconds since the work on its shards began, in the call after them; None in any other.
         progress: called at the beginning, once a second, and at the end, from changing threads.
 
     Raises:
         JournalUnwritable: an answer could not be made durable.
     """
-    key = JournalKey(cohort.slug, experiment.name, experiment.version, cohort.identity, config_hash)
-    journal = Journal(area, key, writer_id) if experiment.journalled else None
+    if shard is not None:
+        writer_id = f"{writer_id}-{shard}"
+    journal = _journal(experiment, cohort, config_hash, area, writer_id)
     if forget and journal is not None:
         journal.discard()
+    part = cohort
+    if shard is not None:
+        own = [market for market in cohort.markets if shard_of(market, experiment.shards) == shard]
+        part = replace(cohort, markets=own)
+    crash_mark = CrashMark(settings.local_state, cohort.slug, experiment.name, experiment.version)
     ledger = (
         None if engine is None else ledger_of(experiment, cohort.run, config_hash, engine, area, writer_id, settings)
     )
     last = _Last(progress)
-    started, begun = settings.clock.now(), time.monotonic()
+    started, begun = settings.clock.now() - timedelta(seconds=sharded_s or 0.0), time.monotonic()
     outcomes = run_experiment_sync(
         experiment,
         cohort.markets,
+        only=None if shard is None else frozenset(market.market_id for market in part.markets),
         run=cohort.run,
         clock=settings.clock,
         required=required,
@@ -190,26 +206,80 @@ def forecast(
         artifacts=lambda path, content: area.write_bytes(f"artifacts/{cohort.slug}/{path}", content),
         ledger=ledger,
         journal=journal,
-        crash_mark=CrashMark(settings.local_state, cohort.slug, experiment.name, experiment.version),
+        crash_mark=crash_mark,
         remake=remake,
         max_concurrency=settings.experiment_concurrency,
         timeout_s=settings.experiment_timeout_seconds,
         redact=settings.redact,
         progress=last,
     )
+    from_journal = last.progress.resumed
+    if sharded_s is not None and journal is not None:
+        from_journal -= len(journal.own)
+        if all(outcome.exception_type != Crash.__name__ for outcome in outcomes):
+            crash_mark.forget()  # somebody killed a shard's process
     return ExperimentForecasts(
         experiment=experiment,
         config_hash=config_hash,
-        cohort=cohort,
+        cohort=part,
         outcomes=outcomes,
         content_hash=content_hash(outcomes),
-        reasons=count_outcomes(outcomes, {market.market_id: market.question for market in cohort.markets}),
+        reasons=count_outcomes(outcomes, {market.market_id: market.question for market in part.markets}),
         started_at=started,
         finished_at=settings.clock.now(),
-        seconds=round(time.monotonic() - begun, 3),
-        from_journal=last.progress.resumed,
+        seconds=round(time.monotonic() - begun + (sharded_s or 0.0), 3),
+        from_journal=from_journal,
         outdated=last.progress.outdated,
     )
+
+
+def open_shards(
+    experiment: Experiment,
+    cohort: ForecastCohort,
+    *,
+    config_hash: str,
+    area: StagingArea,
+    settings: Settings,
+    forget: bool = False,
+) -> list[int]:
+    """The numbers of the shards, from 1, that have calls to make.
+
+    None where there are no more calls than may be under way at once: those are made after the shards, without any.
+
+    Args:
+        config_hash: hash of the experiment's configuration, `Registry.config_hash`.
+        area: the place of the journal.
+        settings: has the calls at once of those that have no number of their own.
+        forget: remove the journal first, so that every market is called again.
+    """
+    journal = _journal(experiment, cohort, config_hash, area, "plan")
+    if journal is None:
+        return []
+    if forget:
+        journal.discard()
+    known = journal.load()
+    waiting = [market for market in cohort.markets if market.market_id not in known]
+    calls = len(waiting)
+    if experiment.max_markets is not None:
+        calls = min(calls, experiment.max_markets - (len(cohort.markets) - len(waiting)))
+    if calls <= (experiment.max_concurrency or settings.experiment_concurrency):
+        return []
+    return sorted({shard_of(market, experiment.shards) for market in waiting})
+
+
+def shard_of(market: Market, shards: int) -> int:
+    """The number of the shard, from 1, that a market is in: the same in every run, and for all markets of an event."""
+    unit_id = market.event.event_id if market.event else market.market_id
+    return zlib.crc32(unit_id.encode()) % shards + 1
+
+
+def _journal(
+    experiment: Experiment, cohort: ForecastCohort, config_hash: str, area: StagingArea, writer_id: str
+) -> Journal | None:
+    if not experiment.journalled:
+        return None
+    key = JournalKey(cohort.slug, experiment.name, experiment.version, cohort.identity, config_hash)
+    return Journal(area, key, writer_id)
 
 
 def ledger_of(

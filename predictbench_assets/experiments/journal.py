@@ -56,6 +56,9 @@ class Journal:
     def __init__(self, area: StagingArea, key: JournalKey, writer_id: str) -> None:
         self._area = area
         self._folder = key.folder
+        self._own = f"{self._folder}/{writer_id}-"
+        self.own: set[str] = set()
+        """Ids of the markets whose outcome, as it was loaded, this writer recorded, or one named after it."""
         name = f"{self._folder}/{writer_id}-{uuid4().hex[:8]}"  # a retried attempt must not append to a torn line
         self._segment = segment(area, name)
         self._writing = threading.Lock()
@@ -66,6 +69,7 @@ class Journal:
         A torn line, the trace of a kill, was never acknowledged and is passed over with a warning.
         """
         known: dict[str, Outcome] = {}
+        self.own.clear()
         for name, content in contents(self._area, self._folder):
             *lines, tail = content.split(b"\n")
             broken = bool(tail)
@@ -78,6 +82,7 @@ class Journal:
                 for outcome in outcomes:
                     if _better(outcome, known.get(outcome.market_id)):
                         known[outcome.market_id] = outcome
+                        (self.own.add if name.startswith(self._own) else self.own.discard)(outcome.market_id)
             if broken:
                 _logger.warning("the journal segment %s has a torn line, its call is made again", name)
         return known

@@ -85,6 +85,9 @@ UnitName = Literal["market", "event", "cohort"]
 METHODS: Mapping[UnitName, str] = {"market": "run", "event": "run_event", "cohort": "run_cohort"}
 """The method that is called for each unit."""
 
+MOST_SHARDS = 1_000
+"""The most shards of an experiment; each reads the whole cohort."""
+
 SUM_TOLERANCE = 1e-6
 
 _MOST = 10**12
@@ -497,6 +500,9 @@ class Experiment(ABC):
             A forecast of a market that was asked as of that day or an earlier one is marked "may know the answer".
         kind: the word of its table's `kind` in `experiments.toml`; "code" for one that no table declares.
         declared_arguments: what its table gave to its constructor; decides its forecasts as `config` does.
+        shards: processes that share out its calls, where EXECUTOR is not `in_process`: each takes a part of the events,
+            and `max_concurrency` holds for each. Not for one that is called once for the whole cohort.
+        op_tags: tags of its steps for Dagster and its executors: a GPU, a queue, the resources of a pod. JSON.
         journalled: whether answers are kept in the journal, and taken from it; False where they cost nothing and may be
             replaced.
     """
@@ -520,6 +526,8 @@ class Experiment(ABC):
     kind: str = "code"
     declared_arguments: Mapping[str, Any] = MappingProxyType({})
     journalled: bool = True
+    shards: int = 1
+    op_tags: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def config(self) -> Mapping[str, Any]:

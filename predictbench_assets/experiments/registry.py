@@ -20,7 +20,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from predictbench_assets.experiments.protocol import METHODS, SEES, Experiment, implemented_units
+from predictbench_assets.experiments.protocol import (
+    METHODS,
+    MOST_SHARDS,
+    SEES,
+    Experiment,
+    implemented_units,
+    unit_of,
+)
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
 
@@ -41,7 +48,9 @@ _INTERFACE: Final = f"from {_ROOM} import Experiment, ExperimentResult, Market, 
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 NAME_RULE: Final = "1 to 48 lower-case letters, digits and underscores, a letter first"
+_LONGEST_TAGS: Final = 10_000
 _SHOWN_VALUE: Final = 60
+_TAG = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,31}")
 
 
@@ -447,7 +456,35 @@ def attribute_problem(one: Any, called: str) -> str | None:
     cutoff = one.knowledge_cutoff
     if cutoff is not None and (isinstance(cutoff, datetime) or not isinstance(cutoff, date)):
         return f"its knowledge_cutoff {cutoff!r} is no date, like date(2026, 6, 30)"
-    return _problem_of_unit(one, called)
+    return _problem_of_tags(one.op_tags) or _problem_of_unit(one, called) or _problem_of_shards(one)
+
+
+def _problem_of_tags(tags: object) -> str | None:
+    """The fault of op_tags, which Dagster keeps as JSON and compares with what comes back."""
+    if not isinstance(tags, Mapping):
+        return f"its op_tags {_short(tags)} is no mapping, like {{'dagster/priority': '1'}}"
+    for name, value in tags.items():
+        if not (isinstance(name, str) and _TAG.fullmatch(name)):
+            return f"its op_tags has the key {_short(name)}: a key is at most 63 letters, digits and ._-, also a/b"
+        try:
+            same = isinstance(value, str) or json.loads(json.dumps(value, allow_nan=False)) == value
+        except (TypeError, ValueError, RecursionError):
+            same = False
+        if not same:
+            return f"its op_tags {name!r} is {_short(value)}, which is neither a text nor JSON"
+    size = len(json.dumps(dict(tags)))
+    return f"its op_tags has {size:,} characters, of at most {_LONGEST_TAGS:,}" if size > _LONGEST_TAGS else None
+
+
+def _problem_of_shards(one: Experiment) -> str | None:
+    shards = one.shards
+    if isinstance(shards, bool) or not (isinstance(shards, int) and 1 <= shards <= MOST_SHARDS):
+        return f"its shards {shards!r} is no whole number from 1 to {MOST_SHARDS:,}"
+    if shards > 1 and unit_of(one) == "cohort":
+        return f"its shards is {shards}, but run_cohort is called once for all markets, which cannot be shared out"
+    if shards > 1 and not one.journalled:
+        return f"its shards is {shards}, but its journalled is False: shards hand on their answers in the journal"
+    return None
 
 
 def _problem_of_unit(experiment: Experiment, called: str) -> str | None:

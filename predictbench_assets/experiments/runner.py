@@ -102,6 +102,7 @@ async def run_experiment(
     run: RunMetadata,
     clock: Clock,
     cohort: Sequence[Market] | None = None,
+    only: frozenset[str] | None = None,
     required: Mapping[str, Mapping[str, Outcome]] | None = None,
     history: History | None = None,
     history_counts: HistoryCounts | None = None,
@@ -130,6 +131,8 @@ async def run_experiment(
         run: handed to the experiment.
         clock: for the time of each forecast.
         cohort: what contexts know of the day, where `markets` are a part of it.
+        only: ids of the markets that are called and come back, events as a whole; others are with other processes, and
+            count for `max_markets` and the order of the calls alone. None for all.
         required: outcomes of the required experiments by name and market id. A market for which one did not complete
             is skipped without a call, and not journalled, because the requirement may come later. So is a reconstructed
             market, of an experiment that may search or asks for market data: it would see what came later.
@@ -209,7 +212,8 @@ async def run_experiment(
         until=None if time_budget_s is None else time.monotonic() + time_budget_s,
         redact=redact,
         progress=progress,
-        total=len(markets),
+        total=sum(only is None or market.market_id in only for market in markets),
+        only=only,
         lines=lines,
         source=source,
         digest=digest,
@@ -232,9 +236,9 @@ async def run_experiment(
         if ledger is not None:
             await attempt.contexts.close()
             await asyncio.to_thread(ledger.store.close)
-    if isolated is not None and crash_mark is not None and isolated.calls and not isolated.deaths:
+    if isolated is not None and crash_mark is not None and isolated.calls and not isolated.deaths and only is None:
         crash_mark.forget()  # it was another's crash, or somebody killed the process
-    return [attempt.outcomes[market.market_id] for market in markets]
+    return [attempt.outcomes[one.market_id] for one in markets if only is None or one.market_id in only]
 
 
 def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
@@ -295,6 +299,8 @@ class Attempt:
     source: ExperimentSource
     digest: str | None
     """Digest of the experiment's present source."""
+    only: frozenset[str] | None = None
+    """Ids of the markets that are called here; None for all."""
     refused: tuple[str, str | None] | None = None
     """The reason why the experiment could not be opened, and the place in its code."""
     isolated: Isolated | None = None
@@ -367,7 +373,15 @@ class Attempt:
                 calls.append(unit)
         place = {market.market_id: number for number, market in enumerate(ordered)}
         calls.sort(key=lambda unit: min(place[market.market_id] for market in unit))
-        return self._within_limit(calls)
+        calls = self._within_limit(calls)
+        return calls if self.only is None else self._without_others(calls, self.only, known)
+
+    def _without_others(self, calls: Sequence[Unit], only: frozenset[str], known: Mapping[str, Outcome]) -> list[Unit]:
+        """The calls that are made here, once it is known of all which are; the others' markets are let go."""
+        self.outcomes = {one: outcome for one, outcome in self.outcomes.items() if one in only}
+        self.counts = Counter(outcome.status for outcome in self.outcomes.values())
+        self.counts["resumed"] = len(self.outcomes.keys() & known.keys())
+        return [unit for unit in calls if unit[0].market_id in only]
 
     def _in_order(self, markets: Sequence[Market]) -> Sequence[Market]:
         """The markets in the order of their calls; a sample's where some limit may cut them short."""

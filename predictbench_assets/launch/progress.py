@@ -18,6 +18,9 @@ from predictbench_assets.observability.logs import readable, wants_json
 from predictbench_assets.printable import in_json, on_one_line
 from predictbench_assets.settings import Settings
 
+_LAST_PART = "gather"
+"""The last step of an asset of several."""
+
 
 class Display(Protocol):
     """Something that shows lines as they come."""
@@ -75,8 +78,10 @@ class Stages:
         stage, event = line.get("process_stage") or "", line.get("event")
         at = datetime.fromisoformat(line["timestamp"])
         if event == "STEP_START":
-            self._begun[stage] = at
+            self._begun.setdefault(stage, at)
             self._status.update(Text(f"{stage} ..."))
+        elif event == "STEP_SUCCESS" and line.get("part") not in (None, _LAST_PART):
+            self._status.update(Text(f"{stage}: {line['part']} is done"))
         elif event == "STEP_SUCCESS":
             seconds = (at - self._begun.get(stage, at)).total_seconds()
             self._console.print(Text.assemble(("  ok    ", "green"), f"{stage:<44} {seconds:6.1f} s"))

@@ -180,13 +180,20 @@ def record_fields(record: logging.LogRecord) -> dict[str, Any]:
     return line | _dagster_fields(getattr(record, _DAGSTER, None)) | dict(_bound.get()) | given
 
 
+def asset_of(step_key: str) -> str:
+    """The path of the asset that a step makes, or makes a part of (`experiment_results__slow.shard[3]`)."""
+    return step_key.partition(".")[0].replace("__", "/")
+
+
 def _dagster_fields(meta: Mapping[str, Any] | None) -> dict[str, Any]:
     """Dagster's fields of a line, under our names. Read by attribute: this room does not import Dagster."""
     if meta is None:
         return {}
     fields: dict[str, Any] = {"message": meta["orig_message"], "dagster_run_id": meta["run_id"]}
     if meta["step_key"]:
-        fields["process_stage"] = meta["step_key"].replace("__", "/")
+        fields["process_stage"] = asset_of(meta["step_key"])
+        if part := meta["step_key"].partition(".")[2]:
+            fields["part"] = part
     tags = meta["job_tags"] or {}
     if "dagster/partition/run_date" in tags and "dagster/partition/window_days" in tags:
         run_date = date.fromisoformat(tags["dagster/partition/run_date"])

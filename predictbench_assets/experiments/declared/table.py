@@ -4,10 +4,10 @@ from abc import abstractmethod
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from predictbench_assets.experiments.model_calls.allowance import Allowance
-from predictbench_assets.experiments.protocol import Experiment
+from predictbench_assets.experiments.protocol import MOST_SHARDS, Experiment
 from predictbench_assets.settings import Settings
 
 _MANY = 1_000_000_000
@@ -58,6 +58,10 @@ class Table(BaseModel):
     description: str | None = None
     requires: tuple[str, ...] = ()
     limits: Limits = Limits()
+    shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)] = 1
+    """Processes that share out its calls, see `Experiment`."""
+    op_tags: dict[str, JsonValue] = {}
+    """Tags of its steps, see `Experiment`."""
 
     @abstractmethod
     def experiment(self, name: str, settings: Settings) -> Experiment:
@@ -89,4 +93,8 @@ class Table(BaseModel):
             one.max_concurrency = self.limits.concurrency
         if self.limits.timeout_seconds is not None:
             one.timeout_seconds = self.limits.timeout_seconds
+        if "shards" in self.model_fields_set:
+            one.shards = self.shards
+        if self.op_tags:
+            one.op_tags = self.op_tags
         return one

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -23,6 +24,8 @@ CALLS = "TEST_CALLS"
 GATE = "TEST_GATE"
 """Names the file that has to exist before an answer is given."""
 WAIT = "TEST_WAIT_SECONDS"
+KILLS = "TEST_KILLS"
+"""Names the file that is not there until a process has been killed."""
 
 
 class Noted(Experiment):
@@ -41,6 +44,35 @@ class Noted(Experiment):
             os.close(line)
             time.sleep(0.005)
         return ExperimentResult.binary(int(market.market_id) % 100 / 100, payload={"draw": context.rng.random()})
+
+
+class KillsOnce(Noted):
+    """Notes every call, and takes its process with it at the tenth, once."""
+
+    name = "kills_once"
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Note the market, and perhaps be killed after it."""
+        result = super().run(market, context)
+        killed, noted = os.environ.get(KILLS), os.environ.get(CALLS)
+        if killed and noted and not Path(killed).exists() and len(Path(noted).read_text().split()) > 10:
+            Path(killed).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
+class OfBooks(Experiment):
+    """Reads the order book, market by market."""
+
+    name = "of_books"
+    version = "1"
+    description = "Counts the levels of the order book."
+    market_data = True
+
+    def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
+        """Tell how many levels and prices there were."""
+        levels = 0 if context.book is None else len(context.book.bids)
+        return ExperimentResult.binary(0.5, payload={"levels": levels, "prices": len(context.price_history)})
 
 
 class Trained(Experiment):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -136,6 +137,50 @@ def test_the_checks_and_which_of_them_stop_a_run(defs: dg.Definitions) -> None:
     for key in graph.asset_check_keys:
         found.setdefault(key.asset_key.to_user_string(), {})[key.name] = graph.get(key).blocking
     assert found == CHECKS
+
+
+SHARDED = """
+[slow]
+kind = "predictbench_assets_tests.integration.daily_run.experiments:Noted"
+version = "7"
+requires = ["baseline_snapshot"]
+{shards}
+[slow.op_tags]
+"dagster-k8s/config".container_config.resources.limits."nvidia.com/gpu" = "1"
+[book]
+kind = "predictbench_assets_tests.integration.daily_run.experiments:OfBooks"
+{shards}
+[after]
+kind = "ensemble"
+of = ["slow", "book"]
+"""
+
+
+def test_an_experiment_of_several_shards_is_an_asset_as_any_other(tmp_path: Path) -> None:
+    facts, ops = [], []
+    for shards in ("", "shards = 4"):
+        (tmp_path / "experiments.toml").write_text(SHARDED.format(shards=shards))
+        defs = build_defs(load_settings(experiments_file=tmp_path / "experiments.toml"))
+        dg.Definitions.validate_loadable(defs)
+        graph = defs.resolve_asset_graph()
+        found = {}
+        for key in graph.materializable_asset_keys:
+            node = graph.get(key)
+            metadata = {name: value for name, value in node.metadata.items() if name != "shards"}
+            found[key] = (
+                (node.group_name, node.parent_keys, node.child_keys, node.description, node.owners, node.kinds),
+                (node.code_version, node.partitions_def, metadata, node.is_executable, node.tags),
+                {check: graph.get(check).description for check in node.check_keys},
+            )
+        facts.append(found)
+        job = defs.resolve_job_def(DAILY_RUN)
+        slow = job.get_node_named("experiment_results__slow").definition
+        ops.append({node.name: dict(node.tags) for node in slow.iterate_op_defs()})
+    assert facts[0] == facts[1]
+    gpu = {"dagster-k8s/config": '{"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}'}
+    [whole] = ops[0].values()
+    assert gpu.items() <= whole.items()
+    assert ops[1] == {"plan__slow": {}, "shard__slow": gpu, "gather__slow": gpu}
 
 
 def test_each_job_has_its_part_of_the_graph(defs: dg.Definitions) -> None:

@@ -38,6 +38,16 @@ def test_a_finished_stage_is_one_line_with_its_seconds() -> None:
     assert text.split() == ["ok", "raw_markets", "3.0", "s"]
 
 
+def test_an_asset_of_several_steps_is_one_line_when_the_last_has_ended() -> None:
+    stage = {"process_stage": "experiment_results/slow"}
+    begun = [line(second, event="STEP_START", **stage) for second in (1, 2, 3)]
+    parts = [line(second, event="STEP_SUCCESS", part=part, **stage) for second, part in ((2, "plan"), (9, "shard[1]"))]
+    text = shown(begun[0], parts[0], begun[1], begun[2], parts[1])
+    assert "ok" not in text
+    text = shown(begun[0], parts[0], begun[1], parts[1], line(11, event="STEP_SUCCESS", part="gather", **stage))
+    assert text.split() == ["ok", "experiment_results/slow", "10.0", "s"]
+
+
 def test_a_failed_stage_says_why_and_warnings_are_seen() -> None:
     text = shown(
         line(event="STEP_START"),

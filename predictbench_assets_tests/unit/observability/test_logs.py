@@ -154,9 +154,9 @@ def dagster_meta(message: str, event: Any = None, step: str | None = "experiment
     }
 
 
-def dagster_record(message: str, level: int = logging.INFO, event: Any = None) -> logging.LogRecord:
+def dagster_record(message: str, level: int = logging.INFO, event: Any = None, **meta: Any) -> logging.LogRecord:
     record = logging.LogRecord("dagster", level, "f.py", 1, f"daily_run - {message}", None, None)
-    record.dagster_meta = dagster_meta(message, event)
+    record.dagster_meta = dagster_meta(message, event, **meta)
     record.dagster_event = event
     return record
 
@@ -173,6 +173,12 @@ def test_dagsters_lines_look_like_ours() -> None:
         "market_id": None,
         "dagster_run_id": "dddddddd",
     }
+
+
+def test_a_step_of_an_asset_of_several_is_told_as_the_asset() -> None:
+    record = dagster_record("hello", step="experiment_results__slow.shard[3]")
+    line = json.loads(JsonLines(str).format(record))
+    assert (line["process_stage"], line["part"]) == ("experiment_results/slow", "shard[3]")
 
 
 def failure(message: str, cause: Any = None) -> Any:

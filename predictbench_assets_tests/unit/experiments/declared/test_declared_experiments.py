@@ -136,6 +136,10 @@ def test_a_table_makes_an_experiment_of_any_class(declare: Declare, module: str)
         description = "Another."
         requires = ["scaled"]
         limits = {markets = 300, concurrency = 64, timeout_seconds = 30}
+        shards = 8
+        [plain.op_tags]
+        "dagster/priority" = "10"
+        "dagster-k8s/config".container_config.resources.limits."nvidia.com/gpu" = 1
         """
     )
     scaled, plain = registry["scaled"], registry["plain"]
@@ -148,6 +152,9 @@ def test_a_table_makes_an_experiment_of_any_class(declare: Declare, module: str)
     assert (scaled.factor, scaled.words, scaled.max_markets) == (1.5, ["a", "b"], None)  # type: ignore[attr-defined]
     assert (plain.version, plain.description, plain.requires) == ("4", "Another.", ("scaled",))
     assert (plain.max_markets, plain.max_concurrency, plain.timeout_seconds) == (300, 64, 30)
+    gpu = {"container_config": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}
+    assert (plain.shards, plain.op_tags) == (8, {"dagster/priority": "10", "dagster-k8s/config": gpu})
+    assert (scaled.shards, scaled.op_tags) == (1, {})
     table = registry.table("plain")
     assert table is not None
     assert table.limits.concurrency == 64
@@ -263,6 +270,12 @@ def test_every_mistake_is_told_with_its_line_at_once(declare: Declare) -> None:
         ("[a]\nkind = 'MODULE:Scaled'\nrequires = 'b'", 'requires: expected a list in brackets; it is "b"'),
         ("[a]\nkind = 'MODULE:Scaled'\nlimits = 3", "experiments.toml:3: [a] limits: "),
         ("[a]\nkind = 'MODULE:Scaled'\nlimits.timeout_seconds = 0", "expected greater than 0; it is 0"),
+        (
+            "[a]\nkind = 'MODULE:Scaled'\nshards = 0",
+            "experiments.toml:3: [a] shards: expected greater than or equal to 1",
+        ),
+        ("[a]\nkind = 'MODULE:Scaled'\nop_tags = 'gpu'", "experiments.toml:3: [a] op_tags: expected a table"),
+        ("[a]\nkind = 'MODULE:Scaled'\nop_tags.'a b' = '1'", "[a] its op_tags has the key 'a b'"),
         ("[a]\nkind = 'MODULE:Blind'\nrequires = ['baseline_snapshot']", "[a] may see 'blind' but requires"),
         ("[a]\nkind = 'word'\nword = 'refused'", "experiments.toml:1: [a] the word is refused"),
         ("[a]\nkind = 'word'\nword = 'x'\napi_key = 'NO_API_KEY'", "[a] NO_API_KEY is not set"),
