@@ -1,30 +1,24 @@
-"""A Ray cluster of the session, and runs whose steps are its jobs."""
+"""A Ray cluster of the session, and launchers for each engine on what they share."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.instance.services import dagster_url, deployed_home
+from predictbench_assets_tests.integration.engines.launcher import Launcher
+from predictbench_assets_tests.integration.instance.services import dagster_url
 from predictbench_assets_tests.kit.daily_run import NOW, DailyRun
 from predictbench_assets_tests.kit.ray_cluster import RayCluster, ray_cluster
 
-HANDED = (
-    *("DATABASE_URL", "DAGSTER_POSTGRES_URL", "STAGING_URI", "STAGING_S3_ENDPOINT_URL", "STAGING_S3_REGION"),
-    *("STAGING_S3_ACCESS_KEY_ID", "STAGING_S3_SECRET_ACCESS_KEY"),
-    *("PREDICTBENCH_NOW", "POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL", "POLYMARKET_REQUESTS_PER_SECOND"),
-    *("GIT_SHA", "PROCESSING_EXPERIMENTS", "TEST_CALLS", "TEST_GATE"),
-)
-"""What the workers are told by the run; everything else they have of their node."""
+MakeLauncher = Callable[[str], Launcher]
 
 
 @pytest.fixture(scope="session")
 def exchange() -> Iterator[SandboxServer]:
     """A small exchange without faults."""
-    with serve(World(markets_per_day=20), now=NOW) as server:
+    with serve(World(markets_per_day=30), now=NOW) as server:
         yield server
 
 
@@ -35,22 +29,35 @@ def cluster() -> Iterator[RayCluster]:
 
 
 @pytest.fixture
-def on_ray(
+def make_launcher(
     tmp_path: Path,
     database_url: str,
     store: dict[str, str],
     exchange: SandboxServer,
-    cluster: RayCluster,
+    request: pytest.FixtureRequest,
+) -> MakeLauncher:
+    """Makes a launcher for an engine, with a database and a bucket of its own."""
+
+    def make(engine: str) -> Launcher:
+        daily = DailyRun(tmp_path, database_url, exchange, store | {"DAGSTER_POSTGRES_URL": dagster_url(database_url)})
+        launcher = Launcher(daily, engine, request.getfixturevalue("cluster") if engine == "ray" else None)
+        launcher.declare()
+        return launcher
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def in_one_process(
+    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], str], exchange: SandboxServer
 ) -> DailyRun:
-    """A machine whose runs are executed by the cluster, with a database and a bucket that they share."""
-    folder = tmp_path / "runner"
-    deployed_home(folder / "dagster")
-    options = {"ray": {"address": cluster.address, "env_vars": [*HANDED, "EXECUTOR=in_process"]}}
-    engine = {
-        "EXECUTOR": "ray",
-        "EXECUTOR_OPTIONS": json.dumps(options),
-        "DAGSTER_STEP_DELEGATING_EXECUTOR_SLEEP_SECONDS": "0.2",
-    }
-    return DailyRun(
-        folder, database_url, exchange, store | engine | {"DAGSTER_POSTGRES_URL": dagster_url(database_url)}
+    """The same day in one process, without shards and without faults: what all others have to come to."""
+    folder = tmp_path_factory.mktemp("alone")
+    alone = Launcher(DailyRun(folder, new_database(), exchange), "in_process", None)
+    alone.declare()
+    variables = alone.variables()
+    ran = alone.daily.here(
+        **{name: variables[name] for name in ("EXPERIMENTS_FILE", "PROCESSING_EXPERIMENTS", "TEST_CALLS")}
     )
+    assert ran.exit_code == 0
+    return alone.daily
