@@ -84,12 +84,14 @@ bench: setup-dev ## The benchmarks, with their goals
 soak: setup-dev ## DAYS=90 simulated days with a fault on each, then an audit; SEED=... replays one
 	@$(BIN)/python -m soak --days $(or $(DAYS),90) $(if $(SEED),--seed $(SEED))
 
+# One file for each way of installing it, each whole: nothing but that file is installed.
+COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-strip-extras --emit-build-options --custom-compile-command "make lock" pyproject.toml requirements/build.in
+
 lock: ## Pin requirements/*.txt again from pyproject.toml
 	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet uv
-	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-strip-extras --emit-build-options \
-		--custom-compile-command "make lock" pyproject.toml requirements/build.in -o requirements/runtime.txt
-	@build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-strip-extras --emit-build-options \
-		--custom-compile-command "make lock" --extra dev -c requirements/runtime.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+	@$(COMPILE) -o requirements/runtime.txt
+	@for extra in k8s ray dev; do $(COMPILE) --extra $$extra -c requirements/runtime.txt -o requirements/$$extra.txt || exit 1; done
 
 clean: ## Remove caches (not .venv, not .predictbench)
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,7 +5,6 @@
 
 import functools
 import gc
-import importlib
 import warnings
 from typing import Any
 
@@ -18,6 +17,7 @@ from predictbench_assets.assets.persistence import build_persisted_run
 from predictbench_assets.assets.resolution import market_resolutions
 from predictbench_assets.assets.scoring import benchmark_report, experiment_scores, leaderboard
 from predictbench_assets.assets.step import redacting
+from predictbench_assets.executors import configured_executor
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
 from predictbench_assets.ingestion.cohort import COHORT, SharedCohort
@@ -36,7 +36,7 @@ from predictbench_assets.jobs import (
 from predictbench_assets.observability.logs import configure_logging
 from predictbench_assets.observability.reporter import RunReporter
 from predictbench_assets.persistence.run_store import run_database
-from predictbench_assets.settings import Settings, SettingsError, get_settings
+from predictbench_assets.settings import Settings, get_settings
 from predictbench_assets.staging import StagingArea
 
 SCHEMAS = {
@@ -77,7 +77,7 @@ def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
         ],
         sensors=[build_failure_sensor(settings, resources["database"])],
         resources=resources,
-        executor=_executor(settings),
+        executor=configured_executor(settings),
     )
 
 
@@ -94,27 +94,6 @@ def _resources(settings: Settings) -> dict[str, Any]:
         "shared_cohort": dg.ResourceDefinition(lambda _: SharedCohort()),  # made for a run, and gone with it
         "io_manager": StagingIOManager(staging, SCHEMAS),
     }
-
-
-def _executor(settings: Settings) -> dg.ExecutorDefinition:
-    """The executor that EXECUTOR names. In one process a cold run takes a fifth of the time that one a step takes."""
-    # A dry run's files and runs are in a folder that goes with it, and only this process knows that it is one.
-    match "in_process" if settings.predictbench_dry_run else settings.executor:
-        case "in_process":
-            return dg.in_process_executor
-        case "multiprocess":
-            return dg.multiprocess_executor.configured({"max_concurrent": settings.executor_max_concurrent})
-        case path:
-            module, _, attribute = path.partition(":")
-            try:
-                executor = getattr(importlib.import_module(module), attribute)
-            except (ImportError, AttributeError, ValueError) as error:
-                raise SettingsError(
-                    [f"EXECUTOR: {path!r} is neither in_process nor multiprocess, nor module:attribute ({error})"]
-                ) from error
-            if not isinstance(executor, dg.ExecutorDefinition):
-                raise SettingsError([f"EXECUTOR: {path!r} is a {type(executor).__name__}, not an executor"])
-            return executor
 
 
 @dg.definitions

@@ -7,6 +7,7 @@ or wrong stops everything at once, with the names of all that are at fault.
 
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from datetime import UTC, datetime, time
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from dotenv.parser import Binding, parse_stream
@@ -192,8 +193,13 @@ class Settings(BaseSettings):
     dagster_postgres_url: SecretStr | None = Field(
         None, description="Dagster's own storage (session pooler or direct); unset keeps it in SQLite"
     )
-    executor: str = Field("in_process", description="in_process, multiprocess, or module:attribute of an executor")
+    executor: str = Field(
+        "in_process", description="in_process, multiprocess, k8s, ray, or module:attribute of an executor"
+    )
     executor_max_concurrent: int = Field(8, ge=1, le=1_000, description="steps at once, where the executor can")
+    executor_options: SecretStr | None = Field(
+        None, description="the executor's own configuration, a JSON object; see docs/scaling-out.md"
+    )
 
     # What runs, and when
     target_close_window_days: int = Field(7, description="days from the run date to the markets' close")
@@ -507,6 +513,18 @@ class Settings(BaseSettings):
         left_out = other_clients_parameters(value.get_secret_value())
         return DatabaseAddress(url.render_as_string(hide_password=False), left_out)
 
+    @field_validator("executor_options")
+    @classmethod
+    def _options(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                options = json.loads(value.get_secret_value())
+            except (ValueError, RecursionError):
+                options = None
+            if not isinstance(options, dict):
+                raise ValueError('expected a JSON object, such as {"job_namespace": "forecasts"}')
+        return value
+
     @field_validator("predictbench_now")
     @classmethod
     def _aware(cls, value: datetime | None) -> datetime | None:
@@ -651,6 +669,12 @@ class Settings(BaseSettings):
     def windows(self) -> tuple[int, ...]:
         """The windows that are scheduled, in days."""
         return self.horizons or (self.target_close_window_days,)
+
+    @property
+    def executor_config(self) -> dict[str, Any]:
+        """The executor's own configuration, as EXECUTOR_OPTIONS has it."""
+        text = self.executor_options
+        return {} if text is None else cast(dict[str, Any], json.loads(text.get_secret_value()))
 
     @property
     def home(self) -> Path:
@@ -848,7 +872,32 @@ def _secret_parts(name: str, address: str) -> list[str]:
         # Not urlsplit, which refuses an address that is none.
         _, _, path = address.partition("://")[2].partition("/")
         return [part for part in {path, path.rpartition("/")[2]} if len(part) >= _SHORTEST_PATH]
+    if name == "executor_options":
+        return [text for text in _handed_to_workers(json.loads(address)) if not _HARMLESS.fullmatch(text)]
     return []
+
+
+def _handed_to_workers(options: object, *, handed: bool = False) -> Iterator[str]:
+    """Values of the variables, headers and cookies that an executor's options hand on; any may be a secret."""
+    match options:
+        case dict():
+            for name, value in options.items():
+                if isinstance(value, str):
+                    yield from [value] if handed and name != "name" else []
+                else:
+                    yield from _handed_to_workers(value, handed=handed or name in _HANDED)
+        case list():
+            for value in options:
+                if isinstance(value, str):  # NAME=value, or the name of a variable of this process
+                    yield from [value.partition("=")[2]] if handed else []
+                else:
+                    yield from _handed_to_workers(value, handed=handed)
+        case _:
+            return
+
+
+_HANDED = {"env", "env_vars", "headers", "cookies"}
+"""Keys of executors' options under which secrets are handed on."""
 
 
 def _digest(content: bytes) -> str:

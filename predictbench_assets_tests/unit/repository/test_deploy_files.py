@@ -12,6 +12,9 @@ import yaml
 from predictbench_assets.settings import EXPERIMENTS_FILE, Settings, all_variables, secret_names, variables
 from predictbench_assets_tests.kit.places import CLONE
 
+REQUIREMENTS = "requirements/${REQUIREMENTS}.txt"
+BUILDS = {f"requirements/{name}.txt" for name in ("runtime", "k8s", "ray")}
+"""What the image can be built with."""
 OPTIONAL = "experiments.tom[l]"
 """A pattern, which may match nothing, where a file's own name would have to be there."""
 
@@ -109,13 +112,14 @@ def test_the_image_copies_by_name_what_exists_and_its_context_leaves_out_the_res
     assert copied
     for source in copied:
         assert source.strip("./"), "a whole folder would bring whatever lies in it"
-        assert (CLONE / source).exists() or source == OPTIONAL, source
+        assert (CLONE / source).exists() or source in (OPTIONAL, REQUIREMENTS), source
+    assert all((CLONE / file).exists() for file in BUILDS)
     ignored = (CLONE / "deploy" / "Dockerfile.dockerignore").read_text().splitlines()
     wanted = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     assert OPTIONAL in copied, "the declared experiments, where a clone has some"
     copied = [source if source != OPTIONAL else EXPERIMENTS_FILE for source in copied]
     assert "*" in ignored
-    assert wanted == {source.rstrip("/") if source != "requirements/runtime.txt" else source for source in copied}
+    assert wanted == {source.rstrip("/") for source in copied if source != REQUIREMENTS} | BUILDS
 
 
 def test_the_image_installs_pinned_requirements_alone() -> None:

@@ -11,7 +11,10 @@ import pytest
 from predictbench_assets_tests.kit.places import CLONE
 
 PACKAGE = CLONE / "predictbench_assets"
-IMPORTS_DAGSTER = {"assets", "definitions", "instance", "io_manager", "jobs", "partitions", "backfill_process"}
+IMPORTS_DAGSTER = {
+    *("assets", "backfill_process", "definitions", "executors", "instance", "io_manager", "jobs", "partitions"),
+    "ray_executor",
+}
 ROOMS = sorted(file.parent for file in PACKAGE.rglob("__init__.py") if file.parent != PACKAGE)
 
 

@@ -27,6 +27,7 @@ TEXTS = {
     "database_url": "postgresql://u:s3cret@h:5432/db",
     "dagster_postgres_url": "postgresql://u:s3cret@h:5432/db",
     "executor": "multiprocess",
+    "executor_options": '{"env_vars": ["PASSWORD=s3cret"]}',
     "processing_experiments": "some.module:First,some.module:Second",
     "horizons": "30,7",
     "allow_empty_windows": "60,90",

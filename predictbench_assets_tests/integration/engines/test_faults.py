@@ -1,0 +1,176 @@
+"""Faults against engines: the same rows as in one process, nothing paid twice that was answered, the true reason told."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from predictbench_assets_tests.integration.engines.conftest import MakeLauncher
+from predictbench_assets_tests.integration.engines.launcher import ENGINES, Launcher, family
+from predictbench_assets_tests.kit.daily_run import DailyRun, differences
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(params=ENGINES)
+def launcher(request: pytest.FixtureRequest, make_launcher: MakeLauncher) -> Iterator[Launcher]:
+    made = make_launcher(request.param)
+    yield made
+    made.gate.touch()  # nothing is left waiting
+
+
+def goes_on(launcher: Launcher, alone: DailyRun, durable: set[str], *, at_once: int = 2) -> None:
+    """Run it again: the same rows, and nobody asked twice whose answer was durable."""
+    launcher.gate.touch()
+    code = launcher.run()
+    print(
+        launcher.engine, "calls", sum(launcher.calls().values()), "of", len(launcher.calls()), "durable", len(durable)
+    )
+    assert code == 0, launcher.shown
+    assert launcher.row("status") == "completed"
+    assert not differences(alone.tables(), launcher.daily.tables())
+    calls = launcher.calls()
+    assert all(calls[market] == 1 for market in durable), "an answer that was durable was paid for again"
+    assert calls.total() - len(calls) <= at_once, f"more than what was under way was paid for again: {calls}"
+
+
+def test_a_whole_run_and_its_shards(launcher: Launcher, in_one_process: DailyRun) -> None:
+    launcher.declare(shards=3)
+
+    assert launcher.run() == 0, launcher.shown
+
+    assert not differences(in_one_process.tables(), launcher.daily.tables())
+    assert set(launcher.calls().values()) == {1}
+    assert launcher.said["status"] == "completed"
+    assert launcher.row("status", "attempt", "reason") == ("completed", 1, None)
+
+
+def test_the_process_of_a_step_is_killed(launcher: Launcher, in_one_process: DailyRun) -> None:
+    with launcher.launched(halts=True) as process:
+        launcher.halted(process)
+        durable = launcher.durable()
+        launcher.step(process).kill()
+        assert process.wait(timeout=600) != 0, launcher.shown
+
+    print(launcher.engine, launcher.row("status", "stage", "reason"))
+    assert launcher.row("status", "stage") == ("failed", "experiment_results")
+    goes_on(launcher, in_one_process, durable)
+
+
+def test_the_launcher_is_killed(launcher: Launcher, in_one_process: DailyRun) -> None:
+    with launcher.launched(halts=True) as process:
+        launcher.halted(process)
+        durable = launcher.durable()
+        if launcher.engine != "elsewhere":  # its machines are children of the launcher
+            dying = family(process.pid)
+        else:
+            dying = [one for one in family(process.pid) if one.pid != launcher.step(process).pid]
+        for one in dying:
+            one.kill()
+        process.wait()
+        print(launcher.engine, launcher.row("status", "stage", "reason"))
+        goes_on(launcher, in_one_process, durable)
+
+
+def test_the_launcher_is_told_to_end(launcher: Launcher, in_one_process: DailyRun) -> None:
+    with launcher.launched(halts=True) as process:
+        launcher.halted(process)
+        durable, step = launcher.durable(), launcher.step(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=300) != 0
+        step.wait(timeout=60)
+
+    print(launcher.engine, launcher.row("status", "stage", "reason"))
+    assert launcher.row("status", "stage") == ("failed", "experiment_results")
+    assert "signal" in launcher.row("reason")
+    goes_on(launcher, in_one_process, durable)
+
+
+def test_the_run_is_cancelled_from_elsewhere(launcher: Launcher, in_one_process: DailyRun) -> None:
+    with launcher.launched(halts=True) as process:
+        launcher.halted(process)
+        durable, step = launcher.durable(), launcher.step(process)
+        with launcher.instance() as instance:
+            [run] = instance.get_runs()
+            instance.report_run_canceling(run)
+        step.wait(timeout=120)
+        paid = launcher.calls().total()
+        assert process.wait(timeout=300) != 0
+
+    print(launcher.engine, "paid", paid, launcher.row("status", "stage", "reason"))
+    assert paid <= 12
+    assert launcher.row("status") == "failed"
+    goes_on(launcher, in_one_process, durable)
+
+
+def test_a_step_is_delivered_twice(launcher: Launcher, in_one_process: DailyRun) -> None:
+    if launcher.engine in ("in_process", "multiprocess"):
+        pytest.skip("its steps are delivered by nobody")
+    with launcher.launched(halts=True) as process:
+        launcher.halted(process)
+        step = launcher.step(process)
+        again = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "dagster",
+                "api",
+                "execute_step",
+                *step.cmdline()[step.cmdline().index("execute_step") + 1 :],
+            ],
+            env=step.environ(),
+            cwd=step.cwd(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        print(launcher.engine, again.returncode, again.stdout[-600:], again.stderr[-600:])
+        launcher.gate.touch()
+        assert process.wait(timeout=600) == 0, launcher.shown
+
+    assert not differences(in_one_process.tables(), launcher.daily.tables())
+    assert set(launcher.calls().values()) == {1}
+
+
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+@pytest.mark.parametrize("shift", ["-3h", "+3h"])
+def test_the_clock_of_a_worker_is_off(launcher: Launcher, in_one_process: DailyRun, shift: str) -> None:
+    if not psutil.LINUX or not __import__("pathlib").Path(FAKETIME).exists():
+        pytest.skip("libfaketime is not installed")
+    launcher.workers = {"LD_PRELOAD": FAKETIME, "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+    code = launcher.run()
+    print(launcher.engine, code, launcher.row("status", "stage", "reason"), launcher.row("started_at", "finished_at"))
+    assert code == 0, launcher.shown
+    assert not differences(in_one_process.tables(), launcher.daily.tables())
+
+
+def test_the_settings_of_a_worker_differ(launcher: Launcher) -> None:
+    if launcher.engine in ("in_process", "multiprocess"):
+        pytest.skip("its steps have the settings of the launcher")
+    launcher.workers = {"MIN_LIQUIDITY": "5"}
+
+    assert launcher.run() != 0
+
+    reason = launcher.said["reason"]
+    print(launcher.engine, reason)
+    assert "MIN_LIQUIDITY is unset there and 5.0 here" in reason
+    assert launcher.daily.count("processed_markets") == 0
+    assert not launcher.calls()
+
+
+def test_a_dry_run_stores_nothing(launcher: Launcher) -> None:
+    before = launcher.daily.tables()
+
+    assert launcher.run("--dry-run") == 0, launcher.shown
+
+    assert launcher.said["processed_markets"] == 30
+    assert not differences(before, launcher.daily.tables())
+    assert launcher.daily.count("processing_attempts") == 0
+    assert not launcher.machines.exists()
