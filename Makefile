@@ -64,7 +64,9 @@ stop: setup ## Stop what our commands left running
 
 # A file at a time to each of one process more than there are cores, since half of their time is waiting; four at the
 # most: each starts a Postgres.
-PYTEST = $(BIN)/python -m pytest -q -n $$($(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))") --dist loadfile
+# In the order of the folders, not by the number of tests: a slow file with few of them
+# would begin last, and the quick ones of `unit` fill up the end.
+PYTEST = $(BIN)/python -m pytest -q -n $$($(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))") --dist loadfile --no-loadscope-reorder
 
 test: setup-dev ## The tests, without the long ones
 	@$(PYTEST) -m "not long"

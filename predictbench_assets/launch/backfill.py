@@ -52,6 +52,8 @@ class RunsInTurn(ABC):
         self._begun: dict[RunKey, set[str]] = {}
         """The steps that were begun when an experiment crashed, of runs that are made again."""
         self._done: set[RunKey] = set()
+        self.places: list[str] = []
+        """Where log and summary of the run that ended last are, a line each."""
         self.stopped_by: str | None = None
         """The signal after which no further run is begun."""
 
@@ -118,7 +120,7 @@ class RunsInTurn(ABC):
             return
         options = self.options(key)
         summary = summary_of(self._settings, folder, key, child_log, options)
-        publish_summary(self._settings, summary, options, folder)
+        self.places = publish_summary(self._settings, summary, options, folder)
         self._done.add(key)
         self.ended(key, summary, child_log)
 

@@ -26,7 +26,7 @@ from predictbench_assets.launch.demo_world import Demo, write_demo
 from predictbench_assets.launch.progress import Display, stages
 from predictbench_assets.launch.request import DailyOptions
 from predictbench_assets.launch.signals import Interrupts, exiting_on_signals
-from predictbench_assets.observability.console import error_console, print_item
+from predictbench_assets.observability.console import error_console, print_item, print_status
 from predictbench_assets.persistence.stored_runs import StoredAttempt, missing_experiments, stored_attempts, stored_runs
 from predictbench_assets.reporting.summary import ExperimentSummary, RunSummary
 from predictbench_assets.resolution.configured import run_sweep
@@ -207,6 +207,8 @@ class DemoDays(RunsInTurn):
         if key == self._today:
             self._report(self._settings, summary, child_log)
             self.summary = summary
+            if self.places and (self.verbose or not summary.succeeded):
+                print_status(self._settings, "\n".join(self.places))
         elif failed:
             print_summary(summary)
         if failed:

@@ -23,10 +23,10 @@ SNAPSHOTS = "SELECT superseded_at IS NULL, refused FROM predictbench.snapshots O
 def test_faults_that_heal_change_nothing(make_run: MakeRun) -> None:
     faults = "http500=0.05,http429=0.02,reset=0.01,truncate=0.01,repeat=0.1,retry_after=0.05"
     pages = {"POLYMARKET_PAGE_SIZE": "5"}
-    well = make_run(World(markets_per_day=400), **pages)
+    well = make_run(World(markets_per_day=160), **pages)
     assert well.here().exit_code == 0
     requests = sum(well.sandbox.requests.values())
-    unwell = make_run(World(markets_per_day=400), faults=faults, seed=_seed_with_all(faults, requests), **pages)
+    unwell = make_run(World(markets_per_day=160), faults=faults, seed=_seed_with_all(faults, requests), **pages)
 
     ran = unwell.here()
 

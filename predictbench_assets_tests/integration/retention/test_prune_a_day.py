@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
 from predictbench_assets.cli.main import main
+from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.experiments.history import settled_markets
 from predictbench_assets.retention import staged_files
@@ -20,11 +23,13 @@ from predictbench_assets.retention.staged_files import ArchiveInStaging, archive
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS, all_variables
 from predictbench_assets.staging import StagedFileBroken, StagingArea
 from predictbench_assets_tests.kit.daily_run import KEY, DailyRun, MakeRun, differences
+from predictbench_assets_tests.kit.database import administer, database_of
 from predictbench_assets_tests.kit.other_store import OtherStore
 
 SETTLED = datetime(2026, 3, 12, tzinfo=UTC)
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 DAYS: dict[str, Any] = {"now": NOW, "days": 120}
+Day = tuple[DailyRun, str, Path]
 EXPERIMENTS = len(DEFAULT_EXPERIMENTS)
 """Each has a staged file and a journal; the window, the snapshot's pointer and the cohort are three more files."""
 
@@ -39,11 +44,24 @@ def settle(daily: DailyRun, state: str = "final", *, but: int = 0) -> None:
         )
 
 
-@pytest.fixture
-def ran(daily: DailyRun) -> DailyRun:
-    """A day that was run and stored."""
+@pytest.fixture(scope="module")
+def day(make_run: MakeRun, postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Day:
+    """A day that was run and stored once: its runner, its database as it was then, and a copy of its folder."""
+    daily = make_run()
     assert daily.here().exit_code == 0
-    return daily
+    name = make_url(daily.database_url).database
+    administer(postgres_server, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    return daily, f"TEMPLATE {name}", shutil.copytree(daily.folder, tmp_path_factory.mktemp("day") / "copy")
+
+
+@pytest.fixture
+def ran(day: Day, postgres_server: EmbeddedPostgres) -> Iterator[DailyRun]:
+    """The day as it was when it had been stored, to change; its snapshot is registered with the path it has."""
+    daily, database, copy = day
+    shutil.rmtree(daily.folder)
+    shutil.copytree(copy, daily.folder)
+    with database_of(postgres_server, database) as url:
+        yield replace(daily, database_url=url)
 
 
 @pytest.fixture
