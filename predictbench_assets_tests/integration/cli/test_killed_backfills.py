@@ -3,17 +3,19 @@
 import json
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from sqlalchemy import Engine, text
 
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.kit.commands import command
-from predictbench_assets_tests.kit.daily_run import BASELINE, differences, dump
+from predictbench_assets_tests.kit.daily_run import BASELINE, Tables, differences, dump
 
 NOW = datetime(2026, 3, 22, 7, 0, tzinfo=UTC)
 FIRST = NOW.date() - timedelta(days=20)
@@ -71,6 +73,13 @@ def exchange() -> Iterator[SandboxServer]:
         yield server
 
 
+WHOLE = """
+    SELECT r.status, r.processed_markets = count(m.*), count(m.*) = count(DISTINCT m.market_id), count(m.*) = count(e.*)
+    FROM predictbench.processing_runs r JOIN predictbench.processed_markets m USING (run_id)
+    LEFT JOIN predictbench.latest_experiment_results e USING (processed_market_id) GROUP BY r.run_id
+"""
+
+
 def run_to_its_end(folder: Path, environment: Mapping[str, str]) -> int:
     """Run the backfill until it and the processes that it has started have ended."""
     children: set[psutil.Process] = set()
@@ -98,7 +107,8 @@ def test_after_any_number_of_kills_everything_is_there_once(
     (tmp_path / "prices.toml").write_text(
         f'[[price]]\nmodel = "openai:stand-in"\nbase_url = "{exchange.base_url}/_models/v1"\ninput = 1\noutput = 2\n'
     )
-    asked, tables = [], []
+    asked: list[dict[str, int]] = []
+    tables: list[Tables] = []
     for points in ([], list(POINTS.values())):
         folder, database = tmp_path / str(len(asked)), new_database()
         folder.mkdir()
@@ -129,3 +139,16 @@ def test_after_any_number_of_kills_everything_is_there_once(
     assert found.keys() <= {"experiment_results"}
     [[once], [again]] = found["experiment_results"]
     assert {name for name, value in once if dict(again)[name] != value} == {"cost", "requests"}
+
+
+@pytest.mark.long
+def test_two_backfills_of_the_same_days_at_once_leave_each_day_once(
+    environment: Mapping[str, str], exchange: SandboxServer, engine: Engine, tmp_path: Path
+) -> None:
+    settings = {**environment, "PREDICTBENCH_NOW": NOW.isoformat(), "PROCESSING_EXPERIMENTS": BASELINE}
+    with ThreadPoolExecutor(2) as pool:
+        codes = list(pool.map(lambda _: run_to_its_end(tmp_path, settings), range(2)))
+    assert set(codes) <= {0, 1, 3}, (tmp_path / "output").read_text()
+    assert run_to_its_end(tmp_path, settings) == 0, (tmp_path / "output").read_text()
+    with engine.connect() as connection:
+        assert [tuple(row) for row in connection.execute(text(WHOLE))] == [("completed", True, True, True)] * 4
