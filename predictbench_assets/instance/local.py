@@ -4,6 +4,7 @@ Dagster's own opens each file again for every event, of which a run has 170 and 
 each: more than half of what a small run costs. The files and what is in them are the same, so the UI shows both alike.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 
 _HISTORY = "history"
+_LOCK = "storage.lock"
 
 
 def instance_for_many_runs() -> dg.DagsterInstance:
@@ -36,10 +38,15 @@ class LocalStorage(DagsterSqliteStorage):
     """Dagster's storage in SQLite, with the event log and the runs over connections that stay open."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(base_dir, inst_data)
-        history = Path(base_dir) / _HISTORY
-        self._run_storage = _Runs.from_local(str(history))
-        self._event_log_storage = _EventLog(str(history / "runs"))
+        # Two processes that make its files at once leave each with two revisions, which cannot be opened any more.
+        with (Path(base_dir) / _LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            super().__init__(base_dir, inst_data)
+            history = Path(base_dir) / _HISTORY
+            self._run_storage = _Runs.from_local(str(history))
+            events = _EventLog(str(history / "runs"))
+            with events.index_connection():
+                self._event_log_storage = events
 
     @classmethod
     def from_config_value(  # type: ignore[override]  # a mapping is what it is given

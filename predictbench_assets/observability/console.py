@@ -52,7 +52,9 @@ def print_status(settings: Settings, text: str) -> None:
         for line in text.strip().splitlines():
             _log.info(line.strip())
     else:
-        click.echo(text, err=True)
+        # Not by click, which writes past the stream that keeps a bar or a spinner below what is printed.
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def append_step_summary(markdown: str) -> None:

@@ -57,14 +57,14 @@ def small(writer: Any, **arguments: Any) -> Any:
     return type("SmallBatches", (writer,), {"__init__": functools.partialmethod(writer.__init__, **arguments)})
 
 
-def arm(point: str) -> None:
-    """Put a SIGKILL around a call."""
+def arm(point: str, victims: Callable[[], Sequence[int]] = lambda: [os.getpid()]) -> None:
+    """Put a SIGKILL around a call, of this process where no other victims are named."""
     module_name, path, when, number = point.split(":")
     owner: Any = importlib.import_module(module_name)
     *parents, name = path.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
-    wrapped = lethal(getattr(owner, name), when, int(number))
+    wrapped = lethal(getattr(owner, name), when, int(number), victims)
     original = getattr(owner, name)
     setattr(owner, name, wrapped)
     # Names that were imported from there already.
@@ -73,13 +73,16 @@ def arm(point: str) -> None:
             setattr(module, name, wrapped)
 
 
-def lethal(function: Callable[..., Any], when: str, number: int) -> Callable[..., Any]:
-    """The function, the n-th call or item of which is the end of this process."""
+def lethal(
+    function: Callable[..., Any], when: str, number: int, victims: Callable[[], Sequence[int]]
+) -> Callable[..., Any]:
+    """The function, the n-th call or item of which is the end of some processes."""
     calls = itertools.count(1)
 
     def end(*, at: str, call: int) -> None:
         if at == when and call == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+            for victim in victims():
+                os.kill(victim, signal.SIGKILL)
 
     if inspect.isgeneratorfunction(function):
 

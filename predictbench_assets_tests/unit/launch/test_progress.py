@@ -2,13 +2,15 @@
 
 import io
 import json
+import sys
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from predictbench_assets.experiments.contexts import FURTHER_LINES
-from predictbench_assets.launch.progress import Lines, Stages, default_display
+from predictbench_assets.launch.progress import Lines, RunsBar, Stages, default_display
+from predictbench_assets.observability.console import print_status
 from predictbench_assets.settings import load_settings
 
 
@@ -86,3 +88,15 @@ def test_json_lines_are_handed_on_as_they_are(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(("log_format", "kind"), [("auto", Lines), ("json", Lines), ("text", Lines)])
 def test_without_a_terminal_there_are_lines(log_format: str, kind: type) -> None:
     assert isinstance(default_display(load_settings(log_format=log_format)), kind)
+
+
+def test_a_status_is_printed_above_the_bar_and_not_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(terminal, encoding="utf-8", write_through=True))
+    monkeypatch.setenv("LOG_FORMAT", "text")
+    bar = RunsBar(Console(stderr=True, force_terminal=True, width=80), runs=4)
+    bar.begin("[1/4] a day")
+    print_status(load_settings(), "[1/4] a day: stored")
+    bar.close()
+    erased = "\x1b[2K"
+    assert f"{erased}[1/4] a day: stored\n" in terminal.getvalue().decode()
