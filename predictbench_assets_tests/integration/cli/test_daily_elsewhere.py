@@ -192,9 +192,7 @@ def test_steps_that_outlive_their_launcher_or_come_twice_change_nothing(elsewher
         until(Path(f"{gate}.reached").exists)
         first = elsewhere.folder / "first"
         left = psutil.Process(elsewhere.pid("experiment_results__gated"))
-        for one in [*process_tree(process), process]:
-            one.kill()
-        process.wait()
+        kill_launcher(process, spared=elsewhere.machines)
         (elsewhere.machines).rename(first)  # whose step goes on
 
         with elsewhere.launched(PROCESSING_EXPERIMENTS=GATED) as again:
@@ -251,7 +249,13 @@ def test_a_run_that_is_cancelled_in_dagster_stops_paying(elsewhere: Elsewhere) -
     assert "its remaining steps stop" in elsewhere.run_row()[2]
 
 
-def process_tree(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """What a launcher has started, but for the steps, which are on machines of their own."""
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [one for one in found if "execute_step" not in " ".join(one.cmdline())]
+def kill_launcher(process: "subprocess.Popen[str]", spared: Path) -> None:
+    """Kill a launcher and what it has started, but for the steps, which are on machines of their own."""
+    steps = {int(file.read_text()) for file in spared.glob("*/pid")}
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for one in started:
+        if one.pid not in steps:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
