@@ -235,8 +235,8 @@ def test_machines_that_are_set_up_otherwise_are_named(elsewhere: Elsewhere) -> N
 def test_a_run_that_is_cancelled_in_dagster_stops_paying(elsewhere: Elsewhere) -> None:
     slow = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Slow", "EXPERIMENT_CONCURRENCY": "1", WAIT: "3"}
     with elsewhere.launched(**slow) as process:
-        step = elsewhere.machines / "experiment_results__slow_1" / "pid"
-        until(step.exists)
+        printed = elsewhere.machines / "experiment_results__slow_1" / "output"
+        until(lambda: printed.exists() and "STEP_START" in printed.read_text())
         url = make_url(elsewhere.variables["DAGSTER_POSTGRES_URL"]).set(drivername="postgresql")
         with postgres_instance(url.render_as_string(hide_password=False)) as instance:
             [run] = instance.get_runs()
