@@ -16,8 +16,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from predictbench_assets_tests.integration.daily_run.experiments import GATE, WAIT
-from predictbench_assets_tests.integration.instance.services import postgres_instance
+from predictbench_assets_tests.integration.daily_run.experiments import GATE
 from predictbench_assets_tests.kit.commands import command
 from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT
 from predictbench_assets_tests.kit.elsewhere import EXECUTOR, FOLDER, VARIABLES, start
@@ -228,25 +227,6 @@ def test_machines_that_are_set_up_otherwise_are_named(elsewhere: Elsewhere) -> N
     assert elsewhere.daily(**{VARIABLES: json.dumps({"MIN_LIQUIDITY": "5"})}) == 1
     assert "MIN_LIQUIDITY is unset there and 5.0 here" in elsewhere.said["reason"]
     assert elsewhere.rows("SELECT count(*) FROM predictbench.processing_runs") == [(0,)]
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_a_run_that_is_cancelled_in_dagster_stops_paying(elsewhere: Elsewhere) -> None:
-    slow = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Slow", "EXPERIMENT_CONCURRENCY": "1", WAIT: "3"}
-    with elsewhere.launched(**slow) as process:
-        printed = elsewhere.machines / "experiment_results__slow_1" / "output"
-        until(lambda: printed.exists() and "STEP_START" in printed.read_text())
-        url = make_url(elsewhere.variables["DAGSTER_POSTGRES_URL"]).set(drivername="postgresql")
-        with postgres_instance(url.render_as_string(hide_password=False)) as instance:
-            [run] = instance.get_runs()
-            instance.report_run_canceling(run)
-        machine = psutil.Process(elsewhere.pid("experiment_results__slow_1"))
-        until(lambda: not machine.is_running() or machine.status() == psutil.STATUS_ZOMBIE, within=200)
-        process.wait(timeout=300)
-    assert process.returncode == 1
-    assert elsewhere.run_row()[:2] == ("failed", "experiment_results")
-    assert "its remaining steps stop" in elsewhere.run_row()[2]
 
 
 def kill_launcher(process: "subprocess.Popen[str]", spared: Path) -> None:
