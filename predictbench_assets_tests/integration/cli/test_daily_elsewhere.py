@@ -16,8 +16,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from predictbench_assets_tests.integration.daily_run.experiments import GATE, WAIT
-from predictbench_assets_tests.integration.instance.services import postgres_instance
+from predictbench_assets_tests.integration.daily_run.experiments import GATE
 from predictbench_assets_tests.kit.commands import command
 from predictbench_assets_tests.kit.daily_run import BASELINE, EXPERIMENT
 from predictbench_assets_tests.kit.elsewhere import EXECUTOR, FOLDER, VARIABLES, start
@@ -58,7 +57,7 @@ class Elsewhere:
     def daily(self, *arguments: str, **variables: str) -> int:
         """Run it to its end."""
         with self.launched(*arguments, **variables) as process:
-            process.wait(timeout=240)
+            process.wait(timeout=500)
         return process.returncode
 
     @property
@@ -117,7 +116,7 @@ def elsewhere(
     return Elsewhere(tmp_path, variables)
 
 
-def until(reached: Callable[[], bool], within: float = 120.0) -> None:
+def until(reached: Callable[[], bool], within: float = 300.0) -> None:
     """Wait for something that other processes do."""
     deadline = time.monotonic() + within
     while not reached():
@@ -145,13 +144,14 @@ def test_a_run_on_other_machines_is_told_as_one_here(elsewhere: Elsewhere) -> No
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_step_that_is_killed_fails_the_run_with_its_reason_and_the_next_run_completes(elsewhere: Elsewhere) -> None:
     gate = elsewhere.folder / "gate"
     gated = {"PROCESSING_EXPERIMENTS": GATED, GATE: str(gate)}
     with elsewhere.launched(**gated) as process:
         until(Path(f"{gate}.reached").exists)
         os.kill(elsewhere.pid("experiment_results__gated"), signal.SIGKILL)
-        process.wait(timeout=120)
+        process.wait(timeout=300)
 
     assert process.returncode == 1
     status, stage, reason, _ = elsewhere.run_row()
@@ -164,6 +164,7 @@ def test_a_step_that_is_killed_fails_the_run_with_its_reason_and_the_next_run_co
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_launcher_that_is_told_to_stop_stops_its_steps(elsewhere: Elsewhere) -> None:
     gate = elsewhere.folder / "gate"
     with elsewhere.launched(PROCESSING_EXPERIMENTS=GATED, **{GATE: str(gate)}) as process:
@@ -171,7 +172,7 @@ def test_a_launcher_that_is_told_to_stop_stops_its_steps(elsewhere: Elsewhere) -
         step = psutil.Process(elsewhere.pid("experiment_results__gated"))
         process.send_signal(signal.SIGTERM)
         gate.touch()  # a thread cannot be stopped from outside
-        process.wait(timeout=120)
+        process.wait(timeout=300)
         until(lambda: not step.is_running() or step.status() == psutil.STATUS_ZOMBIE)
 
     assert process.returncode == 128 + signal.SIGTERM
@@ -182,6 +183,7 @@ def test_a_launcher_that_is_told_to_stop_stops_its_steps(elsewhere: Elsewhere) -
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_steps_that_outlive_their_launcher_or_come_twice_change_nothing(elsewhere: Elsewhere) -> None:
     gate = elsewhere.folder / "gate"
     gated = {"PROCESSING_EXPERIMENTS": GATED, GATE: str(gate)}
@@ -189,13 +191,11 @@ def test_steps_that_outlive_their_launcher_or_come_twice_change_nothing(elsewher
         until(Path(f"{gate}.reached").exists)
         first = elsewhere.folder / "first"
         left = psutil.Process(elsewhere.pid("experiment_results__gated"))
-        for one in [*process_tree(process), process]:
-            one.kill()
-        process.wait()
+        kill_launcher(process, spared=elsewhere.machines)
         (elsewhere.machines).rename(first)  # whose step goes on
 
         with elsewhere.launched(PROCESSING_EXPERIMENTS=GATED) as again:
-            again.wait(timeout=240)
+            again.wait(timeout=500)
         assert again.returncode == 0, (elsewhere.folder / "stderr").read_text()
         stored = elsewhere.run_row()
         assert stored == ("completed", "persisted_run", None, 2)
@@ -207,12 +207,13 @@ def test_steps_that_outlive_their_launcher_or_come_twice_change_nothing(elsewher
             recorded = next(path for path in (first / step, elsewhere.machines / step) if path.is_dir())
             command = json.loads((recorded / "command.json").read_text())
             again_here = elsewhere.deliver(command)
-            assert again_here.wait(timeout=120) in (0, 1)
+            assert again_here.wait(timeout=300) in (0, 1)
     assert elsewhere.run_row() == stored
     assert elsewhere.rows("SELECT count(*) FROM predictbench.processing_attempts") == [(2,)]
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_dry_run_stays_here_and_writes_nothing(elsewhere: Elsewhere) -> None:
     assert elsewhere.daily("--dry-run") == 0
     assert elsewhere.said["dry_run"] is True
@@ -221,31 +222,20 @@ def test_a_dry_run_stays_here_and_writes_nothing(elsewhere: Elsewhere) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_machines_that_are_set_up_otherwise_are_named(elsewhere: Elsewhere) -> None:
     assert elsewhere.daily(**{VARIABLES: json.dumps({"MIN_LIQUIDITY": "5"})}) == 1
     assert "MIN_LIQUIDITY is unset there and 5.0 here" in elsewhere.said["reason"]
     assert elsewhere.rows("SELECT count(*) FROM predictbench.processing_runs") == [(0,)]
 
 
-@pytest.mark.long
-def test_a_run_that_is_cancelled_in_dagster_stops_paying(elsewhere: Elsewhere) -> None:
-    slow = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Slow", "EXPERIMENT_CONCURRENCY": "1", WAIT: "3"}
-    with elsewhere.launched(**slow) as process:
-        step = elsewhere.machines / "experiment_results__slow_1" / "pid"
-        until(step.exists)
-        url = make_url(elsewhere.variables["DAGSTER_POSTGRES_URL"]).set(drivername="postgresql")
-        with postgres_instance(url.render_as_string(hide_password=False)) as instance:
-            [run] = instance.get_runs()
-            instance.report_run_canceling(run)
-        machine = psutil.Process(elsewhere.pid("experiment_results__slow_1"))
-        until(lambda: not machine.is_running() or machine.status() == psutil.STATUS_ZOMBIE, within=80)
-        process.wait(timeout=120)
-    assert process.returncode == 1
-    assert elsewhere.run_row()[:2] == ("failed", "experiment_results")
-    assert "its remaining steps stop" in elsewhere.run_row()[2]
-
-
-def process_tree(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """What a launcher has started, but for the steps, which are on machines of their own."""
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [one for one in found if "execute_step" not in " ".join(one.cmdline())]
+def kill_launcher(process: "subprocess.Popen[str]", spared: Path) -> None:
+    """Kill a launcher and what it has started, but for the steps, which are on machines of their own."""
+    steps = {int(file.read_text()) for file in spared.glob("*/pid")}
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for one in started:
+        if one.pid not in steps:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
