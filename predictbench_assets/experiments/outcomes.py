@@ -115,7 +115,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Raises:
             msgspec.MsgspecError: the line is no outcome.
         """
-        return msgspec.json.decode(line, type=cls)
+        return _decode(line)
+
+
+_decode = msgspec.json.Decoder(Outcome).decode
 
 
 def completed(

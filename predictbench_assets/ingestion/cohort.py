@@ -135,7 +135,7 @@ class SharedCohort:
         if self._hash != staged.sha256:
             self.release()
             gc.collect()  # garbage would stay for good
-            self._markets = tuple(cohort_markets(staged))
+            self._markets = tuple(market.slim() for market in cohort_markets(staged))
             gc.freeze()  # or each full collection looks at all of them again, while experiments make as many objects
             self._hash = staged.sha256
         return self._markets

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+import msgspec
+
 from predictbench_assets.experiments.protocol import Usage
 from predictbench_assets.failures import Failure
 from predictbench_assets.markets.market import Market
 from predictbench_assets.runs import ExperimentStatus, ResultStatus
 
 
-@dataclass(frozen=True, slots=True)
-class ResultRecord:
-    """The result of one experiment for one market."""
+class ResultRecord(msgspec.Struct, frozen=True, gc=False):
+    """The result of one experiment for one market; no dataclass, since a large day makes 200,000 of them."""
 
     experiment: str
     status: ResultStatus
@@ -21,9 +22,10 @@ class ResultRecord:
     probability: float | None = None
     """Probability of the market's first outcome."""
     probabilities: Sequence[float] | None = None
-    payload: Mapping[str, Any] | None = None
+    payload: Mapping[str, Any] | msgspec.Raw | None = None
+    """Raw is JSON that was checked when it was made, without spaces."""
     artifact_uri: str | None = None
-    diagnostics: Mapping[str, Any] | None = None
+    diagnostics: Mapping[str, Any] | msgspec.Raw | None = None
     forecast_at: datetime | None = None
     exception_type: str | None = None
     retriable: bool = False

@@ -114,9 +114,9 @@ class _ResultRow(_Row):
     exception_type: str | None = None
     probability: float | None = None
     probabilities: tuple[float, ...] | None = None
-    payload: Mapping[str, Any] | None = None
+    payload: Mapping[str, Any] | msgspec.Raw | None = None
     artifact_uri: str | None = None
-    diagnostics: Mapping[str, Any] | None = None
+    diagnostics: Mapping[str, Any] | msgspec.Raw | None = None
     forecast_at: datetime | None = None
     requests: int | None = None
     input_tokens: int | None = None
@@ -213,12 +213,17 @@ def _result_row(result: ResultRecord, attempt: RegisteredAttempt, market_uuid: s
     field = f"results[{result.experiment}]"
     if attempt.mandatory and result.status != "completed":
         raise UnwritableMarket(field, f"is mandatory and {result.status}: {result.reason or 'no reason given'}")
-    _check_unit(f"{field}.probability", result.probability)
-    for probability in result.probabilities or ():
-        _check_unit(f"{field}.probabilities", probability)
-    _check_length(f"{field}.artifact_uri", "artifact_uri", result.artifact_uri)
-    _check_length(f"{field}.exception_type", "exception_type", result.exception_type)
-    _check_zone(f"{field}.forecast_at", result.forecast_at)
+    try:
+        _check_unit("probability", result.probability)
+        for probability in result.probabilities or ():
+            _check_unit("probabilities", probability)
+        _check_length("artifact_uri", "artifact_uri", result.artifact_uri)
+        _check_length("exception_type", "exception_type", result.exception_type)
+        _check_zone("forecast_at", result.forecast_at)
+        payload = _checked_mapping("payload", result.payload)
+        diagnostics = _checked_mapping("diagnostics", result.diagnostics)
+    except UnwritableMarket as error:
+        raise UnwritableMarket(f"{field}.{error.field}", error.reason) from error.__cause__
     return _ResultRow(
         experiment_result_id=fast_uuid5(namespace, f"result|{attempt.experiment_run_id}"),
         experiment_run_id=attempt.experiment_run_id,
@@ -228,14 +233,20 @@ def _result_row(result: ResultRecord, attempt: RegisteredAttempt, market_uuid: s
         exception_type=result.exception_type,
         probability=result.probability,
         probabilities=None if result.probabilities is None else tuple(result.probabilities),
-        payload=_checked_mapping(f"{field}.payload", result.payload),
+        payload=payload,
         artifact_uri=result.artifact_uri,
-        diagnostics=_checked_mapping(f"{field}.diagnostics", result.diagnostics),
+        diagnostics=diagnostics,
         forecast_at=result.forecast_at,
-        leaked=(result.payload or {}).get("leaked") is True,
+        leaked=_leaked(payload),
         fill=attempt.fill,
         **_usage_columns(result.usage),
     )
+
+
+def _leaked(payload: Mapping[str, Any] | msgspec.Raw | None) -> bool:
+    if isinstance(payload, msgspec.Raw):
+        payload = msgspec.json.decode(payload) if b'"leaked"' in bytes(payload) else None
+    return payload is not None and payload.get("leaked") is True
 
 
 def _usage_columns(usage: Usage | None) -> dict[str, Any]:
@@ -308,9 +319,11 @@ def _checked_raw(raw: bytes) -> msgspec.Raw:
     return msgspec.Raw(raw)
 
 
-def _checked_mapping(field: str, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _checked_mapping(
+    field: str, value: Mapping[str, Any] | msgspec.Raw | None
+) -> Mapping[str, Any] | msgspec.Raw | None:
     """The same mapping, once it is known to hold no number that JSON cannot: msgspec would write null, silently."""
-    if not value:
+    if not value or isinstance(value, msgspec.Raw):
         return value
     try:
         if b"null" in _encode(value):
@@ -350,6 +363,8 @@ def _checked_json(field: str, row: _Row | Mapping[str, Any]) -> bytes:
 
 def _check_suspicious(field: str, encoded: bytes) -> None:
     """Check a text with NUL or half a surrogate pair; an emoji written as a pair is alike in bytes, and is fine."""
+    if b"\\u" not in encoded:
+        return
     if b"\\u0000" not in encoded and b"\\ud" not in encoded and b"\\uD" not in encoded:
         return
     try:

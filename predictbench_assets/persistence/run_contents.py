@@ -136,11 +136,15 @@ def result_record(experiment: str, outcome: Outcome) -> ResultRecord:
         reason=outcome.reason,
         probability=outcome.probability,
         probabilities=outcome.probabilities,
-        payload=outcome.payload,
+        payload=_present(outcome.payload_json),
         artifact_uri=outcome.artifact_uri,
-        diagnostics=outcome.diagnostics,
+        diagnostics=_present(outcome.diagnostics_json),
         forecast_at=outcome.forecast_at,
         exception_type=outcome.exception_type,
         retriable=outcome.retriable,
         usage=outcome.usage,
     )
+
+
+def _present(json: msgspec.Raw) -> msgspec.Raw | None:
+    return None if bytes(json) == b"null" else json

@@ -60,4 +60,5 @@ def counted(*arguments: Any) -> None:
     with suppress(SystemExit):
         killing.run(*arguments)
     gc.collect()
+    gc.unfreeze()  # what is frozen is not among the objects
     sys.stderr.write(f"alive after the run: {sum(isinstance(one, Market) for one in gc.get_objects())}\n")
