@@ -27,7 +27,7 @@ _SETTLED_LATELY = f"""
         SELECT p.run_id FROM predictbench.processing_runs p WHERE {run_is_known(":as_of")}
     ), lately AS MATERIALIZED (
         SELECT DISTINCT market_id FROM predictbench.resolution_observations
-        WHERE state = 'final' AND observed_at > :since AND observed_at <= :as_of
+        WHERE state = 'final' AND observed_at > :since AND observed_at <= :as_of ORDER BY market_id
     ), o AS MATERIALIZED (
         SELECT m.market_id, o.outcome, o.closed_time, o.observed_at AS settled_at
         FROM lately m CROSS JOIN LATERAL (
