@@ -115,6 +115,10 @@ def test_shards_store_what_one_process_does(make_run: MakeRun, in_one_process: t
     assert again.metadata("experiment_results/noted")["from_journal"] == LIMIT
     assert set(calls(shared).values()) == {1}
 
+    alone_again = shared.here(selection=[dg.AssetKey(["experiment_results", "noted"])])
+    assert (alone_again.exit_code, steps(alone_again, "noted")) == (0, ["plan", "gather"])
+    assert alone_again.checks() == {"stored": False}
+
     forgotten = shared.here(ops={"experiment_results__noted": {"forget": True}})
     assert len(steps(forgotten, "noted")) == 6
     assert set(calls(shared).values()) == {2}
