@@ -58,7 +58,7 @@ class Elsewhere:
     def daily(self, *arguments: str, **variables: str) -> int:
         """Run it to its end."""
         with self.launched(*arguments, **variables) as process:
-            process.wait(timeout=240)
+            process.wait(timeout=500)
         return process.returncode
 
     @property
@@ -117,7 +117,7 @@ def elsewhere(
     return Elsewhere(tmp_path, variables)
 
 
-def until(reached: Callable[[], bool], within: float = 120.0) -> None:
+def until(reached: Callable[[], bool], within: float = 300.0) -> None:
     """Wait for something that other processes do."""
     deadline = time.monotonic() + within
     while not reached():
@@ -145,13 +145,14 @@ def test_a_run_on_other_machines_is_told_as_one_here(elsewhere: Elsewhere) -> No
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_step_that_is_killed_fails_the_run_with_its_reason_and_the_next_run_completes(elsewhere: Elsewhere) -> None:
     gate = elsewhere.folder / "gate"
     gated = {"PROCESSING_EXPERIMENTS": GATED, GATE: str(gate)}
     with elsewhere.launched(**gated) as process:
         until(Path(f"{gate}.reached").exists)
         os.kill(elsewhere.pid("experiment_results__gated"), signal.SIGKILL)
-        process.wait(timeout=120)
+        process.wait(timeout=300)
 
     assert process.returncode == 1
     status, stage, reason, _ = elsewhere.run_row()
@@ -164,6 +165,7 @@ def test_a_step_that_is_killed_fails_the_run_with_its_reason_and_the_next_run_co
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_launcher_that_is_told_to_stop_stops_its_steps(elsewhere: Elsewhere) -> None:
     gate = elsewhere.folder / "gate"
     with elsewhere.launched(PROCESSING_EXPERIMENTS=GATED, **{GATE: str(gate)}) as process:
@@ -171,7 +173,7 @@ def test_a_launcher_that_is_told_to_stop_stops_its_steps(elsewhere: Elsewhere) -
         step = psutil.Process(elsewhere.pid("experiment_results__gated"))
         process.send_signal(signal.SIGTERM)
         gate.touch()  # a thread cannot be stopped from outside
-        process.wait(timeout=120)
+        process.wait(timeout=300)
         until(lambda: not step.is_running() or step.status() == psutil.STATUS_ZOMBIE)
 
     assert process.returncode == 128 + signal.SIGTERM
@@ -182,6 +184,7 @@ def test_a_launcher_that_is_told_to_stop_stops_its_steps(elsewhere: Elsewhere) -
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_steps_that_outlive_their_launcher_or_come_twice_change_nothing(elsewhere: Elsewhere) -> None:
     gate = elsewhere.folder / "gate"
     gated = {"PROCESSING_EXPERIMENTS": GATED, GATE: str(gate)}
@@ -195,7 +198,7 @@ def test_steps_that_outlive_their_launcher_or_come_twice_change_nothing(elsewher
         (elsewhere.machines).rename(first)  # whose step goes on
 
         with elsewhere.launched(PROCESSING_EXPERIMENTS=GATED) as again:
-            again.wait(timeout=240)
+            again.wait(timeout=500)
         assert again.returncode == 0, (elsewhere.folder / "stderr").read_text()
         stored = elsewhere.run_row()
         assert stored == ("completed", "persisted_run", None, 2)
@@ -207,12 +210,13 @@ def test_steps_that_outlive_their_launcher_or_come_twice_change_nothing(elsewher
             recorded = next(path for path in (first / step, elsewhere.machines / step) if path.is_dir())
             command = json.loads((recorded / "command.json").read_text())
             again_here = elsewhere.deliver(command)
-            assert again_here.wait(timeout=120) in (0, 1)
+            assert again_here.wait(timeout=300) in (0, 1)
     assert elsewhere.run_row() == stored
     assert elsewhere.rows("SELECT count(*) FROM predictbench.processing_attempts") == [(2,)]
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_dry_run_stays_here_and_writes_nothing(elsewhere: Elsewhere) -> None:
     assert elsewhere.daily("--dry-run") == 0
     assert elsewhere.said["dry_run"] is True
@@ -221,6 +225,7 @@ def test_a_dry_run_stays_here_and_writes_nothing(elsewhere: Elsewhere) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_machines_that_are_set_up_otherwise_are_named(elsewhere: Elsewhere) -> None:
     assert elsewhere.daily(**{VARIABLES: json.dumps({"MIN_LIQUIDITY": "5"})}) == 1
     assert "MIN_LIQUIDITY is unset there and 5.0 here" in elsewhere.said["reason"]
@@ -228,6 +233,7 @@ def test_machines_that_are_set_up_otherwise_are_named(elsewhere: Elsewhere) -> N
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_run_that_is_cancelled_in_dagster_stops_paying(elsewhere: Elsewhere) -> None:
     slow = {"PROCESSING_EXPERIMENTS": f"{BASELINE},{EXPERIMENT}:Slow", "EXPERIMENT_CONCURRENCY": "1", WAIT: "3"}
     with elsewhere.launched(**slow) as process:
@@ -238,8 +244,8 @@ def test_a_run_that_is_cancelled_in_dagster_stops_paying(elsewhere: Elsewhere) -
             [run] = instance.get_runs()
             instance.report_run_canceling(run)
         machine = psutil.Process(elsewhere.pid("experiment_results__slow_1"))
-        until(lambda: not machine.is_running() or machine.status() == psutil.STATUS_ZOMBIE, within=80)
-        process.wait(timeout=120)
+        until(lambda: not machine.is_running() or machine.status() == psutil.STATUS_ZOMBIE, within=200)
+        process.wait(timeout=300)
     assert process.returncode == 1
     assert elsewhere.run_row()[:2] == ("failed", "experiment_results")
     assert "its remaining steps stop" in elsewhere.run_row()[2]
