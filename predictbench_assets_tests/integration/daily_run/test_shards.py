@@ -175,6 +175,7 @@ def test_a_shard_that_fails_is_named_as_the_experiment(make_run: MakeRun) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_shards_in_processes_of_their_own_of_which_one_is_killed(make_run: MakeRun) -> None:
     tables = f'[kills_once]\nkind = "{EXPERIMENT}:KillsOnce"\nlimits.concurrency = 2\n{{shards}}\n'
     alone = with_shards(make_run(), None, tables)
