@@ -108,7 +108,7 @@ class RayCluster:
         finally:
             _end(node)
 
-    def wait_for(self, reached: Callable[[], object], node: Node, within: float = 60.0) -> None:
+    def wait_for(self, reached: Callable[[], object], node: Node, within: float = 300.0) -> None:
         """Wait until something is there."""
         deadline = time.monotonic() + within
         while True:

@@ -11,6 +11,7 @@ import pytest
 from predictbench_assets_tests.integration.engines.conftest import MakeLauncher
 from predictbench_assets_tests.integration.engines.launcher import ENGINES, Launcher, family
 from predictbench_assets_tests.kit.daily_run import DailyRun, differences
+from predictbench_assets_tests.kit.ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -38,7 +39,7 @@ def goes_on(launcher: Launcher, alone: DailyRun, durable: set[str], *, at_once: 
 
 
 def test_a_whole_run_and_its_shards(launcher: Launcher, in_one_process: DailyRun) -> None:
-    launcher.declare(shards=3)
+    launcher.shards = 3
 
     assert launcher.run() == 0, launcher.shown
 
@@ -57,6 +58,24 @@ def test_the_process_of_a_step_is_killed(launcher: Launcher, in_one_process: Dai
 
     print(launcher.engine, launcher.row("status", "stage", "reason"))
     assert launcher.row("status", "stage") == ("failed", "experiment_results")
+    goes_on(launcher, in_one_process, durable)
+
+
+def test_the_machine_of_a_step_is_killed(
+    make_launcher: MakeLauncher, cluster: RayCluster, in_one_process: DailyRun
+) -> None:
+    launcher = make_launcher("ray")
+    launcher.op_tags = {"dagster-ray/config": {"resources": {"second": 1}}}
+    with cluster.node("second") as node, launcher.launched(halts=True) as process:
+        launcher.halted(process)
+        durable = launcher.durable()
+        assert node.step(STEP) is not None
+        node.kill()
+        assert process.wait(timeout=900) != 0, launcher.shown
+
+    print(launcher.engine, launcher.row("status", "stage", "reason"))
+    assert launcher.row("status", "stage") == ("failed", "experiment_results")
+    launcher.op_tags = {}
     goes_on(launcher, in_one_process, durable)
 
 
