@@ -73,6 +73,9 @@ class RayCluster:
             "DAGSTER_HOME": str(folder / "dagster"),
             "PREDICTBENCH_ENV_FILE": "",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # A machine that runs other things too takes its time.
+            "RAY_raylet_start_wait_time_s": "300",
+            "RAY_worker_register_timeout_seconds": "300",
             **variables,
         }
         for home in ("HOME", "DAGSTER_HOME"):
