@@ -8,12 +8,10 @@ import pytest
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
 from predictbench_assets_tests.integration.engines.experiments import CALLS
-from predictbench_assets_tests.integration.engines.launcher import HALTING, Launcher
+from predictbench_assets_tests.integration.engines.launcher import HALTING, Launcher, MakeLauncher
 from predictbench_assets_tests.integration.instance.services import dagster_url
 from predictbench_assets_tests.kit.daily_run import NOW, DailyRun
 from predictbench_assets_tests.kit.ray_cluster import RayCluster, ray_cluster
-
-MakeLauncher = Callable[[str], Launcher]
 
 
 @pytest.fixture(scope="session")

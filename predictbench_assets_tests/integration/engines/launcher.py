@@ -188,3 +188,6 @@ def family(pid: int) -> list[psutil.Process]:
         parent = psutil.Process(pid)
         return [*parent.children(recursive=True), parent]
     return []
+
+
+MakeLauncher = Callable[[str], Launcher]

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from predictbench_assets_tests.integration.engines.conftest import MakeLauncher
-from predictbench_assets_tests.integration.engines.launcher import ENGINES, Launcher, family
+from predictbench_assets_tests.integration.engines.launcher import ENGINES, STEP, Launcher, MakeLauncher, family
 from predictbench_assets_tests.kit.daily_run import DailyRun, differences
 from predictbench_assets_tests.kit.ray_cluster import RayCluster
 
