@@ -1,11 +1,11 @@
-"""Faults against engines: the same rows as in one process, nothing paid twice that was answered, the true reason told."""
+"""Faults against engines: the same rows as in one process, no answer paid for twice, the true reason told."""
 
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-import psutil
 import pytest
 
 from predictbench_assets_tests.integration.engines.launcher import ENGINES, STEP, Launcher, MakeLauncher, family
@@ -13,6 +13,8 @@ from predictbench_assets_tests.kit.daily_run import DailyRun, differences
 from predictbench_assets_tests.kit.ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+of_other_machines = pytest.mark.parametrize("launcher", ["elsewhere", "ray"], indirect=True)
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
 
 @pytest.fixture(params=ENGINES)
@@ -124,9 +126,8 @@ def test_the_run_is_cancelled_from_elsewhere(launcher: Launcher, in_one_process:
     goes_on(launcher, in_one_process, durable)
 
 
+@of_other_machines
 def test_a_step_is_delivered_twice(launcher: Launcher, in_one_process: DailyRun) -> None:
-    if launcher.engine in ("in_process", "multiprocess"):
-        pytest.skip("its steps are delivered by nobody")
     with launcher.launched(halts=True) as process:
         launcher.halted(process)
         step = launcher.step(process)
@@ -154,14 +155,11 @@ def test_a_step_is_delivered_twice(launcher: Launcher, in_one_process: DailyRun)
     assert set(launcher.calls().values()) == {1}
 
 
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
-
-
 @pytest.mark.parametrize("shift", ["-3h", "+3h"])
 def test_the_clock_of_a_worker_is_off(launcher: Launcher, in_one_process: DailyRun, shift: str) -> None:
-    if not psutil.LINUX or not __import__("pathlib").Path(FAKETIME).exists():
+    if not FAKETIME.exists():
         pytest.skip("libfaketime is not installed")
-    launcher.workers = {"LD_PRELOAD": FAKETIME, "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    launcher.workers = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
     code = launcher.run()
     print(launcher.engine, code, launcher.row("status", "stage", "reason"), launcher.row("started_at", "finished_at"))
@@ -169,9 +167,8 @@ def test_the_clock_of_a_worker_is_off(launcher: Launcher, in_one_process: DailyR
     assert not differences(in_one_process.tables(), launcher.daily.tables())
 
 
+@of_other_machines
 def test_the_settings_of_a_worker_differ(launcher: Launcher) -> None:
-    if launcher.engine in ("in_process", "multiprocess"):
-        pytest.skip("its steps have the settings of the launcher")
     launcher.workers = {"MIN_LIQUIDITY": "5"}
 
     assert launcher.run() != 0

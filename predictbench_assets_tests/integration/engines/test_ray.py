@@ -18,8 +18,10 @@ def test_a_step_is_made_by_the_cluster(make_launcher: MakeLauncher) -> None:
     home = deployed_home(launcher.daily.folder / "launcher" / "dagster")
 
     made = subprocess.run(
-        [sys.executable, "-m", "dagster", "asset", "materialize", "-m", DEFINITIONS]
-        + ["--select", "target_window", "--partition", str(KEY)],
+        [
+            *(sys.executable, "-m", "dagster", "asset", "materialize", "-m", DEFINITIONS),
+            *("--select", "target_window", "--partition", str(KEY)),
+        ],
         env=launcher.variables() | {"DAGSTER_HOME": str(home)},
         cwd=home,
         capture_output=True,
