@@ -30,6 +30,8 @@ CLONE = Path(__file__).resolve().parents[2]
 
 LOCAL = "127.0.0.1"
 
+_HOME_OF_THE_IMAGE = "/dagster"
+
 _QUIET = (
     # Dagster warns that these commands and YAML handlers may change; we use them on purpose.
     "ignore:Function `job_execute_command` is superseded",
@@ -214,11 +216,24 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
     text = source.read_text(encoding="utf-8")
     if settings.log_level == "DEBUG":
         text = text.replace("python_log_level: INFO", "python_log_level: DEBUG")
+    if settings.executor == "k8s" and not temporary:
+        text += _launcher_of_pods(settings.executor_config)
     home.mkdir(parents=True, exist_ok=True)
     target = home / "dagster.yaml"
     if not target.exists() or target.read_bytes() != text.encode():
         target.write_bytes(text.encode())
     return home
+
+
+def _launcher_of_pods(options: Mapping[str, Any]) -> str:
+    """The run launcher of `deploy/kubernetes`, which the executor k8s takes what is not its own option from.
+
+    It launches nothing here: the run is in the process that `dagster job execute` is.
+    """
+    names = {name: options.get(name, "default") for name in ("job_namespace", "service_account_name")}
+    config = {"instance_config_map": "dagster-instance", "dagster_home": _HOME_OF_THE_IMAGE, **names}
+    launcher = {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
+    return f"\nrun_launcher: {json.dumps(launcher)}\n"
 
 
 def _can_be_addressed(folder: Path) -> bool:

@@ -26,7 +26,7 @@ Answer = tuple[int, Mapping[str, str], bytes]
 
 
 @contextmanager
-def _serving(answer: Callable[[Request], Answer]) -> Iterator[str]:
+def serving(answer: Callable[[Request], Answer]) -> Iterator[str]:
     """The address of a server on this machine that gives these answers to GET and POST."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,7 +86,7 @@ def webhook(*codes: int) -> Iterator[Webhook]:
         taking.received.append((asked.method, asked.path, asked.content))
         return taking.codes[min(len(taking.received), len(taking.codes)) - 1], {}, b""
 
-    with _serving(answer) as address:
+    with serving(answer) as address:
         taking.url = f"{address}/services/T0/B0/hidden-key"
         yield taking
 
@@ -111,7 +111,7 @@ def json_service() -> Iterator[JsonService]:
         answering.asked.append((asked.path, asked.headers))
         return answering.status, {"content-type": "application/json"}, json.dumps(answering.body).encode()
 
-    with _serving(answer) as answering.base_url:
+    with serving(answer) as answering.base_url:
         yield answering
 
 
@@ -163,5 +163,5 @@ def search_service() -> Iterator[SearchService]:
         body = json.dumps(answering.answer(asked.path)).encode() if raw is None else raw
         return answering.status, answering.headers, body
 
-    with _serving(answer) as answering.base_url:
+    with serving(answer) as answering.base_url:
         yield answering

@@ -73,6 +73,9 @@ class RayCluster:
             "DAGSTER_HOME": str(folder / "dagster"),
             "PREDICTBENCH_ENV_FILE": "",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # A machine that runs other things too takes its time.
+            "RAY_raylet_start_wait_time_s": "300",
+            "RAY_worker_register_timeout_seconds": "300",
             **variables,
         }
         for home in ("HOME", "DAGSTER_HOME"):
@@ -108,7 +111,7 @@ class RayCluster:
         finally:
             _end(node)
 
-    def wait_for(self, reached: Callable[[], object], node: Node, within: float = 60.0) -> None:
+    def wait_for(self, reached: Callable[[], object], node: Node, within: float = 300.0) -> None:
         """Wait until something is there."""
         deadline = time.monotonic() + within
         while True:

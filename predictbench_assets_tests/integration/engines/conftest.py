@@ -7,12 +7,11 @@ import pytest
 
 from predictbench_assets.sandbox.server import SandboxServer, serve
 from predictbench_assets.sandbox.world import World
-from predictbench_assets_tests.integration.engines.launcher import Launcher
+from predictbench_assets_tests.integration.engines.experiments import CALLS
+from predictbench_assets_tests.integration.engines.launcher import HALTING, Launcher, MakeLauncher
 from predictbench_assets_tests.integration.instance.services import dagster_url
 from predictbench_assets_tests.kit.daily_run import NOW, DailyRun
 from predictbench_assets_tests.kit.ray_cluster import RayCluster, ray_cluster
-
-MakeLauncher = Callable[[str], Launcher]
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +39,7 @@ def make_launcher(
 
     def make(engine: str) -> Launcher:
         daily = DailyRun(tmp_path, database_url, exchange, store | {"DAGSTER_POSTGRES_URL": dagster_url(database_url)})
-        launcher = Launcher(daily, engine, request.getfixturevalue("cluster") if engine == "ray" else None)
-        launcher.declare()
-        return launcher
+        return Launcher(daily, engine, request.getfixturevalue("cluster") if engine == "ray" else None)
 
     return make
 
@@ -53,11 +50,9 @@ def in_one_process(
 ) -> DailyRun:
     """The same day in one process, without shards and without faults: what all others have to come to."""
     folder = tmp_path_factory.mktemp("alone")
-    alone = Launcher(DailyRun(folder, new_database(), exchange), "in_process", None)
-    alone.declare()
-    variables = alone.variables()
-    ran = alone.daily.here(
-        **{name: variables[name] for name in ("EXPERIMENTS_FILE", "PROCESSING_EXPERIMENTS", "TEST_CALLS")}
+    alone = DailyRun(
+        folder, new_database(), exchange, {"PROCESSING_EXPERIMENTS": HALTING, CALLS: str(folder / "calls")}
     )
+    ran = alone.here()
     assert ran.exit_code == 0
-    return alone.daily
+    return alone

@@ -1,5 +1,6 @@
 """An experiment whose calls are counted and can be halted, wherever it runs."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ CALLS = "TEST_CALLS"
 """Names the file that gets a line for each call."""
 HALT = "TEST_HALT"
 """Names the file whose presence lets calls go on after the first ten."""
+SHARDS, OP_TAGS = "TEST_SHARDS", "TEST_OP_TAGS"
 
 FREE = 10
 
@@ -22,6 +24,8 @@ class Halting(Experiment):
     version = "1"
     description = "Notes every call in a file, and waits."
     max_concurrency = 2
+    shards = int(os.environ.get(SHARDS, "1"))
+    op_tags = json.loads(os.environ.get(OP_TAGS, "{}"))
 
     def run(self, market: Market, context: PipelineContext) -> ExperimentResult:
         """Note the market, wait, and answer by its id."""

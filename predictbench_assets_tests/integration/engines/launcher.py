@@ -16,7 +16,7 @@ import dagster as dg
 import psutil
 
 from predictbench_assets.staging import StagingArea
-from predictbench_assets_tests.integration.engines.experiments import CALLS, FREE, HALT
+from predictbench_assets_tests.integration.engines.experiments import CALLS, FREE, HALT, OP_TAGS, SHARDS
 from predictbench_assets_tests.integration.instance.services import postgres_instance
 from predictbench_assets_tests.kit import elsewhere
 from predictbench_assets_tests.kit.commands import command
@@ -32,7 +32,7 @@ HANDED = (
     *("DATABASE_URL", "DAGSTER_POSTGRES_URL", "STAGING_URI", "STAGING_S3_ENDPOINT_URL", "STAGING_S3_REGION"),
     *("STAGING_S3_ACCESS_KEY_ID", "STAGING_S3_SECRET_ACCESS_KEY"),
     *("PREDICTBENCH_NOW", "POLYMARKET_BASE_URL", "POLYMARKET_CLOB_URL", "POLYMARKET_REQUESTS_PER_SECOND"),
-    *("GIT_SHA", "PROCESSING_EXPERIMENTS", "EXPERIMENTS_FILE", CALLS, HALT),
+    *("GIT_SHA", "PROCESSING_EXPERIMENTS", CALLS, HALT, SHARDS, OP_TAGS),
 )
 """What the workers of a Ray cluster are told by the run; everything else they have of their node."""
 
@@ -47,14 +47,9 @@ class Launcher:
     workers: dict[str, str] = field(default_factory=dict)
     """Variables of the workers that the launcher does not have."""
 
-    def declare(self, shards: int = 1, **op_tags: Any) -> None:
-        """Declare the experiment."""
-        tags = "".join(f"op_tags.{json.dumps(name)} = {_toml(value)}\n" for name, value in op_tags.items())
-        self.experiments.write_text(f'[halting]\nkind = "{HALTING}"\nshards = {shards}\n{tags}')
-
-    @property
-    def experiments(self) -> Path:
-        return self.daily.folder / "experiments.toml"
+    shards: int = 1
+    op_tags: dict[str, Any] = field(default_factory=dict)
+    """Both of the experiment."""
 
     @property
     def gate(self) -> Path:
@@ -75,7 +70,8 @@ class Launcher:
             "PREDICTBENCH_HOME": str(self.daily.folder / "launcher" / "state"),
             "HOME": str(self.daily.folder / "launcher"),
             "EXECUTOR": executor,
-            "EXPERIMENTS_FILE": str(self.experiments),
+            SHARDS: str(self.shards),
+            OP_TAGS: json.dumps(self.op_tags),
             "PROCESSING_EXPERIMENTS": HALTING,
             "LOG_FORMAT": "json",
             "DAGSTER_STEP_DELEGATING_EXECUTOR_SLEEP_SECONDS": "0.2",
@@ -194,7 +190,4 @@ def family(pid: int) -> list[psutil.Process]:
     return []
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(name)} = {_toml(one)}" for name, one in value.items()) + "}"
-    return json.dumps(value)
+MakeLauncher = Callable[[str], Launcher]

@@ -1,18 +1,20 @@
-"""Faults against engines: the same rows as in one process, nothing paid twice that was answered, the true reason told."""
+"""Faults against engines: the same rows as in one process, no answer paid for twice, the true reason told."""
 
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-import psutil
 import pytest
 
-from predictbench_assets_tests.integration.engines.conftest import MakeLauncher
-from predictbench_assets_tests.integration.engines.launcher import ENGINES, Launcher, family
+from predictbench_assets_tests.integration.engines.launcher import ENGINES, STEP, Launcher, MakeLauncher, family
 from predictbench_assets_tests.kit.daily_run import DailyRun, differences
+from predictbench_assets_tests.kit.ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+of_other_machines = pytest.mark.parametrize("launcher", ["elsewhere", "ray"], indirect=True)
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
 
 @pytest.fixture(params=ENGINES)
@@ -38,7 +40,7 @@ def goes_on(launcher: Launcher, alone: DailyRun, durable: set[str], *, at_once: 
 
 
 def test_a_whole_run_and_its_shards(launcher: Launcher, in_one_process: DailyRun) -> None:
-    launcher.declare(shards=3)
+    launcher.shards = 3
 
     assert launcher.run() == 0, launcher.shown
 
@@ -57,6 +59,24 @@ def test_the_process_of_a_step_is_killed(launcher: Launcher, in_one_process: Dai
 
     print(launcher.engine, launcher.row("status", "stage", "reason"))
     assert launcher.row("status", "stage") == ("failed", "experiment_results")
+    goes_on(launcher, in_one_process, durable)
+
+
+def test_the_machine_of_a_step_is_killed(
+    make_launcher: MakeLauncher, cluster: RayCluster, in_one_process: DailyRun
+) -> None:
+    launcher = make_launcher("ray")
+    launcher.op_tags = {"dagster-ray/config": {"resources": {"second": 1}}}
+    with cluster.node("second") as node, launcher.launched(halts=True) as process:
+        launcher.halted(process)
+        durable = launcher.durable()
+        assert node.step(STEP) is not None
+        node.kill()
+        assert process.wait(timeout=900) != 0, launcher.shown
+
+    print(launcher.engine, launcher.row("status", "stage", "reason"))
+    assert launcher.row("status", "stage") == ("failed", "experiment_results")
+    launcher.op_tags = {}
     goes_on(launcher, in_one_process, durable)
 
 
@@ -106,9 +126,8 @@ def test_the_run_is_cancelled_from_elsewhere(launcher: Launcher, in_one_process:
     goes_on(launcher, in_one_process, durable)
 
 
+@of_other_machines
 def test_a_step_is_delivered_twice(launcher: Launcher, in_one_process: DailyRun) -> None:
-    if launcher.engine in ("in_process", "multiprocess"):
-        pytest.skip("its steps are delivered by nobody")
     with launcher.launched(halts=True) as process:
         launcher.halted(process)
         step = launcher.step(process)
@@ -136,14 +155,11 @@ def test_a_step_is_delivered_twice(launcher: Launcher, in_one_process: DailyRun)
     assert set(launcher.calls().values()) == {1}
 
 
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
-
-
 @pytest.mark.parametrize("shift", ["-3h", "+3h"])
 def test_the_clock_of_a_worker_is_off(launcher: Launcher, in_one_process: DailyRun, shift: str) -> None:
-    if not psutil.LINUX or not __import__("pathlib").Path(FAKETIME).exists():
+    if not FAKETIME.exists():
         pytest.skip("libfaketime is not installed")
-    launcher.workers = {"LD_PRELOAD": FAKETIME, "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    launcher.workers = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
     code = launcher.run()
     print(launcher.engine, code, launcher.row("status", "stage", "reason"), launcher.row("started_at", "finished_at"))
@@ -151,9 +167,8 @@ def test_the_clock_of_a_worker_is_off(launcher: Launcher, in_one_process: DailyR
     assert not differences(in_one_process.tables(), launcher.daily.tables())
 
 
+@of_other_machines
 def test_the_settings_of_a_worker_differ(launcher: Launcher) -> None:
-    if launcher.engine in ("in_process", "multiprocess"):
-        pytest.skip("its steps have the settings of the launcher")
     launcher.workers = {"MIN_LIQUIDITY": "5"}
 
     assert launcher.run() != 0

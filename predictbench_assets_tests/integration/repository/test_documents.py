@@ -28,6 +28,7 @@ NO_SETTINGS = {
     "ADMIN_URL",
     "ON_ERROR_STOP",
     "DAGSTER_HOME",
+    "RAY_JOB_START_TIMEOUT_SECONDS",
     "SCORING_VERSION",
     # Of AWS's libraries.
     "AWS_ENDPOINT_URL",

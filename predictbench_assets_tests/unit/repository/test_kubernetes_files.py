@@ -10,15 +10,14 @@ import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
 from dagster_k8s import K8sRunLauncher
-from kubernetes import client
 
 from predictbench_assets.definitions import build_defs
 from predictbench_assets.settings import all_variables, load_settings, secret_names, variables
+from predictbench_assets_tests.kit.manifests import faults
 from predictbench_assets_tests.kit.places import CLONE
 
 FOLDER = CLONE / "deploy" / "kubernetes"
 FILES = [*sorted(FOLDER.glob("*.yaml")), FOLDER / "secrets.example"]
-PLAIN = {"str": str, "int": int, "bool": bool, "float": float}
 SECRETS = {variable for name in secret_names() for variable in variables(name)}
 
 
@@ -41,35 +40,6 @@ def pods() -> dict[str, dict[str, Any]]:
 def instance() -> dict[str, Any]:
     read: dict[str, Any] = yaml.safe_load(named("ConfigMap", "dagster-instance")["data"]["dagster.yaml"])
     return read
-
-
-def faults(kind: str, value: Any, where: str) -> list[str]:
-    """What the server would refuse: fields that there are not, of another type, or missing."""
-    if kind in PLAIN:
-        return [] if type(value) is PLAIN[kind] else [f"{where}: {value!r} is no {kind}"]
-    if kind == "object":
-        return []
-    if matched := re.fullmatch(r"list\[(.+)\]", kind):
-        if not isinstance(value, list):
-            return [f"{where}: {value!r} is no list"]
-        return [fault for at, one in enumerate(value) for fault in faults(matched[1], one, f"{where}[{at}]")]
-    if matched := re.fullmatch(r"dict[\[(]str, (.+)[\])]", kind):
-        if not isinstance(value, dict):
-            return [f"{where}: {value!r} is no mapping"]
-        return [fault for name, one in value.items() for fault in faults(matched[1], one, f"{where}.{name}")]
-    model = getattr(client, kind)
-    fields = {json_name: name for name, json_name in model.attribute_map.items()}
-    if not isinstance(value, dict):
-        return [f"{where}: {value!r} is no {kind}"]
-    found = [f"{where}.{name}: {kind} has no such field" for name in value.keys() - fields.keys()]
-    given = {name: one for name, one in value.items() if name in fields}
-    for name, one in given.items():
-        found += faults(model.openapi_types[fields[name]], one, f"{where}.{name}")
-    try:
-        model(**{fields[name]: one for name, one in given.items()})
-    except ValueError as error:
-        found.append(f"{where}: {error}")
-    return found
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -114,9 +84,9 @@ def test_the_launcher_takes_its_configuration() -> None:
 def test_the_example_of_the_executor_is_one_that_it_takes() -> None:
     text = (FOLDER / "config.yaml").read_text().replace("  # EXECUTOR", "  EXECUTOR").replace("  #   ", "    ")
     settings = next(yaml.safe_load_all(text))["data"]
-    defs = build_defs(
-        load_settings(**{name.lower(): settings[name] for name in settings if name.startswith("EXECUTOR")})
-    )
+    address = "postgresql://u:p@h/d"
+    given = {**settings, "SUPABASE_DB_URL": address, "DAGSTER_POSTGRES_URL": address}
+    defs = build_defs(load_settings(**{name.lower(): text for name, text in given.items()}))
     assert isinstance(defs.executor, dg.ExecutorDefinition)
     assert defs.executor.name == "k8s"
     options = json.loads(settings["EXECUTOR_OPTIONS"])
