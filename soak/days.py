@@ -69,8 +69,6 @@ class Soak:
     """Of the exchange."""
     ledger: IO[str]
     """JSON lines for the audit: what was offered, what was done, and what was measured."""
-    outcomes: list[tuple[date, str, str]] = field(default_factory=list)
-    """Day, fault, and what became of it."""
     _last_release: Path | None = None
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -189,7 +187,6 @@ class Soak:
         if fault is not None:
             assert armed is not None
             outcome = "; ".join([healed, *armed.notes])
-            self.outcomes.append((day, str(fault), outcome))
             self.note(
                 "fault",
                 day=day,
@@ -327,7 +324,7 @@ class Soak:
         self.note(
             "model", **{name: counts[name] for name in ("requests", "billed", "distinct_prompts", "billed_again")}
         )
-        self.note("end", now=last, days=days, windows=WINDOWS, first=FIRST_DAY, min_volume=50.0)
+        self.note("end", now=last, seed=self.seed, days=days, windows=WINDOWS, first=FIRST_DAY, min_volume=50.0)
 
     def _age(self, day: date) -> None:
         """Have the simulated day pass for what is dated by the machine's own clock: Dagster's runs, and run folders."""
