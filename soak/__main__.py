@@ -7,9 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from soak.audit import audit
+from predictbench_assets.database.embedded import EmbeddedPostgres
+from soak.audit import Ledger, audit
 from soak.days import begun, live
 from soak.report import report
+from soak.services import dsn_of
 
 
 def main() -> int:
@@ -25,16 +27,28 @@ def main() -> int:
     arguments.add_argument(
         "--json", type=Path, help="where the report goes as JSON; default: report.json in the folder"
     )
+    arguments.add_argument("--audit", action="store_true", help="live no day: audit the soak in --folder again")
     given = arguments.parse_args()
-    seed = secrets.randbelow(10**6) if given.seed is None else given.seed
+    if given.audit and given.folder is None:
+        arguments.error("--audit is for a folder that is named with --folder")
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="soak-"))).resolve()
+    if given.audit:
+        with EmbeddedPostgres(folder / "pg", durable=False) as server:
+            return _audited(dsn_of(server), folder, given.json)
+    seed = secrets.randbelow(10**6) if given.seed is None else given.seed
     print(f"seed {seed}: {given.days} days, {given.markets} markets a day, in {folder}", flush=True)
     with begun(folder, seed, given.markets, faults=not given.no_faults) as soak:
-        lived = live(soak, given.days)
-        found = audit(soak.place.database.dsn, folder / "ledger.jsonl")
-    made = report(seed, lived, soak.outcomes, found)
+        live(soak, given.days)
+        return _audited(soak.place.database.dsn, folder, given.json)
+
+
+def _audited(dsn: str, folder: Path, file: Path | None) -> int:
+    """Audit, report, and return the exit code."""
+    ledger = Ledger.read(folder / "ledger.jsonl")
+    found = audit(dsn, ledger)
+    made = report(ledger, found)
     print(made.text)
-    (given.json or folder / "report.json").write_text(json.dumps(made.facts, indent=2, default=str) + "\n")
+    (file or folder / "report.json").write_text(json.dumps(made.facts, indent=2, default=str) + "\n")
     return 0 if found.passed else 1
 
 

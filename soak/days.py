@@ -27,7 +27,7 @@ _SLOTS: Final = ("07:00", "07:37", "09:17", "13:17", "17:17", "22:17")
 _SWEEP: Final = "08:00"
 _CLONE = Path(__file__).resolve().parents[1]
 
-MODEL = """
+_MODEL: Final = """
 [asked]
 kind = "language_model"
 model = "openai:stand-in"
@@ -45,6 +45,8 @@ input = 0.25
 cached_input = 0.025
 output = 2.0
 """
+_MIN_VOLUME: Final = 50.0
+"""USDC: leaves some markets of each day out."""
 _ROOM: Final = "predictbench_assets.experiments"
 _EXPERIMENTS: Final = (
     f"{_ROOM}.builtin.baseline:BaselineSnapshotExperiment",
@@ -69,8 +71,6 @@ class Soak:
     """Of the exchange."""
     ledger: IO[str]
     """JSON lines for the audit: what was offered, what was done, and what was measured."""
-    outcomes: list[tuple[date, str, str]] = field(default_factory=list)
-    """Day, fault, and what became of it."""
     _last_release: Path | None = None
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -103,7 +103,7 @@ class Soak:
             "POLYMARKET_TIMEOUT_SECONDS": "3",
             "POLYMARKET_MAX_ATTEMPTS": "4",
             "HORIZONS": ",".join(map(str, WINDOWS)),
-            "MIN_VOLUME": "50",
+            "MIN_VOLUME": f"{_MIN_VOLUME:g}",
             "CORE_SAMPLE_SIZE": "20",
             "PROCESSING_EXPERIMENTS": ",".join(_EXPERIMENTS),
             "EXPERIMENTS_FILE": str(self.folder / "experiments.toml"),
@@ -189,7 +189,6 @@ class Soak:
         if fault is not None:
             assert armed is not None
             outcome = "; ".join([healed, *armed.notes])
-            self.outcomes.append((day, str(fault), outcome))
             self.note(
                 "fault",
                 day=day,
@@ -327,7 +326,7 @@ class Soak:
         self.note(
             "model", **{name: counts[name] for name in ("requests", "billed", "distinct_prompts", "billed_again")}
         )
-        self.note("end", now=last, days=days, windows=WINDOWS, first=FIRST_DAY, min_volume=50.0)
+        self.note("end", now=last, seed=self.seed, days=days, windows=WINDOWS, first=FIRST_DAY, min_volume=_MIN_VOLUME)
 
     def _age(self, day: date) -> None:
         """Have the simulated day pass for what is dated by the machine's own clock: Dagster's runs, and run folders."""
@@ -386,7 +385,7 @@ def _at(day: date, clock: str) -> datetime:
 def begun(folder: Path, seed: int, markets: int, *, faults: bool) -> Iterator[Soak]:
     """An instance in an empty folder, migrated; all that it stands on ends with the block."""
     (folder / "tmp").mkdir(parents=True)
-    (folder / "experiments.toml").write_text(MODEL)
+    (folder / "experiments.toml").write_text(_MODEL)
     (folder / "prices.toml").write_text(_PRICES)
     exchange = Exchange(seed, markets, _at(FIRST_DAY, "06:00"))
     database = Database(folder / "pg")

@@ -1,12 +1,10 @@
 """The report of a soak: seed, faults with their outcomes, what the audit found, and what was measured."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
-from soak.audit import Found
+from soak.audit import Found, Ledger
 
 _MOST_PROBLEMS = 12
 
@@ -19,10 +17,11 @@ class Report:
     facts: dict[str, Any]
 
 
-def report(seed: int, days: int, outcomes: Sequence[tuple[date, str, str]], found: Found) -> Report:
+def report(ledger: Ledger, found: Found) -> Report:
     """Put a report together."""
-    kinds = Counter(what.partition(" in ")[0].partition(" (")[0] for _, what, _ in outcomes)
-    lines = ["", f"seed {seed}, {days} days, {len(outcomes)} faults:"]
+    seed, days = ledger.end["seed"], ledger.end["days"]
+    kinds = Counter(f"{one['boundary']}: {one['fault']}" for one in ledger.faults)
+    lines = ["", f"seed {seed}, {days} days, {len(ledger.faults)} faults:"]
     lines += [f"  {number:3} x {kind}" for kind, number in sorted(kinds.items())]
     lines += ["", "audit:"]
     for check in found.checks:
@@ -37,7 +36,7 @@ def report(seed: int, days: int, outcomes: Sequence[tuple[date, str, str]], foun
         "seed": seed,
         "days": days,
         "passed": found.passed,
-        "faults": [{"day": str(day), "fault": what, "outcome": outcome} for day, what, outcome in outcomes],
+        "faults": [{"day": one["day"], "fault": one["what"], "outcome": one["outcome"]} for one in ledger.faults],
         "audit": [
             {"check": check.name, "looked_at": check.looked_at, "problems": check.problems, "facts": check.facts}
             for check in found.checks

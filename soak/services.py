@@ -1,6 +1,5 @@
 """What a deployment stands on, on this machine, each with a way to go wrong: exchange, database, store, webhook."""
 
-import re
 import socket
 import struct
 import threading
@@ -16,6 +15,7 @@ import boto3
 import psutil  # type: ignore[import-untyped]
 import psycopg
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from sqlalchemy.engine import make_url
 from starlette.types import Message, Receive, Scope, Send
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -209,14 +209,19 @@ class Relay:
                 one.shutdown(socket.SHUT_RDWR)
 
 
+def dsn_of(server: EmbeddedPostgres) -> str:
+    """The address of a server's database for libpq, past any relay."""
+    return f"host={make_url(server.url).query['host']} user=postgres dbname=predictbench"
+
+
 class Database:
     """A Postgres of the soak's own, reached through a relay; the audit and the faults go past that."""
 
     def __init__(self, folder: Path) -> None:
         self.server = EmbeddedPostgres(folder, durable=False)
         self.server.start()
-        self._socket = re.sub(r".*host=", "", self.server.url)
-        self.dsn = f"host={self._socket} user=postgres dbname=predictbench"
+        self.dsn = dsn_of(self.server)
+        self._socket = self.dsn.split()[0].removeprefix("host=")
         self.relay = Relay(f"{self._socket}/.s.PGSQL.5432")
         self.execute("CREATE DATABASE dagster", dbname="postgres")
 

@@ -147,6 +147,7 @@ def raw_markets(
             refresh=config.refresh,
             allow_empty=config.allow_empty or key.window_days in settings.allow_empty_windows,
             as_of=key.at(settings.pipeline_run_at_utc) if reconstruct else None,
+            answered=lambda: bool(database.forecasters(key)),
             warn=context.log.warning,
         )
         snapshot = frozen.file

@@ -80,12 +80,14 @@ def freeze(
     refresh: bool = False,
     allow_empty: bool = False,
     as_of: datetime | None = None,
+    answered: Callable[[], bool] = lambda: True,
     warn: Callable[[str], None] = _log.warning,
 ) -> FrozenSnapshot:
     """The stored snapshot of a run, whatever the date; where there is none, a new one, on the run date only.
 
     Once the day is over, the newest snapshot that a check refused is better than none, and where there is none either
-    one may be reconstructed. A captured snapshot is never replaced by a reconstruction, nor the other way round.
+    one may be reconstructed. A captured snapshot is never replaced by a reconstruction, nor the other way round. One
+    whose file is gone before anything was stored of it is captured again on its day: nobody need lose the day for it.
 
     Args:
         today: in UTC.
@@ -93,6 +95,7 @@ def freeze(
         refresh: capture a new one although one is stored.
         allow_empty: believe a listing without any market.
         as_of: the instant to reconstruct where the day is over and nothing is stored; None to refuse such a day.
+        answered: asks whether forecasts of the run are stored, which answer to the snapshot that counts.
         warn: called with a sentence about each thing that is missing.
 
     Raises:
@@ -110,7 +113,12 @@ def freeze(
             warn(f"read again, after it was refused ({record.refused}): {record.uri}")
             registry.register(record, dagster_run_id, began)
     if record is not None:
-        return FrozenSnapshot(open_registered(area, record, today), reused=True)
+        try:
+            return FrozenSnapshot(open_registered(area, record, today), reused=True)
+        except SnapshotDamaged as error:
+            if not isinstance(error.__cause__, StagedFileMissing) or key.run_date != today or answered():
+                raise
+            warn(f"{record.uri} is gone, and no forecast that answers to it is stored: the day is captured again")
     if key.run_date < today and as_of is not None and not refresh:
         captured = _ahead.pop((key, as_of), None) or asyncio.run(exchange.reconstruct(key.start, key.end, as_of))
     else:

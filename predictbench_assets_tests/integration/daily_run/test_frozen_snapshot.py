@@ -204,6 +204,25 @@ def test_a_snapshot_whose_body_is_gone_is_said_to_be(daily: DailyRun) -> None:
     assert daily.run_row("status", "stage") == ("failed", "raw_markets")
 
 
+def test_a_snapshot_that_is_lost_before_anything_is_stored_of_it_is_captured_again_on_its_day_alone(
+    make_run: MakeRun,
+) -> None:
+    daily = make_run(World(markets_per_day=8), **SETTINGS)
+    assert daily.here(selection=[dg.AssetKey("target_window"), dg.AssetKey("raw_markets")]).exit_code == 0
+    [(uri,)] = daily.rows("SELECT uri FROM predictbench.snapshots")
+    Path(uri.removeprefix("file://")).unlink()
+
+    too_late = daily.here(**NEXT_DAY)
+    again = daily.here(**LATER)
+
+    assert (too_late.exit_code, again.exit_code) == (1, 0)
+    assert uri in too_late.said["reason"]
+    assert again.metadata("raw_markets")["reused"] is False
+    assert daily.run_row("status") == "completed"
+    [(kept,)] = daily.rows("SELECT uri FROM predictbench.snapshots WHERE superseded_at IS NULL")
+    assert kept != uri
+
+
 def test_a_snapshot_whose_body_was_damaged_is_said_to_be(daily: DailyRun) -> None:
     daily.here()
     [(uri,)] = daily.rows("SELECT uri FROM predictbench.snapshots")

@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from soak.audit import Check, Found
+from soak.audit import Check, Found, Ledger
 from soak.faults import _STRIKES, KINDS, drawn
 from soak.report import report
 
@@ -37,12 +37,26 @@ def test_a_report_names_the_seed_the_problems_and_how_to_see_it_again() -> None:
         [Check("all is well", 3), Check("nothing is lost", 2, [f"market {one} is lost" for one in range(20)])]
     )
 
-    made = report(41, 2, [], found)
+    ledger = Ledger(
+        end={"seed": 41, "days": 2},
+        faults=[
+            {
+                "boundary": "clock",
+                "fault": "stepped",
+                "day": "2026-03-02",
+                "what": "clock: stepped in daily 7",
+                "outcome": "stored",
+            }
+        ],
+    )
+    made = report(ledger, found)
 
     assert "nothing is lost" in made.text
     assert "market 0 is lost" in made.text
     assert "and 8 more" in made.text
     assert "SEED=41" in made.text
+    assert "1 x clock: stepped" in made.text
     assert made.facts["passed"] is False
+    assert made.facts["faults"] == [{"day": "2026-03-02", "fault": "clock: stepped in daily 7", "outcome": "stored"}]
     assert len(made.facts["audit"][1]["problems"]) == 20
-    assert "the audit passes" in report(41, 2, [], Found([Check("all is well", 3)])).text
+    assert "the audit passes" in report(ledger, Found([Check("all is well", 3)])).text
