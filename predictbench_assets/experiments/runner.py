@@ -452,11 +452,11 @@ class Attempt:
                 for outcomes in calls:
                     for outcome in outcomes:
                         self._take(outcome)
-                if final := [outcomes for outcomes in calls if all(outcome.is_final for outcome in outcomes)]:
+                if final := _final(calls):
                     await self.unwritten.put(final)
         except asyncio.CancelledError:
             with suppress(asyncio.QueueFull):  # the journal does not write any more
-                self.unwritten.put_nowait([self._outcomes_of(call) for call in caller.interrupt()])
+                self.unwritten.put_nowait(_final([self._outcomes_of(call) for call in caller.interrupt()]))
             raise
         finally:
             caller.close()
@@ -680,6 +680,11 @@ class Attempt:
                     seconds=time.monotonic() - self.started,
                 )
             )
+
+
+def _final(calls: Sequence[list[Outcome]]) -> list[list[Outcome]]:
+    """The calls that need not be made again."""
+    return [outcomes for outcomes in calls if all(outcome.is_final for outcome in outcomes)]
 
 
 def _first(error: BaseException) -> BaseException:

@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 import dataclasses
 import logging
 import math
@@ -449,6 +450,51 @@ def test_a_late_answer_is_discarded(run_over: RunOver, release: threading.Event)
     outcomes = run_over(Sync(answer_late), MARKETS, timeout_s=0.2, max_concurrency=1)
     assert outcomes[0].status == "failed"
     assert {outcome.status for outcome in outcomes[1:]} == {"completed"}
+
+
+def test_what_quick_calls_answered_before_a_run_was_cancelled_is_journalled(
+    release: threading.Event, tmp_path: Path
+) -> None:
+    reached = threading.Event()
+
+    def hang_on_four(market: Market, context: PipelineContext) -> ExperimentResult:
+        if market.market_id == "4":
+            reached.set()
+            release.wait(5)
+        return EVEN
+
+    def journal() -> Journal:
+        return Journal(StagingArea(str(tmp_path)), JournalKey("day", "tested", "1", "snapshot", "config"), "writer")
+
+    async def cancelled() -> None:
+        running = asyncio.create_task(
+            run_experiment(
+                Sync(hang_on_four),
+                MARKETS,
+                run=make_run(),
+                clock=FixedClock(CAPTURED_AT),
+                journal=journal(),
+                max_concurrency=1,
+            )
+        )
+        await asyncio.to_thread(reached.wait, 5)
+        running.cancel()
+        await asyncio.wait({running})
+        assert running.cancelled()
+
+    asyncio.run(cancelled())
+    assert sorted(journal().load()) == ["1", "2", "3"]
+
+
+def test_what_a_call_sets_in_its_context_is_not_seen_by_the_next_one(run_over: RunOver) -> None:
+    shared = contextvars.ContextVar("shared", default=0.5)
+
+    def told(market: Market, context: PipelineContext) -> ExperimentResult:
+        seen = shared.get()
+        shared.set(1.0)
+        return ExperimentResult.binary(seen)
+
+    assert {outcome.probability for outcome in run_over(Sync(told), MARKETS, max_concurrency=1)} == {0.5}
 
 
 def test_an_async_call_over_its_limit_is_cancelled(run_over: RunOver) -> None:
