@@ -36,6 +36,10 @@ _LEFT_OUT = text(f"""
         AND NOT {result_is_known(":frozen_at")} AND {result_is_known(":as_of")}""")  # noqa: S608 - names of ours
 
 
+# Else the server plans for the first tenth of a cursor's rows, and walks all markets in their order to find a run's.
+_READ_TO_THE_END = text("SELECT set_config('cursor_tuple_fraction', '1', true)")
+
+
 @dataclass(frozen=True)
 class RunToRead:
     """A run to read."""
@@ -60,6 +64,7 @@ def stored_tables(engine: Engine, as_of: datetime) -> Iterator["StoredTables"]:
     """
     with classified(engine), engine.connect() as connection:
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        connection.execute(_READ_TO_THE_END)
         yield StoredTables(connection, as_of)
 
 
