@@ -65,7 +65,7 @@ def steps(ran: Ran, name: str) -> list[str]:
 def journalled(daily: DailyRun, name: str) -> set[str]:
     """The markets whose answers are in the journal of an experiment; a torn line has none."""
     files = daily.folder.glob(f"home/staging/journals/*/{name}/**/*.jsonl")
-    lines = [line for file in files for line in file.open() if line.endswith("\n")]
+    lines = [line for file in files for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
     return {outcome["market_id"] for line in lines for outcome in json.loads(line)}
 
 
