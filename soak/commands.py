@@ -109,13 +109,13 @@ def run(
     if on_start is not None:
         on_start(running)
     ended = threading.Event()
-    files, hung, looked = 0, False, begun
     watcher = None
     if on_event is not None:
         watcher = threading.Thread(target=_watch, args=(running, log, begins, on_event, ended), daemon=True)
         watcher.start()
-    status = 0
-    usage = None
+    files, hung, looked = 0, False, 0.0
+    peaks: dict[int, int] = {}
+    status, usage = 0, None
     while usage is None:
         pid, status, found = os.wait4(child.pid, os.WNOHANG)
         if pid:
@@ -123,7 +123,11 @@ def run(
             break
         if time.monotonic() - looked > _LOOK_SECONDS:
             looked = time.monotonic()
-            files = max(files, _open_files(running))
+            tree = running.tree()
+            files = max(files, _open_files(tree))
+            peaks |= dict.fromkeys((one.pid for one in tree), 0) | peaks
+        for one in peaks:
+            peaks[one] = max(peaks[one], _peak_kb(one))
         if time.monotonic() - begun > _LONGEST_SECONDS and not hung:
             hung = True
             running.signal(signal.SIGKILL)
@@ -139,18 +143,30 @@ def run(
         text,
         time.monotonic() - begun,
         usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss / 1024,
+        max(peaks.values(), default=0) / 1024,
         files,
         hung,
     )
 
 
-def _open_files(running: Running) -> int:
+def _open_files(tree: Sequence[psutil.Process]) -> int:
     total = 0
-    for one in running.tree():
+    for one in tree:
         with suppress(psutil.Error):
             total += one.num_fds()
     return total
+
+
+def _peak_kb(pid: int) -> int:
+    """The most memory that a process has held, as the kernel keeps it since its program was loaded.
+
+    What `wait4` tells began before that: as a copy of this process, which may be larger.
+    """
+    with suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return 0
 
 
 def _watch(running: Running, log: Path, begins: int, on_event: Event, ended: threading.Event) -> None:
