@@ -122,6 +122,7 @@ class Cluster:
     address: str = ""
     jobs: list[dict[str, Any]] = field(default_factory=list)
     status: str = "RUNNING"
+    code: int = 200
 
     def answer(self, asked: Request) -> Answer:
         """What either would say."""
@@ -131,8 +132,13 @@ class Cluster:
         if asked.path == "/api/version":
             content = {"version": "4", "ray_version": "2.60.0", "ray_commit": "x"}
         elif asked.method == "GET":
-            content = {"type": "SUBMISSION", "entrypoint": "x", "status": self.status, "message": "as it was told"}
-        return 200, {"content-type": "application/json"}, json.dumps(content).encode()
+            content = {
+                "type": "SUBMISSION",
+                "entrypoint": "x",
+                "status": self.status,
+                "message": "as it was told, last available logs: s3cret",
+            }
+        return self.code, {"content-type": "application/json"}, json.dumps(content).encode()
 
 
 @pytest.fixture
@@ -211,7 +217,9 @@ def test_a_step_that_asks_for_nothing_gets_a_cpu_of_any_node(cluster: Cluster, i
     assert cluster.jobs[0]["entrypoint_num_cpus"] == 1, "without one Ray puts it on the head node"
 
 
-@pytest.mark.parametrize(("status", "healthy"), [("RUNNING", True), ("STOPPED", False), ("SUCCEEDED", False)])
+@pytest.mark.parametrize(
+    ("status", "healthy"), [("RUNNING", True), ("FAILED", False), ("STOPPED", False), ("SUCCEEDED", False)]
+)
 def test_a_job_that_is_over_without_the_steps_end_is_seen(
     cluster: Cluster, instance: dg.DagsterInstance, status: str, healthy: bool
 ) -> None:
@@ -221,7 +229,23 @@ def test_a_job_that_is_over_without_the_steps_end_is_seen(
     found = delivery.handler.check_step_health(delivery.step("plain"))
 
     assert found.is_healthy == healthy
-    assert healthy or f"{status} without the step's end: as it was told" in (found.unhealthy_reason or "")
+    told = found.unhealthy_reason or ""
+    assert healthy or told.endswith(f"is {status} without the step's end: as it was told")
+
+
+def test_a_cluster_that_is_gone_is_waited_for_a_while(
+    cluster: Cluster, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = on_ray(cluster, instance)
+    step = delivery.step("plain")
+    cluster.code = 500
+    assert delivery.handler.check_step_health(step).is_healthy, "one error says nothing about the step"
+    monkeypatch.setattr("predictbench_assets.ray_executor._PATIENCE_S", 0.0)
+
+    found = delivery.handler.check_step_health(step)
+
+    assert not found.is_healthy
+    assert "Ray has not told of job" in (found.unhealthy_reason or "")
 
 
 def test_a_step_is_a_job_that_kubernetes_takes(
