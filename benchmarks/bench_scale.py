@@ -8,7 +8,8 @@ anew (on Linux; elsewhere the memory that it has then). The server and the excha
 are not counted. Up to 1,000 requests a second are allowed, or the figures would be those of the limits.
 
 - floor: `floor_daily.py`, the same requests without a look at the answers, and a bare COPY of the same rows;
-- peer: `peer_daily.py`, the day as it is written without care, at 20,000 markets only: it takes minutes.
+- peer: `peer_daily.py`, the day as it is written without care, at 20,000 markets only: it takes minutes. It has the
+  seven default experiments that are formulas, where the daily job runs nine.
 
 The goals are in `GOALS`, for 20,000 markets; less than 800 MB at 50,000; and from the smallest size to the largest no
 stage grows by more than 1.25 times what the markets do.
