@@ -361,9 +361,7 @@ def _read_only(armed: Armed, _: Running | None, __: Random) -> Undo:
     database = armed.place.database
     database.execute("ALTER DATABASE predictbench SET default_transaction_read_only = on")
     database.cut()
-    return lambda: database.execute(
-        "SET default_transaction_read_only = off", "ALTER DATABASE predictbench RESET default_transaction_read_only"
-    )
+    return lambda: database.execute("ALTER DATABASE predictbench RESET default_transaction_read_only")
 
 
 def _at_once(what: Callable[[Database], None]) -> Callable[[Armed, Running | None, Random], None]:

@@ -211,7 +211,8 @@ class Relay:
 
 def dsn_of(server: EmbeddedPostgres) -> str:
     """The address of a server's database for libpq, past any relay."""
-    return f"host={make_url(server.url).query['host']} user=postgres dbname=predictbench"
+    immune = "-c statement_timeout=0 -c default_transaction_read_only=off"
+    return f"host={make_url(server.url).query['host']} user=postgres dbname=predictbench options='{immune}'"
 
 
 class Database:
@@ -231,14 +232,18 @@ class Database:
 
     def execute(self, *statements: str, dbname: str = "predictbench") -> None:
         """Run statements outside of a transaction, past the relay."""
-        with psycopg.connect(f"host={self._socket} user=postgres dbname={dbname}", autocommit=True) as connection:
+        with self._connected(dbname) as connection:
             for statement in statements:
                 connection.execute(statement.encode())
 
     def rows(self, query: str, dbname: str = "predictbench") -> list[tuple[Any, ...]]:
         """Rows of a query, past the relay."""
-        with psycopg.connect(f"host={self._socket} user=postgres dbname={dbname}", autocommit=True) as connection:
+        with self._connected(dbname) as connection:
             return connection.execute(query.encode()).fetchall()
+
+    def _connected(self, dbname: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """A session that no fault of ours concerns."""
+        return psycopg.connect(f"{self.dsn} dbname={dbname}", autocommit=True)
 
     def cut(self) -> None:
         """End the sessions that came through the relay."""
