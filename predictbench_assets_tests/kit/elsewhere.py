@@ -54,7 +54,9 @@ class Machines(StepHandler):
         arguments = step_handler_context.execute_step_args
         [step_key] = arguments.step_keys_to_execute or []
         command = copy(arguments, instance_ref=None).get_command_args()  # it has an instance of its own
-        self._processes[step_key] = start(self._folder / step_key, command)
+        # Without brackets: Dagster takes the path of its home for a pattern.
+        machine = self._folder / step_key.replace("[", "-").replace("]", "")
+        self._processes[step_key] = start(machine, command)
         yield from ()
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:

@@ -140,9 +140,12 @@ class Launcher:
             "client_kwargs": {"endpoint_url": given["STAGING_S3_ENDPOINT_URL"], "region_name": "us-east-1"},
             "key": given["STAGING_S3_ACCESS_KEY_ID"],
             "secret": given["STAGING_S3_SECRET_ACCESS_KEY"],
+            "time_limit": 60,
         }
         area = StagingArea(given["STAGING_URI"], options)
-        lines = [line for name in area.list("journals") for line in area.read_bytes(name).splitlines()]
+        lines = [
+            line for name in area.list("journals") if "/halting/" in name for line in area.read_bytes(name).splitlines()
+        ]
         return {outcome["market_id"] for line in lines for outcome in json.loads(line)}
 
     def halted(self, process: "subprocess.Popen[bytes]") -> None:

@@ -1,5 +1,6 @@
 """Faults against engines: the same rows as in one process, no answer paid for twice, the true reason told."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -15,6 +16,17 @@ from predictbench_assets_tests.kit.ray_cluster import RayCluster
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 of_other_machines = pytest.mark.parametrize("launcher", ["elsewhere", "ray"], indirect=True)
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+
+
+def differing(one: DailyRun, other: DailyRun) -> dict[str, set[str]]:
+    """The columns that differ, by table; that a run has failed before is no difference."""
+    found = {}
+    for table, both in differences(one.tables(), other.tables()).items():
+        if table == "processing_failures":
+            both = tuple([row for row in rows if ("market_id", "null") not in row] for rows in both)
+        if any(both):
+            found[table] = {name for name, _ in {*itertools.chain(*both[0])} ^ {*itertools.chain(*both[1])}}
+    return found
 
 
 @pytest.fixture(params=ENGINES)
@@ -33,7 +45,7 @@ def goes_on(launcher: Launcher, alone: DailyRun, durable: set[str], *, at_once: 
     )
     assert code == 0, launcher.shown
     assert launcher.row("status") == "completed"
-    assert not differences(alone.tables(), launcher.daily.tables())
+    assert not differing(alone, launcher.daily)
     calls = launcher.calls()
     assert all(calls[market] == 1 for market in durable), "an answer that was durable was paid for again"
     assert calls.total() - len(calls) <= at_once, f"more than what was under way was paid for again: {calls}"
@@ -44,7 +56,7 @@ def test_a_whole_run_and_its_shards(launcher: Launcher, in_one_process: DailyRun
 
     assert launcher.run() == 0, launcher.shown
 
-    assert not differences(in_one_process.tables(), launcher.daily.tables())
+    assert not differing(in_one_process, launcher.daily)
     assert set(launcher.calls().values()) == {1}
     assert launcher.said["status"] == "completed"
     assert launcher.row("status", "attempt", "reason") == ("completed", 1, None)
@@ -55,10 +67,15 @@ def test_the_process_of_a_step_is_killed(launcher: Launcher, in_one_process: Dai
         launcher.halted(process)
         durable = launcher.durable()
         launcher.step(process).kill()
-        assert process.wait(timeout=600) != 0, launcher.shown
+        launcher.gate.touch()
+        code = process.wait(timeout=900)
 
-    print(launcher.engine, launcher.row("status", "stage", "reason"))
-    assert launcher.row("status", "stage") == ("failed", "experiment_results")
+    print(launcher.engine, code, launcher.row("status", "stage", "reason"))
+    if launcher.engine == "in_process":  # the command has begun again by itself
+        assert (code, launcher.row("status")) == (0, "completed"), launcher.shown
+    else:
+        assert code != 0, launcher.shown
+        assert launcher.row("status", "stage") == ("failed", "experiment_results")
     goes_on(launcher, in_one_process, durable)
 
 
@@ -151,7 +168,7 @@ def test_a_step_is_delivered_twice(launcher: Launcher, in_one_process: DailyRun)
         launcher.gate.touch()
         assert process.wait(timeout=600) == 0, launcher.shown
 
-    assert not differences(in_one_process.tables(), launcher.daily.tables())
+    assert not differing(in_one_process, launcher.daily)
     assert set(launcher.calls().values()) == {1}
 
 
@@ -164,7 +181,7 @@ def test_the_clock_of_a_worker_is_off(launcher: Launcher, in_one_process: DailyR
     code = launcher.run()
     print(launcher.engine, code, launcher.row("status", "stage", "reason"), launcher.row("started_at", "finished_at"))
     assert code == 0, launcher.shown
-    assert not differences(in_one_process.tables(), launcher.daily.tables())
+    assert not differing(in_one_process, launcher.daily)
 
 
 @of_other_machines
