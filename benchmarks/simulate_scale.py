@@ -36,6 +36,8 @@ class Constants:
     capture_s: float = 0.00024
     """Processor seconds a market, without waiting for the exchange."""
     normalise_s: float = 0.00015
+    inline_s: float = 0.05
+    """A step in the process of the run, which all are where there is one worker."""
     step_s: float = 3.0
     """A step on a step-delegating executor: its process, imports and the event log."""
     decode_s: float = 0.00007
@@ -102,7 +104,8 @@ def _forecast(plan: Plan, of: Constants, begins: float) -> Iterator[Stage]:
     """The experiments: shards taken by the workers in turn, the longest kind first."""
     numbers = np.random.default_rng(plan.seed)
     own = math.ceil(plan.markets / plan.shards)
-    fixed = of.step_s + plan.markets * of.decode_s
+    # In one process the cohort is decoded once.
+    fixed = of.inline_s if plan.workers == 1 else of.step_s + plan.markets * of.decode_s
     free = [begins] * plan.workers
     heapq.heapify(free)
     answered = begins  # when the provider has answered all calls that were handed to it
