@@ -1,8 +1,8 @@
 """The executor of steps as Ray jobs: dagster-ray's, with what its release 0.4.8 lacks.
 
 That has no limit of steps at once, lets its own resources win over those that an experiment asks for, adds what one
-step asks for to all later ones, and sends steps that ask for nothing to the head node. It waits for ever where a job was
-stopped or ended without the step's end, and where the cluster is gone; one error of the job server ends a step for it.
+step asks for to all later ones, and sends steps that ask for nothing to the head node. It waits for ever where a job
+was stopped or ended without the step's end, and where the cluster is gone; one error of the job server ends a step.
 """
 
 import time
