@@ -128,7 +128,7 @@ def test_a_current_folder_that_was_removed_is_said(tmp_path: Path) -> None:
 
 def test_a_terminal_that_promises_ascii_only_gets_utf_8_and_no_traceback(tmp_path: Path) -> None:
     old = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-    (tmp_path / ".env").write_text("EXECUTOR=Zürich✓\n", encoding="utf-8")
+    (tmp_path / ".env").write_text("ARTIFACTS_DIR=Zürich✓\n", encoding="utf-8")
     done = child(tmp_path, "config", **old)
     assert done.returncode == 0, done.stderr
     assert "Zürich✓" in done.stdout.decode("utf-8")  # what click writes where only ASCII is promised

@@ -44,7 +44,7 @@ from predictbench_assets.ingestion.snapshot import (
 from predictbench_assets.ingestion.window import WINDOW, open_window
 from predictbench_assets.markets.cohort import ExclusionReason, MarketRejected, ReadMarket
 from predictbench_assets.markets.quotes import Quote
-from predictbench_assets.runs import RunKey
+from predictbench_assets.runs import Began, RunKey
 from predictbench_assets.settings import Settings
 from predictbench_assets.staging import StagingArea
 
@@ -118,7 +118,7 @@ class Registry:
     def refused_snapshot(self, key: RunKey) -> SnapshotRecord | None:
         return self.refused
 
-    def register(self, record: SnapshotRecord, dagster_run_id: str) -> None:
+    def register(self, record: SnapshotRecord, dagster_run_id: str, began: Began | None = None) -> None:
         self.counting = record
         self.runs.append(dagster_run_id)
 
