@@ -796,8 +796,12 @@ class Settings(BaseSettings):
         """Every setting that is not a secret, by its environment name, as plain values."""
         return {name.upper(): value for name, value in self.model_dump(mode="json", exclude=secret_names()).items()}
 
+    @cached_property
     def deciding_rows(self) -> dict[str, Any]:
-        """The settings of `DECIDE_ROWS` by environment name, to be compared: long texts and files as a digest."""
+        """The settings of `DECIDE_ROWS` by environment name, to be compared: long texts and files as a digest.
+
+        Files are read once, when the experiments are: who edits one during a run changes nothing of that run.
+        """
         values = self.model_dump(mode="json", include=set(DECIDE_ROWS))
         for name, file in (("experiments_file", self.declared_experiments), ("model_prices_file", self.model_prices)):
             values[name] = None if file is None or not file.is_file() else _digest(file.read_bytes())

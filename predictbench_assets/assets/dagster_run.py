@@ -65,7 +65,7 @@ class EndOfRun:
 
 def launch_tags(settings: Settings) -> dict[str, str]:
     """The tags of a job by which its runs carry the settings of the process that launched them."""
-    deciding = settings.deciding_rows() | ({_COMMIT: settings.git_sha} if settings.git_sha else {})
+    deciding = settings.deciding_rows | ({_COMMIT: settings.git_sha} if settings.git_sha else {})
     return {
         DRY_RUN_TAG: str(settings.predictbench_dry_run).lower(),
         SETTINGS_TAG: json.dumps(deciding, separators=(",", ":")),
@@ -81,12 +81,13 @@ def refuse_other_settings(context: dg.AssetExecutionContext, settings: Settings)
         OtherSettings: the settings differ; the text names them.
     """
     _refuse_other_dryness(context.run.tags, settings)
-    if (launched := context.run.tags.get(SETTINGS_TAG)) is None:
-        return
-    if differences := "; ".join(_differences(json.loads(launched), settings)):
+    launched = json.loads(context.run.tags.get(SETTINGS_TAG, "{}"))
+    if context.run.parent_run_id is not None:
+        launched.pop(_COMMIT, None)  # executed again, a run has the tags of the first time, and perhaps newer code
+    if differences := "; ".join(_differences(launched, settings)):
         raise OtherSettings(
             "the process of this step is set up otherwise than the one that launched the run: "
-            f"{differences}. Give both the same settings and the same code, and launch a new run."
+            f"{differences}. Give both the same settings and code (reload the code location), and launch a new run."
         )
 
 
@@ -106,7 +107,7 @@ def _refuse_other_dryness(tags: Mapping[str, str], settings: Settings) -> None:
 
 def _differences(launched: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     """A sentence for each setting that both sides know and have otherwise."""
-    here = settings.deciding_rows()
+    here = dict(settings.deciding_rows)
     if (commit := running_commit(settings)) is not None:
         here[_COMMIT] = commit
     for name in sorted(launched.keys() & here.keys()):

@@ -191,7 +191,9 @@ def forecast(
         None if engine is None else ledger_of(experiment, cohort.run, config_hash, engine, area, writer_id, settings)
     )
     last = _Last(progress)
-    started, begun = settings.clock.now() - timedelta(seconds=sharded_s or 0.0), time.monotonic()
+    started, begun = settings.clock.now(), time.monotonic()
+    if sharded_s is not None:  # by this machine's time, where the clock's may stand still
+        started = max(started - timedelta(seconds=sharded_s), min(started, cohort.run.captured_at))
     outcomes = run_experiment_sync(
         experiment,
         cohort.markets,

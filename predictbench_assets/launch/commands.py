@@ -151,7 +151,7 @@ def read_only_ui_command(settings: Settings, *, home: Path, port: int) -> Comman
     database's secrets.
     """
     arguments = ("--read-only", "-h", LOCAL, "-p", str(port), "-w", str(CLONE / "workspace.yaml"))
-    variables = shared_variables(settings, home) | {"ENVIRONMENT": "development"}
+    variables = shared_variables(settings, home) | {"ENVIRONMENT": "development", "EXECUTOR": "in_process"}
     return Command((sys.executable, "-m", "dagster_webserver", *arguments), home, variables, _secrets(settings))
 
 

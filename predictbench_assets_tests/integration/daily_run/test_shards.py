@@ -1,6 +1,7 @@
 """An experiment whose calls are shared out: one asset, the same rows, and nobody asked twice."""
 
 import json
+import re
 import signal
 from collections import Counter
 
@@ -64,7 +65,7 @@ def steps(ran: Ran, name: str) -> list[str]:
 def journalled(daily: DailyRun, name: str) -> set[str]:
     """The markets whose answers are in the journal of an experiment; a torn line has none."""
     files = daily.folder.glob(f"home/staging/journals/*/{name}/**/*.jsonl")
-    lines = [line for file in files for line in file.open() if line.endswith("\n")]
+    lines = [line for file in files for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
     return {outcome["market_id"] for line in lines for outcome in json.loads(line)}
 
 
@@ -82,13 +83,22 @@ def in_one_process(make_run: MakeRun) -> tuple[DailyRun, Ran]:
     return daily, daily.here()
 
 
-def test_shards_store_what_one_process_does(make_run: MakeRun, in_one_process: tuple[DailyRun, Ran]) -> None:
+def test_shards_store_what_one_process_does(
+    make_run: MakeRun, in_one_process: tuple[DailyRun, Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone, one = in_one_process
     shared = with_shards(make_run(), 4)
 
-    many = shared.here()
+    monkeypatch.setattr("predictbench_assets.assets.experiments._HEARTBEAT_S", 0.0)
+    with dg.DagsterInstance.ephemeral() as instance:
+        many = shared.here(instance=instance)
+        assert many.result is not None
+        told = "\n".join(record.user_message for record in instance.all_logs(many.result.run_id))
 
     assert (one.exit_code, many.exit_code) == (0, 0)
+    for shard in range(1, 5):
+        assert re.search(rf"^noted\[{shard} of 4\]: (\d+) of \1 markets \(", told, re.MULTILINE)
+    assert re.search(r"^noted: 40 of 40 markets \(25 completed, 15 skipped", told, re.MULTILINE)
     assert not differences(alone.tables(), shared.tables())
     assert calls(shared) == calls(alone)
     assert set(calls(shared).values()) == {1}
@@ -114,6 +124,10 @@ def test_shards_store_what_one_process_does(make_run: MakeRun, in_one_process: t
     assert steps(again, "noted") == ["plan", "gather"], "nothing is left for a shard to do"
     assert again.metadata("experiment_results/noted")["from_journal"] == LIMIT
     assert set(calls(shared).values()) == {1}
+
+    alone_again = shared.here(selection=[dg.AssetKey(["experiment_results", "noted"])])
+    assert (alone_again.exit_code, steps(alone_again, "noted")) == (0, ["plan", "gather"])
+    assert alone_again.checks() == {"stored": False}
 
     forgotten = shared.here(ops={"experiment_results__noted": {"forget": True}})
     assert len(steps(forgotten, "noted")) == 6
@@ -161,6 +175,7 @@ def test_a_shard_that_fails_is_named_as_the_experiment(make_run: MakeRun) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_shards_in_processes_of_their_own_of_which_one_is_killed(make_run: MakeRun) -> None:
     tables = f'[kills_once]\nkind = "{EXPERIMENT}:KillsOnce"\nlimits.concurrency = 2\n{{shards}}\n'
     alone = with_shards(make_run(), None, tables)

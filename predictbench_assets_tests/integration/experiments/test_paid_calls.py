@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,12 +21,15 @@ from sqlalchemy import Engine, PoolProxiedConnection, event
 from predictbench_assets.clock import SystemClock
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.experiments.crashes import CrashMark
+from predictbench_assets.experiments.forecast import ExperimentForecasts, ForecastCohort, forecast
 from predictbench_assets.experiments.model_calls import desk
 from predictbench_assets.experiments.model_calls.allowance import Allowance
 from predictbench_assets.experiments.model_calls.desk import CIRCUIT, CallFailed, Desk, Ledger, Send
 from predictbench_assets.experiments.model_calls.records import CallRequest, Reply, Settled
 from predictbench_assets.experiments.model_calls.store import NOT_ASKED, AnsweredCalls, PaidCalls
 from predictbench_assets.experiments.protocol import Experiment
+from predictbench_assets.experiments.registry import config_hash
+from predictbench_assets.experiments.testing import make_market, make_run
 from predictbench_assets.sandbox.models.server import StandIn
 from predictbench_assets.settings import load_settings
 from predictbench_assets.staging import StagingArea
@@ -257,6 +261,36 @@ def test_calls_and_tokens_have_budgets_too(paid: Paid, stand_in: StandIn, limit:
     assert stand_in.counts["requests"] == done
     assert done == 7 if limit == "calls_per_day" else asked <= done < 30
     assert {outcome.status for outcome in outcomes} == {"completed", "skipped"}
+
+
+def test_a_budget_holds_for_all_shards_together(paid: Paid, stand_in: StandIn) -> None:
+    # One for each process.
+    experiments = [paid.model(shards=3, limits={"calls_per_day": 7, "concurrency": 4}) for _ in range(4)]
+    cohort = ForecastCohort(make_run(), [make_market(str(1000 + number)) for number in range(30)], "cohort")
+    settings = paid.settings
+
+    def made(experiment: Experiment, **call: Any) -> ExperimentForecasts:
+        return forecast(
+            experiment,
+            cohort,
+            config_hash=config_hash(experiment),
+            required={},
+            history=lambda _: (),
+            history_counts=lambda _: {},
+            area=StagingArea(str(paid.folder / "staging")),
+            writer_id="dagster",
+            settings=settings,
+            engine=lambda: paid.engine,
+            **call,
+        )
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda shard: made(experiments[shard], shard=shard), (1, 2, 3)))
+    counts = made(experiments[0], sharded_s=0.0).counts
+
+    assert counts == {"completed": 7, "skipped": 23, "failed": 0}
+    assert stand_in.counts["requests"] == 7
+    assert len({row.unit_id for row in paid.rows()}) == 7
 
 
 def test_a_budget_of_all_experiments_is_shared(tmp_path: Path, engine: Engine, stand_in: StandIn) -> None:

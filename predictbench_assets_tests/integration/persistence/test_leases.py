@@ -11,7 +11,14 @@ from sqlalchemy import Engine, text
 from predictbench_assets.clock import FixedClock
 from predictbench_assets.database.errors import DatabaseRefused
 from predictbench_assets.failures import Failure
-from predictbench_assets.persistence.leases import ForeignExchange, Lease, LeaseLost, RunAlreadyStored, RunCounts
+from predictbench_assets.persistence.leases import (
+    ForeignExchange,
+    Lease,
+    LeaseLost,
+    RunAlreadyStored,
+    RunCounts,
+    record_missed,
+)
 from predictbench_assets.runs import Began, RunKey
 from predictbench_assets_tests.kit.builders import KEY, NOW
 from predictbench_assets_tests.kit.database import Database
@@ -98,6 +105,12 @@ def test_where_one_storage_has_both_runs_their_order_tells_and_no_clock(take: Ta
             take(dagster_run_id="a", began=began)
     else:
         assert take(dagster_run_id="a", began=began).attempt == 2
+
+
+def test_a_day_that_was_recorded_as_missed_is_of_no_later_dagster_run(engine: Engine, take: Takes) -> None:
+    told = {"reason": "late", "holder": "host:1", "exchange": "gamma.example", "git_sha": None}
+    record_missed(engine, [KEY], clock=FixedClock(NOW), **told)
+    assert take(dagster_run_id="a", began=Began(NOW - timedelta(hours=1))).attempt == 2
 
 
 def test_a_stored_run_is_skipped_before_anybody_asks_how_old_the_asking_one_is(take: Takes) -> None:

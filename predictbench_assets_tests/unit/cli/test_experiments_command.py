@@ -93,7 +93,7 @@ def folder(own_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (own_environment / f"{name}.py").write_text(MODULE)
     (own_environment / "experiments.toml").write_text(
         f"[paid]\nkind = '{name}:Paid'\nlimits = {{markets = 6, usd_per_day = 2}}\n"
-        f"[after]\nkind = '{name}:After'\n[for_events]\nkind = '{name}:ForEvents'\ncents = 0\n"
+        f"[after]\nkind = '{name}:After'\nshards = 3\n[for_events]\nkind = '{name}:ForEvents'\ncents = 0\n"
     )
     stage([make_market(str(1000 + n), core=n < 4, event_id="e" if n in (0, 6, 7) else None) for n in range(8)])
     return own_environment
@@ -141,6 +141,8 @@ def test_the_listing_tells_kind_model_limits_and_cost(folder: Path) -> None:
         "core": {"expected": "0.04", "at_most": "0.12"},
         "day": {"expected": "0.06", "at_most": "0.18"},  # of 6 markets, its limit
     }
+    assert (rows["after"]["shards"], paid["shards"]) == (3, 1)
+    assert "3 shards" in invoke().output
     assert rows["uniform"]["kind"] == "code"
     assert rows["uniform"]["estimated_usd"] == {"core": None, "day": None}
     lines = invoke().output.splitlines()

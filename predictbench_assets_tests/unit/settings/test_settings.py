@@ -314,9 +314,9 @@ def test_what_decides_rows_is_small_enough_for_a_tag_and_changes_with_files(tmp_
     (declared := tmp_path / "declared.toml").write_text("[a]\n")
     address = "https://user:s3cret-pw@gamma.example"
     given = {"experiments_file": declared, "polymarket_base_url": address, "processing_experiments": ["m:X"] * 99}
-    before = load_settings(**given).deciding_rows()
+    before = load_settings(**given).deciding_rows
     declared.write_text("[b]\n")
-    after = load_settings(**given).deciding_rows()
+    after = load_settings(**given).deciding_rows
     assert {name for name in before if before[name] != after[name]} == {"EXPERIMENTS_FILE"}
     assert "s3cret" not in str(before)
     assert len(str(before)) < 2_000  # Postgres keeps an index of tags
