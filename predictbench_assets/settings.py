@@ -114,8 +114,9 @@ DECIDE_NO_ROW = frozenset(
         *("staging_s3_endpoint_url", "staging_s3_region", "staging_s3_addressing", "staging_s3_access_key_id"),
         *("staging_s3_secret_access_key", "archive_uri", "artifacts_dir", "predictbench_home"),
         # How a step works, not what it comes to.
-        *("db_pool_max_size", "db_timeout_seconds", "executor", "executor_options", "executor_max_concurrent"),
-        *("experiment_concurrency", "polymarket_page_size", "polymarket_requests_per_second", "polymarket_concurrency"),
+        *("db_pool_max_size", "db_timeout_seconds", "experiment_concurrency"),
+        *("executor", "executor_max_concurrent", "executor_options"),
+        *("polymarket_page_size", "polymarket_requests_per_second", "polymarket_concurrency"),
         *("polymarket_timeout_seconds", "polymarket_max_attempts", "polymarket_max_answer_mb"),
         *("polymarket_max_listing_mb", "staging_timeout_seconds"),
         # What is run, kept, told and seen.
