@@ -32,8 +32,9 @@ def test_a_step_is_made_by_the_cluster(make_launcher: MakeLauncher) -> None:
 
     assert made.returncode == 0, made.stderr
     assert launcher.cluster is not None
-    [job] = httpx.get(f"{launcher.cluster.address}/api/jobs/", timeout=30).json()
-    assert (job["status"], job["metadata"]["dagster/op"]) == ("SUCCEEDED", "target_window")
+    jobs = httpx.get(f"{launcher.cluster.address}/api/jobs/", timeout=30).json()
     [(run, status)] = launcher.daily.rows("SELECT dagster_run_id, status FROM predictbench.processing_runs")
-    assert (run, status) == (job["metadata"]["dagster/run-id"], "running")
+    [job] = [one for one in jobs if one["metadata"]["dagster/run-id"] == run]
+    assert (job["metadata"]["dagster/op"], status) == ("target_window", "running")
+    assert job["status"] in ("RUNNING", "SUCCEEDED"), "its process may end a moment after the step"
     assert not (launcher.daily.folder / "launcher" / "state" / "staging").exists()
