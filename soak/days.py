@@ -356,9 +356,14 @@ class Soak:
         runs, events = database.rows(
             "SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM event_logs)", "dagster"
         )[0]
-        (sessions,) = database.rows(
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )[0]
+        sessions, looks = 1, 0
+        while sessions and looks < 20:  # one that was closed a moment ago may still be ending
+            (sessions,) = database.rows(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )[0]
+            looks += 1
+            time.sleep(0.1 * bool(sessions))
         self.note(
             "day",
             day=day,
