@@ -329,13 +329,17 @@ class Soak:
         self.note("end", now=last, seed=self.seed, days=days, windows=WINDOWS, first=FIRST_DAY, min_volume=_MIN_VOLUME)
 
     def _age(self, day: date) -> None:
-        """Have the simulated day pass for what is dated by the machine's own clock: Dagster's runs, and run folders."""
+        """Have the day pass for what is dated by the machine's own clock: Dagster's runs, run folders, left-overs."""
         stamp = f"{day:%Y%m%d}T"
         today = f"{datetime.now(UTC):%Y%m%d}T", f"{datetime.now(UTC) - timedelta(days=1):%Y%m%d}T"
         for folder in (self.home / "artifacts" / "runs").glob("*"):
             for real in today:
                 if f"_{real}" in folder.name:
                     folder.rename(folder.with_name(folder.name.replace(f"_{real}", f"_{stamp}")))
+        then = _at(day, "07:00").timestamp()
+        for left in self.temporary.iterdir():
+            if left.stat().st_mtime > then + 86_400:
+                os.utime(left, (then, then))
         self.place.database.execute(
             f"UPDATE runs SET create_timestamp = '{day} 07:00' WHERE create_timestamp > '{day + timedelta(days=1)}'",
             dbname="dagster",
@@ -356,9 +360,14 @@ class Soak:
         runs, events = database.rows(
             "SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM event_logs)", "dagster"
         )[0]
-        (sessions,) = database.rows(
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )[0]
+        sessions, looks = 1, 0
+        while sessions and looks < 20:  # one that was closed a moment ago may still be ending
+            (sessions,) = database.rows(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )[0]
+            looks += 1
+            time.sleep(0.1 * bool(sessions))
         self.note(
             "day",
             day=day,

@@ -12,7 +12,8 @@ from predictbench_assets.retention.pruned import Pruned
 
 _RUN_FOLDER = re.compile(r"\d{4}-\d{2}-\d{2}_w\d+_(\d{4})(\d{2})(\d{2})T\d{6}_.+")
 _DEBUG_FOLDER = re.compile(r"(\d{4})-(\d{2})-(\d{2})_w\d+")
-_SCRATCH = "predictbench-dry-run-*"
+_SCRATCH = ("predictbench-dry-run-*", "predictbench-compute-logs-*")
+"""Folders of dry runs, and of what steps print until it is in staging."""
 _LEFT_BEHIND = timedelta(days=7)
 
 
@@ -38,7 +39,7 @@ def prune_leftovers(folders: list[Path], scratch: Path, *, now: datetime, dry_ru
 
     Args:
         folders: folders that may hold half-written files, at any depth.
-        scratch: folder in which dry runs make theirs.
+        scratch: the temporary folder, in which runs make theirs.
     """
     pruned = Pruned("what killed processes left")
     for folder in folders:
@@ -47,7 +48,7 @@ def prune_leftovers(folders: list[Path], scratch: Path, *, now: datetime, dry_ru
                 pruned.add(1, file.stat().st_size)
                 if not dry_run:
                     file.unlink(missing_ok=True)
-    for folder in scratch.glob(_SCRATCH):
+    for folder in (one for pattern in _SCRATCH for one in scratch.glob(pattern)):
         if _is_ours(folder) and _left_behind(folder, now):
             pruned.add(1, _size(folder))
             if not dry_run:

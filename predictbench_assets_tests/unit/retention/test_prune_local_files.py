@@ -47,10 +47,11 @@ def test_what_killed_processes_left_goes_after_a_week(tmp_path: Path, at: dateti
     half = made(tmp_path / "staging/raw_markets/.7.jsonl.zst.1234abcd.partial", at)
     whole = made(tmp_path / "staging/raw_markets/7.jsonl.zst", at)
     dry = made(tmp_path / "tmp/predictbench-dry-run-abc/log", at)
+    printed = made(tmp_path / "tmp/predictbench-compute-logs-abc/x.out", at)
     other = made(tmp_path / "tmp/someone-elses/log", at)
     for dry_run in (True, False):
         pruned = prune_leftovers([tmp_path / "staging"], tmp_path / "tmp", now=NOW, dry_run=dry_run)
-        assert pruned.count == (2 if goes else 0)
-        assert half.exists() == dry.exists() == (dry_run or not goes)
+        assert pruned.count == (3 if goes else 0)
+        assert half.exists() == dry.exists() == printed.exists() == (dry_run or not goes)
     assert whole.exists()
     assert other.exists()
