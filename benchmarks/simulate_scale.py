@@ -33,23 +33,28 @@ class Constants:
     start_s: float = 4.9
     """A cold command until its first step."""
     requests_per_market: float = 0.065
-    capture_s: float = 0.00024
+    capture_s: float = 0.00015
     """Processor seconds a market, without waiting for the exchange."""
     normalise_s: float = 0.00015
     inline_s: float = 0.05
     """A step in the process of the run, which all are where there is one worker."""
     step_s: float = 3.0
     """A step on a step-delegating executor: its process, imports and the event log."""
-    decode_s: float = 0.00007
+    decode_s: float = 0.00003
     """A cohort is decoded once in each step's process, a shard's included."""
-    quantitative_s: float = 0.00014
-    call_s: float = 0.0012
+    quantitative_s: float = 0.0001
+    call_s: float = 0.0027
     """Processor seconds around one call of a language model: prompt, ledger, journal."""
-    write_market_s: float = 0.0004
+    write_market_s: float = 0.0003
     write_result_s: float = 0.00006
-    market_bytes: float = 6_000
-    result_bytes: float = 550
+    market_bytes: float = 2_700
+    """With contracts and observations; its raw snapshot takes 3,600 more for as long as it is kept."""
+    result_bytes: float = 690
+    """With its score."""
     staged_bytes: float = 3_700
+    peak_bytes: float = 12_000
+    """Memory of the largest step a market, beside what the process has at its start."""
+    process_bytes: float = 134e6
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,7 @@ def totals(plan: Plan, of: Constants, stages: list[Stage]) -> dict[str, float]:
         "GB in the database a day": stored / 1e9,
         "GB in the database a year": stored * 365 / 1e9,
         "GB staged a day": plan.markets * of.staged_bytes / 1e9,
+        "GB of memory, largest step": (of.process_bytes + plan.markets * of.peak_bytes) / 1e9,
     }
 
 
