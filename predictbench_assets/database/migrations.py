@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
 from sqlalchemy import URL, Connection, Engine, text
 
 from predictbench_assets.database.engine import make_engine
@@ -165,8 +166,10 @@ def _with_indexes_ahead(url: URL | str, revision: str) -> list[Script]:
     if found is None:
         return []
     scripts = ScriptDirectory.from_config(_config())
-    done = {script.revision for script in scripts.iterate_revisions(found, "base")}
-    to_come = [script for script in scripts.iterate_revisions(revision, "base") if script.revision not in done]
+    try:
+        to_come = list(scripts.iterate_revisions(revision, found))
+    except RevisionError:  # there is none of that name, or it has been passed: the upgrade itself says so
+        return []
     return [script for script in reversed(to_come) if hasattr(script.module, "INDEXES_AHEAD")]
 
 

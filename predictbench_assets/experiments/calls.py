@@ -27,6 +27,8 @@ LEAVE_S: Final = 4.0
 
 _SERIES_S = 0.02
 """Seconds after which a thread begins no further call before it has handed on the answers that it has."""
+_HELD_S = 0.25
+"""Seconds for which answers wait at most for a call of the same thread that turns out to be slow."""
 
 _GRACE_S = 1.0
 """Seconds that a cancelled coroutine may take to clean up."""
@@ -68,7 +70,7 @@ class Caller:
         self._name = name
         self._overdue = overdue
         self._thread: _Thread | None = None
-        self._series: _Series[Any] | None = None
+        self._series: tuple[_Series[Any], asyncio.Future[Answer]] | None = None
 
     async def call(self, function: Callable[..., Any], *arguments: Any, limit_s: float) -> Answer:
         """Call a function or a coroutine function; every exception comes back as data."""
@@ -93,20 +95,27 @@ class Caller:
             limit_s: of each call, in seconds.
 
         Returns:
-            The calls made, every exception as data; empty where no item is left.
+            The calls made, every exception as data; empty where no item is left. Those before a slow one come without
+            it, and the next call of this method goes on to wait for that.
         """
-        self._series = series = _Series(items, bind)
-        future = self._own_thread().submit(series.make)
+        if self._series is None:
+            series = _Series(items, bind)
+            self._series = series, self._own_thread().submit(series.make)
+        series, future = self._series
         try:
             while not future.done():
-                await asyncio.wait({future}, timeout=series.left(limit_s))
-                if not future.done() and series.close_if_over(limit_s):
+                await asyncio.wait({future}, timeout=min(series.left(limit_s), _HELD_S))
+                if future.done():
+                    break
+                if series.close_if_over(limit_s):
                     await self._leave(future)
                     break
+                if answered := series.take():
+                    return answered
         except asyncio.CancelledError:
             future.cancel()
             raise
-        calls = series.close()
+        self._series, calls = None, series.close()
         if future.done() and (error := future.result().error) is not None:
             raise error
         if calls and inspect.isawaitable(calls[-1].answer.value):  # a sync function that hands out a coroutine
@@ -116,9 +125,14 @@ class Caller:
             calls[-1] = Call(item, answer or _timed_out(limit_s), time.monotonic() - begun)
         return calls
 
+    @property
+    def in_series(self) -> bool:
+        """True while `call_in_series` has a call to wait for, which it left to hand on those before it."""
+        return self._series is not None
+
     def interrupt(self) -> list[Call[Any]]:
         """End the present series; returns the calls of it that have been answered."""
-        return [] if self._series is None else self._series.close()
+        return [] if self._series is None else self._series[0].close()
 
     def close(self) -> None:
         """Let the thread end when its present call has ended."""
@@ -198,6 +212,14 @@ class _Series(Generic[T]):
             if not self._closed:
                 self._calls.append(call)
             return not self._closed
+
+    def take(self) -> list[Call[T]]:
+        """Hand over the calls that have been answered while another one is under way, so that there is one more."""
+        with self._lock:
+            if self._under_way is None:
+                return []
+            taken, self._calls = self._calls, []
+            return taken
 
     def left(self, limit_s: float) -> float:
         """Seconds that the call under way has left."""

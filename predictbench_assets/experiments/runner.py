@@ -464,7 +464,7 @@ class Attempt:
     async def _next_calls(self, caller: Caller, units: Iterator[Unit]) -> list[list[Outcome]]:
         """The outcomes of the next call, or of several quick ones; none where no unit is left."""
         reason = self._given_up()
-        if reason is None and self._in_threads:
+        if self._in_threads and (reason is None or caller.in_series):
             made = await caller.call_in_series(units, self._bound, limit_s=self.limit_s)
             return [self._outcomes_of(call) for call in made]
         unit = next(units, None)

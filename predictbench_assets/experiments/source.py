@@ -4,6 +4,7 @@ import ast
 import hashlib
 import inspect
 import sys
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from predictbench_assets.experiments.protocol import METHODS, Experiment, unit_o
 _DIGITS: Final = 12
 _OURS = Path(__file__).resolve().parents[1]
 _INSTALLED = "site-packages"
+_PARSING = threading.Lock()
+"""In some releases of Python 3.11 two threads that parse at once share a count of their depth: a SystemError."""
 
 
 class ExperimentSource:
@@ -29,7 +32,9 @@ class ExperimentSource:
     def digest(self) -> str | None:
         """A digest of the code of the experiment's module, comments, layout and other experiments left out."""
         try:
-            tree = ast.parse(inspect.getsource(sys.modules[self._kind.__module__]))
+            source = inspect.getsource(sys.modules[self._kind.__module__])
+            with _PARSING:
+                tree = ast.parse(source)
         except (KeyError, TypeError, OSError, SyntaxError):
             return None
         own = {kind.__name__ for kind in self._kind.__mro__}

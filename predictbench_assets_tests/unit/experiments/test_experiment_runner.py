@@ -600,6 +600,21 @@ def test_when_the_experiments_time_is_up_the_rest_is_not_tried(run_over: RunOver
     assert outcomes[0].reason == "not tried: the experiment's time was up"
 
 
+def test_a_slow_call_after_quick_ones_is_waited_for_when_the_time_is_up(run_over: RunOver) -> None:
+    asked: list[str] = []
+
+    def slow_at_the_second(market: Market, context: PipelineContext) -> ExperimentResult:
+        asked.append(market.market_id)
+        if len(asked) == 2:
+            threading.Event().wait(0.6)  # the first one's answer is handed on before, and the time is up
+        return EVEN
+
+    outcomes = run_over(Sync(slow_at_the_second), MARKETS, max_concurrency=1, time_budget_s=0.3)
+    told = {outcome.market_id: outcome.status for outcome in outcomes}
+    assert [told[one] for one in asked] == ["completed", "completed"]
+    assert len(asked) == 2 < len(told)
+
+
 def test_a_sync_run_that_hands_out_a_coroutine_is_awaited(run_over: RunOver) -> None:
     async def later() -> ExperimentResult:
         return EVEN
