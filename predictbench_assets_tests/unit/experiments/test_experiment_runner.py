@@ -609,7 +609,7 @@ def test_a_slow_call_after_quick_ones_is_waited_for_when_the_time_is_up(run_over
             threading.Event().wait(0.6)  # the first one's answer is handed on before, and the time is up
         return EVEN
 
-    outcomes = run_over(Sync(slow_at_the_second), MARKETS, max_concurrency=1, time_budget_s=0.3)
+    outcomes = run_over(Sync(slow_at_the_second), MARKETS, max_concurrency=1, time_budget_s=0.2)
     told = {outcome.market_id: outcome.status for outcome in outcomes}
     assert [told[one] for one in asked] == ["completed", "completed"]
     assert len(asked) == 2 < len(told)
