@@ -52,6 +52,8 @@ class Outages:
     def __init__(self, relay: Relay, answer: int) -> None:
         self._relay, self._answers_left = relay, answer
         self._back = threading.Timer(1.0, relay.thaw)
+        self.begun: list[str] = []
+        """Whether they happened, in order."""
         relay.on_request = self._asked
 
     def end(self) -> None:
@@ -61,12 +63,14 @@ class Outages:
         self._back.cancel()
 
     def _asked(self, sent: bytes) -> None:
-        if A_WRITE in sent and not self._back.is_alive() and not self._back.finished.is_set():
+        if A_WRITE in sent and not self.begun:
+            self.begun.append("short")
             self._relay.cut()
             self._back.start()
         if AN_ANSWER in sent:
             self._answers_left -= 1
             if self._answers_left == 0:
+                self.begun.append("long")
                 self._relay.freeze()
 
 
@@ -129,6 +133,7 @@ def test_a_database_that_goes_away_costs_at_most_the_run_under_way_until_the_nex
         finally:
             outages.end()
         said = (disturbed / "output").read_text()
+        assert outages.begun == ["short", "long"]
         assert (code, outcomes(disturbed)) == (1, ["stored", "stored", "failed", "stored"]), said
         failed = json.loads((disturbed / "b.json").read_text())["runs"][2]
         assert failed["stage"] == "experiment_results"
