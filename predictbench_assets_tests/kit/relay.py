@@ -1,8 +1,8 @@
-"""A relay in front of a Postgres, as a pooler is: one that can stop handing on what it takes."""
+"""A relay in front of a Postgres, as a pooler is: one that can stop handing on what it takes, or cut everybody off."""
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from sqlalchemy.engine import make_url
@@ -23,7 +23,10 @@ class Relay:
         self.url = here.render_as_string(hide_password=False)
         self.held = threading.Event()
         """Set when something came that was not handed on."""
+        self.on_request: Callable[[bytes], None] | None = None
+        """Called with all that a client sends, before it is handed on."""
         self._accepted: list[socket.socket] = []
+        self._refusing = False
         self._flowing = threading.Event()
         self._flowing.set()
         self._threads = [threading.Thread(target=self._serve)]
@@ -34,8 +37,14 @@ class Relay:
         self.held.clear()
         self._flowing.clear()
 
+    def cut(self) -> None:
+        """End all connections, and each that comes from now on."""
+        self._refusing = True
+        self._end_connections()
+
     def thaw(self) -> None:
         """Hand on what was held, and all that comes."""
+        self._refusing = False
         self._flowing.set()
 
     def close(self) -> None:
@@ -44,17 +53,23 @@ class Relay:
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
-        for one in self._accepted:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        self._end_connections()
         self._listening.close()
         for thread in self._threads[1:]:
             thread.join()
+
+    def _end_connections(self) -> None:
+        for one in self._accepted:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
+                if self._refusing:
+                    client.close()
+                    continue
                 self._accepted.append(client)
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(self._server)
@@ -65,12 +80,19 @@ class Relay:
         with client, server:
             back = threading.Thread(target=self._pump, args=(server, client))
             back.start()
-            self._pump(client, server)
+            self._pump(client, server, self._asked)
             back.join()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _asked(self, content: bytes) -> None:
+        if self.on_request is not None:
+            self.on_request(content)
+
+    def _pump(
+        self, source: socket.socket, target: socket.socket, seen: Callable[[bytes], None] = lambda _: None
+    ) -> None:
         with suppress(OSError):
             while content := source.recv(65536):
+                seen(content)
                 if not self._flowing.is_set():
                     self.held.set()
                     self._flowing.wait()
