@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -55,6 +56,8 @@ _EXPERIMENTS: Final = (
     f"{_ROOM}.quantitative.recalibrated_market:RecalibratedMarketExperiment",
 )
 """One of each sort: the mandatory one, one of whole events, a control, one that learns from what has settled."""
+_FOR_EVER: Final = re.compile(r"archive/|[^/]+/(artifacts|submissions|market_data)/")
+"""Objects that are kept for ever, see "What is kept" in `docs/operations.md`."""
 _RETENTION: Final = {"RAW_RETENTION_DAYS": "7", "STAGING_RETENTION_DAYS": "14", "DAGSTER_RETENTION_DAYS": "14"}
 
 
@@ -378,7 +381,7 @@ class Soak:
             home_bytes=sum(path.stat().st_size for path in files),
             objects=len(objects),
             objects_bytes=sum(objects.values()),
-            working_objects=sum(not key.startswith("archive/") for key in objects),
+            working_objects=sum(not _FOR_EVER.match(key) for key in objects),
             dagster_runs=runs,
             dagster_events=events,
             tables=tables,
