@@ -14,7 +14,15 @@ from alembic.script.revision import RevisionError
 from sqlalchemy import URL, Connection, Engine, text
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.errors import BRIEF, ONCE, Backoff, DatabaseUnsuitable, classified, in_transaction
+from predictbench_assets.database.errors import (
+    BRIEF,
+    ONCE,
+    Backoff,
+    DatabaseUnavailable,
+    DatabaseUnsuitable,
+    classified,
+    in_transaction,
+)
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.privileges import grants_sql
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE
@@ -31,6 +39,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 SEED_FILE = FOLDER / "seed_supabase.sql"
 ROLES_FILE = FOLDER / "roles.sql"
 
+_LIMITS = text("SELECT set_config('statement_timeout', '30min', true), set_config('lock_timeout', :lock, true)")
 _INVALID = text("SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass(:index) AND NOT indisvalid")
 
 _log = logging.getLogger(__name__)
@@ -174,21 +183,32 @@ def _with_indexes_ahead(url: URL | str, revision: str) -> list[Script]:
 
 
 def _build_ahead(url: URL | str, table: str, name: str, definition: str) -> None:
-    """Build an index beside readers and writers, unless it is there; what an interrupted one has left goes first."""
+    """Build an index beside readers and writers, unless it is there; what an interrupted one has left goes first.
+
+    Behind a transaction-mode pooler a time-out that another client left may cut it every time, since it cannot be
+    lifted outside of a transaction: then the migration itself builds the index.
+    """
     engine = _engine(url)
 
-    def attempt() -> None:
+    def clear() -> None:
         with classified(), engine.begin() as connection:
-            connection.execute(text("SELECT set_config('lock_timeout', :lock, true)"), {"lock": LOCK_TIMEOUT})
+            connection.execute(_LIMITS, {"lock": LOCK_TIMEOUT})
             # Nobody builds one meanwhile: what is not valid now never will be.
             connection.execute(text(f"LOCK TABLE {SCHEMA}.{table} IN SHARE UPDATE EXCLUSIVE MODE"))
             if connection.execute(_INVALID, {"index": f"{SCHEMA}.{name}"}).scalar_one():
                 connection.execute(text(f"DROP INDEX {SCHEMA}.{name}"))
+
+    def build() -> None:
+        clear()
         with classified(), engine.connect() as connection:
             alone = connection.execution_options(isolation_level="AUTOCOMMIT")
             alone.execute(text(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {SCHEMA}.{table} {definition}"))
 
-    _PATIENCE.run(attempt)
+    try:
+        BRIEF.run(build)
+    except DatabaseUnavailable as error:
+        _log.warning("%s could not be built beside the writers, who have to wait for it now: %s", name, error)
+        _PATIENCE.run(clear)
 
 
 def _engine(url: URL | str) -> Engine:
