@@ -30,23 +30,23 @@ SPREAD = 0.5
 class Constants:
     """Figures of one core of the machine that `docs/scale.md` names: seconds, requests and bytes."""
 
-    start_s: float = 4.9
+    start_s: float = 2.1
     """A cold command until its first step."""
     requests_per_market: float = 0.065
-    capture_s: float = 0.00015
+    capture_s: float = 0.00014
     """Processor seconds a market, without waiting for the exchange."""
-    normalise_s: float = 0.00015
+    normalise_s: float = 0.00012
     inline_s: float = 0.05
     """A step in the process of the run, which all are where there is one worker."""
     step_s: float = 3.0
     """A step on a step-delegating executor: its process, imports and the event log."""
     decode_s: float = 0.00003
     """A cohort is decoded once in each step's process, a shard's included."""
-    quantitative_s: float = 0.0001
+    quantitative_s: float = 0.00009
     call_s: float = 0.0027
     """Processor seconds around one call of a language model: prompt, ledger, journal."""
-    write_market_s: float = 0.0003
-    write_result_s: float = 0.00006
+    write_market_s: float = 0.0002
+    write_result_s: float = 0.00003
     market_bytes: float = 2_700
     """With contracts and observations; its raw snapshot takes 3,600 more for as long as it is kept."""
     result_bytes: float = 690
