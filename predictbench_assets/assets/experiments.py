@@ -117,22 +117,8 @@ def _experiment_asset(experiment: Experiment, registry: Registry, redact: Redact
         shared_cohort: dg.ResourceParam[SharedCohort],
         **inputs: StagedFile,
     ) -> StagedOutput:
-        key = run_key(context)
-        staged_cohort = inputs.pop("normalized_markets")
-        run = _run(key, staged_cohort)
-        with asset_step(context, settings, database, key, "experiment_results") as beat:
-            stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
-            if not config.selected:
-                yield _unselected(context, staging, key, experiment, run)
-                yield stored
-                return
-            if config.forget:
-                refuse_to_forget(settings, dry_run=database.dry)
-            make = _forecaster(context, settings, database, staging, experiment, registry, run, beat, inputs)
-            made = make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), forget=config.forget)
-            beat()
-            yield _staged(context, staging, key, made, _calls_of(database, settings, key, experiment), stored)
-            yield stored
+        given = (context, config, settings, database, staging, shared_cohort)
+        yield from _results(*given, experiment, registry, inputs)
 
     return experiment_results
 
@@ -217,21 +203,8 @@ def _sharded_asset(experiment: Experiment, registry: Registry, redact: Redact) -
         **inputs: StagedFile,
     ) -> StagedOutput:
         """Take the answers of all shards from the journal, make the calls that are left, and stage the outcomes."""
-        key = run_key(context)
-        staged_cohort = inputs.pop("normalized_markets")
-        run = _run(key, staged_cohort)
-        with asset_step(context, settings, database, key, "experiment_results") as beat:
-            stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
-            if not config.selected:
-                yield _unselected(context, staging, key, experiment, run)
-                yield stored
-                return
-            sharded_s = step_seconds(context.instance, context.run.run_id, f"{asset_key.to_python_identifier()}.plan")
-            make = _forecaster(context, settings, database, staging, experiment, registry, run, beat, inputs)
-            made = make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), sharded_s=sharded_s)
-            beat()
-            yield _staged(context, staging, key, made, _calls_of(database, settings, key, experiment), stored)
-            yield stored
+        given = (context, config, settings, database, staging, shared_cohort)
+        yield from _results(*given, experiment, registry, inputs, plan=f"{asset_key.to_python_identifier()}.plan")
 
     @dg.config_mapping
     def configured(config: ExperimentConfig) -> dict[str, Any]:
@@ -273,6 +246,42 @@ def _sharded_asset(experiment: Experiment, registry: Registry, redact: Redact) -
         metadata_by_output_name={"result": _definition_metadata(experiment, registry)},
         hook_defs={record_failure},
     )
+
+
+def _results(
+    context: dg.AssetExecutionContext,
+    config: ExperimentConfig,
+    settings: Settings,
+    database: RunDatabase,
+    staging: StagingArea,
+    shared_cohort: SharedCohort,
+    experiment: Experiment,
+    registry: Registry,
+    inputs: dict[str, StagedFile],
+    plan: str | None = None,
+) -> StagedOutput:
+    """Stage the outcomes of an experiment; of one with shards, after these, whose first step has the key `plan`."""
+    key = run_key(context)
+    staged_cohort = inputs.pop("normalized_markets")
+    run = _run(key, staged_cohort)
+    with asset_step(context, settings, database, key, "experiment_results") as beat:
+        stored = check_stored(context, PERSISTED_RUN, dry=database.dry)
+        if not config.selected:
+            yield _unselected(context, staging, key, experiment, run)
+            yield stored
+            return
+        how: dict[str, Any]
+        if plan is None:
+            if config.forget:
+                refuse_to_forget(settings, dry_run=database.dry)
+            how = {"forget": config.forget}
+        else:
+            how = {"sharded_s": step_seconds(context.instance, context.run.run_id, plan)}
+        make = _forecaster(context, settings, database, staging, experiment, registry, run, beat, inputs)
+        made = make(_cohort(staging, key, experiment, run, staged_cohort, shared_cohort), **how)
+        beat()
+        yield _staged(context, staging, key, made, _calls_of(database, settings, key, experiment), stored)
+        yield stored
 
 
 def _forecaster(
