@@ -208,12 +208,10 @@ def trusted_certificates() -> ssl.SSLContext:
 
 def _context(name: str, place: str) -> ssl.SSLContext:
     """A context that trusts the certificates of a file or a folder."""
+    keys = os.environ.get("SSLKEYLOGFILE")  # Python opens it for every context
     try:
-        if Path(place).is_dir():
-            return ssl.create_default_context(capath=place)
-        return ssl.create_default_context(cafile=place)
+        return _read_context(place, Path(place).stat().st_mtime_ns, keys)
     except (OSError, ValueError) as error:  # an SSLError is an OSError
-        keys = os.environ.get("SSLKEYLOGFILE")  # Python opens it for every context
         if keys and not _can_append(Path(keys)):
             raise WebEnvironmentError(
                 f"SSLKEYLOGFILE names {keys}, which cannot be written to: correct or unset it."
@@ -221,6 +219,14 @@ def _context(name: str, place: str) -> ssl.SSLContext:
         raise WebEnvironmentError(
             f"{name} names {place}, which holds no certificates that can be read: correct or unset it."
         ) from error
+
+
+@lru_cache(maxsize=4)
+def _read_context(place: str, _changed_ns: int, _keys: str | None) -> ssl.SSLContext:
+    """The context, which takes 20 ms to read, once for as long as nothing that it is made of has changed."""
+    if Path(place).is_dir():
+        return ssl.create_default_context(capath=place)
+    return ssl.create_default_context(cafile=place)
 
 
 def _can_append(file: Path) -> bool:

@@ -60,7 +60,16 @@ class _EventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str) -> None:
         self._engines: dict[str, sa.Engine] = {}
+        self._tables: set[str] = set()
+        self._empty: bytes | None = None
+        """The file of a run before its first event."""
         super().__init__(base_dir)
+
+    def has_table(self, table_name: str) -> bool:
+        """Return whether the file for all runs has a table; one that it has stays."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[sa.Connection]:
@@ -73,10 +82,24 @@ class _EventLog(SqliteEventLogStorage):
                 self._engines.pop(other).dispose()
             engine = _engine(self.conn_string_for_shard(shard))
             if shard not in self._initialized_dbs:
-                self._initdb(engine)
+                self._prepare(engine, shard)
                 self._initialized_dbs.add(shard)
             self._engines[shard] = engine
         return self._engines[shard]
+
+    def _prepare(self, engine: sa.Engine, shard: str) -> None:
+        """Make the tables of a file that is new; those of a run's are the same each time, and copied."""
+        file = Path(self.path_for_shard(shard))
+        if shard == INDEX_SHARD_NAME or file.exists():
+            self._initdb(engine)
+        elif self._empty is not None:
+            whole = file.with_suffix(".new")
+            whole.write_bytes(self._empty)
+            whole.replace(file)
+        else:
+            self._initdb(engine)
+            with engine.connect() as connection:
+                self._empty = connection.connection.driver_connection.serialize()  # type: ignore[union-attr]
 
     def dispose(self) -> None:
         for engine in self._engines.values():

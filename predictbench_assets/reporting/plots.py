@@ -47,7 +47,7 @@ def forecasts_against_market(pairs: Sequence[tuple[float, float]], title: str) -
     draw.text((middle, (height - 6) * scale), "market's price", fill=_INK, font=font, anchor="md")
     draw.text((4 * scale, _TOP * scale - 6 * scale), "forecast", fill=_INK, font=font, anchor="ls")
     buffer = io.BytesIO()
-    image.resize((width, height), Image.Resampling.BOX).save(buffer, "PNG", compress_level=4)
+    image.reduce(scale).save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
 
 
