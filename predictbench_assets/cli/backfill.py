@@ -104,6 +104,9 @@ def backfill(
     What is stored complete, with every experiment in its present version and configuration, is passed over: the same
     command goes on where the last one stopped. Ctrl-C ends it after the run that is under way, a second one ends that.
 
+    With --at-once the rows are the same: what a run of a past day learns from was stored before its day. Those of today
+    begin when the others have ended. Limits of requests and calls are divided among the processes.
+
     Nothing is fetched for a run with a stored snapshot; today's is run in full; what has no snapshot and is over is
     reconstructed of what the exchange still knows, or listed where that is not wanted. Exit code 0 if all is stored,
     1 if a run failed, 3 if some could not be run.

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from predictbench_assets.database.connection import ready_database
+from predictbench_assets.database.connection import opened_database, ready_database
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.registry import import_path
 from predictbench_assets.failures import PredictbenchError
@@ -30,6 +30,7 @@ from predictbench_assets.launch.request import DailyOptions, op_config
 from predictbench_assets.launch.run_summary import LOG, SUMMARY, publish_summary, run_folder, summary_of
 from predictbench_assets.launch.signals import SignalsToChildren
 from predictbench_assets.observability.console import error_console, print_status
+from predictbench_assets.persistence.stored_runs import frozen_runs
 from predictbench_assets.reporting.backfill import BackfillLine
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
@@ -262,16 +263,26 @@ class Backfill(RunsInTurn):
         super().__init__(settings, keys, at_once)
         self._options = replace(options, dry_run=settings.predictbench_dry_run)
         self._bar: RunsBar | None = None
+        self._frozen: set[RunKey] = set()
+        """The runs that have a snapshot."""
         self.lines: dict[RunKey, BackfillLine] = {}
 
     def options(self, _: RunKey) -> DailyOptions:
         """The same for all."""
         return self._options
 
+    def starting(self, stack: ExitStack) -> None:
+        """Make the database ready, and see what has a snapshot."""
+        super().starting(stack)
+        if days := [key.run_date for key in self._keys]:
+            with opened_database(self._settings) as engine:
+                self._frozen = frozen_runs(engine, min(days), max(days))
+
     def reconstructs(self, key: RunKey) -> bool:
-        """Past days are, unless they are to be refused."""
+        """Past days without a snapshot are, unless they are to be refused."""
         chosen = self._options.reconstruct
-        return self.beside(key) and (self._settings.reconstructs if chosen is None else chosen)
+        wanted = self._settings.reconstructs if chosen is None else chosen
+        return wanted and self.beside(key) and key not in self._frozen
 
     def beside(self, key: RunKey) -> bool:
         """Past days may: whatever their experiments learn from was stored before their instant. Today's is now."""
