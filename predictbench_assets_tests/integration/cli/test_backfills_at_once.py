@@ -62,6 +62,7 @@ WHOLE = """
     GROUP BY r.run_id ORDER BY 1, 2
 """
 """Each run, with its attempts, and whether it has one row of both experiments for each of its markets."""
+ASKED = "SELECT run_date || ' ' || window_days, count(*) FROM predictbench.model_calls GROUP BY 1"
 
 
 @pytest.fixture
@@ -170,6 +171,23 @@ def test_two_at_once_leave_the_same_rows_as_one_after_another(
     assert walks[0] == walks[1] > 0, "a listing that both need is read once"
     assert [text.count("predictbench_assets.backfill_process") for text in said] == [1, 2]
     assert "PREDICTBENCH_SHARED_BY=2" in said[1]
+
+
+def test_two_at_once_keep_the_budget_of_a_day_together(
+    environment: Mapping[str, str], exchange: SandboxServer, engine: Engine, tmp_path: Path
+) -> None:
+    declare_paid(tmp_path, exchange)
+    with (tmp_path / "experiments.toml").open("a") as declared:
+        declared.write("limits.calls_per_day = 30\n")
+    meet_in(tmp_path)
+    settings = {**environment, **paid_settings(tmp_path, exchange)}
+    settings["PROCESSING_EXPERIMENTS"] = environment["PROCESSING_EXPERIMENTS"]
+    done = run(tmp_path, settings, *backfill(FIRST, FIRST + timedelta(days=1), "1,2", at_once=2))
+    assert done.returncode == 0, done.stderr
+    with engine.connect() as connection:
+        asked = dict(connection.execute(text(ASKED)).all())
+    assert calls_of_models(exchange) == sum(asked.values()) == 30
+    assert len(asked) > 1
 
 
 @pytest.mark.parametrize("signals", ["SIGINT", "SIGINT SIGINT", "SIGTERM"])
