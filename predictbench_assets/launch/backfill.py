@@ -83,6 +83,10 @@ class RunsInTurn(ABC):
         """Return whether a run is of a past day, whose snapshot is reconstructed where it has none."""
         return False
 
+    def modules(self, key: RunKey) -> Sequence[str]:  # noqa: ARG002
+        """The modules to load after a run, see `BackfillRun`."""
+        return ()
+
     def display(self) -> Display:
         """Make the display of what a child process logs."""
         return default_display(self._settings)
@@ -145,6 +149,7 @@ class RunsInTurn(ABC):
             str(folder / SUMMARY),
             variables=variables,
             following=str(following) if following is not None and self.reconstructs(following) else None,
+            modules=self.modules(key),
         )
 
     @property

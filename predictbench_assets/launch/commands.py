@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,8 @@ class BackfillRun:
     """Variables of the environment from this run on, such as its simulated time; a value of None takes one away."""
     following: str | None = None
     """The partition that comes next and may have to be reconstructed, which is begun meanwhile; None for none."""
+    modules: Sequence[str] = ()
+    """Modules to load after it, while the next run is made ready: those that a later one needs."""
 
 
 def backfill_command(
