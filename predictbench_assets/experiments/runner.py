@@ -554,10 +554,11 @@ class Attempt:
 
     def _bound(self, unit: Unit) -> "functools.partial[Any]":
         """The experiment's function with the arguments of one call."""
-        contexts = self.contexts.contexts(unit, self._results_for)
         if unit_of(self.experiment) == "market":
             (market,) = unit
-            return functools.partial(self._function, self.contexts.shown(market), contexts[market.market_id])
+            context = self.contexts.context(market, self._results_for(market))
+            return functools.partial(self._function, self.contexts.shown(market), context)
+        contexts = self.contexts.contexts(unit, self._results_for)
         return functools.partial(self._function, [self.contexts.shown(market) for market in unit], contexts)
 
     def _outcomes_of(self, call: Call[Unit]) -> list[Outcome]:
