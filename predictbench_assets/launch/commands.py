@@ -4,6 +4,7 @@ Dagster is only ever run as a command of its own, in a folder of ours: a `.env` 
 variables that were exported for it.
 """
 
+import glob
 import json
 import os
 import shlex
@@ -208,7 +209,7 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
     """
     if not _can_be_addressed(home):
         raise LaunchError(
-            f"Dagster cannot keep its storage in {str(home)!a}, whose name is not UTF-8 or has a ? or a % in it: "
+            f"Dagster cannot keep its storage in {str(home)!a}, whose name is not UTF-8 or has one of ?, %, * and [ in it: "
             "work in another folder, or name one with PREDICTBENCH_HOME."
         )
     shared = settings.dagster_postgres_url is not None and not temporary
@@ -239,12 +240,12 @@ def _launcher_of_pods(options: Mapping[str, Any]) -> str:
 
 
 def _can_be_addressed(folder: Path) -> bool:
-    """Return whether the unquoted SQLite address that Dagster makes of a folder leads back to it."""
+    """Return whether Dagster finds a folder: it makes an unquoted SQLite address of it, and a pattern for its files."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:
         return False
-    return make_url(f"sqlite:///{folder}").database == str(folder)
+    return make_url(f"sqlite:///{folder}").database == str(folder) == glob.escape(str(folder))
 
 
 def run_config(ops: Mapping[str, Mapping[str, Any]]) -> str:
