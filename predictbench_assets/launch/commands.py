@@ -209,8 +209,8 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
     """
     if not _can_be_addressed(home):
         raise LaunchError(
-            f"Dagster cannot keep its storage in {str(home)!a}, whose name is not UTF-8 or has one of ?, %, * and [ in it: "
-            "work in another folder, or name one with PREDICTBENCH_HOME."
+            f"Dagster cannot keep its storage in {str(home)!a}, whose name is not UTF-8 or has a ?, %, * "
+            "or [ in it: work in another folder, or name one with PREDICTBENCH_HOME."
         )
     shared = settings.dagster_postgres_url is not None and not temporary
     source = CLONE / "deploy" / "dagster.yaml" if shared else CLONE / "dagster.yaml"
