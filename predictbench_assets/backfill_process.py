@@ -4,6 +4,7 @@ A process for each run imports everything again, which takes longer than a small
 `dagster job execute` makes of it: the same job, executor, lease and event log.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -67,6 +68,8 @@ def run_all(planned: Iterable[BackfillRun], prepare: Callable[[RunKey], object] 
             _log.info("run of %s ended", run.partition or RESOLUTION_SWEEP, extra=ended)
             if _was_interrupted(result):
                 return
+            for name in run.modules:
+                importlib.import_module(name)
 
 
 class Ahead:

@@ -115,6 +115,7 @@ def run(
         watcher.start()
     files, hung, looked = 0, False, 0.0
     peaks: dict[int, int] = {}
+    tree: Sequence[psutil.Process] = ()
     status, usage = 0, None
     while usage is None:
         pid, status, found = os.wait4(child.pid, os.WNOHANG)
@@ -124,8 +125,8 @@ def run(
         if time.monotonic() - looked > _LOOK_SECONDS:
             looked = time.monotonic()
             tree = running.tree()
-            files = max(files, _open_files(tree))
             peaks |= dict.fromkeys((one.pid for one in tree), 0) | peaks
+        files = max(files, _open_files(tree))  # often, since a connection may be open for a moment alone
         for one in peaks:
             peaks[one] = max(peaks[one], _peak_kb(one))
         if time.monotonic() - begun > _LONGEST_SECONDS and not hung:

@@ -52,6 +52,7 @@ from predictbench_assets.experiments.protocol import (
     ExperimentSkip,
     RetriableError,
     RunMetadata,
+    UnitName,
     unit_of,
 )
 from predictbench_assets.experiments.source import ExperimentSource
@@ -404,7 +405,7 @@ class Attempt:
         """The markets of each call; as one call the cohort has as many as `max_markets` allows, then the rest."""
         limit = self.experiment.max_markets
         units = _units(self.experiment, markets)
-        if limit is None or unit_of(self.experiment) != "cohort":
+        if limit is None or self._unit_name != "cohort":
             return units
         chosen = {market.market_id for market in ordered[:limit]}
         parts = [[market for market in markets if (market.market_id in chosen) is among] for among in (True, False)]
@@ -550,21 +551,26 @@ class Attempt:
 
     @property
     def _function(self) -> Callable[..., Any]:
-        name = unit_of(self.experiment)
+        name = self._unit_name
         function: Callable[..., Any] = getattr(self.experiment, "run" if name == "market" else METHODS[name])
         return function
 
+    @functools.cached_property
+    def _unit_name(self) -> UnitName:
+        return unit_of(self.experiment)
+
     def _bound(self, unit: Unit) -> "functools.partial[Any]":
         """The experiment's function with the arguments of one call."""
-        contexts = self.contexts.contexts(unit, self._results_for)
-        if unit_of(self.experiment) == "market":
+        if self._unit_name == "market":
             (market,) = unit
-            return functools.partial(self._function, self.contexts.shown(market), contexts[market.market_id])
+            context = self.contexts.context(market, self._results_for(market))
+            return functools.partial(self._function, self.contexts.shown(market), context)
+        contexts = self.contexts.contexts(unit, self._results_for)
         return functools.partial(self._function, [self.contexts.shown(market) for market in unit], contexts)
 
     def _outcomes_of(self, call: Call[Unit]) -> list[Outcome]:
         """The outcomes of the markets of one call."""
-        unit, answer, name = call.item, call.answer, unit_of(self.experiment)
+        unit, answer, name = call.item, call.answer, self._unit_name
         answers = [answer] if name == "market" else self._split(unit, METHODS[name], answer)
         seconds = call.seconds / len(unit)
         return [self._outcome(market, one, seconds) for market, one in zip(unit, answers, strict=True)]

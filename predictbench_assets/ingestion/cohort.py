@@ -135,8 +135,14 @@ class SharedCohort:
         if self._hash != staged.sha256:
             self.release()
             gc.collect()  # garbage would stay for good
-            self._markets = tuple(market.slim() for market in cohort_markets(staged))
-            gc.freeze()  # or each full collection looks at all of them again, while experiments make as many objects
+            # The collector would look at all of them again and again while they become more, and later while
+            # experiments make as many objects.
+            gc.disable()
+            try:
+                self._markets = tuple(market.slim() for market in cohort_markets(staged))
+            finally:
+                gc.enable()
+            gc.freeze()
             self._hash = staged.sha256
         return self._markets
 

@@ -101,6 +101,10 @@ class RunsInTurn(ABC):
         """Return whether a run may begin while some before it are under way; else it is made when these have ended."""
         return False
 
+    def modules(self, key: RunKey) -> Sequence[str]:  # noqa: ARG002
+        """The modules to load after a run, see `BackfillRun`."""
+        return ()
+
     def display(self) -> Display:
         """Make the display of what the child processes log."""
         return default_display(self._settings)
@@ -237,7 +241,8 @@ class RunsInTurn(ABC):
             str(config),
             str(folder / SUMMARY),
             variables=variables,
-            following=str(following) if following is not None and self.reconstructs(following) else None,
+            following=None if following is None else str(following),
+            modules=self.modules(key),
         )
 
     @property

@@ -4,11 +4,12 @@ Dagster is only ever run as a command of its own, in a folder of ours: a `.env` 
 variables that were exported for it.
 """
 
+import glob
 import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,8 @@ class BackfillRun:
     """Variables of the environment from this run on, such as its simulated time; a value of None takes one away."""
     following: str | None = None
     """The partition that comes next and may have to be reconstructed, which is begun meanwhile; None for none."""
+    modules: Sequence[str] = ()
+    """Modules to load after it, while the next run is made ready: those that a later one needs."""
 
 
 def backfill_command(
@@ -215,8 +218,8 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
     """
     if not _can_be_addressed(home):
         raise LaunchError(
-            f"Dagster cannot keep its storage in {str(home)!a}, whose name is not UTF-8 or has a ? or a % in it: "
-            "work in another folder, or name one with PREDICTBENCH_HOME."
+            f"Dagster cannot keep its storage in {str(home)!a}, whose name is not UTF-8 or has a ?, %, * "
+            "or [ in it: work in another folder, or name one with PREDICTBENCH_HOME."
         )
     shared = settings.dagster_postgres_url is not None and not temporary
     source = CLONE / "deploy" / "dagster.yaml" if shared else CLONE / "dagster.yaml"
@@ -246,12 +249,12 @@ def _launcher_of_pods(options: Mapping[str, Any]) -> str:
 
 
 def _can_be_addressed(folder: Path) -> bool:
-    """Return whether the unquoted SQLite address that Dagster makes of a folder leads back to it."""
+    """Return whether Dagster finds a folder: it makes an unquoted SQLite address of it, and a pattern for its files."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:
         return False
-    return make_url(f"sqlite:///{folder}").database == str(folder)
+    return make_url(f"sqlite:///{folder}").database == str(folder) == glob.escape(str(folder))
 
 
 def run_config(ops: Mapping[str, Mapping[str, Any]]) -> str:

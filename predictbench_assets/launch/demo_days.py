@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,6 +41,8 @@ SETTLING = timedelta(days=3)
 EVERY = 2
 """Days from one run of the past to the next: of eight in a row the last would be over before the first has settled."""
 RUN_AT, SWEEP_AT = time(7), time(8)
+LOADED_BETWEEN = ("scipy.optimize", "scipy.stats", "matplotlib.figure", "predictbench_assets.site.build")
+"""Modules that only later runs and the last sweep need; each loads in about the time of a look between two runs."""
 
 
 def dates_of(days: int, today: date | None = None) -> tuple[date, ...]:
@@ -87,6 +90,7 @@ class DemoDays(RunsInTurn):
         self._day = dates[0] if dates else self._today.run_date
         """The first day that is not over."""
         self._options: dict[RunKey, DailyOptions] = {}
+        self._modules = iter(LOADED_BETWEEN)
         self._exit_code = 0
         self._settled = 0
         """Settled markets that the run under way knows."""
@@ -156,6 +160,10 @@ class DemoDays(RunsInTurn):
     def options(self, key: RunKey) -> DailyOptions:
         """Of a day that is stored, the experiments that are missing; again those that only failed on it."""
         return self._options[key]
+
+    def modules(self, key: RunKey) -> Sequence[str]:
+        """One of `LOADED_BETWEEN` after each run of the past: the process only waits while this one looks."""
+        return () if key == self._today else tuple(islice(self._modules, 1))
 
     def display(self) -> Display:
         """Nothing is shown but for today's run and the sweep; the log is kept."""

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -152,7 +152,16 @@ def _restart(folder: Path, world: WorldIdentity, running: SandboxProcess | None,
     if running is not None:
         _end(running)
     last = _last_started(folder)
-    port = _free_port(last.port if last else 0)
+    for wanted in (last.port if last else 0, 0):  # between looking for a port and taking it another may have it
+        if (started := _started(folder, world, _free_port(wanted), options)) is not None:
+            return started
+    log = folder / "sandbox.log"
+    tail = log.read_text(encoding="utf-8", errors="replace")[-1500:]
+    raise SandboxNotRunning(f"the sandbox exchange does not start; the end of {log}:\n{tail}")
+
+
+def _started(folder: Path, world: WorldIdentity, port: int, options: Sequence[str]) -> SandboxProcess | None:
+    """A sandbox at a port; None where it has ended before it was ready, or is not after half a minute."""
     log = folder / "sandbox.log"
     arguments = ["sandbox", "serve", "--port", str(port), "--seed", str(world.seed), "--markets", str(world.markets)]
     with log.open("wb") as output:
@@ -175,8 +184,7 @@ def _restart(folder: Path, world: WorldIdentity, running: SandboxProcess | None,
         child.kill()
         raise
     child.kill()
-    tail = log.read_text(encoding="utf-8", errors="replace")[-1500:]
-    raise SandboxNotRunning(f"the sandbox exchange does not start; the end of {log}:\n{tail}")
+    return None
 
 
 def _recorded(folder: Path, child: "subprocess.Popen[bytes]", port: int, world: WorldIdentity) -> SandboxProcess:

@@ -134,7 +134,7 @@ def test_the_home_has_shared_storage_where_it_is_set_except_for_a_dry_run(tmp_pa
     assert "storage" not in yaml.safe_load((dry / "dagster.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", ["what?", "a%20b", "\udcff"])
+@pytest.mark.parametrize("name", ["what?", "a%20b", "my [work]", "all*", "\udcff"])
 def test_a_home_whose_name_dagster_would_misread_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(LaunchError, match="PREDICTBENCH_HOME"):
         prepare_home(load_settings(), tmp_path / name)
