@@ -124,7 +124,7 @@ DECIDE_NO_ROW = frozenset(
         *("staging_retention_days", "dagster_retention_days", "database_size_limit_mb", "notify_webhook_url"),
         *("notify_on_success", "dead_man_url", "notify_timeout_seconds", "github_repository", "github_token"),
         *("github_api_url", "log_level", "log_format", "prometheus_textfile", "prometheus_push_gateway"),
-        *("predictbench_summary", "predictbench_scratch"),
+        *("predictbench_summary", "predictbench_scratch", "predictbench_shared_by"),
         # Compared apart: a dry run by a tag of its own, the commit where both sides know theirs.
         *("predictbench_dry_run", "git_sha"),
     }
@@ -132,6 +132,9 @@ DECIDE_NO_ROW = frozenset(
 
 DIGEST = "sha256:"
 """What the digest of a value begins with."""
+
+LEAST_PACE = 0.1
+"""Requests a second that an exchange may be asked at the least: one in the period that they are averaged over."""
 
 _LONGEST_TOLD = 48
 
@@ -245,7 +248,7 @@ class Settings(BaseSettings):
     polymarket_page_size: int = Field(100, ge=1, le=100, description="rows per page; the API clamps at 100")
     polymarket_requests_per_second: float | None = Field(
         None,
-        ge=0.1,
+        ge=LEAST_PACE,
         le=1_000_000,
         description="to each host, averaged over 10 seconds; unset: half of what Polymarket documents for each route",
     )
@@ -359,6 +362,9 @@ class Settings(BaseSettings):
     predictbench_dry_run: bool = Field(False, description="write nothing to the database")
     predictbench_summary: Path | None = Field(None, description="where the summary of this run goes")
     predictbench_scratch: Path | None = Field(None, description="a dry run's folder for new files; removed after it")
+    predictbench_shared_by: int = Field(
+        1, ge=1, le=64, description="processes at once that have an equal part each of all limits of requests and calls"
+    )
     git_sha: str | None = Field(
         None,
         validation_alias=AliasChoices("GIT_SHA", "GITHUB_SHA"),

@@ -31,7 +31,7 @@ from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
 from predictbench_assets.reporting.parity import ParityLine, ParitySummary
 from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
 from predictbench_assets.schedule import days_between, why_not_runnable
-from predictbench_assets.settings import Settings
+from predictbench_assets.settings import LEAST_PACE, Settings
 
 _CONFIRM_ABOVE = 10
 """More runs than these are not started on a terminal without asking."""
@@ -77,6 +77,14 @@ Examples:
     metavar="FILE",
     help="Where the table goes (JSON, and Markdown beside it).",
 )
+@click.option(
+    "--at-once",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Runs of past days that are under way beside each other, each in a process of its own.",
+)
 @click.option("--again", is_flag=True, help="Run those as well that are stored complete, with every experiment.")
 @click.option("--yes", is_flag=True, help="Do not ask, however many runs it is.")
 def backfill(
@@ -87,6 +95,7 @@ def backfill(
     reconstruct: bool | None,
     check: bool,
     summary: Path | None,
+    at_once: int,
     again: bool,
     yes: bool,
 ) -> None:
@@ -94,6 +103,9 @@ def backfill(
 
     What is stored complete, with every experiment in its present version and configuration, is passed over: the same
     command goes on where the last one stopped. Ctrl-C ends it after the run that is under way, a second one ends that.
+
+    With --at-once the rows are the same: what a run of a past day learns from was stored before its day. Those of today
+    begin when the others have ended. Limits of requests and calls are divided among the processes.
 
     Nothing is fetched for a run with a stored snapshot; today's is run in full; what has no snapshot and is over is
     reconstructed of what the exchange still knows, or listed where that is not wanted. Exit code 0 if all is stored,
@@ -107,7 +119,7 @@ def backfill(
     be made, and 3 if nothing was captured. Without a range it is the last day whose markets have all ended.
     """
     settings = configured_settings()
-    if check and (experiments or reconstruct is not None):
+    if check and (experiments or reconstruct is not None or at_once > 1):
         raise click.UsageError("--check runs no experiment and stores nothing: leave the other options out")
     if check and first is None and last is None:
         windows = window_days or (settings.target_close_window_days,)
@@ -118,13 +130,14 @@ def backfill(
         keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
     if check:
         _end(_show(_check_all(settings, keys), summary))
+    _check_pace(settings, at_once)
     _check_experiments(settings, experiments)
     options = DailyOptions(experiments=experiments, reconstruct=reconstruct)
     lines = _without_work(settings, keys, options, again=again)
     count = len(keys) - len(lines)
     if count > _CONFIRM_ABOVE and sys.stdin.isatty() and not yes:
         click.confirm(f"{count:,} runs will be made. Go on?", abort=True, err=True)
-    _end(_show(_run_all(settings, keys, lines, options), summary))
+    _end(_show(_run_all(settings, keys, lines, options, at_once), summary))
 
 
 def _show(done: _Summary, file: Path | None) -> _Summary:
@@ -148,6 +161,16 @@ def _requested_keys(settings: Settings, first: date, last: date, windows: tuple[
         for day in (first, last):
             checked_key(day, windows[0], today=today)
     return days_between(first, last, windows)
+
+
+def _check_pace(settings: Settings, at_once: int) -> None:
+    """Refuse more processes than the pace of requests can be shared by before anything runs."""
+    pace = settings.polymarket_requests_per_second
+    if pace is not None and pace / (at_once * settings.predictbench_shared_by) < LEAST_PACE:
+        raise click.UsageError(
+            f"--at-once {at_once}: shared by so many processes POLYMARKET_REQUESTS_PER_SECOND = {pace:g} is less than "
+            f"{LEAST_PACE:g} for each"
+        )
 
 
 def _check_experiments(settings: Settings, experiments: tuple[str, ...]) -> None:
@@ -188,10 +211,14 @@ def _without_work(
 
 
 def _run_all(
-    settings: Settings, keys: list[RunKey], lines: Mapping[RunKey, BackfillLine], options: DailyOptions
+    settings: Settings,
+    keys: list[RunKey],
+    lines: Mapping[RunKey, BackfillLine],
+    options: DailyOptions,
+    at_once: int,
 ) -> BackfillSummary:
     """Make the runs that have no line yet; a signal ends it."""
-    backfill = Backfill(settings, [key for key in keys if key not in lines], options)
+    backfill = Backfill(settings, [key for key in keys if key not in lines], options, at_once=at_once)
     backfill.stopped_by = _until_a_signal(backfill.run) or backfill.stopped_by
     made = {**lines, **backfill.lines}
     for key in backfill.left():

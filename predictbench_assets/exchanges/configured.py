@@ -19,6 +19,7 @@ def configured_exchange(settings: Settings) -> Exchange:
         page_size=settings.polymarket_page_size,
         requests_per_second=settings.polymarket_requests_per_second,
         concurrency=settings.polymarket_concurrency,
+        shared_by=settings.predictbench_shared_by,
         timeout_s=settings.polymarket_timeout_seconds,
         max_attempts=settings.polymarket_max_attempts,
         answer_limit=settings.polymarket_max_answer_mb * 1_000_000,

@@ -211,6 +211,7 @@ def forecast(
         crash_mark=crash_mark,
         remake=remake,
         max_concurrency=settings.experiment_concurrency,
+        shared_by=settings.predictbench_shared_by,
         timeout_s=settings.experiment_timeout_seconds,
         redact=settings.redact,
         progress=last,

@@ -124,6 +124,7 @@ async def run_experiment(
     crash_mark: CrashMark | None = None,
     remake: Callable[[], Experiment] | None = None,
     max_concurrency: int = 8,
+    shared_by: int = 1,
     timeout_s: float = 60.0,
     time_budget_s: float | None = None,
     redact: Callable[[str], str] = str,
@@ -157,6 +158,7 @@ async def run_experiment(
             made in processes of their own, see `isolation`. None to know of no crash.
         remake: makes the experiment again in such a process, see `Registry.remake`; by default it is pickled.
         max_concurrency: calls under way at once.
+        shared_by: processes that share these, of whichever number, with other runs; each has at least one.
         timeout_s: limit for one call, in seconds.
         time_budget_s: limit for the whole, in seconds; markets whose call has not begun by then fail as retriable.
         redact: takes secrets out of reasons and tracebacks.
@@ -234,7 +236,7 @@ async def run_experiment(
     elif crash_mark is not None:
         crash_mark.set()
     try:
-        await attempt.run(markets, workers=experiment.max_concurrency or max_concurrency)
+        await attempt.run(markets, workers=max(1, (experiment.max_concurrency or max_concurrency) // shared_by))
     finally:
         if isolated is not None:
             await isolated.close()

@@ -1,19 +1,21 @@
-"""Many runs of the daily job, a few dozen in each child process: the work of a backfill."""
+"""Many runs of the daily job, a few dozen in each child process, of which several may be at work: a backfill."""
 
 import json
 import signal
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from predictbench_assets.database.connection import ready_database
+from predictbench_assets.database.connection import opened_database, ready_database
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.registry import import_path
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.launch.child import ChildLog, Line, run_child
+from predictbench_assets.launch.child import ENDING_SECONDS, ChildLog, Line, run_child
 from predictbench_assets.launch.commands import (
     RUN_ENDED,
     RUN_STARTED,
@@ -26,7 +28,9 @@ from predictbench_assets.launch.daily import Crashes, check_environment, scratch
 from predictbench_assets.launch.progress import Display, RunsBar, default_display
 from predictbench_assets.launch.request import DailyOptions, op_config
 from predictbench_assets.launch.run_summary import LOG, SUMMARY, publish_summary, run_folder, summary_of
+from predictbench_assets.launch.signals import SignalsToChildren
 from predictbench_assets.observability.console import error_console, print_status
+from predictbench_assets.persistence.stored_runs import frozen_runs
 from predictbench_assets.reporting.backfill import BackfillLine
 from predictbench_assets.reporting.summary import RunSummary
 from predictbench_assets.runs import RunKey
@@ -39,19 +43,29 @@ RUNS_PER_PROCESS = 40
 class RunsInTurn(ABC):
     """Runs of the daily job in an order, handed to a child process one by one.
 
-    What differs between them is for a subclass to say.
+    What differs between them is for a subclass to say. Where several processes are at work, each is handed the next run
+    when it has ended one; the methods are called by one thread at a time.
     """
 
     verbose = True
     """True to print the command of each child process."""
 
-    def __init__(self, settings: Settings, keys: Sequence[RunKey]) -> None:
-        self._settings, self._keys = settings, keys
+    def __init__(self, settings: Settings, keys: Sequence[RunKey], at_once: int = 1) -> None:
+        self._settings, self._keys, self._at_once = settings, keys, at_once
         self._registry = registry_of(settings)
         self._crashes: dict[RunKey, Crashes] = {}
         self._begun: dict[RunKey, set[str]] = {}
         """The steps that were begun when an experiment crashed, of runs that are made again."""
         self._done: set[RunKey] = set()
+        self._under_way: set[RunKey] = set()
+        self._kept: set[RunKey] = set()
+        """The runs that a process is preparing for itself."""
+        self._processes = 1
+        """The processes that are at work."""
+        self._broken = self._says_when = False
+        self._display: Display | None = None
+        self.turn = threading.RLock()
+        """Held by the thread whose turn it is."""
         self.places: list[str] = []
         """Where log and summary of the run that ended last are, a line each."""
         self.stopped_by: str | None = None
@@ -83,13 +97,22 @@ class RunsInTurn(ABC):
         """Return whether a run is of a past day, whose snapshot is reconstructed where it has none."""
         return False
 
+    def beside(self, key: RunKey) -> bool:  # noqa: ARG002
+        """Return whether a run may begin while some before it are under way; else it is made when these have ended."""
+        return False
+
     def modules(self, key: RunKey) -> Sequence[str]:  # noqa: ARG002
         """The modules to load after a run, see `BackfillRun`."""
         return ()
 
     def display(self) -> Display:
-        """Make the display of what a child process logs."""
+        """Make the display of what the child processes log."""
         return default_display(self._settings)
+
+    def show(self, key: RunKey | None, line: Line) -> None:  # noqa: ARG002
+        """Show a line of a run; None for one that is of none."""
+        if self._display is not None:
+            self._display(line)
 
     def began(self, key: RunKey) -> None:  # noqa: B027 - a hook
         """Take note that a run has begun."""
@@ -114,11 +137,67 @@ class RunsInTurn(ABC):
                 scratch = stack.enter_context(scratch_folder())
                 self._settings = self._settings.model_copy(update={"predictbench_scratch": scratch})
             self.starting(stack)
-            while not self.stopped() and self.left():
-                _Process(self).run()
+            self._display = self.display()
+            stack.callback(self._display.close)
+            signals = stack.enter_context(SignalsToChildren(ENDING_SECONDS, self._interrupted))
+            self._processes = max(1, min(self._at_once, sum(map(self.beside, self.left()))))
+            if self._processes == 1:
+                self._work(signals)
+                return
+            with ThreadPoolExecutor(self._processes, thread_name_prefix="backfill") as pool:
+                for worker in [pool.submit(self._work, signals) for _ in range(self._processes)]:
+                    worker.result()
+
+    def _work(self, signals: SignalsToChildren) -> None:
+        """Make runs in one process after another, until there is nothing more to do beside the other ones."""
+        try:
+            while (key := self.take()) is not None:
+                _Process(self, key, signals).run()
+        except BaseException:
+            self._broken = True
+            raise
+
+    def take(self) -> RunKey | None:
+        """The next run, which is now the caller's; None where there is none, or those under way have to end first."""
+        with self.turn:
+            free = self._free()
+            if self.stopped() or not free or (self._taken() and not self.beside(free[0])):
+                return None
+            self._under_way.add(free[0])
+            return free[0]
+
+    def keep(self) -> RunKey | None:
+        """A run that the caller takes next and prepares meanwhile; None where there is nothing to prepare."""
+        with self.turn:
+            # The first ones are for the processes that have none yet.
+            later = self._free()[max(0, self._processes - len(self._under_way)) :]
+            if not later or not self.reconstructs(later[0]):
+                return None
+            self._kept.add(later[0])
+            return later[0]
+
+    def begin_kept(self, key: RunKey) -> RunKey:
+        """Take a run that was kept."""
+        with self.turn:
+            self._kept.remove(key)
+            self._under_way.add(key)
+            return key
+
+    def leave(self, *keys: RunKey | None) -> None:
+        """Leave runs that were taken or kept to whoever takes the next one, unless they have ended."""
+        with self.turn:
+            self._under_way.difference_update(keys)
+            self._kept.difference_update(keys)
+
+    def _free(self) -> list[RunKey]:
+        return [key for key in self.left() if key not in self._taken()]
+
+    def _taken(self) -> set[RunKey]:
+        return self._under_way | self._kept
 
     def end(self, key: RunKey, folder: Path, child_log: ChildLog) -> None:
         """Deal with the end of a run, which is made again where an experiment has crashed in it."""
+        self._under_way.discard(key)
         if self._crashes[key].seen_in(child_log):
             self._begun.setdefault(key, set()).update(child_log.begun)
             return
@@ -129,13 +208,27 @@ class RunsInTurn(ABC):
         self.ended(key, summary, child_log)
 
     def interrupt(self) -> bool:
-        """End after the run that is under way; called in a signal handler. Returns whether that ends now."""
+        """End after the runs that are under way; called in a signal handler. Returns whether these end now."""
         self.stopped_by = signal.SIGINT.name
         return False
 
+    def _interrupted(self) -> bool:
+        now = self.interrupt()
+        self._says_when = not now
+        return now
+
+    def say_when(self) -> None:
+        """Say once what a Ctrl-C ends; not in its handler, which may have come in the middle of another line."""
+        if self._says_when and (runs := len(self._under_way)):
+            self._says_when = False
+            when = "after this run; Ctrl-C once more ends this one"
+            if runs > 1:
+                when = f"after the {runs} runs under way; Ctrl-C once more ends these"
+            print_status(self._settings, f"it ends {when}, too")
+
     def stopped(self) -> bool:
         """Return whether no further run is to be begun."""
-        return self.stopped_by is not None
+        return self.stopped_by is not None or self._broken
 
     def planned(self, key: RunKey, folder: Path, following: RunKey | None) -> BackfillRun:
         """A run as it is handed over, once it may begin."""
@@ -148,7 +241,7 @@ class RunsInTurn(ABC):
             str(config),
             str(folder / SUMMARY),
             variables=variables,
-            following=str(following) if following is not None and self.reconstructs(following) else None,
+            following=None if following is None else str(following),
             modules=self.modules(key),
         )
 
@@ -156,6 +249,11 @@ class RunsInTurn(ABC):
     def settings(self) -> Settings:
         """The settings of this process and its children; of a dry run, with its scratch folder."""
         return self._settings
+
+    @property
+    def processes(self) -> int:
+        """The child processes that may be at work."""
+        return self._processes
 
     @property
     def import_path(self) -> Path | None:
@@ -166,27 +264,48 @@ class RunsInTurn(ABC):
 class Backfill(RunsInTurn):
     """The runs of a backfill, and the line of each that has ended."""
 
-    def __init__(self, settings: Settings, keys: Sequence[RunKey], options: DailyOptions) -> None:
-        super().__init__(settings, keys)
+    def __init__(self, settings: Settings, keys: Sequence[RunKey], options: DailyOptions, *, at_once: int = 1) -> None:
+        super().__init__(settings, keys, at_once)
         self._options = replace(options, dry_run=settings.predictbench_dry_run)
         self._bar: RunsBar | None = None
+        self._frozen: set[RunKey] = set()
+        """The runs that have a snapshot."""
         self.lines: dict[RunKey, BackfillLine] = {}
 
     def options(self, _: RunKey) -> DailyOptions:
         """The same for all."""
         return self._options
 
+    def starting(self, stack: ExitStack) -> None:
+        """Make the database ready, and see what has a snapshot."""
+        super().starting(stack)
+        if days := [key.run_date for key in self._keys]:
+            with opened_database(self._settings) as engine:
+                self._frozen = frozen_runs(engine, min(days), max(days))
+
     def reconstructs(self, key: RunKey) -> bool:
-        """Past days are, unless they are to be refused."""
-        settings, chosen = self._settings, self._options.reconstruct
-        return key.run_date < settings.clock.now().date() and (settings.reconstructs if chosen is None else chosen)
+        """Past days without a snapshot are, unless they are to be refused."""
+        chosen = self._options.reconstruct
+        wanted = self._settings.reconstructs if chosen is None else chosen
+        return wanted and self.beside(key) and key not in self._frozen
+
+    def beside(self, key: RunKey) -> bool:
+        """Past days may: whatever their experiments learn from was stored before their instant. Today's is now."""
+        return key.run_date < self._settings.clock.now().date()
 
     def display(self) -> Display:
         """A bar with the time that is left on a terminal, and every line elsewhere."""
         if self._settings.log_format != "auto" or not sys.stderr.isatty():
             return default_display(self._settings)
-        self._bar = RunsBar(error_console(), len(self._keys), len(self.lines))
+        self._bar = RunsBar(error_console(), len(self._keys))
         return self._bar
+
+    def show(self, key: RunKey | None, line: Line) -> None:
+        """Show a line, with its partition where several are under way."""
+        if self._bar is not None:
+            self._bar.show(key, line)
+        else:
+            super().show(key, line if key is None or self.processes == 1 else line | {"partition": str(key)})
 
     def run(self) -> None:
         """Make all runs, in order. One that fails does not stop the others, a signal does."""
@@ -199,12 +318,11 @@ class Backfill(RunsInTurn):
 
     def began(self, key: RunKey) -> None:
         """Show which one it is."""
-        number = f"[{len(self.lines) + 1}/{len(self._keys)}]"
-        text = f"{key.run_date}, window {key.window_days} days"
+        text = f"{self._number(key)} {key.run_date}, window {key.window_days} days"
         if self._bar is not None:
-            self._bar.begin(f"{number} {text}")
+            self._bar.begin(key, text)
         else:
-            print_status(self._settings, f"{number} {text}")
+            print_status(self._settings, text)
 
     def ended(self, key: RunKey, summary: RunSummary, child_log: ChildLog) -> None:
         """Keep its line, and show it."""
@@ -215,36 +333,46 @@ class Backfill(RunsInTurn):
         self.lines[key] = line
         outcome = f"{line.run_date}, window {line.window_days} days: {line.outcome}"
         text = "; ".join(filter(None, (outcome, line.forecasts, line.reason)))
-        print_status(self._settings, f"[{len(self.lines)}/{len(self._keys)}] {text}")
+        print_status(self._settings, f"{self._number(key)} {text}")
         if self._bar is not None:
-            self._bar.advance()
+            self._bar.end(key)
+
+    def _number(self, key: RunKey) -> str:
+        return f"[{self._keys.index(key) + 1}/{len(self._keys)}]"
 
 
 class _Process:
     """One child process, which is handed a run whenever it has ended one."""
 
-    def __init__(self, runs: RunsInTurn) -> None:
-        self._runs = runs
-        self._waiting: list[RunKey] = []
-        self._display = runs.display()
+    def __init__(self, runs: RunsInTurn, first: RunKey, signals: SignalsToChildren) -> None:
+        self._runs, self._signals = runs, signals
         self._write: Callable[[str | None], None] = lambda _: None
-        self._first = runs.left()[0]
-        self._folder = run_folder(runs.settings, self._first)
+        self._first, self._folder = first, run_folder(runs.settings, first)
         self._handed_over: tuple[RunKey | None, Path] | None = None
         """The run that has not ended; no key is the sweep's."""
-        self._under_way = self._any_began = self._sweeping = self._told = False
+        self._next: RunKey | None = first
+        """The run that comes next, which it is preparing."""
+        self._count = 0
+        """Runs that it was handed."""
+        self._running = self._any_began = self._sweeping = False
         self._child_log = ChildLog()
 
     def run(self) -> None:
-        """Hand over all; when the process has ended the first has too, or an experiment has crashed in it."""
+        """Hand over runs; when the process has ended the first has too, or an experiment has crashed in it."""
         runs, settings = self._runs, self._runs.settings
         scratch = settings.predictbench_scratch
-        home = prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
-        command = backfill_command(
-            settings, home=home, folder=self._folder, import_path=runs.import_path, scratch=scratch
-        )
-        if runs.verbose:
-            print_status(settings, f"$ {command}\n")
+        with runs.turn:
+            home = prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None)
+            command = backfill_command(
+                settings,
+                home=home,
+                folder=self._folder,
+                import_path=runs.import_path,
+                scratch=scratch,
+                processes=runs.processes,
+            )
+            if runs.verbose:
+                print_status(settings, f"$ {command}\n")
         try:
             whole = run_child(
                 command,
@@ -252,71 +380,85 @@ class _Process:
                 redact=settings.redact,
                 on_line=self._take,
                 on_begin=self._begin,
-                on_interrupt=self._interrupt,
+                signals=self._signals,
             )
+            if whole.signal is not None:
+                runs.stopped_by = signal.Signals(whole.signal).name
+            with runs.turn:
+                if self._handed_over is not None and (self._running or not self._any_began):
+                    # The process has ended, and with it the run that it was at.
+                    self._end(replace(self._child_log, exit_code=whole.exit_code, signal=whole.signal))
         finally:
-            self._display.close()
-        if whole.signal is not None:
-            runs.stopped_by = signal.Signals(whole.signal).name
-        if self._handed_over is not None and (self._under_way or not self._any_began):
-            # The process has ended, and with it the run that it was at.
-            self._end(replace(self._child_log, exit_code=whole.exit_code, signal=whole.signal))
-
-    def _interrupt(self) -> bool:
-        self._told = self._runs.interrupt()
-        return self._told
+            runs.leave(self._next, self._handed_over and self._handed_over[0])
 
     def _begin(self, write: Callable[[str | None], None]) -> None:
         self._write = write
         self._runs.process_began()
-        self._waiting = self._runs.left()[:RUNS_PER_PROCESS]
-        self._hand_over()
+        with self._runs.turn:
+            self._runs.leave(self._next)  # the first may be another one by now
+            self._next = None
+            self._hand_over()
 
     def _hand_over(self) -> None:
         """Hand over the next run, or the sweep that follows the last one, or tell the process that there is none."""
         runs, run = self._runs, None
         self._handed_over = None
-        if self._waiting and not runs.stopped():
-            key = self._waiting.pop(0)
+        if (key := self._taken()) is not None:
+            self._count += 1
             folder = self._folder if key == self._first else run_folder(runs.settings, key)
-            run = runs.planned(key, folder, self._waiting[0] if self._waiting else None)
             self._handed_over = key, folder
+            if self._count < RUNS_PER_PROCESS:
+                self._next = runs.keep()
+            run = runs.planned(key, folder, self._next)
         elif not runs.left() and not runs.stopped() and not self._sweeping and runs.sweeps():
             self._sweeping = True
             config = write_run_config(self._folder / "sweep_config.yaml", {})
             run = BackfillRun(None, str(config), str(self._folder / "sweep.json"), {})
             self._handed_over = None, self._folder
         if run is None or runs.stopped():  # while something was done before it
+            runs.leave(key)
             self._handed_over = None
             self._write(None)
         else:
             self._write(json.dumps(asdict(run)))
 
+    def _taken(self) -> RunKey | None:
+        """The run that it has prepared, or another one; None where it is to end."""
+        runs, key = self._runs, self._next
+        self._next = None
+        if key is not None and runs.stopped():
+            runs.leave(key)
+        elif key is not None:
+            return runs.begin_kept(key)
+        return runs.take() if self._count < RUNS_PER_PROCESS else None
+
     def _end(self, child_log: ChildLog) -> None:
         """Deal with the end of what was handed over."""
         assert self._handed_over is not None
-        key, folder = self._handed_over
+        (key, folder), self._handed_over = self._handed_over, None
         if key is None:
             self._runs.swept(self._folder / LOG, child_log)
         else:
             self._runs.end(key, folder, child_log)
             if key in self._runs.left():
-                self._waiting.clear()  # it is made again, before the others, in a new process
+                # It is made again, before the others, in a new process.
+                self._runs.leave(self._next)
+                self._next, self._count = None, RUNS_PER_PROCESS
 
     def _take(self, line: Line) -> None:
         """Show a line; a run begins and ends by one."""
-        event = line.get("event")
-        if self._under_way and self._runs.stopped() and not self._told:
-            self._told = True
-            print_status(self._runs.settings, "it ends after this run; Ctrl-C once more ends this one, too")
-        if self._handed_over is not None and event == RUN_STARTED:
-            self._child_log, self._under_way, self._any_began = ChildLog(), True, True
-            if (key := self._handed_over[0]) is not None:
-                self._runs.began(key)
-        elif self._handed_over is not None and event == RUN_ENDED:
-            self._child_log.exit_code, self._under_way = line["exit_code"], False
-            self._end(self._child_log)
-            self._hand_over()
-        else:
-            self._child_log.add(line)
-            self._display(line)
+        with self._runs.turn:
+            event, key = line.get("event"), self._handed_over and self._handed_over[0]
+            if self._running:
+                self._runs.say_when()
+            if self._handed_over is not None and event == RUN_STARTED:
+                self._child_log, self._running, self._any_began = ChildLog(), True, True
+                if key is not None:
+                    self._runs.began(key)
+            elif self._handed_over is not None and event == RUN_ENDED:
+                self._child_log.exit_code, self._running = line["exit_code"], False
+                self._end(self._child_log)
+                self._hand_over()
+            else:
+                self._child_log.add(line)
+                self._runs.show(key, line)

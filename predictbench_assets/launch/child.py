@@ -16,7 +16,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from predictbench_assets.launch.commands import Command
-from predictbench_assets.launch.signals import signals_passed_on
+from predictbench_assets.launch.signals import SignalsToChildren, signals_passed_on
 
 ENDING_SECONDS = 20.0
 """Seconds that a process may take to end after it was asked to, before it is killed."""
@@ -106,7 +106,7 @@ def run_child(
     on_line: Callable[[Line], None],
     ending_s: float = ENDING_SECONDS,
     on_begin: Callable[[Callable[[str | None], None]], None] | None = None,
-    on_interrupt: Callable[[], bool] | None = None,
+    signals: SignalsToChildren | None = None,
     follow: Follow | None = None,
 ) -> ChildLog:
     """Run a command to its end, append its output to the file `log`, and pass each line to `on_line`.
@@ -118,7 +118,7 @@ def run_child(
     Args:
         on_begin: for a child that reads its standard input: called with a function that writes a line to it, and
             closes it when called with None. The input of any other is empty.
-        on_interrupt: called at the first Ctrl-C, in a signal handler; returns whether it is passed on.
+        signals: passes them on to several children, this one among them; by default it is the only one.
         follow: for a run whose steps are elsewhere, and print nothing here: the lines of the Dagster run are taken from
             its event log, in the place of those that the child prints of it.
     """
@@ -126,7 +126,11 @@ def run_child(
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("a", encoding="utf-8") as kept,
-        signals_passed_on(child_log.note_signal, ending_s, on_interrupt) as pass_to,
+        (
+            signals_passed_on(child_log.note_signal, ending_s)
+            if signals is None
+            else signals.to_child(child_log.note_signal)
+        ) as pass_to,
         subprocess.Popen(  # noqa: S603 - our own command
             command.arguments,
             cwd=command.folder,

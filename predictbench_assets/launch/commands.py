@@ -110,7 +110,13 @@ class BackfillRun:
 
 
 def backfill_command(
-    settings: Settings, *, home: Path, folder: Path, import_path: Path | None = None, scratch: Path | None = None
+    settings: Settings,
+    *,
+    home: Path,
+    folder: Path,
+    import_path: Path | None = None,
+    scratch: Path | None = None,
+    processes: int = 1,
 ) -> Command:
     """The process that makes the runs it is handed, see `backfill_process`.
 
@@ -119,8 +125,11 @@ def backfill_command(
         folder: the folder of the summary of the run that is under way.
         import_path: a folder with modules of experiments, if there is one.
         scratch: makes them dry runs, whose new files go there.
+        processes: those that are at work, this one among them, which share the limits of requests and calls.
     """
     variables = _run_variables(settings, home, folder / "backfill.summary.json", import_path, scratch)
+    if processes > 1:
+        variables["PREDICTBENCH_SHARED_BY"] = str(processes * settings.predictbench_shared_by)
     arguments = (sys.executable, "-m", "predictbench_assets.backfill_process")
     return Command(arguments, home, variables, _secrets(settings))
 

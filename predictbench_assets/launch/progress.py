@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Hashable
 from datetime import datetime
 from typing import Protocol
 
@@ -20,6 +21,9 @@ from predictbench_assets.settings import Settings
 
 _LAST_PART = "gather"
 """The last step of an asset of several."""
+
+
+_STARTING = "starting Dagster ..."
 
 
 class Display(Protocol):
@@ -69,7 +73,7 @@ class Stages:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._status: Status = console.status("starting Dagster ...")
+        self._status: Status = console.status(_STARTING)
         self._status.start()
         self._begun: dict[str, datetime] = {}
 
@@ -101,9 +105,9 @@ class Stages:
 
 
 class RunsBar:
-    """A bar of many runs with the time that is left, the stage of the one under way, warnings and errors."""
+    """A bar of many runs with the time that is left, the stage of each that is under way, warnings and errors."""
 
-    def __init__(self, console: Console, runs: int, done: int = 0) -> None:
+    def __init__(self, console: Console, runs: int) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -112,35 +116,45 @@ class RunsBar:
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task("starting Dagster ...", total=runs, completed=done)
-        self._run = ""
+        self._task = self._progress.add_task(_STARTING, total=runs)
+        self._under_way: dict[Hashable, tuple[str, str]] = {}
+        """The names and stages of runs, a line each."""
         self._progress.start()
 
-    def begin(self, text: str) -> None:
-        """Name the run that has begun."""
-        self._run = text
-        self._describe("")
+    def begin(self, run: Hashable, text: str) -> None:
+        """Name a run that has begun."""
+        self._under_way[run] = text, ""
+        self._describe()
 
-    def advance(self) -> None:
+    def end(self, run: Hashable) -> None:
         """Count a run that has ended."""
+        self._under_way.pop(run, None)
+        self._describe()
         self._progress.advance(self._task)
 
-    def __call__(self, line: Line) -> None:
-        """Show a line: the stage that it begins, or a warning above the bar."""
+    def show(self, run: Hashable, line: Line) -> None:
+        """Show a line of a run: the stage that it begins, or a warning above the bar."""
         stage, event = line.get("process_stage") or "", line.get("event")
-        if event == "STEP_START":
-            self._describe(f"  {stage}")
+        if event == "STEP_START" and run in self._under_way:
+            self._under_way[run] = self._under_way[run][0], f"  {stage}"
+            self._describe()
         elif event is None and line["level"] in ("WARNING", "ERROR", "CRITICAL") and line["logger"] != FURTHER_LINES:
             style = "yellow" if line["level"] == "WARNING" else "red"
             text = Text.assemble((f"  {line['level'].lower()}  ", style), _sentence(stage, line))
             self._progress.console.print(text)
 
+    def __call__(self, line: Line) -> None:
+        """Show a line that is of no run."""
+        self.show(None, line)
+
     def close(self) -> None:
         """Remove the bar."""
         self._progress.stop()
 
-    def _describe(self, stage: str) -> None:
-        self._progress.update(self._task, description=escape(on_one_line(self._run + stage)))
+    def _describe(self) -> None:
+        lines = [escape(on_one_line(text + stage)) for text, stage in self._under_way.values()]
+        if lines:  # else the next one begins soon
+            self._progress.update(self._task, description="\n".join(lines))
 
 
 def _sentence(stage: str, line: Line) -> str:

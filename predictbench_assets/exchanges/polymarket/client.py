@@ -214,6 +214,7 @@ class PolymarketClient:
         requests_per_second: kept over sliding windows of 10 seconds, for each host; a burst may use a window's worth.
             None keeps `SHARE_OF_LIMITS` of what is documented for each route.
         concurrency: requests under way at once.
+        shared_by: processes that keep these two limits together; this one keeps to its equal part.
         timeout_s: for connecting, and for each pause of a response.
         max_attempts: attempts of one request, the first included.
         slices: into which the window is cut by end time.
@@ -233,6 +234,7 @@ class PolymarketClient:
         page_size: int = LARGEST_PAGE,
         requests_per_second: float | None = None,
         concurrency: int = 8,
+        shared_by: int = 1,
         timeout_s: float = 20.0,
         max_attempts: int = 7,
         slices: int = 24,
@@ -243,8 +245,11 @@ class PolymarketClient:
     ) -> None:
         if not 1 <= page_size <= LARGEST_PAGE:
             raise ValueError(f"POLYMARKET_PAGE_SIZE must be 1 to {LARGEST_PAGE}, got {page_size}")
-        if min(slices, concurrency, max_attempts) < 1:
-            raise ValueError("slices, concurrency and max_attempts must be at least 1")
+        if min(slices, concurrency, shared_by, max_attempts) < 1:
+            raise ValueError("slices, concurrency, shared_by and max_attempts must be at least 1")
+        if requests_per_second is not None:
+            requests_per_second /= shared_by
+        concurrency = max(1, concurrency // shared_by)
         if requests_per_second is not None and requests_per_second * LIMIT_PERIOD_S < 1:
             raise ValueError(f"requests_per_second must be at least {1 / LIMIT_PERIOD_S:g}, got {requests_per_second}")
         self._clock = clock
@@ -256,7 +261,7 @@ class PolymarketClient:
         secret = authorization(api_key)
 
         def transport(url: str, headers: dict[str, str], documented: Mapping[str, int]) -> Transport:
-            usual = {path: SHARE_OF_LIMITS * most / LIMIT_PERIOD_S for path, most in documented.items()}
+            usual = {path: SHARE_OF_LIMITS * most / LIMIT_PERIOD_S / shared_by for path, most in documented.items()}
             return Transport(
                 url,
                 clock=clock,

@@ -5,14 +5,15 @@ What is kept is what a reconstruction holds of a row. Of later days it knows one
 is seen who was open when, and nothing that is made of a listing has it.
 """
 
+import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -20,7 +21,14 @@ from predictbench_assets.exchanges.polymarket.listed_rows import KEYS_KEPT, List
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.staging import SUFFIX, Schema, StagedFile, StagingArea
 
+try:
+    import fcntl
+except ImportError:  # Windows, where each process reads for itself
+    fcntl = None  # type: ignore[assignment]
+
 KEPT_FOR: Final = timedelta(hours=24)
+
+_POLL_S: Final = 0.1
 
 _SCHEMA = Schema("listing", 1)
 _log = logging.getLogger(__name__)
@@ -44,6 +52,36 @@ class KeptListings:
 
     def __init__(self, folder: Path, source: str) -> None:
         self._area = StagingArea(str(folder / hashlib.sha256(source.encode()).hexdigest()[:12]))
+
+    @asynccontextmanager
+    async def turn(self, start: datetime, end: datetime) -> AsyncIterator[None]:
+        """Let one process at a time read the listing of a window: the next one finds what the first has kept."""
+        with self._lock_file(start, end) as lock:
+            while lock is not None and fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(_POLL_S)
+            yield
+
+    @contextmanager
+    def _lock_file(self, start: datetime, end: datetime) -> Iterator[IO[str] | None]:
+        """The file to lock for a window; None where the folder cannot be written, and nothing is kept."""
+        file = Path(self._area.root) / f"{_name(start, end)}.lock"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            opened = file.open("w")
+        except OSError as error:
+            _log.debug("the listing is read beside others: %s", error)
+            yield None
+            return
+        with opened as lock:
+            try:
+                yield lock
+            finally:  # who waits for it finds the listing, and who comes now makes another file
+                with suppress(OSError):
+                    file.unlink()
 
     def find(self, start: datetime, end: datetime, *, now: datetime, as_of: datetime) -> Listing | None:
         """The kept listing of a window, if it was read in the day before `now`, and after `as_of`."""

@@ -10,6 +10,7 @@ import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Final
 
@@ -56,11 +57,12 @@ async def reconstruct(
     stats = ApiStats()
     left_out: Counter[str] = Counter()
     async with client:
-        listing = None if kept is None else kept.find(start, end, now=clock.now(), as_of=as_of)
-        if listing is None:
-            listing = await _listed(client, start, end, clock, stats)
-            if kept is not None:
-                kept.keep(start, end, listing)
+        async with nullcontext() if kept is None else kept.turn(start, end):
+            listing = None if kept is None else kept.find(start, end, now=clock.now(), as_of=as_of)
+            if listing is None:
+                listing = await _listed(client, start, end, clock, stats)
+                if kept is not None:
+                    kept.keep(start, end, listing)
         rows = []
         for row in listing.rows:
             if (reason := outside(row, start, end, as_of)) is None:

@@ -148,6 +148,7 @@ class HttpTable(Table):
             secret=None if self.secret is None else settings.provider_variable(self.secret),
             allow_private=self.allow_private,
             requests_per_minute=self.limits.requests_per_minute,
+            shared_by=settings.predictbench_shared_by,
         )
 
 
@@ -209,6 +210,8 @@ class HttpExperiment(Experiment):
     secret: SecretStr | None = None
     allow_private: bool = False
     requests_per_minute: int | None = None
+    shared_by: int = 1
+    """Processes that keep to that together."""
     _line: _Line | None = field(default=None, init=False, repr=False)
 
     @property
@@ -236,7 +239,7 @@ class HttpExperiment(Experiment):
             headers=headers,
             allow_private=self.allow_private,
         ) as client:
-            self._line = _Line(client, None if rate is None else AsyncLimiter(1, 60 / rate))
+            self._line = _Line(client, None if rate is None else AsyncLimiter(1, 60 * self.shared_by / rate))
             try:
                 yield
             finally:

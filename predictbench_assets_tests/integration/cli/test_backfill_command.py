@@ -349,11 +349,15 @@ def test_many_runs_are_asked_about_on_a_terminal(environment: Mapping[str, str],
         (["--from", str(TODAY), "--to", str(TODAY + timedelta(days=1))], "future"),
         (["--from", "2025-12-31", "--to", str(TODAY)], "first day"),
         (["--from", str(TODAY), "--to", str(TODAY), "--window-days", "15"], "not in the grid"),
+        (["--from", str(TODAY), "--to", str(TODAY), "--at-once", "0"], "1<=x<=16"),
+        (["--from", str(TODAY), "--to", str(TODAY), "--at-once", "4"], "less than 0.1 for each"),
+        (["--check", "--at-once", "2"], "leave the other options out"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREDICTBENCH_ENV_FILE", "")
     monkeypatch.setenv("PREDICTBENCH_NOW", NOW.isoformat())
+    monkeypatch.setenv("POLYMARKET_REQUESTS_PER_SECOND", "0.3")
     done = CliRunner().invoke(main, ["backfill", *arguments])
     assert done.exit_code == 2
     assert said in done.output

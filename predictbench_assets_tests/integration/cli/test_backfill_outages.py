@@ -5,31 +5,22 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from predictbench_assets.sandbox.server import SandboxServer, serve
-from predictbench_assets.sandbox.world import World
+from predictbench_assets.sandbox.server import SandboxServer
+from predictbench_assets_tests.kit.backfills import (
+    BACKFILL,
+    calls_of_models,
+    declare_paid,
+    exchange_weeks_later,
+    paid_settings,
+)
 from predictbench_assets_tests.kit.commands import command
-from predictbench_assets_tests.kit.daily_run import BASELINE, differences, dump
+from predictbench_assets_tests.kit.daily_run import differences, dump
 from predictbench_assets_tests.kit.relay import Relay, relay_to
 
-NOW = datetime(2026, 3, 22, 7, 0, tzinfo=UTC)
-FIRST = NOW.date() - timedelta(days=20)
-BACKFILL = (
-    *("backfill", "--from", str(FIRST), "--to", str(FIRST + timedelta(days=1)), "--window-days", "1,2"),
-    *("--reconstruct", "--summary", "b.json"),
-)
-PAID = """\
-[stand_in]
-kind = "language_model"
-model = "openai:stand-in"
-base_url = "{address}/_models/v1"
-prices = "hidden"
-limits.concurrency = 1
-"""
 A_WRITE, AN_ANSWER = b"INSERT INTO predictbench.events", b"UPDATE predictbench.model_calls"
 """The first statement about a run's markets, and the one that notes what came back of a call."""
 
@@ -37,7 +28,7 @@ A_WRITE, AN_ANSWER = b"INSERT INTO predictbench.events", b"UPDATE predictbench.m
 @pytest.fixture
 def exchange() -> Iterator[SandboxServer]:
     """A small exchange, weeks after the days of the backfill."""
-    with serve(World(7, 20), now=NOW) as server:
+    with exchange_weeks_later() as server:
         yield server
 
 
@@ -107,22 +98,11 @@ def test_a_database_that_goes_away_costs_at_most_the_run_under_way_until_the_nex
     new_database: Callable[[], str],
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "prices.toml").write_text(
-        f'[[price]]\nmodel = "openai:stand-in"\nbase_url = "{exchange.base_url}/_models/v1"\ninput = 1\noutput = 2\n'
-    )
     folders = undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     databases = [new_database() for _ in folders]
     for folder in folders:
-        folder.mkdir()
-        (folder / "experiments.toml").write_text(PAID.format(address=exchange.base_url))
-    settings = {
-        **environment,
-        "PREDICTBENCH_NOW": NOW.isoformat(),
-        "PROCESSING_EXPERIMENTS": BASELINE,
-        "MODEL_PRICES_FILE": str(tmp_path / "prices.toml"),
-        "OPENAI_API_KEY": "sk-planted-key-of-the-tests",
-        "DB_TIMEOUT_SECONDS": "2",
-    }
+        declare_paid(folder, exchange)
+    settings = {**environment, **paid_settings(tmp_path, exchange), "DB_TIMEOUT_SECONDS": "2"}
     with relay_to(databases[1]) as relay, ThreadPoolExecutor(1) as pool:
         # Beside each other: one of them waits most of its time.
         reference = pool.submit(run_to_its_end, undisturbed, {**settings, "DATABASE_URL": databases[0]})
@@ -149,5 +129,6 @@ def test_a_database_that_goes_away_costs_at_most_the_run_under_way_until_the_nex
         assert code == 0, (disturbed / "output").read_text()
         assert outcomes(disturbed) == ["stored_before", "stored_before", "stored", "stored_before"]
     assert differences(whole, dump(databases[1])).keys() <= {"model_calls"}, "which say when each call was made"
-    asked = sum(count for path, count in exchange.requests.items() if "/_models/" in path)
-    assert asked == 2 * whole["model_calls"].total(), "what was answered is in the transcript, and not paid for again"
+    assert calls_of_models(exchange) == 2 * whole["model_calls"].total(), (
+        "what was answered is in the transcript, and not paid for again"
+    )

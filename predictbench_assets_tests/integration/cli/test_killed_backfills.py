@@ -5,28 +5,26 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import Engine, text
 
-from predictbench_assets.sandbox.server import SandboxServer, serve
-from predictbench_assets.sandbox.world import World
+from predictbench_assets.sandbox.server import SandboxServer
+from predictbench_assets_tests.kit.backfills import (
+    BACKFILL,
+    NOW,
+    calls_of_models,
+    declare_paid,
+    exchange_weeks_later,
+    paid_settings,
+)
 from predictbench_assets_tests.kit.commands import command
 from predictbench_assets_tests.kit.daily_run import BASELINE, Tables, differences, dump
 
-NOW = datetime(2026, 3, 22, 7, 0, tzinfo=UTC)
-FIRST = NOW.date() - timedelta(days=20)
 LOGS = {"model_calls", "processing_failures"}
 """Tables that say what was tried, and when."""
-BACKFILL = (
-    *("backfill", "--from", str(FIRST), "--to", str(FIRST + timedelta(days=1)), "--window-days", "1,2"),
-    *("--reconstruct", "--summary", "b.json"),
-)
-MARKETS = 20
-
 CLIENT = "predictbench_assets.exchanges.polymarket.client:PolymarketClient"
 POINTS = {
     "target_window": "child predictbench_assets.ingestion.window:open_window:before:1",
@@ -37,14 +35,6 @@ POINTS = {
     "persisted_run": "child predictbench_assets.persistence.run_contents:RunContents.records:before:12",
 }
 """Whose end it is, and where."""
-PAID = """\
-[stand_in]
-kind = "language_model"
-model = "openai:stand-in"
-base_url = "{address}/_models/v1"
-prices = "hidden"
-limits.concurrency = 1
-"""
 LETHAL = """\
 import os, sys
 from pathlib import Path
@@ -69,7 +59,7 @@ if sys.argv[0].endswith("backfill_process.py") and left:
 @pytest.fixture
 def exchange() -> Iterator[SandboxServer]:
     """A small exchange, weeks after the days of the backfill."""
-    with serve(World(7, MARKETS), now=NOW) as server:
+    with exchange_weeks_later() as server:
         yield server
 
 
@@ -104,36 +94,29 @@ def test_after_any_number_of_kills_everything_is_there_once(
     new_database: Callable[[], str],
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "prices.toml").write_text(
-        f'[[price]]\nmodel = "openai:stand-in"\nbase_url = "{exchange.base_url}/_models/v1"\ninput = 1\noutput = 2\n'
-    )
-    asked: list[dict[str, int]] = []
+    paid: list[int] = []
     tables: list[Tables] = []
     for points in ([], list(POINTS.values())):
-        folder, database = tmp_path / str(len(asked)), new_database()
-        folder.mkdir()
+        folder, database = tmp_path / str(len(paid)), new_database()
+        declare_paid(folder, exchange)
         (folder / "lethal.py").write_text(LETHAL)
         (folder / "points").write_text("\n".join(points))
-        (folder / "experiments.toml").write_text(PAID.format(address=exchange.base_url))
         settings = {
+            **paid_settings(tmp_path, exchange),
             "DATABASE_URL": database,
-            "PREDICTBENCH_NOW": NOW.isoformat(),
             "PROCESSING_EXPERIMENTS": f"{BASELINE},lethal:UniformExperiment",
-            "MODEL_PRICES_FILE": str(tmp_path / "prices.toml"),
-            "OPENAI_API_KEY": "sk-planted-key-of-the-tests",
         }
         exchange.app.requests.clear()
         codes = [run_to_its_end(folder, {**environment, **settings})]
         while points and codes[-1] != 0 and len(codes) <= len(POINTS):
             codes.append(run_to_its_end(folder, {**environment, **settings}))
         assert codes[-1] == 0, (folder / "output").read_text()
-        asked.append(dict(exchange.requests))
+        paid.append(calls_of_models(exchange))
         tables.append(dump(database))
 
     assert (folder / "reached").read_text().splitlines() == list(POINTS.values())
     runs = json.loads((folder / "b.json").read_text())["runs"]
     assert {run["outcome"] for run in runs} <= {"stored", "stored_before"}
-    paid = [sum(count for path, count in one.items() if "/_models/" in path) for one in asked]
     assert paid == [paid[0], paid[0] + 1], "the call that was under way may have been paid for, and is asked again"
     found = differences(*({name: rows for name, rows in one.items() if name not in LOGS} for one in tables))
     assert found.keys() <= {"experiment_results"}

@@ -177,7 +177,10 @@ def test_the_slice_read_twice_is_drawn_at_random(exchange: SandboxServer, fetch:
         assert (recheck.differing, recheck.share) == (0, 0.0)
 
 
-def test_requests_stay_within_the_rate(exchange: SandboxServer, connect: Any) -> None:
+@pytest.mark.parametrize("options", [{"requests_per_second": 0.3}, {"requests_per_second": 0.6, "shared_by": 2}])
+def test_requests_stay_within_the_rate_or_the_part_of_it(
+    exchange: SandboxServer, connect: Any, options: dict[str, Any]
+) -> None:
     before = sum(exchange.requests.values())
 
     def served() -> int:
@@ -185,7 +188,7 @@ def test_requests_stay_within_the_rate(exchange: SandboxServer, connect: Any) ->
 
     async def work() -> int:
         # A budget of 3 in 10 seconds: the fourth request has to wait for a third of that.
-        async with connect(exchange.base_url, exchange.clob_url, requests_per_second=0.3) as client:
+        async with connect(exchange.base_url, exchange.clob_url, **options) as client:
             walk = asyncio.create_task(client.fetch_window(START, END))
             async with asyncio.timeout(10):
                 while served() < 3:  # noqa: ASYNC110 - the server counts in another thread

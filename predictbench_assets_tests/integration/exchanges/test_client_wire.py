@@ -308,7 +308,11 @@ def test_an_address_that_is_none_names_the_settings(connect: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"page_size": 101}, {"page_size": 0}, {"slices": 0}, {"requests_per_second": 0.05}]
+    "options",
+    [
+        *({"page_size": 101}, {"page_size": 0}, {"slices": 0}, {"requests_per_second": 0.05}),
+        {"requests_per_second": 0.15, "shared_by": 2},
+    ],
 )
 def test_impossible_options_are_refused(connect: Any, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):

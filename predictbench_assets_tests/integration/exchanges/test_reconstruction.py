@@ -62,8 +62,9 @@ def day(
     kept: KeptListings | None = None,
     now: datetime = NOW,
     as_of: datetime = AS_OF,
+    at_once: int = 1,
 ) -> tuple[Capture, list[str]]:
-    """What is put together, and what was asked for in order."""
+    """What is put together, by as many at once, and what was asked for in order."""
     asked: list[str] = []
 
     def page(request: httpx.Request) -> httpx.Response:
@@ -88,14 +89,23 @@ def day(
 
     async def no_sleep(_: float) -> None: ...
 
-    client = PolymarketClient(
-        GAMMA, CLOB, clock=FixedClock(now), requests_per_second=1_000, slices=1, sleep=no_sleep, max_attempts=2
-    )
+    def client() -> PolymarketClient:
+        return PolymarketClient(
+            GAMMA, CLOB, clock=FixedClock(now), requests_per_second=1_000, slices=1, sleep=no_sleep, max_attempts=2
+        )
+
+    async def all_at_once() -> list[Capture]:
+        window = START, START + timedelta(days=1)
+        return await asyncio.gather(
+            *(reconstruct(client(), *window, as_of, FixedClock(now), kept) for _ in range(at_once))
+        )
+
     with respx.mock(assert_all_called=False) as mock:
         mock.get(f"{GAMMA}/markets/keyset").mock(side_effect=page)
         mock.post(f"{CLOB}/batch-prices-history").mock(side_effect=history)
         mock.get(f"{CLOB}/prices-history").mock(side_effect=one_history)
-        made = asyncio.run(reconstruct(client, START, START + timedelta(days=1), as_of, FixedClock(now), kept))
+        made, *others = asyncio.run(all_at_once())
+    assert all(other.rows == made.rows for other in others)
     return made, asked
 
 
@@ -271,6 +281,14 @@ def test_a_listing_is_asked_for_once_in_a_day_and_says_when_it_was_read(tmp_path
     assert ids(again) == ids(first) == ["3", "1", "2"]
     assert [msgspec.json.decode(one.raw) for one in again.rows] == [msgspec.json.decode(one.raw) for one in first.rows]
     assert (again.text_as_of, again.captured_at, again.sha256) == (NOW, later, first.sha256)
+
+
+def test_several_at_once_read_a_listing_once(tmp_path: Path) -> None:
+    made, asked = day([row(1), row(2)], kept=KeptListings(tmp_path, GAMMA), at_once=3)
+    assert ids(made) == ["1", "2"]
+    once = day([row(1), row(2)])[1]
+    assert asked.count("closed=true") == once.count("closed=true")
+    assert asked.count("history") == 3 * once.count("history")
 
 
 def test_a_listing_is_not_used_when_it_is_old_or_of_another_exchange_or_read_before_the_hour(tmp_path: Path) -> None:

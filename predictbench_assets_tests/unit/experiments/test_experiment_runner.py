@@ -129,6 +129,22 @@ def test_async_experiments_run_side_by_side(run_over: RunOver) -> None:
     assert most == 3
 
 
+@pytest.mark.parametrize(("shared_by", "own"), [(2, 2), (3, 1), (8, 1)])
+def test_processes_share_the_calls_under_way(run_over: RunOver, shared_by: int, own: int) -> None:
+    under_way, most = list[str](), 0
+
+    async def wait(market: Market, context: PipelineContext) -> ExperimentResult:
+        nonlocal most
+        under_way.append(market.market_id)
+        most = max(most, len(under_way))
+        await asyncio.sleep(0)
+        under_way.remove(market.market_id)
+        return copy_price(market, context)
+
+    run_over(Async(wait), MARKETS, max_concurrency=5, shared_by=shared_by)
+    assert most == own
+
+
 def test_sync_experiments_run_side_by_side_up_to_the_bound(run_over: RunOver) -> None:
     # Passes only if three calls are in the barrier at once; a fourth would break the next round.
     barrier = threading.Barrier(3, timeout=5)

@@ -90,12 +90,29 @@ def test_without_a_terminal_there_are_lines(log_format: str, kind: type) -> None
     assert isinstance(default_display(load_settings(log_format=log_format)), kind)
 
 
+def test_runs_that_are_under_way_together_have_a_line_each() -> None:
+    terminal = io.StringIO()
+    bar = RunsBar(Console(file=terminal, force_terminal=True, color_system=None, width=100, height=25), runs=60)
+    bar.begin("a", "[3/60] 2026-03-01, window 7 days")
+    bar.begin("b", "[4/60] 2026-03-02, window 7 days")
+    for run, stage in (("b", "persisted_run"), ("a", "raw_markets")):
+        bar.show(run, line(event="STEP_START", process_stage=stage))
+    bar.end("a")
+    bar.begin("c", "[5/60] 2026-03-03, window 7 days")
+    bar.close()
+    _, _, last_frame = terminal.getvalue().rpartition("[4/60]")
+    first, second, *_ = last_frame.splitlines()
+    assert first.startswith(" 2026-03-02, window 7 days  persisted_run ")
+    assert " 1/60 " in first
+    assert second.rstrip() == "[5/60] 2026-03-03, window 7 days"
+
+
 def test_a_status_is_printed_above_the_bar_and_not_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(terminal, encoding="utf-8", write_through=True))
     monkeypatch.setenv("LOG_FORMAT", "text")
     bar = RunsBar(Console(stderr=True, force_terminal=True, width=80), runs=4)
-    bar.begin("[1/4] a day")
+    bar.begin("a day", "[1/4] a day")
     print_status(load_settings(), "[1/4] a day: stored")
     bar.close()
     erased = "\x1b[2K"

@@ -39,7 +39,7 @@ OURS = re.compile(r"uses: \$/\.github/actions/(?P<name>\w+)$")
 OWN_VARIABLES = {
     *("RUN_DATE", "WINDOW_DAYS", "LINK", "MISSED", "ON_EXISTING", "DEBUG_ARTIFACTS", "DRY_RUN", "FROM", "TO"),
     *("DAGSTER_STORAGE_IS_SET", "DATABASE_IS_SET", "OUTCOME", "WORKFLOW", "STAGE", "SUMMARY"),
-    *("RECONSTRUCT", "AGAIN", "CHECK"),
+    *("RECONSTRUCT", "AGAIN", "AT_ONCE", "CHECK"),
     *("GH_TOKEN", "GH_REPO"),  # of GitHub's own command
 }
 

@@ -459,10 +459,11 @@ def test_no_cookie_is_kept() -> None:
     assert [asked.headers.get("cookie") for asked in server.asked] == [None, None]
 
 
-def test_requests_keep_their_distance() -> None:
-    begun = time.monotonic()
+@pytest.mark.parametrize(("rate", "shared_by"), [(600, 1), (1_200, 2)])
+def test_requests_keep_their_distance(rate: int, shared_by: int) -> None:
+    begun, settings = time.monotonic(), load_settings(predictbench_shared_by=shared_by)
     with forecaster_server(answers({"p_yes": 0.5})) as server:
-        outcomes(experiment(server.url, limits={"requests_per_minute": 600}), *map(make_market, "12345"))
+        outcomes(experiment(server.url, settings, limits={"requests_per_minute": rate}), *map(make_market, "12345"))
     assert len(server.asked) == 5
     assert time.monotonic() - begun >= 0.39
 
