@@ -78,7 +78,10 @@ _PREPARE = (
 )  # fmt: skip
 
 # Columns of a copy; `r` is its run, `t` the row that is copied, `k` its number.
-_MARKET = "md5(r.run_id::text || {n})::uuid"
+# Those of a run begin alike, as `schema.within_run` has it.
+_ID = """overlay(overlay(overlay(md5({of}) PLACING left(r.run_id::text, 8) FROM 1)
+    PLACING '8' FROM 13) PLACING '8' FROM 17)::uuid"""
+_MARKET = _ID.format(of="r.run_id::text || {n}")
 _NUMBER = "(r.first_number + {n})"
 _PRICE = "CASE WHEN {price} IS NOT NULL THEN pg_temp.within({price} + 0.1 * (pg_temp.unit({number}, 1) - 0.5)) END"
 _SHIFTED = "t.{column} + r.shift"
@@ -92,7 +95,7 @@ _FORECAST = f"""CASE WHEN t.probability IS NULL THEN NULL WHEN t.name = 'baselin
     ELSE pg_temp.within(t.probability + 0.05 * (pg_temp.unit({_NUMBER.format(n="t.n")} * 16 + t.place, 2) - 0.5)
         + coalesce({_price("t")} - t.price, 0)) END"""
 _OUTCOME = "(pg_temp.unit({number}, 3) < coalesce({price}, 0.5))::int::float8"
-_RESULT = f"md5(r.attempts[t.place]::text || {_MARKET.format(n='t.n')}::text)::uuid"
+_RESULT = _ID.format(of="r.attempts[t.place]::text || t.n")
 _OBSERVATION = "md5(({number})::text || '{state}')::uuid"
 
 
@@ -189,7 +192,7 @@ def _monthly() -> Iterator[str]:
     )
     yield _statement(
         "processed_contracts",
-        {"processed_contract_id": f"md5({_MARKET.format(n='t.n')}::text || t.contract_id)::uuid"}
+        {"processed_contract_id": _ID.format(of="r.run_id::text || t.n || t.contract_id")}
         | {"processed_market_id": _MARKET.format(n="t.n")}
         | {"contract_id": f"{number}::text || right(t.contract_id, 68)"},
         f"{_RUNS} CROSS JOIN t_contracts t",
