@@ -429,12 +429,12 @@ def sizes(stored: Stored) -> list[dict[str, Any]]:
 def opened(folder: Path, name: str, days: int, markets: int) -> Stored:
     """A filled database, made unless it is there."""
     server = EmbeddedPostgres(folder / name)
+    running = server.status().running
     filled = folder / f"{name}.filled"
     if not filled.exists():
         made = fill(server, copy_day(folder / "day", markets), days)
         filled.write_text(f"{made.days} days, {made.markets} markets a run")
         print(f"{name}: {made.results:,} results made in {made.seconds:.0f} s", flush=True)
-    running = server.status().running
     server.start()
     (folder / f"{name}-files").mkdir(exist_ok=True)
     engine = make_engine(server.url, pool_size=2, patience=Patience(3_600, "the limit of the benchmark"))

@@ -115,6 +115,11 @@ def _columns_of(table: str) -> list[str]:
 _RUNS = "(SELECT * FROM runs WHERE month = %(month)s ORDER BY n) r"
 
 
+def _each(table: str) -> str:
+    """The rows of a table for every run, those of a run one after the other, as the product stores them."""
+    return f"{_RUNS} CROSS JOIN LATERAL (SELECT * FROM {table} WHERE r.n IS NOT NULL OFFSET 0) t"
+
+
 def _monthly() -> Iterator[str]:
     """The statements that are run for every month, in the order of the tables."""
     yield _statement(
@@ -187,7 +192,7 @@ def _monthly() -> Iterator[str]:
         | {name: _SHIFTED.format(column=name) for name in ("processed_at", "captured_at", "price_at")}
         | {"raw_snapshot": f"CASE WHEN NOT r.archived THEN t.raw_snapshot || jsonb_build_object('id', {number}) END"}
         | {"raw_archive_id": "CASE WHEN r.archived THEN md5(r.run_id::text || 'archive' || t.n / 501)::uuid END"},
-        f"{_RUNS} CROSS JOIN LATERAL (SELECT * FROM t_markets ORDER BY n) t",
+        _each("t_markets"),
         like="processed_markets",
     )
     yield _statement(
@@ -195,7 +200,7 @@ def _monthly() -> Iterator[str]:
         {"processed_contract_id": _ID.format(of="r.run_id::text || t.n || t.contract_id")}
         | {"processed_market_id": _MARKET.format(n="t.n")}
         | {"contract_id": f"{number}::text || right(t.contract_id, 68)"},
-        f"{_RUNS} CROSS JOIN t_contracts t",
+        _each("t_contracts"),
         like="processed_contracts",
     )
     yield _statement(
@@ -204,7 +209,7 @@ def _monthly() -> Iterator[str]:
         | {"processed_market_id": _MARKET.format(n="t.n"), "probability": "f.p"}
         | {"probabilities": "CASE WHEN f.p IS NOT NULL THEN jsonb_build_array(f.p, 1 - f.p) END"}
         | {name: _SHIFTED.format(column=name) for name in ("forecast_at", "stored_at")},
-        f"{_RUNS} CROSS JOIN t_results t CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f",
+        f"{_each('t_results')} CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f",
         like="experiment_results",
     )
     yield _statement(
@@ -215,7 +220,7 @@ def _monthly() -> Iterator[str]:
         | {"clipped": f"f.p < {CLIP_LOW} OR f.p > {CLIP_HIGH}"}
         | {"edge": "(m.p - y.y) * (m.p - y.y) - (f.p - y.y) * (f.p - y.y)", "disagreement": "(f.p - m.p) * (f.p - m.p)"}
         | {"scoring_version": f"'{SCORING_VERSION}'", "scored_at": "r.settled_at + interval '5 minutes'"},
-        f"{_RUNS} CROSS JOIN t_results t CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f"
+        f"{_each('t_results')} CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f"
         f" CROSS JOIN LATERAL (SELECT {price} AS p) m"
         f" CROSS JOIN LATERAL (SELECT {_OUTCOME.format(number=number, price='m.p')} AS y) y"
         " WHERE r.settled AND t.status = 'completed' AND t.probability IS NOT NULL AND NOT t.leaked",
@@ -250,19 +255,19 @@ def _monthly() -> Iterator[str]:
                 " 'question', t.question, 'conditionId', t.condition_id,"
                 " 'events', left(t.raw_snapshot ->> 'events', 200))"
             },
-            f"{_RUNS} CROSS JOIN t_markets t"
+            f"{_each('t_markets')}"
             f" CROSS JOIN LATERAL (SELECT {_OUTCOME.format(number=number, price=price)} AS y) y WHERE {known}",
         )
     yield _statement(
         "resolution_checks",
         {"market_id": f"{number}::text", "checks": "4"}
         | {"checked_at": "CASE WHEN r.settled THEN r.settled_at ELSE %(now)s - interval '6 hours' END"},
-        f"{_RUNS} CROSS JOIN t_markets t WHERE r.first_capture",
+        f"{_each('t_markets')} WHERE r.first_capture",
     )
     yield _statement(
         "resolutions_due",
         {"market_id": f"{number}::text"},
-        f"{_RUNS} CROSS JOIN t_markets t WHERE r.first_capture AND NOT r.settled",
+        f"{_each('t_markets')} WHERE r.first_capture AND NOT r.settled",
     )
     yield _statement(
         "model_calls",
