@@ -44,7 +44,7 @@ from predictbench_assets.database.schema import (
 from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
 from predictbench_assets.persistence.leases import open_lease
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
-from predictbench_assets.persistence.rows import fast_uuid5
+from predictbench_assets.persistence.rows import fast_id
 from predictbench_assets.persistence.writer import RunWriter
 from predictbench_assets.runs import RunKey
 
@@ -139,7 +139,8 @@ def flatten(day: Sequence[MarketRecord]) -> dict[str, list[dict[str, Any]]]:
     seen = set()
     for record in day:
         market, price = record.market, record.market.price
-        market_uuid = fast_uuid5(KEY.run_id.bytes, f"market|{market.market_id}")
+        beginning = KEY.run_id.hex[:8]
+        market_uuid = fast_id(KEY.run_id.bytes, f"market|{market.market_id}", beginning)
         namespace = UUID(market_uuid).bytes
         assert market.event is not None
         if market.event.event_id not in seen:
@@ -171,7 +172,7 @@ def flatten(day: Sequence[MarketRecord]) -> dict[str, list[dict[str, Any]]]:
         )
         rows["processed_contracts"].extend(
             {
-                "processed_contract_id": fast_uuid5(namespace, f"contract|{contract.contract_id}"),
+                "processed_contract_id": fast_id(namespace, f"contract|{contract.contract_id}", beginning),
                 "processed_market_id": market_uuid,
                 "contract_id": contract.contract_id,
                 "name": contract.name,
@@ -184,7 +185,7 @@ def flatten(day: Sequence[MarketRecord]) -> dict[str, list[dict[str, Any]]]:
             attempt = str(experiment_run_id(KEY.run_id, result.experiment, 1))
             rows["experiment_results"].append(
                 {
-                    "experiment_result_id": fast_uuid5(namespace, f"result|{attempt}"),
+                    "experiment_result_id": fast_id(namespace, f"result|{attempt}", beginning),
                     "experiment_run_id": attempt,
                     "processed_market_id": market_uuid,
                     "status": result.status,

@@ -10,14 +10,18 @@ databases that are there are used again, and kept: they take about 1 KB a result
 """
 
 import argparse
+import asyncio
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.dataset.export import export_tables
+from predictbench_assets.exchanges.polymarket.client import PolymarketClient
+from predictbench_assets.exchanges.polymarket.exchange import Polymarket
 from predictbench_assets.experiments.history import settled_counts, settled_forecasts, settled_markets
 from predictbench_assets.persistence.digests import check_digests, run_digest
 from predictbench_assets.persistence.leases import RunCounts, open_lease
@@ -44,9 +50,12 @@ from predictbench_assets.resolution.ledger import (
     resolution_queue,
     settled_cohorts,
 )
+from predictbench_assets.resolution.sweep import sweep
 from predictbench_assets.retention.raw_snapshots import prune_raw_snapshots
 from predictbench_assets.retention.stored import registered_snapshots
 from predictbench_assets.runs import RunKey
+from predictbench_assets.sandbox.exchange import Recorded, ReplayWorld
+from predictbench_assets.sandbox.server import run
 from predictbench_assets.scoring.store.boards import rebuild_leaderboard, store_leaderboard, stored_leaderboard
 from predictbench_assets.scoring.store.checks import score_problems
 from predictbench_assets.scoring.store.scores import score_settled
@@ -184,6 +193,80 @@ def sweep_of_few(stored: Stored) -> Callable[[], object]:
     return work
 
 
+# What the exchange would say: that is as it was of those that have settled, something of those that have closed since.
+_SAID = text("""
+    SELECT DISTINCT ON (m.market_id) m.market_id AS id, m.condition_id AS "conditionId", m.market_slug AS slug,
+        m.question, m.close_time AS "endDate", of.outcomes::text, of.ids::text AS "clobTokenIds", now.closed,
+        CASE WHEN now.closed THEN coalesce(newest.closed_time, m.close_time) END AS "closedTime",
+        CASE WHEN now.closed THEN 'resolved' END AS "umaResolutionStatus",
+        CASE WHEN NOT now.closed THEN '["0.4", "0.6"]' WHEN newest.outcome = 1 THEN '["1", "0"]' ELSE '["0", "1"]' END
+            AS "outcomePrices"
+    FROM predictbench.processed_markets m
+    CROSS JOIN LATERAL (SELECT m.close_time <= :now AS closed) now
+    CROSS JOIN LATERAL (
+        SELECT jsonb_agg(name ORDER BY metadata->>'index') AS outcomes,
+            jsonb_agg(contract_id ORDER BY metadata->>'index') AS ids
+        FROM predictbench.processed_contracts c WHERE c.processed_market_id = m.processed_market_id
+    ) of
+    LEFT JOIN LATERAL (
+        SELECT o.outcome, o.closed_time FROM predictbench.resolution_observations o
+        WHERE o.market_id = m.market_id ORDER BY o.observed_at DESC LIMIT 1
+    ) newest ON true
+    WHERE m.market_id = ANY(:ids) ORDER BY m.market_id, m.captured_at""")
+
+
+def whole_sweep(stored: Stored) -> Callable[[], object]:
+    """A sweep of a day later over HTTP: what closed since is found settled, and what had settled is as it was."""
+    now = stored.ask("SELECT max(checked_at) FROM predictbench.resolution_checks") + timedelta(days=1)
+    with stored.engine.connect() as connection:
+        rows = connection.execute(_SAID, {"ids": resolution_queue(stored.engine, now), "now": now}).all()
+    clock, serving = FixedClock(now), ExitStack()
+    base_url, clob_url = serving.enter_context(served([row._asdict() for row in rows], now))
+    client = PolymarketClient(base_url, clob_url, clock=clock, requests_per_second=10_000)
+    exchange = Polymarket(client, host=EXCHANGE, clock=clock)
+
+    def work() -> None:
+        with serving:
+            swept = asyncio.run(sweep(exchange, stored.engine, clock, max_requests=20_000))
+        assert swept.looked_at == len(rows), swept
+        assert 0 < swept.became_final < swept.looked_at, swept
+        assert not swept.problems, swept.problems
+
+    return work
+
+
+@contextmanager
+def served(rows: list[dict[str, Any]], now: datetime) -> Iterator[tuple[str, str]]:
+    """An exchange with these markets, in a process of its own that is not counted: its addresses."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, rows, now), daemon=True)
+    process.start()
+    try:
+        _, _, base_url, _, clob_url, *_ = ours.recv().split()
+        yield base_url, clob_url
+    finally:
+        process.terminate()
+        process.join()
+
+
+def serve(parent: Connection, rows: list[dict[str, Any]], now: datetime) -> None:
+    """Run the exchange; its ready line goes to the parent."""
+    run(Indexed(rows), port=0, now=now, announce=parent.send)
+
+
+class Indexed(ReplayWorld):
+    """Rows that are found by their condition at once: there are tens of thousands."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        super().__init__(rows)
+        self._known = {one.condition_id: one for one in self.listed(0, None, None)}
+
+    def find(self, *, condition_id: str = "", **others: str) -> Recorded | None:
+        """The row with that identifier."""
+        return self._known.get(condition_id) if condition_id else super().find(**others)
+
+
 def export_day(stored: Stored) -> Callable[[], object]:
     """All tables of one day."""
     day = LAST - timedelta(days=10)
@@ -294,6 +377,7 @@ WORKS = (
     Work("board, last 30 days", same(lambda engine: rebuild_leaderboard(engine, NOW, since=LATELY))),
     Work("board, everything", same(all_boards), "every forecast", rounds=1),
     Work("page", report, "its figures count every run", rounds=1),
+    Work("resolve", whole_sweep, rounds=2),
 )
 
 
@@ -357,12 +441,12 @@ def sizes(stored: Stored) -> list[dict[str, Any]]:
 def opened(folder: Path, name: str, days: int, markets: int) -> Stored:
     """A filled database, made unless it is there."""
     server = EmbeddedPostgres(folder / name)
+    running = server.status().running
     filled = folder / f"{name}.filled"
     if not filled.exists():
         made = fill(server, copy_day(folder / "day", markets), days)
         filled.write_text(f"{made.days} days, {made.markets} markets a run")
         print(f"{name}: {made.results:,} results made in {made.seconds:.0f} s", flush=True)
-    running = server.status().running
     server.start()
     (folder / f"{name}-files").mkdir(exist_ok=True)
     engine = make_engine(server.url, pool_size=2, patience=Patience(3_600, "the limit of the benchmark"))

@@ -78,7 +78,10 @@ _PREPARE = (
 )  # fmt: skip
 
 # Columns of a copy; `r` is its run, `t` the row that is copied, `k` its number.
-_MARKET = "md5(r.run_id::text || {n})::uuid"
+# Those of a run begin alike, as `schema.within_run` has it.
+_ID = """overlay(overlay(overlay(md5({of}) PLACING left(r.run_id::text, 8) FROM 1)
+    PLACING '8' FROM 13) PLACING '8' FROM 17)::uuid"""
+_MARKET = _ID.format(of="r.run_id::text || {n}")
 _NUMBER = "(r.first_number + {n})"
 _PRICE = "CASE WHEN {price} IS NOT NULL THEN pg_temp.within({price} + 0.1 * (pg_temp.unit({number}, 1) - 0.5)) END"
 _SHIFTED = "t.{column} + r.shift"
@@ -92,7 +95,7 @@ _FORECAST = f"""CASE WHEN t.probability IS NULL THEN NULL WHEN t.name = 'baselin
     ELSE pg_temp.within(t.probability + 0.05 * (pg_temp.unit({_NUMBER.format(n="t.n")} * 16 + t.place, 2) - 0.5)
         + coalesce({_price("t")} - t.price, 0)) END"""
 _OUTCOME = "(pg_temp.unit({number}, 3) < coalesce({price}, 0.5))::int::float8"
-_RESULT = f"md5(r.attempts[t.place]::text || {_MARKET.format(n='t.n')}::text)::uuid"
+_RESULT = _ID.format(of="r.attempts[t.place]::text || t.n")
 _OBSERVATION = "md5(({number})::text || '{state}')::uuid"
 
 
@@ -110,6 +113,11 @@ def _columns_of(table: str) -> list[str]:
 
 
 _RUNS = "(SELECT * FROM runs WHERE month = %(month)s ORDER BY n) r"
+
+
+def _each(table: str) -> str:
+    """The rows of a table for every run, those of a run one after the other, as the product stores them."""
+    return f"{_RUNS} CROSS JOIN LATERAL (SELECT * FROM {table} WHERE r.n IS NOT NULL OFFSET 0) t"
 
 
 def _monthly() -> Iterator[str]:
@@ -184,15 +192,15 @@ def _monthly() -> Iterator[str]:
         | {name: _SHIFTED.format(column=name) for name in ("processed_at", "captured_at", "price_at")}
         | {"raw_snapshot": f"CASE WHEN NOT r.archived THEN t.raw_snapshot || jsonb_build_object('id', {number}) END"}
         | {"raw_archive_id": "CASE WHEN r.archived THEN md5(r.run_id::text || 'archive' || t.n / 501)::uuid END"},
-        f"{_RUNS} CROSS JOIN LATERAL (SELECT * FROM t_markets ORDER BY n) t",
+        _each("t_markets"),
         like="processed_markets",
     )
     yield _statement(
         "processed_contracts",
-        {"processed_contract_id": f"md5({_MARKET.format(n='t.n')}::text || t.contract_id)::uuid"}
+        {"processed_contract_id": _ID.format(of="r.run_id::text || t.n || t.contract_id")}
         | {"processed_market_id": _MARKET.format(n="t.n")}
         | {"contract_id": f"{number}::text || right(t.contract_id, 68)"},
-        f"{_RUNS} CROSS JOIN t_contracts t",
+        _each("t_contracts"),
         like="processed_contracts",
     )
     yield _statement(
@@ -201,7 +209,7 @@ def _monthly() -> Iterator[str]:
         | {"processed_market_id": _MARKET.format(n="t.n"), "probability": "f.p"}
         | {"probabilities": "CASE WHEN f.p IS NOT NULL THEN jsonb_build_array(f.p, 1 - f.p) END"}
         | {name: _SHIFTED.format(column=name) for name in ("forecast_at", "stored_at")},
-        f"{_RUNS} CROSS JOIN t_results t CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f",
+        f"{_each('t_results')} CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f",
         like="experiment_results",
     )
     yield _statement(
@@ -212,7 +220,7 @@ def _monthly() -> Iterator[str]:
         | {"clipped": f"f.p < {CLIP_LOW} OR f.p > {CLIP_HIGH}"}
         | {"edge": "(m.p - y.y) * (m.p - y.y) - (f.p - y.y) * (f.p - y.y)", "disagreement": "(f.p - m.p) * (f.p - m.p)"}
         | {"scoring_version": f"'{SCORING_VERSION}'", "scored_at": "r.settled_at + interval '5 minutes'"},
-        f"{_RUNS} CROSS JOIN t_results t CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f"
+        f"{_each('t_results')} CROSS JOIN LATERAL (SELECT {_FORECAST} AS p) f"
         f" CROSS JOIN LATERAL (SELECT {price} AS p) m"
         f" CROSS JOIN LATERAL (SELECT {_OUTCOME.format(number=number, price='m.p')} AS y) y"
         " WHERE r.settled AND t.status = 'completed' AND t.probability IS NOT NULL AND NOT t.leaked",
@@ -247,19 +255,19 @@ def _monthly() -> Iterator[str]:
                 " 'question', t.question, 'conditionId', t.condition_id,"
                 " 'events', left(t.raw_snapshot ->> 'events', 200))"
             },
-            f"{_RUNS} CROSS JOIN t_markets t"
+            f"{_each('t_markets')}"
             f" CROSS JOIN LATERAL (SELECT {_OUTCOME.format(number=number, price=price)} AS y) y WHERE {known}",
         )
     yield _statement(
         "resolution_checks",
         {"market_id": f"{number}::text", "checks": "4"}
         | {"checked_at": "CASE WHEN r.settled THEN r.settled_at ELSE %(now)s - interval '6 hours' END"},
-        f"{_RUNS} CROSS JOIN t_markets t WHERE r.first_capture",
+        f"{_each('t_markets')} WHERE r.first_capture",
     )
     yield _statement(
         "resolutions_due",
         {"market_id": f"{number}::text"},
-        f"{_RUNS} CROSS JOIN t_markets t WHERE r.first_capture AND NOT r.settled",
+        f"{_each('t_markets')} WHERE r.first_capture AND NOT r.settled",
     )
     yield _statement(
         "model_calls",

@@ -1,8 +1,9 @@
 """The tables, as SQLAlchemy Core sees them. What they mean is in the comments of the columns' neighbours here.
 
 Probabilities and prices are always those of the market's first outcome, double precision in [0, 1]; the checks also
-refuse NaN, which Postgres counts as greater than every number. Times are `timestamptz` in UTC. Ids are uuid5 of what
-they name, so a rerun finds its own rows without reading them first.
+refuse NaN, which Postgres counts as greater than every number. Times are `timestamptz` in UTC. Ids follow from what
+they name, so a rerun finds its own rows without reading them first: they are its uuid5, and those of a run's many rows
+begin as the run's id does (`id_in_run`).
 """
 
 from typing import get_args
@@ -89,9 +90,19 @@ def experiment_run_id(run_id: UUID, name: str, attempt: int) -> UUID:
     return uuid5(run_id, f"experiment_run|{name}|{attempt}")
 
 
+def id_in_run(run_id: UUID, name: str) -> UUID:
+    """The id of one of the many rows of a run: a uuid5, but with the run's first eight digits, and so version 8.
+
+    The rows of a run lie together in every index then. Ids that have nothing in common change a page of a large index
+    each, which is read from disk and logged whole.
+    """
+    own = uuid5(run_id, name).hex
+    return UUID(f"{run_id.hex[:8]}{own[8:12]}8{own[13:]}")
+
+
 def processed_market_id(run_id: UUID, market_id: str) -> UUID:
-    """The id of a market in a run; its contracts' ids follow from it."""
-    return uuid5(run_id, f"market|{market_id}")
+    """The id of a market in a run; those of its contracts and results follow from it, see `persistence/rows.py`."""
+    return id_in_run(run_id, f"market|{market_id}")
 
 
 def _text(name: str, *, nullable: bool = True) -> Column[str]:

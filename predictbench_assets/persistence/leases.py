@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, literal, select, text, update
@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from predictbench_assets.clock import Clock
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import (
+    id_in_run,
     processed_markets,
     processing_attempts,
     processing_failures,
@@ -238,7 +239,7 @@ class Lease:
         )
         rows = [
             {
-                "failure_id": uuid5(self.run_id, f"failure|{self.attempt}|{position}"),
+                "failure_id": id_in_run(self.run_id, f"failure|{self.attempt}|{position}"),
                 "run_id": self.run_id,
                 "attempt": self.attempt,
                 **failure.model_dump(),

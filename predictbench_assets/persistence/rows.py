@@ -6,7 +6,7 @@ payload's bytes are passed on as they are; only a suspicious one is parsed.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -141,8 +141,13 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def encode_market(record: MarketRecord, run_id: UUID, attempts: Mapping[str, RegisteredAttempt]) -> EncodedMarket:
+def encode_market(
+    record: MarketRecord, run_id: UUID, attempts: Mapping[str, RegisteredAttempt], *, scattered_ids: bool = False
+) -> EncodedMarket:
     """The rows of one market.
+
+    Args:
+        scattered_ids: True for a run that was first stored when the ids of its rows had nothing in common.
 
     Raises:
         UnwritableMarket: a value that Postgres cannot hold, or a mandatory experiment without a result.
@@ -150,15 +155,20 @@ def encode_market(record: MarketRecord, run_id: UUID, attempts: Mapping[str, Reg
     market = record.market
     values = _market_row(market)
     _check_market(market, values)
-    market_uuid = fast_uuid5(run_id.bytes, f"market|{market.market_id}")
+    beginning = None if scattered_ids else run_id.hex[:8]
+    market_uuid = fast_id(run_id.bytes, f"market|{market.market_id}", beginning)
     namespace = bytes.fromhex(market_uuid.replace("-", ""))
+
+    def id_of(name: str) -> str:
+        return fast_id(namespace, name, beginning)
+
     values |= {"processed_market_id": market_uuid, "raw_snapshot": _checked_raw(record.raw)}
     row = _checked_json("raw_snapshot", {name: value for name, value in values.items() if value is not None})
     contracts = [
         _checked_json(
             f"contracts[{contract.index}]",
             _ContractRow(
-                processed_contract_id=fast_uuid5(namespace, f"contract|{contract.contract_id}"),
+                processed_contract_id=id_of(f"contract|{contract.contract_id}"),
                 processed_market_id=market_uuid,
                 contract_id=contract.contract_id,
                 name=contract.name,
@@ -170,7 +180,7 @@ def encode_market(record: MarketRecord, run_id: UUID, attempts: Mapping[str, Reg
     ]
     results = [
         _checked_json(
-            f"results[{result.experiment}]", _result_row(result, attempts[result.experiment], market_uuid, namespace)
+            f"results[{result.experiment}]", _result_row(result, attempts[result.experiment], market_uuid, id_of)
         )
         for result in record.results
     ]
@@ -180,10 +190,13 @@ def encode_market(record: MarketRecord, run_id: UUID, attempts: Mapping[str, Reg
     return EncodedMarket(market.market_id, event_id, event, row, contracts, results, size)
 
 
-def fast_uuid5(namespace: bytes, name: str) -> str:
-    """The text of `uuid5`, without the cost of the object: a run of 20,000 markets needs 120,000 of them."""
+def fast_id(namespace: bytes, name: str, beginning: str | None) -> str:
+    """The text of a `uuid5`, or of the `id_in_run` with that beginning, without the cost of the object: a run of 20,000
+    markets needs 120,000 of them."""
     digest = hashlib.sha1(namespace + name.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
+    first, version = (digest[:8], 5) if beginning is None else (beginning, 8)
+    rest = f"{version}{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
+    return f"{first}-{digest[8:12]}-{rest}"
 
 
 def _market_row(market: Market) -> dict[str, Any]:
@@ -209,7 +222,9 @@ def _event_row(event: Event) -> _EventRow:
     return _EventRow(event_id=event.event_id, neg_risk=event.neg_risk, slug=event.slug, title=event.title)
 
 
-def _result_row(result: ResultRecord, attempt: RegisteredAttempt, market_uuid: str, namespace: bytes) -> _ResultRow:
+def _result_row(
+    result: ResultRecord, attempt: RegisteredAttempt, market_uuid: str, id_of: Callable[[str], str]
+) -> _ResultRow:
     field = f"results[{result.experiment}]"
     if attempt.mandatory and result.status != "completed":
         raise UnwritableMarket(field, f"is mandatory and {result.status}: {result.reason or 'no reason given'}")
@@ -225,7 +240,7 @@ def _result_row(result: ResultRecord, attempt: RegisteredAttempt, market_uuid: s
     except UnwritableMarket as error:
         raise UnwritableMarket(f"{field}.{error.field}", error.reason) from error.__cause__
     return _ResultRow(
-        experiment_result_id=fast_uuid5(namespace, f"result|{attempt.experiment_run_id}"),
+        experiment_result_id=id_of(f"result|{attempt.experiment_run_id}"),
         experiment_run_id=attempt.experiment_run_id,
         processed_market_id=market_uuid,
         status=result.status,

@@ -112,11 +112,12 @@ _EXPERIMENT_CHANGES = [
     *("description", "information", "mandatory", "control", "forecasts", "is_active", "knowledge_cutoff"),
 ]
 
-_ALL_ATTEMPTS = b"""
+_STORED_BEFORE = b"""
     SELECT coalesce(jsonb_agg(jsonb_build_object(
         'name', named.name, 'version', named.version, 'attempt', attempt.attempt, 'content_hash', attempt.content_hash,
         'snapshot_hash', attempt.snapshot_hash, 'completed', coalesce(attempt.completed, 0)
-    ) ORDER BY attempt.attempt), '[]')
+    ) ORDER BY attempt.attempt), '[]'),
+        (SELECT processed_market_id FROM predictbench.processed_markets WHERE run_id = $1 LIMIT 1)
     FROM predictbench.experiment_runs attempt JOIN predictbench.experiments named USING (experiment_id)
     WHERE attempt.run_id = $1"""
 
@@ -151,9 +152,10 @@ GUARD = Statement(
 """Limits for the transaction that follows; `true` is SET LOCAL, so a pooler's next client never sees them."""
 
 
-def all_attempts(run_id: UUID) -> Statement:
-    """Statement that reads all attempts of experiments in a run, oldest first, as one JSON array."""
-    return Statement(_ALL_ATTEMPTS, (str(run_id).encode(),), (_UUID,))
+def stored_before(run_id: UUID) -> Statement:
+    """Statement that reads all attempts of experiments in a run, oldest first, as one JSON array, and the id of any one
+    of its markets."""
+    return Statement(_STORED_BEFORE, (str(run_id).encode(),), (_UUID,))
 
 
 def register(

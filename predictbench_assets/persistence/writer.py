@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import Connection, Engine
@@ -101,6 +102,7 @@ class RunWriter:
         self._connection: Connection | None = None
         self._in_flight: list[_Batch] = []
         self._stored: set[str] | None = None
+        self._scattered_ids = False
 
     def write(
         self,
@@ -165,7 +167,7 @@ class RunWriter:
         return self._backoff.run(lambda: self._classified(lambda: self._open_attempts_once(attempts)))
 
     def _open_attempts_once(self, attempts: Sequence[ExperimentAttempt]) -> dict[str, RegisteredAttempt]:
-        stored = self._stored_attempts()
+        stored = self._stored_before()
         _refuse_losses(stored, attempts)
         newest = {row["name"]: row for row in stored}
         opened, new = {}, []
@@ -194,12 +196,14 @@ class RunWriter:
         self._check_lease(outcome)
         return opened
 
-    def _stored_attempts(self) -> list[dict[str, Any]]:
-        """The stored attempts of all experiments in this run, oldest first."""
-        [outcome] = self._transact([statements.all_attempts(self._lease.run_id)])
+    def _stored_before(self) -> list[dict[str, Any]]:
+        """The stored attempts of all experiments in this run, oldest first; notes what ids its markets have as well."""
+        [outcome] = self._transact([statements.stored_before(self._lease.run_id)])
         if outcome.refusal is not None:
             self._raise_unless_data(outcome.refusal)
-        [rows] = outcome.row or (None,)
+        rows, market = outcome.row or (None, None)
+        # A run keeps the kind of ids that it was first stored with, or its rows would be taken for another market's.
+        self._scattered_ids = market is not None and UUID(market.decode()).version == 5
         return msgspec.json.decode(rows or b"[]", type=list[dict[str, Any]])
 
     def _batches(
@@ -214,7 +218,7 @@ class RunWriter:
             try:
                 if market_id in seen:
                     raise UnwritableMarket("market_id", "occurs a second time in this run")
-                encoded = encode_market(record, self._lease.run_id, attempts)
+                encoded = encode_market(record, self._lease.run_id, attempts, scattered_ids=self._scattered_ids)
             except UnwritableMarket as error:
                 tally.failures.append(self._failure(market_id, str(error), field=error.field))
                 continue

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from decimal import Decimal
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from predictbench_assets.database.schema import processed_market_id
 from predictbench_assets.experiments.outcomes import Outcome
@@ -16,7 +17,8 @@ from predictbench_assets.persistence.leases import Lease, LeaseLost, RunCounts
 from predictbench_assets.persistence.records import MarketRecord
 from predictbench_assets.persistence.run_contents import result_record
 from predictbench_assets.persistence.writer import RunWriter
-from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, market, record, result
+from predictbench_assets.runs import RunKey
+from predictbench_assets_tests.kit.builders import KEY, NOW, attempt, market, open_run, record, result
 from predictbench_assets_tests.kit.database import Database
 
 Writers = Callable[..., RunWriter]
@@ -80,17 +82,103 @@ def test_a_market_is_stored_with_everything_that_is_known_about_it(writer: Write
     ) == [("completed", 0.4, [0.4, 0.6], written.results[0].payload, NOW, "snap", "conf")]
 
 
+IDS = """
+    SELECT 'market' AS of, processed_market_id AS id FROM predictbench.processed_markets
+    UNION ALL SELECT 'contract', processed_contract_id FROM predictbench.processed_contracts
+    UNION ALL SELECT 'result', experiment_result_id FROM predictbench.experiment_results
+    UNION ALL SELECT 'failure', failure_id FROM predictbench.processing_failures"""
+
+
 def test_ids_are_those_that_anyone_can_compute(writer: Writers, database: Database) -> None:
+    def custom(namespace: UUID, name: str) -> UUID:
+        hashed = uuid5(namespace, name).hex
+        return UUID(KEY.run_id.hex[:8] + hashed[8:12] + "8" + hashed[13:])
+
     writer().write([record(1)], [attempt()])
-    stored = processed_market_id(KEY.run_id, "m1")
+    stored = custom(KEY.run_id, "market|m1")
     run = uuid5(KEY.run_id, "experiment_run|baseline_snapshot|1")
     assert database.scalar("SELECT experiment_run_id FROM predictbench.experiment_runs") == run
-    assert database.scalar("SELECT experiment_result_id FROM predictbench.experiment_results") == uuid5(
-        stored, f"result|{run}"
-    )
-    assert set(database.rows("SELECT processed_contract_id FROM predictbench.processed_contracts")) == {
-        (uuid5(stored, f"contract|{number}"),) for number in ("101", "102")
+    assert set(database.rows(IDS)) == {
+        ("market", stored),
+        ("contract", custom(stored, "contract|101")),
+        ("contract", custom(stored, "contract|102")),
+        ("result", custom(stored, f"result|{run}")),
     }
+
+
+def test_the_rows_of_a_run_lie_together_in_every_index(engine: Engine, writer: Writers, database: Database) -> None:
+    keys = [KEY, RunKey(KEY.run_date, 30), RunKey(KEY.run_date + timedelta(days=1), 7)]
+    for key in keys:
+        held = writer(open_run(engine, key))
+        report = held.write([*map(record, range(8)), record(1)], [attempt()])
+        held.finish(counts(8, failed=1), "completed", report.failures)
+    for of, rows in (("market", 8), ("contract", 16), ("result", 8), ("failure", 1)):
+        ids = [row[0] for row in database.rows(f"SELECT id FROM ({IDS}) one WHERE of = '{of}' ORDER BY id")]
+        beginnings = [one.hex[:8] for one in ids]
+        assert beginnings == [
+            key.run_id.hex[:8] for key in sorted(keys, key=lambda key: key.run_id) for _ in range(rows)
+        ]
+
+
+def give_ids_in_no_order(database: Database) -> None:
+    """Give what is stored the ids that it had before those of a run began alike: each a uuid5."""
+    markets = {
+        old: uuid5(KEY.run_id, f"market|{market_id}")
+        for old, market_id in database.rows("SELECT processed_market_id, market_id FROM predictbench.processed_markets")
+    }
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        for table, own, named in (
+            ("processed_contracts", "processed_contract_id", "'contract|' || contract_id"),
+            ("experiment_results", "experiment_result_id", "'result|' || experiment_run_id"),
+        ):
+            for row in connection.execute(
+                text(f"SELECT {own} AS id, processed_market_id, {named} AS name FROM predictbench.{table}")
+            ).all():
+                market_uuid = markets[row.processed_market_id]
+                connection.execute(
+                    text(
+                        f"UPDATE predictbench.{table} SET {own} = :new, processed_market_id = :market WHERE {own} = :id"
+                    ),
+                    {"id": row.id, "new": uuid5(market_uuid, row.name), "market": market_uuid},
+                )
+        connection.execute(
+            text(
+                "UPDATE predictbench.processed_markets SET processed_market_id = :new WHERE processed_market_id = :id"
+            ),
+            [{"id": old, "new": new} for old, new in markets.items()],
+        )
+
+
+def test_a_run_of_before_ids_began_alike_keeps_its_rows(writer: Writers, database: Database) -> None:
+    records = [record(number) for number in range(20)]
+    writer().write(records, [attempt()])
+    give_ids_in_no_order(database)
+    assert {identity.version for _, identity in database.rows(IDS)} == {5}
+    state = f"SELECT one.*, (SELECT max(xmin::text) FROM predictbench.processed_markets) FROM ({IDS}) one ORDER BY 1, 2"
+    before = database.rows(state)
+    report = writer().write(records, [attempt()])
+    assert (report.processed, report.failures, database.rows(state)) == (20, [], before)
+
+
+def test_what_is_added_to_a_run_of_before_is_found_again_too(writer: Writers, database: Database) -> None:
+    writer().write([record(1)], [attempt()])
+    give_ids_in_no_order(database)
+    three = (*market(1).contracts[:1], Contract(contract_id="103", index=1, name="Maybe", price=0.5))
+    for _ in range(2):
+        report = writer().write([record(1, contracts=three, question="Will it?"), record(2)], [attempt(content="B")])
+        assert (report.processed, report.failures) == (2, [])
+        markets = [uuid5(KEY.run_id, f"market|m{number}") for number in (1, 2)]
+        assert database.rows(
+            "SELECT market_id, processed_market_id, question FROM predictbench.processed_markets ORDER BY market_id"
+        ) == [("m1", markets[0], "Will it?"), ("m2", markets[1], record(2).market.question)]
+        assert set(database.rows("SELECT processed_contract_id FROM predictbench.processed_contracts")) == {
+            (uuid5(markets[place], f"contract|{number}"),) for place, number in ((0, 101), (0, 103), (1, 201), (1, 202))
+        }
+        assert database.rows(
+            "SELECT market_id, attempt FROM predictbench.experiment_results JOIN predictbench.processed_markets"
+            " USING (processed_market_id) JOIN predictbench.experiment_runs USING (experiment_run_id) ORDER BY 1, 2"
+        ) == [("m1", 1), ("m1", 2), ("m2", 2)]
 
 
 def test_many_batches_make_the_same_rows_as_one(writer: Writers, database: Database) -> None:

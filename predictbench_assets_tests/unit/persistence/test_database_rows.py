@@ -5,15 +5,16 @@ import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import RFC_4122, UUID, uuid5
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import predictbench_assets
+from predictbench_assets.database.schema import id_in_run
 from predictbench_assets.markets.market import MarketPrice
-from predictbench_assets.persistence.rows import RegisteredAttempt, UnwritableMarket, encode_market, fast_uuid5
+from predictbench_assets.persistence.rows import RegisteredAttempt, UnwritableMarket, encode_market, fast_id
 from predictbench_assets_tests.kit.builders import record, result
 
 RUN = UUID("59b8be11-4fdd-5aea-af10-3aa167c4392f")
@@ -41,8 +42,20 @@ def storable(value: Any) -> bool:
 
 
 @given(st.uuids(), st.text())
-def test_the_quick_uuid5_is_the_real_one(namespace: UUID, name: str) -> None:
-    assert fast_uuid5(namespace.bytes, name) == str(uuid5(namespace, name))
+def test_quick_ids_are_the_real_ones(namespace: UUID, name: str) -> None:
+    assert fast_id(namespace.bytes, name, None) == str(uuid5(namespace, name))
+    assert fast_id(namespace.bytes, name, namespace.hex[:8]) == str(id_in_run(namespace, name))
+
+
+@given(st.uuids(version=5), st.text())
+def test_ids_in_a_run_begin_as_it_does_and_say_that_they_are_custom(run_id: UUID, name: str) -> None:
+    made = id_in_run(run_id, name)
+    assert (made.version, made.variant) == (8, RFC_4122)
+    assert (made.hex[:8], made.hex[8:12], made.hex[13:]) == (
+        run_id.hex[:8],
+        uuid5(run_id, name).hex[8:12],
+        uuid5(run_id, name).hex[13:],
+    )
 
 
 @given(json_values)
