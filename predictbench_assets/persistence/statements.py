@@ -112,12 +112,13 @@ _EXPERIMENT_CHANGES = [
     *("description", "information", "mandatory", "control", "forecasts", "is_active", "knowledge_cutoff"),
 ]
 
+# Of the markets the first one, as an index has them: to look through all for any may seem cheaper to the planner.
 _STORED_BEFORE = b"""
     SELECT coalesce(jsonb_agg(jsonb_build_object(
         'name', named.name, 'version', named.version, 'attempt', attempt.attempt, 'content_hash', attempt.content_hash,
         'snapshot_hash', attempt.snapshot_hash, 'completed', coalesce(attempt.completed, 0)
     ) ORDER BY attempt.attempt), '[]'),
-        (SELECT processed_market_id FROM predictbench.processed_markets WHERE run_id = $1 LIMIT 1)
+        (SELECT processed_market_id FROM predictbench.processed_markets WHERE run_id = $1 ORDER BY market_id LIMIT 1)
     FROM predictbench.experiment_runs attempt JOIN predictbench.experiments named USING (experiment_id)
     WHERE attempt.run_id = $1"""
 
