@@ -60,6 +60,7 @@ MARKER: Final = "report.json"
 """Name of the file that marks a folder as a page of ours, which the next one may replace."""
 
 _BEFORE_PERCENT = re.compile(r"(?<=[0-9]) %")
+_EMPTY_LINES: Final = re.compile(r"\n\s*\n\s*")
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DIRECTIONS: Final = dict.fromkeys((0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 """Marks that turn a line round; a title has no element of its own to keep them in."""
@@ -144,10 +145,11 @@ def write_report(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         written = _Site(engine, partial, leaderboard, forecasts, costs, now).write(markets_since)
+        sizes = [path.stat().st_size for path in partial.rglob("*") if path.is_file()]
         summary = ReportSummary(
             folder=folder,
-            files=sum(1 for path in partial.rglob("*") if path.is_file()),
-            bytes=sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()),
+            files=len(sizes),
+            bytes=sum(sizes),
             seconds=time.monotonic() - started,
             markets=written.markets,
             experiments=written.experiments,
@@ -513,6 +515,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
     environment.filters |= {
         "edge": _edge,
@@ -559,7 +562,7 @@ def _percent(value: float | None, digits: int = 0) -> str:
 
 def _words(text: str) -> str:
     """Text of strangers whose every character can be seen, with no more than one empty line between two others."""
-    return visible(re.sub(r"\n\s*\n\s*", "\n\n", text.replace("\r\n", "\n").replace("\r", "\n").strip()))
+    return visible(_EMPTY_LINES.sub("\n\n", text.replace("\r\n", "\n").replace("\r", "\n").strip()))
 
 
 def _short(text: str, length: int = 120) -> str:
