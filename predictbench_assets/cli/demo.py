@@ -67,7 +67,7 @@ Examples:
 )
 @click.option(
     "--markets",
-    type=click.IntRange(1, 100_000),
+    type=click.IntRange(1, 50_000),  # what a day of the sandbox holds
     metavar="N",
     help="Markets that close on each day; another number is another world, and a demo anew.  [default: as before, 300 "
     "at first]",

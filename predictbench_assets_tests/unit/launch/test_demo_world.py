@@ -6,10 +6,12 @@ from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 from click.testing import CliRunner
 
+from predictbench_assets.cli.demo import demo
 from predictbench_assets.cli.main import main
 from predictbench_assets.launch import demo_days
 from predictbench_assets.launch.demo import open_demo
@@ -29,6 +31,7 @@ from predictbench_assets.launch.demo_world import (
     write_demo,
 )
 from predictbench_assets.sandbox.process import WorldIdentity, generator_hash, world_of
+from predictbench_assets.sandbox.world import World
 
 OLD_CODE = WorldIdentity(7, 300, "0123456789abcdef")
 
@@ -206,3 +209,11 @@ def test_what_an_earlier_demo_added_is_kept_as_long_as_it_can_be_loaded(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("left out, as it is not there any more: the demo lists 'no_such_forecasters:Gone'")
     assert open_demo(folder, None, ("mine:One",), fresh=False).experiments == ("mine:One",)
+
+
+def test_a_demo_takes_as_many_markets_as_a_day_of_the_sandbox_holds() -> None:
+    [most] = [one.type.max for one in demo.params if one.name == "markets" and isinstance(one.type, click.IntRange)]
+    assert most is not None
+    World(1, most)
+    with pytest.raises(ValueError, match="a day holds"):
+        World(1, most + 1)
