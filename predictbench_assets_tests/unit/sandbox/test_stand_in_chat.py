@@ -199,7 +199,7 @@ def test_a_redirect_and_a_body_that_grows_when_it_is_unpacked(stand_in: StandIn)
 
 def test_a_caller_that_left_is_billed_and_has_nothing(stand_in: StandIn) -> None:
     with pytest.raises(ModelTimeoutError):
-        asked(stand_in, "stand-in-slow-0.4", timeout=0.1)
+        asked(stand_in, "stand-in-slow-1.5", timeout=0.7)
     while stand_in.counts["in_flight"]:
         pass
     (call,) = stand_in.calls
