@@ -32,6 +32,13 @@ def commands(group: click.Group = main, path: Path = ()) -> Iterator[tuple[Path,
 ALL = dict(commands())
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_new_process() -> None:
+    """click keeps a command's help option from the first context that asks for it, which may be another test's."""
+    for command in ALL.values():
+        command._help_option = None
+
+
 def test_the_sections_have_every_command_once() -> None:
     listed = [name for section in COMMANDS.values() for name in section]
     assert sorted(listed) == sorted(path[0] for path in ALL if len(path) == 1)
