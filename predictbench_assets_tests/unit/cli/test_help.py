@@ -87,8 +87,7 @@ def test_there_are_examples_for_every_command() -> None:
 @pytest.mark.parametrize("arguments", EXAMPLES, ids=" ".join)
 def test_the_options_of_every_example_parse(arguments: Path) -> None:
     command: click.Command = main
-    # click keeps a command's help option from the first context that asks for it: this one has to have its names too.
-    context, rest = click.Context(main, info_name="predictbench", **main.context_settings), list(arguments)
+    context, rest = click.Context(main, info_name="predictbench"), list(arguments)
     while isinstance(command, click.Group):
         given, rest, _ = command.make_parser(context).parse_args(rest)
         if not rest and command.invoke_without_command:
