@@ -155,13 +155,21 @@ def _restart(folder: Path, world: WorldIdentity, running: SandboxProcess | None,
     for wanted in (last.port if last else 0, 0):  # between looking for a port and taking it another may have it
         if (started := _started(folder, world, _free_port(wanted), options)) is not None:
             return started
+    raise _not_started(folder)
+
+
+def _not_started(folder: Path) -> SandboxNotRunning:
     log = folder / "sandbox.log"
     tail = log.read_text(encoding="utf-8", errors="replace")[-1500:]
-    raise SandboxNotRunning(f"the sandbox exchange does not start; the end of {log}:\n{tail}")
+    return SandboxNotRunning(f"the sandbox exchange does not start; the end of {log}:\n{tail}")
 
 
 def _started(folder: Path, world: WorldIdentity, port: int, options: Sequence[str]) -> SandboxProcess | None:
-    """A sandbox at a port; None where it has ended before it was ready, or is not after half a minute."""
+    """A sandbox at a port; None where it has ended before it was ready.
+
+    Raises:
+        SandboxNotRunning: it is still not ready after half a minute.
+    """
     log = folder / "sandbox.log"
     arguments = ["sandbox", "serve", "--port", str(port), "--seed", str(world.seed), "--markets", str(world.markets)]
     with log.open("wb") as output:
@@ -176,14 +184,15 @@ def _started(folder: Path, world: WorldIdentity, port: int, options: Sequence[st
     try:
         started = _recorded(folder, child, port, world)
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and child.poll() is None:
+        while child.poll() is None:
             if b"sandbox ready" in log.read_bytes():
                 return started
+            if time.monotonic() >= deadline:
+                raise _not_started(folder)
             time.sleep(0.05)
-    except BaseException:  # an interrupt: nothing may stay that no file names
+    except BaseException:  # an interrupt, too: nothing may stay that no file names
         child.kill()
         raise
-    child.kill()
     return None
 
 
