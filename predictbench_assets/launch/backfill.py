@@ -190,7 +190,8 @@ class RunsInTurn(ABC):
             self._kept.difference_update(keys)
 
     def _free(self) -> list[RunKey]:
-        return [key for key in self.left() if key not in self._taken()]
+        taken = self._taken()
+        return [key for key in self.left() if key not in taken]
 
     def _taken(self) -> set[RunKey]:
         return self._under_way | self._kept
@@ -403,7 +404,7 @@ class _Process:
         """Hand over the next run, or the sweep that follows the last one, or tell the process that there is none."""
         runs, run = self._runs, None
         self._handed_over = None
-        if (key := self._taken()) is not None:
+        if (key := self._next_run()) is not None:
             self._count += 1
             folder = self._folder if key == self._first else run_folder(runs.settings, key)
             self._handed_over = key, folder
@@ -422,7 +423,7 @@ class _Process:
         else:
             self._write(json.dumps(asdict(run)))
 
-    def _taken(self) -> RunKey | None:
+    def _next_run(self) -> RunKey | None:
         """The run that it has prepared, or another one; None where it is to end."""
         runs, key = self._runs, self._next
         self._next = None
