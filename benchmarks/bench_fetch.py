@@ -15,8 +15,8 @@ import multiprocessing
 import random
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
 from multiprocessing.connection import Connection
@@ -84,12 +84,21 @@ async def walk(base_url: str, clob_url: str, *, recheck: bool, **options: Any) -
         return time.monotonic() - began, len(found.rows), found.stats.as_dict()
 
 
-@contextmanager
-def exchange(markets: int, day: dict[str, Any], *, latency_ms: float = 100) -> Iterator[tuple[str, str]]:
+def exchange(markets: int, day: dict[str, Any], *, latency_ms: float = 100) -> AbstractContextManager[tuple[str, str]]:
     """A sandbox in a process of its own: its addresses."""
+    return served(serve, markets, day, latency_ms)
+
+
+@contextmanager
+def served(serve: Callable[..., None], *arguments: Any) -> Iterator[tuple[str, str]]:
+    """An exchange in a process of its own, which is not counted: its addresses.
+
+    Args:
+        serve: runs it there, and sends its ready line over the connection that it is given before the arguments.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, markets, day, latency_ms), daemon=True)
+    process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
     process.start()
     try:
         _, _, base_url, _, clob_url, *_ = ours.recv().split()

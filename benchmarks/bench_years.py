@@ -12,13 +12,12 @@ databases that are there are used again, and kept: they take about 1 KB a result
 import argparse
 import asyncio
 import json
-import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from bench_fetch import served
 from bench_write import make_day
 from five_years import EXPERIMENTS, LAST, NOW, SETTLED_AFTER_DAYS, WINDOWS, copy_day, fill
 from sqlalchemy import Engine, text
@@ -221,7 +221,7 @@ def whole_sweep(stored: Stored) -> Callable[[], object]:
     with stored.engine.connect() as connection:
         rows = connection.execute(_SAID, {"ids": resolution_queue(stored.engine, now), "now": now}).all()
     clock, serving = FixedClock(now), ExitStack()
-    base_url, clob_url = serving.enter_context(served([row._asdict() for row in rows], now))
+    base_url, clob_url = serving.enter_context(served(serve, [row._asdict() for row in rows], now))
     client = PolymarketClient(base_url, clob_url, clock=clock, requests_per_second=10_000)
     exchange = Polymarket(client, host=EXCHANGE, clock=clock)
 
@@ -233,21 +233,6 @@ def whole_sweep(stored: Stored) -> Callable[[], object]:
         assert not swept.problems, swept.problems
 
     return work
-
-
-@contextmanager
-def served(rows: list[dict[str, Any]], now: datetime) -> Iterator[tuple[str, str]]:
-    """An exchange with these markets, in a process of its own that is not counted: its addresses."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, rows, now), daemon=True)
-    process.start()
-    try:
-        _, _, base_url, _, clob_url, *_ = ours.recv().split()
-        yield base_url, clob_url
-    finally:
-        process.terminate()
-        process.join()
 
 
 def serve(parent: Connection, rows: list[dict[str, Any]], now: datetime) -> None:

@@ -78,7 +78,7 @@ _PREPARE = (
 )  # fmt: skip
 
 # Columns of a copy; `r` is its run, `t` the row that is copied, `k` its number.
-# Those of a run begin alike, as `schema.within_run` has it.
+# Those of a run begin alike, as `schema.id_in_run` has it.
 _ID = """overlay(overlay(overlay(md5({of}) PLACING left(r.run_id::text, 8) FROM 1)
     PLACING '8' FROM 13) PLACING '8' FROM 17)::uuid"""
 _MARKET = _ID.format(of="r.run_id::text || {n}")
