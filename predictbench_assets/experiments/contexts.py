@@ -20,6 +20,7 @@ from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.model_calls.desk import Calls, Desk, Ledger
 from predictbench_assets.experiments.protocol import (
     SEES,
+    ContextSource,
     Experiment,
     ExperimentResult,
     Memo,
@@ -28,6 +29,7 @@ from predictbench_assets.experiments.protocol import (
     SettledCount,
     SettledForecast,
     SettledMarket,
+    count_settled,
 )
 from predictbench_assets.markets.market import Market
 
@@ -55,7 +57,7 @@ Artifacts = Callable[[str, bytes], str]
 """Stores bytes under a relative path and returns their address; called from several threads at once."""
 
 
-class Contexts:
+class Contexts(ContextSource):
     """Factory of the market and the context that one experiment is handed for each market of a cohort."""
 
     def __init__(
@@ -74,24 +76,24 @@ class Contexts:
         lines: "LogLines",
         redact: Callable[[str], str] = str,
     ) -> None:
-        self._experiment = experiment
-        self.run = run
-        self._clock = clock
         blind = not SEES[experiment.information].prices
         visible_history = _nothing if history is None else _without_prices(history) if blind else history
+        self._experiment = experiment
+        self._visible = {market.market_id: market.blinded() if blind else market for market in markets}
+        self.run = run
+        self.clock = clock
+        self.cohort = tuple(self._visible.values())
+        self.memo = Memo()
         self._history = _remembered(visible_history)
         self._history_counts = history_counts
         self._forecasts = None if settled_forecasts is None else _permitted(settled_forecasts, experiment)
         self._market_data = (market_data or {}) if experiment.market_data and not blind else {}
-        self._memo = Memo()
         self._artifacts = artifacts
         self._desk = None if ledger is None else Desk(ledger, clock)
         self._lines = lines
         self._redact = redact
         self._events: dict[str, list[Market]] = defaultdict(list)
-        self._visible = {market.market_id: market.blinded() if blind else market for market in markets}
-        self._cohort = tuple(self._visible.values())
-        for market in self._cohort:
+        for market in self.cohort:
             if market.event is not None:
                 self._events[market.event.event_id].append(market)
 
@@ -101,23 +103,7 @@ class Contexts:
 
     def context(self, market: Market, required: Mapping[str, ExperimentResult]) -> PipelineContext:
         """The context of one market."""
-        event = self._events[market.event.event_id] if market.event else ()
-        return PipelineContext(
-            run=self.run,
-            clock=self._clock,
-            logger=_RedactingLogger(self._lines, self.log_fields(market.market_id), self._redact),
-            rng=generator(self._experiment, market.market_id),
-            required=MappingProxyType(dict(required)),
-            siblings=tuple(other for other in event if other.market_id != market.market_id),
-            cohort=self._cohort,
-            _memo=self._memo,
-            _history=self._history,
-            _counts=self._history_counts,
-            _forecasts=self._forecasts,
-            _market_data=self._market_data.get(market.market_id),
-            _artifacts=None if self._artifacts is None else self._artifacts_of(market),
-            _calls=Calls(self._desk, market.market_id),
-        )
+        return PipelineContext(market.market_id, MappingProxyType(dict(required)), self)
 
     def contexts(
         self, markets: Sequence[Market], required: Callable[[Market], Mapping[str, ExperimentResult]]
@@ -142,19 +128,41 @@ class Contexts:
             "experiment": self._experiment.name,
         }
 
-    def _artifacts_of(self, market: Market) -> Artifacts:
+    def logger(self, market_id: str) -> "_RedactingLogger":
+        return _RedactingLogger(self._lines, self.log_fields(market_id), self._redact)
+
+    def rng(self, market_id: str) -> random.Random:
+        return generator(self._experiment, market_id)
+
+    def siblings(self, market_id: str) -> tuple[Market, ...]:
+        event = self._visible[market_id].event
+        others = self._events[event.event_id] if event else ()
+        return tuple(other for other in others if other.market_id != market_id)
+
+    def market_data(self, market_id: str) -> bytes | None:
+        return self._market_data.get(market_id)
+
+    def history(self, as_of: datetime) -> Iterable[SettledMarket]:
+        return self._history(as_of)
+
+    def settled_counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
+        return count_settled(self.history(as_of)) if self._history_counts is None else self._history_counts(as_of)
+
+    def settled_forecasts(self, name: str, as_of: datetime) -> Iterable[SettledForecast]:
+        return () if self._forecasts is None else self._forecasts(name, as_of)
+
+    def artifact(self, market_id: str, name: str, content: bytes) -> str:
+        if self._artifacts is None:
+            raise RuntimeError("this context has no place for artifacts")
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"an artifact needs a relative name, got {name!r}")
         # By its hash: the id is the exchange's, which does not decide where files go.
-        market_folder = hashlib.sha256(market.market_id.encode()).hexdigest()[:_FOLDER_DIGITS]
-        store, folder = self._artifacts, f"{self._experiment.name}/{self._experiment.version}/{market_folder}"
-        assert store is not None
+        market_folder = hashlib.sha256(market_id.encode()).hexdigest()[:_FOLDER_DIGITS]
+        return self._artifacts(f"{self._experiment.name}/{self._experiment.version}/{market_folder}/{path}", content)
 
-        def store_one(name: str, content: bytes) -> str:
-            path = PurePosixPath(name)
-            if not name or path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"an artifact needs a relative name, got {name!r}")
-            return store(f"{folder}/{path}", content)
-
-        return store_one
+    def calls(self, market_id: str) -> Calls:
+        return Calls(self._desk, market_id)
 
 
 class _MadeWhenLookedAt(Mapping[str, PipelineContext]):

@@ -27,12 +27,13 @@ import operator
 import random
 import re
 import threading
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, SupportsFloat, TypeGuard, TypeVar, cast
 from uuid import UUID
@@ -170,12 +171,16 @@ class ExperimentResult(BaseModel):
     @field_validator("probabilities", mode="before")
     @classmethod
     def _plain_numbers(cls, probabilities: object) -> object:
+        if are_proper(probabilities):
+            return probabilities
         plain = probabilities.tolist() if _is_array(probabilities) else probabilities
         return tuple(map(_number, plain)) if isinstance(plain, Sequence) and not isinstance(plain, str) else plain
 
     @field_validator("probabilities")
     @classmethod
     def _proper(cls, probabilities: tuple[float, ...]) -> tuple[float, ...]:
+        if are_proper(probabilities):
+            return probabilities
         if len(probabilities) < 2:
             raise ValueError("probabilities needs one number per outcome, at least two")
         if not all(math.isfinite(p) and 0.0 <= p <= 1.0 for p in probabilities):
@@ -204,6 +209,18 @@ class ExperimentResult(BaseModel):
         """
         first = _number(probability)
         return cls(probabilities=(first, 1.0 - first), **rest)
+
+
+def are_proper(probabilities: object) -> TypeGuard[tuple[float, ...]]:
+    """True for what nearly all results have: a tuple of Python's own floats that a result may have as they are."""
+    return (
+        type(probabilities) is tuple
+        and len(probabilities) >= 2
+        and all(type(p) is float for p in probabilities)
+        and min(probabilities) >= 0.0
+        and max(probabilities) <= 1.0
+        and abs(sum(probabilities) - 1.0) <= SUM_TOLERANCE  # false where one is NaN
+    )
 
 
 class _Array(Protocol):
@@ -362,6 +379,55 @@ class Prerequisite:
     """Whether that may be an address of this machine or of a private network."""
 
 
+class ContextSource(ABC):
+    """What the contexts of one experiment's run have in common, and what each has made when it is first asked for."""
+
+    run: RunMetadata
+    clock: Clock
+    cohort: Sequence[Market]
+    memo: Memo
+
+    @abstractmethod
+    def logger(self, market_id: str) -> logging.LoggerAdapter[logging.Logger]:
+        """The logger of a market."""
+
+    @abstractmethod
+    def rng(self, market_id: str) -> random.Random:
+        """The random generator of a market."""
+
+    @abstractmethod
+    def siblings(self, market_id: str) -> tuple[Market, ...]:
+        """The other markets of a market's event."""
+
+    @abstractmethod
+    def market_data(self, market_id: str) -> bytes | None:
+        """The encoded `MarketData` of a market; None where none was frozen."""
+
+    @abstractmethod
+    def history(self, as_of: datetime) -> Iterable[SettledMarket]:
+        """The settled markets whose resolution was known at an instant."""
+
+    @abstractmethod
+    def settled_counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
+        """The same in short, by category."""
+
+    @abstractmethod
+    def settled_forecasts(self, name: str, as_of: datetime) -> Iterable[SettledForecast]:
+        """The earlier forecasts of an experiment, for the markets whose resolution was known at an instant."""
+
+    @abstractmethod
+    def artifact(self, market_id: str, name: str, content: bytes) -> str:
+        """Store an artifact of a market; returns its address."""
+
+    def calls(self, market_id: str) -> "Calls":
+        """The desk that a market's paid calls go over.
+
+        Raises:
+            RuntimeError: there is no ledger here.
+        """
+        raise RuntimeError(f"the context of market {market_id} has no ledger of paid calls")
+
+
 @dataclass(frozen=True)
 class PipelineContext:
     """The context of one market, which an experiment is given beside it.
@@ -370,40 +436,55 @@ class PipelineContext:
     `required` can only hold results of other experiments without prices.
     """
 
-    run: RunMetadata
-    clock: Clock
-    logger: logging.LoggerAdapter[logging.Logger]
-    rng: random.Random
-    """Seeded by experiment, version and market: the same draw in every run."""
-    required: Mapping[str, ExperimentResult] = field(default_factory=dict)
+    market_id: str
+    required: Mapping[str, ExperimentResult]
     """Results of the required experiments for this market, by name; one that gave none is absent."""
-    siblings: tuple[Market, ...] = ()
-    """The other markets of the same event in this cohort."""
-    cohort: Sequence[Market] = field(default=(), repr=False)
-    """All markets of this cohort, this one among them; one sequence for all, so going through it for each is slow."""
-    _memo: Memo = field(default_factory=Memo, repr=False)
-    _history: Callable[[datetime], Iterable[SettledMarket]] = field(default=lambda _: (), repr=False)
-    _counts: Callable[[datetime], Mapping[str, SettledCount]] | None = field(default=None, repr=False)
-    _forecasts: Callable[[str, datetime], Iterable[SettledForecast]] | None = field(default=None, repr=False)
-    _market_data: bytes | None = field(default=None, repr=False)
-    _artifacts: Callable[[str, bytes], str] | None = field(default=None, repr=False)
-    _calls: "Calls | None" = field(default=None, repr=False)
+    _source: ContextSource = field(repr=False)
 
     @property
+    def run(self) -> RunMetadata:
+        """Identity of the run."""
+        return self._source.run
+
+    @property
+    def clock(self) -> Clock:
+        """The time, in UTC."""
+        return self._source.clock
+
+    @cached_property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines name the run, the experiment and the market."""
+        return self._source.logger(self.market_id)
+
+    @cached_property
+    def rng(self) -> random.Random:
+        """Seeded by experiment, version and market: the same draw in every run."""
+        return self._source.rng(self.market_id)
+
+    @cached_property
+    def siblings(self) -> tuple[Market, ...]:
+        """The other markets of the same event in this cohort."""
+        return self._source.siblings(self.market_id)
+
+    @property
+    def cohort(self) -> Sequence[Market]:
+        """All markets of this cohort, this one among them; one for all, so going through it in each call is slow."""
+        return self._source.cohort
+
+    @cached_property
     def calls(self) -> "Calls":
         """The desk that paid calls go over: each is kept in the ledger, and none is made twice.
 
         Raises:
             RuntimeError: there is no ledger here.
         """
-        if self._calls is None:
-            raise RuntimeError("this context has no ledger of paid calls")
-        return self._calls
+        return self._source.calls(self.market_id)
 
     @property
     def book(self) -> OrderBook | None:
         """The order book, for experiments whose `market_data` asks for it; None where none was frozen."""
-        return None if self._market_data is None else _market_data(self._market_data).book
+        frozen = self._source.market_data(self.market_id)
+        return None if frozen is None else _market_data(frozen).book
 
     @property
     def price_history(self) -> tuple[tuple[datetime, float], ...]:
@@ -411,7 +492,8 @@ class PipelineContext:
 
         Empty where none was frozen.
         """
-        return () if self._market_data is None else _market_data(self._market_data).price_history
+        frozen = self._source.market_data(self.market_id)
+        return () if frozen is None else _market_data(frozen).price_history
 
     def settled_forecasts(self, name: str, as_of: datetime | None = None) -> Iterable[SettledForecast]:
         """Earlier forecasts of an experiment for markets whose resolution was known at `as_of`, one a market.
@@ -427,7 +509,7 @@ class PipelineContext:
             ValueError: it is another experiment's name.
             HistoryInTheFuture: as `history`.
         """
-        return () if self._forecasts is None else self._forecasts(name, self._past(as_of))
+        return self._source.settled_forecasts(name, self._past(as_of))
 
     def history(self, as_of: datetime | None = None) -> Iterable[SettledMarket]:
         """Markets whose resolution was known at `as_of` (default: the freeze), oldest first, each of them once.
@@ -435,7 +517,7 @@ class PipelineContext:
         Raises:
             HistoryInTheFuture: `as_of` is later than the freeze; that would leak outcomes into forecasts.
         """
-        return self._history(self._past(as_of))
+        return self._source.history(self._past(as_of))
 
     def settled_counts(self, as_of: datetime | None = None) -> Mapping[str, SettledCount]:
         """The history in short, by category: after a year it is long, and this is a line for each category.
@@ -443,8 +525,7 @@ class PipelineContext:
         Raises:
             HistoryInTheFuture: as `history`.
         """
-        moment = self._past(as_of)
-        return count_settled(self._history(moment)) if self._counts is None else self._counts(moment)
+        return self._source.settled_counts(self._past(as_of))
 
     def _past(self, as_of: datetime | None) -> datetime:
         moment = as_of or self.run.as_of
@@ -459,13 +540,11 @@ class PipelineContext:
 
         For what is the same for each market and takes long: a summary of the history, a model read from a file.
         """
-        return self._memo.get(name, make)
+        return self._source.memo.get(name, make)
 
     def artifact(self, name: str, content: bytes) -> str:
         """Store something bigger beside the forecast (a transcript, a picture); returns its address."""
-        if self._artifacts is None:
-            raise RuntimeError("this context has no place for artifacts")
-        return self._artifacts(name, content)
+        return self._source.artifact(self.market_id, name, content)
 
 
 _market_data = msgspec.json.Decoder(MarketData).decode

@@ -3,18 +3,23 @@
 import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from predictbench_assets.clock import FixedClock
+from predictbench_assets.clock import Clock, FixedClock
 from predictbench_assets.experiments.protocol import (
+    ContextSource,
     ExperimentResult,
+    Memo,
     PipelineContext,
     RunMetadata,
+    SettledCount,
     SettledForecast,
     SettledMarket,
+    count_settled,
 )
 from predictbench_assets.markets.market import Contract, Event, Market, MarketPrice
 from predictbench_assets.markets.market_data import MarketData, OrderBook
@@ -94,24 +99,62 @@ def make_context(
     book: OrderBook | None = None,
     price_history: Iterable[tuple[datetime, float]] = (),
     run: RunMetadata | None = None,
+    clock: Clock | None = None,
 ) -> PipelineContext:
-    """A context with a clock that stands at the capture; artifacts go nowhere, their address is `memory:<name>`."""
-    settled, forecasts = tuple(history), settled_forecasts or {}
+    """A context; artifacts go nowhere, their address is `memory:<name>`.
+
+    Args:
+        clock: by default it stands at the capture.
+    """
     points = tuple((at.timestamp(), price) for at, price in price_history)
-    market_data = MarketData(market_id=market_id, book=book, history=points)
-    return PipelineContext(
+    source = _Given(
         run=run or make_run(),
-        clock=FixedClock(CAPTURED_AT),
-        logger=logging.LoggerAdapter(logging.getLogger("predictbench.experiment"), {"market_id": market_id}),
-        rng=random.Random(market_id),  # noqa: S311 - reproducible on purpose
-        required=required or {},
-        siblings=tuple(siblings),
+        clock=clock or FixedClock(CAPTURED_AT),
         cohort=tuple(cohort),
-        _history=lambda as_of: (market for market in settled if market.settled_at <= as_of),
-        _forecasts=lambda name, as_of: (one for one in forecasts.get(name, ()) if one.settled_at <= as_of),
-        _market_data=msgspec.json.encode(market_data),
-        _artifacts=lambda name, _: f"memory:{name}",
+        others=tuple(siblings),
+        settled=tuple(history),
+        forecasts=settled_forecasts or {},
+        encoded=msgspec.json.encode(MarketData(market_id=market_id, book=book, history=points)),
     )
+    return PipelineContext(market_id, required or {}, source)
+
+
+@dataclass
+class _Given(ContextSource):
+    """What `make_context` was given."""
+
+    run: RunMetadata
+    clock: Clock
+    cohort: Sequence[Market]
+    others: tuple[Market, ...]
+    settled: Sequence[SettledMarket]
+    forecasts: Mapping[str, Sequence[SettledForecast]]
+    encoded: bytes
+    memo: Memo = field(default_factory=Memo)
+
+    def logger(self, market_id: str) -> logging.LoggerAdapter[logging.Logger]:
+        return logging.LoggerAdapter(logging.getLogger("predictbench.experiment"), {"market_id": market_id})
+
+    def rng(self, market_id: str) -> random.Random:
+        return random.Random(market_id)  # noqa: S311 - reproducible on purpose
+
+    def siblings(self, _: str) -> tuple[Market, ...]:
+        return self.others
+
+    def market_data(self, _: str) -> bytes:
+        return self.encoded
+
+    def history(self, as_of: datetime) -> Iterable[SettledMarket]:
+        return (market for market in self.settled if market.settled_at <= as_of)
+
+    def settled_counts(self, as_of: datetime) -> Mapping[str, SettledCount]:
+        return count_settled(self.history(as_of))
+
+    def settled_forecasts(self, name: str, as_of: datetime) -> Iterable[SettledForecast]:
+        return (one for one in self.forecasts.get(name, ()) if one.settled_at <= as_of)
+
+    def artifact(self, _: str, name: str, __: bytes) -> str:
+        return f"memory:{name}"
 
 
 def _share(price: float | None, index: int, outcomes: tuple[str, ...]) -> float | None:

@@ -1,4 +1,5 @@
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -118,6 +119,12 @@ def test_an_outcome_survives_encoding_and_decoding(payload: dict[str, Any]) -> N
     assert b"\n" not in line
     assert Outcome.decode(line) == outcome
     assert outcome.result == ExperimentResult.binary(0.3, payload=payload, usage=USAGE, diagnostics={"tokens": 12})
+
+
+@given(st.dictionaries(st.text("abc", max_size=3), JSON, max_size=4))
+def test_a_payload_that_is_plain_already_is_stored_as_any_other_of_the_same_content(payload: dict[str, Any]) -> None:
+    plain = outcome_of(with_payload({"value": payload}))
+    assert plain.payload_json == outcome_of(with_payload({"value": OrderedDict(payload)})).payload_json
 
 
 def test_a_payload_is_stored_in_jsons_own_types() -> None:

@@ -1,10 +1,8 @@
 """Prompts show what an experiment may see, and hold a market's texts as data."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +11,7 @@ from predictbench_assets.experiments.llm.prompts import event_prompt, market_pro
 from predictbench_assets.experiments.protocol import ExperimentResult
 from predictbench_assets.experiments.testing import make_context, make_market
 from predictbench_assets.markets.market import Market
-from predictbench_assets.markets.market_data import MarketData, OrderBook
+from predictbench_assets.markets.market_data import OrderBook
 
 
 def prompt_of(market: Market, *, prices: bool = False) -> str:
@@ -109,9 +107,8 @@ def test_sources_of_research_are_shown_and_fenced() -> None:
 def test_books_and_the_week_are_shown_where_they_were_frozen() -> None:
     at = datetime(2026, 3, 2, 7, tzinfo=UTC)
     book = OrderBook(at=at, bids=((0.61, 1_200.0), (0.6, 50.0)), asks=())
-    week = tuple(((at - timedelta(hours=hours)).timestamp(), 0.5 + hours / 1_000) for hours in (50, 26, 25, 1))
-    frozen = msgspec.json.encode(MarketData(market_id="1001", book=book, history=week))
-    context = replace(make_context("1001"), _market_data=frozen)
+    week = [(at - timedelta(hours=hours), 0.5 + hours / 1_000) for hours in (50, 26, 25, 1)]
+    context = make_context("1001", book=book, price_history=week)
     _, prompt = market_prompt(make_market(), context, prices=True)
     assert "Bids (price x shares, best first): 0.610 x 1,200, 0.600 x 50" in prompt
     assert "Asks (price x shares, best first): none" in prompt

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
@@ -121,7 +120,7 @@ class Quoting:
 
 def prices(now: datetime, exchange: Quoting) -> Mapping[str, ExperimentResult | ExperimentSkip]:
     markets = [make_market("m1"), make_market("m2"), make_market("m3")]
-    contexts = {one.market_id: replace(make_context(one.market_id), clock=FixedClock(now)) for one in markets}
+    contexts = {one.market_id: make_context(one.market_id, clock=FixedClock(now)) for one in markets}
     control = PriceAtForecastExperiment(lambda: cast(Exchange, exchange))
     return asyncio.run(control.run_cohort(markets, contexts))
 
