@@ -133,6 +133,14 @@ class StagedFile:
         if count != self.rows or digest.hexdigest() != self.sha256:
             raise self._broken(f"holds {count} rows where its header says {self.rows}, or other bytes")
 
+    def check(self) -> None:
+        """Read the file to its end, for whoever must know beforehand that it is whole.
+
+        Raises: as `lines`.
+        """
+        for _ in self.lines():
+            pass
+
     def _broken(self, how: str) -> StagedFileBroken:
         again = "Materialize the asset that wrote it again."
         return StagedFileBroken(f"{self.uri} {how}: it was damaged after it was written. {again}")

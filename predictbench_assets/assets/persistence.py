@@ -59,11 +59,11 @@ def build_persisted_run(registry: Registry) -> dg.AssetsDefinition:
     ):
         """The transactional write: each market whole or not at all, every result appended, and counts that add up."""
         key, dagster_run_id = run_key(context), context.run.run_id
-        shared_cohort.release()  # the write takes one market at a time
         with asset_step(context, settings, database, key, "persisted_run"):
             made = _made_in(context, registry)
             staged = staged_experiments(registry, staging, key, normalized_markets, settings.redact, made)
-            contents = RunContents(key, normalized_markets, raw_markets, staged, settings.clock)
+            markets = shared_cohort.hand_over(normalized_markets)
+            contents = RunContents(key, normalized_markets, markets, raw_markets, staged, settings.clock)
             lease = None if database.dry else database.open(key, dagster_run_id, began=run_began(context))
             run = store(contents, lease)
             seconds = run_seconds(context.instance, dagster_run_id)

@@ -124,7 +124,7 @@ def cohort_markets(staged: StagedFile) -> Iterator[Market]:
 
 
 class SharedCohort:
-    """The markets of the cohort that was read last: the experiments of a run that share a process read it once."""
+    """The markets of the cohort that was read last: the steps of a run that share a process read it once."""
 
     def __init__(self) -> None:
         self._hash: str | None = None
@@ -146,8 +146,18 @@ class SharedCohort:
             self._hash = staged.sha256
         return self._markets
 
+    def hand_over(self, staged: StagedFile) -> Iterator[Market]:
+        """The markets of a staged cohort for the last who has use for them: each is let go as the next one is taken."""
+        markets = list(reversed(self._markets)) if self._hash == staged.sha256 else None
+        self.release()
+        if markets is None:
+            yield from cohort_markets(staged)
+            return
+        while markets:
+            yield markets.pop()
+
     def release(self) -> None:
-        """Let the markets go: whoever comes next has no use for them, or reads them again."""
+        """Let the markets go."""
         self._hash, self._markets = None, ()
 
 

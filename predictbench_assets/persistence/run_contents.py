@@ -1,7 +1,7 @@
 """The contents of a run, market by market: the cohort joined with its raw rows and the results of each experiment."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -10,7 +10,6 @@ from predictbench_assets.clock import Clock
 from predictbench_assets.exchanges.exchange import CapturedRow
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.failures import Failure, PermanentError
-from predictbench_assets.ingestion.cohort import cohort_markets
 from predictbench_assets.ingestion.headers import CohortHeader
 from predictbench_assets.ingestion.snapshot import snapshot_rows
 from predictbench_assets.markets.market import Market
@@ -23,10 +22,6 @@ class CohortOutdated(PermanentError):
     """The cohort was made of another snapshot than the one that counts now."""
 
 
-class _MarketId(msgspec.Struct):
-    market_id: str
-
-
 @dataclass(frozen=True)
 class StagedExperiment:
     """One experiment of the registry with what is staged of it; without a file it is not_run."""
@@ -34,12 +29,29 @@ class StagedExperiment:
     attempt: ExperimentAttempt
     outcomes: StagedFile | None
 
-    def lines(self) -> Mapping[str, bytes]:
-        """The staged outcomes by market id, still encoded: 20,000 of them decoded would fill the memory."""
-        if self.outcomes is None:
-            return {}
-        decode = msgspec.json.Decoder(_MarketId).decode
-        return {decode(line).market_id: line for line in self.outcomes.lines()}
+
+class _Outcomes:
+    """The staged outcomes of an experiment, read beside the cohort, whose order they have: no more are held at once.
+
+    Raises:
+        StagedFileMissing, StagedFileBroken: the file is gone or damaged; said before anything of it is used.
+    """
+
+    def __init__(self, staged: StagedFile | None) -> None:
+        if staged is not None:
+            staged.check()
+        self._following = iter(()) if staged is None else map(Outcome.decode, staged.lines())
+        self._passed: dict[str, Outcome] = {}
+
+    def of(self, market_id: str) -> Outcome | None:
+        """The outcome of a market, to be asked for once; None where there is none."""
+        if market_id in self._passed:
+            return self._passed.pop(market_id)
+        for outcome in self._following:
+            if outcome.market_id == market_id:
+                return outcome
+            self._passed[outcome.market_id] = outcome
+        return None
 
 
 @dataclass
@@ -52,6 +64,8 @@ class RunContents:
 
     key: RunKey
     cohort: StagedFile
+    markets: Iterator[Market]
+    """Those of the cohort, in its order; `records` takes them."""
     snapshot: StagedFile
     experiments: Sequence[StagedExperiment]
     clock: Clock
@@ -76,12 +90,13 @@ class RunContents:
                 f"normalized_markets of {self.key} was made of another snapshot than raw_markets now has: "
                 "materialize it and the experiments again, or run the whole job."
             )
-        lines = [(one.attempt, one.lines()) for one in self.experiments]
+        staged = [(one.attempt, _Outcomes(one.outcomes)) for one in self.experiments]
+        attempts = [attempt for attempt, _ in staged]
         rows = snapshot_rows(self.snapshot)
-        for market in cohort_markets(self.cohort):
+        for market in self.markets:
             raw = self._raw_row(rows, market)
-            results = tuple(_result(attempt, staged.get(market.market_id)) for attempt, staged in lines)
-            failure = self._mandatory_failure(market, [attempt for attempt, _ in lines], results)
+            results = tuple(_result(attempt, outcomes.of(market.market_id)) for attempt, outcomes in staged)
+            failure = self._mandatory_failure(market, attempts, results)
             if failure is None:
                 for result in results:
                     self.counts.setdefault(result.experiment, Counter())[result.status] += 1
@@ -121,11 +136,11 @@ def _describe(result: ResultRecord) -> str:
     return f"{status}: {result.reason}" if result.reason else status
 
 
-def _result(attempt: ExperimentAttempt, line: bytes | None) -> ResultRecord:
-    if line is None:
+def _result(attempt: ExperimentAttempt, outcome: Outcome | None) -> ResultRecord:
+    if outcome is None:
         reason = attempt.error_message or "the staged results of this experiment do not hold the market"
         return ResultRecord(experiment=attempt.name, status="not_run", reason=reason, retriable=True)
-    return result_record(attempt.name, Outcome.decode(line))
+    return result_record(attempt.name, outcome)
 
 
 def result_record(experiment: str, outcome: Outcome) -> ResultRecord:

@@ -79,7 +79,9 @@ def forecast_and_store(
         )
         stage_forecasts(area, staged_name(results_path(experiment.name), KEY), made, dagster_run_id=WRITER)
     staged = staged_experiments(registry, area, KEY, cohort, settings.redact)
-    write = store(RunContents(KEY, cohort, snapshot, staged, settings.clock), database.open(KEY, WRITER))
+    write = store(
+        RunContents(KEY, cohort, cohort_markets(cohort), snapshot, staged, settings.clock), database.open(KEY, WRITER)
+    )
     assert settings.clock.now() == NOW
     summary = RunReporter(settings, database, area).written(write, WRITER, duration_seconds=0.0)
     write.finish(summary.model_dump(mode="json"))

@@ -1,6 +1,7 @@
 """The first three stages as functions, with an exchange that is not Polymarket behind the port."""
 
 import json
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -178,6 +179,21 @@ def test_a_shared_cohort_is_the_one_that_is_asked_for(area: StagingArea) -> None
     )
     asked = (of_one, of_one, of_none, of_one)
     assert [[market.market_id for market in shared.markets(staged)] for staged in asked] == [["A"], ["A"], [], ["A"]]
+    assert [[market.market_id for market in shared.hand_over(staged)] for staged in asked] == [["A"], ["A"], [], ["A"]]
+
+
+def test_a_market_that_is_handed_over_is_held_no_longer(area: StagingArea) -> None:
+    rows = [b'{"ticker":"A","yes":0.25}', b'{"ticker":"B","yes":0.5}']
+    snapshot, shared = frozen(area, Registry(), Bourse(rows)).file, SharedCohort()
+    cohort = build_cohort(snapshot, Bourse().read, Settings())
+    staged = stage_cohort(area, "cohort", cohort, snapshot=snapshot, limit=None, dagster_run_id=RUN)
+    held = [weakref.ref(market) for market in shared.markets(staged)]
+    handed_over = shared.hand_over(staged)
+    alive = []
+    for market in handed_over:
+        del market
+        alive.append(sum(one() is not None for one in held))
+    assert alive == [1, 0]
 
 
 def test_a_stored_snapshot_is_used_again_whatever_the_day(area: StagingArea) -> None:
