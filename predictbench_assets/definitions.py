@@ -47,6 +47,9 @@ SCHEMAS = {
     OUTCOMES.name: OUTCOMES,
 }
 
+_COLLECTED_EVERY = 10_000
+"""Objects after which the garbage collector looks at the young ones."""
+
 
 def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
     """The definitions for these settings; `overrides` replace resources by name, for tests.
@@ -112,4 +115,6 @@ def defs() -> dg.Definitions:
     # Objects loaded by now stay as long as the process: collections during a run need not walk through it every time,
     # which takes about a tenth of a cold run.
     gc.freeze()
+    # A step makes objects by the 100,000 that live until its end, and few of them in cycles.
+    gc.set_threshold(_COLLECTED_EVERY)
     return built

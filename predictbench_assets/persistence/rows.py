@@ -195,8 +195,7 @@ def fast_id(namespace: bytes, name: str, beginning: str | None) -> str:
     markets needs 120,000 of them."""
     digest = hashlib.sha1(namespace + name.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
     first, version = (digest[:8], 5) if beginning is None else (beginning, 8)
-    rest = f"{version}{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
-    return f"{first}-{digest[8:12]}-{rest}"
+    return f"{first}-{digest[8:12]}-{version}{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
 
 
 def _market_row(market: Market) -> dict[str, Any]:
@@ -225,9 +224,9 @@ def _event_row(event: Event) -> _EventRow:
 def _result_row(
     result: ResultRecord, attempt: RegisteredAttempt, market_uuid: str, id_of: Callable[[str], str]
 ) -> _ResultRow:
-    field = f"results[{result.experiment}]"
     if attempt.mandatory and result.status != "completed":
-        raise UnwritableMarket(field, f"is mandatory and {result.status}: {result.reason or 'no reason given'}")
+        reason = f"is mandatory and {result.status}: {result.reason or 'no reason given'}"
+        raise UnwritableMarket(f"results[{result.experiment}]", reason)
     try:
         _check_unit("probability", result.probability)
         for probability in result.probabilities or ():
@@ -238,8 +237,8 @@ def _result_row(
         payload = _checked_mapping("payload", result.payload)
         diagnostics = _checked_mapping("diagnostics", result.diagnostics)
     except UnwritableMarket as error:
-        raise UnwritableMarket(f"{field}.{error.field}", error.reason) from error.__cause__
-    return _ResultRow(
+        raise UnwritableMarket(f"results[{result.experiment}].{error.field}", error.reason) from error.__cause__
+    row = _ResultRow(
         experiment_result_id=id_of(f"result|{attempt.experiment_run_id}"),
         experiment_run_id=attempt.experiment_run_id,
         processed_market_id=market_uuid,
@@ -254,8 +253,8 @@ def _result_row(
         forecast_at=result.forecast_at,
         leaked=_leaked(payload),
         fill=attempt.fill,
-        **_usage_columns(result.usage),
     )
+    return row if result.usage is None else msgspec.structs.replace(row, **_usage_columns(result.usage))
 
 
 def _leaked(payload: Mapping[str, Any] | msgspec.Raw | None) -> bool:
@@ -264,9 +263,7 @@ def _leaked(payload: Mapping[str, Any] | msgspec.Raw | None) -> bool:
     return payload is not None and payload.get("leaked") is True
 
 
-def _usage_columns(usage: Usage | None) -> dict[str, Any]:
-    if usage is None:
-        return {}
+def _usage_columns(usage: Usage) -> dict[str, Any]:
     columns = msgspec.structs.asdict(usage)
     return columns if usage.cost is not None else columns | {"currency": None}
 
