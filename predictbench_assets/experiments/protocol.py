@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, Supp
 from uuid import UUID
 
 import msgspec
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 
 from predictbench_assets.clock import Clock
 from predictbench_assets.experiments.model_calls.allowance import Allowance
@@ -168,19 +168,15 @@ class ExperimentResult(BaseModel):
     usage: Usage | None = None
     made_at: AwareDatetime | None = None
 
-    @field_validator("probabilities", mode="before")
+    @field_validator("probabilities", mode="wrap")
     @classmethod
-    def _plain_numbers(cls, probabilities: object) -> object:
-        if are_proper(probabilities):
-            return probabilities
-        plain = probabilities.tolist() if _is_array(probabilities) else probabilities
-        return tuple(map(_number, plain)) if isinstance(plain, Sequence) and not isinstance(plain, str) else plain
-
-    @field_validator("probabilities")
-    @classmethod
-    def _proper(cls, probabilities: tuple[float, ...]) -> tuple[float, ...]:
-        if are_proper(probabilities):
-            return probabilities
+    def _proper(cls, given: object, check: ValidatorFunctionWrapHandler) -> tuple[float, ...]:
+        if are_proper(given):
+            return given
+        plain = given.tolist() if _is_array(given) else given
+        if isinstance(plain, Sequence) and not isinstance(plain, str):
+            plain = tuple(map(_number, plain))
+        probabilities: tuple[float, ...] = check(plain)
         if len(probabilities) < 2:
             raise ValueError("probabilities needs one number per outcome, at least two")
         if not all(math.isfinite(p) and 0.0 <= p <= 1.0 for p in probabilities):
