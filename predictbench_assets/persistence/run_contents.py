@@ -1,7 +1,7 @@
 """The contents of a run, market by market: the cohort joined with its raw rows and the results of each experiment."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -23,10 +23,6 @@ class CohortOutdated(PermanentError):
     """The cohort was made of another snapshot than the one that counts now."""
 
 
-class _MarketId(msgspec.Struct):
-    market_id: str
-
-
 @dataclass(frozen=True)
 class StagedExperiment:
     """One experiment of the registry with what is staged of it; without a file it is not_run."""
@@ -34,12 +30,34 @@ class StagedExperiment:
     attempt: ExperimentAttempt
     outcomes: StagedFile | None
 
-    def lines(self) -> Mapping[str, bytes]:
-        """The staged outcomes by market id, still encoded: 20,000 of them decoded would fill the memory."""
-        if self.outcomes is None:
-            return {}
-        decode = msgspec.json.Decoder(_MarketId).decode
-        return {decode(line).market_id: line for line in self.outcomes.lines()}
+
+class _OutcomesInTurn:
+    """Outcomes of an experiment by market, read along with the cohort, whose order they have: all of them at once are
+    half of what a write would hold.
+
+    What comes before the market that is asked for is kept until it is asked for itself, so that any order is right.
+
+    Raises:
+        StagedFileBroken: the file is damaged. It is read once ahead, so that nothing of it is stored.
+    """
+
+    def __init__(self, staged: StagedFile | None) -> None:
+        self._lines: Iterator[bytes] = iter(())
+        self._passed: dict[str, bytes] = {}
+        if staged is not None:
+            deque(staged.lines(), maxlen=0)
+            self._lines = staged.lines()
+
+    def of(self, market_id: str) -> Outcome | None:
+        """The outcome of a market; None where there is none. Each is handed out once."""
+        if market_id in self._passed:
+            return Outcome.decode(self._passed.pop(market_id))
+        for line in self._lines:
+            outcome = Outcome.decode(line)
+            if outcome.market_id == market_id:
+                return outcome
+            self._passed[outcome.market_id] = line
+        return None
 
 
 @dataclass
@@ -69,19 +87,19 @@ class RunContents:
 
         Raises:
             CohortOutdated: the snapshot has been captured again since the cohort was made.
-            StagedFileBroken: the cohort holds a market that the snapshot does not.
+            StagedFileBroken: the cohort holds a market that the snapshot does not, or a staged file is damaged.
         """
         if self.cohort.header(CohortHeader).snapshot_hash != self.snapshot.sha256:
             raise CohortOutdated(
                 f"normalized_markets of {self.key} was made of another snapshot than raw_markets now has: "
                 "materialize it and the experiments again, or run the whole job."
             )
-        lines = [(one.attempt, one.lines()) for one in self.experiments]
+        staged = [(one.attempt, _OutcomesInTurn(one.outcomes)) for one in self.experiments]
         rows = snapshot_rows(self.snapshot)
         for market in cohort_markets(self.cohort):
             raw = self._raw_row(rows, market)
-            results = tuple(_result(attempt, staged.get(market.market_id)) for attempt, staged in lines)
-            failure = self._mandatory_failure(market, [attempt for attempt, _ in lines], results)
+            results = tuple(_result(attempt, outcomes.of(market.market_id)) for attempt, outcomes in staged)
+            failure = self._mandatory_failure(market, [attempt for attempt, _ in staged], results)
             if failure is None:
                 for result in results:
                     self.counts.setdefault(result.experiment, Counter())[result.status] += 1
@@ -121,11 +139,11 @@ def _describe(result: ResultRecord) -> str:
     return f"{status}: {result.reason}" if result.reason else status
 
 
-def _result(attempt: ExperimentAttempt, line: bytes | None) -> ResultRecord:
-    if line is None:
+def _result(attempt: ExperimentAttempt, outcome: Outcome | None) -> ResultRecord:
+    if outcome is None:
         reason = attempt.error_message or "the staged results of this experiment do not hold the market"
         return ResultRecord(experiment=attempt.name, status="not_run", reason=reason, retriable=True)
-    return result_record(attempt.name, Outcome.decode(line))
+    return result_record(attempt.name, outcome)
 
 
 def result_record(experiment: str, outcome: Outcome) -> ResultRecord:
