@@ -1,6 +1,6 @@
 """What a large day costs, stage by stage: processor and wall seconds and peak memory, beside a floor and a peer.
 
-    python benchmarks/bench_scale.py [--sizes 5000,20000,50000] [--no-peer] [--quick] [--json FILE]
+    python benchmarks/bench_scale.py [--sizes 5000,20000,100000] [--no-peer] [--quick] [--json FILE]
 
 The daily job runs over a sandbox exchange of each size, with the default experiments, as `dagster job execute` does. It
 is watched from outside: at the first and last event of each step its processor time is read, and its peak memory begins
@@ -11,8 +11,8 @@ are not counted. Up to 1,000 requests a second are allowed, or the figures would
 - peer: `peer_daily.py`, the day as it is written without care, at 20,000 markets only: it takes minutes. It has seven
   of the nine default experiments, so the daily job runs once more with those seven to be compared with it.
 
-A day of the sandbox holds 50,000 markets at most. The goals are in `GOALS`, for 20,000; less than 800 MB at 50,000; and
-from the smallest size to the largest no stage grows by more than 1.25 times what the markets do.
+A day of the sandbox holds 100,000 markets at most. The goals are in `GOALS`, for 20,000; less than 800 MB at 50,000;
+and from the smallest size to the largest no stage grows by more than 1.25 times what the markets do.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from sqlalchemy.engine import make_url
 from predictbench_assets.runs import RunKey
 from predictbench_assets.settings import DEFAULT_EXPERIMENTS
 
-SIZES = (5_000, 20_000)
+SIZES = (5_000, 20_000, 100_000)
 GOAL_SIZE = 20_000
 """The size that the goals are for, and at which the peer runs."""
 GOALS = {

@@ -26,6 +26,7 @@ from predictbench_assets.observability.console import console
 from predictbench_assets.persistence.stored_runs import results_by_status, stored_exchange
 from predictbench_assets.reporting.boards import as_table
 from predictbench_assets.reporting.summary import RunSummary
+from predictbench_assets.sandbox.world import MOST_MARKETS
 from predictbench_assets.scoring.boards import ALL, chosen_rows
 from predictbench_assets.scoring.store.boards import stored_leaderboard
 from predictbench_assets.settings import Settings
@@ -67,7 +68,7 @@ Examples:
 )
 @click.option(
     "--markets",
-    type=click.IntRange(1, 50_000),  # what a day of the sandbox holds
+    type=click.IntRange(1, MOST_MARKETS),
     metavar="N",
     help="Markets that close on each day; another number is another world, and a demo anew.  [default: as before, 300 "
     "at first]",

@@ -13,7 +13,7 @@ from predictbench_assets.sandbox.models.server import Settings, StandIn
 from predictbench_assets.sandbox.models.server import run as run_models
 from predictbench_assets.sandbox.poison import REJECTABLE
 from predictbench_assets.sandbox.server import HISTORIES, Histories, run
-from predictbench_assets.sandbox.world import World
+from predictbench_assets.sandbox.world import MOST_MARKETS, World
 from predictbench_assets.texts import UndecodableFile
 
 
@@ -46,7 +46,13 @@ again, "vanish": true takes it away):
 )
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, help="0 takes a free one.")
-@click.option("--markets", type=click.IntRange(min=0), default=600, metavar="N", help="Markets that close on each day.")
+@click.option(
+    "--markets",
+    type=click.IntRange(0, MOST_MARKETS),
+    default=600,
+    metavar="N",
+    help=f"Markets that close on each day, {MOST_MARKETS:,} at most.",
+)
 @click.option("--seed", type=int, default=7, help="The same seed is the same world.")
 @click.option(
     "--faults", default="", metavar="RATES", help="Such as http500=0.05,http429=0.02,reset=0.01,truncate=0.01."

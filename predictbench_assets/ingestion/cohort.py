@@ -3,6 +3,7 @@
 import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import get_args
 
 import msgspec
@@ -66,21 +67,22 @@ def build_cohort(snapshot: StagedFile, read: MarketReader, settings: Settings, *
     header = snapshot.header(SnapshotHeader)
     if header.as_of is not None:
         refuse_money_filters(settings)
-    return normalize_cohort(
-        ((row.raw, row.quote) for row in snapshot_rows(snapshot)),
-        read,
-        captured_at=header.captured_at,
-        as_of=header.as_of,
-        filters=Filters(
-            min_liquidity=settings.min_liquidity or 0.0,
-            min_volume=settings.min_volume or 0.0,
-            max_markets=settings.max_markets,
-            limit=limit,
-        ),
-        core_size=settings.core_sample_size,
-        # Seeded by content: the same snapshot has the same core, which cannot be chosen.
-        seed=int(snapshot.sha256[:16], 16),
-    )
+    with _resting_collector():
+        return normalize_cohort(
+            ((row.raw, row.quote) for row in snapshot_rows(snapshot)),
+            read,
+            captured_at=header.captured_at,
+            as_of=header.as_of,
+            filters=Filters(
+                min_liquidity=settings.min_liquidity or 0.0,
+                min_volume=settings.min_volume or 0.0,
+                max_markets=settings.max_markets,
+                limit=limit,
+            ),
+            core_size=settings.core_sample_size,
+            # Seeded by content: the same snapshot has the same core, which cannot be chosen.
+            seed=int(snapshot.sha256[:16], 16),
+        )
 
 
 def stage_cohort(
@@ -135,14 +137,9 @@ class SharedCohort:
         if self._hash != staged.sha256:
             self.release()
             gc.collect()  # garbage would stay for good
-            # The collector would look at all of them again and again while they become more, and later while
-            # experiments make as many objects.
-            gc.disable()
-            try:
+            with _resting_collector():
                 self._markets = tuple(market.slim() for market in cohort_markets(staged))
-            finally:
-                gc.enable()
-            gc.freeze()
+            gc.freeze()  # or it would look at all of them again while experiments make as many objects
             self._hash = staged.sha256
         return self._markets
 
@@ -166,6 +163,16 @@ def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:
     for row in _rows(staged):
         if row.rejected:
             yield RejectedMarket.model_validate_json(bytes(row.rejected))
+
+
+@contextmanager
+def _resting_collector() -> Iterator[None]:
+    """Keep the garbage collector from looking at all markets again and again while they become more."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _lines(cohort: Cohort) -> Iterator[bytes]:

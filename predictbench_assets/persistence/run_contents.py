@@ -31,7 +31,8 @@ class StagedExperiment:
 
 
 class _Outcomes:
-    """The staged outcomes of an experiment, read beside the cohort, whose order they have: no more are held at once.
+    """The staged outcomes of an experiment, read beside the cohort, whose order they have: all at once are most of what
+    a write would hold. Any other order is right too.
 
     Raises:
         StagedFileMissing, StagedFileBroken: the file is gone or damaged; said before anything of it is used.

@@ -17,7 +17,7 @@ Payout = tuple[float, float]
 
 _NEVER = 4_102_444_800
 """The year 2100."""
-_ROWS_KEPT = 60_000
+_ROWS_KEPT = 120_000
 _SELECTIONS_KEPT = 32
 
 

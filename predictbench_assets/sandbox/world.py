@@ -27,10 +27,15 @@ LONGEST_LIFE = 40
 SHORT_SHARE, LATE_SHARE, EARLY_SHARE = 0.20, 0.15, 0.05
 """Markets that come on top, as shares: created in the last day, created in the last six, closed eight days before."""
 
+MOST_MARKETS = 100_000
+"""`markets_per_day` at most."""
 _EPOCH = date(2020, 1, 1)
-_PER_DAY = 100_000
+_FEWEST_NUMBERS = 100_000
+"""Numbers that each day has for its markets, and for its events, in a world of up to 50,000 markets a day."""
 _DIGITS = 9
-"""Digits of the number of a market or event: days since the epoch of ids, and the place in the day."""
+"""Digits of the number of a market or event at most: enough for the largest world until 2033."""
+_MARKETS_KEPT = 1_000_000
+"""Markets, about, of the days that are kept generated, each some 2 KB."""
 _LADDER_OFFSETS = (0, 7, 21)
 """Days between the anchor of a ladder of deadlines and its rungs."""
 _GAMMA_LAG = 300
@@ -275,8 +280,8 @@ class World:
         poison: float = 0.0,
         poisons: Sequence[str] = tuple(REJECTABLE),
     ) -> None:
-        if not 0 <= markets_per_day <= _PER_DAY // 2:
-            raise ValueError(f"a day holds 0 to {_PER_DAY // 2} markets, got --markets {markets_per_day}")
+        if not 0 <= markets_per_day <= MOST_MARKETS:
+            raise ValueError(f"a day holds 0 to {MOST_MARKETS} markets, got --markets {markets_per_day}")
         if not all(0 <= share <= 1 for share in (concentration, second_version, poison)):
             shares = f"{concentration}, {second_version} and {poison}"
             raise ValueError(f"concentration, second_version and poison are shares in [0, 1], got {shares}")
@@ -293,8 +298,11 @@ class World:
         self.second_version = second_version
         self.poison = poison
         self.poisons = tuple(poisons)
-        self.day: Callable[[date], Day] = lru_cache(maxsize=128)(self._day)
+        days_kept = min(128, _MARKETS_KEPT // max(1, markets_per_day))
+        self.day: Callable[[date], Day] = lru_cache(maxsize=days_kept)(self._day)
         self._settled: dict[int, Settlement] = {}
+        # Two for each market that is asked for: what comes on top needs less than half as many again.
+        self._numbers = max(_FEWEST_NUMBERS, 2 * markets_per_day)
         self._ladders: Callable[[date], list[_Ladder]] = lru_cache(maxsize=512)(self._make_ladders)
 
     # What an exchange is asked
@@ -366,7 +374,7 @@ class World:
         if market is None:
             return None
         self._settled[market.number] = settlement
-        _settle_in(self.day(_EPOCH + timedelta(days=market.number // _PER_DAY)), market.number, settlement)
+        _settle_in(self.day(_EPOCH + timedelta(days=market.number // self._numbers)), market.number, settlement)
         return self.market(market_id)
 
     # Days
@@ -377,7 +385,7 @@ class World:
         return self.start <= day < self.start + timedelta(days=self.days)
 
     def _day_of(self, number: int) -> date | None:
-        day = _EPOCH + timedelta(days=number // _PER_DAY)
+        day = _EPOCH + timedelta(days=number // self._numbers)
         return day if self._exists(day) else None
 
     def _days(self, at: int, ends_from: int | None, ends_to: int | None) -> Iterator[date]:
@@ -397,7 +405,7 @@ class World:
     def _members(self, event: Event) -> list[tuple[int, int]]:
         """A ladder of deadlines has its rungs on several days, which number them."""
         if event.kind == "deadlines":
-            anchor = _date(event.number // _PER_DAY * DAY + _seconds(_EPOCH))
+            anchor = _date(event.number // self._numbers * DAY + _seconds(_EPOCH))
             for offset in _LADDER_OFFSETS:
                 if self._exists(anchor + timedelta(days=offset)):
                     self.day(anchor + timedelta(days=offset))
@@ -406,7 +414,7 @@ class World:
     def _make_ladders(self, anchor: date) -> list["_Ladder"]:
         """Ladders of deadlines whose first rung ends on that day."""
         count = round(self.markets_per_day * 0.02)
-        first = (anchor - _EPOCH).days * _PER_DAY
+        first = (anchor - _EPOCH).days * self._numbers
         return [self._ladder(anchor, first + place) for place in range(count)]
 
     def _ladder(self, anchor: date, number: int) -> "_Ladder":
@@ -458,7 +466,7 @@ class _DayBuilder:
         self.world = world
         self.midnight = _seconds(day)
         self.day = day
-        self.base = (day - _EPOCH).days * _PER_DAY
+        self.base = (day - _EPOCH).days * world._numbers
         self.rng = Random(f"{world.seed}|day|{day.isoformat()}")  # noqa: S311 - a simulation
         self.markets: list[Market] = []
         self.events: list[Event] = []
@@ -515,7 +523,7 @@ class _DayBuilder:
         self, kind: Kind, title: str, category: names.Category, life: "_Life", starts: int | None = None
     ) -> Event:
         # The first numbers of a day are its ladders of deadlines.
-        number = self.base + _PER_DAY // 2 + len(self.events)
+        number = self.base + self.world._numbers // 2 + len(self.events)
         event = Event(
             number=number,
             kind=kind,
@@ -549,10 +557,13 @@ class _DayBuilder:
         depth: Depth = "good" if draw < 0.80 else "wide" if draw < 0.90 else "no_bid" if draw < 0.95 else "empty"
         narrow = 0.001 + 0.025 * rng.random() ** 2
         settlement = settlement or _settle(mixed(self.world.seed, number), life, latent, whole=event.neg_risk)
+        member = (number, settlement.closed)
+        if member not in event.members:  # a ladder of deadlines has its rung already where the day is made anew
+            event.members.append(member)
         market = Market(
             number=number,
             event=event,
-            position=len(event.members),
+            position=event.members.index(member),
             question=question,
             slug=names.slug(question, number),
             label=label,
@@ -570,7 +581,6 @@ class _DayBuilder:
             version="v2" if uniform(mixed(self.world.seed, number), 61) < self.world.second_version else "v1",
         )
         self.markets.append(market)
-        event.members.append((number, settlement.closed))
         at_instant = (life.ends - self.midnight) in {_after_midnight(instant) for instant in self.world.instants}
         self.concentrated += at_instant
         self.spread += not at_instant

@@ -84,6 +84,22 @@ def test_identifiers_that_are_none_find_nothing(world: World, nonsense: str) -> 
     assert world.event(nonsense) is None
 
 
+def test_the_largest_day_has_numbers_enough_for_its_markets_and_events() -> None:
+    world = World(7, 100_000)
+    day = world.day(CLOSING)
+    assert len(cohort(world, MIDNIGHT - 7 * DAY)) == 100_000
+    next_day = MIDNIGHT // DAY - (date(2020, 1, 1) - date(1970, 1, 1)).days + 1
+    for numbers in ([market.number for market in day.markets], [event.number for event in day.events]):
+        assert len(set(numbers)) == len(numbers)
+        assert max(numbers) < next_day * 200_000
+    last = day.markets[-1]
+    assert world.market(last.market_id) is last
+    assert world.market_of_condition(last.condition_id) is last
+    assert [world.market_of_token(token) for token in last.token_ids] == [(last, 0), (last, 1)]
+    assert world.event(day.events[-1].event_id) is day.events[-1]
+    assert world.members(last.event) == [last]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.8, 1.0])
 def test_the_share_of_markets_that_end_at_one_instant_can_be_set(share: float) -> None:
     world = World(3, 1000, concentration=share, instants=(time(0),))
@@ -134,6 +150,16 @@ def test_a_ladder_of_deadlines_has_several_end_dates_in_one_event(world: World) 
             assert chances == sorted(chances)
         payouts = [market.settlement.payout[0] for market in sorted(members, key=lambda market: market.ends)]
         assert payouts == sorted(payouts)
+
+
+def test_a_day_that_is_made_anew_leaves_the_ladders_as_they_were() -> None:
+    world = World(7, 100)
+    ladders = [event for event in world.day(CLOSING).events if event.kind == "deadlines"]
+    before = [world.members(event) for event in ladders]
+    for later in range(30, 160):  # more days than are kept
+        world.day(CLOSING + timedelta(days=later))
+    assert ladders
+    assert [world.members(event) for event in ladders] == before
 
 
 def test_short_markets_appear_on_the_last_day_only(world: World) -> None:
@@ -212,7 +238,12 @@ def test_a_bounded_world_has_no_other_days() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"markets_per_day": -1}, "--markets"), ({"poison": 1.5}, "poison"), ({"poisons": ("arsenic",)}, "arsenic")],
+    [
+        ({"markets_per_day": -1}, "--markets"),
+        ({"markets_per_day": 100_001}, "a day holds 0 to 100000 markets, got --markets 100001"),
+        ({"poison": 1.5}, "poison"),
+        ({"poisons": ("arsenic",)}, "arsenic"),
+    ],
 )
 def test_impossible_worlds_are_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
