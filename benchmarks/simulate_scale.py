@@ -52,7 +52,7 @@ class Constants:
     result_bytes: float = 690
     """With its score."""
     staged_bytes: float = 3_700
-    peak_bytes: float = 12_000
+    peak_bytes: float = 11_000
     """Memory of the largest step a market, beside what the process has at its start."""
     process_bytes: float = 134e6
 
