@@ -189,14 +189,12 @@ class _Series(Generic[T]):
             function, begun = self._bind(item), time.monotonic()
             if not self._begin(item, begun):
                 return
-            try:
-                # In a context of its own: what a call sets there is not for the next one.
-                answer = Answer(contextvars.copy_context().run(function))
-            except BaseException as error:
-                answer = Answer(error=error)
+            # In a context of its own: what a call sets there is not for the next one.
+            answer = _answer_of(contextvars.copy_context(), function)
             now = time.monotonic()
             if not self._end(Call(item, answer, now - begun)) or now >= until or inspect.isawaitable(answer.value):
                 return
+            del answer  # an error refers to the frames that it came through, and so to this one
 
     def _begin(self, item: T, begun: float) -> bool:
         with self._lock:
@@ -237,7 +235,8 @@ class _Series(Generic[T]):
         """Take no more answers; returns the calls that have one."""
         with self._lock:
             self._closed = True
-            return self._calls
+            calls, self._calls = self._calls, []
+            return calls
 
 
 class Lifetime:
@@ -285,6 +284,21 @@ class Lifetime:
             await self._leave.wait()
 
 
+def _answer_of(context: contextvars.Context, function: Callable[..., Any], *arguments: Any) -> Answer:
+    """The answer of a call in a context."""
+    try:
+        return Answer(context.run(function, *arguments))
+    except BaseException as error:
+        return Answer(error=_from_within(error))
+
+
+def _from_within(error: BaseException) -> BaseException:
+    """The error without the frame that caught it. It refers to its frames, and that one to what was handed over: all
+    would wait for the garbage collector."""
+    caught = error.__traceback__
+    return error.with_traceback(None if caught is None else caught.tb_next)
+
+
 def _timed_out(limit_s: float) -> Answer:
     return Answer(error=CallTimedOut(f"no answer within {limit_s:g} s"))
 
@@ -317,10 +331,7 @@ class _Thread:
         context = contextvars.copy_context()
 
         def make_call() -> None:
-            try:
-                answer = Answer(context.run(function, *arguments))
-            except BaseException as error:
-                answer = Answer(error=error)
+            answer = _answer_of(context, function, *arguments)
             with contextlib.suppress(RuntimeError):  # the loop is closed: this answer came too late for the run
                 loop.call_soon_threadsafe(_settle, future, answer)
 

@@ -1,12 +1,14 @@
 import asyncio
 import contextvars
 import dataclasses
+import gc
 import logging
 import math
 import random
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -1188,3 +1190,20 @@ def test_an_answer_for_an_event_that_cannot_be_looked_at_costs_that_event(run_ov
     first, *others = run_over(Events(), MARKETS)
     assert first.reason == "ResultRefused: the answer cannot be read: SystemExit when it was looked at"
     assert {outcome.status for outcome in others} == {"completed"}
+
+
+@pytest.mark.parametrize("error", [ExperimentSkip("no"), RuntimeError("broken")], ids=lambda one: type(one).__name__)
+def test_what_a_call_held_is_let_go_though_it_raised(run_over: RunOver, error: Exception) -> None:
+    held: list[weakref.ref[set[int]]] = []
+
+    def answer(_: Market, __: PipelineContext) -> ExperimentResult:
+        much = set(range(100))
+        held.append(weakref.ref(much))
+        raise type(error)(*error.args)
+
+    gc.disable()  # a large day makes too few objects of other kinds for it to come by
+    try:
+        run_over(Sync(answer), MARKETS)
+        assert [one() for one in held] == [None] * len(MARKETS)
+    finally:
+        gc.enable()
