@@ -17,7 +17,7 @@ from predictbench_assets.exchange_names import exchange_label
 from predictbench_assets.exchanges.configured import configured_exchange
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.reasons import count_texts
-from predictbench_assets.ingestion.cohort import build_cohort, refuse_limit, stage_cohort
+from predictbench_assets.ingestion.cohort import SharedCohort, build_cohort, refuse_limit, stage_cohort
 from predictbench_assets.ingestion.headers import CohortHeader, SnapshotHeader
 from predictbench_assets.ingestion.names import staged_name
 from predictbench_assets.ingestion.snapshot import damaged, freeze, refuse_losses
@@ -171,6 +171,7 @@ def normalized_markets(
     settings: dg.ResourceParam[Settings],
     database: dg.ResourceParam[RunDatabase],
     staging: dg.ResourceParam[StagingArea],
+    shared_cohort: dg.ResourceParam[SharedCohort],
     raw_markets: StagedFile,
 ) -> StagedOutput:
     """The typed markets of the snapshot, filtered and with the core sample drawn; malformed rows with the reason."""
@@ -186,6 +187,7 @@ def normalized_markets(
         staged = stage_cohort(
             staging, name, cohort, snapshot=raw_markets, limit=config.limit, dagster_run_id=dagster_run_id
         )
+        shared_cohort.keep(staged, cohort.markets)
         if config.debug_artifacts:
             folder = write_debug_artifacts(settings.artifacts, key, raw_markets, cohort)
             context.log.info(f"wrote readable markets into {folder}")

@@ -2,7 +2,7 @@
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import get_args
 
@@ -126,21 +126,26 @@ def cohort_markets(staged: StagedFile) -> Iterator[Market]:
 
 
 class SharedCohort:
-    """The markets of the cohort that was read last: the steps of a run that share a process read it once."""
+    """The markets of the cohort that this process made or read last, so that the steps of a run that share a process
+    need not read it again."""
 
     def __init__(self) -> None:
         self._hash: str | None = None
         self._markets: Sequence[Market] = ()
 
+    def keep(self, staged: StagedFile, markets: Iterable[Market]) -> None:
+        """Keep the markets that were staged, in the order of the snapshot; those of another cohort are let go first."""
+        self.release()
+        gc.collect()  # garbage would stay for good
+        with _resting_collector():
+            self._markets = tuple(market.slim() for market in markets)
+        gc.freeze()  # or it would look at all of them again while experiments make as many objects
+        self._hash = staged.sha256
+
     def markets(self, staged: StagedFile) -> Sequence[Market]:
-        """The markets of a staged cohort, in the order of the snapshot; those of another are let go first."""
+        """The markets of a staged cohort, in the order of the snapshot, read if they are not the ones kept."""
         if self._hash != staged.sha256:
-            self.release()
-            gc.collect()  # garbage would stay for good
-            with _resting_collector():
-                self._markets = tuple(market.slim() for market in cohort_markets(staged))
-            gc.freeze()  # or it would look at all of them again while experiments make as many objects
-            self._hash = staged.sha256
+            self.keep(staged, cohort_markets(staged))
         return self._markets
 
     def hand_over(self, staged: StagedFile) -> Iterator[Market]:

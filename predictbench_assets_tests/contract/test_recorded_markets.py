@@ -12,6 +12,7 @@ from predictbench_assets.exchanges.polymarket.payloads import parse_instant
 from predictbench_assets.exchanges.polymarket.quotes import prices_request, read_prices
 from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.markets.cohort import Cohort, Filters, normalize_cohort
+from predictbench_assets.markets.market import Market
 from predictbench_assets_tests.kit.places import SAMPLES
 
 pytestmark = [
@@ -78,6 +79,8 @@ def test_recorded_rows_are_read_or_rejected_for_the_right_reason(name: str) -> N
     read, rejected = EXPECTED[name]
     cohort = cohort_of(name)
     assert len(cohort.markets) == read
+    written = [Market.model_validate_json(market.model_dump_json()) for market in cohort.markets]
+    assert written == cohort.markets, "what is staged is what a step of the same process goes on with"
     assert Counter((row.field, row.reason.removeprefix(f"{row.field} ")) for row in cohort.rejected) == rejected
     assert cohort.unreadable == {}
     assert cohort.offered == len(rows_of(name))

@@ -53,7 +53,9 @@ def ingest(settings: Settings, database: RunDatabase, area: StagingArea) -> tupl
     snapshot = freeze(exchange, area, database, KEY, today=NOW.date(), dagster_run_id=WRITER).file
     cohort = build_cohort(snapshot, exchange.read, settings)
     name = staged_name([COHORT.name], KEY)
-    return snapshot, stage_cohort(area, name, cohort, snapshot=snapshot, limit=None, dagster_run_id=WRITER)
+    staged = stage_cohort(area, name, cohort, snapshot=snapshot, limit=None, dagster_run_id=WRITER)
+    assert list(cohort_markets(staged)) == cohort.markets, "a step of the same process goes on with the latter"
+    return snapshot, staged
 
 
 def forecast_and_store(
