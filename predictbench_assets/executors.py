@@ -4,6 +4,7 @@ What an executor of an extra is made of is imported only where that executor is 
 """
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -61,6 +62,8 @@ def _with_options(executor: dg.ExecutorDefinition, settings: Settings) -> dg.Exe
     """The executor with its options; EXECUTOR_MAX_CONCURRENT is one of them wherever it takes that."""
     options = settings.executor_config
     taken = getattr(executor.config_schema.config_type, "fields", {})
+    if settings.remote_executor and settings.predictbench_shared_by > 1:
+        _hand_on_share(options, taken, settings)
     if "max_concurrent" in taken:
         if "max_concurrent" in options:
             raise SettingsError(["EXECUTOR_OPTIONS: has max_concurrent in it: set EXECUTOR_MAX_CONCURRENT instead"])
@@ -72,3 +75,18 @@ def _with_options(executor: dg.ExecutorDefinition, settings: Settings) -> dg.Exe
         problems = [error.message.splitlines()[0] for error in checked.errors or ()]
         raise SettingsError([f"EXECUTOR_OPTIONS: {settings.redact(problem)}" for problem in problems])
     return executor.configured(options)
+
+
+def _hand_on_share(options: dict[str, Any], taken: Mapping[str, Any], settings: Settings) -> None:
+    """Have steps on other machines know how many processes their limits are shared by, of which none of them is one.
+
+    Raises:
+        SettingsError: the executor hands no variables on.
+    """
+    of_ray = options.setdefault("ray", {}) if "ray" in taken else None
+    holder = options if "env_vars" in taken else of_ray
+    if holder is None:
+        problem = f"EXECUTOR: {settings.executor} takes no env_vars, so its steps cannot be told to share limits"
+        raise SettingsError([f"{problem} (--at-once)"])
+    if isinstance(holder, dict) and isinstance(given := holder.setdefault("env_vars", []), list):  # else refused below
+        given.append(f"PREDICTBENCH_SHARED_BY={settings.predictbench_shared_by}")

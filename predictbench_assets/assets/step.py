@@ -4,6 +4,7 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import cast
 
 import dagster as dg
@@ -34,24 +35,20 @@ def asset_step(
 ) -> Iterator[Callable[[], None]]:
     """Bind the log fields of an asset of a run, renew the run's heartbeat, and redact output and errors.
 
-    Yields a heartbeat function, limited to one write a second. Call it right before something is staged: the names of
-    staged files are shared by all attempts of a run, and one that was overtaken must not put its file in the place of
-    the newer one's.
+    Yields a heartbeat function, limited to one write a second and stage. Call it right before something is staged: the
+    names of staged files are shared by all attempts of a run, and one that was overtaken must not put its file in the
+    place of the newer one's.
 
     Raises:
         LeaseLost: another attempt has taken the run over; this one must stop. The heartbeat function raises it too.
         OtherSettings: this process is not set up as the one that launched the run.
         RunEnded: the Dagster run has been cancelled, or has failed; the heartbeat function raises it too.
     """
-
-    last, end = float("-inf"), EndOfRun(context)
+    end, pulse = EndOfRun(context), _pulse(context.run.run_id, database, key)
 
     def beat() -> None:
-        nonlocal last
         end.look()
-        if time.monotonic() - last > _BEAT_AT_MOST_EVERY_S:
-            database.beat(key, context.run.run_id, name)
-            last = time.monotonic()
+        pulse.beat(name)
 
     _trim_heap()
     fields = {"run_id": str(key.run_id), "process_stage": context.asset_key.to_user_string()}
@@ -67,6 +64,26 @@ def asset_step(
             with suppress(PredictbenchError):
                 database.fail(key, context.run.run_id, name, _INTERRUPTED, retriable=True)
             raise
+
+
+class _Pulse:
+    """The heartbeat of a Dagster run in this process."""
+
+    def __init__(self, dagster_run_id: str, database: RunDatabase, key: RunKey) -> None:
+        self._dagster_run_id, self._database, self._key = dagster_run_id, database, key
+        self._stage, self._at = "", float("-inf")
+
+    def beat(self, stage: Stage) -> None:
+        """Renew it, unless that was done in the same stage less than a second ago."""
+        if stage != self._stage or time.monotonic() - self._at > _BEAT_AT_MOST_EVERY_S:
+            self._database.beat(self._key, self._dagster_run_id, stage)
+            self._stage, self._at = stage, time.monotonic()
+
+
+@lru_cache(maxsize=1)
+def _pulse(dagster_run_id: str, database: RunDatabase, key: RunKey) -> _Pulse:
+    """The one of all steps of a run in this process: small experiments would beat for longer than they work."""
+    return _Pulse(dagster_run_id, database, key)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from predictbench_assets.cli.options import (
     configured_settings,
     day_option,
     experiment_names,
+    followed,
     windows_option,
 )
 from predictbench_assets.database.connection import opened_database
@@ -31,7 +32,7 @@ from predictbench_assets.reporting.backfill import BackfillLine, BackfillSummary
 from predictbench_assets.reporting.parity import ParityLine, ParitySummary
 from predictbench_assets.runs import RunKey, UnknownPartition, checked_key
 from predictbench_assets.schedule import days_between, why_not_runnable
-from predictbench_assets.settings import LEAST_PACE, Settings
+from predictbench_assets.settings import LEAST_PACE, Settings, SettingsError
 
 _CONFIRM_ABOVE = 10
 """More runs than these are not started on a terminal without asking."""
@@ -130,7 +131,7 @@ def backfill(
         keys = _requested_keys(settings, first, last, settings.windows if window_days is None else window_days)
     if check:
         _end(_show(_check_all(settings, keys), summary))
-    _check_pace(settings, at_once)
+    _check_sharing(settings, at_once)
     _check_experiments(settings, experiments)
     options = DailyOptions(experiments=experiments, reconstruct=reconstruct)
     lines = _without_work(settings, keys, options, again=again)
@@ -163,14 +164,20 @@ def _requested_keys(settings: Settings, first: date, last: date, windows: tuple[
     return days_between(first, last, windows)
 
 
-def _check_pace(settings: Settings, at_once: int) -> None:
-    """Refuse more processes than the pace of requests can be shared by before anything runs."""
+def _check_sharing(settings: Settings, at_once: int) -> None:
+    """Refuse more processes than can share the limits, or steps elsewhere that would not, before anything runs."""
+    shared = settings.model_copy(update={"predictbench_shared_by": at_once * settings.predictbench_shared_by})
     pace = settings.polymarket_requests_per_second
-    if pace is not None and pace / (at_once * settings.predictbench_shared_by) < LEAST_PACE:
+    if pace is not None and pace / shared.predictbench_shared_by < LEAST_PACE:
         raise click.UsageError(
             f"--at-once {at_once}: shared by so many processes POLYMARKET_REQUESTS_PER_SECOND = {pace:g} is less than "
             f"{LEAST_PACE:g} for each"
         )
+    if at_once > 1 and shared.remote_executor:
+        from predictbench_assets.executors import configured_executor  # loads Dagster
+
+        with as_usage_errors(SettingsError):
+            configured_executor(shared)
 
 
 def _check_experiments(settings: Settings, experiments: tuple[str, ...]) -> None:
@@ -218,7 +225,7 @@ def _run_all(
     at_once: int,
 ) -> BackfillSummary:
     """Make the runs that have no line yet; a signal ends it."""
-    backfill = Backfill(settings, [key for key in keys if key not in lines], options, at_once=at_once)
+    backfill = Backfill(settings, [key for key in keys if key not in lines], options, at_once=at_once, follow=followed)
     backfill.stopped_by = _until_a_signal(backfill.run) or backfill.stopped_by
     made = {**lines, **backfill.lines}
     for key in backfill.left():

@@ -12,16 +12,16 @@ from predictbench_assets.cli.options import (
     as_usage_errors,
     configured_settings,
     experiment_names,
+    followed,
     run_date_option,
     window_option,
 )
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.launch import commands
-from predictbench_assets.launch.child import Follow
 from predictbench_assets.launch.daily import run_daily
 from predictbench_assets.launch.request import DailyOptions, RunRefused, op_config, requested_key
 from predictbench_assets.runs import partition_tags
-from predictbench_assets.settings import Settings, load_settings
+from predictbench_assets.settings import load_settings
 
 
 def _run_options(command: Any) -> Any:
@@ -93,15 +93,8 @@ def daily(**options: Any) -> None:
     """
     settings = configured_settings()
     with as_usage_errors(RunRefused):
-        code = run_daily(settings, DailyOptions(**options), follow=_followed)
+        code = run_daily(settings, DailyOptions(**options), follow=followed)
     sys.exit(code)
-
-
-def _followed(settings: Settings) -> Follow:
-    # Loads Dagster, which only a run whose steps are elsewhere needs here.
-    from predictbench_assets.instance.followed import followed
-
-    return followed(settings)
 
 
 @click.command(

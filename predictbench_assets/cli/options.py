@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from predictbench_assets import clock
+from predictbench_assets.launch.child import Follow
 from predictbench_assets.observability.logs import configure_logging
 from predictbench_assets.runs import WINDOW_DAYS
 from predictbench_assets.settings import Settings, load_settings
@@ -23,6 +24,14 @@ def configured_settings() -> Settings:
     settings = load_settings()
     configure_logging(settings)
     return settings
+
+
+def followed(settings: Settings) -> Follow:
+    """What follows runs whose steps are elsewhere by their event log, see `launch.child.run_child`."""
+    # Loads Dagster, which only such runs need here.
+    from predictbench_assets.instance import followed as event_log
+
+    return event_log.followed(settings)
 
 
 @contextmanager

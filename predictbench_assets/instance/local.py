@@ -1,19 +1,28 @@
 """Dagster's storage in SQLite for a process with many runs: its connections stay open.
 
 Dagster's own opens each file again for every event, of which a run has 170 and a dozen reads and writes come with
-each: more than half of what a small run costs. The files and what is in them are the same, so the UI shows both alike.
+each: more than half of what a small run costs. It also asks for every step and check what the same run has stored a
+moment before, which is remembered here. The files and what is in them are the same, so the UI shows both alike.
 """
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.instance.ref import InstanceRef  # not exported
+from dagster._core.event_api import (  # not exported, nor are those below
+    AssetRecordsFilter,
+    EventLogCursor,
+    EventLogRecord,
+    EventRecordsResult,
+)
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
@@ -22,6 +31,9 @@ from dagster._serdes import ConfigurableClassData
 
 _HISTORY = "history"
 _LOCK = "storage.lock"
+_INSERT = SqlEventLogStorageTable.insert()
+_FOR_ALL_RUNS = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
+"""Events that are in the file for all runs, too."""
 
 
 def instance_for_many_runs() -> dg.DagsterInstance:
@@ -55,21 +67,105 @@ class LocalStorage(DagsterSqliteStorage):
         return cls(config_value["base_dir"], inst_data)
 
 
+class _Present:
+    """Parts of a schema that were found; one that is there stays."""
+
+    def __init__(self) -> None:
+        self._found: set[Hashable] = set()
+
+    def has(self, part: Hashable, look: Callable[[], bool]) -> bool:
+        """Return whether a part is there, and look for it until it is."""
+        if part not in self._found and look():
+            self._found.add(part)
+        return part in self._found
+
+
 class _EventLog(SqliteEventLogStorage):
-    """The event log: a file for all runs, and one for each, of which that of the last run stays open."""
+    """The event log: a file for all runs, and one for each, of which that of the last run stays open.
+
+    What the last run has materialized is remembered: no other process has materialized the same partition since, which
+    a run's lease sees to.
+    """
 
     def __init__(self, base_dir: str) -> None:
         self._engines: dict[str, sa.Engine] = {}
-        self._tables: set[str] = set()
+        self._present = _Present()
         self._empty: bytes | None = None
         """The file of a run before its first event."""
+        self._last_run: str | None = None
+        self._made: dict[tuple[dg.AssetKey, str | None], EventLogRecord] = {}
+        """The last materialization of each asset and partition by the last run."""
         super().__init__(base_dir)
 
     def has_table(self, table_name: str) -> bool:
-        """Return whether the file for all runs has a table; one that it has stays."""
-        if table_name not in self._tables and super().has_table(table_name):
-            self._tables.add(table_name)
-        return table_name in self._tables
+        look = super().has_table
+        return self._present.has(("table", table_name), lambda: look(table_name))
+
+    def has_secondary_index(self, name: str) -> bool:
+        look = super().has_secondary_index
+        return self._present.has(("index", name), lambda: look(name))
+
+    def _has_asset_key_col_on_connection(self, conn: sa.Connection, column_name: str) -> bool:
+        look = super()._has_asset_key_col_on_connection
+        return self._present.has(("column", column_name), lambda: look(conn, column_name))
+
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        """Store an event where Dagster does; the row is handed over beside the statement, which is the same each time.
+
+        SQLAlchemy takes longer for a statement with the values in it than SQLite for the insertion.
+        """
+        row, kind = self._event_to_row(event), event.dagster_event_type
+        with self.run_connection(event.run_id) as connection:
+            connection.execute(_INSERT, row)
+        if kind in _FOR_ALL_RUNS:
+            with self.index_connection() as connection:
+                event_id = connection.execute(_INSERT, row).lastrowid
+                if kind in ASSET_EVENTS:
+                    self._store_asset_event_tags(connection, [event], [event_id])
+                    self._store_asset_event(connection, event, event_id)
+            if kind in ASSET_CHECK_EVENTS:
+                self.store_asset_check_event(event, event_id)
+
+    def _store_asset_event(self, conn: sa.Connection, event: dg.EventLogEntry, event_id: int) -> None:
+        super()._store_asset_event(conn, event, event_id)
+        if event.run_id != self._last_run:
+            self._last_run = event.run_id
+            self._made.clear()
+        made = event.get_dagster_event()
+        if made.is_step_materialization and made.asset_key is not None:
+            self._made[made.asset_key, made.partition] = EventLogRecord(event_id, event)
+
+    def fetch_materializations(
+        self,
+        records_filter: dg.AssetKey | AssetRecordsFilter,
+        limit: int,
+        cursor: str | None = None,
+        ascending: bool = False,
+    ) -> EventRecordsResult:
+        if isinstance(records_filter, AssetRecordsFilter) and limit == 1 and cursor is None and not ascending:
+            key, partitions = records_filter.asset_key, records_filter.asset_partitions or []
+            last = self._made.get((key, partitions[0])) if len(partitions) == 1 else None
+            if last is not None and records_filter == AssetRecordsFilter(key, partitions):
+                at = EventLogCursor.from_storage_id(last.storage_id).to_string()
+                return EventRecordsResult([last], cursor=at, has_more=True)
+        return super().fetch_materializations(records_filter, limit, cursor, ascending)
+
+    def get_latest_tags_by_partition(
+        self,
+        asset_key: dg.AssetKey,
+        event_type: dg.DagsterEventType,
+        tag_keys: Sequence[str],
+        asset_partitions: Sequence[str] | None = None,
+        before_cursor: int | None = None,
+        after_cursor: int | None = None,
+    ) -> Mapping[str, Mapping[str, str]]:
+        if event_type is dg.DagsterEventType.ASSET_MATERIALIZATION and before_cursor is None and after_cursor is None:
+            made = {one: self._made.get((asset_key, one)) for one in asset_partitions or ()}
+            if made and all(made.values()):
+                return {one: _tags(record, tag_keys) for one, record in made.items() if record is not None}
+        return super().get_latest_tags_by_partition(
+            asset_key, event_type, tag_keys, asset_partitions, before_cursor, after_cursor
+        )
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[sa.Connection]:
@@ -108,12 +204,21 @@ class _EventLog(SqliteEventLogStorage):
         super().dispose()
 
 
+def _tags(made: EventLogRecord, names: Sequence[str]) -> dict[str, str]:
+    materialization = made.asset_materialization
+    tags = (materialization and materialization.tags) or {}
+    return {name: tags[name] for name in names if name in tags}
+
+
 class _Runs(SqliteRunStorage):
     """The table of runs."""
 
     def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._engine = _engine(conn_string)
+        self._engine, self._present = _engine(conn_string), _Present()
         super().__init__(conn_string, inst_data)
+
+    def has_run_stats_index_cols(self) -> bool:
+        return self._present.has("columns of a run's times", super().has_run_stats_index_cols)
 
     @contextmanager
     def connect(self) -> Iterator[sa.Connection]:

@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from predictbench_assets.database.connection import opened_database, ready_datab
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.registry import import_path
 from predictbench_assets.failures import PredictbenchError
-from predictbench_assets.launch.child import ENDING_SECONDS, ChildLog, Line, run_child
+from predictbench_assets.launch.child import ENDING_SECONDS, ChildLog, Follow, Line, run_child
 from predictbench_assets.launch.commands import (
     RUN_ENDED,
     RUN_STARTED,
@@ -39,6 +40,10 @@ from predictbench_assets.settings import Settings
 RUNS_PER_PROCESS = 40
 """Runs before a new process takes over: what one run leaves behind in memory is bounded."""
 
+KEPT_SECONDS = 30.0
+"""Seconds that a process may take to come to the run that it prepares, before another one that is idle makes it."""
+_LOOK_EVERY_S = 0.5
+
 
 class RunsInTurn(ABC):
     """Runs of the daily job in an order, handed to a child process one by one.
@@ -58,11 +63,13 @@ class RunsInTurn(ABC):
         """The steps that were begun when an experiment crashed, of runs that are made again."""
         self._done: set[RunKey] = set()
         self._under_way: set[RunKey] = set()
-        self._kept: set[RunKey] = set()
-        """The runs that a process is preparing for itself."""
+        self._kept: dict[RunKey, float] = {}
+        """The runs that a process is preparing for itself, and since when (monotonic)."""
+        self._takers: dict[RunKey, int] = {}
+        """The thread that took or kept a run last."""
         self._processes = 1
         """The processes that are at work."""
-        self._broken = self._says_when = False
+        self._broken = False
         self._display: Display | None = None
         self.turn = threading.RLock()
         """Held by the thread whose turn it is."""
@@ -100,6 +107,10 @@ class RunsInTurn(ABC):
     def beside(self, key: RunKey) -> bool:  # noqa: ARG002
         """Return whether a run may begin while some before it are under way; else it is made when these have ended."""
         return False
+
+    def follow(self) -> Follow | None:
+        """Make what follows runs whose steps are elsewhere, see `run_child`."""
+        return None
 
     def modules(self, key: RunKey) -> Sequence[str]:  # noqa: ARG002
         """The modules to load after a run, see `BackfillRun`."""
@@ -151,7 +162,7 @@ class RunsInTurn(ABC):
     def _work(self, signals: SignalsToChildren) -> None:
         """Make runs in one process after another, until there is nothing more to do beside the other ones."""
         try:
-            while (key := self.take()) is not None:
+            while (key := self.take() or self._take_over()) is not None:
                 _Process(self, key, signals).run()
         except BaseException:
             self._broken = True
@@ -163,8 +174,7 @@ class RunsInTurn(ABC):
             free = self._free()
             if self.stopped() or not free or (self._taken() and not self.beside(free[0])):
                 return None
-            self._under_way.add(free[0])
-            return free[0]
+            return self._begin(free[0])
 
     def keep(self) -> RunKey | None:
         """A run that the caller takes next and prepares meanwhile; None where there is nothing to prepare."""
@@ -173,28 +183,50 @@ class RunsInTurn(ABC):
             later = self._free()[max(0, self._processes - len(self._under_way)) :]
             if not later or not self.reconstructs(later[0]):
                 return None
-            self._kept.add(later[0])
+            self._kept[later[0]], self._takers[later[0]] = time.monotonic(), threading.get_ident()
             return later[0]
 
-    def begin_kept(self, key: RunKey) -> RunKey:
-        """Take a run that was kept."""
+    def begin_kept(self, key: RunKey) -> bool:
+        """Take a run that was kept; returns whether it was still there."""
         with self.turn:
-            self._kept.remove(key)
-            self._under_way.add(key)
-            return key
+            if self._kept.pop(key, None) is None:
+                return False
+            self._begin(key)
+            return True
+
+    def _take_over(self) -> RunKey | None:
+        """A run that another process keeps and does not come to, since the one that it makes takes long or hangs.
+
+        It may be read from the exchange twice, so some time is given; None where there is nothing left to take.
+        """
+        while True:
+            with self.turn:
+                if self.stopped() or not self._kept:
+                    return self.take()
+                key, since = min(self._kept.items(), key=lambda kept: kept[1])
+                if time.monotonic() - since >= KEPT_SECONDS and self.begin_kept(key):
+                    return key
+            time.sleep(_LOOK_EVERY_S)
 
     def leave(self, *keys: RunKey | None) -> None:
-        """Leave runs that were taken or kept to whoever takes the next one, unless they have ended."""
+        """Leave runs that this thread took or kept to whoever takes the next one, unless they have ended."""
         with self.turn:
-            self._under_way.difference_update(keys)
-            self._kept.difference_update(keys)
+            for key in keys:
+                if key is not None and self._takers.get(key) == threading.get_ident():
+                    self._under_way.discard(key)
+                    self._kept.pop(key, None)
+
+    def _begin(self, key: RunKey) -> RunKey:
+        self._under_way.add(key)
+        self._takers[key] = threading.get_ident()
+        return key
 
     def _free(self) -> list[RunKey]:
         taken = self._taken()
         return [key for key in self.left() if key not in taken]
 
     def _taken(self) -> set[RunKey]:
-        return self._under_way | self._kept
+        return self._under_way | self._kept.keys()
 
     def end(self, key: RunKey, folder: Path, child_log: ChildLog) -> None:
         """Deal with the end of a run, which is made again where an experiment has crashed in it."""
@@ -215,17 +247,19 @@ class RunsInTurn(ABC):
 
     def _interrupted(self) -> bool:
         now = self.interrupt()
-        self._says_when = not now
+        if not now:
+            # Not here, where a signal may have come in the middle of another line.
+            threading.Thread(target=self._say_when, name="what a Ctrl-C ends", daemon=True).start()
         return now
 
-    def say_when(self) -> None:
-        """Say once what a Ctrl-C ends; not in its handler, which may have come in the middle of another line."""
-        if self._says_when and (runs := len(self._under_way)):
-            self._says_when = False
-            when = "after this run; Ctrl-C once more ends this one"
-            if runs > 1:
-                when = f"after the {runs} runs under way; Ctrl-C once more ends these"
-            print_status(self._settings, f"it ends {when}, too")
+    def _say_when(self) -> None:
+        """Say what a Ctrl-C ends, also where nothing is logged any more, since a run hangs."""
+        with self.turn:
+            if runs := len(self._under_way):
+                when = "after this run; Ctrl-C once more ends this one"
+                if runs > 1:
+                    when = f"after the {runs} runs under way; Ctrl-C once more ends these"
+                print_status(self._settings, f"it ends {when}, too")
 
     def stopped(self) -> bool:
         """Return whether no further run is to be begun."""
@@ -265,8 +299,17 @@ class RunsInTurn(ABC):
 class Backfill(RunsInTurn):
     """The runs of a backfill, and the line of each that has ended."""
 
-    def __init__(self, settings: Settings, keys: Sequence[RunKey], options: DailyOptions, *, at_once: int = 1) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        keys: Sequence[RunKey],
+        options: DailyOptions,
+        *,
+        at_once: int = 1,
+        follow: Callable[[Settings], Follow] | None = None,
+    ) -> None:
         super().__init__(settings, keys, at_once)
+        self._follow = follow
         self._options = replace(options, dry_run=settings.predictbench_dry_run)
         self._bar: RunsBar | None = None
         self._frozen: set[RunKey] = set()
@@ -276,6 +319,10 @@ class Backfill(RunsInTurn):
     def options(self, _: RunKey) -> DailyOptions:
         """The same for all."""
         return self._options
+
+    def follow(self) -> Follow | None:
+        """Where the steps are not in the child process, what was given."""
+        return self._follow(self.settings) if self._follow is not None and self.settings.remote_executor else None
 
     def starting(self, stack: ExitStack) -> None:
         """Make the database ready, and see what has a snapshot."""
@@ -382,6 +429,7 @@ class _Process:
                 on_line=self._take,
                 on_begin=self._begin,
                 signals=self._signals,
+                follow=runs.follow(),
             )
             if whole.signal is not None:
                 runs.stopped_by = signal.Signals(whole.signal).name
@@ -429,8 +477,8 @@ class _Process:
         self._next = None
         if key is not None and runs.stopped():
             runs.leave(key)
-        elif key is not None:
-            return runs.begin_kept(key)
+        elif key is not None and runs.begin_kept(key):
+            return key
         return runs.take() if self._count < RUNS_PER_PROCESS else None
 
     def _end(self, child_log: ChildLog) -> None:
@@ -450,8 +498,6 @@ class _Process:
         """Show a line; a run begins and ends by one."""
         with self._runs.turn:
             event, key = line.get("event"), self._handed_over and self._handed_over[0]
-            if self._running:
-                self._runs.say_when()
             if self._handed_over is not None and event == RUN_STARTED:
                 self._child_log, self._running, self._any_began = ChildLog(), True, True
                 if key is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from predictbench_assets.launch.commands import Command
+from predictbench_assets.launch.commands import RUN_ENDED, Command
 from predictbench_assets.launch.signals import SignalsToChildren, signals_passed_on
 
 ENDING_SECONDS = 20.0
@@ -119,10 +119,11 @@ def run_child(
         on_begin: for a child that reads its standard input: called with a function that writes a line to it, and
             closes it when called with None. The input of any other is empty.
         signals: passes them on to several children, this one among them; by default it is the only one.
-        follow: for a run whose steps are elsewhere, and print nothing here: the lines of the Dagster run are taken from
-            its event log, in the place of those that the child prints of it.
+        follow: for runs whose steps are elsewhere, and print nothing here: the lines of each Dagster run are taken from
+            its event log, in the place of those that the child prints of it, and all of them before its end is told.
     """
     child_log, taking, following = ChildLog(), threading.Lock(), ExitStack()
+    followed: str | None = None
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("a", encoding="utf-8") as kept,
@@ -160,9 +161,12 @@ def run_child(
                 if line is None:
                     continue
                 if follow is None or (dagster_run_id := line.get("dagster_run_id")) is None:
+                    if line.get("event") == RUN_ENDED:
+                        following.close()
                     take(line)
-                elif child_log.dagster_run_id is None:
-                    child_log.dagster_run_id = dagster_run_id
+                elif followed != dagster_run_id:
+                    following.close()
+                    followed = child_log.dagster_run_id = dagster_run_id
                     following.enter_context(follow(dagster_run_id, take))
     if child_log.exit_code is None:
         child_log.exit_code = child.returncode

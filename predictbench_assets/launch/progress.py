@@ -2,13 +2,12 @@
 
 import json
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.status import Status
 from rich.text import Text
 
@@ -105,18 +104,14 @@ class Stages:
 
 
 class RunsBar:
-    """A bar of many runs with the time that is left, the stage of each that is under way, warnings and errors."""
+    """A bar of many runs with the time that is left; above it the stage of each under way, warnings and errors."""
 
     def __init__(self, console: Console, runs: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
+        self._progress = _BarBelow(
+            BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
         )
-        self._task = self._progress.add_task(_STARTING, total=runs)
+        self._progress.above = [_STARTING]
+        self._task = self._progress.add_task("", total=runs)
         self._under_way: dict[Hashable, tuple[str, str]] = {}
         """The names and stages of runs, a line each."""
         self._progress.start()
@@ -129,8 +124,8 @@ class RunsBar:
     def end(self, run: Hashable) -> None:
         """Count a run that has ended."""
         self._under_way.pop(run, None)
-        self._describe()
         self._progress.advance(self._task)
+        self._describe()
 
     def show(self, run: Hashable, line: Line) -> None:
         """Show a line of a run: the stage that it begins, or a warning above the bar."""
@@ -152,9 +147,20 @@ class RunsBar:
         self._progress.stop()
 
     def _describe(self) -> None:
-        lines = [escape(on_one_line(text + stage)) for text, stage in self._under_way.values()]
-        if lines:  # else the next one begins soon
-            self._progress.update(self._task, description="\n".join(lines))
+        lines = [on_one_line(text + stage) for text, stage in self._under_way.values()]
+        if lines or self._progress.finished:  # else the next one begins soon
+            self._progress.above = lines
+
+
+class _BarBelow(Progress):
+    """A bar below some lines, which a narrow terminal cuts off rather than the bar."""
+
+    above: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for line in self.above:
+            yield Text(line, no_wrap=True, overflow="ellipsis")
+        yield from super().get_renderables()
 
 
 def _sentence(stage: str, line: Line) -> str:

@@ -53,6 +53,24 @@ class Meeting(Experiment):
 
 CRASHES = None
 """
+HANGING = """\
+import time
+from pathlib import Path
+from predictbench_assets.experiments.protocol import Experiment, ExperimentResult
+
+HERE = Path(__file__).parent
+
+class Hanging(Experiment):
+    name, version, description, timeout_seconds = "hanging", "1", "Never returns in one of the runs.", LIMIT
+
+    def run_event(self, markets, contexts):
+        run = contexts[markets[0].market_id].run
+        while (run.run_date.isoformat(), run.window_days) == HANGS and not (HERE / "mended").exists():
+            (HERE / "hangs").touch()
+            time.sleep(0.1)
+        return {market.market_id: ExperimentResult.binary(0.25) for market in markets}
+
+"""
 WHOLE = """
     SELECT r.run_date, r.window_days, r.attempt,
         r.status = 'completed' AND r.processed_markets = count(DISTINCT m.market_id)
@@ -218,6 +236,70 @@ def test_a_signal_is_for_both_and_the_same_command_goes_on_after_it(
     assert done.returncode == 0, done.stderr
     ended = "stored_before" if signals == "SIGINT" else "stored"
     assert [outcome for *_, outcome in outcomes(tmp_path)] == [ended, ended, "stored", "stored"]
+    assert [once for _, once in whole(engine)] == 4 * [True]
+
+
+def hang_in(folder: Path, limit: float) -> None:
+    """Put an experiment into a folder that does not return in the first run, so many seconds at most."""
+    folder.mkdir(exist_ok=True)
+    (folder / "hanging.py").write_text(f"HANGS, LIMIT = {(str(FIRST), 1)!r}, {limit}\n{HANGING}")
+
+
+def test_a_run_that_hangs_up_to_its_limit_costs_its_own_forecasts_alone(
+    environment: Mapping[str, str], exchange: SandboxServer, engine: Engine, tmp_path: Path
+) -> None:
+    hang_in(tmp_path, 2)
+    settings = {**environment, "PROCESSING_EXPERIMENTS": f"{BASELINE},hanging:Hanging"}
+    arguments = backfill(FIRST, FIRST + timedelta(days=1), "1,2", at_once=2)
+    done = run(tmp_path, settings, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert [outcome for *_, outcome in outcomes(tmp_path)] == 4 * ["stored"]
+    failed = "SELECT DISTINCT r.run_date || ' ' || r.window_days FROM predictbench.latest_experiment_results e "
+    failed += "JOIN predictbench.processing_runs r USING (run_id) WHERE e.status = 'failed'"
+    with engine.connect() as connection:
+        assert [row[0] for row in connection.execute(text(failed))] == [f"{FIRST} 1"]
+    (tmp_path / "mended").touch()
+    done = run(tmp_path, settings, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert [outcome for *_, outcome in outcomes(tmp_path)] == ["stored", *3 * ["stored_before"]]
+    with engine.connect() as connection:
+        assert connection.execute(text(failed)).all() == []
+
+
+@pytest.mark.parametrize("signals", ["SIGINT SIGINT", "SIGTERM"])
+def test_beside_a_run_that_hangs_all_others_are_made_and_signals_end_it(
+    environment: Mapping[str, str], exchange: SandboxServer, engine: Engine, tmp_path: Path, signals: str
+) -> None:
+    hang_in(tmp_path, 600)
+    settings = {**environment, "PROCESSING_EXPERIMENTS": f"{BASELINE},hanging:Hanging", "LOG_FORMAT": "text"}
+    arguments = backfill(FIRST, FIRST + timedelta(days=1), "1,2", at_once=2)
+    with subprocess.Popen(
+        command(*arguments), cwd=tmp_path, env=settings, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        ended: set[str] = set()
+        for line in process.stderr:
+            ended.update([line.split("] ")[1].strip()] if line.rstrip().endswith(": stored") else [])
+            if len(ended) == 3:
+                break
+        assert (tmp_path / "hangs").exists()
+        children = psutil.Process(process.pid).children()
+        first, *others = (signal.Signals[name] for name in signals.split())
+        process.send_signal(first)
+        if others:
+            said = next(line for line in process.stderr if "it ends" in line)
+            assert "it ends after this run; Ctrl-C once more ends this one, too" in said
+        for another in others:
+            process.send_signal(another)
+        _, rest = process.communicate(timeout=120)
+    assert process.returncode == 128 + first, rest
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    assert [outcome for *_, outcome in outcomes(tmp_path)] == ["failed", *3 * ["stored"]]
+    (tmp_path / "mended").touch()
+    done = run(tmp_path, settings, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert [outcome for *_, outcome in outcomes(tmp_path)] == ["stored", *3 * ["stored_before"]]
     assert [once for _, once in whole(engine)] == 4 * [True]
 
 

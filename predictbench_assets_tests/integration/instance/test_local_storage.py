@@ -1,7 +1,10 @@
 """Dagster's storage in SQLite with connections that stay open: the same files, read by everybody else as before."""
 
+import re
 import shutil
 import sqlite3
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +20,39 @@ from predictbench_assets.launch.commands import CLONE
 @dg.asset
 def counted() -> dg.MaterializeResult:  # type: ignore[type-arg]
     return dg.MaterializeResult(metadata={"rows": 3})
+
+
+days = dg.StaticPartitionsDefinition(["monday", "tuesday"])
+
+
+@dg.asset(partitions_def=days)
+def first(context: dg.AssetExecutionContext) -> dg.Output[int]:
+    return dg.Output(1, data_version=dg.DataVersion(f"version of {context.partition_key}"))
+
+
+@dg.asset(partitions_def=days, check_specs=[dg.AssetCheckSpec("positive", asset="second")])
+def second(first: int) -> Iterator[dg.Output[int] | dg.AssetCheckResult]:
+    yield dg.Output(first + 1, metadata={"rows": 2})
+    yield dg.AssetCheckResult(check_name="positive", passed=True)
+
+
+EVERY_RUN = {"event_logs", "asset_keys", "asset_event_tags", "asset_check_executions", "runs", "run_tags"}
+DIFFERS = re.compile(
+    r'\b[0-9a-f]{8}-[0-9a-f-]{27}\b|[0-9a-f]{40,}|-?\b\d+(\.\d+)?(ms|s)?\b|(?<="log_key": ")\w+|/tmp\S*'
+)
+"""Numbers (of rows, times, processes), ids and places."""
+
+
+def tables(home: Path) -> dict[str, Counter[str]]:
+    """What the files below a folder hold, table by table, without what is another in every run."""
+    found: dict[str, Counter[str]] = {}
+    for file in sorted(home.rglob("*.db")):
+        with closing(sqlite3.connect(file)) as connection:
+            for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                rows = connection.execute(f"SELECT * FROM {table}") if table in EVERY_RUN else ()
+                name = f"{'all runs' if file.stem == 'index' else 'a run'}: {table}"
+                found.setdefault(name, Counter()).update(DIFFERS.sub("#", str(row)) for row in rows)
+    return found
 
 
 @pytest.fixture
@@ -40,6 +76,33 @@ def test_an_ordinary_instance_reads_what_was_kept_while_it_is_written_and_few_fi
         assert event is not None
         assert event.run_id == runs[-1]
         assert [len(ordinary.all_logs(run)) for run in runs] == [len(instance.all_logs(run)) for run in runs]
+
+
+def test_what_it_keeps_is_what_an_ordinary_instance_keeps(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    kept: list[dict[str, Counter[str]]] = []
+    told: list[list[object]] = []
+    for make in (dg.DagsterInstance.get, instance_for_many_runs):
+        with make() as instance:
+            for day in ("monday", "tuesday", "monday"):
+                done = dg.materialize([first, second], instance=instance, partition_key=day)
+                made = instance.get_latest_materialization_event(second.key)
+                assert made is not None
+                assert made.run_id == done.run_id
+                assert made.asset_materialization is not None
+                provenance = made.asset_materialization.tags
+                assert provenance is not None
+                (checked,) = done.get_asset_check_evaluations()
+                assert checked.target_materialization_data is not None
+                told.append([provenance["dagster/input_data_version/first"], done.success])
+                assert checked.target_materialization_data.run_id == done.run_id
+                (latest,) = instance.fetch_materializations(second.key, limit=1).records
+                assert checked.target_materialization_data.storage_id == latest.storage_id
+        kept.append(tables(home))
+        (home / "history").rename(tmp_path_factory.mktemp("before") / "history")
+    assert told[:3] == told[3:]
+    assert told[0] == told[2] != told[1]
+    assert kept[0] == kept[1]
+    assert all(kept[0][f"all runs: {table}"] for table in EVERY_RUN - {"runs", "run_tags"})
 
 
 def test_processes_that_make_its_files_at_once_make_them_once(tmp_path: Path) -> None:

@@ -95,9 +95,11 @@ def test_the_contract_reconstructs_a_day_that_was_captured_and_a_backfill_any(de
 @pytest.mark.long
 def test_a_backfill_reconstructs_a_day_that_was_missed_where_that_is_asked_for(deployment: Repository) -> None:
     days = {"from": "2026-02-20", "to": "2026-02-20"}
-    job = ran(deployment, "backfill", window_days="7", environment="staging", reconstruct="true", **days)
+    at_once = {"at_once": "2"}
+    job = ran(deployment, "backfill", window_days="6,7", environment="staging", reconstruct="true", **at_once, **days)
     assert job.conclusion == "success", job.log
-    assert deployment.rows("SELECT run_date::text, as_of IS NULL FROM predictbench.snapshots") == [
+    assert "PREDICTBENCH_SHARED_BY=2" in job.log
+    assert deployment.rows("SELECT run_date::text, as_of IS NULL FROM predictbench.snapshots") == 2 * [
         ("2026-02-20", False)
     ]
 

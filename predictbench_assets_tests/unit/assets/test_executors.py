@@ -59,6 +59,18 @@ def test_options_are_the_executors_own() -> None:
     assert config["job_namespace"] == "forecasts"
 
 
+def test_steps_on_other_machines_are_told_that_limits_are_shared() -> None:
+    told = "PREDICTBENCH_SHARED_BY=2"
+    shared = {"predictbench_shared_by": 2}
+    assert taken(with_executor("k8s", **shared))["env_vars"] == [told]
+    assert taken(with_executor("k8s", {"env_vars": ["TOKEN"]}, **shared))["env_vars"] == ["TOKEN", told]
+    ray = {"ray": {"address": "http://h:8265", "env_vars": ["TOKEN"]}}
+    assert taken(with_executor("ray", ray, **shared))["ray"]["env_vars"] == ["TOKEN", told]
+    assert taken(with_executor("ray", ray))["ray"]["env_vars"] == ["TOKEN"]
+    with pytest.raises(SettingsError, match="takes no env_vars, so its steps cannot be told to share limits"):
+        executor(with_executor("predictbench_assets_tests.kit.elsewhere:elsewhere", **shared))
+
+
 @pytest.mark.parametrize("name", ["k8s", "ray"])
 def test_an_extra_that_is_not_installed_is_named_with_its_cure(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [

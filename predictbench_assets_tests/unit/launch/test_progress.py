@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from typing import Any
 
@@ -90,21 +91,36 @@ def test_without_a_terminal_there_are_lines(log_format: str, kind: type) -> None
     assert isinstance(default_display(load_settings(log_format=log_format)), kind)
 
 
-def test_runs_that_are_under_way_together_have_a_line_each() -> None:
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_runs_that_are_under_way_together_have_a_line_each_above_a_bar_that_is_whole(width: int) -> None:
     terminal = io.StringIO()
-    bar = RunsBar(Console(file=terminal, force_terminal=True, color_system=None, width=100, height=25), runs=60)
+    bar = RunsBar(Console(file=terminal, force_terminal=True, color_system=None, width=width, height=25), runs=60)
     bar.begin("a", "[3/60] 2026-03-01, window 7 days")
     bar.begin("b", "[4/60] 2026-03-02, window 7 days")
-    for run, stage in (("b", "persisted_run"), ("a", "raw_markets")):
+    for run, stage in (("b", "experiment_results/one_with_a_long_name"), ("a", "raw_markets")):
         bar.show(run, line(event="STEP_START", process_stage=stage))
     bar.end("a")
     bar.begin("c", "[5/60] 2026-03-03, window 7 days")
     bar.close()
     _, _, last_frame = terminal.getvalue().rpartition("[4/60]")
-    first, second, *_ = last_frame.splitlines()
-    assert first.startswith(" 2026-03-02, window 7 days  persisted_run ")
-    assert " 1/60 " in first
+    first, second, third, *_ = ("[4/60]" + last_frame).splitlines()
+    whole = "[4/60] 2026-03-02, window 7 days  experiment_results/one_with_a_long_name"
+    assert first.rstrip() == (whole if len(whole) <= width else f"{whole[: width - 1]}…")
     assert second.rstrip() == "[5/60] 2026-03-03, window 7 days"
+    assert re.fullmatch(r"[━╸ ]+ 1/60 -:--:--", third.rstrip())
+
+
+def test_a_run_that_has_ended_is_shown_until_the_next_one_begins_and_the_last_one_is_not() -> None:
+    terminal = io.StringIO()
+    bar = RunsBar(Console(file=terminal, force_terminal=True, color_system=None, width=80, height=25), runs=2)
+    for run in ("[1/2] a day", "[2/2] another"):
+        bar.begin(run, run)
+        terminal.truncate(0)
+        bar.end(run)
+        print_status(load_settings(log_format="text"), "a line, which shows the bar again")
+    bar.close()
+    assert "[2/2] another" not in terminal.getvalue()
+    assert "2/2 " in terminal.getvalue()
 
 
 def test_a_status_is_printed_above_the_bar_and_not_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
