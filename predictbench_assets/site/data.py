@@ -81,7 +81,7 @@ class ExperimentRecord:
 
 @dataclass(frozen=True)
 class Overview:
-    """Figures of the front page, over the whole benchmark."""
+    """Figures of the front page, over the run dates that it counts."""
 
     windows: tuple[WindowCounts, ...]
     experiments: tuple[ExperimentRecord, ...]
@@ -238,7 +238,8 @@ class MarketHistory:
         return newest if newest is not None and newest.state == "final" else None
 
 
-_RUNS = f"SELECT p.* FROM predictbench.processing_runs p WHERE {run_is_known(':as_of')}"  # noqa: S608 - texts of ours
+_ALL_RUNS = f"SELECT p.* FROM predictbench.processing_runs p WHERE {run_is_known(':as_of')}"  # noqa: S608 - texts of ours
+_RUNS = f"{_ALL_RUNS} AND p.run_date BETWEEN :since AND :until"
 _KNOWN = market_is_known(":as_of")
 
 _WINDOWS = text(f"""
@@ -286,14 +287,14 @@ _NEXT_CLOSE = text(f"""
 _DIGESTS = text("""
     SELECT DISTINCT ON (d.run_id) p.run_date, p.window_days, d.digest
     FROM predictbench.forecast_digests d JOIN predictbench.processing_runs p USING (run_id)
-    WHERE d.made_at <= :as_of ORDER BY d.run_id, d.made_at DESC, d.digest
+    WHERE p.run_date BETWEEN :since AND :until AND d.made_at <= :as_of ORDER BY d.run_id, d.made_at DESC, d.digest
 """)
 
 _COHORTS = text(f"""
     WITH runs AS ({_RUNS})
     SELECT r.run_id, r.run_date, r.window_days, r.as_of, min(m.captured_at) AS captured_at
     FROM runs r JOIN predictbench.processed_markets m USING (run_id)
-    WHERE m.core AND {_KNOWN} AND r.run_date >= :since
+    WHERE m.core AND {_KNOWN}
     GROUP BY r.run_id, r.run_date, r.window_days, r.as_of ORDER BY r.run_date DESC, r.window_days
 """)  # noqa: S608 - texts of ours
 
@@ -306,7 +307,7 @@ _CORE_OF_A_RUN = text(f"""
 """)  # noqa: S608 - texts of ours
 
 _CAPTURES = text(f"""
-    WITH runs AS ({_RUNS})
+    WITH runs AS ({_ALL_RUNS})
     SELECT m.processed_market_id, m.market_id, m.market_slug, m.question, m.category, m.close_time,
         m.raw_snapshot ->> 'description' AS rules, m.raw_snapshot IS NULL AS archived,
         e.slug AS event_slug, e.title AS event_title, r.run_date, r.window_days,
@@ -388,11 +389,11 @@ _QUESTIONS = text("""
 """)
 
 
-def overview(engine: Engine, as_of: datetime) -> Overview:
-    """Counts over all complete runs, the registered experiments and the digests."""
+def overview(engine: Engine, as_of: datetime, since: date, until: date) -> Overview:
+    """Counts over the complete runs of some dates, the registered experiments and the digests."""
 
     def work(connection: Connection) -> Overview:
-        known = {"as_of": as_of}
+        known = {"as_of": as_of, "since": since, "until": until}
         windows = []
         for row in connection.execute(_WINDOWS, known):
             values = row._asdict()
@@ -408,9 +409,9 @@ def overview(engine: Engine, as_of: datetime) -> Overview:
     return in_transaction(engine, work)
 
 
-def cohorts(engine: Engine, as_of: datetime, since: date) -> Iterator[CoreSample]:
-    """The core sample of each complete run from `since` on, newest first."""
-    known = {"as_of": as_of, "since": since}
+def cohorts(engine: Engine, as_of: datetime, since: date, until: date) -> Iterator[CoreSample]:
+    """The core sample of each complete run of some dates, newest first."""
+    known = {"as_of": as_of, "since": since, "until": until}
     runs = in_transaction(engine, lambda connection: connection.execute(_COHORTS, known).all())
     for run in runs:
         values = run._asdict()
