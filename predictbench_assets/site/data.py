@@ -250,7 +250,9 @@ _WINDOWS = text(f"""
             count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'history') AS history,
             count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'none') AS unpriced,
             count(*) FILTER (WHERE m.withdrawn_at <= :as_of) AS withdrawn
-        FROM predictbench.processed_markets m JOIN runs r USING (run_id) GROUP BY r.window_days
+        FROM runs r CROSS JOIN LATERAL (
+            SELECT * FROM predictbench.processed_markets stored WHERE stored.run_id = r.run_id OFFSET 0
+        ) m GROUP BY r.window_days
     ), reasons AS (
         SELECT window_days, jsonb_object_agg(reason, markets) AS excluded_by_reason FROM (
             SELECT window_days, CASE WHEN whole THEN each.reason ELSE 'unreadable counts' END AS reason,
@@ -350,6 +352,10 @@ _FORECASTS = text(f"""
     ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
 """)  # noqa: S608 - texts of ours
 
+# OFFSET 0 has the few attempts looked up one by one: the planner takes them for many, and would read all results.
+_RESULTS_OF_AN_ATTEMPT = """
+    SELECT * FROM predictbench.experiment_results made WHERE made.experiment_run_id = a.experiment_run_id OFFSET 0"""
+
 # Failures of the newest attempts of each version alone: a year of them is a long read, and the code has changed since.
 _REASONS = text(f"""
     WITH attempts AS (
@@ -360,7 +366,7 @@ _REASONS = text(f"""
     )
     SELECT e.name, e.version, r.status, r.reason, count(*) AS markets
     FROM attempts a JOIN predictbench.experiments e USING (experiment_id)
-    JOIN predictbench.experiment_results r USING (experiment_run_id)
+    CROSS JOIN LATERAL ({_RESULTS_OF_AN_ATTEMPT}) r
     WHERE a.place <= :attempts AND r.status IN ('failed', 'skipped') AND {result_is_known(":as_of")}
     GROUP BY e.name, e.version, r.status, r.reason ORDER BY count(*) DESC, r.reason LIMIT 10000
 """)  # noqa: S608 - texts of ours
@@ -374,7 +380,7 @@ _SPREADS = text(f"""
     )
     SELECT e.name, e.version, count(*) AS forecasts, avg(spread)::float8 AS mean, max(spread)::float8 AS largest
     FROM attempts a JOIN predictbench.experiments e USING (experiment_id)
-    JOIN predictbench.experiment_results r USING (experiment_run_id), LATERAL (
+    CROSS JOIN LATERAL ({_RESULTS_OF_AN_ATTEMPT}) r, LATERAL (
         SELECT CASE WHEN jsonb_typeof(r.payload -> 'spread') = 'number'
                 AND jsonb_path_exists(r.payload, 'strict $.samples[1]', silent => true)
             THEN (r.payload ->> 'spread')::numeric END AS spread
