@@ -330,7 +330,8 @@ _OBSERVATIONS = text("""
 """)
 
 # Attempts of the same version from the newest back. Rows without a forecast show that there was none. What was made on
-# a snapshot that a refresh has replaced answers to another price.
+# a snapshot that a refresh has replaced answers to another price. OFFSET 0 has results looked up market by market: the
+# planner takes a market's few for many, and would read all markets there are.
 _FORECASTS = text(f"""
     SELECT r.processed_market_id, e.name, e.version, e.control, e.knowledge_cutoff, r.status, r.probability,
         r.forecast_at, r.reason,
@@ -343,10 +344,12 @@ _FORECASTS = text(f"""
         CASE WHEN jsonb_typeof(r.payload -> 'sources') = 'array' THEN
             jsonb_array_length(r.payload -> 'sources') ELSE 0 END AS n_sources,
         r.leaked
-    FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
+    FROM predictbench.processed_markets m CROSS JOIN LATERAL (
+        SELECT * FROM predictbench.experiment_results made
+        WHERE made.processed_market_id = m.processed_market_id OFFSET 0
+    ) r JOIN predictbench.experiment_runs a USING (experiment_run_id)
     JOIN predictbench.experiments e USING (experiment_id)
-    JOIN predictbench.processed_markets m ON m.processed_market_id = r.processed_market_id
-    WHERE r.processed_market_id = ANY(:captures) AND e.forecasts
+    WHERE m.processed_market_id = ANY(:captures) AND e.forecasts
       AND coalesce(a.snapshot_hash = m.snapshot_hash, true)
       AND {result_is_known(":as_of")}
     ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
