@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -289,8 +290,9 @@ class Filled:
     seconds: float
 
 
+@cache
 def copy_day(folder: Path, markets: int) -> dict[str, tuple[list[str], bytes]]:
-    """The rows of a demo's day, by table: columns, and what COPY made of them."""
+    """The rows of a demo's day, by table: columns, and what COPY made of them. The same for all databases of a call."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "predictbench_assets.cli.main"]
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}

@@ -647,6 +647,14 @@ CREATE INDEX ix_processed_markets_raw ON predictbench.processed_markets (run_id)
 
 UPDATE predictbench.predictbench_alembic_version SET version_num='0011' WHERE predictbench.predictbench_alembic_version.version_num = '0010';
 
+-- Running upgrade 0011 -> 0012
+
+ALTER TABLE predictbench.experiment_results ALTER COLUMN processed_market_id SET (n_distinct = -0.1);
+
+ANALYZE predictbench.experiment_results (processed_market_id);
+
+UPDATE predictbench.predictbench_alembic_version SET version_num='0012' WHERE predictbench.predictbench_alembic_version.version_num = '0011';
+
 DO $$
 DECLARE
     wanted record;

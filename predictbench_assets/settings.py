@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -120,7 +120,7 @@ DECIDE_NO_ROW = frozenset(
         *("polymarket_timeout_seconds", "polymarket_max_attempts", "polymarket_max_answer_mb"),
         *("polymarket_max_listing_mb", "staging_timeout_seconds"),
         # What is run, kept, told and seen.
-        *("target_close_window_days", "horizons", "resolution_max_requests", "raw_retention_days"),
+        *("target_close_window_days", "horizons", "resolution_max_requests", "leaderboard_days", "raw_retention_days"),
         *("staging_retention_days", "dagster_retention_days", "database_size_limit_mb", "notify_webhook_url"),
         *("notify_on_success", "dead_man_url", "notify_timeout_seconds", "github_repository", "github_token"),
         *("github_api_url", "log_level", "log_format", "prometheus_textfile", "prometheus_push_gateway"),
@@ -284,6 +284,14 @@ class Settings(BaseSettings):
     max_markets: int | None = Field(None, ge=1, le=_MANY, description="leave out all but this many markets")
     rejected_share_limit: float = Field(
         0.2, gt=0, le=1, description="share of unreadable rows above which the run stops: the API has changed"
+    )
+
+    # What boards count
+    leaderboard_days: int = Field(
+        365,
+        ge=0,
+        le=_A_CENTURY_DAYS,
+        description="days before the moment of a board, or a page, whose run dates it counts; 0: all there are",
     )
 
     # Where things go
@@ -676,6 +684,12 @@ class Settings(BaseSettings):
     def windows(self) -> tuple[int, ...]:
         """The windows that are scheduled, in days."""
         return self.horizons or (self.target_close_window_days,)
+
+    def leaderboard_since(self, as_of: datetime) -> date | None:
+        """The first run date that a board of a moment counts; None for all there are."""
+        if not self.leaderboard_days:
+            return None
+        return date.fromordinal(max(as_of.toordinal() - self.leaderboard_days, 1))
 
     @property
     def executor_config(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _SECTIONS: Mapping[str, str] = {
     "dagster_postgres_url": "Dagster",
     "target_close_window_days": "What runs, and when",
     "polymarket_base_url": "Polymarket",
+    "leaderboard_days": "What boards count",
     "predictbench_home": "Where things go",
     "archive_uri": "What is kept, and for how long",
     "notify_webhook_url": "Who is told",

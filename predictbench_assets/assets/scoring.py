@@ -74,12 +74,14 @@ def leaderboard(  # type: ignore[no-untyped-def]  # Dagster reads MaterializeRes
 ):
     """All boards as of now, stored with their moment and the version of the rules, so that they can be rebuilt.
 
+    They count the run dates of the last LEADERBOARD_DAYS, so that their time does not grow with all that is stored.
     They are computed from forecasts and resolutions, as a past one is; the stored scores come first, and are checked.
     """
     from predictbench_assets.scoring.store.boards import content_hash, rebuild_leaderboard, store_leaderboard
 
     with bound(process_stage=context.asset_key.to_user_string()), redacting(settings):
-        board = rebuild_leaderboard(database.engine, settings.clock.now())
+        as_of = settings.clock.now()
+        board = rebuild_leaderboard(database.engine, as_of, since=settings.leaderboard_since(as_of))
         if not database.dry:
             store_leaderboard(database.engine, board, settings.clock.now())
         return dg.MaterializeResult(
@@ -117,6 +119,7 @@ def benchmark_report(  # type: ignore[no-untyped-def]  # Dagster reads Materiali
             now=now,
             as_of=now if board is None else board.as_of,
             leaderboard=board,
+            since=settings.leaderboard_since(now),
             markets_since=now.date() - MARKET_PAGES,
         )
         return dg.MaterializeResult(metadata=_page_metadata(summary, settings))
@@ -139,6 +142,7 @@ def _board_metadata(board: Leaderboard, *, simulated: bool) -> dict[str, Any]:
         "dagster/row_count": len(board.rows),
         "as_of": board.as_of.isoformat(),
         "scoring_version": board.scoring_version,
+        **{name: day.isoformat() for name, day in (("since", board.since), ("until", board.until)) if day is not None},
         "board": dg.MetadataValue.md(as_markdown(board, whole, simulated=simulated)),
         **{
             name: dg.MetadataValue.md(as_markdown_image(draw(board), name.replace("_", " ")))

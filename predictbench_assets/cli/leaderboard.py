@@ -11,8 +11,9 @@ from predictbench_assets.cli.options import (
     as_of_instant,
     as_of_option,
     configured_settings,
-    day_option,
     demo_option,
+    period_of,
+    period_options,
     windows_begun,
 )
 from predictbench_assets.database.connection import opened_database
@@ -60,8 +61,7 @@ Examples:
     shell_complete=_bins_begun,
     help="Such as 5-20 (per cent); `all` is the board as a whole, `every` each cut.",
 )
-@day_option("--since", help="Only runs from this date on.")
-@day_option("--until", help="Only runs up to this date.")
+@period_options
 @click.option(
     "--format",
     "format_",
@@ -84,16 +84,15 @@ def leaderboard(
 ) -> None:
     """Compute the boards from the stored forecasts and from what was known of their markets.
 
-    Reads only; the same moment gives the same board, whenever it is asked for. What each number means is in
-    docs/reading-the-board.md.
+    Reads only; the same moment gives the same board, whenever it is asked for. It counts the runs of the
+    LEADERBOARD_DAYS (365) before that moment. What each number means is in docs/reading-the-board.md.
     """
     if price_bin not in (ALL, EVERY, *PRICE_BIN_LABELS):
         bins = ", ".join((*PRICE_BIN_LABELS, ALL, EVERY))
         raise click.BadParameter(f"{price_bin!r} is none of {bins}", param_hint="--price-bin")
-    if since and until and since > until:
-        raise click.UsageError(f"--since {since} is after --until {until}")
     settings = configured_settings()
     as_of = as_of_instant(moment, settings.clock.now())
+    since, until = period_of(settings, as_of, since, until)
     with opened_database(settings) as engine:
         built = rebuild_leaderboard(engine, as_of, since=since, until=until)
         simulated = is_simulated(stored_exchange(engine))
@@ -123,7 +122,7 @@ def _write(
         text = captured.get() if output is None else click.unstyle(captured.get())
     else:
         as_text = {"csv": as_csv, "json": as_json}
-        text = as_text[format_](rows, built.costs) if format_ != "md" else as_markdown(built, rows, simulated=simulated)
+        text = as_text[format_](built, rows) if format_ != "md" else as_markdown(built, rows, simulated=simulated)
     if output is None:
         click.echo(text, nl=False)
         return

@@ -139,6 +139,25 @@ def as_of_instant(moment: date | datetime | None, now: datetime) -> datetime:
         raise click.BadParameter(str(error), param_hint="--as-of") from error
 
 
+def period_options(command: Any) -> Any:
+    """`--since` and `--until` of a command that shows boards, for `period_of`."""
+    meaning = "Only runs from this date on.  [default: of the last LEADERBOARD_DAYS, or all up to --until]"
+    return day_option("--since", help=meaning)(day_option("--until", help="Only runs up to this date.")(command))
+
+
+def period_of(
+    settings: Settings, as_of: datetime, since: date | None, until: date | None
+) -> tuple[date | None, date | None]:
+    """The first and the last run date that boards count; None for no bound.
+
+    Raises:
+        click.UsageError: the first is after the last.
+    """
+    if since and until and since > until:
+        raise click.UsageError(f"--since {since} is after --until {until}")
+    return (since, until) if since or until else (settings.leaderboard_since(as_of), None)
+
+
 def experiment_names(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     """Registered experiments whose names begin so; none where they cannot be loaded."""
     from predictbench_assets.experiments.declared.file import registry_of  # only a shell that completes needs it

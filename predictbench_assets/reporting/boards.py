@@ -49,22 +49,38 @@ _COST_LEGEND: Final = (
 _NUMBERS: Final = ("usd_per_forecast", "usd_per_day", "usd_per_point", "other_costs")
 
 
-def as_json(rows: Sequence[BoardRow], costs: Sequence[EntrantCost] = ()) -> str:
-    """A list of objects with all fields of a row, and what its entrant cost: null where that is not known."""
-    priced = [msgspec.to_builtins(row) | _costs(row, costs) for row in rows]
+def period(leaderboard: Leaderboard) -> str:
+    """A sentence on the run dates that count, and how to have the others count; empty where all there are count."""
+    first = [f"from {leaderboard.since}"] if leaderboard.since else []
+    last = [f"up to {leaderboard.until}"] if leaderboard.until else ["on"] if first else []
+    if not last:
+        return ""
+    return (
+        f"Only run dates {' '.join(first + last)} count; `predictbench leaderboard` counts others with --since and "
+        "--until, or all with LEADERBOARD_DAYS=0."
+    )
+
+
+def as_json(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> str:
+    """A list of objects with all fields of a row, what its entrant cost (null where that is not known), and the first
+    and the last run date that count (null where nothing before or after was left out)."""
+    days = msgspec.to_builtins({"since": leaderboard.since, "until": leaderboard.until})
+    priced = [msgspec.to_builtins(row) | _costs(row, leaderboard.costs) | days for row in rows]
     return msgspec.json.format(msgspec.json.encode(priced), indent=2).decode() + "\n"
 
 
-def as_csv(rows: Sequence[BoardRow], costs: Sequence[EntrantCost] = ()) -> str:
+def as_csv(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> str:
     """A line for each row, as in JSON; flags with spaces between them, empty where a number is undefined."""
     buffer = io.StringIO()
     names = [field.name for field in msgspec.structs.fields(BoardRow)]
-    writer = csv.DictWriter(buffer, [*names, *_NUMBERS], lineterminator="\n")
+    days = {"since": leaderboard.since, "until": leaderboard.until}
+    writer = csv.DictWriter(buffer, [*names, *_NUMBERS, *days], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        cost = _costs(row, costs)
+        cost = _costs(row, leaderboard.costs)
         others = " ".join(f"{currency} {amount}" for currency, amount in cost.pop("other_costs").items())
-        writer.writerow(msgspec.structs.asdict(row) | cost | {"flags": " ".join(row.flags), "other_costs": others})
+        texts = {"flags": " ".join(row.flags), "other_costs": others}
+        writer.writerow(msgspec.structs.asdict(row) | cost | texts | days)
     return buffer.getvalue()
 
 
@@ -131,7 +147,8 @@ def _heading(leaderboard: Leaderboard, simulated: bool) -> str:
     stored = sum(cohort.n_markets for cohort in leaderboard.cohorts)
     runs = len(leaderboard.cohorts)
     markets = "simulated markets" if simulated else "markets"
-    return f"As known at {at}: {final:,} of {stored:,} {markets} of {runs:,} runs have settled."
+    known = f"As known at {at}: {final:,} of {stored:,} {markets} of {runs:,} runs have settled."
+    return " ".join(filter(None, (known, period(leaderboard))))
 
 
 def _groups(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:

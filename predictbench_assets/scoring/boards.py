@@ -280,7 +280,7 @@ class EntrantCost(_Record, frozen=True):
         return None if self.usd is None or not self.forecasts else round(self.usd / self.forecasts, 10)
 
 
-# Without costs it has the bytes that it had before costs were kept: no other field has a default.
+# What is as its default is not written: a board has the bytes that it had before there was such a field.
 class Leaderboard(_Record, frozen=True, omit_defaults=True):
     """All boards, as known at `as_of`."""
 
@@ -293,3 +293,7 @@ class Leaderboard(_Record, frozen=True, omit_defaults=True):
     coherence: tuple[Coherence, ...]
     cohorts: tuple[CohortState, ...]
     costs: tuple[EntrantCost, ...] = ()
+    since: date | None = None
+    """The first run date that counts, where runs of earlier ones were left out."""
+    until: date | None = None
+    """The last one, where runs of later ones were left out."""

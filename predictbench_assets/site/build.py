@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-import msgspec
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -33,10 +32,9 @@ from predictbench_assets.reporting.coverage import coverage_of
 from predictbench_assets.runs import FREEZE_WINDOW_HOURS
 from predictbench_assets.scoring import rules
 from predictbench_assets.scoring.boards import BoardName, BoardRow, Leaderboard
-from predictbench_assets.scoring.build import build_leaderboard
-from predictbench_assets.scoring.costs import RunCost, entrant_costs
+from predictbench_assets.scoring.costs import RunCost
 from predictbench_assets.scoring.forecasts import Entrant, Forecasts
-from predictbench_assets.scoring.store.boards import content_hash, encoded_leaderboard
+from predictbench_assets.scoring.store.boards import content_hash, encoded_leaderboard, leaderboard_of
 from predictbench_assets.scoring.store.costs import load_costs
 from predictbench_assets.scoring.store.forecasts import load_forecasts
 from predictbench_assets.site import views
@@ -118,15 +116,20 @@ def write_report(
     now: datetime,
     as_of: datetime | None = None,
     leaderboard: Leaderboard | None = None,
+    since: date | None = None,
+    until: date | None = None,
     markets_since: date | None = None,
 ) -> ReportSummary:
     """Write the whole page into `folder`, replacing the one that is there in one step.
+
+    Everything on it but the coverage calendar is of the run dates that its boards count.
 
     Args:
         now: instant of the page, UTC.
         as_of: instant of what is known; default `now`.
         leaderboard: the boards as of that moment, where they have been built already.
-        markets_since: only markets of this run date and later have pages of their own; default all.
+        since, until: the first and the last run date that count; default all. Boards that are given have their own.
+        markets_since: only markets of this run date and later have pages of their own; default all that count.
 
     Raises:
         FolderNotOurs: `folder` has files, and they are no page of ours.
@@ -137,10 +140,12 @@ def write_report(
     as_of = as_of or now
     folder = folder.expanduser().resolve()
     _refuse_to_replace(folder)
-    forecasts = load_forecasts(engine, as_of)
-    costs = load_costs(engine, as_of)
+    if leaderboard is not None:
+        since, until = leaderboard.since, leaderboard.until
+    forecasts = load_forecasts(engine, as_of, since=since, until=until)
+    costs = load_costs(engine, as_of, since=since, until=until)
     if leaderboard is None:
-        leaderboard = msgspec.structs.replace(build_leaderboard(forecasts), costs=entrant_costs(costs))
+        leaderboard = leaderboard_of(engine, forecasts, costs, since, until)
     partial = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -230,13 +235,15 @@ class _Site:
             "scoring_version": leaderboard.scoring_version,
             "leaderboard_hash": content_hash(leaderboard),
             "simulated": self._simulated,
+            "period": boards.period(leaderboard),
         }
+        self._since, self._until = leaderboard.since or date.min, leaderboard.until or date.max
 
     def write(self, markets_since: date | None) -> _Written:
         """All pages."""
         self._folder.mkdir()
-        seen = overview(self._engine, self._as_of)
-        pages, days = self._write_cohorts(markets_since or date.min, seen)
+        seen = overview(self._engine, self._as_of, self._since, self._until)
+        pages, days = self._write_cohorts(max(markets_since or date.min, self._since), seen)
         self._write_markets(pages, days)
         experiments = self._write_experiments(seen, set(pages))
         self._write_index(seen, set(days))
@@ -279,7 +286,7 @@ class _Site:
         """Pages of days, with links to their markets; the page of each market, and the markets of each day."""
         pages: dict[str, str] = {}
         days: dict[tuple[date, int], list[str]] = {}
-        for sample in cohorts(self._engine, self._as_of, since):
+        for sample in cohorts(self._engine, self._as_of, since, self._until):
             run_date, window, core = sample.run_date, sample.window_days, sample.markets
             for market in core:
                 pages.setdefault(market.market_id, page_name(market.market_id))

@@ -81,7 +81,7 @@ class ExperimentRecord:
 
 @dataclass(frozen=True)
 class Overview:
-    """Figures of the front page, over the whole benchmark."""
+    """Figures of the front page, over the run dates that it counts."""
 
     windows: tuple[WindowCounts, ...]
     experiments: tuple[ExperimentRecord, ...]
@@ -238,7 +238,8 @@ class MarketHistory:
         return newest if newest is not None and newest.state == "final" else None
 
 
-_RUNS = f"SELECT p.* FROM predictbench.processing_runs p WHERE {run_is_known(':as_of')}"  # noqa: S608 - texts of ours
+_ALL_RUNS = f"SELECT p.* FROM predictbench.processing_runs p WHERE {run_is_known(':as_of')}"  # noqa: S608 - texts of ours
+_RUNS = f"{_ALL_RUNS} AND p.run_date BETWEEN :since AND :until"
 _KNOWN = market_is_known(":as_of")
 
 _WINDOWS = text(f"""
@@ -249,7 +250,9 @@ _WINDOWS = text(f"""
             count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'history') AS history,
             count(*) FILTER (WHERE {_KNOWN} AND m.price_quality = 'none') AS unpriced,
             count(*) FILTER (WHERE m.withdrawn_at <= :as_of) AS withdrawn
-        FROM predictbench.processed_markets m JOIN runs r USING (run_id) GROUP BY r.window_days
+        FROM runs r CROSS JOIN LATERAL (
+            SELECT * FROM predictbench.processed_markets stored WHERE stored.run_id = r.run_id OFFSET 0
+        ) m GROUP BY r.window_days
     ), reasons AS (
         SELECT window_days, jsonb_object_agg(reason, markets) AS excluded_by_reason FROM (
             SELECT window_days, CASE WHEN whole THEN each.reason ELSE 'unreadable counts' END AS reason,
@@ -286,14 +289,14 @@ _NEXT_CLOSE = text(f"""
 _DIGESTS = text("""
     SELECT DISTINCT ON (d.run_id) p.run_date, p.window_days, d.digest
     FROM predictbench.forecast_digests d JOIN predictbench.processing_runs p USING (run_id)
-    WHERE d.made_at <= :as_of ORDER BY d.run_id, d.made_at DESC, d.digest
+    WHERE p.run_date BETWEEN :since AND :until AND d.made_at <= :as_of ORDER BY d.run_id, d.made_at DESC, d.digest
 """)
 
 _COHORTS = text(f"""
     WITH runs AS ({_RUNS})
     SELECT r.run_id, r.run_date, r.window_days, r.as_of, min(m.captured_at) AS captured_at
     FROM runs r JOIN predictbench.processed_markets m USING (run_id)
-    WHERE m.core AND {_KNOWN} AND r.run_date >= :since
+    WHERE m.core AND {_KNOWN}
     GROUP BY r.run_id, r.run_date, r.window_days, r.as_of ORDER BY r.run_date DESC, r.window_days
 """)  # noqa: S608 - texts of ours
 
@@ -306,7 +309,7 @@ _CORE_OF_A_RUN = text(f"""
 """)  # noqa: S608 - texts of ours
 
 _CAPTURES = text(f"""
-    WITH runs AS ({_RUNS})
+    WITH runs AS ({_ALL_RUNS})
     SELECT m.processed_market_id, m.market_id, m.market_slug, m.question, m.category, m.close_time,
         m.raw_snapshot ->> 'description' AS rules, m.raw_snapshot IS NULL AS archived,
         e.slug AS event_slug, e.title AS event_title, r.run_date, r.window_days,
@@ -327,7 +330,8 @@ _OBSERVATIONS = text("""
 """)
 
 # Attempts of the same version from the newest back. Rows without a forecast show that there was none. What was made on
-# a snapshot that a refresh has replaced answers to another price.
+# a snapshot that a refresh has replaced answers to another price. OFFSET 0 has results looked up market by market: the
+# planner takes a market's few for many, and would read all markets there are.
 _FORECASTS = text(f"""
     SELECT r.processed_market_id, e.name, e.version, e.control, e.knowledge_cutoff, r.status, r.probability,
         r.forecast_at, r.reason,
@@ -340,14 +344,20 @@ _FORECASTS = text(f"""
         CASE WHEN jsonb_typeof(r.payload -> 'sources') = 'array' THEN
             jsonb_array_length(r.payload -> 'sources') ELSE 0 END AS n_sources,
         r.leaked
-    FROM predictbench.experiment_results r JOIN predictbench.experiment_runs a USING (experiment_run_id)
+    FROM predictbench.processed_markets m CROSS JOIN LATERAL (
+        SELECT * FROM predictbench.experiment_results made
+        WHERE made.processed_market_id = m.processed_market_id OFFSET 0
+    ) r JOIN predictbench.experiment_runs a USING (experiment_run_id)
     JOIN predictbench.experiments e USING (experiment_id)
-    JOIN predictbench.processed_markets m ON m.processed_market_id = r.processed_market_id
-    WHERE r.processed_market_id = ANY(:captures) AND e.forecasts
+    WHERE m.processed_market_id = ANY(:captures) AND e.forecasts
       AND coalesce(a.snapshot_hash = m.snapshot_hash, true)
       AND {result_is_known(":as_of")}
     ORDER BY r.processed_market_id, e.name, e.version, a.attempt DESC
 """)  # noqa: S608 - texts of ours
+
+# OFFSET 0 has the few attempts looked up one by one: the planner takes them for many, and would read all results.
+_RESULTS_OF_AN_ATTEMPT = """
+    SELECT * FROM predictbench.experiment_results made WHERE made.experiment_run_id = a.experiment_run_id OFFSET 0"""
 
 # Failures of the newest attempts of each version alone: a year of them is a long read, and the code has changed since.
 _REASONS = text(f"""
@@ -359,7 +369,7 @@ _REASONS = text(f"""
     )
     SELECT e.name, e.version, r.status, r.reason, count(*) AS markets
     FROM attempts a JOIN predictbench.experiments e USING (experiment_id)
-    JOIN predictbench.experiment_results r USING (experiment_run_id)
+    CROSS JOIN LATERAL ({_RESULTS_OF_AN_ATTEMPT}) r
     WHERE a.place <= :attempts AND r.status IN ('failed', 'skipped') AND {result_is_known(":as_of")}
     GROUP BY e.name, e.version, r.status, r.reason ORDER BY count(*) DESC, r.reason LIMIT 10000
 """)  # noqa: S608 - texts of ours
@@ -373,7 +383,7 @@ _SPREADS = text(f"""
     )
     SELECT e.name, e.version, count(*) AS forecasts, avg(spread)::float8 AS mean, max(spread)::float8 AS largest
     FROM attempts a JOIN predictbench.experiments e USING (experiment_id)
-    JOIN predictbench.experiment_results r USING (experiment_run_id), LATERAL (
+    CROSS JOIN LATERAL ({_RESULTS_OF_AN_ATTEMPT}) r, LATERAL (
         SELECT CASE WHEN jsonb_typeof(r.payload -> 'spread') = 'number'
                 AND jsonb_path_exists(r.payload, 'strict $.samples[1]', silent => true)
             THEN (r.payload ->> 'spread')::numeric END AS spread
@@ -388,11 +398,11 @@ _QUESTIONS = text("""
 """)
 
 
-def overview(engine: Engine, as_of: datetime) -> Overview:
-    """Counts over all complete runs, the registered experiments and the digests."""
+def overview(engine: Engine, as_of: datetime, since: date, until: date) -> Overview:
+    """Counts over the complete runs of some dates, the registered experiments and the digests."""
 
     def work(connection: Connection) -> Overview:
-        known = {"as_of": as_of}
+        known = {"as_of": as_of, "since": since, "until": until}
         windows = []
         for row in connection.execute(_WINDOWS, known):
             values = row._asdict()
@@ -408,9 +418,9 @@ def overview(engine: Engine, as_of: datetime) -> Overview:
     return in_transaction(engine, work)
 
 
-def cohorts(engine: Engine, as_of: datetime, since: date) -> Iterator[CoreSample]:
-    """The core sample of each complete run from `since` on, newest first."""
-    known = {"as_of": as_of, "since": since}
+def cohorts(engine: Engine, as_of: datetime, since: date, until: date) -> Iterator[CoreSample]:
+    """The core sample of each complete run of some dates, newest first."""
+    known = {"as_of": as_of, "since": since, "until": until}
     runs = in_transaction(engine, lambda connection: connection.execute(_COHORTS, known).all())
     for run in runs:
         values = run._asdict()

@@ -156,6 +156,8 @@ class Benchmark:
     ) -> Any:
         """The boards, with the numbers of `predictbench leaderboard --as-of` but costs, which no release has.
 
+        All run dates count where none are given; that command counts the last year then.
+
         Args:
             board: `core`, `full` or `backfill`. Default: all three.
             window_days: only this window.

@@ -133,5 +133,5 @@ class DatabaseSource:
                 yield record_batch(schema, list(as_written(table, rows)))
 
     def board_rows(self, since: date | None, until: date | None) -> Sequence[BoardRow]:
-        """Rows of the boards, computed as `predictbench leaderboard --as-of` does."""
+        """Rows of the boards of these run dates, computed as `predictbench leaderboard --as-of` does."""
         return rebuild_leaderboard(self._engine, self.as_of, since=since, until=until).rows

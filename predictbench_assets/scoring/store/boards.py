@@ -1,22 +1,31 @@
 """Boards, stored: the benchmark's results of a day, to be read at once and held against a rebuild."""
 
 import hashlib
+from collections.abc import Iterable
 from datetime import date, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
 import msgspec
 from sqlalchemy import Connection, Engine, text
 
+from predictbench_assets.database.as_of import run_is_known
 from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.printable import on_one_line
 from predictbench_assets.runs import RUN_NAMESPACE
 from predictbench_assets.scoring.boards import Leaderboard
-from predictbench_assets.scoring.costs import entrant_costs
+from predictbench_assets.scoring.costs import RunCost, entrant_costs
 from predictbench_assets.scoring.store.costs import load_costs
 
+if TYPE_CHECKING:
+    from predictbench_assets.scoring.forecasts import Forecasts
+
 _BATCH: Final = 1_000
+
+_LEFT_OUT = text(f"""
+    SELECT count(*) FILTER (WHERE p.run_date < :since) AS older, count(*) FILTER (WHERE p.run_date > :until) AS newer
+    FROM predictbench.processing_runs p WHERE {run_is_known(":as_of")}""")  # noqa: S608 - a text of ours
 
 _ADD_BOARD = text("""
     INSERT INTO predictbench.leaderboards (leaderboard_id, as_of, computed_at, scoring_version, content_hash, detail)
@@ -48,20 +57,40 @@ def rebuild_leaderboard(
 ) -> Leaderboard:
     """Build all boards as known on an instant, from the forecasts and the ledgers.
 
+    A stored board comes out again with its own `as_of`, `since` and `until`.
+
     Args:
-        since: the first run date that counts.
+        since: the first run date that counts; default: that of the first run there is.
         until: the last one, itself included.
 
     Raises:
         DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
     """
     # Arrays and statistics are slow to load, and a stored board needs none.
-    from predictbench_assets.scoring.build import build_leaderboard
     from predictbench_assets.scoring.store.forecasts import load_forecasts
 
-    built = build_leaderboard(load_forecasts(engine, as_of, since=since, until=until))
-    costs = entrant_costs(load_costs(engine, as_of, since=since, until=until))
-    return msgspec.structs.replace(built, costs=costs)
+    forecasts = load_forecasts(engine, as_of, since=since, until=until)
+    return leaderboard_of(engine, forecasts, load_costs(engine, as_of, since=since, until=until), since, until)
+
+
+def leaderboard_of(
+    engine: Engine, forecasts: "Forecasts", costs: Iterable[RunCost], since: date | None, until: date | None
+) -> Leaderboard:
+    """Build all boards of forecasts and costs that were loaded, with the run dates that they were loaded of.
+
+    Raises:
+        DatabaseUnavailable, DatabaseRefused: the database cannot be reached, or refuses.
+    """
+    from predictbench_assets.scoring.build import build_leaderboard
+
+    values = {"as_of": forecasts.as_of, "since": since or date.min, "until": until or date.max}
+    left_out = in_transaction(engine, lambda connection: connection.execute(_LEFT_OUT, values).one())
+    return msgspec.structs.replace(
+        build_leaderboard(forecasts),
+        costs=entrant_costs(costs),
+        since=since if left_out.older else None,
+        until=until if left_out.newer else None,
+    )
 
 
 def encoded_leaderboard(leaderboard: Leaderboard) -> bytes:
@@ -85,7 +114,8 @@ def store_leaderboard(engine: Engine, leaderboard: Leaderboard, now: datetime) -
     """
     digest = content_hash(leaderboard)
     named = {"leaderboard_id": uuid5(RUN_NAMESPACE, f"leaderboard|{leaderboard.as_of.isoformat()}|{digest}")}
-    detail = {name: value for name, value in msgspec.structs.asdict(leaderboard).items() if name != "rows"}
+    fields = msgspec.structs.asdict(leaderboard)
+    detail = {name: value for name, value in fields.items() if name != "rows" and value is not None}
     board = named | {
         "as_of": leaderboard.as_of,
         "computed_at": now,

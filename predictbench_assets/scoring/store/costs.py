@@ -50,7 +50,8 @@ _RUNS = text(f"""
     WHERE p.run_date BETWEEN :since AND :until
     GROUP BY p.run_id, p.run_date, p.window_days ORDER BY p.run_date, p.window_days""")  # noqa: S608 - names of ours
 
-# A row for each experiment and run with the counts, and one for each currency with its amount.
+# A row for each experiment and run with the counts, and one for each currency with its amount. Attempts are an array:
+# the results of a run lie together, and by a join each attempt would read those of all.
 _USAGE = text(f"""
     SELECT run_date, window_days, name AS experiment, version, grouping(currency) AS whole, currency,
         count(DISTINCT processed_market_id) FILTER (WHERE status = 'completed' AND probability IS NOT NULL)
@@ -65,7 +66,9 @@ _USAGE = text(f"""
         JOIN predictbench.experiment_runs a USING (experiment_run_id)
         JOIN predictbench.experiments e USING (experiment_id)
         JOIN predictbench.processing_runs p USING (run_id)
-        WHERE a.run_id = ANY(:runs) AND {result_is_known(":as_of")}
+        WHERE r.experiment_run_id = ANY(ARRAY(
+                SELECT experiment_run_id FROM predictbench.experiment_runs WHERE run_id = ANY(:runs)
+            )) AND {result_is_known(":as_of")}
             AND num_nonnulls(r.requests, r.input_tokens, r.cached_tokens, r.output_tokens, r.cost) > 0
         ORDER BY a.run_id, a.experiment_id, r.processed_market_id, r.forecast_at, a.attempt
     ) answers

@@ -112,11 +112,11 @@ def on_the_page(engine: Engine, as_of: datetime) -> Seen:
                     seen.forecasts[place] = one.probability
     core = {
         (sample.run_date, sample.window_days, one.market_id)
-        for sample in data.cohorts(engine, as_of, date.min)
+        for sample in data.cohorts(engine, as_of, date.min, date.max)
         for one in sample.markets
     }
     assert core == seen.markets, "all of them are in the core sample"
-    assert sum(window.core for window in data.overview(engine, as_of).windows) == len(core)
+    assert sum(window.core for window in data.overview(engine, as_of, date.min, date.max).windows) == len(core)
     return seen
 
 

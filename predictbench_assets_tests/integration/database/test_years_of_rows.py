@@ -14,6 +14,8 @@ from sqlalchemy import Engine, text
 from predictbench_assets.database import migrations
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.retention.stored import _SETTLED_RUNS, settled_runs
+from predictbench_assets.scoring.store import costs
+from predictbench_assets.site import data
 from predictbench_assets_tests.kit.database import Database
 
 RUNS, MARKETS = 300, 30
@@ -58,10 +60,10 @@ def grown(engine: Engine) -> Database:
     return Database(engine)
 
 
-def rows_read(database: Database, query: str, table: str) -> float:
+def rows_read(database: Database, query: str, table: str, **values: Any) -> float:
     """Rows of a table that the server goes through to answer."""
     with database.engine.connect() as connection:
-        (plan,) = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}")).scalar_one()
+        (plan,) = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}"), values).scalar_one()
 
     def steps(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield one
@@ -86,6 +88,17 @@ def test_the_newest_results_of_a_part_are_read_alone(grown: Database) -> None:
         query = f"SELECT * FROM predictbench.latest_experiment_results WHERE {asked}"
         assert markets <= len(grown.rows(query)) <= 2 * markets
         assert rows_read(grown, query, "experiment_results") <= 2 * markets, asked
+
+
+def test_page_and_costs_read_the_results_of_the_attempts_that_they_are_of(grown: Database) -> None:
+    asked: dict[str, Any] = {"as_of": YEARS_LATER, "attempts": data.NEWEST_ATTEMPTS}
+    newest = 2 * data.NEWEST_ATTEMPTS * MARKETS
+    assert newest < 2 * RUNS * MARKETS / 10
+    for query in (data._REASONS, data._SPREADS):
+        assert rows_read(grown, query.text, "experiment_results", **asked) <= newest, query.text
+    runs = [run for (run,) in grown.rows("SELECT run_id FROM predictbench.processing_runs ORDER BY run_date LIMIT 30")]
+    asked = {"as_of": YEARS_LATER, "runs": runs}
+    assert rows_read(grown, costs._USAGE.text, "experiment_results", **asked) == 2 * 30 * MARKETS
 
 
 def test_a_prune_looks_at_the_raw_snapshots_that_are_left(grown: Database) -> None:

@@ -100,6 +100,21 @@ def test_what_the_job_stores_and_shows(daily: DailyRun, engine: Engine, monkeypa
     assert report["as_of"] == board["as_of"] == LATER.isoformat()
 
 
+def test_board_and_page_leave_out_older_runs_and_say_so(
+    daily: DailyRun, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, _ = swept(daily, monkeypatch, LEADERBOARD_DAYS="4")
+    since = LATER.date() - timedelta(days=4)
+    stored = stored_leaderboard(engine, LATER)
+    assert stored is not None
+    assert (stored.since, stored.rows) == (since, ())
+    assert told["leaderboard"]["since"] == since.isoformat()
+    assert f"Only run dates from {since} on count" in told["leaderboard"]["board"]
+    report = told["benchmark_report"]
+    assert report["leaderboard_hash"] == content_hash(stored) == told["leaderboard"]["content_hash"]
+    assert f"Only run dates from {since} on count" in Path(report["index"]).read_text()
+
+
 @pytest.mark.long
 def test_the_job_as_a_process_and_once_more(daily: DailyRun, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     home = daily.folder / "dagster"

@@ -168,8 +168,66 @@ def test_the_boards_say_what_was_planted(engine: Engine, season: Ledger) -> None
 
 
 def test_only_runs_of_chosen_dates_count_where_that_is_asked_for(engine: Engine, season: Ledger) -> None:
-    board = rebuild_leaderboard(engine, THEN, since=DAY + timedelta(days=1), until=DAY + timedelta(days=1))
-    assert [cohort.run_date for cohort in board.cohorts] == [DAY + timedelta(days=1)]
+    second = DAY + timedelta(days=1)
+    board = rebuild_leaderboard(engine, THEN, since=second, until=second)
+    assert [cohort.run_date for cohort in board.cohorts] == [second]
+    assert (board.since, board.until) == (second, second)
+    store_leaderboard(engine, board, NOW)
+    move_on(season)
+    stored = stored_leaderboard(engine, THEN)
+    assert stored == board
+    again = rebuild_leaderboard(engine, stored.as_of, since=stored.since, until=stored.until)
+    assert encoded_leaderboard(again) == encoded_leaderboard(board)
+
+
+def test_a_bound_that_leaves_nothing_out_is_none(engine: Engine, season: Ledger) -> None:
+    whole = rebuild_leaderboard(engine, THEN)
+    bounded = rebuild_leaderboard(engine, THEN, since=DAY, until=DAY + timedelta(days=DAYS - 1))
+    assert encoded_leaderboard(bounded) == encoded_leaderboard(whole)
+    assert b"since" not in encoded_leaderboard(whole), "the bytes of before"
+    store_leaderboard(engine, whole, NOW)
+    [(fields,)] = season.rows("SELECT array_agg(f) FROM predictbench.leaderboards, jsonb_object_keys(detail) f")
+    assert not {"since", "until"} & set(fields)
+    move_on(season)  # a run that is later than the moment is no part of it
+    assert encoded_leaderboard(rebuild_leaderboard(engine, THEN, until=DAY + timedelta(days=DAYS - 1))) == (
+        encoded_leaderboard(whole)
+    )
+
+
+def test_the_leaderboard_counts_the_last_days_and_says_so(
+    predictbench: Predictbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(*arguments: str) -> tuple[int, str | None, str | None]:
+        """Markets of the full board, and the first and the last run date that count."""
+        rows = rows_of(
+            predictbench("leaderboard", "--format", "json", "--board", "full", "--category", ALL, *arguments)
+        )
+        csv_rows = csv.DictReader(io.StringIO(predictbench("leaderboard", "--format", "csv", *arguments).stdout))
+        told = {(row["since"], row["until"]) for row in rows}
+        assert told == {(row["since"] or None, row["until"] or None) for row in csv_rows}
+        [days] = told
+        return max(row["n_board"] for row in rows), *days
+
+    def sentence(*arguments: str) -> bool:
+        return "Only run dates" in " ".join(predictbench("leaderboard", *arguments).stdout.split())
+
+    second = (DAY + timedelta(days=1)).isoformat()
+    everything = (DAYS * EVENTS, None, None)
+    assert shown() == everything
+    assert not sentence()
+    monkeypatch.setenv("LEADERBOARD_DAYS", str((NOW.date() - DAY).days - 1))
+    assert shown() == ((DAYS - 1) * EVENTS, second, None)
+    said = " ".join(predictbench("leaderboard").stdout.split())
+    assert f"Only run dates from {second} on count" in said
+    assert "LEADERBOARD_DAYS=0" in said
+    assert f"Only run dates from {second} on count" in predictbench("leaderboard", "--format", "md").stdout
+    # Of the moment that is shown, not of today; and what is asked for comes before the setting.
+    assert shown("--as-of", (NOW - timedelta(days=1)).isoformat()) == everything
+    assert shown("--since", DAY.isoformat()) == everything
+    assert shown("--until", second) == (2 * EVENTS, None, second)
+    assert sentence("--until", second)
+    monkeypatch.setenv("LEADERBOARD_DAYS", "0")
+    assert shown() == everything
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_a_point_costs_what_a_forecast_does_over_its_edge_and_nothing_won_has_no
 
 
 def test_json_and_csv_have_the_costs_of_each_row_and_null_where_there_are_none() -> None:
-    found = json.loads(as_json(ROWS, COSTS))
+    found = json.loads(as_json(board(*ROWS, costs=COSTS), ROWS))
     numbers = ("usd_per_forecast", "usd_per_day", "usd_per_point", "other_costs")
     assert [[one[name] for name in numbers] for one in found] == [
         [0.005, 1.5, 2.5, {}],
@@ -74,7 +74,7 @@ def test_json_and_csv_have_the_costs_of_each_row_and_null_where_there_are_none()
         [None, None, None, {"EUR": 1.2}],
         [None, None, None, {}],
     ]
-    read = list(csv.DictReader(io.StringIO(as_csv(ROWS, COSTS))))
+    read = list(csv.DictReader(io.StringIO(as_csv(board(*ROWS, costs=COSTS), ROWS))))
     assert [[one[name] for name in numbers] for one in read] == [
         ["0.005", "1.5", "2.5", ""],
         ["0.005", "1.5", "", ""],

@@ -1,6 +1,6 @@
 """Settings: where they come from, what is refused, and that no secret is ever shown."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -156,6 +156,16 @@ def test_what_is_computed_from_settings_does_not_overflow() -> None:
     assert problem.startswith("PREDICTBENCH_NOW: is before 2020")
     [problem] = problems(raw_retention_days=800_000)
     assert problem.startswith("RAW_RETENTION_DAYS: ")
+    [problem] = problems(leaderboard_days=800_000)
+    assert problem.startswith("LEADERBOARD_DAYS: ")
+    assert load_settings().leaderboard_since(datetime(1, 3, 1, tzinfo=UTC)) == date(1, 1, 1)
+
+
+def test_boards_count_the_run_dates_of_a_year_unless_another_number_of_days_is_set() -> None:
+    as_of = datetime(2031, 1, 1, 7, tzinfo=UTC)
+    assert load_settings().leaderboard_since(as_of) == date(2030, 1, 1)
+    assert load_settings(leaderboard_days=1).leaderboard_since(as_of) == date(2030, 12, 31)
+    assert load_settings(leaderboard_days=0).leaderboard_since(as_of) is None
 
 
 @pytest.mark.parametrize("name", ["predictbench_home", "artifacts_dir", "staging_uri", "archive_uri"])
