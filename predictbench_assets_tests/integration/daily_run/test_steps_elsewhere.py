@@ -19,8 +19,11 @@ def small(make_run: MakeRun) -> DailyRun:
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    # In files: one in memory has a single connection, which two threads that write at once take from each other.
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder)) as made:
         yield made
 
 
