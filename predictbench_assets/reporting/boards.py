@@ -50,15 +50,10 @@ _NUMBERS: Final = ("usd_per_forecast", "usd_per_day", "usd_per_point", "other_co
 
 
 def period(leaderboard: Leaderboard) -> str:
-    """A sentence on the run dates that count, and how to have the others count; empty where all there are count."""
+    """A sentence on the run dates that count; empty where all there are count."""
     first = [f"from {leaderboard.since}"] if leaderboard.since else []
     last = [f"up to {leaderboard.until}"] if leaderboard.until else ["on"] if first else []
-    if not last:
-        return ""
-    return (
-        f"Only run dates {' '.join(first + last)} count; `predictbench leaderboard` counts others with --since and "
-        "--until, or all with LEADERBOARD_DAYS=0."
-    )
+    return f"Only run dates {' '.join(first + last)} count." if last else ""
 
 
 def as_json(leaderboard: Leaderboard, rows: Sequence[BoardRow]) -> str:
@@ -148,7 +143,9 @@ def _heading(leaderboard: Leaderboard, simulated: bool) -> str:
     runs = len(leaderboard.cohorts)
     markets = "simulated markets" if simulated else "markets"
     known = f"As known at {at}: {final:,} of {stored:,} {markets} of {runs:,} runs have settled."
-    return " ".join(filter(None, (known, period(leaderboard))))
+    counted = period(leaderboard)
+    others = "`predictbench leaderboard` counts others with --since and --until, or all with LEADERBOARD_DAYS=0."
+    return f"{known} {counted} {others}" if counted else known
 
 
 def _groups(rows: Sequence[BoardRow]) -> list[tuple[str, list[BoardRow]]]:
