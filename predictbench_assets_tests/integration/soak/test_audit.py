@@ -87,7 +87,7 @@ def world(make_run: MakeRun) -> Iterator[Lived]:
             assert isinstance(market, Market)
             ledger.settled[market.market_id] = market.settlement.closed, market.settlement.payout[0]
         ledger.end = {"now": END.isoformat(), "days": 1, "windows": [7], "first": str(KEY.run_date), "min_volume": 500}
-        ledger.commands = [_command(TODAY, number) for number in range(8)]
+        ledger.commands = [_command(TODAY, number) for number in range(20)]
         ledger.days = [_day(number) for number in range(60)]
         ledger.model = {"requests": 0, "billed": 0, "distinct_prompts": 0, "billed_again": 0}
         connection.commit()
