@@ -127,3 +127,13 @@ def _without_blanks(text: str) -> str:
     while text != before:
         before, text = text, text.strip().strip(_INVISIBLE + "\0")
     return text
+
+
+def is_unicode(text: str) -> bool:
+    """False for a text with half a surrogate pair, which no database and no UTF-8 can hold."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return True

@@ -24,6 +24,7 @@ from predictbench_assets.markets.market import Market
 from predictbench_assets.runs import OutcomeStatus
 from predictbench_assets.secrecy import redacted_json
 from predictbench_assets.staging import Schema
+from predictbench_assets.texts import is_unicode
 
 OUTCOMES = Schema("experiment_results", 1)
 """The staged file of an experiment: one `Outcome` a row, in the order of the cohort."""
@@ -278,7 +279,7 @@ def _is_plain(value: object) -> bool:
         if type(container) is dict:
             items = container.values()
             for key in container:
-                if type(key) is not str or "\0" in key or not _is_unicode(key):
+                if type(key) is not str or "\0" in key or not is_unicode(key):
                     return False
                 left -= len(key)
         if left < 0 or len(held) > _MAX_DEPTH:
@@ -290,7 +291,7 @@ def _is_plain(value: object) -> bool:
                     return False
             elif kind is str:
                 left -= len(item)
-                if "\0" in item or not _is_unicode(item):
+                if "\0" in item or not is_unicode(item):
                     return False
             elif kind is int:
                 if not -(2**63) <= item < 2**63:
@@ -429,16 +430,6 @@ def _text(path: str, text: str, room: _Room | None = None) -> str:
         room.take(len(text))
     if "\0" in text:
         raise ResultRefused(f"{path} contains a NUL character, which the database cannot hold")
-    if not _is_unicode(text):
+    if not is_unicode(text):
         raise ResultRefused(f"{path} contains half a surrogate pair, which is no Unicode text")
     return str(text)
-
-
-def _is_unicode(text: str) -> bool:
-    """False for half a surrogate pair."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return False
-    return True

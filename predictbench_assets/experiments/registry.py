@@ -30,6 +30,7 @@ from predictbench_assets.experiments.protocol import (
 )
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.settings import BASELINE, DEFAULT_EXPERIMENTS
+from predictbench_assets.texts import is_unicode
 
 if TYPE_CHECKING:
     from predictbench_assets.experiments.declared.file import Declarations
@@ -437,7 +438,7 @@ def attribute_problem(one: Any, called: str) -> str | None:
         return f"its version {one.version!r} is not a text of 1 to 32 letters, digits, dots, plus and minus signs"
     if not isinstance(one.description, str):
         return "its description is no text"
-    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in one.description):
+    if "\0" in one.description or not is_unicode(one.description):
         return "its description has a NUL character or half a surrogate pair in it, which cannot be stored"
     several = isinstance(one.requires, Collection) and not isinstance(one.requires, str)
     if not several or not all(isinstance(name, str) for name in one.requires):

@@ -21,7 +21,7 @@ from predictbench_assets.experiments.outside.inbox import SubmittedForecast
 from predictbench_assets.failures import PermanentError
 from predictbench_assets.markets.market import Market
 from predictbench_assets.printable import shortened
-from predictbench_assets.texts import UndecodableFile, decoded, read_whole, trimmed, unusable_character
+from predictbench_assets.texts import UndecodableFile, decoded, is_unicode, read_whole, trimmed, unusable_character
 
 Form = Literal["forecastbench", "csv", "jsonl"]
 
@@ -408,7 +408,7 @@ def _take_rationale(line: Line, given: object) -> None:
         line.troubles.append(f"its rationale is {shortened(given)}, no text")
     elif len(given) > MOST_RATIONALE:
         line.troubles.append(f"its rationale has {len(given):,} characters, at most {MOST_RATIONALE:,} are kept")
-    elif any(character == "\0" or "\ud800" <= character <= "\udfff" for character in given):
+    elif "\0" in given or not is_unicode(given):
         line.troubles.append("its rationale has a NUL character or half a surrogate pair, which cannot be stored")
     else:
         line.rationale = given.strip()
