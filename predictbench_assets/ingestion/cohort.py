@@ -135,7 +135,7 @@ class SharedCohort:
 
     def keep(self, staged: StagedFile, markets: Iterable[Market]) -> None:
         """Keep the markets that were staged, in the order of the snapshot; those of another cohort are let go first."""
-        self.release()
+        self._let_go()
         gc.collect()  # garbage would stay for good
         with _resting_collector():
             self._markets = tuple(market.slim() for market in markets)
@@ -151,15 +151,14 @@ class SharedCohort:
     def hand_over(self, staged: StagedFile) -> Iterator[Market]:
         """The markets of a staged cohort for the last who has use for them: each is let go as the next one is taken."""
         markets = list(reversed(self._markets)) if self._hash == staged.sha256 else None
-        self.release()
+        self._let_go()
         if markets is None:
             yield from cohort_markets(staged)
             return
         while markets:
             yield markets.pop()
 
-    def release(self) -> None:
-        """Let the markets go."""
+    def _let_go(self) -> None:
         self._hash, self._markets = None, ()
 
 

@@ -39,10 +39,11 @@ class _Outcomes:
     """
 
     def __init__(self, staged: StagedFile | None) -> None:
+        self._following: Iterator[Outcome] = iter(())
+        self._passed: dict[str, Outcome] = {}
         if staged is not None:
             staged.check()
-        self._following = iter(()) if staged is None else map(Outcome.decode, staged.lines())
-        self._passed: dict[str, Outcome] = {}
+            self._following = map(Outcome.decode, staged.lines())
 
     def of(self, market_id: str) -> Outcome | None:
         """The outcome of a market, to be asked for once; None where there is none."""

@@ -76,3 +76,13 @@ def test_of_damaged_outcomes_nothing_is_handed_on(area: StagingArea, tmp_path: P
     (tmp_path / "damaged").write_bytes((tmp_path / "whole").read_bytes()[:-9])
     with pytest.raises(StagedFileBroken):
         next(run.records())
+
+
+def test_of_outcomes_whose_damage_shows_at_their_end_nothing_is_handed_on_either(
+    area: StagingArea, tmp_path: Path
+) -> None:
+    run = contents(area, one=outcomes(area, "one", list(range(COUNT))))
+    outcomes(area, "fewer", list(range(COUNT - 1)))
+    (tmp_path / "one").write_bytes((tmp_path / "fewer").read_bytes())
+    with pytest.raises(StagedFileBroken, match=f"holds {COUNT - 1} rows where its header says {COUNT}"):
+        next(run.records())
