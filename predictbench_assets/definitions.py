@@ -3,10 +3,8 @@
 `defs` is what Dagster loads. Importing this module changes nothing in the process; loading `defs` sets it up.
 """
 
-import ctypes
 import functools
 import gc
-import sys
 import warnings
 from typing import Any
 
@@ -22,6 +20,7 @@ from predictbench_assets.assets.step import redacting
 from predictbench_assets.executors import configured_executor
 from predictbench_assets.experiments.declared.file import registry_of
 from predictbench_assets.experiments.outcomes import OUTCOMES
+from predictbench_assets.heap import share_heap
 from predictbench_assets.ingestion.cohort import COHORT, SharedCohort
 from predictbench_assets.ingestion.market_data import MARKET_DATA
 from predictbench_assets.ingestion.snapshot import SNAPSHOT
@@ -51,9 +50,6 @@ SCHEMAS = {
 
 _COLLECTED_EVERY = 10_000
 """Objects after which the garbage collector looks at the young ones."""
-
-_M_ARENA_MAX = -8
-"""The parameter of `mallopt` for the number of heaps, in glibc's malloc.h."""
 
 
 def build_defs(settings: Settings, **overrides: Any) -> dg.Definitions:
@@ -128,8 +124,4 @@ def _tune_memory() -> None:
     gc.freeze()
     # A step makes objects by the 100,000 that live until its end, and few of them in cycles.
     gc.set_threshold(_COLLECTED_EVERY)
-    # One heap for all threads (glibc): each experiment's threads would fill and leave holes in heaps of their own.
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-        if mallopt is not None:
-            mallopt(_M_ARENA_MAX, 1)
+    share_heap()

@@ -1,6 +1,5 @@
 """The frame of every asset: log fields, the run's heartbeat, redaction, and a recorded failure."""
 
-import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from predictbench_assets.assets.dagster_run import EndOfRun, refuse_other_settings
 from predictbench_assets.failures import PredictbenchError, Stage
+from predictbench_assets.heap import trim_heap
 from predictbench_assets.observability.logs import bound
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.runs import RunKey, UnknownPartition, parsed_key
@@ -50,7 +50,7 @@ def asset_step(
         end.look()
         pulse.beat(name)
 
-    _trim_heap()
+    trim_heap()
     fields = {"run_id": str(key.run_id), "process_stage": context.asset_key.to_user_string()}
     with bound(**fields):
         try:
@@ -115,16 +115,6 @@ def _came_of_a_signal(error: BaseException) -> bool:
         seen.add(id(around))
         around = around.__cause__ or around.__context__
     return False
-
-
-def _trim_heap() -> None:
-    """Return the memory of the asset before to the system, where the C library keeps it (glibc).
-
-    All assets of a run share a process, and 20,000 rows of a few kilobytes leave a heap full of holes.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def stage_of(step_key: str) -> Stage:
