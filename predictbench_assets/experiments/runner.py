@@ -74,6 +74,9 @@ MAX_TYPE_NAME: Final = 255
 
 _BACKLOG = 100  # series of calls whose answers may wait for the journal before further calls wait for it too
 _PROGRESS_EVERY_S = 1.0
+_ALONE_S = 0.05
+"""Seconds in which a first worker has to answer `_QUICK_MARKETS`, or the others begin."""
+_QUICK_MARKETS = 50
 _CLEANUP_S = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -329,8 +332,9 @@ class Attempt:
         units = await self._open_units(markets)
         self._report()
         try:
-            async with self.opened() if units and self.isolated is None else nullcontext():
-                await self._make_calls(units, workers)
+            if units:
+                async with self.opened() if self.isolated is None else nullcontext():
+                    await self._make_calls(units, workers)
         except BaseExceptionGroup as group:
             raise _first(group) from None  # the first one cancelled the others
         self._report()
@@ -358,10 +362,22 @@ class Attempt:
             writing.create_task(self._write_journal())
             reporting = writing.create_task(self._report_regularly())
             async with asyncio.TaskGroup() as calling:
-                for number in range(min(workers, len(units))):
-                    calling.create_task(self._work(waiting, f"{self.experiment.name}-{number}"))
+                first, *others = (f"{self.experiment.name}-{number}" for number in range(min(workers, len(units))))
+                if await self._needs_others(calling.create_task(self._work(waiting, first))):
+                    for name in others:
+                        calling.create_task(self._work(waiting, name))
             await self.unwritten.put(None)
             reporting.cancel()
+
+    async def _needs_others(self, first: "asyncio.Task[None]") -> bool:
+        """Wait until the first worker has made all calls or turns out to be slow: a thread makes quick calls sooner
+        alone than several do, which have to pass the interpreter's lock to each other."""
+        while self._in_threads and not first.done():
+            answered = len(self.outcomes)
+            await asyncio.wait({first}, timeout=_ALONE_S)
+            if len(self.outcomes) - answered < _QUICK_MARKETS:
+                break
+        return not first.done()
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
         """The calls to make: without journalled markets, those that cannot be asked about, those past the limit."""

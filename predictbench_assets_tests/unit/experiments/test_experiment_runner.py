@@ -158,6 +158,30 @@ def test_sync_experiments_run_side_by_side_up_to_the_bound(run_over: RunOver) ->
     assert {outcome.status for outcome in run_over(Sync(meet), MARKETS, max_concurrency=3)} == {"completed"}
 
 
+def test_calls_that_turn_slow_are_made_side_by_side_from_then_on(run_over: RunOver) -> None:
+    barrier, quick = threading.Barrier(3, timeout=5), 600
+    markets = [make_market(str(number)) for number in range(quick + 3)]
+
+    def meet(market: Market, context: PipelineContext) -> ExperimentResult:
+        if int(market.market_id) >= quick:
+            barrier.wait()
+        return EVEN
+
+    assert {outcome.status for outcome in run_over(Sync(meet), markets, max_concurrency=3)} == {"completed"}
+
+
+def test_quick_calls_are_made_by_one_thread(run_over: RunOver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_ALONE_S", 60.0)  # however busy this machine is
+    threads = set()
+
+    def note(market: Market, context: PipelineContext) -> ExperimentResult:
+        threads.add(threading.get_ident())
+        return EVEN
+
+    assert {outcome.status for outcome in run_over(Sync(note), MARKETS, max_concurrency=3)} == {"completed"}
+    assert len(threads) == 1
+
+
 def test_an_experiments_own_bound_comes_first(run_over: RunOver) -> None:
     class OneAtATime(Sync):
         max_concurrency = 1
