@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Final
@@ -92,10 +92,15 @@ class Contexts(ContextSource):
         self._desk = None if ledger is None else Desk(ledger, clock)
         self._lines = lines
         self._redact = redact
-        self._events: dict[str, list[Market]] = defaultdict(list)
+
+    @cached_property
+    def _events(self) -> Mapping[str, Sequence[Market]]:
+        """The markets of each event. Two threads may make it at once, and make the same."""
+        events: dict[str, list[Market]] = defaultdict(list)
         for market in self.cohort:
             if market.event is not None:
-                self._events[market.event.event_id].append(market)
+                events[market.event.event_id].append(market)
+        return events
 
     def shown(self, market: Market) -> Market:
         """The market as the experiment may see it."""

@@ -227,7 +227,7 @@ def forecast(
         cohort=part,
         outcomes=outcomes,
         content_hash=content_hash(outcomes),
-        reasons=count_outcomes(outcomes, {market.market_id: market.question for market in part.markets}),
+        reasons=count_outcomes(outcomes, _questions_without_forecast(part.markets, outcomes)),
         started_at=started,
         finished_at=settings.clock.now(),
         seconds=round(time.monotonic() - begun + (sharded_s or 0.0), 3),
@@ -389,6 +389,11 @@ def count_statuses(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """Markets by status; a status that none has counts 0."""
     statuses = [outcome.status for outcome in outcomes]
     return {status: statuses.count(status) for status in ("completed", "skipped", "failed")}
+
+
+def _questions_without_forecast(markets: Sequence[Market], outcomes: Sequence[Outcome]) -> dict[str, str]:
+    pairs = zip(markets, outcomes, strict=True)
+    return {market.market_id: market.question for market, outcome in pairs if outcome.status != "completed"}
 
 
 class _Last:

@@ -209,14 +209,12 @@ class ExperimentResult(BaseModel):
 
 def are_proper(probabilities: object) -> TypeGuard[tuple[float, ...]]:
     """True for what nearly all results have: a tuple of Python's own floats that a result may have as they are."""
-    return (
-        type(probabilities) is tuple
-        and len(probabilities) >= 2
-        and all(type(p) is float for p in probabilities)
-        and min(probabilities) >= 0.0
-        and max(probabilities) <= 1.0
-        and abs(sum(probabilities) - 1.0) <= SUM_TOLERANCE  # false where one is NaN
-    )
+    if type(probabilities) is not tuple or len(probabilities) < 2:
+        return False
+    for probability in probabilities:
+        if type(probability) is not float or not 0.0 <= probability <= 1.0:  # true of NaN
+            return False
+    return abs(sum(probabilities) - 1.0) <= SUM_TOLERANCE
 
 
 class _Array(Protocol):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -79,6 +80,7 @@ def count_texts(texts: Iterable[tuple[str, int]]) -> dict[str, int]:
     return {text: group.count for text, _, group in _top(groups)}
 
 
+@lru_cache(maxsize=1_000)  # most markets of a day have one of a few reasons
 def alike(reason: str) -> str:
     """A reason with an ellipsis in place of what differs from market to market."""
     for varying in _VARYING:

@@ -74,9 +74,9 @@ MAX_TYPE_NAME: Final = 255
 
 _BACKLOG = 100  # series of calls whose answers may wait for the journal before further calls wait for it too
 _PROGRESS_EVERY_S = 1.0
-_ALONE_S = 0.05
+_ALONE_S = 0.1
 """Seconds in which a first worker has to answer `_QUICK_MARKETS`, or the others begin."""
-_QUICK_MARKETS = 50
+_QUICK_MARKETS = 100
 _CLEANUP_S = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -381,26 +381,24 @@ class Attempt:
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
         """The calls to make: without journalled markets, those that cannot be asked about, those past the limit."""
-        callable_markets = []
+        callable_markets, not_reconstructable = [], self._not_reconstructable
         for market in markets:
-            reason = self._not_reconstructable(market) or self._missing_requirement(market)
+            reason = not_reconstructable if market.reconstructed else None
+            reason = reason or self._missing_requirement(market)
             if reason is None:
                 callable_markets.append(market)
             else:
                 self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
         known = await asyncio.to_thread(self.journal.load) if self.journal else {}
         calls = []
-        ordered = self._in_order(callable_markets)
-        for unit in self._units(callable_markets, ordered):
-            if all(market.market_id in known for market in unit):
+        for unit in self._units(callable_markets):
+            if known and all(market.market_id in known for market in unit):
                 for market in unit:
                     self._take(known[market.market_id])
                     self.counts["outdated"] += known[market.market_id].source not in (None, self.digest)
                 self.counts["resumed"] += len(unit)
             else:
                 calls.append(unit)
-        place = {market.market_id: number for number, market in enumerate(ordered)}
-        calls.sort(key=lambda unit: min(place[market.market_id] for market in unit))
         calls = self._within_limit(calls)
         return calls if self.only is None else self._without_others(calls, self.only, known)
 
@@ -417,15 +415,18 @@ class Attempt:
             return sorted(markets, key=lambda market: not market.core)
         return sampling_order(markets, self.contexts.run.snapshot_hash)
 
-    def _units(self, markets: Sequence[Market], ordered: Sequence[Market]) -> list[Unit]:
-        """The markets of each call; as one call the cohort has as many as `max_markets` allows, then the rest."""
-        limit = self.experiment.max_markets
-        units = _units(self.experiment, markets)
-        if limit is None or self._unit_name != "cohort":
-            return units
-        chosen = {market.market_id for market in ordered[:limit]}
-        parts = [[market for market in markets if (market.market_id in chosen) is among] for among in (True, False)]
-        return [tuple(part) for part in parts if part]
+    def _units(self, markets: Sequence[Market]) -> list[Unit]:
+        """The markets of each call, in the order of the calls; as one call the cohort has as many as `max_markets`
+        allows, then the rest. Within a call they have the order of the cohort."""
+        ordered = self._in_order(markets)
+        if self._unit_name == "market":
+            return [(market,) for market in ordered]
+        if self._unit_name == "cohort":
+            chosen = {market.market_id for market in ordered[: self.experiment.max_markets]}
+            parts = [[market for market in markets if (market.market_id in chosen) is among] for among in (True, False)]
+            return [tuple(part) for part in parts if part]
+        place = {market.market_id: number for number, market in enumerate(ordered)}
+        return sorted(_by_event(markets), key=lambda unit: min(place[market.market_id] for market in unit))
 
     def _within_limit(self, calls: Sequence[Unit]) -> list[Unit]:
         """The calls that the experiment's `max_markets` allows beside what is journalled; the rest is skipped.
@@ -446,10 +447,9 @@ class Attempt:
                 self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
         return made
 
-    def _not_reconstructable(self, market: Market) -> str | None:
-        """The reason for which the experiment cannot go back to the market's day; None where it can, or need not."""
-        if not market.reconstructed:
-            return None
+    @property
+    def _not_reconstructable(self) -> str | None:
+        """The reason for which the experiment cannot go back to a reconstructed market's day; None where it can."""
         if SEES[self.experiment.information].search:
             return NO_SEARCH
         return NO_BOOK if self.experiment.market_data else None
@@ -718,13 +718,8 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _units(experiment: Experiment, markets: Sequence[Market]) -> list[Unit]:
-    """The markets of each call, in the order of the cohort; a market without an event is a call of its own."""
-    unit = unit_of(experiment)
-    if unit == "market":
-        return [(market,) for market in markets]
-    if unit == "cohort":
-        return [tuple(markets)] if markets else []
+def _by_event(markets: Sequence[Market]) -> list[Unit]:
+    """The markets of each event, in the order of the cohort; a market without an event is by itself."""
     groups: dict[tuple[str, str], list[Market]] = {}
     for market in markets:
         key = ("event", market.event.event_id) if market.event else ("market", market.market_id)

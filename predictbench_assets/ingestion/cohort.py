@@ -67,7 +67,7 @@ def build_cohort(snapshot: StagedFile, read: MarketReader, settings: Settings, *
     header = snapshot.header(SnapshotHeader)
     if header.as_of is not None:
         refuse_money_filters(settings)
-    with _resting_collector():
+    with _kept_from_collector():
         return normalize_cohort(
             ((row.raw, row.quote) for row in snapshot_rows(snapshot)),
             read,
@@ -136,10 +136,8 @@ class SharedCohort:
     def keep(self, staged: StagedFile, markets: Iterable[Market]) -> None:
         """Keep the markets that were staged, in the order of the snapshot; those of another cohort are let go first."""
         self._let_go()
-        gc.collect()  # garbage would stay for good
-        with _resting_collector():
+        with _kept_from_collector():
             self._markets = tuple(market.slim() for market in markets)
-        gc.freeze()  # or it would look at all of them again while experiments make as many objects
         self._hash = staged.sha256
 
     def markets(self, staged: StagedFile) -> Sequence[Market]:
@@ -170,11 +168,14 @@ def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:
 
 
 @contextmanager
-def _resting_collector() -> Iterator[None]:
-    """Keep the garbage collector from looking at all markets again and again while they become more."""
+def _kept_from_collector() -> Iterator[None]:
+    """Keep the garbage collector from looking at markets again and again: while they become more, and while experiments
+    make as many objects."""
+    gc.collect()  # garbage would stay for good
     gc.disable()
     try:
         yield
+        gc.freeze()
     finally:
         gc.enable()
 

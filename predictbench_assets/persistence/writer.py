@@ -213,12 +213,13 @@ class RunWriter:
         batch: list[EncodedMarket] = []
         seen: set[str] = set()
         size = 0
+        run_id = self._lease.run_id
         for record in markets:
             market_id = record.market.market_id
             try:
                 if market_id in seen:
                     raise UnwritableMarket("market_id", "occurs a second time in this run")
-                encoded = encode_market(record, self._lease.run_id, attempts, scattered_ids=self._scattered_ids)
+                encoded = encode_market(record, run_id, attempts, scattered_ids=self._scattered_ids)
             except UnwritableMarket as error:
                 tally.failures.append(self._failure(market_id, str(error), field=error.field))
                 continue
