@@ -253,7 +253,8 @@ async def run_experiment(
             await asyncio.to_thread(ledger.store.close)
     if isolated is not None and crash_mark is not None and isolated.calls and not isolated.deaths and only is None:
         crash_mark.forget()  # it was another's crash, or somebody killed the process
-    return [attempt.outcomes[one.market_id] for one in markets if only is None or one.market_id in only]
+    asked = markets if only is None else [market for market in markets if market.market_id in only]
+    return [attempt.outcomes[market.market_id] for market in asked]
 
 
 def _blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
@@ -381,17 +382,11 @@ class Attempt:
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
         """The calls to make: without journalled markets, those that cannot be asked about, those past the limit."""
-        callable_markets, not_reconstructable = [], self._not_reconstructable
-        for market in markets:
-            reason = not_reconstructable if market.reconstructed else None
-            reason = reason or self._missing_requirement(market)
-            if reason is None:
-                callable_markets.append(market)
-            else:
-                self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
+        if self._not_reconstructable or self.experiment.requires:
+            markets = self._without_impossible(markets)
         known = await asyncio.to_thread(self.journal.load) if self.journal else {}
         calls = []
-        for unit in self._units(callable_markets):
+        for unit in self._units(markets):
             if known and all(market.market_id in known for market in unit):
                 for market in unit:
                     self._take(known[market.market_id])
@@ -401,6 +396,18 @@ class Attempt:
                 calls.append(unit)
         calls = self._within_limit(calls)
         return calls if self.only is None else self._without_others(calls, self.only, known)
+
+    def _without_impossible(self, markets: Sequence[Market]) -> list[Market]:
+        """The markets that can be asked about; the others are skipped."""
+        left, not_reconstructable = [], self._not_reconstructable
+        for market in markets:
+            reason = not_reconstructable if market.reconstructed else None
+            reason = reason or self._missing_requirement(market)
+            if reason is None:
+                left.append(market)
+            else:
+                self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
+        return left
 
     def _without_others(self, calls: Sequence[Unit], only: frozenset[str], known: Mapping[str, Outcome]) -> list[Unit]:
         """The calls that are made here, once it is known of all which are; the others' markets are let go."""
@@ -565,7 +572,7 @@ class Attempt:
         """True where calls are made in threads of this process."""
         return self.isolated is None and not inspect.iscoroutinefunction(self._function)
 
-    @property
+    @functools.cached_property
     def _function(self) -> Callable[..., Any]:
         name = self._unit_name
         function: Callable[..., Any] = getattr(self.experiment, "run" if name == "market" else METHODS[name])

@@ -6,7 +6,7 @@ payload's bytes are passed on as they are; only a suspicious one is parsed.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -74,14 +74,14 @@ class RegisteredAttempt:
 
 @dataclass(frozen=True, slots=True)
 class EncodedMarket:
-    """A market's rows as JSON, ready to be joined with others into one parameter."""
+    """A market's rows as JSON, ready to be joined with others into one parameter; several of a table between commas."""
 
     market_id: str
     event_id: str | None
     event: bytes | None
     market: bytes
-    contracts: list[bytes]
-    results: list[bytes]
+    contracts: bytes
+    results: bytes
     size: int
 
 
@@ -165,29 +165,23 @@ def encode_market(
     values |= {"processed_market_id": market_uuid, "raw_snapshot": _checked_raw(record.raw)}
     row = _checked_json("raw_snapshot", {name: value for name, value in values.items() if value is not None})
     contracts = [
-        _checked_json(
-            f"contracts[{contract.index}]",
-            _ContractRow(
-                processed_contract_id=id_of(f"contract|{contract.contract_id}"),
-                processed_market_id=market_uuid,
-                contract_id=contract.contract_id,
-                name=contract.name,
-                index=contract.index,
-                price=contract.price,
-            ),
+        _ContractRow(
+            processed_contract_id=id_of(f"contract|{contract.contract_id}"),
+            processed_market_id=market_uuid,
+            contract_id=contract.contract_id,
+            name=contract.name,
+            index=contract.index,
+            price=contract.price,
         )
         for contract in market.contracts
     ]
-    results = [
-        _checked_json(
-            f"results[{result.experiment}]", _result_row(result, attempts[result.experiment], market_uuid, id_of)
-        )
-        for result in record.results
-    ]
+    contract_rows = _checked_rows(contracts, lambda place: f"contracts[{market.contracts[place].index}]")
+    results = [_result_row(result, attempts[result.experiment], market_uuid, id_of) for result in record.results]
+    result_rows = _checked_rows(results, lambda place: f"results[{record.results[place].experiment}]")
     event = None if market.event is None else _checked_json("event", _event_row(market.event))
-    size = len(row) + len(event or b"") + sum(map(len, contracts)) + sum(map(len, results))
+    size = len(row) + len(event or b"") + len(contract_rows) + len(result_rows)
     event_id = None if market.event is None else market.event.event_id
-    return EncodedMarket(market.market_id, event_id, event, row, contracts, results, size)
+    return EncodedMarket(market.market_id, event_id, event, row, contract_rows, result_rows, size)
 
 
 def fast_id(namespace: bytes, name: str, beginning: str | None) -> str:
@@ -371,6 +365,16 @@ def _checked_json(field: str, row: _Row | Mapping[str, Any]) -> bytes:
         raise UnwritableMarket(field, f"cannot be written as JSON: {error}") from error
     _check_suspicious(field, encoded)
     return encoded
+
+
+def _checked_rows(rows: Sequence[_Row], field_of: Callable[[int], str]) -> bytes:
+    """Rows of one table, between commas; one by one only where something is wrong, to name the field of that row."""
+    try:
+        encoded = _encode(rows)
+        _check_suspicious("", encoded)
+    except (RecursionError, TypeError, ValueError, OverflowError):
+        return b",".join(_checked_json(field_of(place), row) for place, row in enumerate(rows))
+    return encoded[1:-1]
 
 
 def _check_suspicious(field: str, encoded: bytes) -> None:

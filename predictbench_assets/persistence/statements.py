@@ -190,8 +190,8 @@ def store(
             b"true" if reconstructed else b"false",
             _array([events[event_id] for event_id in sorted(events)]),
             _array([market.market for market in markets]),
-            _array([contract for market in markets for contract in market.contracts]),
-            _array([result for market in markets for result in market.results]),
+            _array([market.contracts for market in markets if market.contracts]),
+            _array([market.results for market in markets if market.results]),
         ),
         (_UUID, _INTEGER, _TIMESTAMPTZ, _BOOLEAN, _JSONB, _JSONB, _JSONB, _JSONB),
     )
