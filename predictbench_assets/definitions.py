@@ -48,7 +48,7 @@ SCHEMAS = {
     OUTCOMES.name: OUTCOMES,
 }
 
-_COLLECTED_EVERY = 10_000
+_COLLECTED_EVERY = 50_000
 """Objects after which the garbage collector looks at the young ones."""
 
 

@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,7 +37,8 @@ def paid_metadata(cost: Cost | None, outcomes: Iterable[Outcome]) -> dict[str, A
         }
         if cost.unknown:
             metadata |= {"calls_of_unknown_outcome": cost.unknown, "counted_for_them_USD": float(cost.reserved)}
-    spreads = [spread for spread in map(_spread, outcomes) if spread is not None]
+    spread = (_spread(outcome) for outcome in outcomes if b'"spread"' in bytes(outcome.payload_json))
+    spreads = [one for one in spread if one is not None]
     if spreads:
         metadata |= {"spread_of_samples": statistics.fmean(spreads), "largest_spread_of_samples": max(spreads)}
     return metadata
@@ -45,25 +46,24 @@ def paid_metadata(cost: Cost | None, outcomes: Iterable[Outcome]) -> dict[str, A
 
 def rationale_metadata(markets: Sequence[Market], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """A table of the first forecasts that come with reasons: text of strangers, cut, and nothing in it markup."""
-    rows = islice(filter(None, map(_rationale_row, markets, outcomes)), _SHOWN)
-    table = markdown_table(("market", "forecast", "why", "sources"), list(rows))
+    rows = (
+        _rationale_row(market, outcome)
+        for market, outcome in zip(markets, outcomes, strict=True)
+        if b'"rationale"' in bytes(outcome.payload_json)  # to decode all of a large day would take a while for nothing
+    )
+    table = markdown_table(("market", "forecast", "why", "sources"), list(islice(filter(None, rows), _SHOWN)))
     return {"rationales": dg.MetadataValue.md("\n".join(table))} if len(table) > 2 else {}
 
 
-def _payload(outcome: Outcome, name: str) -> Mapping[str, Any]:
-    """The payload if it may have the name: to decode those of a large day would take a while for nothing."""
-    return (outcome.payload or {}) if f'"{name}"'.encode() in bytes(outcome.payload_json) else {}
-
-
 def _spread(outcome: Outcome) -> float | None:
-    payload = _payload(outcome, "spread")
+    payload = outcome.payload or {}
     spread, samples = payload.get("spread"), payload.get("samples")
     several = isinstance(samples, list) and len(samples) > 1
     return float(spread) if several and isinstance(spread, int | float) and not isinstance(spread, bool) else None
 
 
 def _rationale_row(market: Market, outcome: Outcome) -> tuple[str, str, str, str] | None:
-    payload = _payload(outcome, "rationale")
+    payload = outcome.payload or {}
     text = payload.get("rationale")
     if not isinstance(text, str) or not text.strip():
         return None
