@@ -79,10 +79,10 @@ class Contexts(ContextSource):
         blind = not SEES[experiment.information].prices
         visible_history = _nothing if history is None else _without_prices(history) if blind else history
         self._experiment = experiment
-        self._visible = {market.market_id: market.blinded() if blind else market for market in markets}
+        self._blinded = {market.market_id: market.blinded() for market in markets} if blind else None
         self.run = run
         self.clock = clock
-        self.cohort = tuple(self._visible.values())
+        self.cohort = tuple(markets if self._blinded is None else self._blinded.values())
         self.memo = Memo()
         self._history = _remembered(visible_history)
         self._history_counts = history_counts
@@ -95,16 +95,16 @@ class Contexts(ContextSource):
 
     @cached_property
     def _events(self) -> Mapping[str, Sequence[Market]]:
-        """The markets of each event. Two threads may make it at once, and make the same."""
+        """The markets of an event, by the id of each of them. Two threads may make it at once, and make the same."""
         events: dict[str, list[Market]] = defaultdict(list)
         for market in self.cohort:
             if market.event is not None:
                 events[market.event.event_id].append(market)
-        return events
+        return {market.market_id: others for others in events.values() for market in others}
 
     def shown(self, market: Market) -> Market:
         """The market as the experiment may see it."""
-        return self._visible[market.market_id]
+        return market if self._blinded is None else self._blinded[market.market_id]
 
     def context(self, market: Market, required: Mapping[str, ExperimentResult]) -> PipelineContext:
         """The context of one market."""
@@ -140,8 +140,7 @@ class Contexts(ContextSource):
         return generator(self._experiment, market_id)
 
     def siblings(self, market_id: str) -> tuple[Market, ...]:
-        event = self._visible[market_id].event
-        others = self._events[event.event_id] if event else ()
+        others = self._events.get(market_id, ())
         return tuple(other for other in others if other.market_id != market_id)
 
     def market_data(self, market_id: str) -> bytes | None:
