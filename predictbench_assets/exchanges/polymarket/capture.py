@@ -8,7 +8,7 @@ from datetime import datetime
 from predictbench_assets.clock import Clock
 from predictbench_assets.exchanges.exchange import Capture, CapturedRow, PricesRead
 from predictbench_assets.exchanges.polymarket.client import PolymarketClient, RawRow, Walk
-from predictbench_assets.exchanges.polymarket.payloads import first_token_id, parse_instant
+from predictbench_assets.exchanges.polymarket.payloads import parse_instant
 from predictbench_assets.exchanges.polymarket.price_history import PastPrices
 from predictbench_assets.exchanges.polymarket.quotes import Quotes
 from predictbench_assets.exchanges.stats import ApiStats
@@ -34,10 +34,9 @@ class Captured:
             together.add(part)
         return together
 
-    def quote(self, row: bytes) -> Quote | None:
+    def quote(self, row: RawRow) -> Quote | None:
         """The quote of a row's first outcome; None without one."""
-        token = first_token_id(row)
-        return None if token is None else self.quote_of(token)
+        return None if row.first_token_id is None else self.quote_of(row.first_token_id)
 
     def quote_of(self, token: str) -> Quote | None:
         """The quote of a token; with neither bid nor ask where only the past is known."""
@@ -49,7 +48,7 @@ class Captured:
 
     def for_port(self) -> Capture:
         """Join rows and prices into the port's form."""
-        rows = [CapturedRow(row.market_id, row.raw, self.quote(row.raw)) for row in self.walk.rows]
+        rows = [CapturedRow(row.market_id, row.raw, self.quote(row)) for row in self.walk.rows]
         quotes, past = self.quotes, self.past_prices
         captured = Capture(
             rows=rows,
@@ -91,7 +90,7 @@ async def capture(
     def take(rows: Sequence[RawRow]) -> None:
         for row in rows:
             at = parse_instant(row.end_date)
-            if at is not None and start <= at < end and (token := first_token_id(row.raw)) is not None:
+            if at is not None and start <= at < end and (token := row.first_token_id) is not None:
                 waiting.put_nowait(token)
 
     async def arriving() -> AsyncIterator[str]:
@@ -102,7 +101,7 @@ async def capture(
         past = asyncio.ensure_future(client.fetch_past_prices(arriving(), began)) if price_history else None
         try:
             walk = await client.fetch_window(start, end, on_rows=take if price_history else None)
-            tokens = [token for row in walk.rows if (token := first_token_id(row.raw)) is not None]
+            tokens = [token for row in walk.rows if (token := row.first_token_id) is not None]
             for token in (*tokens, None):
                 waiting.put_nowait(token)
             quotes = await client.fetch_quotes(tokens)

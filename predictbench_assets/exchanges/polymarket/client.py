@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote as escaped
@@ -25,7 +26,7 @@ from predictbench_assets.exchanges.exchange import ReadOf, Recheck
 from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, json_members
 from predictbench_assets.exchanges.polymarket.batches import Batches, side_by_side
 from predictbench_assets.exchanges.polymarket.books import ReadBooks, UnreadableBooks, books_request, read_books
-from predictbench_assets.exchanges.polymarket.payloads import parse_instant, read_head
+from predictbench_assets.exchanges.polymarket.payloads import first_token_id, parse_instant, read_head
 from predictbench_assets.exchanges.polymarket.price_history import (
     LOOK_BACK,
     WEEK,
@@ -146,7 +147,7 @@ class WalkTooLong(WalkIncomplete, PermanentError):
     """The listing is longer than what is held of one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RawRow:
     """A market as it was received."""
 
@@ -154,6 +155,11 @@ class RawRow:
     end_date: str | None
     raw: bytes
     """The row's JSON on one line; line feeds between its tokens became spaces, nothing else was touched."""
+
+    @cached_property
+    def first_token_id(self) -> str | None:
+        """`payloads.first_token_id`, for which the whole row is read, once."""
+        return first_token_id(self.raw)
 
 
 @dataclass(frozen=True)
