@@ -21,7 +21,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL
 
 from predictbench_assets.cli.options import demo_option
-from predictbench_assets.database import migrations
+from predictbench_assets.database import migrations, revisions
 from predictbench_assets.database.ad_hoc import Answer, answers, as_json, distinct, reading_url
 from predictbench_assets.database.connection import database_url, embedded_server, migration_url
 from predictbench_assets.database.engine import make_engine
@@ -185,7 +185,7 @@ def _owner() -> URL:
 
 def _revisions(url: URL) -> tuple[str | None, str]:
     """The revision a database is at, and the one this code needs."""
-    return migrations.current(make_engine(url, pool_size=0)), migrations.head()
+    return revisions.current(make_engine(url, pool_size=0)), revisions.head()
 
 
 def _migrated(action: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import URL, Engine, make_url
 
 from predictbench_assets.addresses import TRANSACTION_POOLER_PORT
-from predictbench_assets.database import migrations
+from predictbench_assets.database import revisions
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.failures import PermanentError
@@ -58,7 +58,7 @@ def database_url(settings: Settings, *, start: bool = True) -> URL:
                 "the embedded database is not running: `predictbench db start` starts it, "
                 "or set DATABASE_URL to use a Postgres of your own."
             )
-        migrations.upgrade(server.start())
+        _upgrade(server.start())
     return make_url(server.url)
 
 
@@ -109,6 +109,12 @@ def embedded_in(folder: Path) -> "EmbeddedPostgres":
     return EmbeddedPostgres(folder)
 
 
+def _upgrade(url: URL | str) -> None:
+    from predictbench_assets.database import migrations  # with Alembic, which takes longer to load than it is of use
+
+    migrations.upgrade(url)
+
+
 @contextmanager
 def ready_database(settings: Settings) -> Iterator[None]:
     """The database, up and at the revision that this code needs; a dry run leaves it as it was.
@@ -122,9 +128,9 @@ def ready_database(settings: Settings) -> Iterator[None]:
     try:
         url = database_url(settings)
         engine = make_engine(url, pool_size=0, patience=Patience(settings.db_timeout_seconds))
-        if embedded and not settings.predictbench_dry_run and not migrations.is_current(engine):
-            migrations.upgrade(url)
-        migrations.require_current(engine)
+        if embedded and not settings.predictbench_dry_run and not revisions.is_current(engine):
+            _upgrade(url)
+        revisions.require_current(engine)
         yield
     finally:
         if server is not None and ours:

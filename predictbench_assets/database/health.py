@@ -13,7 +13,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, Row, text
 
 from predictbench_assets.addresses import TRANSACTION_POOLER_PORT
-from predictbench_assets.database import migrations
+from predictbench_assets.database import revisions
 from predictbench_assets.database.errors import DatabaseRefused, classified
 from predictbench_assets.database.privileges import API_ROLES, WRITER_NEEDS
 from predictbench_assets.database.schema import SCHEMA
@@ -117,13 +117,13 @@ def server(engine: Engine) -> Server:
     """
     values = _one(engine, _SERVER)._asdict()
     limited = values.pop("limited")
-    migrations.require_exact_numbers(values.pop("digits"))
+    revisions.require_exact_numbers(values.pop("digits"))
     return Server(**values, statement_timeout=timedelta(milliseconds=limited) if limited else None)
 
 
 def revision(engine: Engine) -> Revision:
     """The migration the database is at, and the one this code needs."""
-    return Revision(migrations.current(engine), migrations.head())
+    return Revision(revisions.current(engine), revisions.head())
 
 
 def privileges(engine: Engine) -> Privileges:

@@ -3,31 +3,19 @@
 import io
 import logging
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
-from sqlalchemy import URL, Connection, Engine, text
+from sqlalchemy import URL, Engine, text
 
 from predictbench_assets.database.engine import make_engine
-from predictbench_assets.database.errors import (
-    BRIEF,
-    ONCE,
-    Backoff,
-    DatabaseUnavailable,
-    DatabaseUnsuitable,
-    classified,
-    in_transaction,
-)
+from predictbench_assets.database.errors import BRIEF, Backoff, DatabaseUnavailable, classified
 from predictbench_assets.database.patience import Patience
 from predictbench_assets.database.privileges import grants_sql
-from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE
-from predictbench_assets.failures import PermanentError
-from predictbench_assets.printable import on_one_line
+from predictbench_assets.database.revisions import FOLDER, current, head, require_known
+from predictbench_assets.database.schema import SCHEMA
 
 LOCK_TIMEOUT = "5s"
 """Time that a migration waits for a table before it lets those behind it pass."""
@@ -35,7 +23,6 @@ _PATIENCE = Backoff(attempts=6, first=1.0, longest=15.0)
 _PATIENCE_SECONDS = 3600.0
 """Limit of one statement: an index on a large table takes its time."""
 
-FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 SEED_FILE = FOLDER / "seed_supabase.sql"
 ROLES_FILE = FOLDER / "roles.sql"
 
@@ -43,14 +30,6 @@ _LIMITS = text("SELECT set_config('statement_timeout', '30min', true), set_confi
 _INVALID = text("SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass(:index) AND NOT indisvalid")
 
 _log = logging.getLogger(__name__)
-
-
-class MigrationsMissing(PermanentError):
-    """The revisions are not where the code is: Predictbench was not installed from a clone."""
-
-
-class SchemaOutdated(PermanentError):
-    """The database is at another revision than this code."""
 
 
 def upgrade(url: URL | str, revision: str = "head") -> None:
@@ -81,69 +60,6 @@ def downgrade(url: URL | str, revision: str) -> None:
     _run(url, lambda config: command.downgrade(config, revision))
 
 
-def current(engine: Engine, backoff: Backoff = ONCE) -> str | None:
-    """The revision a database is at, or None for one that was never migrated."""
-    return in_transaction(engine, _revision_of, backoff)
-
-
-def _revision_of(connection: Connection) -> str | None:
-    options = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
-    return MigrationContext.configure(connection, opts=options).get_current_revision()
-
-
-def head() -> str:
-    """The revision that this code expects."""
-    return _revisions(FOLDER)[0]
-
-
-def is_current(engine: Engine) -> bool:
-    """True where a database is at the revision that this code expects."""
-    return current(engine) == head()
-
-
-def require_current(engine: Engine) -> None:
-    """Refuse a database of another revision, or one whose numbers would be rounded on their way here.
-
-    Raises:
-        SchemaOutdated: names its revision and the command that migrates it.
-        DatabaseUnsuitable: `extra_float_digits` is below one.
-    """
-
-    def read(connection: Connection) -> str | None:
-        # Not among what a pooler keeps for its clients, so it cannot be asked for when a session begins.
-        require_exact_numbers(connection.execute(text("SELECT current_setting('extra_float_digits')")).scalar_one())
-        return _revision_of(connection)
-
-    _require_known(found := in_transaction(engine, read, ONCE))
-    if found != head():
-        raise SchemaOutdated(
-            f"the database is at revision {on_one_line(found or 'none')}, this code needs {head()}: "
-            "run `predictbench db upgrade`."
-        )
-
-
-def require_exact_numbers(extra_float_digits: str) -> None:
-    """Refuse a session in which a stored number is read with fewer digits than it has.
-
-    Raises:
-        DatabaseUnsuitable: names the setting to reset.
-    """
-    if int(extra_float_digits) < 1:
-        raise DatabaseUnsuitable(
-            f"extra_float_digits is {extra_float_digits} for this role or database, which rounds the numbers that are "
-            "read: ALTER ROLE ... RESET extra_float_digits, or the same with ALTER DATABASE."
-        )
-
-
-def _require_known(revision: str | None) -> None:
-    """Refuse a database that a newer version of this code has migrated: no command here can do anything about it."""
-    if revision is not None and revision not in _revisions(FOLDER):
-        raise SchemaOutdated(
-            f"the database is at revision {on_one_line(revision)}, which this code (at {head()}) does not know: "
-            "a newer one has migrated it. Use that one: `git pull && make setup`."
-        )
-
-
 def offline_sql(revision: str = "head") -> str:
     """The SQL that makes everything in an empty database, for a person to paste into a console."""
     config = _config(output := io.StringIO())
@@ -171,7 +87,7 @@ def roles_sql() -> str:
 
 def _with_indexes_ahead(url: URL | str, revision: str) -> list[Script]:
     """The revisions to come that have indexes to build beforehand, in their order; none for a database without rows."""
-    _require_known(found := current(make_engine(url, pool_size=0), BRIEF))
+    require_known(found := current(make_engine(url, pool_size=0), BRIEF))
     if found is None:
         return []
     scripts = ScriptDirectory.from_config(_config())
@@ -226,23 +142,14 @@ def _run(url: URL | str, action: Callable[[Config], None]) -> None:
             action(config)
 
     # A server that is not there, or does not answer, fails soon; a busy table is waited for.
-    _require_known(current(make_engine(url, pool_size=0), BRIEF))
+    require_known(current(make_engine(url, pool_size=0), BRIEF))
     _PATIENCE.run(attempt)
     _log.info("database migrated", extra={"process_stage": "migrations"})
 
 
-@cache
-def _revisions(folder: Path) -> tuple[str, ...]:  # noqa: ARG001 - what is in it is read once
-    """The revisions, the newest first: their files take longer to load than the database to answer."""
-    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
-
-
 def _config(output: io.StringIO | None = None) -> Config:
     """Make the configuration in code, so that it works from any folder; nothing is printed."""
-    if not (FOLDER / "env.py").is_file():
-        raise MigrationsMissing(
-            f"no migrations in {FOLDER}: install Predictbench from a clone of its repository (`make setup`)."
-        )
+    head()  # or they are missing
     config = Config(stdout=io.StringIO(), output_buffer=output)
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     return config

@@ -7,7 +7,7 @@ from functools import cached_property
 from sqlalchemy import Engine, select
 
 from predictbench_assets.commit import running_commit
-from predictbench_assets.database import migrations
+from predictbench_assets.database import revisions
 from predictbench_assets.database.connection import database_url
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import in_transaction
@@ -146,7 +146,7 @@ class RunDatabase:
 
     def batches_of(self, day: date) -> set[int]:
         """The windows of a day of which batches of paid calls are under way."""
-        if not migrations.is_current(self.engine):
+        if not revisions.is_current(self.engine):
             return set()
         return in_transaction(self.engine, lambda connection: windows_in_batches(connection, day))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from predictbench_assets.database import migrations
+from predictbench_assets.database import revisions
 from predictbench_assets.database.errors import BRIEF
 from predictbench_assets.persistence.run_store import RunDatabase
 from predictbench_assets.persistence.stored_runs import StoredRun
@@ -71,7 +71,7 @@ def plan_day(
 
 def stored_on(database: RunDatabase, day: date) -> Mapping[int, StoredRun]:
     """The stored runs of a day by window; none where the database has no tables yet."""
-    if migrations.current(database.engine, BRIEF) is None:
+    if revisions.current(database.engine, BRIEF) is None:
         _log.warning("the database has no tables yet, so nothing is stored: `predictbench db upgrade` makes them")
         return {}
     return database.runs_of(day)
@@ -81,7 +81,7 @@ def _record(database: RunDatabase, keys: Sequence[RunKey], reason: str) -> froze
     if database.dry:
         _log.warning("a dry run records nothing")
         return frozenset()
-    if not migrations.is_current(database.engine):
+    if not revisions.is_current(database.engine):
         _log.warning("the database is not at the revision that this code needs: run `predictbench db upgrade`")
         return frozenset()
     return frozenset(database.miss(keys, reason))

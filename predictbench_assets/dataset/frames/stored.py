@@ -11,7 +11,7 @@ from sqlalchemy import URL, Engine
 
 from predictbench_assets.addresses import DatabaseUrlError, normalized_url
 from predictbench_assets.clock import Clock, SystemClock
-from predictbench_assets.database import migrations
+from predictbench_assets.database import revisions
 from predictbench_assets.database.connection import database_url, embedded_server
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import ADDRESS
@@ -119,7 +119,7 @@ class DatabaseSource:
         self._engine: Engine = engine.execution_options(postgresql_readonly=True)
         if found.given_by is not None:
             self._engine = self._engine.execution_options(**{ADDRESS: found.given_by})
-        migrations.require_current(self._engine)
+        revisions.require_current(self._engine)
 
     def __str__(self) -> str:
         return self._address

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from predictbench_assets.database import migrations
+from predictbench_assets.database import revisions
 from predictbench_assets.database.connection import (
     DatabaseNotRunning,
     TransactionPooled,
@@ -53,7 +53,7 @@ def test_the_embedded_server_is_started_and_migrated_and_found_again(home: Path)
     one = settings(home)
     try:
         url = database_url(one)
-        assert migrations.is_current(make_engine(url, pool_size=0))
+        assert revisions.is_current(make_engine(url, pool_size=0))
         assert database_url(one, start=False) == url
     finally:
         embedded_server(one).stop()

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from predictbench_assets.database import health, migrations
+from predictbench_assets.database import health, revisions
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseRefused, DatabaseUnavailable
 from predictbench_assets.persistence.leases import Lease, RunCounts
@@ -45,9 +45,9 @@ def test_a_database_that_takes_no_writes_and_cuts_statements(engine: Engine) -> 
 
 
 def test_revision_of_a_migrated_and_of_an_empty_database(engine: Engine, unmigrated: Engine) -> None:
-    assert health.revision(engine) == health.Revision(migrations.head(), migrations.head())
+    assert health.revision(engine) == health.Revision(revisions.head(), revisions.head())
     assert health.revision(engine).current
-    assert health.revision(unmigrated) == health.Revision(None, migrations.head())
+    assert health.revision(unmigrated) == health.Revision(None, revisions.head())
     assert not health.revision(unmigrated).current
 
 

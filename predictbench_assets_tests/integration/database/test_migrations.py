@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
-from predictbench_assets.database import migrations
+from predictbench_assets.database import migrations, revisions
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE, VIEWS, metadata
 
@@ -21,6 +22,12 @@ def test_a_migrated_database_has_what_the_code_declares_and_nothing_else(databas
     migrations._run(database_url, command.check)  # raises when autogenerate finds a difference
     assert our_tables(engine) == {table.name for table in metadata.tables.values()}
     assert set(inspect(engine).get_view_names(schema=SCHEMA)) == set(VIEWS)
+
+
+def test_the_revisions_are_those_that_alembic_finds() -> None:
+    scripts = ScriptDirectory.from_config(migrations._config())
+    assert [script.revision for script in scripts.walk_revisions()] == list(revisions._revisions())
+    assert scripts.get_heads() == [revisions.head()]
 
 
 def test_a_forgotten_column_is_noticed(database_url: str, engine: Engine) -> None:
@@ -37,10 +44,10 @@ def test_up_down_and_up_again_leaves_the_tables_of_others_alone(empty_database_u
         connection.execute(text("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)"))
         connection.execute(text("INSERT INTO alembic_version VALUES ('29b539ebc72a')"))
 
-    assert migrations.current(engine) is None
-    assert not migrations.is_current(engine)
+    assert revisions.current(engine) is None
+    assert not revisions.is_current(engine)
     migrations.upgrade(empty_database_url)
-    assert migrations.is_current(engine)
+    assert revisions.is_current(engine)
     migrations.downgrade(empty_database_url, "base")
     assert our_tables(engine) == set()
     assert inspect(engine).get_view_names(schema=SCHEMA) == []
@@ -54,15 +61,15 @@ def test_up_down_and_up_again_leaves_the_tables_of_others_alone(empty_database_u
         ]
         assert inspect(connection).has_table("runs", schema="public")
     migrations.downgrade(empty_database_url, "base")
-    with pytest.raises(migrations.SchemaOutdated, match="predictbench db upgrade"):
-        migrations.require_current(engine)
+    with pytest.raises(revisions.SchemaOutdated, match="predictbench db upgrade"):
+        revisions.require_current(engine)
 
 
 def test_a_database_of_a_newer_version_is_not_told_to_be_upgraded(database_url: str, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE {SCHEMA}.{VERSION_TABLE} SET version_num = '9999'"))
-    for refused in (lambda: migrations.require_current(engine), lambda: migrations.upgrade(database_url)):
-        with pytest.raises(migrations.SchemaOutdated, match=r"revision 9999, which this code .* does not know"):
+    for refused in (lambda: revisions.require_current(engine), lambda: migrations.upgrade(database_url)):
+        with pytest.raises(revisions.SchemaOutdated, match=r"revision 9999, which this code .* does not know"):
             refused()
 
 
@@ -87,7 +94,7 @@ def test_the_sql_file_makes_the_same_tables(empty_database_url: str) -> None:
     engine = make_engine(empty_database_url, pool_size=0)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.connection.driver_connection.execute(migrations.SEED_FILE.read_bytes())  # type: ignore[union-attr]
-    assert migrations.is_current(engine)
+    assert revisions.is_current(engine)
     migrations._run(empty_database_url, command.check)
 
 
@@ -96,13 +103,13 @@ def test_the_code_finds_its_migrations_from_any_folder(
 ) -> None:
     monkeypatch.chdir(str(tmp_path))
     migrations.upgrade(empty_database_url)
-    assert migrations.is_current(make_engine(empty_database_url, pool_size=0))
+    assert revisions.is_current(make_engine(empty_database_url, pool_size=0))
 
 
 def test_an_unreachable_server_is_told_as_such(tmp_path: object) -> None:
     engine = make_engine(f"postgresql+psycopg://postgres@/none?host={tmp_path}", pool_size=0)
     with pytest.raises(Exception, match="not available") as caught:
-        migrations.current(engine)
+        revisions.current(engine)
     assert getattr(caught.value, "retriable", None) is True
     assert "DATABASE_URL" in str(caught.value)
 
@@ -120,4 +127,4 @@ def test_a_second_migration_waits_for_the_first(empty_database_url: str) -> None
                 assert time.monotonic() < deadline
             assert our_tables(engine) == set()
         second.result(timeout=30)
-    assert migrations.is_current(engine)
+    assert revisions.is_current(engine)

@@ -12,7 +12,7 @@ from alembic import command
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from predictbench_assets.database import embedded, migrations
+from predictbench_assets.database import embedded, migrations, revisions
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import Backoff, DatabaseUnavailable
 from predictbench_assets.database.schema import VERSION_TABLE
@@ -197,7 +197,7 @@ def test_a_table_that_is_in_use_is_waited_for_in_spells(
         assert migrating.is_alive()
         run.rollback()
     migrating.join(30)
-    assert migrations.is_current(engine)
+    assert revisions.is_current(engine)
 
 
 def test_a_table_that_stays_in_use_leaves_the_database_as_it_was(at_first: str, engine: Engine) -> None:
@@ -209,7 +209,7 @@ def test_a_table_that_stays_in_use_leaves_the_database_as_it_was(at_first: str, 
         assert caught.value.retriable
         run.rollback()
     assert schema_of(at_first) == before
-    assert migrations.current(engine) == "0001"
+    assert revisions.current(engine) == "0001"
 
 
 def test_a_revision_that_fails_takes_the_ones_before_it_back(
@@ -221,7 +221,7 @@ def test_a_revision_that_fails_takes_the_ones_before_it_back(
         connection.execute(text("CREATE TABLE predictbench.archives (mine int)"))
     with pytest.raises(Exception, match="archives"):
         migrations.upgrade(empty_database_url)
-    assert migrations.current(engine) is None
+    assert revisions.current(engine) is None
     with engine.connect() as connection:
         tables = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'predictbench'"))
         assert tables.scalars().all() == ["archives"]

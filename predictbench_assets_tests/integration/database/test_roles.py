@@ -9,7 +9,7 @@ import pytest
 from alembic import command
 from sqlalchemy import Engine
 
-from predictbench_assets.database import health, migrations
+from predictbench_assets.database import health, migrations, revisions
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.privileges import API_ROLES, DAGSTER, OWNER, READER, WRITER, WRITER_NEEDS
 from predictbench_assets.database.schema import SCHEMA, VERSION_TABLE, VIEWS, metadata
@@ -138,7 +138,7 @@ def test_the_writer_stores_a_run_and_lacks_nothing(deployment: Deployment, datab
         lease = open_run(engine)
         report = RunWriter(engine, lease, lease.clock).write([record(1), record(2)], [attempt()])
         assert (report.processed, report.failures) == (2, [])
-        assert migrations.is_current(engine)
+        assert revisions.is_current(engine)
     # What `predictbench prune` does.
     with connected(deployment.url(WRITER, database)) as writer:
         writer.execute(f"INSERT INTO {SCHEMA}.archives VALUES (gen_random_uuid(), 's3://a', 'b', 2, now())")

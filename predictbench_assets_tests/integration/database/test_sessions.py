@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine, make_url, text
 
-from predictbench_assets.database import health, migrations
+from predictbench_assets.database import health, migrations, revisions
 from predictbench_assets.database.embedded import EmbeddedPostgres
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseUnsuitable
@@ -61,7 +61,7 @@ def test_a_database_that_is_set_up_oddly_is_migrated_as_any_other(
     for setting in ("search_path = 'nowhere'", "standard_conforming_strings = off", "client_encoding = 'SQL_ASCII'"):
         administer(postgres_server, f"ALTER DATABASE {name} SET {setting}")
     migrations.upgrade(empty_database_url)
-    migrations.require_current(make_engine(empty_database_url, pool_size=0))
+    revisions.require_current(make_engine(empty_database_url, pool_size=0))
 
 
 def test_options_of_the_address_are_kept(empty_database_url: str) -> None:
@@ -83,10 +83,10 @@ def test_a_role_that_reads_rounded_numbers_is_refused(
     postgres_server: EmbeddedPostgres, database_url: str, engine: Engine
 ) -> None:
     name = make_url(database_url).database
-    migrations.require_current(engine)
+    revisions.require_current(engine)
     administer(postgres_server, f"ALTER DATABASE {name} SET extra_float_digits = -3")
     rounded = make_engine(database_url, pool_size=0)
     with pytest.raises(DatabaseUnsuitable, match="extra_float_digits is -3"):
-        migrations.require_current(rounded)
+        revisions.require_current(rounded)
     with pytest.raises(DatabaseUnsuitable, match="RESET extra_float_digits"):
         health.server(rounded)

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from predictbench_assets.database import migrations
+from predictbench_assets.database import migrations, revisions
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.retention.stored import _SETTLED_RUNS, settled_runs
 from predictbench_assets.scoring.store import costs
@@ -169,4 +169,4 @@ def test_a_run_is_written_while_the_index_is_built(before: str) -> None:
         assert second.execute(A_WRITE, ["2026-05-05-8"]).rowcount == 1
         first.commit()
         migrated.result(timeout=30)
-    assert migrations.is_current(make_engine(before, pool_size=0))
+    assert revisions.is_current(make_engine(before, pool_size=0))

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, event, make_url, text
 import predictbench_assets as pb
 from predictbench_assets.cli.main import main
 from predictbench_assets.database.errors import DatabaseUnavailable
-from predictbench_assets.database.migrations import SchemaOutdated
+from predictbench_assets.database.revisions import SchemaOutdated
 from predictbench_assets.dataset.frames.benchmark import FramesMissing, UnknownExperiment
 from predictbench_assets.dataset.frames.boards import BOARDS
 from predictbench_assets.dataset.frames.released import ReleaseDamaged, ReleaseMissing

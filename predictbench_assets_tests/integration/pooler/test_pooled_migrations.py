@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import URL, Engine
 
-from predictbench_assets.database import health, migrations
+from predictbench_assets.database import health, migrations, revisions
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.database.errors import DatabaseRefused, in_transaction
 from predictbench_assets.database.privileges import OWNER, WRITER
@@ -47,7 +47,7 @@ def test_two_migrations_at_once_through_a_transaction_pooler(
         migrations.upgrade(url)
 
     with engine_at(deployment.url(OWNER, unmigrated)) as engine:
-        assert migrations.is_current(engine)
+        assert revisions.is_current(engine)
     assert show(deployment, unmigrated, "SELECT * FROM pg_locks WHERE locktype = 'advisory'") == []
 
 

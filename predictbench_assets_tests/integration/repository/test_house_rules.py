@@ -28,6 +28,17 @@ def test_domain_packages_work_without_dagster() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_run_does_not_load_what_it_has_no_use_for() -> None:
+    """Each takes a tenth of a second or more, which every partition of a backfill would wait for."""
+    code = "import sys, predictbench_assets.definitions; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CLONE, capture_output=True, text=True, timeout=120, check=True
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "dagster" in loaded
+    assert not loaded & {"alembic", "PIL", "matplotlib", "pandas", "pyarrow", "boto3", "starlette"}
+
+
 def test_there_is_no_drawer_for_odds_and_ends() -> None:
     homeless = {"utils", "util", "common", "helpers", "misc"}
     found = [path for path in (CLONE / "predictbench_assets").rglob("*.py") if path.stem in homeless]
