@@ -599,6 +599,8 @@ class Attempt:
         return [self._outcome(market, one, seconds) for market, one in zip(unit, answers, strict=True)]
 
     def _results_for(self, market: Market) -> dict[str, ExperimentResult]:
+        if not self.experiment.requires:
+            return {}
         results = {name: self.required[name][market.market_id].result for name in self.experiment.requires}
         return {name: result for name, result in results.items() if result is not None}
 

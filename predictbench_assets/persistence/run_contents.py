@@ -1,6 +1,6 @@
 """The contents of a run, market by market: the cohort joined with its raw rows and the results of each experiment."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -72,7 +72,7 @@ class RunContents:
     experiments: Sequence[StagedExperiment]
     clock: Clock
     failures: list[Failure] = field(default_factory=list)
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    counts: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Results by experiment and status, over the markets handed on."""
 
     @property
@@ -101,7 +101,7 @@ class RunContents:
             failure = self._mandatory_failure(market, attempts, results)
             if failure is None:
                 for result in results:
-                    self.counts.setdefault(result.experiment, Counter())[result.status] += 1
+                    self.counts[result.experiment][result.status] += 1
                 yield MarketRecord(market=market, raw=raw, results=results)
             else:
                 self.failures.append(failure)
