@@ -13,7 +13,7 @@ from predictbench_assets.failures import PredictbenchError
 from predictbench_assets.ingestion.cohort import build_cohort
 from predictbench_assets.ingestion.parity import compare
 from predictbench_assets.ingestion.registry import SnapshotRecord
-from predictbench_assets.ingestion.snapshot import freeze_snapshot, open_registered, snapshot_rows
+from predictbench_assets.ingestion.snapshot import freeze_snapshot, open_registered, raw_rows
 from predictbench_assets.launch.daily import scratch_folder
 from predictbench_assets.observability.console import print_status
 from predictbench_assets.persistence.snapshots import find_snapshot
@@ -66,6 +66,6 @@ def _compared(settings: Settings, record: SnapshotRecord, scratch: Path) -> Pari
     found = {market.market_id for market in reconstructed}
     missing = {one.market_id: one.condition_id for one in captured if one.market_id not in found}
     why = asyncio.run(exchange.why_missing(missing, key.start, key.end, as_of)) if missing else {}
-    seen = {row.market_id for row in snapshot_rows(snapshot) if row.market_id is not None}
+    seen = {market_id for market_id, _ in raw_rows(snapshot) if market_id is not None}
     parity = compare(captured, reconstructed, seen=seen, why_missing=why)
     return ParityLine.compared(key, parity, as_of=as_of, seconds=seconds, requests=requests)

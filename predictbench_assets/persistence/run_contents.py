@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from predictbench_assets.clock import Clock
-from predictbench_assets.exchanges.exchange import CapturedRow
 from predictbench_assets.experiments.outcomes import Outcome
 from predictbench_assets.failures import Failure, PermanentError
 from predictbench_assets.ingestion.headers import CohortHeader
-from predictbench_assets.ingestion.snapshot import snapshot_rows
+from predictbench_assets.ingestion.snapshot import raw_rows
 from predictbench_assets.markets.market import Market
 from predictbench_assets.persistence.records import ExperimentAttempt, MarketRecord, ResultRecord
 from predictbench_assets.runs import RunKey
@@ -94,7 +93,7 @@ class RunContents:
             )
         staged = [(one.attempt, _Outcomes(one.outcomes)) for one in self.experiments]
         attempts = [attempt for attempt, _ in staged]
-        rows = snapshot_rows(self.snapshot)
+        rows = raw_rows(self.snapshot)
         for market in self.markets:
             raw = self._raw_row(rows, market)
             results = tuple(_result(attempt, outcomes.of(market.market_id)) for attempt, outcomes in staged)
@@ -106,11 +105,11 @@ class RunContents:
             else:
                 self.failures.append(failure)
 
-    def _raw_row(self, rows: Iterator[CapturedRow], market: Market) -> bytes:
+    def _raw_row(self, rows: Iterator[tuple[str | None, bytes]], market: Market) -> bytes:
         """The market's row as received. Both files have one order, so one pass over each is enough."""
-        for row in rows:
-            if row.market_id == market.market_id:
-                return row.raw
+        for market_id, raw in rows:
+            if market_id == market.market_id:
+                return raw
         raise StagedFileBroken(
             f"market {market.market_id} of {self.cohort.uri} is not in {self.snapshot.uri}: "
             "materialize normalized_markets of this partition again."
