@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Final
@@ -83,7 +83,7 @@ class Contexts(ContextSource):
         self.run = run
         self.clock = clock
         self.cohort = tuple(markets if self._blinded is None else self._blinded.values())
-        self.memo = Memo()
+        self.memo, self._own_memo = Memo(), Memo()
         self._history = _remembered(visible_history)
         self._history_counts = history_counts
         self._forecasts = None if settled_forecasts is None else _permitted(settled_forecasts, experiment)
@@ -93,9 +93,8 @@ class Contexts(ContextSource):
         self._lines = lines
         self._redact = redact
 
-    @cached_property
-    def _events(self) -> Mapping[str, Sequence[Market]]:
-        """The markets of an event, by the id of each of them. Two threads may make it at once, and make the same."""
+    def _by_event(self) -> Mapping[str, Sequence[Market]]:
+        """The markets of an event, by the id of each of them."""
         events: dict[str, list[Market]] = defaultdict(list)
         for market in self.cohort:
             if market.event is not None:
@@ -140,7 +139,7 @@ class Contexts(ContextSource):
         return generator(self._experiment, market_id)
 
     def siblings(self, market_id: str) -> tuple[Market, ...]:
-        others = self._events.get(market_id, ())
+        others = self._own_memo.get("by_event", self._by_event).get(market_id, ())
         return tuple(other for other in others if other.market_id != market_id)
 
     def market_data(self, market_id: str) -> bytes | None:

@@ -8,6 +8,7 @@ import contextvars
 import copy
 import functools
 import inspect
+import itertools
 import logging
 import threading
 import time
@@ -74,9 +75,9 @@ MAX_TYPE_NAME: Final = 255
 
 _BACKLOG = 100  # series of calls whose answers may wait for the journal before further calls wait for it too
 _PROGRESS_EVERY_S = 1.0
-_ALONE_S = 0.1
-"""Seconds in which a first worker has to answer `_QUICK_MARKETS`, or the others begin."""
-_QUICK_MARKETS = 100
+_LOOK_S = 0.1
+"""Seconds between two looks at the pace of threads: at `_QUICK_S` for a market or less, one is at work alone."""
+_QUICK_S = 0.0005
 _CLEANUP_S = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -326,6 +327,9 @@ class Attempt:
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
     unwritten: "asyncio.Queue[list[list[Outcome]] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
     """Answers on their way to the journal; None ends them."""
+    quick: Caller | None = None
+    """The worker to which the others leave quick calls."""
+    no_unit_left: bool = False
     started: float = field(default_factory=time.monotonic)
 
     async def run(self, markets: Sequence[Market], workers: int) -> None:
@@ -363,22 +367,27 @@ class Attempt:
             writing.create_task(self._write_journal())
             reporting = writing.create_task(self._report_regularly())
             async with asyncio.TaskGroup() as calling:
-                first, *others = (f"{self.experiment.name}-{number}" for number in range(min(workers, len(units))))
-                if await self._needs_others(calling.create_task(self._work(waiting, first))):
-                    for name in others:
-                        calling.create_task(self._work(waiting, name))
+                await self._keep_at_work(calling, waiting, min(workers, len(units)))
             await self.unwritten.put(None)
             reporting.cancel()
 
-    async def _needs_others(self, first: "asyncio.Task[None]") -> bool:
-        """Wait until the first worker has made all calls or turns out to be slow: a thread makes quick calls sooner
-        alone than several do, which have to pass the interpreter's lock to each other."""
-        while self._in_threads and not first.done():
+    async def _keep_at_work(self, calling: asyncio.TaskGroup, units: Iterator[Unit], most: int) -> None:
+        """Start workers until no unit is left, so many at once at most.
+
+        Of threads one makes quick calls sooner alone than several do, which have to pass the interpreter's lock to each
+        other. The others join where answers are slow to come, and leave to one what turns out to be quick.
+        """
+        names = (f"{self.experiment.name}-{number}" for number in itertools.count())
+        at_work: set[asyncio.Task[None]] = set()
+        wanted = 1 if self._in_threads else most
+        while not self.no_unit_left:
+            while len(at_work) < wanted:
+                at_work.add(calling.create_task(self._work(units, next(names))))
             answered = len(self.outcomes)
-            await asyncio.wait({first}, timeout=_ALONE_S)
-            if len(self.outcomes) - answered < _QUICK_MARKETS:
-                break
-        return not first.done()
+            _, at_work = await asyncio.wait(at_work, timeout=_LOOK_S)
+            wanted = 1
+            if (len(self.outcomes) - answered) * _QUICK_S < _LOOK_S:
+                wanted, self.quick = most, None
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
         """The calls to make: without journalled markets, those that cannot be asked about, those past the limit."""
@@ -480,12 +489,25 @@ class Attempt:
                         self._take(outcome)
                 if final := _final(calls):
                     await self.unwritten.put(final)
+                if self._in_threads and self._is_dispensable(caller, calls):
+                    return
+            self.no_unit_left = True
         except asyncio.CancelledError:
             with suppress(asyncio.QueueFull):  # the journal does not write any more
                 self.unwritten.put_nowait(_final([self._outcomes_of(call) for call in caller.interrupt()]))
             raise
         finally:
             caller.close()
+
+    def _is_dispensable(self, caller: Caller, calls: Sequence[Sequence[Outcome]]) -> bool:
+        """True where the calls of a worker are quick, and so are those of another one."""
+        seconds = [outcome.seconds for outcomes in calls for outcome in outcomes]
+        is_quick = not caller.in_series and sum(seconds) < _QUICK_S * len(seconds)
+        if not is_quick:
+            self.quick = None if self.quick is caller else self.quick
+        elif self.quick is None:
+            self.quick = caller
+        return is_quick and self.quick is not caller
 
     async def _next_calls(self, caller: Caller, units: Iterator[Unit]) -> list[list[Outcome]]:
         """The outcomes of the next call, or of several quick ones; none where no unit is left."""

@@ -170,8 +170,27 @@ def test_calls_that_turn_slow_are_made_side_by_side_from_then_on(run_over: RunOv
     assert {outcome.status for outcome in run_over(Sync(meet), markets, max_concurrency=3)} == {"completed"}
 
 
+def test_calls_that_turn_quick_are_left_to_one_thread(run_over: RunOver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_QUICK_S", 60.0)  # however busy this machine is, all but the first three are quick
+    monkeypatch.setattr(calls, "_SERIES_S", 0.0)
+    barrier, threads = threading.Barrier(3, timeout=5), dict[str, int]()
+    markets = [make_market(str(number)) for number in range(300)]
+
+    def meet(market: Market, context: PipelineContext) -> ExperimentResult:
+        threads[market.market_id] = threading.get_ident()
+        if int(market.market_id) < 3:
+            barrier.wait()
+            monkeypatch.setattr(runner, "_LOOK_S", 60.0)
+        return EVEN
+
+    assert {outcome.status for outcome in run_over(Sync(meet), markets, max_concurrency=3)} == {"completed"}
+    first, others = list(threads.values())[:3], list(threads.values())[6:]
+    assert len(set(first)) == 3
+    assert len(set(others)) == 1
+
+
 def test_quick_calls_are_made_by_one_thread(run_over: RunOver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_ALONE_S", 60.0)  # however busy this machine is
+    monkeypatch.setattr(runner, "_LOOK_S", 60.0)  # however busy this machine is
     threads = set()
 
     def note(market: Market, context: PipelineContext) -> ExperimentResult:
