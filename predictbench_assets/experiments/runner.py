@@ -10,6 +10,7 @@ import functools
 import inspect
 import itertools
 import logging
+import statistics
 import threading
 import time
 import traceback
@@ -375,7 +376,7 @@ class Attempt:
         """Start workers until no unit is left, so many at once at most.
 
         Of threads one makes quick calls sooner alone than several do, which have to pass the interpreter's lock to each
-        other. The others join where answers are slow to come, and leave to one what turns out to be quick.
+        other. While answers are slow to come they double; calls that turn out to be quick are left to one.
         """
         names = (f"{self.experiment.name}-{number}" for number in itertools.count())
         at_work: set[asyncio.Task[None]] = set()
@@ -387,7 +388,7 @@ class Attempt:
             _, at_work = await asyncio.wait(at_work, timeout=_LOOK_S)
             wanted = 1
             if (len(self.outcomes) - answered) * _QUICK_S < _LOOK_S:
-                wanted, self.quick = most, None
+                wanted, self.quick = max(1, min(2 * len(at_work), most)), None
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
         """The calls to make: without journalled markets, those that cannot be asked about, those past the limit."""
@@ -500,9 +501,12 @@ class Attempt:
             caller.close()
 
     def _is_dispensable(self, caller: Caller, calls: Sequence[Sequence[Outcome]]) -> bool:
-        """True where the calls of a worker are quick, and so are those of another one."""
-        seconds = [outcome.seconds for outcomes in calls for outcome in outcomes]
-        is_quick = not caller.in_series and sum(seconds) < _QUICK_S * len(seconds)
+        """True where the calls of a worker are quick, and so are those of another one.
+
+        Most of them, that is: a call in which the thread waits for its turn seems slow.
+        """
+        seconds = statistics.median(outcome.seconds for outcomes in calls for outcome in outcomes)
+        is_quick = seconds < _QUICK_S and not caller.in_series
         if not is_quick:
             self.quick = None if self.quick is caller else self.quick
         elif self.quick is None:
