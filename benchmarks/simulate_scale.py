@@ -42,7 +42,7 @@ class Constants:
     """A step on a step-delegating executor: its process, imports and the event log."""
     decode_s: float = 0.00003
     """A cohort is decoded once in each step's process, a shard's included."""
-    quantitative_s: float = 0.00005
+    quantitative_s: float = 0.00004
     call_s: float = 0.0027
     """Processor seconds around one call of a language model: prompt, ledger, journal."""
     write_market_s: float = 0.0002
