@@ -76,9 +76,11 @@ MAX_TYPE_NAME: Final = 255
 
 _BACKLOG = 100  # series of calls whose answers may wait for the journal before further calls wait for it too
 _PROGRESS_EVERY_S = 1.0
-_LOOK_S = 0.1
+_LOOK_S = 0.05
 """Seconds between two looks at the pace of threads: at `_QUICK_S` for a market or less, one is at work alone."""
 _QUICK_S = 0.0005
+_BUSY = 0.5
+"""Share of a core from which on the process computes rather than waits."""
 _CLEANUP_S = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -328,6 +330,8 @@ class Attempt:
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
     unwritten: "asyncio.Queue[list[list[Outcome]] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
     """Answers on their way to the journal; None ends them."""
+    computes: bool = False
+    """True while the process is busy, and so has no use for more threads."""
     quick: Caller | None = None
     """The worker to which the others leave quick calls."""
     no_unit_left: bool = False
@@ -375,8 +379,8 @@ class Attempt:
     async def _keep_at_work(self, calling: asyncio.TaskGroup, units: Iterator[Unit], most: int) -> None:
         """Start workers until no unit is left, so many at once at most.
 
-        Of threads one makes quick calls sooner alone than several do, which have to pass the interpreter's lock to each
-        other. While answers are slow to come they double; calls that turn out to be quick are left to one.
+        Of threads that compute one makes quick calls sooner alone than several do, which have to pass the interpreter's
+        lock to each other. While answers are slow to come, or the process waits, they double.
         """
         names = (f"{self.experiment.name}-{number}" for number in itertools.count())
         at_work: set[asyncio.Task[None]] = set()
@@ -384,10 +388,11 @@ class Attempt:
         while not self.no_unit_left:
             while len(at_work) < wanted:
                 at_work.add(calling.create_task(self._work(units, next(names))))
-            answered = len(self.outcomes)
+            answered, used, since = len(self.outcomes), time.process_time(), time.monotonic()
             _, at_work = await asyncio.wait(at_work, timeout=_LOOK_S)
+            self.computes = time.process_time() - used > _BUSY * (time.monotonic() - since)
             wanted = 1
-            if (len(self.outcomes) - answered) * _QUICK_S < _LOOK_S:
+            if not self.computes or (len(self.outcomes) - answered) * _QUICK_S < _LOOK_S:
                 wanted, self.quick = max(1, min(2 * len(at_work), most)), None
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
@@ -501,12 +506,10 @@ class Attempt:
             caller.close()
 
     def _is_dispensable(self, caller: Caller, calls: Sequence[Sequence[Outcome]]) -> bool:
-        """True where the calls of a worker are quick, and so are those of another one.
-
-        Most of them, that is: a call in which the thread waits for its turn seems slow.
-        """
+        """True where a worker's calls are quick and do nothing but compute, as those of another one do."""
+        # By the median, since a call in which a thread waited for its turn seems slow.
         seconds = statistics.median(outcome.seconds for outcomes in calls for outcome in outcomes)
-        is_quick = seconds < _QUICK_S and not caller.in_series
+        is_quick = self.computes and seconds < _QUICK_S and not caller.in_series
         if not is_quick:
             self.quick = None if self.quick is caller else self.quick
         elif self.quick is None:

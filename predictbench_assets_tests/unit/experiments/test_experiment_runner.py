@@ -172,6 +172,7 @@ def test_calls_that_turn_slow_are_made_side_by_side_from_then_on(run_over: RunOv
 
 def test_calls_that_turn_quick_are_left_to_one_thread(run_over: RunOver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_QUICK_S", 60.0)  # however busy this machine is, all but the first three are quick
+    monkeypatch.setattr(runner, "_BUSY", -1.0)
     monkeypatch.setattr(calls, "_SERIES_S", 0.0)
     barrier, threads = threading.Barrier(3, timeout=5), dict[str, int]()
     markets = [make_market(str(number)) for number in range(300)]
