@@ -389,7 +389,7 @@ class Attempt:
             while len(at_work) < wanted:
                 at_work.add(calling.create_task(self._work(units, next(names))))
             answered, used, since = len(self.outcomes), time.process_time(), time.monotonic()
-            _, at_work = await asyncio.wait(at_work, timeout=_LOOK_S)
+            _, at_work = await asyncio.wait(at_work, timeout=_LOOK_S if self._in_threads else None)
             self.computes = time.process_time() - used > _BUSY * (time.monotonic() - since)
             wanted = 1
             if not self.computes or (len(self.outcomes) - answered) * _QUICK_S < _LOOK_S:
