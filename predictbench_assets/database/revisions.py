@@ -13,7 +13,7 @@ from predictbench_assets.failures import PermanentError
 from predictbench_assets.printable import on_one_line
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "migrations"
-"""The place of the revisions, each a file of `versions` whose name begins with it."""
+"""The place of the revisions: files of `versions`, whose names begin with the four digits of their revision."""
 
 
 class MigrationsMissing(PermanentError):
@@ -33,8 +33,10 @@ def _revision_of(connection: Connection) -> str | None:
     table = f"{SCHEMA}.{VERSION_TABLE}"
     if connection.execute(text("SELECT to_regclass(:table)"), {"table": table}).scalar_one() is None:
         return None
-    found: str | None = connection.execute(text(f"SELECT version_num FROM {table}")).scalar_one_or_none()  # noqa: S608
-    return found
+    found = connection.execute(text(f"SELECT version_num FROM {table}")).scalars().all()  # noqa: S608
+    if len(found) > 1:
+        raise SchemaOutdated(f"{table} has {len(found)} rows and should have one: leave that of the newest revision.")
+    return found[0] if found else None
 
 
 def head() -> str:
@@ -93,7 +95,8 @@ def require_known(revision: str | None) -> None:
 @cache
 def _revisions() -> tuple[str, ...]:
     """The revisions, the newest first."""
-    found = sorted((path.name.partition("_")[0] for path in FOLDER.glob("versions/[0-9]*_*.py")), reverse=True)
+    files = FOLDER.glob("versions/[0-9][0-9][0-9][0-9]_*.py")
+    found = sorted({path.name.partition("_")[0] for path in files}, reverse=True)
     if not found:
         raise MigrationsMissing(
             f"no migrations in {FOLDER}: install Predictbench from a clone of its repository (`make setup`)."

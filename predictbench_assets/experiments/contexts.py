@@ -83,7 +83,8 @@ class Contexts(ContextSource):
         self.run = run
         self.clock = clock
         self.cohort = tuple(markets if self._blinded is None else self._blinded.values())
-        self.memo, self._own_memo = Memo(), Memo()
+        self.memo = Memo()
+        self._own_memo = Memo()  # the names in the other one are the experiment's
         self._history = _remembered(visible_history)
         self._history_counts = history_counts
         self._forecasts = None if settled_forecasts is None else _permitted(settled_forecasts, experiment)
@@ -93,7 +94,7 @@ class Contexts(ContextSource):
         self._lines = lines
         self._redact = redact
 
-    def _by_event(self) -> Mapping[str, Sequence[Market]]:
+    def _markets_of_events(self) -> Mapping[str, Sequence[Market]]:
         """The markets of an event, by the id of each of them."""
         events: dict[str, list[Market]] = defaultdict(list)
         for market in self.cohort:
@@ -139,7 +140,7 @@ class Contexts(ContextSource):
         return generator(self._experiment, market_id)
 
     def siblings(self, market_id: str) -> tuple[Market, ...]:
-        others = self._own_memo.get("by_event", self._by_event).get(market_id, ())
+        others = self._own_memo.get("events", self._markets_of_events).get(market_id, ())
         return tuple(other for other in others if other.market_id != market_id)
 
     def market_data(self, market_id: str) -> bytes | None:

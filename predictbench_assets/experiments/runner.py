@@ -77,9 +77,10 @@ MAX_TYPE_NAME: Final = 255
 _BACKLOG = 100  # series of calls whose answers may wait for the journal before further calls wait for it too
 _PROGRESS_EVERY_S = 1.0
 _LOOK_S = 0.05
-"""Seconds between two looks at the pace of threads: at `_QUICK_S` for a market or less, one is at work alone."""
+"""Seconds between two looks at how threads get on."""
 _QUICK_S = 0.0005
-_BUSY = 0.5
+"""Seconds for a market, of the calls that one thread makes alone where they do nothing but compute."""
+_BUSY = 0.8
 """Share of a core from which on the process computes rather than waits."""
 _CLEANUP_S = 5.0
 
@@ -330,11 +331,12 @@ class Attempt:
     overdue: set["asyncio.Future[Answer]"] = field(default_factory=set)
     unwritten: "asyncio.Queue[list[list[Outcome]] | None]" = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
     """Answers on their way to the journal; None ends them."""
-    computes: bool = False
-    """True while the process is busy, and so has no use for more threads."""
-    quick: Caller | None = None
+    is_busy: bool = False
+    """True if the process used more than `_BUSY` of a core between the last two looks."""
+    quick_worker: Caller | None = None
     """The worker to which the others leave quick calls."""
     no_unit_left: bool = False
+    """True once a worker found no unit to go on with."""
     started: float = field(default_factory=time.monotonic)
 
     async def run(self, markets: Sequence[Market], workers: int) -> None:
@@ -377,10 +379,10 @@ class Attempt:
             reporting.cancel()
 
     async def _keep_at_work(self, calling: asyncio.TaskGroup, units: Iterator[Unit], most: int) -> None:
-        """Start workers until no unit is left, so many at once at most.
+        """Start workers until no unit is left, `most` at once at most: all at the start where they are no threads.
 
         Of threads that compute one makes quick calls sooner alone than several do, which have to pass the interpreter's
-        lock to each other. While answers are slow to come, or the process waits, they double.
+        lock to each other. While answers are slow to come, or the process waits, they double; see `_may_leave`.
         """
         names = (f"{self.experiment.name}-{number}" for number in itertools.count())
         at_work: set[asyncio.Task[None]] = set()
@@ -390,10 +392,11 @@ class Attempt:
                 at_work.add(calling.create_task(self._work(units, next(names))))
             answered, used, since = len(self.outcomes), time.process_time(), time.monotonic()
             _, at_work = await asyncio.wait(at_work, timeout=_LOOK_S if self._in_threads else None)
-            self.computes = time.process_time() - used > _BUSY * (time.monotonic() - since)
+            seconds = time.monotonic() - since
+            self.is_busy = time.process_time() - used > _BUSY * seconds
             wanted = 1
-            if not self.computes or (len(self.outcomes) - answered) * _QUICK_S < _LOOK_S:
-                wanted, self.quick = max(1, min(2 * len(at_work), most)), None
+            if not self.is_busy or (len(self.outcomes) - answered) * _QUICK_S < seconds:
+                wanted, self.quick_worker = max(1, min(2 * len(at_work), most)), None
 
     async def _open_units(self, markets: Sequence[Market]) -> list[Unit]:
         """The calls to make: without journalled markets, those that cannot be asked about, those past the limit."""
@@ -495,7 +498,7 @@ class Attempt:
                         self._take(outcome)
                 if final := _final(calls):
                     await self.unwritten.put(final)
-                if self._in_threads and self._is_dispensable(caller, calls):
+                if self._in_threads and self._may_leave(caller, calls):
                     return
             self.no_unit_left = True
         except asyncio.CancelledError:
@@ -505,16 +508,16 @@ class Attempt:
         finally:
             caller.close()
 
-    def _is_dispensable(self, caller: Caller, calls: Sequence[Sequence[Outcome]]) -> bool:
-        """True where a worker's calls are quick and do nothing but compute, as those of another one do."""
+    def _may_leave(self, caller: Caller, calls: Sequence[Sequence[Outcome]]) -> bool:
+        """Note whether a worker's calls were quick and did nothing but compute; True where another one's were too."""
         # By the median, since a call in which a thread waited for its turn seems slow.
         seconds = statistics.median(outcome.seconds for outcomes in calls for outcome in outcomes)
-        is_quick = self.computes and seconds < _QUICK_S and not caller.in_series
-        if not is_quick:
-            self.quick = None if self.quick is caller else self.quick
-        elif self.quick is None:
-            self.quick = caller
-        return is_quick and self.quick is not caller
+        is_quick = self.is_busy and seconds < _QUICK_S and not caller.in_series
+        if is_quick and self.quick_worker is None:
+            self.quick_worker = caller
+        elif not is_quick and self.quick_worker is caller:
+            self.quick_worker = None
+        return is_quick and self.quick_worker is not caller
 
     async def _next_calls(self, caller: Caller, units: Iterator[Unit]) -> list[list[Outcome]]:
         """The outcomes of the next call, or of several quick ones; none where no unit is left."""

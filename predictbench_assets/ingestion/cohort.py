@@ -169,8 +169,8 @@ def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:
 
 @contextmanager
 def _kept_from_collector() -> Iterator[None]:
-    """Keep the garbage collector from looking at markets again and again: while they become more, and while experiments
-    make as many objects."""
+    """Collect garbage once, and then freeze what is made: or the collector would look at all markets again and again,
+    while they become more and while experiments make as many objects."""
     gc.collect()  # garbage would stay for good
     gc.disable()
     try:

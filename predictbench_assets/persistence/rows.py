@@ -371,17 +371,16 @@ def _checked_rows(rows: Sequence[_Row], field_of: Callable[[int], str]) -> bytes
     """Rows of one table, between commas; one by one only where something is wrong, to name the field of that row."""
     try:
         encoded = _encode(rows)
-        _check_suspicious("", encoded)
     except (RecursionError, TypeError, ValueError, OverflowError):
+        encoded = None
+    if encoded is None or _is_suspicious(encoded):
         return b",".join(_checked_json(field_of(place), row) for place, row in enumerate(rows))
     return encoded[1:-1]
 
 
 def _check_suspicious(field: str, encoded: bytes) -> None:
     """Check a text with NUL or half a surrogate pair; an emoji written as a pair is alike in bytes, and is fine."""
-    if b"\\u" not in encoded:
-        return
-    if b"\\u0000" not in encoded and b"\\ud" not in encoded and b"\\uD" not in encoded:
+    if not _is_suspicious(encoded):
         return
     try:
         value = json.loads(encoded)
@@ -389,6 +388,10 @@ def _check_suspicious(field: str, encoded: bytes) -> None:
         return
     for path, text in _strings(value, ""):
         _check_text(path or field, text)
+
+
+def _is_suspicious(encoded: bytes) -> bool:
+    return b"\\u" in encoded and any(escape in encoded for escape in (b"\\u0000", b"\\ud", b"\\uD"))
 
 
 def _strings(value: object, path: str) -> Iterator[tuple[str, str]]:

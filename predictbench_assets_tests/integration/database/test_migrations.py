@@ -30,6 +30,13 @@ def test_the_revisions_are_those_that_alembic_finds() -> None:
     assert scripts.get_heads() == [revisions.head()]
 
 
+def test_two_revisions_in_a_database_are_said_to_be_too_many(database_url: str, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO {SCHEMA}.{VERSION_TABLE} VALUES ('0001')"))
+    with pytest.raises(revisions.SchemaOutdated, match=f"{VERSION_TABLE} has 2 rows and should have one"):
+        revisions.require_current(engine)
+
+
 def test_a_forgotten_column_is_noticed(database_url: str, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE predictbench.events DROP COLUMN title"))

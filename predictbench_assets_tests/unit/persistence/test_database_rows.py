@@ -10,6 +10,7 @@ from uuid import RFC_4122, UUID, uuid5
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 import predictbench_assets
 from predictbench_assets.database.schema import id_in_run
@@ -72,6 +73,20 @@ def test_a_payload_is_kept_exactly_or_refused_with_its_field(value: Any) -> None
     else:
         encoded = encode_market(record(1, result("e", payload={"v": value})), RUN, ATTEMPTS)
         assert json.loads(encoded.results)["payload"] == {"v": value}
+
+
+@pytest.mark.parametrize(
+    "beside", [{"v": 1}, {"v": "\U0001f600"}, Raw(b'{"v":"\\ud83d\\ude00"}'), Raw(b'{"v":1e999999}')]
+)
+@pytest.mark.parametrize("bad", ["a\0b", "\ud800"])
+def test_of_several_results_the_bad_one_is_named(beside: Any, bad: str) -> None:
+    names = ("a", "b", "c", "d")
+    attempts = {name: RegisteredAttempt(experiment_run_id=name, mandatory=False, fill=False) for name in names}
+    results = [result(name, payload={"v": bad} if name == "c" else beside) for name in names]
+    with pytest.raises(UnwritableMarket, match=r"results\[c\]|^payload\.v contains"):
+        encode_market(record(1, *results), RUN, attempts)
+    whole = encode_market(record(1, *(one for one in results if one.experiment != "c")), RUN, attempts)
+    assert [one["experiment_run_id"] for one in json.loads(b"[" + whole.results + b"]")] == ["a", "b", "d"]
 
 
 @given(
