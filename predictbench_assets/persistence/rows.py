@@ -22,6 +22,7 @@ from predictbench_assets.database.schema import LONGEST, processed_markets
 from predictbench_assets.experiments.protocol import Usage
 from predictbench_assets.markets.market import Event, Market
 from predictbench_assets.persistence.records import MarketRecord, ResultRecord
+from predictbench_assets.texts import is_unicode
 
 _LONGEST_REASON = 2_000
 
@@ -409,9 +410,7 @@ def _strings(value: object, path: str) -> Iterator[tuple[str, str]]:
 def _check_text(field: str, text: str) -> None:
     if "\x00" in text:
         raise UnwritableMarket(field.encode("ascii", "replace").decode(), "contains a NUL character")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
+    if not is_unicode(text):
         raise UnwritableMarket(
             field.encode("ascii", "replace").decode(), "contains half a surrogate pair, which is no character"
-        ) from error
+        )
