@@ -486,9 +486,9 @@ def _reason_table(reasons: Sequence[ReasonCount]) -> dg.TableMetadataValue:
 
 def _picture(made: ExperimentForecasts) -> str:
     pairs = [
-        (market.price.value, outcome.probability)
+        (price, probability)
         for market, outcome in zip(made.cohort.markets, made.outcomes, strict=True)
-        if market.price.value is not None and outcome.probability is not None
+        if (probability := outcome.probability) is not None and (price := market.price.value) is not None
     ]
     name = made.experiment.name
     return as_markdown_image(forecasts_against_market(pairs, name), f"{name} against the market's price")

@@ -18,6 +18,7 @@ from predictbench_assets.scoring.costs import Cost
 _SHOWN = 5
 _LONGEST = 400
 _LONGEST_QUESTION = 120
+_SPREAD, _RATIONALE = re.compile(b'"spread"'), re.compile(b'"rationale"')
 
 
 def paid_metadata(cost: Cost | None, outcomes: Iterable[Outcome]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def paid_metadata(cost: Cost | None, outcomes: Iterable[Outcome]) -> dict[str, A
         }
         if cost.unknown:
             metadata |= {"calls_of_unknown_outcome": cost.unknown, "counted_for_them_USD": float(cost.reserved)}
-    spread = (_spread(outcome) for outcome in outcomes if b'"spread"' in bytes(outcome.payload_json))
+    spread = (_spread(outcome) for outcome in outcomes if _SPREAD.search(outcome.payload_json))
     spreads = [one for one in spread if one is not None]
     if spreads:
         metadata |= {"spread_of_samples": statistics.fmean(spreads), "largest_spread_of_samples": max(spreads)}
@@ -49,7 +50,7 @@ def rationale_metadata(markets: Sequence[Market], outcomes: Sequence[Outcome]) -
     rows = (
         _rationale_row(market, outcome)
         for market, outcome in zip(markets, outcomes, strict=True)
-        if b'"rationale"' in bytes(outcome.payload_json)  # to decode all of a large day would take a while for nothing
+        if _RATIONALE.search(outcome.payload_json)  # to decode all of a large day would take a while for nothing
     )
     table = markdown_table(("market", "forecast", "why", "sources"), list(islice(filter(None, rows), _SHOWN)))
     return {"rationales": dg.MetadataValue.md("\n".join(table))} if len(table) > 2 else {}

@@ -5,6 +5,7 @@ that is larger than a limit, neither as it was sent nor decompressed: a few kilo
 """
 
 import asyncio
+import functools
 import io
 import logging
 import time
@@ -232,7 +233,7 @@ class Transport:
     ) -> T:
         def build() -> httpx.Request:
             try:
-                return self._http.build_request(method, self._base_url + path, params=params, json=json)
+                return self._http.build_request(method, _parsed(self._base_url + path), params=params, json=json)
             except httpx.InvalidURL as error:  # such as a cursor without end
                 raise UnexpectedAnswer(
                     f"{path} cannot be asked for with what was answered before ({error}): the API has changed"
@@ -295,7 +296,7 @@ class Transport:
         """Read and decompress the body of an answer, as far as both keep to the limit."""
         sent = bytearray()
         try:
-            async for piece in response.aiter_raw(_PIECE):
+            async for piece in response.aiter_raw():
                 sent += piece
                 if len(sent) > self._answer_limit:
                     raise AnswerTooLarge(path, response.status_code, self._answer_limit)
@@ -321,6 +322,10 @@ class Transport:
 
     def _retry_after(self, response: httpx.Response) -> float | None:
         return web.retry_after(response, self._clock.now)
+
+
+_parsed = functools.lru_cache(maxsize=100)(httpx.URL)
+"""Parses an address; most requests go to one of a few."""
 
 
 def decompressed(sent: bytes, encoding: str, limit: int) -> bytes:

@@ -39,6 +39,7 @@ LOGGED_LINES: Final = 50
 FURTHER_LINES: Final = "predictbench.experiment"
 """The logger of those others: none below the project's own, whose lines Dagster keeps."""
 
+_NO_RESULTS: Mapping[str, ExperimentResult] = MappingProxyType({})
 _FOLDER_DIGITS: Final = 32
 """Length of the hash that names a market's artifacts."""
 
@@ -108,7 +109,7 @@ class Contexts(ContextSource):
 
     def context(self, market: Market, required: Mapping[str, ExperimentResult]) -> PipelineContext:
         """The context of one market."""
-        return PipelineContext(market.market_id, MappingProxyType(dict(required)), self)
+        return PipelineContext(market.market_id, MappingProxyType(dict(required)) if required else _NO_RESULTS, self)
 
     def contexts(
         self, markets: Sequence[Market], required: Callable[[Market], Mapping[str, ExperimentResult]]

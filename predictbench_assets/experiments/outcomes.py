@@ -6,6 +6,7 @@ would refuse the whole market.
 
 import hashlib
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -40,6 +41,8 @@ _EMPTY = msgspec.Raw(b"{}")
 _MAX_DEPTH = 64
 _SMALL = 20_000
 """Items and characters of a value that is looked at for being plain already."""
+_MARKET_ID = operator.attrgetter("market_id")
+_HASHED_TOGETHER = 200
 _DOUBLE = 8
 """Bytes of the floating point number that JSON holds."""
 
@@ -153,11 +156,12 @@ def completed(
     artifact_uri = None if result.artifact_uri is None else _text("artifact_uri", redact(result.artifact_uri))
     if artifact_uri is not None and len(artifact_uri) > MAX_ARTIFACT_URI:
         raise ResultRefused(f"artifact_uri has {len(artifact_uri):,} characters, {MAX_ARTIFACT_URI:,} fit")
-    if not forecasts and result.probabilities:
+    probabilities, outcomes = result.probabilities, len(market.contracts)
+    if not forecasts and probabilities:
         raise ResultRefused("the result has probabilities, but the experiment's `forecasts` is False")
-    if forecasts and len(result.probabilities) != len(market.contracts):
+    if forecasts and len(probabilities) != outcomes:
         names = ", ".join(market.outcomes)
-        raise ResultRefused(f"{len(result.probabilities)} probabilities for {len(market.contracts)} outcomes ({names})")
+        raise ResultRefused(f"{len(probabilities)} probabilities for {outcomes} outcomes ({names})")
     made_at = forecast_at if result.made_at is None else result.made_at.astimezone(UTC)
     if result.made_at is not None and not market.captured_at <= made_at <= forecast_at:
         raise ResultRefused(
@@ -167,8 +171,8 @@ def completed(
     return Outcome(
         market_id=market.market_id,
         status="completed",
-        probability=result.probability if forecasts else None,
-        probabilities=result.probabilities if forecasts else None,
+        probability=probabilities[0] if forecasts else None,
+        probabilities=probabilities if forecasts else None,
         payload_json=_storable("payload", result.payload, redact),
         artifact_uri=artifact_uri,
         diagnostics_json=_storable("diagnostics", result.diagnostics, redact),
@@ -221,14 +225,14 @@ def content_hash(outcomes: Iterable[Outcome]) -> str:
 
     Times, durations, usage, diagnostics and places in the code differ between attempts that agree: they are left out.
     """
-    rows = (
+    encode, digest = msgspec.json.Encoder().encode_lines, hashlib.sha256()
+    in_order = sorted(outcomes, key=_MARKET_ID)
+    for begin in range(0, len(in_order), _HASHED_TOGETHER):
+        some = in_order[begin : begin + _HASHED_TOGETHER]
         # The score keeps the hashes of attempts that are stored.
-        msgspec.json.encode((o.market_id, o.status, o.reason, o.probabilities, o.payload_json, o.score))
-        for o in sorted(outcomes, key=lambda outcome: outcome.market_id)
-    )
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(row + b"\n")
+        digest.update(
+            encode([(o.market_id, o.status, o.reason, o.probabilities, o.payload_json, o.score) for o in some])
+        )
     return digest.hexdigest()
 
 
@@ -275,13 +279,11 @@ def _is_plain(value: object) -> bool:
     left = _SMALL
     for container in held:  # which grows meanwhile
         left -= len(container)
-        items = container
+        items, texts = container, []
         if type(container) is dict:
-            items = container.values()
-            for key in container:
-                if type(key) is not str or "\0" in key or not is_unicode(key):
-                    return False
-                left -= len(key)
+            items, texts = container.values(), [*container]
+            if set(map(type, texts)) - {str}:
+                return False
         if left < 0 or len(held) > _MAX_DEPTH:
             return False
         for item in items:
@@ -290,9 +292,7 @@ def _is_plain(value: object) -> bool:
                 if not math.isfinite(item):
                     return False
             elif kind is str:
-                left -= len(item)
-                if "\0" in item or not is_unicode(item):
-                    return False
+                texts.append(item)
             elif kind is int:
                 if not -(2**63) <= item < 2**63:
                     return False
@@ -300,7 +300,10 @@ def _is_plain(value: object) -> bool:
                 held.append(item)
             elif item is not None and kind is not bool:
                 return False
-    return left >= 0
+        left -= sum(map(len, texts))
+        if left < 0 or "\0" in (text := "".join(texts)) or not is_unicode(text):
+            return False
+    return True
 
 
 def _plain(path: str, value: Any, depth: int, room: _Room) -> Any:

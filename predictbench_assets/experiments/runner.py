@@ -10,15 +10,17 @@ import functools
 import inspect
 import itertools
 import logging
+import operator
 import statistics
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar
 
 from pydantic import ValidationError
@@ -74,6 +76,7 @@ NO_BOOK: Final = "reconstructed: nobody knows the order book of then"
 MAX_TYPE_NAME: Final = 255
 """Characters of the name of an error's class; the database refuses longer ones."""
 
+_IS_CORE, _IS_FINAL = operator.attrgetter("core"), operator.attrgetter("is_final")
 _BACKLOG = 100  # series of calls whose answers may wait for the journal before further calls wait for it too
 _PROGRESS_EVERY_S = 1.0
 _LOOK_S = 0.05
@@ -406,9 +409,9 @@ class Attempt:
         calls = []
         for unit in self._units(markets):
             if known and all(market.market_id in known for market in unit):
-                for market in unit:
-                    self._take(known[market.market_id])
-                    self.counts["outdated"] += known[market.market_id].source not in (None, self.digest)
+                resumed = [known[market.market_id] for market in unit]
+                self._take(resumed)
+                self.counts["outdated"] += sum(one.source not in (None, self.digest) for one in resumed)
                 self.counts["resumed"] += len(unit)
             else:
                 calls.append(unit)
@@ -424,7 +427,7 @@ class Attempt:
             if reason is None:
                 left.append(market)
             else:
-                self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
+                self._take([Outcome(market_id=market.market_id, status="skipped", reason=reason)])
         return left
 
     def _without_others(self, calls: Sequence[Unit], only: frozenset[str], known: Mapping[str, Outcome]) -> list[Unit]:
@@ -437,7 +440,7 @@ class Attempt:
     def _in_order(self, markets: Sequence[Market]) -> Sequence[Market]:
         """The markets in the order of their calls; a sample's where some limit may cut them short."""
         if self.experiment.kind == "code" and self.experiment.max_markets is None:
-            return sorted(markets, key=lambda market: not market.core)
+            return sorted(markets, key=_IS_CORE, reverse=True)  # those of the core first, in the order that they have
         return sampling_order(markets, self.contexts.run.snapshot_hash)
 
     def _units(self, markets: Sequence[Market]) -> list[Unit]:
@@ -468,8 +471,7 @@ class Attempt:
                 made.append(unit)
                 left -= len(unit)
                 continue
-            for market in unit:
-                self._take(Outcome(market_id=market.market_id, status="skipped", reason=reason))
+            self._take([Outcome(market_id=market.market_id, status="skipped", reason=reason) for market in unit])
         return made
 
     @property
@@ -493,9 +495,7 @@ class Attempt:
         caller = Caller(name, self.overdue)
         try:
             while calls := await self._next_calls(caller, units):
-                for outcomes in calls:
-                    for outcome in outcomes:
-                        self._take(outcome)
+                self._take([outcome for outcomes in calls for outcome in outcomes])
                 if final := _final(calls):
                     await self.unwritten.put(final)
                 if self._in_threads and self._may_leave(caller, calls):
@@ -503,7 +503,7 @@ class Attempt:
             self.no_unit_left = True
         except asyncio.CancelledError:
             with suppress(asyncio.QueueFull):  # the journal does not write any more
-                self.unwritten.put_nowait(_final([self._outcomes_of(call) for call in caller.interrupt()]))
+                self.unwritten.put_nowait(_final(self._outcomes_of(caller.interrupt())))
             raise
         finally:
             caller.close()
@@ -524,7 +524,7 @@ class Attempt:
         reason = self._given_up()
         if self._in_threads and (reason is None or caller.in_series):
             made = await caller.call_in_series(units, self._bound, limit_s=self.limit_s)
-            return [self._outcomes_of(call) for call in made]
+            return self._outcomes_of(made)
         unit = next(units, None)
         if unit is None:
             return []
@@ -597,7 +597,8 @@ class Attempt:
         """Ask the experiment about the markets of one call, in this process."""
         bound, begun = self._bound(unit), time.monotonic()
         answer = await caller.call(bound.func, *bound.args, limit_s=self.limit_s)
-        return self._outcomes_of(Call(unit, answer, time.monotonic() - begun))
+        [outcomes] = self._outcomes_of([Call(unit, answer, time.monotonic() - begun)])
+        return outcomes
 
     @property
     def _in_threads(self) -> bool:
@@ -623,12 +624,18 @@ class Attempt:
         contexts = self.contexts.contexts(unit, self._results_for)
         return functools.partial(self._function, [self.contexts.shown(market) for market in unit], contexts)
 
-    def _outcomes_of(self, call: Call[Unit]) -> list[Outcome]:
-        """The outcomes of the markets of one call."""
-        unit, answer, name = call.item, call.answer, self._unit_name
-        answers = [answer] if name == "market" else self._split(unit, METHODS[name], answer)
-        seconds = call.seconds / len(unit)
-        return [self._outcome(market, one, seconds) for market, one in zip(unit, answers, strict=True)]
+    def _outcomes_of(self, calls: Iterable[Call[Unit]]) -> list[list[Outcome]]:
+        """The outcomes of the markets of each call, which were answered by now."""
+        now, name = self.clock.now(), self._unit_name
+        if name == "market":
+            return [[self._outcome(unit[0], answer, seconds, now)] for unit, answer, seconds in calls]
+        return [
+            [
+                self._outcome(market, one, seconds / len(unit), now)
+                for market, one in zip(unit, self._split(unit, METHODS[name], answer), strict=True)
+            ]
+            for unit, answer, seconds in calls
+        ]
 
     def _results_for(self, market: Market) -> dict[str, ExperimentResult]:
         if not self.experiment.requires:
@@ -657,14 +664,14 @@ class Attempt:
         left_out = Answer(error=ResultRefused(f"{method} left this market out of its answer"))
         return [Answer(given[m.market_id]) if m.market_id in given else left_out for m in unit]
 
-    def _outcome(self, market: Market, answer: Answer, seconds: float) -> Outcome:
+    def _outcome(self, market: Market, answer: Answer, seconds: float, now: datetime) -> Outcome:
         """Turn the answer for a market into an outcome; one that cannot be read is a failure of that market alone."""
         try:
-            return self._read(market, answer, seconds)
+            return self._read(market, answer, seconds, now)
         except BaseException as broken:  # answers and errors are the experiment's own objects, with any bug
-            return self._read(market, Answer(error=_unreadable(broken)), seconds)
+            return self._read(market, Answer(error=_unreadable(broken)), seconds, now)
 
-    def _read(self, market: Market, answer: Answer, seconds: float) -> Outcome:
+    def _read(self, market: Market, answer: Answer, seconds: float, now: datetime) -> Outcome:
         value, error = answer.value, answer.error
         if isinstance(value, Exception):  # of one market among several, or a skip that was returned
             error = value
@@ -672,7 +679,6 @@ class Attempt:
             try:
                 if not isinstance(value, ExperimentResult):
                     raise ResultRefused(f"the answer is a {type(value).__name__}, not an ExperimentResult")
-                now = self.clock.now()
                 return completed(
                     market,
                     value,
@@ -721,9 +727,9 @@ class Attempt:
             text = self.redact("".join(traceback.format_exception(error)))
             self.lines.log(logging.DEBUG, text, self.contexts.log_fields(market.market_id))
 
-    def _take(self, outcome: Outcome) -> None:
-        self.outcomes[outcome.market_id] = outcome
-        self.counts[outcome.status] += 1
+    def _take(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcomes.update((outcome.market_id, outcome) for outcome in outcomes)
+        self.counts.update([outcome.status for outcome in outcomes])
 
     async def _report_regularly(self) -> None:
         """Report once a second, whatever calls do, and in a thread: the callback may write a heartbeat."""
@@ -749,7 +755,7 @@ class Attempt:
 
 def _final(calls: Sequence[list[Outcome]]) -> list[list[Outcome]]:
     """The calls that need not be made again."""
-    return [outcomes for outcomes in calls if all(outcome.is_final for outcome in outcomes)]
+    return [outcomes for outcomes in calls if all(map(_IS_FINAL, outcomes))]
 
 
 def _first(error: BaseException) -> BaseException:

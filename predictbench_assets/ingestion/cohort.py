@@ -94,8 +94,17 @@ def stage_cohort(
         snapshot: the snapshot that it was made of.
         limit: the most markets that were asked for.
     """
-    markets, source = cohort.markets, snapshot.header(SnapshotHeader)
-    qualities = Counter(market.price.quality for market in markets)
+    source, contracts, core, priced_day_ago = snapshot.header(SnapshotHeader), 0, 0, 0
+    clusters = set()
+    qualities, sources, categories = Counter[str](), Counter[str](), Counter[str]()
+    for market in cohort.markets:  # once: going through a large cohort takes longer than what is counted
+        contracts += len(market.contracts)
+        core += market.core
+        priced_day_ago += market.price_24h_ago is not None
+        clusters.add(market.cluster)
+        qualities[market.price.quality] += 1
+        sources[market.price.source] += 1
+        categories[market.category] += 1
     header = CohortHeader(
         snapshot_hash=snapshot.sha256,
         captured_at=source.captured_at,
@@ -105,14 +114,14 @@ def stage_cohort(
         offered=cohort.offered,
         excluded={str(reason): count for reason, count in cohort.excluded.items()},
         rejected=len(cohort.rejected),
-        markets=len(markets),
-        contracts=sum(len(market.contracts) for market in markets),
-        core=sum(market.core for market in markets),
-        clusters=len({market.cluster for market in markets}),
+        markets=len(cohort.markets),
+        contracts=contracts,
+        core=core,
+        clusters=len(clusters),
         price_quality={quality: qualities[quality] for quality in get_args(PriceQuality) if qualities[quality]},
-        price_source=dict(Counter(market.price.source for market in markets)),
-        priced_day_ago=sum(market.price_24h_ago is not None for market in markets),
-        category=dict(Counter(market.category for market in markets).most_common()),
+        price_source=dict(sources),
+        priced_day_ago=priced_day_ago,
+        category=dict(categories.most_common()),
         unreadable=cohort.unreadable,
     )
     return area.publish(name, COHORT, header, _lines(cohort))
@@ -162,7 +171,8 @@ class SharedCohort:
 
 def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:
     """The rows of a staged cohort that could not be read as markets."""
-    for row in _rows(staged):
+    rows = _rows(staged) if staged.header(CohortHeader).rejected else ()
+    for row in rows:
         if row.rejected:
             yield RejectedMarket.model_validate_json(bytes(row.rejected))
 

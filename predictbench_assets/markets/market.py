@@ -48,9 +48,11 @@ def _changed(model: Model, **changes: Any) -> Model:
     """A copy with other values, as `model_copy` makes it, which takes three times as long: each blind experiment has
     one of each market and contract of its cohort. What pydantic keeps with a model is shared."""
     changed = type(model).__new__(type(model))
-    object.__setattr__(changed, "__dict__", model.__dict__ | changes)
-    for kept in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
-        object.__setattr__(changed, kept, getattr(model, kept))
+    keep = object.__setattr__
+    keep(changed, "__dict__", model.__dict__ | changes)
+    keep(changed, "__pydantic_fields_set__", model.__pydantic_fields_set__)
+    keep(changed, "__pydantic_extra__", None)
+    keep(changed, "__pydantic_private__", None)
     return changed
 
 
@@ -157,7 +159,7 @@ class Market(Frozen):
         """A copy without any price, for blind experiments."""
         return _changed(
             self,
-            contracts=tuple(_changed(contract, price=None) for contract in self.contracts),
+            contracts=tuple([_changed(contract, price=None) for contract in self.contracts]),
             price=WITHHELD,
             price_24h_ago=None,
             core_weight=None,  # strata are cut by price, so the weight would give it away

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import islice
 from typing import Any, Literal
 from uuid import UUID
 
@@ -14,6 +15,8 @@ from predictbench_assets.database.errors import in_transaction
 from predictbench_assets.database.schema import forecast_digests
 from predictbench_assets.experiments.digest import ALGORITHM, ForecastDigest, ForecastHasher
 from predictbench_assets.runs import RunKey
+
+_HASHED_TOGETHER = 500
 
 Verdict = Literal["ok", "late", "mismatch"]
 """late: it holds forecasts dated before their market closed, and was made after that itself."""
@@ -215,6 +218,6 @@ def _digest(connection: Connection, key: RunKey, made_at: datetime) -> ForecastD
     driver = connection.connection.driver_connection
     assert driver is not None
     with driver.cursor() as cursor, cursor.copy(_LINES, {"run_id": key.run_id, "made_at": made_at}) as lines:
-        for block in lines:
-            hasher.update(block)
+        while some := list(islice(lines, _HASHED_TOGETHER)):
+            hasher.update(b"".join(some))
     return hasher.made_at(made_at)

@@ -16,6 +16,8 @@ from predictbench_assets.persistence.records import ExperimentAttempt, MarketRec
 from predictbench_assets.runs import RunKey
 from predictbench_assets.staging import StagedFile, StagedFileBroken
 
+_NULL = msgspec.Raw(b"null")
+
 
 class CohortOutdated(PermanentError):
     """The cohort was made of another snapshot than the one that counts now."""
@@ -163,4 +165,4 @@ def result_record(experiment: str, outcome: Outcome) -> ResultRecord:
 
 
 def _present(json: msgspec.Raw) -> msgspec.Raw | None:
-    return None if bytes(json) == b"null" else json
+    return None if json == _NULL else json

@@ -13,7 +13,6 @@ import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote as escaped
@@ -26,7 +25,7 @@ from predictbench_assets.exchanges.exchange import ReadOf, Recheck
 from predictbench_assets.exchanges.json_text import DECODE_ERRORS, UnreadableJson, json_members
 from predictbench_assets.exchanges.polymarket.batches import Batches, side_by_side
 from predictbench_assets.exchanges.polymarket.books import ReadBooks, UnreadableBooks, books_request, read_books
-from predictbench_assets.exchanges.polymarket.payloads import first_token_id, parse_instant, read_head
+from predictbench_assets.exchanges.polymarket.payloads import parse_instant, read_head
 from predictbench_assets.exchanges.polymarket.price_history import (
     LOOK_BACK,
     WEEK,
@@ -147,19 +146,15 @@ class WalkTooLong(WalkIncomplete, PermanentError):
     """The listing is longer than what is held of one."""
 
 
-@dataclass(frozen=True)
-class RawRow:
+class RawRow(msgspec.Struct, frozen=True, gc=False):
     """A market as it was received."""
 
     market_id: str | None
     end_date: str | None
+    first_token_id: str | None
+    """See `payloads.first_token_id`."""
     raw: bytes
     """The row's JSON on one line; line feeds between its tokens became spaces, nothing else was touched."""
-
-    @cached_property
-    def first_token_id(self) -> str | None:
-        """`payloads.first_token_id`, for which the whole row is read, once."""
-        return first_token_id(self.raw)
 
 
 @dataclass(frozen=True)
@@ -787,8 +782,7 @@ def _is_none(error: bytes | msgspec.Raw) -> bool:
 def _row(raw: bytes, shape: Shape = bytes) -> RawRow:
     if b"\n" in raw or b"\r" in raw:
         raw = raw.replace(b"\n", b" ").replace(b"\r", b" ")
-    head = read_head(raw)
-    return RawRow(market_id=head.market_id, end_date=head.end_date, raw=shape(raw))
+    return RawRow(*read_head(raw), shape(raw))
 
 
 def _key(row: RawRow) -> str | bytes:

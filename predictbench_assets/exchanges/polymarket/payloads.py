@@ -8,10 +8,9 @@ deep nesting), which must cost that row and not the page it came in: `json_membe
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -287,54 +286,55 @@ def first_token_id(raw: bytes) -> str | None:
 
     A closed market has no order book, and would have a batch refused.
     """
-    try:
-        row = msgspec.json.decode(raw, type=_IdsHead)
-        if read_closed(msgspec.json.decode(row.closed))[0]:
-            return None
-        ids = outcome_ids({key: msgspec.json.decode(value) for key, value in row.members()})
-    except DECODE_ERRORS:
-        return None
-    return ids[0] if ids and ids[0].isascii() and ids[0].isdecimal() else None
+    return read_head(raw).first_token_id
 
 
-class _IdsHead(msgspec.Struct):
-    version: msgspec.Raw = msgspec.Raw(b"null")
-    closed: msgspec.Raw = msgspec.Raw(b"null")
-    clobTokenIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
-    positionIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
-
-    def members(self) -> Iterator[tuple[str, msgspec.Raw]]:
-        """The keys that the row goes by; what is wrong with the other ids does not matter."""
-        yield "version", self.version
-        key = ids_key(msgspec.json.decode(self.version))
-        if key is not None:
-            yield key, getattr(self, key)
-
-
-@dataclass(frozen=True)
-class RowHead:
-    """The two values of a row that paging needs."""
+class RowHead(NamedTuple):
+    """The values of a row that are needed before it is read as a market; None where one cannot be read."""
 
     market_id: str | None
     end_date: str | None
+    first_token_id: str | None
+    """See the function of this name."""
 
 
 class _Head(msgspec.Struct):
     id: msgspec.Raw = msgspec.Raw(b"null")
     endDate: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
+    version: msgspec.Raw = msgspec.Raw(b"null")
+    closed: msgspec.Raw = msgspec.Raw(b"null")
+    clobTokenIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
+    positionIds: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 - the wire's name
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
 
 
 def read_head(raw: bytes) -> RowHead:
-    """Id and end date of a row, each None where it cannot be read; never raises."""
+    """The head of a row, which is gone through once for it; never raises."""
     try:
-        head = msgspec.json.decode(raw, type=_Head)
-        members: Mapping[str | None, bytes | msgspec.Raw] = {"id": head.id, "endDate": head.endDate}
+        head = _decode_head(raw)
     except DECODE_ERRORS:
         try:
             members = dict(json_members(raw))
         except UnreadableJson:
             members = {}
-    return RowHead(scalar_text(members.get("id")), scalar_text(members.get("endDate")))
+        return RowHead(scalar_text(members.get("id")), scalar_text(members.get("endDate")), None)
+    return RowHead(scalar_text(head.id), scalar_text(head.endDate), _first_token_id(head))
+
+
+def _first_token_id(head: _Head) -> str | None:
+    decode = msgspec.json.decode
+    try:
+        closed, version = decode(head.closed), decode(head.version)
+        if closed is not False and read_closed(closed)[0]:
+            return None
+        key = ids_key(version)
+        # What is wrong with the ids that the row does not go by does not matter.
+        ids = None if key is None else outcome_ids({"version": version, key: decode(getattr(head, key))})
+    except DECODE_ERRORS:
+        return None
+    return ids[0] if ids and ids[0].isascii() and ids[0].isdecimal() else None
 
 
 def _not_json(raw: bytes, message: str) -> UnreadableField:

@@ -1,7 +1,7 @@
 """Earlier prices of tokens, as the CLOB's `POST /batch-prices-history` has them: a day before, or of the whole week."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import dropwhile
@@ -75,12 +75,12 @@ def read_history(body: bytes, begins: datetime, ends: datetime) -> tuple[tuple[f
         UnreadableHistory: the answer has no list of points.
     """
     try:
-        points = _points(object_members(body)["history"], begins, ends)
+        points = _points(object_members(body)["history"], begins.timestamp(), ends.timestamp())
     except (UnreadableJson, KeyError) as error:
         raise UnreadableHistory(f"no list named history: {error}") from error
     if points is None:
         raise UnreadableHistory("its history is no list")
-    return tuple(points)
+    return points
 
 
 def read_histories(body: bytes, begins: datetime, ends: datetime) -> dict[str, tuple[tuple[float, float], ...]]:
@@ -96,8 +96,13 @@ def read_histories(body: bytes, begins: datetime, ends: datetime) -> dict[str, t
     Raises:
         UnreadableHistory: the answer is not a map from tokens to histories.
     """
-    found = ((token, _points(value, begins, ends)) for token, value in _by_token(body).items())
-    return {token: tuple(points) for token, points in found if points is not None}
+    first, last = begins.timestamp(), ends.timestamp()
+    try:
+        usual = _decode_usual(body).history
+    except DECODE_ERRORS:
+        found = ((token, _points(value, first, last)) for token, value in _by_token(body).items())
+        return {token: points for token, points in found if points is not None}
+    return {token: _usable(map(_as_usual, points or ()), first, last) for token, points in (usual or {}).items()}
 
 
 def past_span(captured_at: datetime) -> tuple[datetime, datetime]:
@@ -129,28 +134,50 @@ def _by_token(body: bytes) -> dict[str, bytes]:
         raise UnreadableHistory(f"no object named history: {error}") from error
 
 
-def _points(value: bytes, begins: datetime, ends: datetime) -> list[tuple[float, float]] | None:
-    """The points of a history from one instant to another, oldest first, from the first price of an order on.
-
-    None where it is no list; null is one without points.
-    """
+def _points(value: bytes, first: float, last: float) -> tuple[tuple[float, float], ...] | None:
+    """The points of a history within the given seconds; None where it is no list; null is one without points."""
     try:
         points = msgspec.json.decode(value, type=list[Any] | None) or ()
     except DECODE_ERRORS:
         return None
-    first, last = begins.timestamp(), ends.timestamp()
-    usable = {pair[0]: pair[1] for pair in map(_point, points) if pair is not None and first <= pair[0] <= last}
-    return list(dropwhile(lambda pair: pair[1] == _EMPTY_BOOK, sorted(usable.items())))
+    return _usable(map(_as_read, points), first, last)
 
 
-def _point(value: object) -> tuple[float, float] | None:
-    """Seconds and price of a point, if it has both and is no payout."""
+class _UsualPoint(msgspec.Struct, gc=False):
+    t: float | None = None
+    p: float | None = None
+    resolution_seconds: float | None = None
+
+
+class _UsualHistories(msgspec.Struct):
+    history: dict[str, list[_UsualPoint] | None] | None
+
+
+_decode_usual = msgspec.json.Decoder(_UsualHistories).decode
+"""Decodes an answer in which each point is as it should be: far sooner than by looking at each value."""
+
+_Point = tuple[float | None, float | None, float | None]
+"""Seconds, price, and seconds that it stands for; None where there is no such number."""
+
+
+def _as_usual(point: _UsualPoint) -> _Point:
+    return point.t, point.p, point.resolution_seconds
+
+
+def _as_read(value: object) -> _Point:
     if not isinstance(value, dict):
-        return None
-    at, price = _number(value.get("t")), _number(value.get("p"))
-    if at is None or price is None or not 0.0 < price < 1.0 or _number(value.get("resolution_seconds")) == 0:
-        return None
-    return at, price
+        return None, None, None
+    return _number(value.get("t")), _number(value.get("p")), _number(value.get("resolution_seconds"))
+
+
+def _usable(points: Iterable[_Point], first: float, last: float) -> tuple[tuple[float, float], ...]:
+    """The points that are prices and no payouts, oldest first, from the first price of an order on."""
+    usable = {
+        at: price
+        for at, price, resolution_s in points
+        if at is not None and price is not None and first <= at <= last and 0.0 < price < 1.0 and resolution_s != 0
+    }
+    return tuple(dropwhile(lambda pair: pair[1] == _EMPTY_BOOK, sorted(usable.items())))
 
 
 def _number(value: object) -> float | None:

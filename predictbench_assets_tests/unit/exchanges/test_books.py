@@ -161,6 +161,28 @@ def test_what_is_no_history_is_left_out_by_itself() -> None:
     assert found.keys() == {"good", "empty", "idle", "odd", "no"}, "an answer without prices is an answer"
 
 
+SECONDS = st.integers(-3, 180).map(lambda hours: AT.timestamp() - 3600 * hours)
+NUMBERS = st.floats(-0.5, 1.5) | st.sampled_from([0, 1, 0.5, "0.5", "0.7", "much", None, True, 10**400, [0.5], {}])
+USUAL = st.fixed_dictionaries({"t": SECONDS, "p": st.floats(0, 1)}, optional={"resolution_seconds": st.integers(0, 2)})
+TIMES, PRICES = SECONDS | SECONDS.map(str) | NUMBERS, st.just(0.4) | NUMBERS
+ODD = NUMBERS | st.fixed_dictionaries(
+    {}, optional={"t": TIMES, "p": PRICES, "resolution_seconds": NUMBERS, "x": ANYTHING}
+)
+POINTS = st.tuples(st.lists(USUAL, max_size=5), st.lists(ODD, max_size=1)).map(lambda both: [*both[0], *both[1]])
+
+
+@given(POINTS, POINTS | NUMBERS)
+def test_how_a_history_is_read_does_not_depend_on_those_beside_it(one: Any, other: Any) -> None:
+    """An answer in which all is as it should be is read at once, any other value by value."""
+    alone, together = weeks(one=one), weeks(one=one, other=other, unreadable=7)
+    assert alone.get("one") == together.get("one")
+    assert weeks(other=other).get("other") == together.get("other")
+    for points_of in together.values():
+        assert all(
+            0.0 < price < 1.0 and THE_WEEK[0].timestamp() <= at <= THE_WEEK[1].timestamp() for at, price in points_of
+        )
+
+
 def test_a_new_book_has_no_price_before_its_first_order() -> None:
     found = weeks(t=points((9, 0.5), (8, 0.5), (7, 0.3), (6, 0.5)))
     assert [price for _, price in found["t"]] == [0.3, 0.5]
