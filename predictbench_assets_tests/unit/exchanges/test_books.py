@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from predictbench_assets.exchanges.polymarket.books import LEVELS, UnreadableBooks, books_request, read_books
@@ -172,6 +172,7 @@ POINTS = st.tuples(st.lists(USUAL, max_size=5), st.lists(ODD, max_size=1)).map(l
 
 
 @given(POINTS, POINTS | NUMBERS)
+@example([{"t": AT.timestamp() - 3600}], [{"p": 0.4}])
 def test_how_a_history_is_read_does_not_depend_on_those_beside_it(one: Any, other: Any) -> None:
     """An answer in which all is as it should be is read at once, any other value by value."""
     alone, together = weeks(one=one), weeks(one=one, other=other, unreadable=7)
