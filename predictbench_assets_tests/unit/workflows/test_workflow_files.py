@@ -153,6 +153,46 @@ def test_who_is_given_a_store_is_given_all_that_leads_to_it() -> None:
         assert needed <= names_given
 
 
+def test_what_runs_on_an_engine_is_given_its_options() -> None:
+    """They may hold a token."""
+    for name in ("daily-pipeline", "backfill", "resolution"):
+        file = CLONE / ".github" / "workflows" / f"{name}.yml"
+        assert any("EXECUTOR" in given for given in environments(file))
+        running = [given for given in environments(file) if "DAGSTER_POSTGRES_URL" in given]
+        assert running
+        for given in running:
+            assert given["EXECUTOR_OPTIONS"] == "${{ secrets.EXECUTOR_OPTIONS }}"
+
+
+@pytest.mark.parametrize(
+    ("executor", "file"),
+    [
+        (None, "runtime"),
+        ("", "runtime"),
+        ("multiprocess", "runtime"),
+        ("k8s", "k8s"),
+        ("ray", "ray"),
+        ("../x; touch pwned", "runtime"),
+    ],
+)
+def test_what_the_executor_needs_is_installed(tmp_path: Path, executor: str | None, file: str) -> None:
+    [script] = [one["run"] for one in steps(CLONE / ".github/actions/setup/action.yml") if one.get("name") == "Install"]
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@" >>installed\n')
+    (tmp_path / "python").chmod(0o755)
+    given = {} if executor is None else {"EXECUTOR": executor}
+    subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **given},
+        check=True,
+    )
+    pinned, ours = (tmp_path / "installed").read_text().splitlines()
+    assert pinned.endswith(f"--require-hashes -r requirements/{file}.txt")
+    assert ours.endswith("--no-build-isolation -e .")
+    assert (CLONE / "requirements" / f"{file}.txt").is_file()
+    assert {one.name for one in tmp_path.iterdir()} == {"python", "installed"}
+
+
 @every_workflow
 def test_the_owners_address_is_seen_by_the_migration_alone(file: Path) -> None:
     for step in steps(file):
