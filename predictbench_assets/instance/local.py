@@ -29,8 +29,9 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 
+from predictbench_assets.launch.commands import STORAGE_LOCK
+
 _HISTORY = "history"
-_LOCK = "storage.lock"
 _INSERT = SqlEventLogStorageTable.insert()
 _FOR_ALL_RUNS = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
 """Events that are in the file for all runs, too."""
@@ -51,7 +52,7 @@ class LocalStorage(DagsterSqliteStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         # Two processes that make its files at once leave each with two revisions, which cannot be opened any more.
-        with (Path(base_dir) / _LOCK).open("a") as lock:
+        with (Path(base_dir) / STORAGE_LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             super().__init__(base_dir, inst_data)
             history = Path(base_dir) / _HISTORY

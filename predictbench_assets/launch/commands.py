@@ -8,8 +8,10 @@ import glob
 import json
 import os
 import shlex
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,11 @@ from predictbench_assets.failures import PermanentError
 from predictbench_assets.runs import RunKey, partition_tags
 from predictbench_assets.settings import ENV_FILE_VARIABLE, Settings, default_env_file
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 DEFINITIONS = "predictbench_assets.definitions"
 DAILY_RUN = "daily_run"
 RESOLUTION_SWEEP = "resolution_sweep"
@@ -31,6 +38,10 @@ CLONE = Path(__file__).resolve().parents[2]
 
 LOCAL = "127.0.0.1"
 
+STORAGE_LOCK = "storage.lock"
+"""The file in a DAGSTER_HOME that is locked by whoever makes Dagster's storage there."""
+
+_LAST_FILE_OF_STORAGE = "schedules/schedules.db"
 _HOME_OF_THE_IMAGE = "/dagster"
 
 _QUIET = (
@@ -206,11 +217,13 @@ def _secrets(settings: Settings) -> dict[str, str]:
     return {"DAGSTER_POSTGRES_URL": secret.get_secret_value()} if secret else {}
 
 
-def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> Path:
+def prepare_home(settings: Settings, home: Path, *, temporary: bool = False, storage: bool = False) -> Path:
     """Make a DAGSTER_HOME, or bring its `dagster.yaml` up to date.
 
     Args:
         temporary: never with the shared storage, whatever the settings are.
+        storage: have Dagster's files in SQLite made as well, if they are where it keeps its storage. To be asked for
+            before a command of Dagster's own; `LocalStorage` does so itself.
 
     Raises:
         LaunchError: Predictbench was not installed from a clone, so that its `dagster.yaml` is not there; or Dagster
@@ -231,10 +244,33 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False) -> 
     if settings.executor == "k8s" and not temporary:
         text += _launcher_of_pods(settings.executor_config)
     home.mkdir(parents=True, exist_ok=True)
-    target = home / "dagster.yaml"
-    if not target.exists() or target.read_bytes() != text.encode():
-        target.write_bytes(text.encode())
+    with _locked(home):
+        target = home / "dagster.yaml"
+        if not target.exists() or target.read_bytes() != text.encode():
+            target.write_bytes(text.encode())
+        if storage and not (shared or temporary or (home / _LAST_FILE_OF_STORAGE).exists()):
+            _make_storage(home)
     return home
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Let one process at a time prepare a DAGSTER_HOME."""
+    with (home / STORAGE_LOCK).open("a") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make_storage(home: Path) -> None:
+    """Have Dagster make its files in SQLite, while nobody else does.
+
+    Two that make them at once (a run and the UI, in two terminals) leave each with two revisions, and then nothing can
+    open them any more. What is wrong is said by whoever opens them next.
+    """
+    make = [sys.executable, "-c", "import dagster; dagster.DagsterInstance.get()"]
+    variables = {**os.environ, "DAGSTER_HOME": str(home)}
+    subprocess.run(make, env=variables, cwd=home, capture_output=True, check=False)  # noqa: S603 - our own
 
 
 def _launcher_of_pods(options: Mapping[str, Any]) -> str:

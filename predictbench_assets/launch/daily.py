@@ -171,7 +171,9 @@ def _execute(
     command = run_command(
         settings,
         key,
-        home=prepare_home(settings, (scratch or settings.home) / "dagster", temporary=scratch is not None),
+        home=prepare_home(
+            settings, (scratch or settings.home) / "dagster", temporary=scratch is not None, storage=True
+        ),
         config_file=write_run_config(folder / "run_config.yaml", ops),
         summary=folder / SUMMARY,
         import_path=import_path,

@@ -14,7 +14,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from predictbench_assets.instance.local import LocalStorage, instance_for_many_runs
-from predictbench_assets.launch.commands import CLONE
+from predictbench_assets.launch.commands import CLONE, prepare_home
+from predictbench_assets.settings import load_settings
 
 
 @dg.asset
@@ -109,8 +110,35 @@ def test_processes_that_make_its_files_at_once_make_them_once(tmp_path: Path) ->
     with ThreadPoolExecutor(4) as pool:
         for storage in pool.map(lambda _: LocalStorage(str(tmp_path)), range(4)):
             storage.event_log_storage.dispose()
-    revisions = {}
-    for file in tmp_path.rglob("*.db"):
+    assert revisions(tmp_path) == MADE_ONCE
+
+
+def test_a_run_and_the_ui_that_begin_at_once_in_a_new_home_make_its_files_once(tmp_path: Path) -> None:
+    """Each prepares the home, and then starts a process of Dagster's own, which would make what it does not find."""
+    settings, home = load_settings(), tmp_path / "dagster"
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: prepare_home(settings, home, storage=True), range(3)))
+    assert made == [home] * 3
+    assert revisions(home) == MADE_ONCE
+    before = {file: file.stat().st_mtime_ns for file in home.rglob("*.db")}
+    prepare_home(settings, home, storage=True)
+    assert {file: file.stat().st_mtime_ns for file in home.rglob("*.db")} == before
+
+
+def test_no_files_are_made_where_the_storage_is_elsewhere_or_goes_with_its_folder(tmp_path: Path) -> None:
+    shared = load_settings(dagster_postgres_url="postgres://d:hunter33@h/db")
+    prepare_home(shared, tmp_path / "shared", storage=True)
+    prepare_home(load_settings(), tmp_path / "dry", temporary=True, storage=True)
+    assert revisions(tmp_path) == {}
+
+
+MADE_ONCE = dict.fromkeys(("runs.db", "index.db", "schedules.db"), 1)
+
+
+def revisions(home: Path) -> dict[str, int]:
+    """The number of revisions that each file of Dagster's says it has."""
+    found = {}
+    for file in home.rglob("*.db"):
         with closing(sqlite3.connect(file)) as connection:
-            revisions[file.name] = connection.execute("SELECT count(*) FROM alembic_version").fetchone()
-    assert revisions == dict.fromkeys(("runs.db", "index.db", "schedules.db"), (1,))
+            (found[file.name],) = connection.execute("SELECT count(*) FROM alembic_version").fetchone()
+    return found
