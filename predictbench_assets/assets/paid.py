@@ -19,6 +19,7 @@ _SHOWN = 5
 _LONGEST = 400
 _LONGEST_QUESTION = 120
 _SPREAD, _RATIONALE = re.compile(b'"spread"'), re.compile(b'"rationale"')
+"""Keys of a payload, which an expression finds without a copy of it."""
 
 
 def paid_metadata(cost: Cost | None, outcomes: Iterable[Outcome]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ _SMALL = 20_000
 """Items and characters of a value that is looked at for being plain already."""
 _MARKET_ID = operator.attrgetter("market_id")
 _HASHED_TOGETHER = 200
+"""Outcomes that are encoded and hashed in one go."""
 _DOUBLE = 8
 """Bytes of the floating point number that JSON holds."""
 
@@ -282,8 +283,9 @@ def _is_plain(value: object) -> bool:
         items, texts = container, []
         if type(container) is dict:
             items, texts = container.values(), [*container]
-            if set(map(type, texts)) - {str}:
-                return False
+            for key in texts:
+                if type(key) is not str:
+                    return False
         if left < 0 or len(held) > _MAX_DEPTH:
             return False
         for item in items:

@@ -626,16 +626,17 @@ class Attempt:
 
     def _outcomes_of(self, calls: Iterable[Call[Unit]]) -> list[list[Outcome]]:
         """The outcomes of the markets of each call, which were answered by now."""
-        now, name = self.clock.now(), self._unit_name
+        name = self._unit_name
         if name == "market":
+            now = self.clock.now()
             return [[self._outcome(unit[0], answer, seconds, now)] for unit, answer, seconds in calls]
-        return [
-            [
-                self._outcome(market, one, seconds / len(unit), now)
-                for market, one in zip(unit, self._split(unit, METHODS[name], answer), strict=True)
-            ]
-            for unit, answer, seconds in calls
-        ]
+        made = []
+        for unit, answer, seconds in calls:
+            answers = self._split(unit, METHODS[name], answer)
+            now = self.clock.now()  # after that: a mapping may make its answers as they are looked at
+            each = zip(unit, answers, strict=True)
+            made.append([self._outcome(market, one, seconds / len(unit), now) for market, one in each])
+        return made
 
     def _results_for(self, market: Market) -> dict[str, ExperimentResult]:
         if not self.experiment.requires:

@@ -170,9 +170,13 @@ class SharedCohort:
 
 
 def cohort_rejected(staged: StagedFile) -> Iterator[RejectedMarket]:
-    """The rows of a staged cohort that could not be read as markets."""
-    rows = _rows(staged) if staged.header(CohortHeader).rejected else ()
-    for row in rows:
+    """The rows of a staged cohort that could not be read as markets.
+
+    Raises:
+        StagedFileMissing, StagedFileBroken: the file is gone or damaged; known at the end of the iteration, for which
+            the whole file is read, and so before any market is written.
+    """
+    for row in _rows(staged):
         if row.rejected:
             yield RejectedMarket.model_validate_json(bytes(row.rejected))
 

@@ -46,7 +46,8 @@ def _share_field_set(model: Frozen) -> None:
 
 def _changed(model: Model, **changes: Any) -> Model:
     """A copy with other values, as `model_copy` makes it, which takes three times as long: each blind experiment has
-    one of each market and contract of its cohort. What pydantic keeps with a model is shared."""
+    one of each market and contract of its cohort. The names of the given fields are shared; of extra and private ones,
+    which pydantic keeps with a model too, these have none."""
     changed = type(model).__new__(type(model))
     keep = object.__setattr__
     keep(changed, "__dict__", model.__dict__ | changes)

@@ -17,6 +17,7 @@ from predictbench_assets.experiments.digest import ALGORITHM, ForecastDigest, Fo
 from predictbench_assets.runs import RunKey
 
 _HASHED_TOGETHER = 500
+"""Lines that are hashed in one go."""
 
 Verdict = Literal["ok", "late", "mismatch"]
 """late: it holds forecasts dated before their market closed, and was made after that itself."""

@@ -80,12 +80,12 @@ def _frame() -> "Image.Image":
 
 
 @lru_cache(maxsize=1_000)
-def _dot(right: int, below: int, count: int = 1) -> "Image.Image":
-    """How much of each pixel so many points at one place cover, which is off a pixel's corner to the right and down."""
+def _dot(right: int, below: int, count: int) -> "Image.Image":
+    """How much of each pixel so many points at one place cover, `right` and `below` a pixel's corner."""
     from PIL import Image, ImageDraw
 
     if count > 1:
-        return _dot(right, below).point([round(255 * (1 - (1 - one / 255) ** count)) for one in range(256)])
+        return _dot(right, below, 1).point([round(255 * (1 - (1 - one / 255) ** count)) for one in range(256)])
     scale, fine = _OVERSAMPLING, 8
     side = 2 * (int(_DOT) + 2)
     image = Image.new("L", (side * fine, side * fine))

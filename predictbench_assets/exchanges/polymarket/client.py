@@ -152,7 +152,7 @@ class RawRow(msgspec.Struct, frozen=True, gc=False):
     market_id: str | None
     end_date: str | None
     first_token_id: str | None
-    """See `payloads.first_token_id`."""
+    """As `RowHead` has it."""
     raw: bytes
     """The row's JSON on one line; line feeds between its tokens became spaces, nothing else was touched."""
 
@@ -782,7 +782,8 @@ def _is_none(error: bytes | msgspec.Raw) -> bool:
 def _row(raw: bytes, shape: Shape = bytes) -> RawRow:
     if b"\n" in raw or b"\r" in raw:
         raw = raw.replace(b"\n", b" ").replace(b"\r", b" ")
-    return RawRow(*read_head(raw), shape(raw))
+    head = read_head(raw)
+    return RawRow(market_id=head.market_id, end_date=head.end_date, first_token_id=head.first_token_id, raw=shape(raw))
 
 
 def _key(row: RawRow) -> str | bytes:

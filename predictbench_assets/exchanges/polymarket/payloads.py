@@ -281,21 +281,14 @@ def _faults(error: ValidationError) -> list[ErrorDetails]:
     return error.errors(include_url=False, include_context=False, include_input=False)
 
 
-def first_token_id(raw: bytes) -> str | None:
-    """The id of a row's first outcome, or None where the row does not hold one that can be asked for.
-
-    A closed market has no order book, and would have a batch refused.
-    """
-    return read_head(raw).first_token_id
-
-
 class RowHead(NamedTuple):
     """The values of a row that are needed before it is read as a market; None where one cannot be read."""
 
     market_id: str | None
     end_date: str | None
     first_token_id: str | None
-    """See the function of this name."""
+    """The id of the first outcome; None too where it cannot be asked about: a closed market has no order book, and
+    would have a batch refused."""
 
 
 class _Head(msgspec.Struct):
@@ -327,7 +320,7 @@ def _first_token_id(head: _Head) -> str | None:
     decode = msgspec.json.decode
     try:
         closed, version = decode(head.closed), decode(head.version)
-        if closed is not False and read_closed(closed)[0]:
+        if closed is not False and read_closed(closed)[0]:  # which takes a while, and nearly all are false
             return None
         key = ids_key(version)
         # What is wrong with the ids that the row does not go by does not matter.

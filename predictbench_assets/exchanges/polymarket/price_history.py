@@ -102,7 +102,7 @@ def read_histories(body: bytes, begins: datetime, ends: datetime) -> dict[str, t
     except DECODE_ERRORS:
         found = ((token, _points(value, first, last)) for token, value in _by_token(body).items())
         return {token: points for token, points in found if points is not None}
-    return {token: _usable(map(_as_usual, points or ()), first, last) for token, points in (usual or {}).items()}
+    return {token: _usable(map(_of_struct, points or ()), first, last) for token, points in (usual or {}).items()}
 
 
 def past_span(captured_at: datetime) -> tuple[datetime, datetime]:
@@ -140,10 +140,10 @@ def _points(value: bytes, first: float, last: float) -> tuple[tuple[float, float
         points = msgspec.json.decode(value, type=list[Any] | None) or ()
     except DECODE_ERRORS:
         return None
-    return _usable(map(_as_read, points), first, last)
+    return _usable(map(_of_value, points), first, last)
 
 
-class _UsualPoint(msgspec.Struct, gc=False):
+class _UsualPoint(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     t: float | None = None
     p: float | None = None
     resolution_seconds: float | None = None
@@ -154,17 +154,18 @@ class _UsualHistories(msgspec.Struct):
 
 
 _decode_usual = msgspec.json.Decoder(_UsualHistories).decode
-"""Decodes an answer in which each point is as it should be: far sooner than by looking at each value."""
+"""Decodes an answer in which each point is as it should be: far sooner than by looking at each value. What else a point
+may hold is looked at value by value, since nothing that is passed over is checked."""
 
 _Point = tuple[float | None, float | None, float | None]
 """Seconds, price, and seconds that it stands for; None where there is no such number."""
 
 
-def _as_usual(point: _UsualPoint) -> _Point:
+def _of_struct(point: _UsualPoint) -> _Point:
     return point.t, point.p, point.resolution_seconds
 
 
-def _as_read(value: object) -> _Point:
+def _of_value(value: object) -> _Point:
     if not isinstance(value, dict):
         return None, None, None
     return _number(value.get("t")), _number(value.get("p")), _number(value.get("resolution_seconds"))

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from predictbench_assets.exchanges.polymarket.client import Walk, WalkInterrupted
-from predictbench_assets.exchanges.polymarket.payloads import first_token_id
 from predictbench_assets.exchanges.polymarket.quotes import Quotes
 from predictbench_assets.exchanges.polymarket.reading import read_row
 from predictbench_assets.markets.cohort import Filters, normalize_cohort
@@ -116,8 +115,8 @@ def test_an_api_that_stays_unwell_fails_the_walk(world: World, fetch: Callable[.
 
 def test_a_hostile_row_spoils_no_page(exchange: SandboxServer, fetch: Callable[..., Walk], connect: Any) -> None:
     walk = fetch(exchange)
-    quotes = quotes_of(connect, exchange.clob_url, [token for row in walk.rows if (token := first_token_id(row.raw))])
-    rows = [(row.raw, quotes.get(first_token_id(row.raw))) for row in walk.rows]
+    quotes = quotes_of(connect, exchange.clob_url, [token for row in walk.rows if (token := row.first_token_id)])
+    rows = [(row.raw, quotes.get(row.first_token_id)) for row in walk.rows]
     cohort = normalize_cohort(rows, read_row, captured_at=NOW, filters=Filters(), core_size=300, seed=1)
     poisoned = MARKETS * 5 // 100
     assert len(cohort.markets) >= MARKETS - poisoned
@@ -205,7 +204,7 @@ def test_requests_stay_within_the_rate_or_the_part_of_it(
 def test_quotes_come_in_batches_and_unknown_tokens_are_absent(
     exchange: SandboxServer, fetch: Any, connect: Any
 ) -> None:
-    tokens = [token for row in fetch(exchange).rows if (token := first_token_id(row.raw))]
+    tokens = [token for row in fetch(exchange).rows if (token := row.first_token_id)]
     quotes = quotes_of(connect, exchange.clob_url, [*tokens, "123456", "no token", *tokens[:3]])
     assert quotes.available
     assert quotes.reason is None

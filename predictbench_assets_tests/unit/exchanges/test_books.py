@@ -184,6 +184,13 @@ def test_how_a_history_is_read_does_not_depend_on_those_beside_it(one: Any, othe
         )
 
 
+@pytest.mark.parametrize("strange", [b"1e999", b"[-1e999]", b'"\xff"', b'{"y": 1e400}'])
+def test_a_point_with_something_that_cannot_be_read_costs_its_own_history(strange: bytes) -> None:
+    point = b'{"t": %d, "p": 0.4' % (AT.timestamp() - 3600)
+    body = b'{"history": {"odd": [' + point + b', "x": ' + strange + b'}], "good": [' + point + b"}]}}"
+    assert read_histories(body, *THE_WEEK).keys() == {"good"}
+
+
 def test_a_new_book_has_no_price_before_its_first_order() -> None:
     found = weeks(t=points((9, 0.5), (8, 0.5), (7, 0.3), (6, 0.5)))
     assert [price for _, price in found["t"]] == [0.3, 0.5]

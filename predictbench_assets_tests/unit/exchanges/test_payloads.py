@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from predictbench_assets.exchanges.json_text import UnreadableJson, json_members
 from predictbench_assets.exchanges.polymarket.payloads import (
     UnreadableField,
-    first_token_id,
     parse_instant,
     read_head,
     read_market,
@@ -79,7 +78,6 @@ def test_no_bytes_make_the_splitter_fall_over(text: bytes) -> None:
     with suppress(UnreadableJson):
         list(json_members(text))
     read_head(text)
-    first_token_id(text)
 
 
 def test_members_that_no_parser_takes_are_handed_out() -> None:
@@ -147,12 +145,12 @@ def test_an_escaped_backslash_before_u0000_is_harmless_text() -> None:
 
 
 def test_the_first_token_is_found_in_either_form() -> None:
-    assert first_token_id(wire_row()) == "1000"
-    assert first_token_id(wire_row(clobTokenIds=["12", "13"])) == "12"
-    assert first_token_id(wire_row(closed=False)) == "1000"
-    assert first_token_id(wire_row(closed=True)) is None, "it has no order book"
+    assert read_head(wire_row()).first_token_id == "1000"
+    assert read_head(wire_row(clobTokenIds=["12", "13"])).first_token_id == "12"
+    assert read_head(wire_row(closed=False)).first_token_id == "1000"
+    assert read_head(wire_row(closed=True)).first_token_id is None, "it has no order book"
     for unusable in (None, "[]", "nonsense", '["x"]', 7, "[5.5]", '["5", null]'):
-        assert first_token_id(wire_row(clobTokenIds=unusable)) is None
+        assert read_head(wire_row(clobTokenIds=unusable)).first_token_id is None
 
 
 @pytest.mark.parametrize(
@@ -171,14 +169,14 @@ def test_the_first_token_is_found_in_either_form() -> None:
 def test_the_ids_of_outcomes_go_by_the_version_alone(version: Any, ids: list[str] | None) -> None:
     """Rows of either version carry both lists."""
     text = wire_row(version=version, positionIds=["7", "8"])
-    assert first_token_id(text) == (ids[0] if ids else None)
+    assert read_head(text).first_token_id == (ids[0] if ids else None)
     assert read_market(text)[0].outcome_ids == ids
     # The other list may hold anything.
     odd = wire_row(version=version, positionIds=[None, {}]) if ids and ids[0] == "1000" else None
     odd = wire_row(version=version, clobTokenIds="[", positionIds=["7", "8"]) if ids and ids[0] == "7" else odd
     if odd is not None:
         market, skipped = read_market(odd)
-        assert (market.outcome_ids, first_token_id(odd)) == (ids, ids[0] if ids else None)
+        assert (market.outcome_ids, read_head(odd).first_token_id) == (ids, ids[0] if ids else None)
         assert len(skipped) == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictbench_assets.exchanges.polymarket.payloads import first_token_id, read_market
+from predictbench_assets.exchanges.polymarket.payloads import read_head, read_market
 from predictbench_assets.exchanges.polymarket.settlement import (
     FirstOutcome,
     clob_reading,
@@ -124,7 +124,7 @@ def test_a_market_is_closed_for_its_settlement_as_it_is_for_a_listing(closed: An
     listed, dropped = read_market(row(closed=closed, question="?", endDate="2026-06-04T00:00:00Z"))
     read = gamma_reading(row(closed=closed))
     assert read.closed == bool(listed.closed) == clob_reading(clob(closed=closed)).closed
-    assert (read.state == "final") == read.closed == (first_token_id(row(closed=closed)) is None)
+    assert (read.state == "final") == read.closed == (read_head(row(closed=closed)).first_token_id is None)
     assert ("closed is neither true nor false" in str(read.problem)) == ("closed" in dropped)
 
 

@@ -1236,6 +1236,43 @@ def test_an_answer_for_an_event_that_cannot_be_looked_at_costs_that_event(run_ov
     assert {outcome.status for outcome in others} == {"completed"}
 
 
+@dataclasses.dataclass
+class _Ticking:
+    """A clock that a second passes on whenever it is looked at."""
+
+    seconds: int = 0
+
+    def now(self) -> datetime:
+        self.seconds += 1
+        return CAPTURED_AT + timedelta(seconds=self.seconds)
+
+
+@dataclasses.dataclass
+class _MadeWhenLookedAt(Mapping[str, ExperimentResult]):
+    ids: Sequence[str]
+    clock: _Ticking
+
+    def __getitem__(self, key: str) -> ExperimentResult:
+        return ExperimentResult.binary(0.4, made_at=self.clock.now())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@pytest.mark.parametrize("unit", [Events, Cohort])
+def test_answers_that_are_made_when_they_are_looked_at_are_not_of_the_future(
+    run_over: RunOver, unit: type[Events]
+) -> None:
+    clock = _Ticking()
+    outcomes = run_over(
+        unit(lambda markets, _: _MadeWhenLookedAt([m.market_id for m in markets], clock)), MARKETS, clock=clock
+    )
+    assert {(outcome.status, outcome.reason) for outcome in outcomes} == {("completed", None)}
+
+
 @pytest.mark.parametrize("error", [ExperimentSkip("no"), RuntimeError("broken")], ids=lambda one: type(one).__name__)
 def test_what_a_call_held_is_let_go_though_it_raised(run_over: RunOver, error: Exception) -> None:
     held: list[weakref.ref[set[int]]] = []

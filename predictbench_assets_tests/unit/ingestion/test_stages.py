@@ -4,7 +4,7 @@ import json
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ from predictbench_assets.markets.cohort import ExclusionReason, MarketRejected, 
 from predictbench_assets.markets.quotes import Quote
 from predictbench_assets.runs import Began, RunKey
 from predictbench_assets.settings import Settings
-from predictbench_assets.staging import StagingArea
+from predictbench_assets.staging import StagedFileBroken, StagingArea
 
 TODAY = CAPTURED_AT.date()
 KEY = RunKey(TODAY, 7)
@@ -161,6 +161,14 @@ def test_another_exchange_goes_through_all_three_stages(area: StagingArea) -> No
     assert [(one.market_id, one.field) for one in cohort_rejected(staged)] == [("B", "yes"), (None, "ticker")]
     header = staged.header(CohortHeader)
     assert (header.offered, header.excluded, header.rejected) == (4, {"inactive": 1}, 2)
+
+    # What was rejected is asked for before any market is written: whatever else is damaged is known by then.
+    whole = stage_cohort(area, "whole", replace(cohort, rejected=[]), snapshot=snapshot, limit=None, dagster_run_id=RUN)
+    assert list(cohort_rejected(whole)) == []
+    nothing = replace(cohort, markets=[], rejected=[])
+    stage_cohort(area, "whole", nothing, snapshot=snapshot, limit=None, dagster_run_id=RUN)
+    with pytest.raises(StagedFileBroken, match="holds 0 rows where its header says 1"):
+        list(cohort_rejected(whole))
     assert (header.snapshot_hash, header.captured_at) == (snapshot.sha256, CAPTURED_AT)
 
 
