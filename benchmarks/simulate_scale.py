@@ -33,16 +33,16 @@ class Constants:
     start_s: float = 2.1
     """A cold command until its first step."""
     requests_per_market: float = 0.065
-    capture_s: float = 0.00014
+    capture_s: float = 0.00011
     """Processor seconds a market, without waiting for the exchange."""
-    normalise_s: float = 0.00012
+    normalise_s: float = 0.00009
     inline_s: float = 0.05
     """A step in the process of the run, which all are where there is one worker."""
     step_s: float = 3.0
     """A step on a step-delegating executor: its process, imports and the event log."""
     decode_s: float = 0.00003
     """A cohort is decoded once in each step's process, a shard's included."""
-    quantitative_s: float = 0.00004
+    quantitative_s: float = 0.000035
     call_s: float = 0.0027
     """Processor seconds around one call of a language model: prompt, ledger, journal."""
     write_market_s: float = 0.0002
