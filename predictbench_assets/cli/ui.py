@@ -63,7 +63,7 @@ def ui(port: int, demo: bool, read_only: bool, open_: bool) -> None:
         stack.enter_context(ready_database(settings))
         if not demo and settings.writer_url is None:
             stack.enter_context(shown(settings.home))
-        home = commands.prepare_home(settings, settings.home / "dagster", storage=True)
+        home = commands.prepare_home(settings, settings.home / "dagster", starting=True)
         command = commands.ui_command(settings, home=home, port=port, import_path=found_in)
         sys.exit(_serve(command, port, open_=open_))
 

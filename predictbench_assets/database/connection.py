@@ -126,6 +126,8 @@ def ready_database(settings: Settings) -> Iterator[None]:
     server = embedded_server(settings) if embedded else None
     ours = server is not None and settings.predictbench_dry_run and not server.status().running
     try:
+        if server is not None and not settings.predictbench_dry_run:
+            server.start()  # or waits until another process has: one that answers may have no database yet
         url = database_url(settings)
         engine = make_engine(url, pool_size=0, patience=Patience(settings.db_timeout_seconds))
         if embedded and not settings.predictbench_dry_run and not revisions.is_current(engine):

@@ -8,10 +8,12 @@ import glob
 import json
 import os
 import shlex
-import subprocess
+import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,8 @@ STORAGE_LOCK = "storage.lock"
 """The file in a DAGSTER_HOME that is locked by whoever makes Dagster's storage there."""
 
 _LAST_FILE_OF_STORAGE = "schedules/schedules.db"
+_MADE_WITHIN_S = 60.0
+_LOOK_S = 0.05
 _HOME_OF_THE_IMAGE = "/dagster"
 
 _QUIET = (
@@ -217,13 +221,13 @@ def _secrets(settings: Settings) -> dict[str, str]:
     return {"DAGSTER_POSTGRES_URL": secret.get_secret_value()} if secret else {}
 
 
-def prepare_home(settings: Settings, home: Path, *, temporary: bool = False, storage: bool = False) -> Path:
+def prepare_home(settings: Settings, home: Path, *, temporary: bool = False, starting: bool = False) -> Path:
     """Make a DAGSTER_HOME, or bring its `dagster.yaml` up to date.
 
     Args:
         temporary: never with the shared storage, whatever the settings are.
-        storage: have Dagster's files in SQLite made as well, if they are where it keeps its storage. To be asked for
-            before a command of Dagster's own; `LocalStorage` does so itself.
+        starting: a command of Dagster's own begins there next. In a new home nobody else is let in until it has made
+            its files in SQLite; `LocalStorage` sees to that itself.
 
     Raises:
         LaunchError: Predictbench was not installed from a clone, so that its `dagster.yaml` is not there; or Dagster
@@ -244,33 +248,41 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False, sto
     if settings.executor == "k8s" and not temporary:
         text += _launcher_of_pods(settings.executor_config)
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home):
+    with ExitStack() as held:
+        lock = held.enter_context((home / STORAGE_LOCK).open("a"))
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
         target = home / "dagster.yaml"
         if not target.exists() or target.read_bytes() != text.encode():
             target.write_bytes(text.encode())
-        if storage and not (shared or temporary or (home / _LAST_FILE_OF_STORAGE).exists()):
-            _make_storage(home)
+        if starting and not (shared or temporary or _has_storage(home)):
+            threading.Thread(target=_hold, args=(held.pop_all(), home), name="storage", daemon=True).start()
     return home
 
 
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """Let one process at a time prepare a DAGSTER_HOME."""
-    with (home / STORAGE_LOCK).open("a") as lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _hold(held: ExitStack, home: Path) -> None:
+    """Keep a lock until Dagster has made its files in SQLite, or does not come to it.
 
-
-def _make_storage(home: Path) -> None:
-    """Have Dagster make its files in SQLite, while nobody else does.
-
-    Two that make them at once (a run and the UI, in two terminals) leave each with two revisions, and then nothing can
-    open them any more. What is wrong is said by whoever opens them next.
+    Two processes that make them at once (a run and the UI, in two terminals) leave each with two revisions, and then
+    nothing can open them any more.
     """
-    make = [sys.executable, "-c", "import dagster; dagster.DagsterInstance.get()"]
-    variables = {**os.environ, "DAGSTER_HOME": str(home)}
-    subprocess.run(make, env=variables, cwd=home, capture_output=True, check=False)  # noqa: S603 - our own
+    until = time.monotonic() + _MADE_WITHIN_S
+    with held:
+        while not _has_storage(home) and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+
+
+def _has_storage(home: Path) -> bool:
+    """Return whether the last of Dagster's files has its revision."""
+    file = (home / _LAST_FILE_OF_STORAGE).absolute()
+    if not file.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=_LOOK_S)) as connection:
+            (revisions,) = connection.execute("SELECT count(*) FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        return False
+    return bool(revisions)
 
 
 def _launcher_of_pods(options: Mapping[str, Any]) -> str:

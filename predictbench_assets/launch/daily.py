@@ -172,7 +172,7 @@ def _execute(
         settings,
         key,
         home=prepare_home(
-            settings, (scratch or settings.home) / "dagster", temporary=scratch is not None, storage=True
+            settings, (scratch or settings.home) / "dagster", temporary=scratch is not None, starting=True
         ),
         config_file=write_run_config(folder / "run_config.yaml", ops),
         summary=folder / SUMMARY,

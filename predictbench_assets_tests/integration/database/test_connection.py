@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from predictbench_assets.database import revisions
@@ -14,7 +15,9 @@ from predictbench_assets.database.connection import (
     database_url,
     embedded_server,
     migration_url,
+    opened_database,
 )
+from predictbench_assets.database.embedded import DATABASE_NAME, USER
 from predictbench_assets.database.engine import make_engine
 from predictbench_assets.settings import Settings
 
@@ -57,6 +60,22 @@ def test_the_embedded_server_is_started_and_migrated_and_found_again(home: Path)
         assert database_url(one, start=False) == url
     finally:
         embedded_server(one).stop()
+
+
+def test_a_server_that_another_process_has_just_started_is_waited_for_until_it_has_its_database(home: Path) -> None:
+    """It answers before its database is made."""
+    one = settings(home)
+    server = embedded_server(one)
+    try:
+        server.start()
+        with psycopg.connect(
+            host=server.folder / "socket", user=USER, dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute(f"DROP DATABASE {DATABASE_NAME}")
+        with opened_database(one) as engine:
+            assert revisions.is_current(engine)
+    finally:
+        server.stop()
 
 
 def test_a_dry_run_uses_the_database_that_is_there_else_one_of_its_own(home: Path) -> None:

@@ -1,8 +1,12 @@
 """Dagster's storage in SQLite with connections that stay open: the same files, read by everybody else as before."""
 
+import fcntl
+import os
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from predictbench_assets.instance.local import LocalStorage, instance_for_many_runs
-from predictbench_assets.launch.commands import CLONE, prepare_home
+from predictbench_assets.launch.commands import CLONE, STORAGE_LOCK, prepare_home
 from predictbench_assets.settings import load_settings
 
 
@@ -114,22 +118,36 @@ def test_processes_that_make_its_files_at_once_make_them_once(tmp_path: Path) ->
 
 
 def test_a_run_and_the_ui_that_begin_at_once_in_a_new_home_make_its_files_once(tmp_path: Path) -> None:
-    """Each prepares the home, and then starts a process of Dagster's own, which would make what it does not find."""
+    """Each prepares the home, and then starts a process of Dagster's own, which makes what it does not find."""
     settings, home = load_settings(), tmp_path / "dagster"
-    with ThreadPoolExecutor(3) as pool:
-        made = list(pool.map(lambda _: prepare_home(settings, home, storage=True), range(3)))
-    assert made == [home] * 3
+
+    def begin(_: int) -> None:
+        prepare_home(settings, home, starting=True)
+        command = [sys.executable, "-c", "import dagster; dagster.DagsterInstance.get()"]
+        subprocess.run(command, env=os.environ | {"DAGSTER_HOME": str(home)}, check=True, capture_output=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(begin, range(2))) == [None, None]
     assert revisions(home) == MADE_ONCE
-    before = {file: file.stat().st_mtime_ns for file in home.rglob("*.db")}
-    prepare_home(settings, home, storage=True)
-    assert {file: file.stat().st_mtime_ns for file in home.rglob("*.db")} == before
+    assert is_free(home)
 
 
-def test_no_files_are_made_where_the_storage_is_elsewhere_or_goes_with_its_folder(tmp_path: Path) -> None:
+def test_nobody_waits_where_the_storage_is_elsewhere_or_goes_with_its_folder(tmp_path: Path) -> None:
     shared = load_settings(dagster_postgres_url="postgres://d:hunter33@h/db")
-    prepare_home(shared, tmp_path / "shared", storage=True)
-    prepare_home(load_settings(), tmp_path / "dry", temporary=True, storage=True)
-    assert revisions(tmp_path) == {}
+    assert is_free(prepare_home(shared, tmp_path / "shared", starting=True))
+    assert is_free(prepare_home(load_settings(), tmp_path / "dry", temporary=True, starting=True))
+    assert is_free(prepare_home(load_settings(), tmp_path / "of_a_backfill"))
+    assert not is_free(prepare_home(load_settings(), tmp_path / "new", starting=True))
+
+
+def is_free(home: Path) -> bool:
+    """Whether a home can be prepared by somebody else now."""
+    with (home / STORAGE_LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 MADE_ONCE = dict.fromkeys(("runs.db", "index.db", "schedules.db"), 1)
