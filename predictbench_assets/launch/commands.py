@@ -249,13 +249,13 @@ def prepare_home(settings: Settings, home: Path, *, temporary: bool = False, sta
         text += _launcher_of_pods(settings.executor_config)
     home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        lock = held.enter_context((home / STORAGE_LOCK).open("a"))
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        keeps_storage = not (shared or temporary)
+        if keeps_storage and fcntl is not None:
+            fcntl.flock(held.enter_context((home / STORAGE_LOCK).open("a")), fcntl.LOCK_EX)
         target = home / "dagster.yaml"
         if not target.exists() or target.read_bytes() != text.encode():
             target.write_bytes(text.encode())
-        if starting and not (shared or temporary or _has_storage(home)):
+        if starting and keeps_storage and not _has_storage(home):
             threading.Thread(target=_hold, args=(held.pop_all(), home), name="storage", daemon=True).start()
     return home
 
